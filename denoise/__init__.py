@@ -1,0 +1,56 @@
+"""Audio and image denoising: clean files, a Python API for pipelines, and a laboratory of priors.
+
+Everything here is imported on first use, so that ``import denoise`` and ``denoise --help`` stay quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from denoise.errors import ConfigError, DenoiseError, InputError, WeightsError
+    from denoise.pipelines import AudioPipeline, ImagePipeline, load
+    from denoise.pipelines.audio import denoise_audio
+    from denoise.pipelines.image import denoise_image
+    from denoise.registry import bundled
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AudioPipeline",
+    "ConfigError",
+    "DenoiseError",
+    "ImagePipeline",
+    "InputError",
+    "WeightsError",
+    "__version__",
+    "bundled",
+    "denoise_audio",
+    "denoise_image",
+    "load",
+]
+
+_HOMES = {
+    "AudioPipeline": "denoise.pipelines",
+    "ImagePipeline": "denoise.pipelines",
+    "load": "denoise.pipelines",
+    "denoise_audio": "denoise.pipelines.audio",
+    "denoise_image": "denoise.pipelines.image",
+    "bundled": "denoise.registry",
+    "DenoiseError": "denoise.errors",
+    "InputError": "denoise.errors",
+    "ConfigError": "denoise.errors",
+    "WeightsError": "denoise.errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'denoise' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,44 @@
+"""The command line. Only this package knows typer and rich; torch is imported when a command runs."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from denoise.cli import audio, evaluate, image, models, train
+from denoise.errors import DenoiseError
+
+app = typer.Typer(
+    name="denoise",
+    help="Remove noise from recordings and pictures, offline, and train the models that do it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("audio")(audio.audio)
+app.command("image")(image.image)
+app.command("models")(models.models)
+app.command("info")(models.info)
+app.command("evaluate")(evaluate.evaluate)
+app.command("train")(train.train)
+
+
+@app.callback(invoke_without_command=True)
+def version(show: bool = typer.Option(False, "--version", help="Print the version and stop.")) -> None:
+    if show:
+        from denoise import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; an error is one line on standard error, never a traceback."""
+    try:
+        app()
+    except DenoiseError as error:
+        print(f"denoise: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        sys.exit(1)

@@ -1,0 +1,55 @@
+"""``denoise evaluate``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from denoise.errors import ConfigError
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A name of `denoise models` or a .safetensors file.")],
+    data: Annotated[
+        Path, typer.Option(help="Clean images; or a folder with speech/test and noise/test inside.", metavar="DIR")
+    ],
+    levels: Annotated[
+        str | None, typer.Option("--levels", help="sigma (0-255) or snr_db, comma separated.", metavar="A,B,...")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Use at most this many files.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
+) -> None:
+    """Measure a model on clean files with known noise, and print the protocol with the figures."""
+    from rich.console import Console
+    from rich.progress import track
+    from rich.table import Table
+
+    try:
+        from denoise.training.evaluate import evaluate as run
+    except ImportError as error:
+        raise ConfigError(f'{error.name} is missing: pip install "denoise-toolkit[train,metrics]".') from None
+
+    err = Console(stderr=True)
+    chosen = [float(level) for level in levels.split(",")] if levels else None
+    rows, protocol = run(
+        model,
+        data,
+        levels=chosen,
+        limit=limit,
+        seed=seed,
+        device=device,
+        each=lambda files: track(files, console=err, transient=True, disable=not err.is_terminal),
+    )
+    if as_json:
+        print(json.dumps({"model": model, "protocol": protocol, "rows": rows}, indent=2))
+        return
+    table = Table(*rows[0], box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(f"{value:.3g}" if isinstance(value, int) else f"{value:.3f}" for value in row.values()))
+    Console(soft_wrap=True).print(table)
+    print(f"Protocol: {protocol}")

@@ -1,0 +1,65 @@
+"""``denoise image``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from denoise.errors import ConfigError
+
+
+def image(
+    inputs: Annotated[list[str], typer.Argument(help="Files, folders, or - for standard input.", metavar="INPUT...")],
+    out: Annotated[
+        str | None, typer.Option("-o", "--out", help="A file, a folder, or - for standard output.", metavar="OUT")
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="A name of `denoise models` or a .safetensors file.", metavar="NAME|FILE")
+    ] = "conv-dae-image",
+    sigma: Annotated[
+        str, typer.Option(help="Noise level, 0 to 255, for a model that takes one; auto lets the model judge.")
+    ] = "auto",
+    strength: Annotated[float, typer.Option(help="0 leaves the file as it is, 1 removes all noise.")] = 1.0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    tile: Annotated[int, typer.Option(help="Side of the squares worked on at a time.", metavar="PIXELS")] = 1024,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON per file.")] = False,
+    max_megapixels: Annotated[
+        float, typer.Option(help="Refuse larger images: they may be made to exhaust the memory.")
+    ] = 200.0,
+) -> None:
+    """Remove noise from pictures.
+
+    Without -o, NAME.denoised.EXT is written beside each input. Format, mode, bit depth, alpha, profile
+    and metadata stay as they were.
+    """
+    from denoise.cli.run import run
+    from denoise.files.image import IMAGE_EXTENSIONS
+    from denoise.pipelines.image import ImagePipeline
+    from denoise.pipelines.result import check_strength
+
+    check_strength(strength)
+    try:
+        level = None if sigma == "auto" else float(sigma) / 255
+    except ValueError:
+        raise ConfigError(f"--sigma is {sigma!r}; expected auto or a number from 0 to 255.") from None
+    pipeline = ImagePipeline(model, device=device, tile=tile)
+    pipeline.check_sigma(level)
+    run(
+        inputs,
+        out,
+        IMAGE_EXTENSIONS,
+        lambda source, target, progress, name: pipeline.file(
+            source,
+            target,
+            sigma=level,
+            strength=strength,
+            overwrite=overwrite,
+            max_megapixels=max_megapixels,
+            progress=progress,
+            name=name,
+        ),
+        overwrite=overwrite,
+        as_json=as_json,
+    )

@@ -1,0 +1,53 @@
+"""``denoise models`` and ``denoise info``."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+
+def models() -> None:
+    """List the bundled models."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from denoise.registry import DEFAULTS, bundled, locate
+    from denoise.weights import read_header
+
+    table = Table("name", "for", "parameters", "MiB", "description", box=None, pad_edge=False)
+    for name in bundled():
+        path = locate(name)
+        card = read_header(path)["card"]
+        mark = " (default)" if name in DEFAULTS.values() else ""
+        size = f"{path.stat().st_size / 2**20:.1f}"
+        table.add_row(name + mark, card.modality, f"{card.parameters / 1e6:.1f} M", size, card.description)
+    Console(soft_wrap=True).print(table)
+
+
+def info(
+    model: Annotated[str, typer.Argument(help="A name of `denoise models` or a .safetensors file.")],
+    as_json: Annotated[bool, typer.Option("--json", help="The whole header as JSON.")] = False,
+) -> None:
+    """Tell what a model is, what it was trained on, under which licence, and what was measured."""
+    from dataclasses import asdict
+
+    from denoise.registry import locate
+    from denoise.weights import read_header
+
+    header = read_header(locate(model))
+    card = asdict(header["card"])
+    if as_json:
+        print(json.dumps(header | {"card": card}, indent=2))
+        return
+    for key, value in card.items():
+        if isinstance(value, tuple | list):
+            print(f"{key}:" if key == "data" else f"{key}: {' to '.join(f'{v:g}' for v in value)}")
+            if key == "data":
+                print("".join(f"  - {line}\n" for line in value), end="")
+        elif isinstance(value, dict):
+            print(f"{key}:")
+            print("".join(f"  {name}: {text}\n" for name, text in value.items()), end="")
+        elif value is not None:
+            print(f"{key}: {value}")

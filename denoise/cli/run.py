@@ -1,0 +1,71 @@
+"""What `denoise audio` and `denoise image` share: the loop over files, the bar, the lines, the exit code."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from denoise.errors import DenoiseError
+from denoise.protocols import Progress
+
+if TYPE_CHECKING:
+    from denoise.pipelines.result import Result
+
+One = Callable[[Any, Any, Progress, str | None], "Result"]
+
+
+def run(
+    inputs: list[str], out: str | None, extensions: Iterable[str], one: One, *, overwrite: bool, as_json: bool
+) -> None:
+    """Denoise every planned pair; a file that fails is told and the others go on.
+
+    ``one(source, target, progress, name)`` does the work. Exit code 1 if any file failed.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress as Bar, TextColumn, TimeRemainingColumn
+
+    from denoise.pipelines.batch import STREAM, plan
+
+    pairs = plan(inputs, out, extensions, overwrite=overwrite)
+    failed = 0
+    to_stdout = any(target == STREAM for _, target in pairs)
+    lines = sys.stderr if to_stdout else sys.stdout
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+    console = Console(stderr=True)
+    with Bar(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=len(pairs))
+        for i, (source, target) in enumerate(pairs):
+            bar.update(task, description=source, completed=i)
+            stream_in, stream_out = source == STREAM, target == STREAM
+            name = "standard input" if stream_in else None
+            try:
+                result = one(
+                    sys.stdin.buffer if stream_in else source,
+                    sys.stdout.buffer if stream_out else target,
+                    lambda done, i=i: bar.update(task, completed=i + done),  # type: ignore[misc]
+                    name,
+                )
+            except DenoiseError as error:
+                failed += 1
+                print(f"denoise: {error}", file=sys.stderr)
+                if as_json:
+                    print(json.dumps({"input": name or source, "output": None, "error": str(error)}), file=lines)
+                continue
+            for warning in result.warnings:
+                print(f"denoise: warning: {warning}", file=sys.stderr)
+            row = result.asdict() | {"output": "-" if stream_out else target}
+            if as_json:
+                print(json.dumps(row), file=lines, flush=True)
+            elif not to_stdout:
+                print(_line(result), flush=True)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _line(result: Result) -> str:
+    unit = {"times_real_time": "x real time", "megapixels_per_s": "MP/s"}[result.speed_unit]
+    return f"{result.output}  {result.seconds:.1f} s, {result.speed:.1f} {unit}"

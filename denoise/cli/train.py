@@ -1,0 +1,59 @@
+"""``denoise train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from denoise.errors import ConfigError
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A recipe.toml.", metavar="RECIPE")],
+    data: Annotated[Path, typer.Option(help="The folder that the recipe's folders are in.", metavar="DIR")],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Default: runs/NAME.", metavar="DIR")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Override, e.g. schedule.steps=500.", metavar="KEY=VALUE")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="Time budget; the schedule is fitted to it.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    precision: Annotated[str, typer.Option(help="bf16-mixed or 32-true.")] = "bf16-mixed",
+) -> None:
+    """Train a recipe and write NAME.safetensors, metrics.jsonl and samples.
+
+    Several processes or nodes: launch this command with `fabric run` (Lightning's launcher).
+    """
+    try:
+        from lightning.fabric import Fabric
+    except ImportError:
+        raise ConfigError('training needs more packages: pip install "denoise-toolkit[train]".') from None
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from denoise.training.loop import train as run
+    from denoise.training.recipe import load_recipe
+
+    what = load_recipe(recipe, settings or ())
+    if not data.is_dir():
+        raise ConfigError(f"{data}: not a folder. Give --data the folder that holds the training data.")
+    if minutes is not None and not minutes > 0:
+        raise ConfigError(f"--minutes is {minutes:g}; expected more than 0.")
+    folder = out or Path("runs") / what.name
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    # Under Fabric's launcher, which sets its own number of processes, this asks for nothing.
+    fabric = Fabric(accelerator=device, devices="auto" if device != "cpu" else 1, precision=precision)  # type: ignore[arg-type]
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what.name, total=1.0)
+
+        def report(row: dict[str, Any]) -> None:
+            bar.update(task, completed=row["progress"])
+            numbers = {k: v for k, v in row.items() if k not in ("progress", "lr", "step")}
+            line = "  ".join(f"{key} {value:.4g}" for key, value in numbers.items())
+            bar.console.print(f"step {row['step']:>6}  {line}", highlight=False, soft_wrap=True)
+
+        path = run(what, data, folder, minutes=minutes, resume=resume, fabric=fabric, report=report)
+    print(path)

@@ -1,0 +1,76 @@
+"""Small signal processing: decibels, the short-time Fourier transform and its inverse."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def db_to_amplitude(db: float) -> float:
+    """Amplitude ratio of ``db`` decibels.
+
+    >>> db_to_amplitude(20.0)
+    10.0
+    """
+    return 10.0 ** (db / 20.0)
+
+
+def amplitude_to_db(amplitude: float, floor_db: float = -200.0) -> float:
+    """Decibels of an amplitude ratio, at least ``floor_db``.
+
+    >>> amplitude_to_db(0.0)
+    -200.0
+    """
+    return max(floor_db, 20.0 * math.log10(amplitude)) if amplitude > 0 else floor_db
+
+
+def stft(x: Tensor, n_fft: int, hop: int) -> Tensor:
+    """Short-time Fourier transform with a square-root Hann window, frames centred on multiples of ``hop``.
+
+    Zeros stand beyond both ends.
+
+    Shape:
+        x: (..., time), time a multiple of ``hop``.
+        returns: (..., n_fft // 2 + 1, time // hop + 1), complex.
+    """
+    shape = x.shape[:-1]
+    flat = F.pad(x.reshape(-1, x.shape[-1]), (n_fft // 2, n_fft // 2))
+    out = torch.stft(flat, n_fft, hop, window=_window(n_fft, x), center=False, return_complex=True)
+    return out.reshape(*shape, *out.shape[1:])
+
+
+def istft(spectrum: Tensor, n_fft: int, hop: int) -> Tensor:
+    """The least-squares inverse of `stft`.
+
+    Shape:
+        spectrum: (..., n_fft // 2 + 1, frames).
+        returns: (..., (frames - 1) * hop).
+    """
+    shape = spectrum.shape[:-2]
+    flat = spectrum.reshape(-1, *spectrum.shape[-2:])
+    out = torch.istft(flat, n_fft, hop, window=_window(n_fft, flat.real), center=True)
+    return out.reshape(*shape, -1)
+
+
+def _window(n_fft: int, like: Tensor) -> Tensor:
+    return torch.hann_window(n_fft, dtype=like.dtype, device=like.device).sqrt()
+
+
+def resample(x: Tensor, sample_rate: int, new_rate: int) -> Tensor:
+    """Resample without delay (soxr, high quality); the new length is ``ceil(time * new_rate / sample_rate)``.
+
+    Shape:
+        x: (channels, time), sample_rate and new_rate in Hz.
+        returns: (channels, new time), float32.
+    """
+    import numpy as np
+    import soxr
+
+    if sample_rate == new_rate:
+        return x
+    n = -(-x.shape[-1] * new_rate // sample_rate)
+    y = soxr.resample(np.ascontiguousarray(x.T.numpy()), sample_rate, new_rate).T[:, :n]
+    return F.pad(torch.from_numpy(np.ascontiguousarray(y)), (0, n - y.shape[-1]))

@@ -1,0 +1,60 @@
+"""Write a file whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from denoise.errors import InputError
+
+
+@contextlib.contextmanager
+def atomic_file(target: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Give the path of a temporary file beside ``target`` that takes its place when the block ends well.
+
+    Whatever goes wrong inside, the temporary file is removed and ``target`` is as it was.
+
+    Raises:
+        InputError: the target exists, is a folder, or cannot be written.
+    """
+    if target.is_dir():
+        raise InputError(f"{target}: is a folder. Give a file name.")
+    if target.exists() and not overwrite:
+        raise InputError(f"{target}: exists already. Give --overwrite to replace it.")
+    partial = target.with_name(f".{target.stem[:100]}.{secrets.token_hex(4)}.part{target.suffix}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # created here, with the permissions that the user's umask gives, as any program would
+        os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written ({error.strerror}). Choose another folder with -o.") from None
+    try:
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        _move(partial, target, overwrite)
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written ({error.strerror or error}). Free space or choose -o.") from None
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            partial.unlink()
+
+
+def _move(partial: Path, target: Path, overwrite: bool) -> None:
+    if overwrite:
+        with contextlib.suppress(FileNotFoundError):
+            partial.chmod(stat.S_IMODE(target.stat().st_mode))
+        partial.replace(target)
+        return
+    try:
+        os.link(partial, target)  # unlike a rename, this never replaces a file that appeared meanwhile
+    except FileExistsError:
+        raise InputError(f"{target}: appeared meanwhile. Give --overwrite to replace it.") from None
+    except OSError:  # a file system without hard links
+        if target.exists():
+            raise InputError(f"{target}: appeared meanwhile. Give --overwrite to replace it.") from None
+        partial.replace(target)

@@ -1,0 +1,105 @@
+"""Cut a signal of any length into overlapping windows and join the processed windows without a seam.
+
+Both directions are generators over one axis, so a recording of hours or a band of a huge picture is
+never in memory as a whole. Two dimensions are one dimension twice: bands of rows, tiles of columns.
+
+The law: ``torch.cat([*overlap_add(split(chunks, grid), grid)])`` is ``torch.cat(chunks)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from denoise.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Windows of ``window`` samples that overlap by ``2 * context + fade``.
+
+    The ``context`` outermost samples of a window see its cut edge and are thrown away (weight 0); over
+    the ``fade`` samples between, one window takes over from the other linearly. The weights sum to one
+    everywhere. With a context no smaller than the network's, windows agree there, and the result does
+    not depend on their size.
+    """
+
+    window: int
+    context: int
+    fade: int = 0
+
+    def __post_init__(self) -> None:
+        if self.context < 0 or self.fade < 0 or self.hop < max(1, self.overlap):
+            raise ConfigError(
+                f"a window of {self.window} is too small for a context of {self.context} and a fade of {self.fade}; "
+                f"expected at least {max(1, self.overlap) + self.overlap}."
+            )
+
+    @property
+    def overlap(self) -> int:
+        return 2 * self.context + self.fade
+
+    @property
+    def hop(self) -> int:
+        """Windows start at multiples of this."""
+        return self.window - self.overlap
+
+    @classmethod
+    def fit(cls, window: int, context: int, fade: int, multiple: int = 1) -> Grid:
+        """The grid whose windows are about ``window`` long and start at multiples of ``multiple``.
+
+        A window that is too small for the context is enlarged.
+        """
+        overlap = 2 * context + fade
+        hop = max(window - overlap, overlap, 1)
+        hop = -(-hop // multiple) * multiple
+        return cls(hop + overlap, context, fade)
+
+
+@dataclass(frozen=True)
+class Window:
+    """A piece of the signal, and whether the signal begins or ends with it."""
+
+    data: Tensor
+    first: bool
+    last: bool
+
+    def map(self, data: Tensor) -> Window:
+        """The same place with other contents."""
+        return replace(self, data=data)
+
+
+def split(chunks: Iterable[Tensor], grid: Grid, dim: int = -1) -> Iterator[Window]:
+    """Cut chunks of any sizes, joined along ``dim``, into the windows of ``grid``; the last may be shorter."""
+    buffer: Tensor | None = None
+    first = True
+    for chunk in chunks:
+        buffer = chunk if buffer is None else torch.cat([buffer, chunk], dim)
+        while buffer.shape[dim] > grid.window:  # more than one window: this one is not the last
+            yield Window(buffer.narrow(dim, 0, grid.window), first, last=False)
+            buffer = buffer.narrow(dim, grid.hop, buffer.shape[dim] - grid.hop)
+            first = False
+    if buffer is not None and buffer.shape[dim]:
+        yield Window(buffer, first, last=True)
+
+
+def overlap_add(windows: Iterable[Window], grid: Grid, dim: int = -1) -> Iterator[Tensor]:
+    """Join windows along ``dim``, giving each sample out as soon as no later window reaches it."""
+    up = (torch.arange(grid.fade) + 0.5) / max(1, grid.fade)
+    rise = torch.cat([torch.zeros(grid.context), up, torch.ones(grid.context)])
+    carry: Tensor | None = None
+    for window in windows:
+        x, n = window.data, window.data.shape[dim]
+        shape = [-1 if d == dim % x.ndim else 1 for d in range(x.ndim)]
+        ramp = rise.to(x).reshape(shape)
+        if carry is not None:
+            head = carry + x.narrow(dim, 0, grid.overlap) * ramp
+            x = torch.cat([head, x.narrow(dim, grid.overlap, n - grid.overlap)], dim)
+        if window.last:
+            yield x
+        else:
+            carry = x.narrow(dim, grid.hop, grid.overlap) * (1 - ramp)
+            yield x.narrow(dim, 0, grid.hop)

@@ -1,0 +1,153 @@
+"""The convolutional denoising autoencoder, one class for waveforms, spectra and images."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from denoise.config import config
+from denoise.errors import ConfigError
+from denoise.nn.blocks import ACTIVATIONS, CONV, CONV_TRANSPOSE, ResidualBlock
+
+
+@config
+class ConvDAEConfig:
+    """Stage ``i`` turns ``widths[i - 1]`` channels into ``widths[i]`` at a stride of ``strides[i]``.
+
+    ``blocks[i]`` residual blocks follow it in the encoder and precede its mirror in the decoder
+    (the innermost stage has them once); block ``j`` has dilation ``2 ** (j % dilation_cycle)``.
+    ``skips`` add the encoder's features to the decoder's at each resolution; ``residual`` adds the
+    input to the output. ``bias=False`` with ``relu`` makes D(a x) = a D(x), which is what lets a blind
+    network hold at noise levels it was not trained on.
+    """
+
+    ndim: int
+    channels: int
+    widths: tuple[int, ...]
+    kernels: tuple[int, ...]
+    strides: tuple[int, ...]
+    blocks: tuple[int, ...]
+    out_channels: int | None = None
+    dilation_cycle: int = 1
+    skips: bool = True
+    residual: bool = False
+    bias: bool = True
+    norm: bool = False
+    activation: str = "mish"
+
+    def __post_init__(self) -> None:
+        if self.ndim not in CONV:
+            raise ConfigError(f"ndim is {self.ndim}; expected 1 or 2.")
+        if not len(self.widths) == len(self.kernels) == len(self.strides) == len(self.blocks) >= 1:
+            raise ConfigError("widths, kernels, strides and blocks differ in length; give one of each per stage.")
+        if any(k < s for k, s in zip(self.kernels, self.strides, strict=True)):
+            raise ConfigError(f"kernels {self.kernels} are smaller than strides {self.strides}; samples would be lost.")
+        if self.activation not in ACTIVATIONS:
+            raise ConfigError(f"activation is {self.activation!r}; expected one of {', '.join(ACTIVATIONS)}.")
+        if self.residual and self.out_channels not in (None, self.channels):
+            raise ConfigError("residual needs as many output channels as input channels.")
+
+
+class ConvDAE(nn.Module):
+    """Strided convolutional encoder, transposed convolutional decoder, optional skips between them.
+
+    Sizes that are no multiple of the total stride are padded at their end by repeating the last sample
+    and the result is cut back, so any size from 1 on keeps its size. Every convolution pads with zeros
+    by ``(kernel - 1) // 2`` before; the transposed ones mirror it.
+
+    Shape:
+        x: (batch, channels, *space); sigma is refused, the model is blind.
+        returns: (batch, out_channels or channels, *space).
+    Reference:
+        Extracting and Composing Robust Features with Denoising Autoencoders, Vincent et al., 2008;
+        U-Net, 2015, arXiv:1505.04597; Robust and Interpretable Blind Image Denoising via Bias-Free
+        Convolutional Neural Networks, 2019, arXiv:1906.05478.
+    """
+
+    window: int | None = None
+
+    def __init__(self, config: ConvDAEConfig) -> None:
+        super().__init__()
+        self.config = c = config
+        self.channels = c.channels
+        self.size_multiple = math.prod(c.strides)
+
+        def act() -> nn.Module:
+            # where residual blocks follow, they bring their own activations (as in DRUNet)
+            return ACTIVATIONS[c.activation]()
+
+        def blocks(i: int) -> list[nn.Module]:
+            return [
+                ResidualBlock(
+                    c.ndim,
+                    c.widths[i],
+                    dilation=2 ** (j % c.dilation_cycle),
+                    bias=c.bias,
+                    activation=c.activation,
+                    norm=c.norm,
+                )
+                for j in range(c.blocks[i])
+            ]
+
+        self.encoder = nn.ModuleList()
+        self.decoder = nn.ModuleList()
+        last = len(c.widths) - 1
+        for i, (width, k, s) in enumerate(zip(c.widths, c.kernels, c.strides, strict=True)):
+            before = c.widths[i - 1] if i else c.channels
+            down = CONV[c.ndim](before, width, k, stride=s, padding=_padding(k, s), bias=c.bias)
+            after = blocks(i) if c.blocks[i] else [act()]
+            self.encoder.append(nn.Sequential(down, *after))
+
+            out = c.widths[i - 1] if i else (c.out_channels or c.channels)
+            p = _padding(k, s)
+            up = CONV_TRANSPOSE[c.ndim](width, out, k, stride=s, padding=p, output_padding=s + 2 * p - k, bias=c.bias)
+            plain = i > 0 and not c.blocks[i - 1]
+            mirrored = blocks(i) if i < last else []
+            self.decoder.insert(0, nn.Sequential(*mirrored, up, *([act()] if plain else [])))
+
+    @property
+    def context(self) -> int:
+        """Upper bound of the samples to each side that one output sample depends on."""
+        c, scale, total = self.config, 1, 0
+        for i, (k, s) in enumerate(zip(c.kernels, c.strides, strict=True)):
+            total += (k - 1) * scale  # the strided convolution reaches at most k - 1 fine samples to one side
+            total += -(-(k - 1) // s) * s * scale  # its mirror
+            scale *= s
+            sides = 1 if i == len(c.widths) - 1 else 2
+            total += sides * sum(2 * 2 ** (j % c.dilation_cycle) for j in range(c.blocks[i])) * scale
+        return total
+
+    def forward(self, x: Tensor, sigma: Tensor | None = None) -> Tensor:
+        if sigma is not None:
+            raise ConfigError("this model is blind and takes no sigma; leave sigma out.")
+        size = x.shape[2:]
+        padded = _pad_to_multiple(x, self.size_multiple)
+        features, skips = padded, []
+        for stage in self.encoder:
+            features = stage(features)
+            skips.append(features)
+        for i, stage in enumerate(self.decoder):
+            if i and self.config.skips:
+                features = features + skips[-1 - i]
+            features = stage(features)
+        out = features[(..., *(slice(n) for n in size))]
+        # the sum is taken in the precision of x, so that bfloat16 rounds the noise alone
+        return x + out.to(x.dtype) if self.config.residual else out.to(x.dtype)
+
+
+def _padding(kernel: int, stride: int) -> int:
+    return max(0, (kernel - stride + 1) // 2)
+
+
+def _pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    pads: list[int] = []
+    for n in reversed(x.shape[2:]):
+        pads += [0, -n % multiple]
+    if not any(pads):
+        return x
+    if x.ndim == 3 and torch.is_autocast_enabled("cpu"):
+        return F.pad(x.float(), pads, mode="replicate")
+    return F.pad(x, pads, mode="replicate")

@@ -1,0 +1,51 @@
+"""Building blocks that are the same in one and two dimensions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+CONV = {1: nn.Conv1d, 2: nn.Conv2d}
+CONV_TRANSPOSE = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d}
+ACTIVATIONS = {"mish": nn.Mish, "relu": nn.ReLU, "elu": nn.ELU}
+
+
+class ChannelNorm(nn.Module):
+    """Layer normalisation over the channels of each position alone.
+
+    Nothing is averaged over time or space, so windows of a signal are normalised as the whole is.
+
+    Shape:
+        x, returns: (batch, channels, *space).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class ResidualBlock(nn.Module):
+    """``x + conv(act(conv(norm(x))))`` that keeps the size.
+
+    Shape:
+        x, returns: (batch, channels, *space).
+    Reference:
+        Deep Residual Learning for Image Recognition, 2015, arXiv:1512.03385.
+    """
+
+    def __init__(self, ndim: int, channels: int, *, dilation: int, bias: bool, activation: str, norm: bool) -> None:
+        super().__init__()
+
+        def conv() -> nn.Module:
+            return CONV[ndim](channels, channels, 3, padding=dilation, dilation=dilation, bias=bias)
+
+        layers = [conv(), ACTIVATIONS[activation](), conv()]
+        self.body = nn.Sequential(*([ChannelNorm(channels)] if norm else []), *layers)
+        with torch.no_grad():  # nearly the identity at first: deep stacks then train without warm-up tricks
+            self.body[-1].weight.mul_(0.2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)

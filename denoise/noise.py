@@ -1,0 +1,111 @@
+"""How clean signals become noisy ones: plain functions of tensors, all randomness from a generator.
+
+All tensors are (..., time) for audio or (batch, channels, height, width) for images, full scale 1.0.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor
+
+from denoise.dsp import db_to_amplitude
+
+
+def gaussian(x: Tensor, sigma: Tensor | float, generator: Generator | None = None) -> Tensor:
+    """Add white Gaussian noise, unclipped.
+
+    Shape:
+        x, returns: any; sigma: a number or a tensor that broadcasts with x, in signal units.
+    """
+    return x + sigma * torch.randn(x.shape, generator=generator, dtype=x.dtype)
+
+
+def uniform(low: float, high: float, n: int, generator: Generator | None = None) -> Tensor:
+    """Draw ``n`` numbers between ``low`` and ``high``; the shape is (n,)."""
+    return low + (high - low) * torch.rand(n, generator=generator)
+
+
+def rms(x: Tensor) -> Tensor:
+    """Root mean square over the last axis, kept as length 1."""
+    return x.square().mean(dim=-1, keepdim=True).sqrt()
+
+
+def scale_to_snr(clean: Tensor, noise: Tensor, snr_db: Tensor | float) -> Tensor:
+    """Scale ``noise`` so that ``clean + noise`` has the signal-to-noise ratio ``snr_db``.
+
+    The ratio is of energies over the whole last axis. Silent noise or silent speech leaves it unscaled.
+
+    Shape:
+        clean, noise, returns: (..., time); snr_db: a number or (..., 1), dB.
+    """
+    snr = torch.as_tensor(snr_db, dtype=clean.dtype)
+    level, noise_level = rms(clean), rms(noise)
+    factor = level / noise_level.clamp_min(1e-9) * 10 ** (-snr / 20)
+    return noise * torch.where((level > 1e-6) & (noise_level > 1e-9), factor, torch.ones_like(factor))
+
+
+def reverberate(x: Tensor, response: Tensor) -> Tensor:
+    """Convolve with a room's impulse response whose direct sound is its first strong sample.
+
+    The result keeps the length and the time of the direct sound, which is scaled to one.
+
+    Shape:
+        x, returns: (time,); response: (taps,).
+    """
+    peak = int(response.abs().argmax())
+    direct = response[peak:] / response[peak]
+    n = 1 << (x.shape[-1] + direct.shape[-1] - 1).bit_length()
+    spectrum = torch.fft.rfft(x, n) * torch.fft.rfft(direct, n)
+    return torch.fft.irfft(spectrum, n)[..., : x.shape[-1]]
+
+
+def set_level(x: Tensor, level_db: Tensor | float) -> Tensor:
+    """Scale to an RMS of ``level_db`` dB relative to full scale; silence stays silence.
+
+    Shape:
+        x, returns: (..., time); level_db: a number or (..., 1).
+    """
+    level = torch.as_tensor(level_db, dtype=x.dtype)
+    return x * 10 ** (level / 20) / rms(x).clamp_min(db_to_amplitude(-120.0))
+
+
+def band_limit(x: Tensor, sample_rate: int, cutoff_hz: float) -> Tensor:
+    """Remove what lies above ``cutoff_hz``, with a raised-cosine edge one tenth of it wide.
+
+    Shape:
+        x, returns: (..., time).
+    """
+    n = x.shape[-1]
+    frequency = torch.fft.rfftfreq(n, 1 / sample_rate)
+    edge = ((cutoff_hz - frequency) / (0.1 * cutoff_hz)).clamp(0, 1)
+    gain = 0.5 - 0.5 * torch.cos(torch.pi * edge)
+    return torch.fft.irfft(torch.fft.rfft(x) * gain, n)
+
+
+def colour(x: Tensor, exponent: float, sample_rate: int) -> Tensor:
+    """Tilt a noise's spectrum by ``1 / f ** exponent`` in power: 0 white, 1 pink, 2 brown.
+
+    Shape:
+        x, returns: (..., time).
+    """
+    n = x.shape[-1]
+    frequency = torch.fft.rfftfreq(n, 1 / sample_rate).clamp_min(20.0)
+    return torch.fft.irfft(torch.fft.rfft(x) * (frequency / 1000.0) ** (-exponent / 2), n)
+
+
+def estimate_sigma(x: Tensor) -> float:
+    """Estimate the standard deviation of white noise in an image from its finest diagonal detail.
+
+    Shape:
+        x: (channels, height, width); returns signal units, 0 for sides of 1.
+    Reference:
+        Ideal Spatial Adaptation by Wavelet Shrinkage, Donoho and Johnstone, 1994 (median of the
+        finest Haar coefficients over 0.6745).
+    """
+    height, width = (n // 2 * 2 for n in x.shape[1:])
+    if not height or not width:
+        return 0.0
+    # at most about a million 2 x 2 blocks: the median of more says nothing new
+    step = 2 * max(1, round((height * width / 4e6) ** 0.5))
+    a, b, c, d = (x[:, i:height:step, j:width:step].float() for i in (0, 1) for j in (0, 1))
+    return float((a - b - c + d).abs().flatten().median()) / 2 / 0.6745

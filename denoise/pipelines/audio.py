@@ -1,0 +1,237 @@
+"""Recordings: file --> blocks --> windows --> model --> overlap-add --> blocks --> file."""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from denoise.dsp import amplitude_to_db, resample, stft
+from denoise.errors import ConfigError, InputError
+from denoise.files.audio import AudioReader, AudioWriter, RawFormat
+from denoise.frames import Grid, overlap_add, split
+from denoise.pipelines.device import pick_device
+from denoise.pipelines.result import Result, check_strength
+from denoise.protocols import Progress
+from denoise.registry import DEFAULTS, load
+from denoise.signals import AudioFormat, require_finite_samples
+from denoise.weights import require
+
+BLOCK_S = 20.0
+FADE_S = 0.02
+RESAMPLER_S = 0.1  # what the resampling filters reach, generously
+Samples = TypeVar("Samples", NDArray[Any], Tensor)
+
+
+class AudioPipeline:
+    """A loaded audio denoiser that takes files, bytes and streams of samples.
+
+    ``block`` is how many seconds the network sees at a time; it bounds the memory and does not change
+    the result. Channels are denoised one by one (in pairs by a stereo model), never folded.
+    """
+
+    def __init__(
+        self, model: str | Path = DEFAULTS["audio"], *, device: str = "auto", block: float = BLOCK_S
+    ) -> None:
+        self.device = pick_device(device)
+        if not block > 0:
+            raise ConfigError(f"block is {block:g} s; expected more than 0.")
+        self.block = block
+        self.model, self.card = load(model)
+        require(self.card, "audio", str(model))
+        if self.card.sample_rate is None:
+            raise ConfigError(f"{model}: the card states no sample rate. Export the model again.")
+        self.sample_rate: int = self.card.sample_rate
+        self.model.to(self.device)
+
+    def file(
+        self,
+        source: str | Path | BinaryIO,
+        target: str | Path | BinaryIO,
+        *,
+        strength: float = 1.0,
+        overwrite: bool = False,
+        raw: RawFormat | None = None,
+        progress: Progress | None = None,
+        name: str | None = None,
+    ) -> Result:
+        """Denoise an audio file into another of the same make, block by block.
+
+        Raises:
+            InputError: the file cannot be read or the target cannot be written; nothing is left behind.
+        """
+        check_strength(strength)
+        started = time.perf_counter()
+        before, after = _NoiseFloor(), _NoiseFloor()
+        with AudioReader(source, raw=raw, name=name) as reader:
+            rate, frames = reader.format.sample_rate, reader.frames
+
+            def chunks() -> Iterator[NDArray[Any]]:
+                while (chunk := reader.read(rate)).shape[1]:
+                    before.add(chunk, rate)
+                    yield chunk
+
+            done = 0
+            with AudioWriter(target, reader.format, overwrite=overwrite, raw=raw, frames=frames) as writer:
+                for out in self.stream(chunks(), rate, strength=strength):
+                    after.add(out, rate)
+                    writer.write(out)
+                    done += out.shape[1]
+                    if progress and frames:
+                        progress(min(1.0, done / frames))
+            seconds = time.perf_counter() - started
+            return Result(
+                input=reader.name,
+                output=str(target),
+                seconds=round(seconds, 3),
+                speed=round(done / rate / seconds, 2),
+                speed_unit="times_real_time",
+                noise_before=before.level_db(),
+                noise_after=after.level_db(),
+                noise_unit="dbfs",
+                warnings=tuple(reader.warnings),
+            )
+
+    def bytes(self, data: bytes, *, strength: float = 1.0) -> bytes:
+        """Denoise an audio file in memory; the result is a file of the same make."""
+        out = io.BytesIO()
+        self.file(io.BytesIO(data), out, strength=strength, name="audio bytes")
+        return out.getvalue()
+
+    def stream(
+        self, chunks: Iterable[NDArray[Any]], sample_rate: int, *, strength: float = 1.0
+    ) -> Iterator[NDArray[Any]]:
+        """Denoise chunks as they come; what comes out has the same total length and no shift.
+
+        Shape:
+            chunks: (channels, any time) each, float32 or float64; what is yielded as well.
+        """
+        if strength == 0:
+            yield from chunks
+            return
+        grid = self._grid(sample_rate)
+        tensors = (torch.from_numpy(np.ascontiguousarray(chunk)) for chunk in chunks)
+        windows = (w.map(self._window(w.data, sample_rate, strength)) for w in split(tensors, grid))
+        for out in overlap_add(windows, grid):
+            yield out.numpy()
+
+    def _grid(self, sample_rate: int) -> Grid:
+        """Windows at the file's rate that start on whole strides of the model at the model's rate."""
+        common = math.gcd(sample_rate, self.sample_rate)
+        up, down = self.sample_rate // common, sample_rate // common
+        multiple = down * (self.model.size_multiple // math.gcd(up, self.model.size_multiple))
+        context = math.ceil(self.model.context * sample_rate / self.sample_rate)
+        if sample_rate != self.sample_rate:
+            context += math.ceil(RESAMPLER_S * sample_rate)
+        return Grid.fit(round(self.block * sample_rate), context, round(FADE_S * sample_rate), multiple)
+
+    @torch.inference_mode()
+    def _window(self, x: Tensor, sample_rate: int, strength: float) -> Tensor:
+        """One window (channels, time) at the file's rate."""
+        low = resample(x.float(), sample_rate, self.sample_rate)
+        denoised = self._model(low)
+        y = resample(denoised, self.sample_rate, sample_rate)[:, : x.shape[1]]
+        if sample_rate > self.sample_rate:
+            # What the model cannot hear is attenuated as much as the top of what it can.
+            above = x - resample(low, self.sample_rate, sample_rate)[:, : x.shape[1]]
+            gain = top_band_gain(low, denoised, self.sample_rate)
+            y = y + above * F.interpolate(gain[None], size=x.shape[1], mode="linear", align_corners=True)[0]
+        return x + strength * (y.to(x.dtype) - x)
+
+    def _model(self, x: Tensor) -> Tensor:
+        """Channels as a batch for a mono model; in pairs for a stereo one, a single one doubled."""
+        n = self.card.channels
+        missing = -x.shape[0] % n
+        filled = torch.cat([x, x[-1:].expand(missing, -1)]) if missing else x
+        out = self.model(filled.reshape(-1, n, x.shape[1]).to(self.device)).float().cpu().reshape(filled.shape)
+        if missing:  # the two answers for the doubled channel are averaged
+            out = torch.cat([out[: x.shape[0] - 1], out[x.shape[0] - 1 :].mean(dim=0, keepdim=True)])
+        return out
+
+
+def top_band_gain(before: Tensor, after: Tensor, sample_rate: int) -> Tensor:
+    """How much a model attenuated the top half of its band, over time, at most 1.
+
+    Shape:
+        before, after: (channels, time); returns (channels, frames), evenly spread from first to last sample.
+    """
+    n_fft = 2 ** round(math.log2(0.032 * sample_rate))
+    hop = n_fft // 2
+    n = -before.shape[-1] % hop
+    top = slice(n_fft // 4, round(0.475 * n_fft))  # without the edge, which the resampler has filtered
+    energies = [stft(F.pad(x, (0, n)), n_fft, hop)[:, top].abs().square().sum(dim=1) for x in (before, after)]
+    smooth = [F.avg_pool1d(e[None], 5, 1, 2, count_include_pad=False)[0] for e in energies]
+    return (smooth[1] / smooth[0].clamp_min(1e-12)).clamp(0, 1).sqrt()
+
+
+class _NoiseFloor:
+    """The level that one frame of 50 ms in ten stays below: what is heard between the words."""
+
+    def __init__(self) -> None:
+        self.powers: list[NDArray[Any]] = []
+
+    def add(self, x: NDArray[Any], sample_rate: int) -> None:
+        n = max(1, sample_rate // 20)
+        if x.shape[1] >= n:
+            frames = x[:, : x.shape[1] // n * n].reshape(x.shape[0], -1, n)
+            self.powers.append(np.square(frames).mean(axis=(0, 2)))
+
+    def level_db(self) -> float | None:
+        if not self.powers:
+            return None
+        return round(amplitude_to_db(float(np.quantile(np.concatenate(self.powers), 0.1)) ** 0.5), 1)
+
+
+def denoise_audio(
+    samples: Samples,
+    sample_rate: int,
+    *,
+    model: str | Path = DEFAULTS["audio"],
+    strength: float = 1.0,
+    device: str = "auto",
+) -> Samples:
+    """Denoise audio in memory; kind, dtype and shape stay. ``sample_rate`` is in Hz.
+
+    Integers (int16, int32) have the full scale of their type, floats 1.0; floats are not clipped.
+
+    Shape:
+        samples: NumPy (time,) or (channels, time) as librosa has it; tensor (channels, time) or
+            (batch, channels, time).
+    Raises:
+        InputError: shape, dtype, sample rate or values do not fit.
+    """
+    check_strength(strength)
+    is_tensor = isinstance(samples, Tensor)
+    x: NDArray[Any] = samples.detach().cpu().numpy() if isinstance(samples, Tensor) else np.asarray(samples)
+    allowed = (2, 3) if is_tensor else (1, 2)
+    if x.ndim not in allowed or 0 in x.shape:
+        expected = "(channels, time) or (batch, channels, time)" if is_tensor else "(time,) or (channels, time)"
+        raise InputError(f"samples have shape {x.shape}; expected {expected}, none of them 0.")
+    channels = x.shape[-2] if x.ndim > 1 else 1
+    if channels > x.shape[-1]:
+        raise InputError(f"samples have shape {x.shape}: more channels than time. Pass (channels, time).")
+    AudioFormat(sample_rate, channels)  # checks both
+    is_float = np.issubdtype(x.dtype, np.floating)
+    if not is_float and x.dtype not in (np.int16, np.int32):
+        raise InputError(f"samples are {x.dtype}; expected int16, int32 or a float type.")
+    scale = 1.0 if is_float else -float(np.iinfo(x.dtype).min)
+    pipeline = AudioPipeline(model, device=device)
+    if strength == 0:
+        return samples.clone() if isinstance(samples, Tensor) else x.copy()  # type: ignore[return-value]
+    out = np.empty_like(x).reshape(-1, channels, x.shape[-1])
+    for i, item in enumerate(x.reshape(out.shape)):
+        light = item.astype(np.float32 if x.dtype in (np.float32, np.float16, np.int16) else np.float64) / scale
+        require_finite_samples(light)
+        y = np.concatenate([*pipeline.stream([light], sample_rate, strength=strength)], axis=1) * scale
+        out[i] = y if is_float else np.rint(y).clip(-scale, scale - 1)
+    shaped = out.reshape(x.shape)
+    return torch.from_numpy(shaped).to(samples) if isinstance(samples, Tensor) else shaped  # type: ignore[return-value]

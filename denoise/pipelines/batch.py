@@ -1,0 +1,83 @@
+"""Which input goes to which output: known, and known to be free of clashes, before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from denoise.errors import ConfigError
+
+STREAM = "-"
+
+
+def plan(
+    inputs: Sequence[str], out: str | None, extensions: Iterable[str], *, overwrite: bool = False
+) -> list[tuple[str, str]]:
+    """Pair every input file with its output; ``-`` stands for standard input and output.
+
+    Folders are walked; ``*.denoised.*`` files in them, hidden files, and an output folder inside them are passed
+    over. One input file goes to ``out`` itself unless that is a folder, everything else into the folder
+    ``out``, where the tree below each input folder is mirrored. Without ``out``, ``NAME.denoised.EXT``
+    stands beside each input.
+
+    Raises:
+        ConfigError: two inputs would land on one output, an output is an input, or nothing was found.
+    """
+    known = frozenset(extensions)
+    single = len(inputs) == 1 and not Path(inputs[0]).is_dir()
+    pairs: list[tuple[str, str]] = []
+    for name in inputs:
+        path = Path(name)
+        if name == STREAM:
+            if out is None or out == STREAM or (single and not Path(out).is_dir()):
+                pairs.append((name, out or STREAM))
+                continue
+            raise ConfigError("standard input needs one output: give -o - or -o FILE.")
+        if out == STREAM:
+            if not single:
+                raise ConfigError("-o - takes one input file.")
+            pairs.append((name, STREAM))
+        elif path.is_dir():
+            found = [file for file in _walk(path, known) if not _inside(file, out)]
+            if not found:
+                raise ConfigError(f"{name}: no file in it that can be denoised ({', '.join(sorted(known))}).")
+            pairs += [(str(f), str(Path(out) / f.relative_to(path)) if out else _beside(f)) for f in found]
+        elif out is None:
+            pairs.append((name, _beside(path)))
+        elif single and not Path(out).is_dir() and not out.endswith(("/", "\\")):
+            pairs.append((name, out))
+        else:
+            pairs.append((name, str(Path(out) / path.name)))
+    _refuse_clashes(pairs, overwrite)
+    return pairs
+
+
+def _walk(folder: Path, extensions: frozenset[str]) -> list[Path]:
+    files = (path for path in folder.rglob("*") if path.suffix.lower() in extensions and path.is_file())
+    return sorted(
+        path
+        for path in files
+        if not path.stem.endswith(".denoised") and not any(p.startswith(".") for p in path.relative_to(folder).parts)
+    )
+
+
+def _inside(file: Path, out: str | None) -> bool:
+    return out is not None and Path(out).resolve() in file.resolve().parents
+
+
+def _beside(path: Path) -> str:
+    return str(path.with_name(f"{path.stem}.denoised{path.suffix}"))
+
+
+def _refuse_clashes(pairs: list[tuple[str, str]], overwrite: bool) -> None:
+    sources = {Path(source).resolve(): source for source, _ in pairs if source != STREAM}
+    taken: dict[Path, str] = {}
+    for source, target in pairs:
+        if target == STREAM:
+            continue
+        place = Path(target).resolve()
+        if place in taken:
+            raise ConfigError(f"{taken[place]} and {source} would both be written to {target}. Run them apart.")
+        taken[place] = source
+        if place in sources and (not overwrite or sources[place] != source):
+            raise ConfigError(f"{target} is an input itself. Give another -o, or --overwrite to replace it.")

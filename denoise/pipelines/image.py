@@ -1,0 +1,244 @@
+"""Images: file --> frame --> tiles --> model --> overlap-add --> frame --> file."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from denoise.errors import ConfigError, InputError
+from denoise.files.image import ImageReader
+from denoise.files.image_write import write_image
+from denoise.frames import Grid, overlap_add, split
+from denoise.noise import estimate_sigma
+from denoise.pipelines.device import autocast, pick_device
+from denoise.pipelines.result import Result, check_strength
+from denoise.protocols import Progress
+from denoise.registry import DEFAULTS, load
+from denoise.signals import Image
+from denoise.weights import require
+
+TILE = 1024
+FADE = 16
+Pixels = TypeVar("Pixels", NDArray[Any], Tensor)
+
+
+class ImagePipeline:
+    """A loaded image denoiser that takes files, bytes and frames.
+
+    ``tile`` is the side of the squares in pixels that the network sees; it bounds the memory and does
+    not change the result. ``precision`` is ``auto`` (bfloat16 where it is fast) or ``float32``.
+    """
+
+    def __init__(
+        self, model: str | Path = DEFAULTS["image"], *, device: str = "auto", tile: int = TILE, precision: str = "auto"
+    ) -> None:
+        self.device = pick_device(device)
+        if tile < 1:
+            raise ConfigError(f"tile is {tile} pixels; expected at least 1.")
+        if precision not in ("auto", "float32"):
+            raise ConfigError(f"precision is {precision!r}; expected auto or float32.")
+        self.precision = precision
+        self.model, self.card = load(model)
+        require(self.card, "image", str(model))
+        self.model.to(self.device, memory_format=torch.channels_last)
+        only = self.model.window
+        if only is not None:  # tiles of the one size that the network takes, half of each faded into the next
+            self.grid = Grid(only, 0, only // 2)
+        else:
+            self.grid = Grid.fit(tile, self.model.context, FADE, self.model.size_multiple)
+
+    def file(
+        self,
+        source: str | Path | BinaryIO,
+        target: str | Path | BinaryIO,
+        *,
+        sigma: float | None = None,
+        strength: float = 1.0,
+        overwrite: bool = False,
+        max_megapixels: float = 200,
+        progress: Progress | None = None,
+        name: str | None = None,
+    ) -> Result:
+        """Denoise every frame of an image file into another file of the same make.
+
+        Raises:
+            InputError: the file cannot be read or the target cannot be written; nothing is left behind.
+        """
+        check_strength(strength)
+        self.check_sigma(sigma)
+        started, levels, pixels = time.perf_counter(), [], 0
+        with ImageReader(source, max_megapixels=max_megapixels, name=name) as reader:
+
+            def frames() -> Iterator[Image]:
+                nonlocal pixels
+                for i, frame in enumerate(reader):
+                    part = _part(progress, i, reader.n_frames)
+                    out = self.frame(frame, sigma=sigma, strength=strength, progress=part)
+                    levels.append((_sigma_255(frame), _sigma_255(out)))
+                    pixels += frame.pixels.shape[0] * frame.pixels.shape[1]
+                    yield out
+
+            write_image(target, frames(), reader.format, overwrite=overwrite)
+            seconds = time.perf_counter() - started
+            before, after = np.mean(levels, axis=0)
+            return Result(
+                input=reader.name,
+                output=str(target),
+                seconds=round(seconds, 3),
+                speed=round(pixels / 1e6 / seconds, 3),
+                speed_unit="megapixels_per_s",
+                noise_before=round(float(before), 2),
+                noise_after=round(float(after), 2),
+                noise_unit="sigma_255",
+                warnings=tuple(reader.warnings),
+            )
+
+    def bytes(self, data: bytes, *, sigma: float | None = None, strength: float = 1.0) -> bytes:
+        """Denoise an image file in memory; the result is a file of the same make."""
+        out = io.BytesIO()
+        self.file(io.BytesIO(data), out, sigma=sigma, strength=strength, name="image bytes")
+        return out.getvalue()
+
+    def frame(
+        self, image: Image, *, sigma: float | None = None, strength: float = 1.0, progress: Progress | None = None
+    ) -> Image:
+        """Denoise one frame; its alpha is not touched."""
+        check_strength(strength)
+        self.check_sigma(sigma)
+        if strength == 0:
+            return image
+        x = image.pixels
+        out = np.empty_like(x)
+        row = 0
+        for rows in self._denoise(_bands(x, image.full_scale), strength, progress, x.shape[0]):
+            light = rows.permute(1, 2, 0).numpy() * image.full_scale
+            if x.dtype != np.float32:
+                light = np.rint(light).clip(0, image.full_scale)
+            out[row : row + len(light)] = light
+            row += len(light)
+        return replace(image, pixels=out)
+
+    def check_sigma(self, sigma: float | None) -> None:
+        """Refuse a sigma for a model that cannot use it."""
+        if sigma is None:
+            return
+        if self.card.blind:
+            raise ConfigError(
+                f"model {self.card.name} is blind: it judges the noise itself and cannot use a sigma. Leave sigma out."
+            )
+        if not 0 <= sigma <= 1:
+            raise ConfigError(f"sigma is {sigma * 255:g}; expected 0 to 255.")
+
+    def _denoise(
+        self, bands: Iterable[Tensor], strength: float, progress: Progress | None, height: int
+    ) -> Iterator[Tensor]:
+        """Bands of rows (channels, rows, width) in, denoised rows out."""
+
+        def tiles(band: Tensor) -> Tensor:
+            windows = (w.map(self._tile(w.data, strength)) for w in split([band], self.grid, dim=2))
+            return torch.cat([*overlap_add(windows, self.grid, dim=2)], dim=2)
+
+        done = 0
+        for rows in overlap_add((w.map(tiles(w.data)) for w in split(bands, self.grid, dim=1)), self.grid, dim=1):
+            yield rows
+            done += rows.shape[1]
+            if progress:
+                progress(done / height)
+
+    @torch.inference_mode()
+    def _tile(self, x: Tensor, strength: float) -> Tensor:
+        """One tile (channels, height, width), channels 1, 3 or 4, full scale 1.0."""
+        groups = [x[:3], x[3:]] if x.shape[0] == 4 else [x]  # the black ink of CMYK is a grey image of its own
+        return torch.cat([self._group(group, strength) for group in groups])
+
+    def _group(self, x: Tensor, strength: float) -> Tensor:
+        grey = x.shape[0] == 1 and self.card.channels == 3
+        fed = (x.expand(3, -1, -1) if grey else x)[None].to(self.device).contiguous(memory_format=torch.channels_last)
+        with autocast(self.device) if self.precision == "auto" else torch.autocast("cpu", enabled=False):
+            y = self.model(fed)[0].float().cpu()
+        y = y.mean(dim=0, keepdim=True) if grey else y
+        return x + strength * (y - x)
+
+
+def denoise_image(
+    pixels: Pixels,
+    sigma: float | None = None,
+    *,
+    model: str | Path = DEFAULTS["image"],
+    strength: float = 1.0,
+    tile: int = TILE,
+    device: str = "auto",
+) -> Pixels:
+    """Denoise an image in memory; kind, dtype, shape and device stay.
+
+    Integers have the full scale of their type (uint8 255, uint16 65535), floats 1.0; floats may leave
+    [0, 1] and are not clipped. ``sigma`` is in the units of ``pixels``.
+
+    Shape:
+        pixels: NumPy (height, width) or (height, width, 1 or 3); tensor (1 or 3, height, width) or
+            (batch, 1 or 3, height, width).
+    Raises:
+        InputError: shape, dtype or values do not fit.
+        ConfigError: the model is unknown or blind and a sigma was given.
+
+    >>> import numpy as np
+    >>> noisy = np.full((8, 8, 3), 128, np.uint8)
+    >>> denoise_image(noisy).shape
+    (8, 8, 3)
+    """
+    is_tensor = isinstance(pixels, Tensor)
+    x: NDArray[Any] = pixels.detach().cpu().numpy() if isinstance(pixels, Tensor) else np.asarray(pixels)
+    shape = x.shape
+    if is_tensor:
+        if x.ndim not in (3, 4) or shape[-3] not in (1, 3):
+            raise InputError(f"tensor has shape {shape}; expected (1 or 3, height, width), with an optional batch.")
+        frames = np.moveaxis(x.reshape(-1, *shape[-3:]), 1, -1)
+    else:
+        if x.ndim not in (2, 3) or (x.ndim == 3 and shape[2] not in (1, 3)):
+            raise InputError(f"array has shape {shape}; expected (height, width) or (height, width, 1 or 3).")
+        frames = x.reshape(1, *shape[:2], -1 if x.ndim == 3 else 1)
+    is_float = np.issubdtype(x.dtype, np.floating)
+    if not is_float and x.dtype not in (np.uint8, np.uint16):
+        raise InputError(f"pixels are {x.dtype}; expected uint8, uint16 or a float type.")
+    pipeline = ImagePipeline(model, device=device, tile=tile)
+    scale = 1.0 if is_float else float(np.iinfo(x.dtype).max)
+    unit_sigma = None if sigma is None else sigma / scale
+    out = [
+        pipeline.frame(
+            Image(np.ascontiguousarray(f, np.float32 if is_float else None)), sigma=unit_sigma, strength=strength
+        ).pixels
+        for f in frames
+    ]
+    stacked = np.stack(out) if out else frames
+    if strength == 0:
+        stacked = frames
+    if is_tensor:
+        result = torch.from_numpy(np.ascontiguousarray(np.moveaxis(stacked, -1, 1).reshape(shape)))
+        return result.to(pixels)  # type: ignore[return-value, arg-type]
+    return np.ascontiguousarray(stacked.reshape(shape).astype(x.dtype))  # type: ignore[return-value]
+
+
+def _bands(x: NDArray[Any], full_scale: float, rows: int = 256) -> Iterator[Tensor]:
+    """Rows of pixels (height, width, channels) as light (channels, rows, width), a few at a time."""
+    for start in range(0, x.shape[0], rows):
+        band = torch.from_numpy(np.array(x[start : start + rows], dtype=np.float32))
+        yield band.permute(2, 0, 1) / full_scale
+
+
+def _sigma_255(image: Image) -> float:
+    """Estimated noise of the first channels, in 8-bit steps."""
+    x = torch.from_numpy(image.pixels[..., :3]).permute(2, 0, 1)
+    return estimate_sigma(x) / image.full_scale * 255
+
+
+def _part(progress: Progress | None, index: int, n: int) -> Progress | None:
+    return None if progress is None else lambda done: progress((index + done) / max(1, n))

@@ -1,0 +1,38 @@
+"""What a pipeline tells of one file."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from denoise.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Result:
+    """One finished file. ``speed`` and ``noise_*`` are in the units beside them."""
+
+    input: str
+    output: str
+    seconds: float
+    speed: float
+    speed_unit: str
+    noise_before: float | None
+    noise_after: float | None
+    noise_unit: str
+    warnings: tuple[str, ...] = ()
+
+    def asdict(self) -> dict[str, Any]:
+        """Plain values for JSON, with the units in the keys."""
+        row = asdict(self)
+        speed_unit, noise_unit = row.pop("speed_unit"), row.pop("noise_unit")
+        row[speed_unit] = row.pop("speed")
+        row[f"noise_before_{noise_unit}"] = row.pop("noise_before")
+        row[f"noise_after_{noise_unit}"] = row.pop("noise_after")
+        return row
+
+
+def check_strength(strength: float) -> None:
+    """Refuse a strength outside [0, 1]."""
+    if not 0 <= strength <= 1:
+        raise ConfigError(f"strength is {strength:g}; expected 0 (untouched) to 1 (all noise removed).")

@@ -1,0 +1,77 @@
+"""The two tables: architectures that a recipe or a weights file can name, and the bundled weights.
+
+To add a model: write ``models/NAME.py`` with its Config above it, and add one line to `ARCHITECTURES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from denoise.config import parse
+from denoise.errors import ConfigError, WeightsError
+from denoise.weights import Card, load_tensors, read_header
+
+ARCHITECTURES = {
+    "conv-dae": ("denoise.models.conv_dae", "ConvDAE"),
+    "dense-ae": ("denoise.models.dense_ae", "DenseAE"),
+    "spectral-dae": ("denoise.models.spectral_dae", "SpectralDAE"),
+}
+
+PRETRAINED = Path(__file__).parent / "pretrained"
+DEFAULTS = {"audio": "conv-dae-audio", "image": "conv-dae-image"}
+
+
+def bundled() -> list[str]:
+    """Names of the weights that come with the package."""
+    return sorted(path.stem for path in PRETRAINED.glob("*.safetensors"))
+
+
+def build(architecture: str, settings: Mapping[str, Any], where: str = "model") -> nn.Module:
+    """Make an untrained network from its architecture's name and configuration.
+
+    Raises:
+        ConfigError: the architecture is unknown, or a setting does not fit.
+    """
+    if architecture not in ARCHITECTURES:
+        raise ConfigError(f"{where}: architecture {architecture!r}; expected one of {', '.join(ARCHITECTURES)}.")
+    module_name, name = ARCHITECTURES[architecture]
+    module = import_module(module_name)
+    return getattr(module, name)(parse(getattr(module, f"{name}Config"), settings, where))
+
+
+def locate(name_or_file: str | Path) -> Path:
+    """Find weights by a bundled name or by the path of a ``.safetensors`` file.
+
+    Raises:
+        ConfigError: there is no such name and no such file.
+    """
+    name = str(name_or_file)
+    if name in bundled():
+        return PRETRAINED / f"{name}.safetensors"
+    path = Path(name_or_file)
+    if path.suffix == ".safetensors" or path.is_file():
+        return path
+    raise ConfigError(f"model {name!r} is unknown; expected one of {', '.join(bundled())} or a .safetensors file.")
+
+
+def load(name_or_file: str | Path) -> tuple[nn.Module, Card]:
+    """Load a network, ready to run, with its card.
+
+    Raises:
+        ConfigError: there is no such name.
+        WeightsError: the file is missing, damaged, hostile or of another make.
+    """
+    path = locate(name_or_file)
+    header = read_header(path)
+    card = header["card"]
+    try:
+        module = build(card.architecture, header["config"], f"{path}: config")
+    except (ConfigError, RuntimeError, MemoryError) as error:
+        raise WeightsError(f"{error} The file is damaged or of a newer release.") from None
+    load_tensors(path, module)
+    return module.eval().requires_grad_(False), card

@@ -1,0 +1,130 @@
+"""Validated containers of one decoded signal: samples or pixels, and what the file needs back.
+
+The two share no base class on purpose: time is not a second kind of space, and a common parent
+would only hold the word "data".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from denoise.errors import InputError
+
+MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 8_000, 192_000
+MAX_CHANNELS = 8
+
+
+@dataclass(frozen=True)
+class AudioFormat:
+    """How an audio file is stored: everything that a writer needs to make its twin.
+
+    ``format``, ``subtype`` and ``endian`` are libsndfile's names (``"WAV"``, ``"PCM_16"``,
+    ``"FILE"``); ``tags`` are its text tags (title, artist, ...).
+    """
+
+    sample_rate: int
+    channels: int
+    format: str = "WAV"
+    subtype: str = "FLOAT"
+    endian: str = "FILE"
+    tags: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not MIN_SAMPLE_RATE <= self.sample_rate <= MAX_SAMPLE_RATE:
+            raise InputError(
+                f"sample rate is {self.sample_rate} Hz; expected {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz. "
+                "Resample the recording first."
+            )
+        if not 1 <= self.channels <= MAX_CHANNELS:
+            raise InputError(f"{self.channels} channels; expected 1 to {MAX_CHANNELS}. Split the recording first.")
+
+
+@dataclass(frozen=True)
+class Audio:
+    """A whole recording in memory.
+
+    Shape:
+        samples: (channels, time), float32 or float64, full scale is 1.0, finite.
+    """
+
+    samples: NDArray[Any]
+    format: AudioFormat
+
+    def __post_init__(self) -> None:
+        x = self.samples
+        if x.ndim != 2 or x.shape[0] != self.format.channels:
+            raise InputError(f"samples have shape {x.shape}; expected (channels={self.format.channels}, time).")
+        require_finite_samples(x)
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """How an image file is stored: everything that a writer needs to make its twin.
+
+    ``container`` is ``"PNG"``, ``"JPEG"``, ``"TIFF"``, ``"WEBP"`` or ``"BMP"`` (``"GIF"`` too);
+    ``mode`` the stored mode (``"1"``, ``"L"``, ``"LA"``, ``"P"``, ``"RGB"``, ``"RGBA"``, ``"CMYK"``, ...);
+    ``bits`` per channel; ``info`` what else the file carried (icc_profile, exif, dpi, text, quality
+    tables, frame durations ...), understood by `denoise.files.image` alone.
+    """
+
+    container: str = "PNG"
+    mode: str = "RGB"
+    bits: int = 8
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Image:
+    """One frame of an image in memory, in the numbers of its file, with its alpha apart.
+
+    Integers stay integers: a hundred megapixels in float32 would be four times as large, so the
+    pipeline turns them into light of full scale 1.0 tile by tile.
+
+    Shape:
+        pixels: (height, width, channels), channels 1 (grey), 3 (RGB) or 4 (CMYK);
+            uint8, uint16 or finite float32 (full scale 255, 65535 or 1.0).
+        alpha: (height, width), same dtype and scale, or None.
+    """
+
+    pixels: NDArray[Any]
+    alpha: NDArray[Any] | None = None
+
+    def __post_init__(self) -> None:
+        x = self.pixels
+        if x.ndim != 3 or x.shape[2] not in (1, 3, 4) or 0 in x.shape:
+            raise InputError(f"pixels have shape {x.shape}; expected (height, width, 1, 3 or 4), none of them 0.")
+        if x.dtype not in (np.uint8, np.uint16, np.float32):
+            raise InputError(f"pixels are {x.dtype}; expected uint8, uint16 or float32.")
+        if self.alpha is not None and self.alpha.shape != x.shape[:2]:
+            raise InputError(f"alpha has shape {self.alpha.shape}; expected {x.shape[:2]} as the pixels.")
+        if x.dtype == np.float32 and not np.isfinite(x).all():
+            row, column, channel = (int(i) for i in np.argwhere(~np.isfinite(x))[0])
+            raise InputError(
+                f"pixel ({row}, {column}) of channel {channel} is {x[row, column, channel]}; "
+                "an image must be finite. Re-export the file."
+            )
+
+    @property
+    def full_scale(self) -> float:
+        """The number that stands for white: 255, 65535 or 1."""
+        return 1.0 if self.pixels.dtype == np.float32 else float(np.iinfo(self.pixels.dtype).max)
+
+
+def require_finite_samples(x: NDArray[Any], start: int = 0) -> None:
+    """Refuse NaN and infinite samples, naming the first of them.
+
+    Shape:
+        x: (channels, time), starting at sample ``start`` of the recording.
+    Raises:
+        InputError: a sample is not finite.
+    """
+    if not np.isfinite(x).all():
+        channel, sample = (int(i) for i in np.argwhere(~np.isfinite(x))[0])
+        raise InputError(
+            f"sample {start + sample:,} of channel {channel} is {x[channel, sample]}; "
+            "audio must be finite. Re-export the file."
+        )

@@ -1,0 +1,153 @@
+"""The training loop: one for every network, readable in one sitting."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from torch import nn
+
+from denoise.errors import ConfigError
+from denoise.registry import build
+from denoise.training.data import generator_for, open_data
+from denoise.training.objectives import OBJECTIVES
+from denoise.training.recipe import Recipe
+from denoise.training.samples import write_sample
+from denoise.weights import Card, save_weights
+
+Report = Callable[[dict[str, Any]], None]
+
+
+def train(
+    recipe: Recipe,
+    data: Path,
+    out: Path,
+    *,
+    minutes: float | None = None,
+    resume: bool = False,
+    fabric: Fabric | None = None,
+    report: Report = lambda row: None,
+) -> Path:
+    """Train a recipe and write ``NAME.safetensors``, ``metrics.jsonl`` and samples into ``out``.
+
+    With ``minutes`` the cosine follows the clock (the minutes before a resumption are counted in), so
+    that the budget ends annealed; without it a resumed run repeats the uninterrupted one exactly.
+    ``report`` gets each row of the metrics file, with ``progress`` from 0 to 1.
+
+    Raises:
+        ConfigError: data or recipe do not fit, or there is nothing to resume.
+    """
+    fabric = fabric or Fabric(accelerator="auto", devices=1, precision="bf16-mixed")
+    fabric.launch()
+    s = recipe.schedule
+    fabric.seed_everything(s.seed, verbose=False)
+    module = build(recipe.architecture, recipe.model, recipe.name)
+    if any(p.ndim == 4 for p in module.parameters()):
+        module = module.to(memory_format=torch.channels_last)
+    ema = copy.deepcopy(module).requires_grad_(False)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay)
+    model, optimizer = fabric.setup(module, optimizer)
+    ema = fabric.to_device(ema)
+    state: dict[str, Any] = {"model": model, "ema": ema, "optimizer": optimizer, "step": 0, "seconds": 0.0}
+    checkpoint = out / "checkpoint.pt"
+    if resume:
+        if not checkpoint.exists():
+            raise ConfigError(f"{checkpoint}: nothing to resume. Leave --resume out to start anew.")
+        rest = fabric.load(checkpoint, {k: state[k] for k in ("model", "ema", "optimizer")}, weights_only=True)
+        state.update(rest)
+    elif checkpoint.exists():
+        raise ConfigError(f"{out}: holds a training already. Give --resume to go on, or another --out.")
+    out.mkdir(parents=True, exist_ok=True)
+    source, objective = open_data(recipe, data), OBJECTIVES[recipe.modality]
+
+    def progress(step: int, seconds: float) -> float:
+        """The part of the schedule that is behind us."""
+        return max(step / s.steps, seconds / (60 * minutes) if minutes else 0.0)
+
+    started, before, last_row = time.monotonic(), state["seconds"], time.monotonic()
+    while (done := progress(state["step"], state["seconds"])) < 1:
+        step = state["step"]
+        rate = s.learning_rate * min(1.0, (step + 1) / max(1, s.warmup)) * (0.5 + 0.5 * math.cos(math.pi * done))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        noisy, clean = source.batch(s.batch, generator_for(s.seed, step, fabric.global_rank))
+        noisy, clean = fabric.to_device((noisy, clean))
+        loss, metrics = objective(model, noisy, clean)
+        fabric.backward(loss)
+        norm = fabric.clip_gradients(model, optimizer, max_norm=s.clip, error_if_nonfinite=False)
+        if torch.isfinite(norm):  # one overflowing batch must not end a night's training
+            optimizer.step()
+        optimizer.zero_grad()
+        update_ema(ema, module, min(s.ema, (step + 1) / (step + 10)))
+        state["step"], state["seconds"] = step + 1, before + time.monotonic() - started
+        ended = progress(state["step"], state["seconds"]) >= 1
+        if (step + 1) % s.log_every == 0 or ended:
+            now = time.monotonic()
+            row = {"step": step + 1, "loss": loss.item(), "lr": rate, "grad_norm": norm.item()}
+            row |= {key: value.item() for key, value in metrics.items()}
+            row |= {"seconds": round(state["seconds"], 1), "progress": min(1.0, done)}
+            row["examples_per_s"] = round(s.batch * fabric.world_size * s.log_every / (now - last_row), 1)
+            last_row = now
+            if fabric.is_global_zero:
+                with (out / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+                report(row)
+        if (step + 1) % s.checkpoint_every == 0 or ended:
+            save_checkpoint(fabric, checkpoint, state)
+        if fabric.is_global_zero and ((step + 1) % s.sample_every == 0 or ended):
+            noisy, clean = source.batch(4, generator_for(s.seed, -1 % (1 << 31)))
+            write_sample(out, step + 1, recipe, noisy, predict(ema, noisy), clean)
+            export(out, recipe, ema)
+    return export(out, recipe, ema)
+
+
+@torch.no_grad()
+def update_ema(ema: nn.Module, module: nn.Module, decay: float) -> None:
+    """Move the averaged weights towards the current ones."""
+    for average, current in zip(ema.parameters(), module.parameters(), strict=True):
+        average.lerp_(current, 1 - decay)
+
+
+def save_checkpoint(fabric: Fabric, path: Path, state: dict[str, Any]) -> None:
+    """Replace the checkpoint in one step: a kill while writing leaves the one before."""
+    partial = path.with_suffix(".partial")
+    fabric.save(partial, state)
+    if fabric.is_global_zero:
+        partial.replace(path)
+    fabric.barrier()
+
+
+@torch.no_grad()
+def predict(ema: nn.Module, noisy: torch.Tensor) -> torch.Tensor:
+    """Run the averaged network on a few examples, on its own device, and bring the result back."""
+    device = next(ema.parameters()).device
+    return ema.eval()(noisy.to(device)).cpu()
+
+
+def export(out: Path, recipe: Recipe, ema: nn.Module) -> Path:
+    """Write the averaged weights with their card."""
+    audio, image = recipe.audio, recipe.image
+    card = Card(
+        name=recipe.name,
+        architecture=recipe.architecture,
+        modality=recipe.modality,
+        channels=ema.channels,  # type: ignore[arg-type]
+        description=recipe.description,
+        sample_rate=audio.sample_rate if audio else None,
+        sigma=image.sigma if image else None,
+        snr_db=audio.snr_db if audio else None,
+        size_multiple=ema.size_multiple,  # type: ignore[arg-type]
+        parameters=sum(p.numel() for p in ema.parameters()),
+        licence=recipe.licence,
+        data=recipe.sources,
+    )
+    path = out / f"{recipe.name}.safetensors"
+    save_weights(path, ema, card, recipe.asdict())
+    return path

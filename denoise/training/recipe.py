@@ -1,0 +1,88 @@
+"""What a ``recipe.toml`` may say. The recipe is stored with the weights, so they can be made again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, field
+from pathlib import Path
+from typing import Any, Literal
+
+from denoise.config import config, override, parse, read_toml
+from denoise.errors import ConfigError
+
+
+@config
+class ImageData:
+    """Folders (below ``--data``) of clean photographs, and the noise that is added to their patches."""
+
+    folders: tuple[str, ...]
+    patch: int = 96
+    sigma: tuple[float, float] = (0.0, 55 / 255)
+    grey: float = 0.1  # share of patches that are grey with the same noise in all channels
+
+
+@config
+class AudioData:
+    """Folders (below ``--data``) of clean speech, noise and room responses, and how they are mixed."""
+
+    speech: tuple[str, ...]
+    noise: tuple[str, ...]
+    rir: tuple[str, ...] = ()
+    sample_rate: int = 16_000
+    channels: int = 1
+    seconds: float = 3.0
+    snr_db: tuple[float, float] = (-8.0, 25.0)
+    level_db: tuple[float, float] = (-45.0, -12.0)
+    reverb: float = 0.2  # probabilities
+    band_limit: float = 0.1
+    synthetic: float = 0.2
+    clean: float = 0.03
+
+
+@config
+class Schedule:
+    """How long and how fast. With ``--minutes`` the schedule follows the clock instead of the steps."""
+
+    steps: int
+    batch: int = 16
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    warmup: int = 200
+    clip: float = 1.0
+    ema: float = 0.999
+    seed: int = 0
+    log_every: int = 50
+    checkpoint_every: int = 250
+    sample_every: int = 1000
+
+
+@config
+class Recipe:
+    """One training, whole: architecture and its settings, data, schedule, and what the card will say."""
+
+    name: str
+    architecture: str
+    modality: Literal["audio", "image"]
+    model: dict[str, Any]
+    schedule: Schedule
+    image: ImageData | None = None
+    audio: AudioData | None = None
+    description: str = ""
+    licence: str = "MIT"
+    sources: tuple[str, ...] = field(default_factory=tuple)
+
+    def __post_init__(self) -> None:
+        if (self.image if self.modality == "image" else self.audio) is None:
+            raise ConfigError(f"recipe {self.name}: no [{self.modality}] section; add it.")
+
+    def asdict(self) -> dict[str, Any]:
+        return asdict(self)  # type: ignore[call-overload]
+
+
+def load_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and put ``key=value`` settings over it.
+
+    Raises:
+        ConfigError: the file or a setting is wrong.
+    """
+    return parse(Recipe, override(read_toml(path), settings), str(path))

@@ -1,0 +1,115 @@
+"""Weights: one ``.safetensors`` file holds the tensors, the configuration and a card. Nothing is unpickled."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from denoise.config import config, parse
+from denoise.errors import ConfigError, WeightsError
+
+FORMAT_VERSION = 1
+MAX_BYTES = 1 << 30
+
+
+@config
+class Card:
+    """What a weights file says of itself.
+
+    ``sample_rate`` (Hz) is None for images; ``sigma`` the trained range of noise in signal units (images)
+    and ``snr_db`` that of audio; ``metrics`` what was measured, each with how it was measured.
+    """
+
+    name: str
+    architecture: str
+    modality: Literal["audio", "image"]
+    channels: int
+    description: str = ""
+    sample_rate: int | None = None
+    blind: bool = True
+    sigma: tuple[float, float] | None = None
+    snr_db: tuple[float, float] | None = None
+    size_multiple: int = 1
+    parameters: int = 0
+    licence: str = "MIT"
+    data: tuple[str, ...] = ()
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+def save_weights(
+    path: Path, module: nn.Module, card: Card, recipe: dict[str, Any], dtype: torch.dtype = torch.float16
+) -> None:
+    """Write ``module`` with its configuration, recipe and card; floats are stored as ``dtype``."""
+    from safetensors.torch import save_file
+
+    tensors = {
+        k: (v.to(dtype) if v.is_floating_point() else v).contiguous().cpu() for k, v in module.state_dict().items()
+    }
+    header = {
+        "format_version": FORMAT_VERSION,
+        "card": asdict(card),
+        "config": asdict(module.config),  # type: ignore[call-overload]
+        "recipe": recipe,
+    }
+    save_file(tensors, path, metadata={key: json.dumps(value) for key, value in header.items()})
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Read format version, card, configuration and recipe of a weights file, not its tensors.
+
+    Raises:
+        WeightsError: the file is missing, damaged, or no weights of this package.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise WeightsError(f"{path}: larger than {MAX_BYTES >> 20} MiB; expected a small denoiser's weights.")
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except OSError as error:
+        raise WeightsError(f"{path}: {error.strerror or error}. Give a name of `denoise models` or a file.") from None
+    except SafetensorError as error:
+        raise WeightsError(f"{path}: not a safetensors file or damaged ({error}). Get it again.") from None
+    try:
+        header = {key: json.loads(metadata[key]) for key in ("format_version", "card", "config", "recipe")}
+        version = header["format_version"]
+        header["card"] = parse(Card, header["card"], f"{path}: card")
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise WeightsError(f"{path}: carries no card of this package ({error}). Train or export it again.") from None
+    if version != FORMAT_VERSION:
+        raise WeightsError(f"{path}: format version {version}; this release reads {FORMAT_VERSION}. Update denoise.")
+    return header
+
+
+def load_tensors(path: Path, module: nn.Module) -> None:
+    """Fill ``module`` with the tensors of a weights file, as float32.
+
+    Raises:
+        WeightsError: names, shapes or values do not fit the module.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path}: damaged ({error}). Get it again.") from None
+    if not all(torch.isfinite(t).all() for t in tensors.values() if t.is_floating_point()):
+        raise WeightsError(f"{path}: holds NaN or infinite weights. Get it again.")
+    try:
+        module.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(f"{path}: tensors do not fit the configuration ({reason}). Get it again.") from None
+
+
+def require(card: Card, modality: str, where: str) -> None:
+    """Refuse weights of the other modality."""
+    if card.modality != modality:
+        raise ConfigError(f"{where} is a model for {card.modality}; expected one for {modality}. See `denoise models`.")
