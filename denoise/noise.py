@@ -5,10 +5,17 @@ All tensors are (..., time) for audio or (batch, channels, height, width) for im
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 
 from denoise.dsp import db_to_amplitude
+
+
+def generator_for(seed: int, step: int, rank: int = 0) -> Generator:
+    """A generator that depends on its three numbers alone, so that a step can be drawn again."""
+    state = np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 
 def gaussian(x: Tensor, sigma: Tensor | float, generator: Generator | None = None) -> Tensor:

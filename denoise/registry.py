@@ -10,8 +10,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from denoise.config import parse
 from denoise.errors import ConfigError, WeightsError
 from denoise.weights import Card, load_tensors, read_header
@@ -31,8 +29,8 @@ def bundled() -> list[str]:
     return sorted(path.stem for path in PRETRAINED.glob("*.safetensors"))
 
 
-def build(architecture: str, settings: Mapping[str, Any], where: str = "model") -> nn.Module:
-    """Make an untrained network from its architecture's name and configuration.
+def build(architecture: str, settings: Mapping[str, Any], where: str = "model") -> Any:
+    """Make an untrained network, a module that is a `denoise.protocols.Network`.
 
     Raises:
         ConfigError: the architecture is unknown, or a setting does not fit.
@@ -59,7 +57,7 @@ def locate(name_or_file: str | Path) -> Path:
     raise ConfigError(f"model {name!r} is unknown; expected one of {', '.join(bundled())} or a .safetensors file.")
 
 
-def load(name_or_file: str | Path) -> tuple[nn.Module, Card]:
+def load(name_or_file: str | Path) -> tuple[Any, Card]:
     """Load a network, ready to run, with its card.
 
     Raises:

@@ -30,9 +30,9 @@ def evaluate(
     from rich.table import Table
 
     try:
-        from denoise.training.evaluate import evaluate as run
+        from denoise.pipelines.evaluate import evaluate as run
     except ImportError as error:
-        raise ConfigError(f'{error.name} is missing: pip install "denoise-toolkit[train,metrics]".') from None
+        raise ConfigError(f'{error.name} is missing: pip install "denoise-toolkit[metrics]".') from None
 
     err = Console(stderr=True)
     chosen = [float(level) for level in levels.split(",")] if levels else None

@@ -26,7 +26,8 @@ def run(
     ``one(source, target, progress, name)`` does the work. Exit code 1 if any file failed.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, Progress as Bar, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
 
     from denoise.pipelines.batch import STREAM, plan
 

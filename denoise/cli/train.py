@@ -27,13 +27,12 @@ def train(
     Several processes or nodes: launch this command with `fabric run` (Lightning's launcher).
     """
     try:
-        from lightning.fabric import Fabric
+        from denoise.training.loop import train as run
     except ImportError:
         raise ConfigError('training needs more packages: pip install "denoise-toolkit[train]".') from None
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from denoise.training.loop import train as run
     from denoise.training.recipe import load_recipe
 
     what = load_recipe(recipe, settings or ())
@@ -44,8 +43,6 @@ def train(
     folder = out or Path("runs") / what.name
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    # Under Fabric's launcher, which sets its own number of processes, this asks for nothing.
-    fabric = Fabric(accelerator=device, devices="auto" if device != "cpu" else 1, precision=precision)  # type: ignore[arg-type]
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(what.name, total=1.0)
 
@@ -55,5 +52,7 @@ def train(
             line = "  ".join(f"{key} {value:.4g}" for key, value in numbers.items())
             bar.console.print(f"step {row['step']:>6}  {line}", highlight=False, soft_wrap=True)
 
-        path = run(what, data, folder, minutes=minutes, resume=resume, fabric=fabric, report=report)
+        path = run(
+            what, data, folder, minutes=minutes, resume=resume, device=device, precision=precision, report=report
+        )
     print(path)

@@ -54,9 +54,7 @@ class AudioReader:
         InputError: the source is missing, no audio, empty, or outside the limits of `AudioFormat`.
     """
 
-    def __init__(
-        self, source: str | Path | BinaryIO, *, raw: RawFormat | None = None, name: str | None = None
-    ) -> None:
+    def __init__(self, source: str | Path | BinaryIO, *, raw: RawFormat | None = None, name: str | None = None) -> None:
         self.name = name or (str(source) if isinstance(source, str | Path) else "stream")
         self.warnings: list[str] = []
         self.frames: int | None = None

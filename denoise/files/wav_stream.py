@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 from denoise.errors import InputError
 from denoise.signals import AudioFormat
 
-ENCODINGS = {"u8": "PCM_U8", "s16le": "PCM_16", "s24le": "PCM_24", "s32le": "PCM_32", "f32le": "FLOAT", "f64le": "DOUBLE"}
+ENCODINGS = {
+    "u8": "PCM_U8",
+    "s16le": "PCM_16",
+    "s24le": "PCM_24",
+    "s32le": "PCM_32",
+    "f32le": "FLOAT",
+    "f64le": "DOUBLE",
+}
 WIDTHS = {"PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 UNKNOWN = 0xFFFFFFFF
 

@@ -76,7 +76,6 @@ class ConvDAE(nn.Module):
         self.size_multiple = math.prod(c.strides)
 
         def act() -> nn.Module:
-            # where residual blocks follow, they bring their own activations (as in DRUNet)
             return ACTIVATIONS[c.activation]()
 
         def blocks(i: int) -> list[nn.Module]:
@@ -98,7 +97,7 @@ class ConvDAE(nn.Module):
         for i, (width, k, s) in enumerate(zip(c.widths, c.kernels, c.strides, strict=True)):
             before = c.widths[i - 1] if i else c.channels
             down = CONV[c.ndim](before, width, k, stride=s, padding=_padding(k, s), bias=c.bias)
-            after = blocks(i) if c.blocks[i] else [act()]
+            after = blocks(i) if c.blocks[i] else [act()]  # blocks bring activations of their own
             self.encoder.append(nn.Sequential(down, *after))
 
             out = c.widths[i - 1] if i else (c.out_channels or c.channels)
@@ -133,7 +132,9 @@ class ConvDAE(nn.Module):
             if i and self.config.skips:
                 features = features + skips[-1 - i]
             features = stage(features)
-        out = features[(..., *(slice(n) for n in size))]
+        out = features
+        for dim, n in enumerate(size, start=2):
+            out = out.narrow(dim, 0, n)
         # the sum is taken in the precision of x, so that bfloat16 rounds the noise alone
         return x + out.to(x.dtype) if self.config.residual else out.to(x.dtype)
 

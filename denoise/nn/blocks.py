@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -39,13 +41,14 @@ class ResidualBlock(nn.Module):
     def __init__(self, ndim: int, channels: int, *, dilation: int, bias: bool, activation: str, norm: bool) -> None:
         super().__init__()
 
-        def conv() -> nn.Module:
+        def conv() -> Any:
             return CONV[ndim](channels, channels, 3, padding=dilation, dilation=dilation, bias=bias)
 
-        layers = [conv(), ACTIVATIONS[activation](), conv()]
-        self.body = nn.Sequential(*([ChannelNorm(channels)] if norm else []), *layers)
+        last = conv()
         with torch.no_grad():  # nearly the identity at first: deep stacks then train without warm-up tricks
-            self.body[-1].weight.mul_(0.2)
+            last.weight.mul_(0.2)
+        first = [ChannelNorm(channels)] if norm else []
+        self.body = nn.Sequential(*first, conv(), ACTIVATIONS[activation](), last)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x)

@@ -6,8 +6,9 @@ import io
 import math
 import time
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar, cast
 
 import numpy as np
 import torch
@@ -23,13 +24,13 @@ from denoise.pipelines.device import pick_device
 from denoise.pipelines.result import Result, check_strength
 from denoise.protocols import Progress
 from denoise.registry import DEFAULTS, load
-from denoise.signals import AudioFormat, require_finite_samples
+from denoise.signals import MAX_CHANNELS, AudioFormat, require_finite_samples
 from denoise.weights import require
 
 BLOCK_S = 20.0
 FADE_S = 0.02
 RESAMPLER_S = 0.1  # what the resampling filters reach, generously
-Samples = TypeVar("Samples", NDArray[Any], Tensor)
+Samples = TypeVar("Samples", bound=NDArray[Any] | Tensor)
 
 
 class AudioPipeline:
@@ -39,9 +40,7 @@ class AudioPipeline:
     the result. Channels are denoised one by one (in pairs by a stereo model), never folded.
     """
 
-    def __init__(
-        self, model: str | Path = DEFAULTS["audio"], *, device: str = "auto", block: float = BLOCK_S
-    ) -> None:
+    def __init__(self, model: str | Path = DEFAULTS["audio"], *, device: str = "auto", block: float = BLOCK_S) -> None:
         self.device = pick_device(device)
         if not block > 0:
             raise ConfigError(f"block is {block:g} s; expected more than 0.")
@@ -211,22 +210,22 @@ def denoise_audio(
     """
     check_strength(strength)
     is_tensor = isinstance(samples, Tensor)
-    x: NDArray[Any] = samples.detach().cpu().numpy() if isinstance(samples, Tensor) else np.asarray(samples)
+    x: Any = samples.detach().cpu().numpy() if isinstance(samples, Tensor) else np.asarray(samples)
     allowed = (2, 3) if is_tensor else (1, 2)
     if x.ndim not in allowed or 0 in x.shape:
         expected = "(channels, time) or (batch, channels, time)" if is_tensor else "(time,) or (channels, time)"
         raise InputError(f"samples have shape {x.shape}; expected {expected}, none of them 0.")
     channels = x.shape[-2] if x.ndim > 1 else 1
-    if channels > x.shape[-1]:
-        raise InputError(f"samples have shape {x.shape}: more channels than time. Pass (channels, time).")
-    AudioFormat(sample_rate, channels)  # checks both
+    if channels > MAX_CHANNELS:
+        raise InputError(f"samples have shape {x.shape}; expected at most {MAX_CHANNELS} channels, then time.")
+    AudioFormat(sample_rate, channels)  # checks the rate
     is_float = np.issubdtype(x.dtype, np.floating)
     if not is_float and x.dtype not in (np.int16, np.int32):
         raise InputError(f"samples are {x.dtype}; expected int16, int32 or a float type.")
     scale = 1.0 if is_float else -float(np.iinfo(x.dtype).min)
-    pipeline = AudioPipeline(model, device=device)
+    pipeline = _pipeline(model, device)
     if strength == 0:
-        return samples.clone() if isinstance(samples, Tensor) else x.copy()  # type: ignore[return-value]
+        return cast(Samples, samples.clone() if isinstance(samples, Tensor) else x.copy())
     out = np.empty_like(x).reshape(-1, channels, x.shape[-1])
     for i, item in enumerate(x.reshape(out.shape)):
         light = item.astype(np.float32 if x.dtype in (np.float32, np.float16, np.int16) else np.float64) / scale
@@ -234,4 +233,10 @@ def denoise_audio(
         y = np.concatenate([*pipeline.stream([light], sample_rate, strength=strength)], axis=1) * scale
         out[i] = y if is_float else np.rint(y).clip(-scale, scale - 1)
     shaped = out.reshape(x.shape)
-    return torch.from_numpy(shaped).to(samples) if isinstance(samples, Tensor) else shaped  # type: ignore[return-value]
+    return cast(Samples, torch.from_numpy(shaped).to(samples) if isinstance(samples, Tensor) else shaped)
+
+
+@lru_cache(maxsize=4)
+def _pipeline(model: str | Path, device: str) -> AudioPipeline:
+    """Loaded once, for callers in a loop."""
+    return AudioPipeline(model, device=device)

@@ -6,8 +6,9 @@ import io
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar, cast
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from denoise.weights import require
 
 TILE = 1024
 FADE = 16
-Pixels = TypeVar("Pixels", NDArray[Any], Tensor)
+Pixels = TypeVar("Pixels", bound=NDArray[Any] | Tensor)
 
 
 class ImagePipeline:
@@ -196,7 +197,7 @@ def denoise_image(
     (8, 8, 3)
     """
     is_tensor = isinstance(pixels, Tensor)
-    x: NDArray[Any] = pixels.detach().cpu().numpy() if isinstance(pixels, Tensor) else np.asarray(pixels)
+    x: Any = pixels.detach().cpu().numpy() if isinstance(pixels, Tensor) else np.asarray(pixels)
     shape = x.shape
     if is_tensor:
         if x.ndim not in (3, 4) or shape[-3] not in (1, 3):
@@ -209,7 +210,7 @@ def denoise_image(
     is_float = np.issubdtype(x.dtype, np.floating)
     if not is_float and x.dtype not in (np.uint8, np.uint16):
         raise InputError(f"pixels are {x.dtype}; expected uint8, uint16 or a float type.")
-    pipeline = ImagePipeline(model, device=device, tile=tile)
+    pipeline = _pipeline(model, device, tile)
     scale = 1.0 if is_float else float(np.iinfo(x.dtype).max)
     unit_sigma = None if sigma is None else sigma / scale
     out = [
@@ -221,10 +222,16 @@ def denoise_image(
     stacked = np.stack(out) if out else frames
     if strength == 0:
         stacked = frames
-    if is_tensor:
+    if isinstance(pixels, Tensor):
         result = torch.from_numpy(np.ascontiguousarray(np.moveaxis(stacked, -1, 1).reshape(shape)))
-        return result.to(pixels)  # type: ignore[return-value, arg-type]
-    return np.ascontiguousarray(stacked.reshape(shape).astype(x.dtype))  # type: ignore[return-value]
+        return cast(Pixels, result.to(pixels))
+    return cast(Pixels, np.ascontiguousarray(stacked.reshape(shape).astype(x.dtype)))
+
+
+@lru_cache(maxsize=4)
+def _pipeline(model: str | Path, device: str, tile: int) -> ImagePipeline:
+    """Loaded once, for callers in a loop."""
+    return ImagePipeline(model, device=device, tile=tile)
 
 
 def _bands(x: NDArray[Any], full_scale: float, rows: int = 256) -> Iterator[Tensor]:

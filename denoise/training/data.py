@@ -12,33 +12,11 @@ from torch import Generator, Tensor
 from denoise import noise
 from denoise.errors import ConfigError, InputError
 from denoise.files.audio import AUDIO_EXTENSIONS, read_audio
+from denoise.files.find import find_files
 from denoise.files.image import IMAGE_EXTENSIONS, read_image
 from denoise.training.recipe import AudioData, ImageData, Recipe
 
 Batch = tuple[Tensor, Tensor]  # noisy, clean
-
-
-def generator_for(seed: int, step: int, rank: int = 0) -> Generator:
-    """A generator that depends on its three numbers alone."""
-    state = np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
-
-
-def find_files(root: Path, folders: Sequence[str], extensions: frozenset[str]) -> list[Path]:
-    """List files below ``root / folder`` for each folder; folders that are not there are passed over.
-
-    Raises:
-        ConfigError: nothing was found at all.
-    """
-    files = [
-        path
-        for folder in folders
-        for path in sorted((root / folder).rglob("*"))
-        if path.suffix.lower() in extensions and path.is_file()
-    ]
-    if not files:
-        raise ConfigError(f"{root}: no files in {', '.join(folders)}. Give --data the folder that holds them.")
-    return files
 
 
 class ImagePatches:

@@ -15,8 +15,9 @@ from lightning.fabric import Fabric
 from torch import nn
 
 from denoise.errors import ConfigError
+from denoise.noise import generator_for
 from denoise.registry import build
-from denoise.training.data import generator_for, open_data
+from denoise.training.data import open_data
 from denoise.training.objectives import OBJECTIVES
 from denoise.training.recipe import Recipe
 from denoise.training.samples import write_sample
@@ -32,7 +33,8 @@ def train(
     *,
     minutes: float | None = None,
     resume: bool = False,
-    fabric: Fabric | None = None,
+    device: str = "auto",
+    precision: str = "bf16-mixed",
     report: Report = lambda row: None,
 ) -> Path:
     """Train a recipe and write ``NAME.safetensors``, ``metrics.jsonl`` and samples into ``out``.
@@ -44,7 +46,8 @@ def train(
     Raises:
         ConfigError: data or recipe do not fit, or there is nothing to resume.
     """
-    fabric = fabric or Fabric(accelerator="auto", devices=1, precision="bf16-mixed")
+    # Under Fabric's launcher (`fabric run`) its settings of devices and nodes take the place of these.
+    fabric = Fabric(accelerator=device, devices="auto" if device == "cuda" else 1, precision=precision)  # type: ignore[arg-type]
     fabric.launch()
     s = recipe.schedule
     fabric.seed_everything(s.seed, verbose=False)
@@ -82,7 +85,7 @@ def train(
         loss, metrics = objective(model, noisy, clean)
         fabric.backward(loss)
         norm = fabric.clip_gradients(model, optimizer, max_norm=s.clip, error_if_nonfinite=False)
-        if torch.isfinite(norm):  # one overflowing batch must not end a night's training
+        if norm is not None and torch.isfinite(norm):  # one overflowing batch must not end a night's training
             optimizer.step()
         optimizer.zero_grad()
         update_ema(ema, module, min(s.ema, (step + 1) / (step + 10)))
@@ -90,7 +93,12 @@ def train(
         ended = progress(state["step"], state["seconds"]) >= 1
         if (step + 1) % s.log_every == 0 or ended:
             now = time.monotonic()
-            row = {"step": step + 1, "loss": loss.item(), "lr": rate, "grad_norm": norm.item()}
+            row = {
+                "step": step + 1,
+                "loss": loss.item(),
+                "lr": rate,
+                "grad_norm": float(norm) if norm is not None else 0.0,
+            }
             row |= {key: value.item() for key, value in metrics.items()}
             row |= {"seconds": round(state["seconds"], 1), "progress": min(1.0, done)}
             row["examples_per_s"] = round(s.batch * fabric.world_size * s.log_every / (now - last_row), 1)

@@ -76,7 +76,7 @@ class Recipe:
             raise ConfigError(f"recipe {self.name}: no [{self.modality}] section; add it.")
 
     def asdict(self) -> dict[str, Any]:
-        return asdict(self)  # type: ignore[call-overload]
+        return asdict(self)
 
 
 def load_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:

@@ -14,10 +14,11 @@ from denoise import metrics, noise
 from denoise.dsp import resample
 from denoise.errors import ConfigError
 from denoise.files.audio import AUDIO_EXTENSIONS, read_audio
+from denoise.files.find import find_files
 from denoise.files.image import IMAGE_EXTENSIONS, read_image
+from denoise.noise import generator_for
 from denoise.pipelines import AudioPipeline, load
 from denoise.signals import Image
-from denoise.training.data import find_files, generator_for
 
 SIGMAS = (15.0, 25.0, 50.0)
 SNRS_DB = (-5.0, 0.0, 5.0, 10.0, 15.0)
