@@ -59,6 +59,22 @@ def save_weights(
     save_file(tensors, path, metadata={key: json.dumps(value) for key, value in header.items()})
 
 
+def record_metrics(path: Path, metrics: dict[str, Any]) -> None:
+    """Write measured figures into the card of a weights file; the tensors stay bit by bit.
+
+    Raises:
+        WeightsError: the file is no weights file of this package.
+    """
+    from safetensors.torch import load_file, save_file
+
+    header = read_header(path)
+    card = asdict(header["card"])
+    card["metrics"] = {**card["metrics"], **metrics}
+    partial = path.with_suffix(".partial")
+    save_file(load_file(path), partial, metadata={k: json.dumps(v) for k, v in (header | {"card": card}).items()})
+    partial.replace(path)
+
+
 def read_header(path: Path) -> dict[str, Any]:
     """Read format version, card, configuration and recipe of a weights file, not its tensors.
 

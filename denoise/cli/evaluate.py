@@ -23,6 +23,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
+    record: Annotated[str | None, typer.Option(help="Write the figures into the card under this name.")] = None,
 ) -> None:
     """Measure a model on clean files with known noise, and print the protocol with the figures."""
     from rich.console import Console
@@ -45,6 +46,11 @@ def evaluate(
         device=device,
         each=lambda files: track(files, console=err, transient=True, disable=not err.is_terminal),
     )
+    if record:
+        from denoise.registry import locate
+        from denoise.weights import record_metrics
+
+        record_metrics(locate(model), {record: {"rows": rows, "protocol": protocol}})
     if as_json:
         print(json.dumps({"model": model, "protocol": protocol, "rows": rows}, indent=2))
         return

@@ -48,6 +48,9 @@ def info(
                 print("".join(f"  - {line}\n" for line in value), end="")
         elif isinstance(value, dict):
             print(f"{key}:")
-            print("".join(f"  {name}: {text}\n" for name, text in value.items()), end="")
+            for name, measured in value.items():
+                print(f"  {name} ({measured['protocol']})")
+                for row in measured["rows"]:
+                    print("    " + "  ".join(f"{column} {number:g}" for column, number in row.items()))
         elif value is not None:
             print(f"{key}: {value}")
