@@ -74,16 +74,21 @@ class Window:
 
 def split(chunks: Iterable[Tensor], grid: Grid, dim: int = -1) -> Iterator[Window]:
     """Cut chunks of any sizes, joined along ``dim``, into the windows of ``grid``; the last may be shorter."""
-    buffer: Tensor | None = None
-    first = True
+    pieces: list[Tensor] = []
+    length, first = 0, True
     for chunk in chunks:
-        buffer = chunk if buffer is None else torch.cat([buffer, chunk], dim)
-        while buffer.shape[dim] > grid.window:  # more than one window: this one is not the last
+        pieces.append(chunk)
+        length += chunk.shape[dim]
+        if length <= grid.window:  # perhaps the last one: only what follows tells
+            continue
+        buffer = torch.cat(pieces, dim)
+        while length > grid.window:
             yield Window(buffer.narrow(dim, 0, grid.window), first, last=False)
-            buffer = buffer.narrow(dim, grid.hop, buffer.shape[dim] - grid.hop)
-            first = False
-    if buffer is not None and buffer.shape[dim]:
-        yield Window(buffer, first, last=True)
+            length, first = length - grid.hop, False
+            buffer = buffer.narrow(dim, grid.hop, length)
+        pieces = [buffer]
+    if length:
+        yield Window(torch.cat(pieces, dim), first, last=True)
 
 
 def overlap_add(windows: Iterable[Window], grid: Grid, dim: int = -1) -> Iterator[Tensor]:

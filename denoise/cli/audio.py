@@ -39,12 +39,14 @@ def audio(
     from denoise.pipelines.result import check_strength
 
     check_strength(strength)
-    given = (rate is not None, channels is not None, encoding is not None)
+    given = [value is not None for value in (rate, channels, encoding)]
     if any(given) and not all(given):
         raise ConfigError("raw PCM needs --rate, --channels and --format together.")
     if any(given) and inputs != ["-"]:
         raise ConfigError("--rate, --channels and --format describe raw PCM from standard input: give - as INPUT.")
-    raw = RawFormat(rate, channels, encoding) if rate and channels and encoding else None
+    raw = None
+    if rate is not None and channels is not None and encoding is not None:
+        raw = RawFormat(rate, channels, encoding)
     pipeline = AudioPipeline(model, device=device, block=block)
     run(
         inputs,

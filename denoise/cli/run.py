@@ -35,7 +35,7 @@ def run(
     failed = 0
     to_stdout = any(target == STREAM for _, target in pairs)
     lines = sys.stderr if to_stdout else sys.stdout
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
     console = Console(stderr=True)
     with Bar(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=len(pairs))

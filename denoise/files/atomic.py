@@ -21,12 +21,13 @@ def atomic_file(target: Path, *, overwrite: bool) -> Iterator[Path]:
     Raises:
         InputError: the target exists, is a folder, or cannot be written.
     """
-    if target.is_dir():
-        raise InputError(f"{target}: is a folder. Give a file name.")
-    if target.exists() and not overwrite:
-        raise InputError(f"{target}: exists already. Give --overwrite to replace it.")
-    partial = target.with_name(f".{target.stem[:100]}.{secrets.token_hex(4)}.part{target.suffix}")
     try:
+        if target.is_dir():
+            raise InputError(f"{target}: is a folder. Give a file name.")
+        if target.exists() and not overwrite:
+            raise InputError(f"{target}: exists already. Give --overwrite to replace it.")
+        # 40 characters are 160 bytes at most, of the 255 that a name may have
+        partial = target.with_name(f".{target.stem[:40]}.{secrets.token_hex(4)}.part{target.suffix}")
         target.parent.mkdir(parents=True, exist_ok=True)
         # created here, with the permissions that the user's umask gives, as any program would
         os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self, cast
@@ -42,6 +43,19 @@ TAGS = ("title", "copyright", "software", "artist", "comment", "date", "album", 
 WIDE = ("PCM_32", "DOUBLE")  # more than float32 holds
 LOSSY_LEVEL = 0.2  # of libsndfile's scale from 0, the best, to 1: above what most sources were coded with
 MAX_WAV_BYTES = 0xFFFF_0000
+READ_STEP = 4096  # samples; what a damaged file loses at most before the place where it breaks
+UNKNOWN_FRAMES = 1 << 62  # libsndfile's number for "nobody knows" is above this
+
+
+class _Sequential(soundfile.SoundFile):  # type: ignore[misc]
+    """A sound file that is read from its first sample to its last, and never sought.
+
+    `soundfile` seeks after every read to where that read has ended. This makes the last read of a FLAC
+    of unknown length fail, and libmpg123 print complaints.
+    """
+
+    def seekable(self) -> bool:
+        return False
 
 
 class AudioReader:
@@ -93,10 +107,11 @@ class AudioReader:
         size = source.seek(0, os.SEEK_END)
         if size == 0:
             raise InputError("is empty (0 bytes); expected audio. Get the file again.")
-        self._check_length(source, size)
+        if self._check_length(source, size):
+            return
         source.seek(0)
         try:
-            self._file = self._stack.enter_context(soundfile.SoundFile(source))
+            self._file = self._stack.enter_context(_Sequential(source))
         except (soundfile.LibsndfileError, RuntimeError, ValueError, TypeError) as error:
             reason = str(getattr(error, "error_string", error)).strip().rstrip(".")
             raise InputError(
@@ -105,25 +120,39 @@ class AudioReader:
         f = self._file
         tags = {tag: text for tag in TAGS if (text := getattr(f, tag, ""))}
         self.format = AudioFormat(f.samplerate, f.channels, f.format, f.subtype, f.endian, tags)
-        self.frames = f.frames
+        self.frames = f.frames if f.frames < UNKNOWN_FRAMES else None
         if not f.frames:
             raise InputError("has no samples; expected at least one. Record it again.")
 
-    def _check_length(self, source: BinaryIO, size: int) -> None:
-        """Warn where the data of a WAV stop before its header says; libsndfile reads what is there."""
+    def _check_length(self, source: BinaryIO, size: int) -> bool:
+        """Warn where the data of a WAV stop before its header says; libsndfile reads what is there.
+
+        True where the header says no length at all, which libsndfile takes for silence: ``source`` is then
+        read as a pipe is.
+        """
         source.seek(0)
-        if source.read(4) not in (b"RIFF", b"RF64"):
-            return
+        head = source.read(8)
+        if head[:4] not in (b"RIFF", b"RF64"):
+            return False
         source.seek(0)
         try:
             format, declared = read_wav_header(source)
         except InputError:
-            return  # another codec, or no WAV at all: libsndfile has the last word
+            return False  # another codec, or no WAV at all: libsndfile has the last word
         there = size - source.tell()
+        if declared is None and int.from_bytes(head[4:], "little") + 8 == size:
+            return False  # finished in good order: no samples, and what follows is something else
         if there and (declared is None or declared > there):
             says = "no length" if declared is None else f"{declared:,} bytes of data"
             seconds = there / WIDTHS[format.subtype] / format.channels / format.sample_rate
-            self.warnings.append(f"{self.name}: the header says {says}, {there:,} are there; {seconds:.1f} s are used.")
+            self.warnings.append(
+                f"{self.name}: the header says {says}, {there:,} bytes are there; {seconds:.1f} s are used."
+            )
+            if declared is None:
+                self._pipe, self.format, self._left = source, format, there
+                self.frames = there // (WIDTHS[format.subtype] * format.channels)
+                return True
+        return False
 
     def read(self, n: int) -> NDArray[Any]:
         """The next ``n`` samples of each channel, fewer at the end, none after it.
@@ -133,8 +162,8 @@ class AudioReader:
         Raises:
             InputError: a sample is NaN or infinite, or the stream holds no sample at all.
         """
-        x = self._read_pipe(n) if self._pipe is not None else self._read_file(n)
         try:
+            x = self._read_pipe(n) if self._pipe is not None else self._read_file(n)
             require_finite_samples(x, self._position)
             if not self._position and n and not x.shape[1]:
                 raise InputError("has no samples; expected at least one.")
@@ -145,16 +174,18 @@ class AudioReader:
 
     def _read_file(self, n: int) -> NDArray[Any]:
         kind = "float64" if self.format.subtype in WIDE else "float32"
+        blocks = [np.empty((0, self.format.channels), kind)]
         try:
-            x = self._file.read(n, dtype=kind, always_2d=True)
+            while n > 0 and len(x := self._file.read(min(n, READ_STEP), dtype=kind, always_2d=True)):
+                blocks.append(x)
+                n -= len(x)
         except (soundfile.LibsndfileError, RuntimeError) as error:
-            if not self._position:
-                raise InputError(f"{self.name}: damaged ({error}). Get the file again.") from None
-            x = np.empty((0, self.format.channels), kind)
-        if self.frames and len(x) < n and self._position + len(x) < self.frames and len(x) == 0:
+            if not self._position and len(blocks) == 1:
+                raise InputError(f"damaged ({error}). Get the file again.") from None
+        if n > 0 and len(blocks) == 1 and self.frames and self._position < self.frames:
             self.warnings.append(f"{self.name}: ends after {self._position:,} of {self.frames:,} samples.")
             self.frames = self._position
-        return np.ascontiguousarray(x.T)
+        return np.ascontiguousarray(np.concatenate(blocks).T)
 
     def _read_pipe(self, n: int) -> NDArray[Any]:
         f = self.format
@@ -227,7 +258,8 @@ class AudioWriter:
             if self._raw is not None or (f.format in WAV_FAMILY and f.subtype in WIDTHS and not target.seekable()):
                 self._pipe = target
                 if self._raw is None:
-                    target.write(write_wav_header(f))
+                    with self._blame_stream():
+                        target.write(write_wav_header(f))
                 return
             container, opus = f.format, f.subtype == "OPUS"
             place = self._copy_to = self._stack.enter_context(cast(BinaryIO, tempfile.TemporaryFile()))
@@ -254,13 +286,15 @@ class AudioWriter:
             ) from None
         self._stack.callback(self._close_file)
         for tag, text in f.tags.items():
-            setattr(self._file, tag, text.removesuffix(f" (libsndfile-{soundfile.__libsndfile_version__})"))
+            with suppress(soundfile.LibsndfileError):  # a container that knows no such tag, W64 for instance
+                setattr(self._file, tag, text.removesuffix(f" (libsndfile-{soundfile.__libsndfile_version__})"))
 
     def write(self, x: NDArray[Any]) -> None:
         """Append samples. Shape: (channels, time), full scale 1.0."""
         if self._pipe is not None:
-            self._pipe.write(encode(x, self.format.subtype))
-            self._pipe.flush()
+            with self._blame_stream():
+                self._pipe.write(encode(x, self.format.subtype))
+                self._pipe.flush()
             return
         try:
             for start in range(0, x.shape[1], 32_768):  # libsndfile's Vorbis encoder overflows on long blocks
@@ -276,18 +310,33 @@ class AudioWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if kind is None and self._copy_to is not None:
-            self._close_file()
-            self._copy_to.seek(0)
-            shutil.copyfileobj(self._copy_to, cast(BinaryIO, self._target))
+        try:
+            if kind is None and self._copy_to is not None:
+                self._close_file()
+                self._copy_to.seek(0)
+                with self._blame_stream():
+                    shutil.copyfileobj(self._copy_to, cast(BinaryIO, self._target))
+        except BaseException as mine:
+            self._stack.__exit__(type(mine), mine, mine.__traceback__)
+            raise
         self._stack.__exit__(kind, error, traceback)
+
+    @contextmanager
+    def _blame_stream(self) -> Iterator[None]:
+        """Name an output stream that refuses, a full disk behind it for instance; a reader that left is no error."""
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise InputError(f"{self.name}: cannot be written ({error.strerror or error}). Free space.") from None
 
 
 def read_audio(source: str | Path | BinaryIO) -> Audio:
     """Read a whole recording."""
     with AudioReader(source) as reader:
         blocks = []
-        while (block := reader.read(reader.frames or 1 << 20)).shape[1]:
+        while (block := reader.read(1 << 20)).shape[1]:  # a header may claim any length
             blocks.append(block)
         return Audio(np.concatenate(blocks, axis=1), reader.format)
 

@@ -20,7 +20,7 @@ from denoise.dsp import amplitude_to_db, resample, stft
 from denoise.errors import ConfigError, InputError
 from denoise.files.audio import AudioReader, AudioWriter, RawFormat
 from denoise.frames import Grid, overlap_add, split
-from denoise.pipelines.device import pick_device
+from denoise.pipelines.device import as_numpy, pick_device
 from denoise.pipelines.result import Result, check_strength
 from denoise.protocols import Progress
 from denoise.registry import DEFAULTS, load
@@ -42,7 +42,7 @@ class AudioPipeline:
 
     def __init__(self, model: str | Path = DEFAULTS["audio"], *, device: str = "auto", block: float = BLOCK_S) -> None:
         self.device = pick_device(device)
-        if not block > 0:
+        if not 0 < block < math.inf:
             raise ConfigError(f"block is {block:g} s; expected more than 0.")
         self.block = block
         self.model, self.card = load(model)
@@ -114,6 +114,8 @@ class AudioPipeline:
         Shape:
             chunks: (channels, any time) each, float32 or float64; what is yielded as well.
         """
+        check_strength(strength)
+        AudioFormat(sample_rate, 1)  # checks the rate
         if strength == 0:
             yield from chunks
             return
@@ -125,10 +127,14 @@ class AudioPipeline:
 
     def _grid(self, sample_rate: int) -> Grid:
         """Windows at the file's rate that start on whole strides of the model at the model's rate."""
+        stride, reach = self.model.size_multiple, self.model.context
+        if sample_rate > self.sample_rate:  # `top_band_gain` is the same in all windows then, too
+            hop = _gain_hop(self.sample_rate)
+            stride, reach = math.lcm(stride, hop), reach + 4 * hop
         common = math.gcd(sample_rate, self.sample_rate)
         up, down = self.sample_rate // common, sample_rate // common
-        multiple = down * (self.model.size_multiple // math.gcd(up, self.model.size_multiple))
-        context = math.ceil(self.model.context * sample_rate / self.sample_rate)
+        multiple = down * (stride // math.gcd(up, stride))
+        context = math.ceil(reach * sample_rate / self.sample_rate)
         if sample_rate != self.sample_rate:
             context += math.ceil(RESAMPLER_S * sample_rate)
         return Grid.fit(round(self.block * sample_rate), context, round(FADE_S * sample_rate), multiple)
@@ -143,7 +149,7 @@ class AudioPipeline:
             # What the model cannot hear is attenuated as much as the top of what it can.
             above = x - resample(low, self.sample_rate, sample_rate)[:, : x.shape[1]]
             gain = top_band_gain(low, denoised, self.sample_rate)
-            y = y + above * F.interpolate(gain[None], size=x.shape[1], mode="linear", align_corners=True)[0]
+            y = y + above * _spread(gain, x.shape[1], _gain_hop(self.sample_rate) * sample_rate / self.sample_rate)
         return x + strength * (y.to(x.dtype) - x)
 
     def _model(self, x: Tensor) -> Tensor:
@@ -161,15 +167,27 @@ def top_band_gain(before: Tensor, after: Tensor, sample_rate: int) -> Tensor:
     """How much a model attenuated the top half of its band, over time, at most 1.
 
     Shape:
-        before, after: (channels, time); returns (channels, frames), evenly spread from first to last sample.
+        before, after: (channels, time).
+        returns: (channels, frames), one every `_gain_hop` samples from the first sample to beyond the last.
     """
-    n_fft = 2 ** round(math.log2(0.032 * sample_rate))
-    hop = n_fft // 2
+    hop = _gain_hop(sample_rate)
+    n_fft = 2 * hop
     n = -before.shape[-1] % hop
     top = slice(n_fft // 4, round(0.475 * n_fft))  # without the edge, which the resampler has filtered
     energies = [stft(F.pad(x, (0, n)), n_fft, hop)[:, top].abs().square().sum(dim=1) for x in (before, after)]
     smooth = [F.avg_pool1d(e[None], 5, 1, 2, count_include_pad=False)[0] for e in energies]
     return (smooth[1] / smooth[0].clamp_min(1e-12)).clamp(0, 1).sqrt()
+
+
+def _gain_hop(sample_rate: int) -> int:
+    return 2 ** round(math.log2(0.016 * sample_rate))
+
+
+def _spread(gain: Tensor, time: int, hop: float) -> Tensor:
+    """Lines through frames that stand ``hop`` samples apart: (channels, frames) to (channels, time)."""
+    place = torch.arange(time, dtype=torch.float64) / hop
+    left = place.long().clamp(max=gain.shape[1] - 2)
+    return torch.lerp(gain[:, left], gain[:, left + 1], (place - left).to(gain))
 
 
 class _NoiseFloor:
@@ -182,7 +200,7 @@ class _NoiseFloor:
         n = max(1, sample_rate // 20)
         if x.shape[1] >= n:
             frames = x[:, : x.shape[1] // n * n].reshape(x.shape[0], -1, n)
-            self.powers.append(np.square(frames).mean(axis=(0, 2)))
+            self.powers.append(np.square(frames, dtype=np.float64).mean(axis=(0, 2)))
 
     def level_db(self) -> float | None:
         if not self.powers:
@@ -210,7 +228,7 @@ def denoise_audio(
     """
     check_strength(strength)
     is_tensor = isinstance(samples, Tensor)
-    x: Any = samples.detach().cpu().numpy() if isinstance(samples, Tensor) else np.asarray(samples)
+    x: Any = as_numpy(samples) if isinstance(samples, Tensor) else np.asarray(samples)
     allowed = (2, 3) if is_tensor else (1, 2)
     if x.ndim not in allowed or 0 in x.shape:
         expected = "(channels, time) or (batch, channels, time)" if is_tensor else "(time,) or (channels, time)"

@@ -38,7 +38,7 @@ def plan(
                 raise ConfigError("-o - takes one input file.")
             pairs.append((name, STREAM))
         elif path.is_dir():
-            found = [file for file in _walk(path, known) if not _inside(file, out)]
+            found = [file for file in _walk(path, known) if not _inside(file, out, path)]
             if not found:
                 raise ConfigError(f"{name}: no file in it that can be denoised ({', '.join(sorted(known))}).")
             pairs += [(str(f), str(Path(out) / f.relative_to(path)) if out else _beside(f)) for f in found]
@@ -61,8 +61,12 @@ def _walk(folder: Path, extensions: frozenset[str]) -> list[Path]:
     )
 
 
-def _inside(file: Path, out: str | None) -> bool:
-    return out is not None and Path(out).resolve() in file.resolve().parents
+def _inside(file: Path, out: str | None, folder: Path) -> bool:
+    """Whether a file in ``folder`` is in an output folder that is itself inside ``folder``."""
+    if out is None:
+        return False
+    place = Path(out).resolve()
+    return folder.resolve() in place.parents and place in file.resolve().parents
 
 
 def _beside(path: Path) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from denoise.errors import ConfigError
 
@@ -31,3 +34,9 @@ def autocast(device: torch.device) -> AbstractContextManager[object]:
     else:
         fast = device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return torch.autocast(device.type, torch.bfloat16) if fast else nullcontext()
+
+
+def as_numpy(x: Tensor) -> NDArray[Any]:
+    """A tensor of any device as an array; NumPy has no bfloat16, which float32 holds exactly."""
+    x = x.detach().cpu()
+    return (x.float() if x.dtype == torch.bfloat16 else x).numpy()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +20,7 @@ from denoise.files.image import ImageReader
 from denoise.files.image_write import write_image
 from denoise.frames import Grid, overlap_add, split
 from denoise.noise import estimate_sigma
-from denoise.pipelines.device import autocast, pick_device
+from denoise.pipelines.device import as_numpy, autocast, pick_device
 from denoise.pipelines.result import Result, check_strength
 from denoise.protocols import Progress
 from denoise.registry import DEFAULTS, load
@@ -120,7 +120,7 @@ class ImagePipeline:
         x = image.pixels
         out = np.empty_like(x)
         row = 0
-        for rows in self._denoise(_bands(x, image.full_scale), strength, progress, x.shape[0]):
+        for rows in self._denoise(image, strength, progress):
             light = rows.permute(1, 2, 0).numpy() * image.full_scale
             if x.dtype != np.float32:
                 light = np.rint(light).clip(0, image.full_scale)
@@ -139,21 +139,22 @@ class ImagePipeline:
         if not 0 <= sigma <= 1:
             raise ConfigError(f"sigma is {sigma * 255:g}; expected 0 to 255.")
 
-    def _denoise(
-        self, bands: Iterable[Tensor], strength: float, progress: Progress | None, height: int
-    ) -> Iterator[Tensor]:
-        """Bands of rows (channels, rows, width) in, denoised rows out."""
+    def _denoise(self, image: Image, strength: float, progress: Progress | None) -> Iterator[Tensor]:
+        """Denoised rows (channels, rows, width) from the top down, full scale 1.0."""
 
         def tiles(band: Tensor) -> Tensor:
-            windows = (w.map(self._tile(w.data, strength)) for w in split([band], self.grid, dim=2))
+            # a band stays in the numbers of the file; only one tile at a time is light in float32
+            windows = (
+                w.map(self._tile(w.data.float() / image.full_scale, strength)) for w in split([band], self.grid, dim=2)
+            )
             return torch.cat([*overlap_add(windows, self.grid, dim=2)], dim=2)
 
-        done = 0
+        done, bands = 0, _bands(image.pixels)
         for rows in overlap_add((w.map(tiles(w.data)) for w in split(bands, self.grid, dim=1)), self.grid, dim=1):
             yield rows
             done += rows.shape[1]
             if progress:
-                progress(done / height)
+                progress(done / image.pixels.shape[0])
 
     @torch.inference_mode()
     def _tile(self, x: Tensor, strength: float) -> Tensor:
@@ -162,11 +163,13 @@ class ImagePipeline:
         return torch.cat([self._group(group, strength) for group in groups])
 
     def _group(self, x: Tensor, strength: float) -> Tensor:
-        grey = x.shape[0] == 1 and self.card.channels == 3
-        fed = (x.expand(3, -1, -1) if grey else x)[None].to(self.device).contiguous(memory_format=torch.channels_last)
+        n = self.card.channels  # 3, or 1: a grey model takes the colours one by one, as a batch
+        fed = (x.expand(n, -1, -1) if x.shape[0] == 1 else x).reshape(-1, n, *x.shape[1:])
+        fed = fed.to(self.device).contiguous(memory_format=torch.channels_last)
         with autocast(self.device) if self.precision == "auto" else torch.autocast("cpu", enabled=False):
-            y = self.model(fed)[0].float().cpu()
-        y = y.mean(dim=0, keepdim=True) if grey else y
+            y = self.model(fed).flatten(0, 1).float().cpu()
+        if len(y) > len(x):
+            y = y.mean(dim=0, keepdim=True)
         return x + strength * (y - x)
 
 
@@ -197,8 +200,10 @@ def denoise_image(
     (8, 8, 3)
     """
     is_tensor = isinstance(pixels, Tensor)
-    x: Any = pixels.detach().cpu().numpy() if isinstance(pixels, Tensor) else np.asarray(pixels)
+    x: Any = as_numpy(pixels) if isinstance(pixels, Tensor) else np.asarray(pixels)
     shape = x.shape
+    if 0 in shape[-3:]:
+        raise InputError(f"pixels have shape {shape}; expected none of them 0.")
     if is_tensor:
         if x.ndim not in (3, 4) or shape[-3] not in (1, 3):
             raise InputError(f"tensor has shape {shape}; expected (1 or 3, height, width), with an optional batch.")
@@ -234,11 +239,11 @@ def _pipeline(model: str | Path, device: str, tile: int) -> ImagePipeline:
     return ImagePipeline(model, device=device, tile=tile)
 
 
-def _bands(x: NDArray[Any], full_scale: float, rows: int = 256) -> Iterator[Tensor]:
-    """Rows of pixels (height, width, channels) as light (channels, rows, width), a few at a time."""
+def _bands(x: NDArray[Any], rows: int = 256) -> Iterator[Tensor]:
+    """Rows of pixels (height, width, channels) as tensors (channels, rows, width), a few at a time."""
+    wide = {np.dtype(np.uint16): np.int32}.get(x.dtype, x.dtype)  # torch does little with uint16
     for start in range(0, x.shape[0], rows):
-        band = torch.from_numpy(np.array(x[start : start + rows], dtype=np.float32))
-        yield band.permute(2, 0, 1) / full_scale
+        yield torch.from_numpy(np.array(x[start : start + rows], dtype=wide)).permute(2, 0, 1)
 
 
 def _sigma_255(image: Image) -> float:

@@ -1,0 +1,355 @@
+"""The command line: exit codes, one line per error, clean standard output."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import struct
+import subprocess
+import sys
+import wave
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image as Pillow
+
+import denoise
+from denoise.cli import main
+
+Models = dict[str, Path]
+
+
+@dataclass
+class Done:
+    code: int
+    out: bytes
+    err: str
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.decode().splitlines()]
+
+
+Command = Callable[..., Done]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> Command:
+    """Run ``denoise WORDS`` in this process, in ``tmp_path``, as the console script does."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "400")
+
+    def run(*words: Any, stdin: bytes = b"") -> Done:
+        out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.TextIOWrapper(io.BytesIO(), "utf-8")
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", ["denoise", *map(str, words)])
+            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+            patch.setattr(sys, "stdout", out)
+            patch.setattr(sys, "stderr", err)
+            code = 0
+            try:
+                main()
+            except SystemExit as stop:
+                code = int(stop.code or 0)
+        out.flush()
+        err.flush()
+        below = capfdbinary.readouterr()  # what C libraries print past Python
+        done = Done(code, out.buffer.getvalue() + below.out, (err.buffer.getvalue() + below.err).decode())
+        assert "Traceback" not in done.err
+        return done
+
+    return run
+
+
+def sound(path: Path, seconds: float = 0.5, rate: int = 16_000, channels: int = 1) -> bytes:
+    x = np.random.default_rng(0).normal(0, 0.1, (round(seconds * rate), channels))
+    soundfile.write(path, x, rate, "PCM_16")
+    return path.read_bytes()
+
+
+def picture(path: Path, side: int = 20) -> bytes:
+    Pillow.fromarray(np.random.default_rng(0).integers(0, 255, (side, side, 3), np.uint8)).save(path)
+    return path.read_bytes()
+
+
+class TestFiles:
+    def test_beside_the_input(self, command: Command, models: Models, tmp_path: Path) -> None:
+        sound(tmp_path / "a.wav")
+        done = command("audio", "a.wav", "--model", models["keep-audio"])
+        assert done.code == 0
+        assert done.out.decode().startswith("a.denoised.wav  0.")
+        assert done.out.decode().endswith("x real time\n")
+        assert done.err == ""
+        assert sorted(os.listdir()) == ["a.denoised.wav", "a.wav"]
+        assert (soundfile.read("a.wav")[0] == soundfile.read("a.denoised.wav")[0]).all()
+
+    def test_a_tree_and_json(self, command: Command, models: Models, tmp_path: Path) -> None:
+        (tmp_path / "in" / "deep").mkdir(parents=True)
+        picture(tmp_path / "in" / "a.png")
+        picture(tmp_path / "in" / "deep" / "b.jpg")
+        done = command("image", "in", "-o", "out", "--json", "--model", models["keep-image"], "--tile", 64)
+        assert (done.code, done.err) == (0, "")
+        assert [row["output"] for row in done.rows] == ["out/a.png", "out/deep/b.jpg"]
+        assert set(done.rows[0]) == {
+            "input",
+            "output",
+            "seconds",
+            "megapixels_per_s",
+            "noise_before_sigma_255",
+            "noise_after_sigma_255",
+            "warnings",
+        }
+        assert Pillow.open("out/deep/b.jpg").size == (20, 20)
+
+    def test_one_bad_file_does_not_stop_the_others(self, command: Command, models: Models, tmp_path: Path) -> None:
+        for name in ("a", "c"):
+            sound(tmp_path / f"{name}.wav")
+        (tmp_path / "b.wav").write_text("no sound")
+        done = command("audio", "a.wav", "b.wav", "missing.wav", "c.wav", "--model", models["keep-audio"])
+        assert done.code == 1
+        assert Path("a.denoised.wav").exists()
+        assert Path("c.denoised.wav").exists()
+        assert not Path("b.denoised.wav").exists()
+        lines = done.err.splitlines()
+        assert len(lines) == 2
+        assert lines[0].startswith("denoise: b.wav: cannot be read as audio")
+        assert lines[1].startswith("denoise: missing.wav: cannot be opened (No such file")
+        as_json = command("audio", "a.wav", "b.wav", "--json", "--overwrite", "--model", models["keep-audio"])
+        assert as_json.code == 1
+        assert [(row["input"], row["output"]) for row in as_json.rows] == [("a.wav", "a.denoised.wav"), ("b.wav", None)]
+        assert "cannot be read as audio" in as_json.rows[1]["error"]
+
+    def test_existing_outputs(self, command: Command, models: Models, tmp_path: Path) -> None:
+        sound(tmp_path / "a.wav")
+        (tmp_path / "b.wav").write_text("mine")
+        refused = command("audio", "a.wav", "-o", "b.wav", "--model", models["keep-audio"])
+        assert refused.code == 1
+        assert refused.err == "denoise: b.wav: exists already. Give --overwrite to replace it.\n"
+        assert Path("b.wav").read_text() == "mine"
+        assert command("audio", "a.wav", "-o", "b.wav", "--overwrite", "--model", models["keep-audio"]).code == 0
+        assert soundfile.info("b.wav").frames == 8000
+        assert command("audio", "a.wav", "-o", "a.wav", "--overwrite", "--model", models["mute-audio"]).code == 0
+        assert not soundfile.read("a.wav")[0].any()
+
+    def test_warnings_are_told(self, command: Command, models: Models, tmp_path: Path) -> None:
+        data = sound(tmp_path / "a.wav")
+        at = data.index(b"data") + 4
+        (tmp_path / "a.wav").write_bytes(data[:at] + struct.pack("<I", 1 << 30) + data[at + 4 :])
+        done = command("audio", "a.wav", "--json", "--model", models["keep-audio"])
+        assert done.code == 0
+        assert done.err.startswith("denoise: warning: a.wav: the header says 1,073,741,824 bytes of data")
+        assert len(done.rows[0]["warnings"]) == 1
+
+    def test_names_that_look_like_markup(
+        self, command: Command, models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """On a terminal, where the bar is drawn."""
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        sound(tmp_path / "a[/b].wav")
+        done = command("audio", "a[/b].wav", "--model", models["keep-audio"])
+        assert done.code == 0
+        assert Path("a[/b].denoised.wav").exists()
+        assert "a[/b].wav" in done.err
+
+    def test_strength_is_passed_on(self, command: Command, models: Models, tmp_path: Path) -> None:
+        picture(tmp_path / "a.png")
+        sound(tmp_path / "a.wav")
+        command("image", "a.png", "-o", "b.png", "--strength", 0, "--model", models["mute-image"])
+        command("audio", "a.wav", "-o", "b.wav", "--strength", 0.5, "--model", models["mute-audio"])
+        assert (np.asarray(Pillow.open("a.png")) == np.asarray(Pillow.open("b.png"))).all()
+        x, y = (soundfile.read(name)[0] for name in ("a.wav", "b.wav"))
+        np.testing.assert_allclose(2 * y, x, rtol=0, atol=2 / 32768)
+
+    def test_the_limit_on_megapixels(self, command: Command, models: Models, tmp_path: Path) -> None:
+        picture(tmp_path / "a.png", 40)
+        done = command("image", "a.png", "--max-megapixels", 0.001, "--model", models["keep-image"])
+        assert done.code == 1
+        assert "megapixels" in done.err
+
+
+class TestStreams:
+    def test_wav_through(self, command: Command, models: Models, tmp_path: Path) -> None:
+        data = sound(tmp_path / "a.wav", channels=2)
+        done = command("audio", "-", "-o", "-", "--json", "--model", models["keep-audio"], stdin=data)
+        assert done.code == 0
+        with wave.open(io.BytesIO(done.out)) as file, wave.open("a.wav") as before:
+            assert file.getparams()[:3] == before.getparams()[:3]
+            assert file.readframes(100_000) == before.readframes(100_000)
+        row = json.loads(done.err)  # the output is sound alone: what is told goes to standard error
+        assert (row["input"], row["output"]) == ("standard input", "-")
+
+    def test_png_through(self, command: Command, models: Models, tmp_path: Path) -> None:
+        data = picture(tmp_path / "a.png")
+        done = command("image", "-", "-o", "-", "--model", models["keep-image"], stdin=data)
+        assert (done.code, done.err) == (0, "")
+        made = Pillow.open(io.BytesIO(done.out))
+        assert made.format == "PNG"
+        assert (np.asarray(made) == np.asarray(Pillow.open("a.png"))).all()
+
+    def test_raw_pcm_through_and_into_a_file(self, command: Command, models: Models, tmp_path: Path) -> None:
+        data = np.random.default_rng(0).integers(-9000, 9000, 20_000, np.int16).tobytes()
+        raw = ["--rate", 16000, "--channels", 2, "--format", "s16le", "--model", models["keep-audio"]]
+        done = command("audio", "-", *raw, stdin=data)
+        assert (done.code, done.out, done.err) == (0, data, "")
+        assert command("audio", "-", "-o", "a.wav", *raw, stdin=data).code == 0
+        with wave.open("a.wav") as file:
+            assert file.getparams()[:4] == (2, 2, 16_000, 10_000)
+            assert file.readframes(10_000) == data
+
+    def test_a_file_to_standard_output(self, command: Command, models: Models, tmp_path: Path) -> None:
+        soundfile.write(tmp_path / "a.flac", np.zeros(900), 16_000)
+        done = command("audio", "a.flac", "-o", "-", "--model", models["keep-audio"])
+        assert soundfile.info(io.BytesIO(done.out)).format == "FLAC"
+
+    @pytest.mark.parametrize("kind", ["audio", "image"])
+    def test_nothing_or_nonsense_comes(self, command: Command, models: Models, kind: str) -> None:
+        for data in (b"", b"nonsense" * 99):
+            done = command(kind, "-", "-o", "-", "--json", "--model", models[f"keep-{kind}"], stdin=data)
+            assert done.code == 1
+            assert done.out == b""
+            message, row = done.err.splitlines()
+            assert message.startswith("denoise: standard input: ")
+            assert json.loads(row)["output"] is None
+
+
+class TestMistakes:
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (["audio", "a.wav", "--strength", "1.5"], "strength is 1.5; expected 0"),
+            (["audio", "a.wav", "--strength", "nan"], "strength is nan"),
+            (["image", "a.png", "--strength", "-1"], "strength is -1"),
+            (["audio", "a.wav", "--block", "0"], "block is 0 s"),
+            (["audio", "a.wav", "--block", "inf"], "block is inf s"),
+            (["image", "a.png", "--tile", "0"], "tile is 0 pixels"),
+            (["image", "a.png", "--sigma", "loud"], "--sigma is 'loud'; expected auto or a number"),
+            (["image", "a.png", "--sigma", "25"], "keep-image is blind"),
+            (["audio", "a.wav", "--device", "tpu"], "device 'tpu' is not available"),
+            (["audio", "a.wav", "b.wav", "-o", "-"], "-o - takes one input"),
+            (["audio", "a.wav", "-o", "./a.wav"], "is an input itself"),
+            (["audio", "a.wav", "a.wav"], "would both be written"),
+            (["audio", "-", "--rate", "8000"], "needs --rate, --channels and --format together"),
+            (["audio", "a.wav", "--rate", "8000", "--channels", "1", "--format", "u8"], "give - as INPUT"),
+            (["audio", "-", "--rate", "8000", "--channels", "0", "--format", "u8"], "0 channels; expected 1 to 8"),
+            (["audio", "-", "--rate", "0", "--channels", "1", "--format", "u8"], "sample rate is 0 Hz"),
+            (["audio", "-", "--rate", "8000", "--channels", "1", "--format", "mp3"], "raw format is 'mp3'"),
+            (["audio", "-", "--rate", "8000", "--channels", "1", "--format", ""], "raw format is ''"),
+            (["audio", "empty"], "no file in it that can be denoised"),
+            (["audio", "a" * 300 + ".wav"], "a.wav"),
+        ],
+    )
+    def test_one_line_and_exit_code_2(
+        self, command: Command, models: Models, words: list[str], message: str, tmp_path: Path
+    ) -> None:
+        (tmp_path / "empty").mkdir()
+        done = command(*words, "--model", models[f"keep-{words[0]}"])
+        assert done.code == (1 if len(words[1]) > 300 else 2)
+        assert done.out == b""
+        assert done.err.startswith("denoise: ")
+        assert done.err.count("\n") == 1
+        assert message in done.err
+        assert os.listdir() == ["empty"]
+
+    @pytest.mark.parametrize(
+        "words", [["audio"], ["nonsense"], ["audio", "a.wav", "--nonsense"], ["audio", "a.wav", "--rate", "fast"], []]
+    )
+    def test_usage(self, command: Command, words: list[str]) -> None:
+        assert command(*words).code == 2
+
+    def test_models_that_cannot_be_used(self, command: Command, models: Models, tmp_path: Path) -> None:
+        good = models["keep-audio"].read_bytes()
+        files = {
+            "text.safetensors": b"no weights",
+            "empty.safetensors": b"",
+            "cut.safetensors": good[:-100],
+            "header.safetensors": struct.pack("<Q", 1 << 60) + good[8:],
+            "other.safetensors": good.replace(b"conv-dae", b"conv-dog"),
+            "pickle.safetensors": b"\x80\x04cos\nsystem\n",
+            "late.safetensors": good.replace(b'"format_version":"1"', b'"format_version":"9"'),
+        }
+        for name, data in files.items():
+            (tmp_path / name).write_bytes(data)
+            assert data != good
+        for name in [*files, "nowhere.safetensors", "no-such-name", str(models["keep-image"])]:
+            for words in (["audio", "a.wav", "--model", name], ["info", name]):
+                if words[0] == "info" and name in (str(models["keep-image"]), "cut.safetensors", "other.safetensors"):
+                    continue  # their headers are in order
+                done = command(*words)
+                assert (done.code, done.out) == (2, b""), (words, done)
+                assert done.err.startswith("denoise: ")
+                assert done.err.count("\n") == 1
+                assert name in done.err
+
+
+class TestModels:
+    def test_the_list(self, command: Command) -> None:
+        done = command("models")
+        assert done.code == 0
+        text = done.out.decode()
+        assert all(name in text for name in denoise.bundled())
+        assert len(text.splitlines()) == 1 + len(denoise.bundled())
+
+    def test_the_card(self, command: Command, models: Models) -> None:
+        done = command("info", models["mask-audio"])
+        assert done.code == 0
+        lines = done.out.decode().splitlines()
+        assert "architecture: spectral-dae" in lines
+        assert "sample_rate: 16000" in lines
+        header = json.loads(command("info", models["mask-audio"], "--json").out)
+        assert header["card"]["name"] == "mask-audio"
+        assert header["config"]["n_fft"] == 128
+
+    def test_the_version(self, command: Command) -> None:
+        assert command("--version").out.decode().strip() == denoise.__version__
+
+
+class TestProcesses:
+    """What only a process of its own shows."""
+
+    def run(self, *words: Any, **options: Any) -> subprocess.CompletedProcess[bytes]:
+        command = [sys.executable, "-m", "denoise", *map(str, words)]
+        return subprocess.run(command, capture_output=True, check=False, timeout=60, **options)
+
+    def test_a_pipe_on_both_sides(self, models: Models, tmp_path: Path) -> None:
+        data = sound(tmp_path / "a.wav", seconds=3)
+        done = self.run("audio", "-", "-o", "-", "--block", 0.5, "--model", models["keep-audio"], input=data)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert done.stdout[-96_000:] == data[-96_000:]
+
+    def test_a_reader_that_leaves(self, models: Models, tmp_path: Path) -> None:
+        sound(tmp_path / "a.wav", seconds=20)
+        line = f"{sys.executable} -m denoise audio a.wav -o - --block 1 --model {models['keep-audio']} | head -c 10"
+        done = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, check=False, timeout=60)
+        assert done.stdout == (tmp_path / "a.wav").read_bytes()[:4] + b"\xff\xff\xff\xffWA"
+        assert done.stderr == b""
+
+    @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+    def test_a_full_disk_behind_standard_output(self, models: Models, tmp_path: Path) -> None:
+        for name, words in (("a.wav", ["audio"]), ("a.png", ["image"])):
+            (sound if name == "a.wav" else picture)(tmp_path / name)
+            line = f"{sys.executable} -m denoise {words[0]} {name} -o - --model {models['keep-' + words[0]]} > /dev/full"
+            done = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, check=False, timeout=60)
+            assert done.returncode == 1, done.stderr
+            assert done.stderr.startswith(b"denoise: ")
+            assert done.stderr.count(b"\n") == 1, done.stderr
+            assert b"No space left" in done.stderr
+
+    def test_names_that_are_no_text(self, models: Models, tmp_path: Path) -> None:
+        name = b"caf\xe9.wav"
+        try:
+            os.rename(os.fsencode(tmp_path / "a.wav"), os.fsencode(tmp_path) + b"/" + name) if sound(
+                tmp_path / "a.wav"
+            ) else None
+        except OSError:
+            pytest.skip("this file system takes text alone")
+        command = [sys.executable.encode(), b"-m", b"denoise", b"audio", name, b"--model", os.fsencode(models["keep-audio"])]
+        env = {**os.environ, "PYTHONUTF8": "1"}
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, check=False, timeout=60)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert b"caf\xe9.denoised.wav" in os.listdir(os.fsencode(tmp_path))

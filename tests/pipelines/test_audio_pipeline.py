@@ -1,0 +1,346 @@
+"""What the audio pipeline promises whatever the model: place, length, level, channels, and the same in any blocks."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+import time
+import tracemalloc
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from numpy.typing import NDArray
+
+from denoise.errors import ConfigError, InputError
+from denoise.pipelines import AudioPipeline, ImagePipeline, load
+from denoise.pipelines.audio import denoise_audio
+
+Models = dict[str, Path]
+RATES = [8_000, 11_025, 16_000, 22_050, 44_100, 44_101, 48_000, 96_000, 192_000]
+
+
+def bursts(n: int, rate: int, channels: int = 1) -> NDArray[Any]:
+    """Noise over the whole band, loud and faint in turn."""
+    noise = np.random.default_rng(0).normal(0, 0.2, (channels, n))
+    loud = np.sin(2 * np.pi * 1.7 * np.arange(n) / rate) > 0
+    return (noise * np.where(loud, 1.0, 0.05)).astype(np.float32)
+
+
+def tones(n: int, rate: int, channels: int) -> NDArray[Any]:
+    """Chords inside every band of `RATES`, one chord per channel, silent at both ends."""
+    t = np.arange(n) / rate
+    rows = [sum(np.sin(2 * np.pi * f * (1 + 0.1 * c) * t) for f in (220, 997, 1800)) for c in range(channels)]
+    return (0.2 * np.array(rows) * np.hanning(n)).astype(np.float32)
+
+
+def run(pipeline: AudioPipeline, x: NDArray[Any], rate: int, chunk: int = 5000, **options: Any) -> NDArray[Any]:
+    chunks = (x[:, i : i + chunk] for i in range(0, x.shape[1], chunk))
+    return np.concatenate([*pipeline.stream(chunks, rate, **options)], axis=1)
+
+
+class TestLengthAndPlace:
+    @pytest.mark.parametrize("rate", RATES)
+    def test_a_model_that_keeps_all_keeps_all(self, models: Models, rate: int) -> None:
+        """No shift, no lost end, no changed level at any rate, in several windows."""
+        n = round(1.3 * rate) + 7
+        x = tones(n, rate, 2)
+        y = run(AudioPipeline(models["keep-audio"], block=0.1), x, rate)
+        assert y.shape == x.shape
+        np.testing.assert_allclose(y, x, rtol=0, atol=1e-4)
+
+    @pytest.mark.parametrize("rate", [22_050, 44_100, 48_000])
+    def test_what_lies_above_the_models_band_passes(self, models: Models, rate: int) -> None:
+        x = bursts(rate, rate)
+        y = run(AudioPipeline(models["keep-audio"], block=0.3), x, rate)
+        np.testing.assert_allclose(y, x, rtol=0, atol=1e-4)
+
+    @pytest.mark.parametrize("rate", [16_000, 48_000])
+    def test_what_a_model_mutes_is_muted_above_its_band_too(self, models: Models, rate: int) -> None:
+        y = run(AudioPipeline(models["mute-audio"], block=0.3), bursts(rate, rate), rate)
+        assert np.abs(y).max() < 1e-6
+
+    @pytest.mark.parametrize("n", [1, 2, 255, 511, 512, 3001])
+    @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
+    @pytest.mark.parametrize("model", ["keep-audio", "mask-audio", "swap-audio"])
+    def test_short_recordings(self, models: Models, model: str, rate: int, n: int) -> None:
+        y = run(AudioPipeline(models[model]), np.full((1, n), 0.25, np.float32), rate)
+        assert y.shape == (1, n)
+        assert np.isfinite(y).all()
+
+    @pytest.mark.parametrize("chunk", [1, 7, 100_000])
+    def test_chunks_of_any_size(self, models: Models, chunk: int) -> None:
+        x = bursts(3000, 16_000)
+        pipeline = AudioPipeline(models["mask-audio"])
+        np.testing.assert_array_equal(run(pipeline, x, 16_000, chunk), run(pipeline, x, 16_000))
+
+
+class TestBlocks:
+    @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100, 48_000])
+    def test_the_size_of_blocks_does_not_matter(self, models: Models, rate: int) -> None:
+        n = round(7.3 * rate)
+        x = bursts(n, rate, 2)
+        whole = run(AudioPipeline(models["mask-audio"], block=100), x, rate)
+        assert np.abs(whole - x).max() > 0.05  # the model does change the sound
+        for block in (1.0, 3.3):
+            y = run(AudioPipeline(models["mask-audio"], block=block), x, rate)
+            np.testing.assert_allclose(y, whole, rtol=0, atol=1e-4)
+
+    def test_silence_stays_silence(self, models: Models) -> None:
+        for rate in (16_000, 48_000):
+            assert not run(AudioPipeline(models["mask-audio"], block=0.5), np.zeros((2, rate), np.float32), rate).any()
+
+    def test_a_long_recording_is_never_in_memory(self, models: Models) -> None:
+        rate, seconds, ahead = 8000, 600, 0
+        given = taken = 0
+
+        def chunks() -> Iterator[NDArray[Any]]:
+            nonlocal given
+            for _ in range(seconds):
+                given += rate
+                yield np.ones((1, rate), np.float32) * 0.1
+
+        tracemalloc.start()
+        for out in AudioPipeline(models["keep-audio"], block=5).stream(chunks(), rate):
+            taken += out.shape[1]
+            ahead = max(ahead, given - taken)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert taken == seconds * rate
+        assert ahead < 12 * rate
+        assert peak < seconds * rate * 4 / 4  # a quarter of what the recording takes
+
+
+class TestChannels:
+    @pytest.mark.parametrize("channels", [1, 3, 8])
+    def test_each_channel_is_denoised_as_if_alone(self, models: Models, channels: int) -> None:
+        x = bursts(6000, 16_000, channels)
+        pipeline = AudioPipeline(models["mask-audio"])
+        together = run(pipeline, x, 16_000)
+        for c in range(channels):
+            np.testing.assert_allclose(together[c], run(pipeline, x[c : c + 1], 16_000)[0], rtol=0, atol=1e-5)
+
+    @pytest.mark.parametrize(
+        ("channels", "order"), [(1, [0]), (2, [1, 0]), (3, [1, 0, 2]), (4, [1, 0, 3, 2]), (5, [1, 0, 3, 2, 4])]
+    )
+    def test_a_stereo_model_takes_them_in_pairs(self, models: Models, channels: int, order: list[int]) -> None:
+        x = tones(4000, 16_000, channels)
+        y = run(AudioPipeline(models["swap-audio"]), x, 16_000)
+        np.testing.assert_allclose(y, x[order], rtol=0, atol=1e-6)
+
+
+class TestStrength:
+    @pytest.mark.parametrize(
+        ("subtype", "dtype"),
+        [("PCM_U8", "int16"), ("PCM_16", "int16"), ("PCM_24", "int32"), ("PCM_32", "int32"), ("DOUBLE", "float64")],
+    )
+    def test_zero_leaves_a_file_as_it_is(self, models: Models, subtype: str, dtype: str, tmp_path: Path) -> None:
+        x = np.random.default_rng(0).uniform(-1, 1, (30_000, 3))
+        soundfile.write(tmp_path / "a.wav", x, 44_100, subtype)
+        AudioPipeline(models["mute-audio"]).file(tmp_path / "a.wav", tmp_path / "b.wav", strength=0)
+        before, after = (soundfile.read(tmp_path / f"{name}.wav", dtype=dtype)[0] for name in "ab")
+        assert (before == after).all()
+
+    @pytest.mark.parametrize("dtype", [np.int16, np.int32, np.float16, np.float32, np.float64])
+    def test_zero_leaves_an_array_as_it_is(self, models: Models, dtype: Any) -> None:
+        x = (np.random.default_rng(0).uniform(-1, 1, (2, 900)) * (1 if np.dtype(dtype).kind == "f" else 30_000)).astype(
+            dtype
+        )
+        y = denoise_audio(x, 48_000, model=models["mute-audio"], strength=0)
+        assert y.dtype == dtype
+        assert (y == x).all()
+        assert y is not x
+
+    @pytest.mark.parametrize("rate", [8_000, 16_000, 48_000])
+    def test_a_half_is_half_way(self, models: Models, rate: int) -> None:
+        x = bursts(rate, rate)
+        y = run(AudioPipeline(models["mute-audio"]), x, rate, strength=0.5)
+        np.testing.assert_allclose(2 * y, x, rtol=0, atol=1e-6)
+
+    @pytest.mark.parametrize("strength", [-0.01, 1.01, float("nan")])
+    def test_others_are_refused(self, models: Models, strength: float, tmp_path: Path) -> None:
+        pipeline = AudioPipeline(models["keep-audio"])
+        x = np.zeros((1, 100), np.float32)
+        with pytest.raises(ConfigError, match="strength is"):
+            denoise_audio(x, 16_000, model=models["keep-audio"], strength=strength)
+        with pytest.raises(ConfigError, match="strength is"):
+            run(pipeline, x, 16_000, strength=strength)
+        with pytest.raises(ConfigError, match="strength is"):
+            pipeline.file("missing.wav", tmp_path / "a.wav", strength=strength)
+
+
+class TestFiles:
+    def test_what_is_told_of_a_file(self, models: Models, tmp_path: Path) -> None:
+        x = bursts(40_000, 16_000, 2)
+        soundfile.write(tmp_path / "a.flac", x.T, 16_000, "PCM_24")
+        told: list[float] = []
+        result = AudioPipeline(models["keep-audio"], block=0.5).file(
+            tmp_path / "a.flac", tmp_path / "b.flac", progress=told.append
+        )
+        assert (result.input, result.output) == (str(tmp_path / "a.flac"), str(tmp_path / "b.flac"))
+        assert told == sorted(told)
+        assert told[-1] == 1.0
+        assert result.noise_before == pytest.approx(result.noise_after, abs=0.3)
+        assert result.noise_unit == "dbfs"
+        assert -45 < result.noise_before < -35  # the faint bursts: 0.2 * 0.05 is -40 dBFS
+        assert result.seconds > 0
+        assert set(result.asdict()) == {
+            "input",
+            "output",
+            "seconds",
+            "times_real_time",
+            "noise_before_dbfs",
+            "noise_after_dbfs",
+            "warnings",
+        }
+        muted = AudioPipeline(models["mute-audio"]).file(tmp_path / "a.flac", tmp_path / "c.flac")
+        assert muted.noise_before == result.noise_before
+        assert muted.noise_after == -200
+
+    @pytest.mark.parametrize(
+        ("container", "subtype"), [("WAV", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III")]
+    )
+    def test_bytes_come_back_as_the_same_kind(self, models: Models, container: str, subtype: str) -> None:
+        data = io.BytesIO()
+        soundfile.write(data, bursts(20_001, 22_050, 2).T, 22_050, subtype, format=container)
+        out = AudioPipeline(models["mask-audio"]).bytes(data.getvalue())
+        before, after = soundfile.info(io.BytesIO(data.getvalue())), soundfile.info(io.BytesIO(out))
+        for key in ("format", "subtype", "samplerate", "channels", "frames"):
+            assert getattr(after, key) == getattr(before, key), key
+        with pytest.raises(InputError, match="^audio bytes: is empty"):
+            AudioPipeline(models["mask-audio"]).bytes(b"")
+
+    def test_a_bad_sample_in_the_middle_leaves_no_file(self, models: Models, tmp_path: Path) -> None:
+        x = bursts(60_000, 16_000)
+        x[0, 55_000] = np.nan
+        soundfile.write(tmp_path / "a.wav", x.T, 16_000, "FLOAT")
+        with pytest.raises(InputError, match=r"a\.wav: sample 55,000 of channel 0 is nan"):
+            AudioPipeline(models["keep-audio"], block=0.5).file(tmp_path / "a.wav", tmp_path / "b.wav")
+        assert os.listdir(tmp_path) == ["a.wav"]
+
+    def test_floats_beyond_full_scale_stay_there(self, models: Models, tmp_path: Path) -> None:
+        x = 1e20 * bursts(20_000, 16_000)
+        soundfile.write(tmp_path / "a.wav", x.T, 16_000, "FLOAT")
+        result = AudioPipeline(models["keep-audio"]).file(tmp_path / "a.wav", tmp_path / "b.wav")
+        assert (soundfile.read(tmp_path / "b.wav", dtype="float32")[0] == x[0]).all()
+        assert np.isfinite([result.noise_before, result.noise_after]).all()
+
+    def test_a_stream_gives_before_its_input_ends(self, models: Models) -> None:
+        """A live WAV pipe: the first seconds come out while the writer still waits."""
+        (in_read, in_write), (out_read, out_write) = os.pipe(), os.pipe()
+        pipeline = AudioPipeline(models["keep-audio"], block=0.5)
+        header = io.BytesIO()
+        with wave.open(header, "wb") as file:
+            file.setparams((1, 2, 8000, 0, "NONE", ""))
+        live = bytearray(header.getvalue())
+        live[4:8] = live[40:44] = b"\xff" * 4
+        sound = np.random.default_rng(0).integers(-9000, 9000, 80_000, np.int16)
+
+        def work() -> None:
+            with os.fdopen(in_read, "rb") as source, os.fdopen(out_write, "wb") as target:
+                pipeline.file(source, target, strength=0.5)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        with os.fdopen(in_write, "wb") as feed, os.fdopen(out_read, "rb") as out:
+            feed.write(live + sound[:40_000].tobytes())
+            feed.flush()
+            early = out.read(44 + 2 * 20_000)  # would wait for ever if the pipeline waited for the end
+            feed.write(sound[40_000:].tobytes())
+            feed.close()
+            rest = out.read()
+        thread.join()
+        assert early[:4] == b"RIFF"
+        heard = np.frombuffer((early + rest)[44:], "<i2")
+        assert heard.shape == sound.shape
+        assert np.abs(heard[2000:-2000].astype(int)).max() <= 9000 * 1.7
+
+    def test_speed_is_that_of_the_recording(self, models: Models, tmp_path: Path) -> None:
+        soundfile.write(tmp_path / "a.wav", np.zeros(80_000), 8000)
+        started = time.perf_counter()
+        result = AudioPipeline(models["keep-audio"]).file(tmp_path / "a.wav", tmp_path / "b.wav")
+        assert result.speed >= 0.9 * 10 / (time.perf_counter() - started)
+
+
+class TestArrays:
+    @pytest.mark.parametrize("dtype", [np.int16, np.int32, np.float16, np.float32, np.float64])
+    @pytest.mark.parametrize("shape", [(4000,), (1, 4000), (2, 4000)])
+    def test_numpy(self, models: Models, dtype: Any, shape: tuple[int, ...]) -> None:
+        is_float = np.dtype(dtype).kind == "f"
+        full = 1 if is_float else np.iinfo(dtype).max
+        x = (tones(4000, 16_000, shape[0] if len(shape) > 1 else 1).reshape(shape) * full).astype(dtype)
+        y = denoise_audio(x, 16_000, model=models["keep-audio"])
+        assert (type(y), y.dtype, y.shape) == (np.ndarray, dtype, shape)
+        np.testing.assert_allclose(y, x, rtol=0, atol=1e-3 if dtype == np.float16 else 1e-6 * full)
+
+    @pytest.mark.parametrize("dtype", [torch.int16, torch.float16, torch.bfloat16, torch.float32, torch.float64])
+    @pytest.mark.parametrize("shape", [(2, 3000), (4, 2, 3000), (1, 1, 3000)])
+    def test_tensors(self, models: Models, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+        x = (torch.from_numpy(tones(3000, 16_000, 8))[: int(np.prod(shape[:-1]))].reshape(shape) * 20_000).to(dtype)
+        x = x if dtype == torch.int16 else x / 20_000
+        y = denoise_audio(x, 16_000, model=models["keep-audio"])
+        assert (y.dtype, y.shape) == (dtype, x.shape)
+        torch.testing.assert_close(y, x, rtol=0, atol=1e-2 if dtype == torch.bfloat16 else 1e-3)
+
+    def test_a_batch_is_its_items(self, models: Models) -> None:
+        x = torch.from_numpy(bursts(4000, 16_000, 6)).reshape(3, 2, 4000)
+        y = denoise_audio(x, 16_000, model=models["mask-audio"])
+        for one, item in zip(y, x, strict=True):
+            torch.testing.assert_close(one, denoise_audio(item, 16_000, model=models["mask-audio"]))
+
+    def test_floats_are_not_clipped_and_integers_are(self, models: Models) -> None:
+        loud = np.full((1, 1000), 7.5, np.float32)
+        assert (denoise_audio(loud, 16_000, model=models["keep-audio"]) == loud).all()
+        edge = np.array([[-32768, 32767] * 500], np.int16)
+        assert (denoise_audio(edge, 16_000, model=models["keep-audio"]) == edge).all()
+        assert np.sign(denoise_audio(edge, 44_100, model=models["keep-audio"])).tolist() == np.sign(edge).tolist()
+
+    @pytest.mark.parametrize(
+        ("x", "words"),
+        [
+            (np.zeros((4000, 2), np.float32), "at most 8 channels, then time"),
+            (np.zeros((2, 2, 2), np.float32), "expected .time,. or"),
+            (np.float32(0.5), "expected"),
+            (np.zeros(0, np.float32), "none of them 0"),
+            (np.zeros((9, 400), np.float32), "at most 8 channels"),
+            (np.zeros(400, np.uint8), "uint8; expected int16"),
+            (np.zeros(400, np.int64), "int64; expected int16"),
+            (np.zeros(400, bool), "bool; expected int16"),
+            (np.zeros(400, np.complex64), "complex64; expected int16"),
+            (np.array([0.0, np.inf]), "sample 1 of channel 0 is inf"),
+            (torch.zeros(400), r"expected \(channels, time\)"),
+            (torch.zeros(1, 1, 1, 400), r"expected \(channels, time\)"),
+            (torch.zeros(400, 2), "at most 8 channels, then time"),
+        ],
+    )
+    def test_what_cannot_be_audio(self, models: Models, x: Any, words: str) -> None:
+        with pytest.raises(InputError, match=words):
+            denoise_audio(x, 16_000, model=models["keep-audio"])
+
+    @pytest.mark.parametrize("rate", [0, -1, 4000, 400_000])
+    def test_rates(self, models: Models, rate: int) -> None:
+        with pytest.raises(InputError, match="sample rate is"):
+            denoise_audio(np.zeros(400, np.float32), rate, model=models["keep-audio"])
+        with pytest.raises(InputError, match="sample rate is"):
+            run(AudioPipeline(models["keep-audio"]), np.zeros((1, 400), np.float32), rate)
+
+
+class TestSettings:
+    @pytest.mark.parametrize("block", [0, -1, float("nan"), float("inf")])
+    def test_blocks(self, models: Models, block: float) -> None:
+        with pytest.raises(ConfigError, match="block is"):
+            AudioPipeline(models["keep-audio"], block=block)
+
+    def test_devices_and_modalities(self, models: Models) -> None:
+        with pytest.raises(ConfigError, match="device 'tpu' is not available"):
+            AudioPipeline(models["keep-audio"], device="tpu")
+        with pytest.raises(ConfigError, match="is a model for image; expected one for audio"):
+            AudioPipeline(models["keep-image"])
+        assert type(load(models["keep-audio"])) is AudioPipeline
+        assert type(load(models["keep-image"])) is ImagePipeline

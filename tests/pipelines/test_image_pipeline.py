@@ -1,0 +1,255 @@
+"""What the image pipeline promises whatever the model: size, depth, alpha, level, and the same in any tiles."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image as Pillow
+
+from denoise.errors import ConfigError, InputError
+from denoise.files.image import read_image
+from denoise.pipelines import ImagePipeline
+from denoise.pipelines.image import denoise_image
+from denoise.signals import Image
+
+Models = dict[str, Path]
+DTYPES = [np.uint8, np.uint16, np.float16, np.float32, np.float64]
+
+
+def pixels(*shape: int, dtype: Any = np.uint8) -> NDArray[Any]:
+    rng = np.random.default_rng(sum(shape))
+    if np.dtype(dtype).kind == "f":
+        return rng.uniform(-0.2, 1.2, shape).astype(dtype)
+    return rng.integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
+
+
+def png(x: NDArray[Any], mode: str | None = None) -> bytes:
+    out = io.BytesIO()
+    Pillow.fromarray(x, mode).save(out, "PNG")
+    return out.getvalue()
+
+
+class TestTiles:
+    @pytest.mark.parametrize("precision", ["float32", "auto"])
+    def test_the_size_of_tiles_does_not_matter(self, models: Models, precision: str) -> None:
+        x = pixels(301, 277, 3, dtype=np.float32)
+        tolerance = 1e-4 if precision == "float32" else 1 / 255
+        whole = ImagePipeline(models["blur-image"], tile=1000, precision=precision).frame(Image(x)).pixels
+        assert np.abs(whole - x).max() > 0.1  # the model does change the picture
+        for tile in (1, 64, 128):
+            pipeline = ImagePipeline(models["blur-image"], tile=tile, precision=precision)
+            np.testing.assert_allclose(pipeline.frame(Image(x)).pixels, whole, rtol=0, atol=tolerance)
+
+    @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (2, 2), (15, 17), (47, 33)])
+    @pytest.mark.parametrize("model", ["keep-image", "blur-image", "dense-image", "grey-image"])
+    @pytest.mark.parametrize("channels", [1, 3, 4])
+    def test_any_size_and_kind(self, models: Models, model: str, shape: tuple[int, int], channels: int) -> None:
+        x = pixels(*shape, channels)
+        y = ImagePipeline(models[model], tile=64).frame(Image(x)).pixels
+        assert (y.shape, y.dtype) == (x.shape, x.dtype)
+        if model == "keep-image":
+            assert (y == x).all()
+
+    def test_a_model_of_one_size_leaves_no_seam(self, models: Models) -> None:
+        """On a flat picture each tile gives the same answer, so that any pattern were one of the tiling."""
+        pipeline = ImagePipeline(models["dense-image"], precision="float32")
+        flat = pipeline.frame(Image(np.full((16, 16, 3), 0.5, np.float32))).pixels
+        y = pipeline.frame(Image(np.full((16, 40, 3), 0.5, np.float32))).pixels
+        np.testing.assert_allclose(y[:, :4], flat[:, :4], rtol=0, atol=1e-5)
+        assert flat.min() - 1e-5 <= y.min() <= y.max() <= flat.max() + 1e-5
+
+    def test_progress(self, models: Models) -> None:
+        told: list[float] = []
+        ImagePipeline(models["keep-image"], tile=64).frame(Image(pixels(300, 20, 3)), progress=told.append)
+        assert len(told) > 2
+        assert told == sorted(told)
+        assert told[-1] == 1
+
+
+class TestKinds:
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+    @pytest.mark.parametrize("channels", [1, 3, 4])
+    def test_a_model_that_keeps_all_keeps_all(self, models: Models, dtype: Any, channels: int) -> None:
+        x = pixels(50, 61, channels, dtype=dtype)
+        alpha = pixels(50, 61, dtype=dtype)
+        out = ImagePipeline(models["keep-image"], tile=40).frame(Image(x, alpha))
+        assert out.pixels.dtype == dtype
+        np.testing.assert_allclose(out.pixels, x, rtol=0, atol=1e-6 if dtype == np.float32 else 0)
+        assert out.alpha is alpha
+
+    def test_black_ink_is_a_grey_picture_of_its_own(self, models: Models) -> None:
+        pipeline = ImagePipeline(models["blur-image"], precision="float32")
+        x = pixels(40, 30, 4)
+        y = pipeline.frame(Image(x)).pixels
+        assert (y[..., :3] == pipeline.frame(Image(x[..., :3])).pixels).all()
+        assert (y[..., 3:] == pipeline.frame(Image(x[..., 3:])).pixels).all()
+
+    def test_a_grey_model_takes_colours_one_by_one(self, models: Models) -> None:
+        pipeline = ImagePipeline(models["grey-image"], precision="float32")
+        x = pixels(40, 30, 3, dtype=np.float32)
+        y = pipeline.frame(Image(x)).pixels
+        for c in range(3):
+            alone = pipeline.frame(Image(x[..., c : c + 1])).pixels
+            np.testing.assert_allclose(y[..., c : c + 1], alone, rtol=0, atol=1e-6)
+
+    def test_the_depth_of_16_bits_is_used(self, models: Models) -> None:
+        """Half of a ramp in 16 bits has far more steps than 8 bits could have."""
+        x = np.linspace(0, 65535, 3000).astype(np.uint16).reshape(1, 3000, 1)
+        y = ImagePipeline(models["mute-image"], precision="float32").frame(Image(x), strength=0.5).pixels
+        assert len(np.unique(y)) > 2900
+        np.testing.assert_allclose(2.0 * y, x, rtol=0, atol=1)
+
+    def test_integers_clip_and_floats_do_not(self, models: Models) -> None:
+        for dtype in (np.uint8, np.uint16):
+            top = np.iinfo(dtype).max
+            x = np.tile(np.array([0, top], dtype), 50).reshape(10, 10, 1).repeat(3, axis=2)
+            y = ImagePipeline(models["blur-image"]).frame(Image(x)).pixels.astype(int)
+            assert np.abs(y - x).max() < top  # nothing wraps from black to white
+        bright = np.full((9, 9, 3), 5.0, np.float32)
+        assert (ImagePipeline(models["keep-image"]).frame(Image(bright)).pixels == bright).all()
+
+
+class TestStrength:
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_zero_changes_nothing(self, models: Models, dtype: Any) -> None:
+        x = pixels(20, 30, 3, dtype=dtype)
+        y = denoise_image(x, model=models["mute-image"], strength=0)
+        assert y.dtype == dtype
+        assert (y == x).all()
+
+    def test_a_half_is_half_way(self, models: Models) -> None:
+        x = pixels(40, 40, 3, dtype=np.float32)
+        y = ImagePipeline(models["mute-image"]).frame(Image(x), strength=0.5).pixels
+        np.testing.assert_allclose(2 * y, x, rtol=0, atol=1e-6)
+
+    @pytest.mark.parametrize("strength", [-1, 2, float("nan")])
+    def test_others_are_refused(self, models: Models, strength: float) -> None:
+        with pytest.raises(ConfigError, match="strength is"):
+            denoise_image(pixels(4, 4), model=models["keep-image"], strength=strength)
+
+
+class TestFiles:
+    def test_alpha_mode_and_report(self, models: Models, tmp_path: Path) -> None:
+        x = pixels(60, 70, 4)
+        (tmp_path / "a.png").write_bytes(png(x))
+        told: list[float] = []
+        result = ImagePipeline(models["blur-image"]).file(tmp_path / "a.png", tmp_path / "b.png", progress=told.append)
+        with Pillow.open(tmp_path / "b.png") as made:
+            assert made.mode == "RGBA"
+            y = np.asarray(made)
+        assert (y[..., 3] == x[..., 3]).all()
+        assert (y[..., :3] != x[..., :3]).any()
+        assert told[-1] == 1
+        row = result.asdict()
+        assert row["output"] == str(tmp_path / "b.png")
+        assert row["noise_before_sigma_255"] > 20
+        assert row["megapixels_per_s"] > 0
+
+    @pytest.mark.parametrize("mode", ["L", "RGB", "I;16"])
+    def test_zero_strength_gives_the_same_pixels(self, models: Models, mode: str) -> None:
+        x = pixels(33, 21, *((3,) if mode == "RGB" else ()), dtype=np.uint16 if mode == "I;16" else np.uint8)
+        out = ImagePipeline(models["mute-image"]).bytes(png(x), strength=0)
+        with Pillow.open(io.BytesIO(out)) as made:
+            assert made.format == "PNG"
+            assert (np.asarray(made) == x).all()
+
+    def test_cmyk_jpeg(self, models: Models, tmp_path: Path) -> None:
+        Pillow.fromarray(pixels(40, 50, 4), "CMYK").save(tmp_path / "a.jpg", quality=95)
+        ImagePipeline(models["keep-image"]).file(tmp_path / "a.jpg", tmp_path / "b.jpg")
+        with Pillow.open(tmp_path / "b.jpg") as made:
+            assert (made.mode, made.size) == ("CMYK", (50, 40))
+
+    def test_every_frame_is_denoised(self, models: Models, tmp_path: Path) -> None:
+        frames = [Pillow.fromarray(np.full((20, 20, 3), v, np.uint8)) for v in (50, 150)]
+        frames[0].save(tmp_path / "a.tiff", save_all=True, append_images=frames[1:])
+        ImagePipeline(models["mute-image"]).file(tmp_path / "a.tiff", tmp_path / "b.tiff", strength=0.5)
+        with Pillow.open(tmp_path / "b.tiff") as made:
+            assert made.n_frames == 2
+            for i, value in enumerate((25, 75)):
+                made.seek(i)
+                assert (np.asarray(made) == value).all()
+
+    def test_bytes_that_are_no_image(self, models: Models) -> None:
+        with pytest.raises(InputError, match="^image bytes: "):
+            ImagePipeline(models["keep-image"]).bytes(b"no image at all")
+
+    def test_an_existing_target(self, models: Models, tmp_path: Path) -> None:
+        (tmp_path / "a.png").write_bytes(png(pixels(4, 4)))
+        (tmp_path / "b.png").write_text("mine")
+        pipeline = ImagePipeline(models["keep-image"])
+        with pytest.raises(InputError, match="exists already"):
+            pipeline.file(tmp_path / "a.png", tmp_path / "b.png")
+        assert (tmp_path / "b.png").read_text() == "mine"
+        pipeline.file(tmp_path / "a.png", tmp_path / "b.png", overwrite=True)
+        assert (read_image(tmp_path / "b.png").pixels == read_image(tmp_path / "a.png").pixels).all()
+
+
+class TestArrays:
+    @pytest.mark.parametrize("dtype", DTYPES)
+    @pytest.mark.parametrize("shape", [(12, 17), (12, 17, 1), (12, 17, 3), (1, 1), (3, 3, 3)])
+    def test_numpy(self, models: Models, dtype: Any, shape: tuple[int, ...]) -> None:
+        x = pixels(*shape, dtype=dtype)
+        y = denoise_image(x, model=models["keep-image"])
+        assert (type(y), y.dtype, y.shape) == (np.ndarray, dtype, shape)
+        np.testing.assert_allclose(y, x, rtol=0, atol=1e-6 if np.dtype(dtype).kind == "f" else 0)
+
+    @pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64])
+    @pytest.mark.parametrize("shape", [(3, 9, 14), (1, 9, 14), (4, 3, 9, 14), (2, 1, 9, 14), (0, 3, 9, 14)])
+    def test_tensors(self, models: Models, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+        torch.manual_seed(0)
+        x = (torch.rand(shape) * 255).to(torch.uint8) if dtype == torch.uint8 else torch.rand(shape).to(dtype)
+        y = denoise_image(x, model=models["keep-image"])
+        assert (y.dtype, y.shape) == (dtype, x.shape)
+        torch.testing.assert_close(y, x, rtol=0, atol=1e-2 if dtype == torch.bfloat16 else 1e-6)
+
+    def test_a_batch_is_its_items(self, models: Models) -> None:
+        torch.manual_seed(0)
+        x = torch.rand(3, 3, 20, 22)
+        y = denoise_image(x, model=models["blur-image"])
+        for one, item in zip(y, x, strict=True):
+            torch.testing.assert_close(one, denoise_image(item, model=models["blur-image"]))
+        as_array = denoise_image(x[0].permute(1, 2, 0).numpy(), model=models["blur-image"])
+        assert (as_array == y[0].permute(1, 2, 0).numpy()).all()
+
+    @pytest.mark.parametrize(
+        ("x", "words"),
+        [
+            (np.zeros((3, 20, 20), np.uint8), r"array has shape \(3, 20, 20\); expected \(height, width\)"),
+            (np.zeros((20, 20, 4), np.uint8), "expected"),
+            (np.zeros(20, np.uint8), "expected"),
+            (np.zeros((1, 20, 20, 3), np.uint8), "expected"),
+            (np.zeros((0, 20, 3), np.uint8), "none of them 0"),
+            (np.zeros((20, 0), np.uint8), "none of them 0"),
+            (np.zeros((20, 20), np.int64), "int64; expected uint8"),
+            (np.zeros((20, 20), bool), "bool; expected uint8"),
+            (np.full((20, 20), np.nan), "must be finite"),
+            (torch.zeros(20, 20, 3), r"tensor has shape .*; expected \(1 or 3, height, width\)"),
+            (torch.zeros(20, 20), "expected"),
+            (torch.zeros(3, 0, 20), "none of them 0"),
+        ],
+    )
+    def test_what_cannot_be_an_image(self, models: Models, x: Any, words: str) -> None:
+        with pytest.raises(InputError, match=words):
+            denoise_image(x, model=models["keep-image"])
+
+    def test_a_blind_model_refuses_a_sigma(self, models: Models) -> None:
+        with pytest.raises(ConfigError, match="keep-image is blind"):
+            denoise_image(pixels(4, 4), 25, model=models["keep-image"])
+        with pytest.raises(ConfigError, match="is blind"):
+            ImagePipeline(models["keep-image"]).bytes(png(pixels(4, 4)), sigma=0.1)
+
+
+class TestSettings:
+    def test_what_is_refused(self, models: Models) -> None:
+        with pytest.raises(ConfigError, match="tile is 0"):
+            ImagePipeline(models["keep-image"], tile=0)
+        with pytest.raises(ConfigError, match="precision is 'int8'"):
+            ImagePipeline(models["keep-image"], precision="int8")
+        with pytest.raises(ConfigError, match="is a model for audio; expected one for image"):
+            ImagePipeline(models["keep-audio"])

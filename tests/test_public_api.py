@@ -1,0 +1,91 @@
+"""The public names, and that they cost nothing until they are used."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import denoise
+
+NAMES = [
+    "AudioPipeline",
+    "ConfigError",
+    "DenoiseError",
+    "ImagePipeline",
+    "InputError",
+    "WeightsError",
+    "__version__",
+    "bundled",
+    "denoise_audio",
+    "denoise_image",
+    "load",
+]
+
+
+def test_the_names_are_exactly_these() -> None:
+    assert denoise.__all__ == NAMES
+    assert dir(denoise) == NAMES
+    for name in NAMES:
+        assert getattr(denoise, name) is not None
+    with pytest.raises(AttributeError, match="module 'denoise' has no attribute 'denoize'"):
+        denoise.denoize  # noqa: B018
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert denoise.__version__ == version("denoise-toolkit")
+
+
+def test_the_tree_of_errors() -> None:
+    for error in (denoise.InputError, denoise.ConfigError, denoise.WeightsError):
+        assert issubclass(error, denoise.DenoiseError)
+    assert issubclass(denoise.InputError, ValueError)
+    assert issubclass(denoise.ConfigError, ValueError)
+    assert not issubclass(denoise.WeightsError, ValueError)
+
+
+def test_importing_and_asking_for_help_loads_no_torch() -> None:
+    program = """
+import sys
+import denoise
+denoise.InputError
+from denoise.cli import main
+for words in (["--help"], ["audio", "--help"], ["image", "--help"], ["train", "--help"], ["evaluate", "--help"],
+              ["models", "--help"], ["--version"], ["audio", "--nonsense"]):
+    sys.argv = ["denoise", *words]
+    try:
+        main()
+    except SystemExit as stop:
+        assert stop.code == (2 if "--nonsense" in words else 0), (words, stop.code)
+heavy = {"torch", "numpy", "PIL", "soundfile", "scipy", "lightning", "torchaudio", "torchvision"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert denoise.__version__ in done.stdout.split()
+
+
+def test_pipelines_by_the_file_of_their_weights(models: dict[str, Path]) -> None:
+    assert isinstance(denoise.load(models["keep-audio"]), denoise.AudioPipeline)
+    assert isinstance(denoise.load(models["keep-image"]), denoise.ImagePipeline)
+    with pytest.raises(denoise.ConfigError, match="model 'no-such' is unknown; expected one of"):
+        denoise.load("no-such")
+    with pytest.raises(denoise.WeightsError, match="No such file"):
+        denoise.load("no-such.safetensors")
+
+
+def test_every_bundled_model_runs() -> None:
+    """By name, on a short signal, whatever it has learned: the length, the size and the kind are kept."""
+    for name in denoise.bundled():
+        pipeline = denoise.load(name)
+        if isinstance(pipeline, denoise.AudioPipeline):
+            out = denoise.denoise_audio(np.zeros((2, 3001), np.float32), 44_100, model=name)
+            assert out.shape == (2, 3001)
+            assert np.isfinite(out).all()
+        else:
+            picture = np.full((37, 41, 3), 128, np.uint8)
+            assert denoise.denoise_image(picture, model=name).shape == picture.shape
