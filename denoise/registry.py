@@ -10,6 +10,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from denoise.config import parse
 from denoise.errors import ConfigError, WeightsError
 from denoise.weights import Card, load_tensors, read_header
@@ -68,8 +70,12 @@ def load(name_or_file: str | Path) -> tuple[Any, Card]:
     header = read_header(path)
     card = header["card"]
     try:
-        module = build(card.architecture, header["config"], f"{path}: config")
-    except (ConfigError, RuntimeError, MemoryError) as error:
-        raise WeightsError(f"{error} The file is damaged or of a newer release.") from None
+        with torch.device("meta"):  # shapes without memory: a hostile configuration cannot ask for terabytes
+            module = build(card.architecture, header["config"], f"{path}: config")
+    except (ConfigError, RuntimeError, TypeError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:200].removeprefix(f"{path}: ")
+        raise WeightsError(f"{path}: {reason} The file is damaged or of a newer release.") from None
+    if (module.channels, module.size_multiple) != (card.channels, card.size_multiple):
+        raise WeightsError(f"{path}: the card's channels or size multiple are not the network's. Get it again.")
     load_tensors(path, module)
     return module.eval().requires_grad_(False), card

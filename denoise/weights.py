@@ -119,7 +119,7 @@ def load_tensors(path: Path, module: nn.Module) -> None:
     if not all(torch.isfinite(t).all() for t in tensors.values() if t.is_floating_point()):
         raise WeightsError(f"{path}: holds NaN or infinite weights. Get it again.")
     try:
-        module.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
+        module.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}, assign=True)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(f"{path}: tensors do not fit the configuration ({reason}). Get it again.") from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 
 import typer
@@ -35,10 +37,19 @@ def version(show: bool = typer.Option(False, "--version", help="Print the versio
 
 def main() -> None:
     """Run the command line; an error is one line on standard error, never a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be text that a terminal can show
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # here, where it can be told that it fails
     except DenoiseError as error:
         print(f"denoise: {error}", file=sys.stderr)
         sys.exit(2)
-    except BrokenPipeError:
+    except OSError as error:
+        # Python flushes once more when it exits, and would complain once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            print(f"denoise: standard output: {error.strerror or error}. Free space.", file=sys.stderr)
         sys.exit(1)

@@ -47,7 +47,7 @@ READ_STEP = 4096  # samples; what a damaged file loses at most before the place 
 UNKNOWN_FRAMES = 1 << 62  # libsndfile's number for "nobody knows" is above this
 
 
-class _Sequential(soundfile.SoundFile):  # type: ignore[misc]
+class _Sequential(soundfile.SoundFile):
     """A sound file that is read from its first sample to its last, and never sought.
 
     `soundfile` seeks after every read to where that read has ended. This makes the last read of a FLAC
@@ -254,6 +254,8 @@ class AudioWriter:
                 container = f.format
             opus = path.suffix.lower() == ".opus"
             place: Any = self._stack.enter_context(atomic_file(path, overwrite=self._overwrite))
+            if os.name != "nt":  # soundfile would refuse a name that is not text, which only bytes can hold
+                place = os.fsencode(place)
         else:
             if self._raw is not None or (f.format in WAV_FAMILY and f.subtype in WIDTHS and not target.seekable()):
                 self._pipe = target

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from os.path import isdir  # unlike Path.is_dir it answers for any name, even one that is too long
 from pathlib import Path
 
 from denoise.errors import ConfigError
@@ -24,12 +25,12 @@ def plan(
         ConfigError: two inputs would land on one output, an output is an input, or nothing was found.
     """
     known = frozenset(extensions)
-    single = len(inputs) == 1 and not Path(inputs[0]).is_dir()
+    single = len(inputs) == 1 and not isdir(inputs[0])
     pairs: list[tuple[str, str]] = []
     for name in inputs:
         path = Path(name)
         if name == STREAM:
-            if out is None or out == STREAM or (single and not Path(out).is_dir()):
+            if out is None or out == STREAM or (single and not isdir(out)):
                 pairs.append((name, out or STREAM))
                 continue
             raise ConfigError("standard input needs one output: give -o - or -o FILE.")
@@ -37,14 +38,14 @@ def plan(
             if not single:
                 raise ConfigError("-o - takes one input file.")
             pairs.append((name, STREAM))
-        elif path.is_dir():
+        elif isdir(path):
             found = [file for file in _walk(path, known) if not _inside(file, out, path)]
             if not found:
                 raise ConfigError(f"{name}: no file in it that can be denoised ({', '.join(sorted(known))}).")
             pairs += [(str(f), str(Path(out) / f.relative_to(path)) if out else _beside(f)) for f in found]
         elif out is None:
             pairs.append((name, _beside(path)))
-        elif single and not Path(out).is_dir() and not out.endswith(("/", "\\")):
+        elif single and not isdir(out) and not out.endswith(("/", "\\")):
             pairs.append((name, out))
         else:
             pairs.append((name, str(Path(out) / path.name)))

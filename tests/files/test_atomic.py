@@ -45,7 +45,10 @@ def test_permissions_are_those_of_any_new_file_and_survive_overwriting(tmp_path:
 
 def test_an_existing_file_is_refused_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("old")
-    with pytest.raises(InputError, match="exists already. Give --overwrite"), atomic_file(tmp_path / "a", overwrite=False):
+    with (
+        pytest.raises(InputError, match=r"exists already. Give --overwrite"),
+        atomic_file(tmp_path / "a", overwrite=False),
+    ):
         pytest.fail("the block ran")
     assert (tmp_path / "a").read_text() == "old"
 
@@ -57,9 +60,14 @@ def test_a_file_that_appeared_meanwhile_is_left(tmp_path: Path, monkeypatch: pyt
 
     if not links:
         monkeypatch.setattr(os, "link", no_links)
-    with pytest.raises(InputError, match="appeared meanwhile"), atomic_file(tmp_path / "a", overwrite=False) as partial:
-        partial.write_text("mine")
-        (tmp_path / "a").write_text("theirs")
+
+    def work() -> None:
+        with atomic_file(tmp_path / "a", overwrite=False) as partial:
+            partial.write_text("mine")
+            (tmp_path / "a").write_text("theirs")
+
+    with pytest.raises(InputError, match="appeared meanwhile"):
+        work()
     assert (tmp_path / "a").read_text() == "theirs"
     assert os.listdir(tmp_path) == ["a"]
     put(tmp_path / "b", "mine")  # and without links a file is still made
@@ -90,9 +98,14 @@ def test_nothing_is_left_when_the_block_fails(tmp_path: Path, error: BaseExcepti
     target = tmp_path / "a"
     if overwrite:
         target.write_text("old")
-    with pytest.raises(type(error)), atomic_file(target, overwrite=overwrite) as partial:
-        partial.write_text("half")
-        raise error
+
+    def work() -> None:
+        with atomic_file(target, overwrite=overwrite) as partial:
+            partial.write_text("half")
+            raise error
+
+    with pytest.raises(type(error)):
+        work()
     assert os.listdir(tmp_path) == (["a"] if overwrite else [])
     if overwrite:
         assert target.read_text() == "old"
@@ -142,5 +155,8 @@ def test_an_output_stream_that_refuses(format: AudioFormat) -> None:
         def write(self, _: object) -> int:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with pytest.raises(InputError, match="output stream: cannot be written .No space"), AudioWriter(Full(), format) as w:
+    with (
+        pytest.raises(InputError, match=r"output stream: cannot be written .No space"),
+        AudioWriter(Full(), format) as w,
+    ):
         w.write(np.zeros((1, 100), np.float32))

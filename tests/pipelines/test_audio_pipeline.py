@@ -213,7 +213,7 @@ class TestFiles:
         before, after = soundfile.info(io.BytesIO(data.getvalue())), soundfile.info(io.BytesIO(out))
         for key in ("format", "subtype", "samplerate", "channels", "frames"):
             assert getattr(after, key) == getattr(before, key), key
-        with pytest.raises(InputError, match="^audio bytes: is empty"):
+        with pytest.raises(InputError, match=r"^audio bytes: is empty"):
             AudioPipeline(models["mask-audio"]).bytes(b"")
 
     def test_a_bad_sample_in_the_middle_leaves_no_file(self, models: Models, tmp_path: Path) -> None:

@@ -132,13 +132,13 @@ class TestStreams:
         ("inputs", "out"), [(["-"], "done"), (["-", "a.wav"], "done"), (["a.wav", "b.flac"], "-"), (["album"], "-")]
     )
     def test_what_has_no_single_place(self, inputs: list[str], out: str) -> None:
-        with pytest.raises(ConfigError, match="standard input needs one output|takes one input"):
+        with pytest.raises(ConfigError, match=r"standard input needs one output|takes one input"):
             pairs(*inputs, out=out)
 
 
 class TestClashes:
     def test_two_inputs_on_one_output(self) -> None:
-        with pytest.raises(ConfigError, match="a.wav and other/a.wav would both be written to done/a.wav"):
+        with pytest.raises(ConfigError, match=r"a.wav and other/a.wav would both be written to done/a.wav"):
             pairs("a.wav", "other/a.wav", out="done")
         with pytest.raises(ConfigError, match="would both be written"):
             pairs("album", "album/live", out="done")
@@ -149,7 +149,7 @@ class TestClashes:
             pairs("a.wav", again)
 
     def test_an_output_that_is_an_input(self) -> None:
-        with pytest.raises(ConfigError, match="a.wav is an input itself"):
+        with pytest.raises(ConfigError, match=r"a.wav is an input itself"):
             pairs("a.wav", out="./a.wav")
         assert pairs("a.wav", out="a.wav", overwrite=True) == {"a.wav": "a.wav"}
         Path("a.denoised.wav").touch()

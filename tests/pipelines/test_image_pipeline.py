@@ -176,7 +176,7 @@ class TestFiles:
                 assert (np.asarray(made) == value).all()
 
     def test_bytes_that_are_no_image(self, models: Models) -> None:
-        with pytest.raises(InputError, match="^image bytes: "):
+        with pytest.raises(InputError, match=r"^image bytes: "):
             ImagePipeline(models["keep-image"]).bytes(b"no image at all")
 
     def test_an_existing_target(self, models: Models, tmp_path: Path) -> None:

@@ -1,0 +1,68 @@
+from pathlib import Path
+
+import pytest
+
+from denoise.config import config, override, parse, read_toml
+from denoise.errors import ConfigError
+from denoise.training.recipe import load_recipe
+
+RECIPES = sorted(Path(__file__).parents[1].glob("recipes/*/recipe.toml"))
+
+
+@config
+class Inner:
+    n: int = 1
+
+
+@config
+class Outer:
+    inner: Inner
+    names: tuple[str, ...] = ()
+
+
+def test_values_become_nested_frozen_dataclasses() -> None:
+    assert parse(Outer, {"inner": {"n": 3}, "names": ["a", "b"]}, "here") == Outer(Inner(3), ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"inner": {"m": 3}}, "inner.m"),
+        ({"inner": {}, "x": 1}, "x"),
+        ({}, "inner"),
+        ({"inner": {"n": "no"}}, "inner.n"),
+    ],
+)
+def test_wrong_settings_are_named(values: dict, named: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^here: {named}: ") as caught:
+        parse(Outer, values, "here")
+    assert "\n" not in str(caught.value)
+
+
+def test_overrides_are_toml_or_bare_words() -> None:
+    before = {"a": {"b": 1, "c": 2}}
+    out = override(before, ["a.b=[1, 2]", "a.d=word", "e.f=true", 'g="x=y"'])
+    assert out == {"a": {"b": [1, 2], "c": 2, "d": "word"}, "e": {"f": True}, "g": "x=y"}
+    assert before == {"a": {"b": 1, "c": 2}}
+
+
+@pytest.mark.parametrize("setting", ["a", "=1", "a.b.c=1"])
+def test_bad_overrides(setting: str) -> None:
+    with pytest.raises(ConfigError):
+        override({"a": {"b": 1}}, [setting])
+
+
+def test_missing_and_broken_files(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        read_toml(tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_text("a = = 1")
+    with pytest.raises(ConfigError, match="not a TOML file"):
+        read_toml(tmp_path / "bad.toml")
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.parent.name)
+def test_every_recipe_parses_and_names_its_data(path: Path) -> None:
+    recipe = load_recipe(path, ["schedule.steps=7"])
+    assert recipe.name == path.parent.name
+    assert recipe.schedule.steps == 7
+    assert recipe.sources

@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+import scipy.signal
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from denoise import noise
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@settings(deadline=None)
+@given(st.floats(-20, 40), st.floats(1e-3, 1.0), st.floats(1e-3, 1.0))
+def test_the_drawn_ratio_is_reached(snr_db: float, speech_level: float, noise_level: float) -> None:
+    clean = speech_level * torch.randn(2, 4000, generator=seeded(1), dtype=torch.float64)
+    added = noise.scale_to_snr(
+        clean, noise_level * torch.randn(2, 4000, generator=seeded(2), dtype=torch.float64), snr_db
+    )
+    measured = 10 * ((clean**2).sum(1) / (added**2).sum(1)).log10()
+    np.testing.assert_allclose(measured.numpy(), snr_db, atol=1e-6)
+
+
+def test_silence_is_not_scaled_to_infinity() -> None:
+    zeros, ones = torch.zeros(1, 100), torch.ones(1, 100)
+    assert torch.equal(noise.scale_to_snr(zeros, ones, 5.0), ones)
+    assert torch.equal(noise.scale_to_snr(ones, zeros, 5.0), zeros)
+    assert torch.equal(noise.set_level(zeros, -20.0), zeros)
+
+
+def test_gaussian_has_its_sigma_and_its_seed() -> None:
+    x = torch.full((2, 1, 300, 300), 0.5)
+    sigma = torch.tensor([0.1, 0.2])[:, None, None, None]
+    y = noise.gaussian(x, sigma, seeded())
+    assert torch.equal(y, noise.gaussian(x, sigma, seeded()))
+    np.testing.assert_allclose((y - x).std(dim=(1, 2, 3)), [0.1, 0.2], rtol=0.01)
+
+
+def test_reverberation_is_scipys_convolution_after_the_direct_sound() -> None:
+    x = torch.randn(500, generator=seeded(), dtype=torch.float64)
+    response = torch.zeros(80, dtype=torch.float64)
+    response[10], response[40] = 2.0, -1.0
+    expected = scipy.signal.fftconvolve(x.numpy(), response[10:].numpy() / 2)[:500]
+    np.testing.assert_allclose(noise.reverberate(x, response).numpy(), expected, atol=1e-10)
+
+
+def test_band_limit_keeps_below_and_removes_above() -> None:
+    t = torch.arange(16_000, dtype=torch.float64) / 16_000
+    low, high = torch.sin(2 * torch.pi * 1000 * t), torch.sin(2 * torch.pi * 6000 * t)
+    y = noise.band_limit(low + high, 16_000, 4000.0)
+    assert float((y - low).abs().max()) < 1e-3
+
+
+@pytest.mark.parametrize("exponent", [0.0, 1.0, 2.0])
+def test_colour_tilts_the_spectrum(exponent: float) -> None:
+    y = noise.colour(torch.randn(1 << 17, generator=seeded()), exponent, 16_000)
+    frequency, power = scipy.signal.welch(y.numpy(), 16_000, nperseg=1024)
+    band = (frequency > 200) & (frequency < 6000)
+    slope = np.polyfit(np.log(frequency[band]), np.log(power[band]), 1)[0]
+    assert slope == pytest.approx(-exponent, abs=0.05)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.floats(-60, 0))
+def test_level_is_reached(level_db: float) -> None:
+    y = noise.set_level(torch.randn(1, 5000, generator=seeded(), dtype=torch.float64), level_db)
+    assert 10 * np.log10(float((y**2).mean())) == pytest.approx(level_db, abs=1e-6)
+
+
+@pytest.mark.parametrize("sigma", [2.0, 15.0, 50.0])
+def test_noise_of_a_smooth_picture_is_estimated(sigma: float) -> None:
+    ramp = torch.linspace(0, 1, 400).expand(3, 300, 400)
+    noisy = noise.gaussian(ramp, sigma / 255, seeded())
+    assert noise.estimate_sigma(noisy) * 255 == pytest.approx(sigma, rel=0.03)
+    assert noise.estimate_sigma(ramp) == pytest.approx(0, abs=1e-6)
+    assert noise.estimate_sigma(torch.ones(1, 1, 5)) == 0
+
+
+def test_generators_differ_in_each_number() -> None:
+    draws = {
+        float(torch.rand((), generator=noise.generator_for(*numbers)))
+        for numbers in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]
+    }
+    assert len(draws) == 4
+    a, b = (torch.rand(3, generator=noise.generator_for(1, 2, 3)) for _ in range(2))
+    assert torch.equal(a, b)

@@ -1,0 +1,140 @@
+"""Weights come back as they were, and a damaged or hostile file is one clear line."""
+
+import json
+import pickle
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from denoise.errors import ConfigError, WeightsError
+from denoise.registry import build, bundled, load, locate
+from denoise.weights import Card, load_tensors, read_header, record_metrics, save_weights
+
+SETTINGS = {"ndim": 2, "channels": 3, "widths": [4, 6], "kernels": [3, 2], "strides": [1, 2], "blocks": [1, 1]}
+CARD = Card("tiny", "conv-dae", "image", 3, data=("made here",), sigma=(0.0, 0.2))
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> tuple[Path, torch.nn.Module]:
+    torch.manual_seed(0)
+    module = build("conv-dae", SETTINGS)
+    path = tmp_path / "tiny.safetensors"
+    save_weights(path, module, CARD, {"seed": 0}, torch.float32)
+    return path, module
+
+
+def rewrite(path: Path, **changes: object) -> None:
+    """The same tensors under another header."""
+    module = build("conv-dae", SETTINGS)
+    header = {"format_version": 1, "card": asdict(CARD), "config": SETTINGS, "recipe": {}} | changes
+    save_file(module.state_dict(), path, metadata={k: json.dumps(v) for k, v in header.items()})
+
+
+def test_weights_come_back(saved: tuple[Path, torch.nn.Module]) -> None:
+    path, module = saved
+    again, card = load(path)
+    assert card == CARD
+    assert read_header(path)["recipe"] == {"seed": 0}
+    for name, tensor in module.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor)
+
+
+def test_float16_is_close(saved: tuple[Path, torch.nn.Module], tmp_path: Path) -> None:
+    _, module = saved
+    save_weights(tmp_path / "half.safetensors", module, CARD, {})
+    x = torch.rand(1, 3, 16, 16)
+    half, _ = load(tmp_path / "half.safetensors")
+    torch.testing.assert_close(half(x), module(x), atol=2e-3, rtol=0)
+
+
+def test_figures_are_recorded(saved: tuple[Path, torch.nn.Module]) -> None:
+    path, module = saved
+    record_metrics(path, {"a": {"rows": [{"psnr": 30.0}], "protocol": "so"}})
+    record_metrics(path, {"b": {"rows": [], "protocol": "else"}})
+    again, card = load(path)
+    assert set(card.metrics) == {"a", "b"}
+    assert card.metrics["a"]["rows"][0]["psnr"] == 30.0
+    assert torch.equal(next(again.parameters()), next(module.parameters()))
+
+
+def damaged(path: Path, kind: str) -> None:
+    whole = path.read_bytes()
+    module = build("conv-dae", SETTINGS)
+    state = module.state_dict()
+    if kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "random":
+        path.write_bytes(bytes(range(256)) * 40)
+    elif kind == "truncated":
+        path.write_bytes(whole[: len(whole) // 2])
+    elif kind == "huge header":
+        path.write_bytes((1 << 62).to_bytes(8, "little") + whole[8:])
+    elif kind == "pickle":
+        path.write_bytes(pickle.dumps({"weights": [1, 2, 3]}))
+    elif kind == "no card":
+        save_file(state, path)
+    elif kind == "not a number":
+        rewrite(path)
+        header = {k: json.dumps(v) for k, v in {"format_version": 1, "card": asdict(CARD)}.items()}
+        header |= {"config": json.dumps(SETTINGS), "recipe": "{}"}
+        save_file({k: torch.full_like(v, torch.nan) for k, v in state.items()}, path, metadata=header)
+    elif kind == "newer":
+        rewrite(path, format_version=99)
+    elif kind == "other architecture":
+        rewrite(path, card=asdict(CARD) | {"architecture": "os.system"})
+    elif kind == "other widths":
+        rewrite(path, config=SETTINGS | {"widths": [4, 8]})
+    elif kind == "absurd widths":
+        rewrite(path, config=SETTINGS | {"widths": [1 << 40, 1 << 40]})
+    elif kind == "unknown key":
+        rewrite(path, card=asdict(CARD) | {"run": "this"})
+    elif kind == "deep json":
+        save_file(state, path, metadata=dict.fromkeys(("format_version", "card", "config", "recipe"), "[" * 100_000))
+
+
+KINDS = ["empty", "random", "truncated", "huge header", "pickle", "no card", "not a number", "newer"]
+KINDS += ["other architecture", "other widths", "absurd widths", "unknown key", "deep json"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bad_file_is_one_clear_line(saved: tuple[Path, torch.nn.Module], kind: str) -> None:
+    path, _ = saved
+    damaged(path, kind)
+    with pytest.raises(WeightsError) as caught:
+        load(path)
+    message = str(caught.value)
+    assert "tiny.safetensors" in message
+    assert "\n" not in message
+    assert len(message) < 500
+
+
+def test_missing_names_and_files(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"none\.safetensors"):
+        load(tmp_path / "none.safetensors")
+    with pytest.raises(ConfigError, match="no-such-model"):
+        load("no-such-model")
+
+
+def test_tensors_of_another_network_are_refused(saved: tuple[Path, torch.nn.Module]) -> None:
+    with pytest.raises(WeightsError, match="do not fit"):
+        load_tensors(saved[0], build("dense-ae", {"shape": [3, 8, 8], "widths": [4]}))
+
+
+@pytest.mark.parametrize("name", bundled())
+def test_every_bundled_model_loads_and_tells_its_origin(name: str) -> None:
+    module, card = load(name)
+    assert card.name == name
+    assert card.data
+    assert card.licence
+    assert card.metrics
+    assert card.channels == module.channels
+    assert card.parameters == sum(p.numel() for p in module.parameters())
+    assert locate(name).stat().st_size <= 16 * 2**20
+
+
+def test_the_bundle_is_small() -> None:
+    assert {"conv-dae-audio", "conv-dae-image"} <= set(bundled())
+    assert sum(locate(name).stat().st_size for name in bundled()) <= 40 * 2**20

@@ -1,0 +1,150 @@
+"""Training: it learns, it writes what it says, and a killed run goes on exactly where it was."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from denoise.config import override, parse
+from denoise.errors import ConfigError
+from denoise.files.audio import write_audio
+from denoise.files.image import write_image
+from denoise.noise import generator_for
+from denoise.registry import load
+from denoise.signals import Audio, AudioFormat, Image, ImageFormat
+from denoise.training.data import open_data
+from denoise.training.loop import train
+from denoise.training.recipe import Recipe
+
+MODEL = {"ndim": 2, "channels": 3, "widths": [8, 12], "kernels": [3, 2], "strides": [1, 2], "blocks": [1, 1]}
+SCHEDULE = {"steps": 60, "batch": 4, "learning_rate": 3e-3, "warmup": 5, "log_every": 5, "checkpoint_every": 5}
+IMAGE = {
+    "name": "tiny-image",
+    "architecture": "conv-dae",
+    "modality": "image",
+    "model": MODEL | {"residual": True},
+    "schedule": SCHEDULE,
+    "image": {"folders": ["."], "patch": 24, "sigma": [0.1, 0.1]},
+    "sources": ["made here"],
+}
+AUDIO = {
+    "name": "tiny-audio",
+    "architecture": "spectral-dae",
+    "modality": "audio",
+    "model": {
+        "n_fft": 64,
+        "hop": 16,
+        "net": {"ndim": 1, "channels": 99, "out_channels": 66, "widths": [32], "kernels": [3], "strides": [1]}
+        | {"blocks": [1]},
+    },
+    "schedule": SCHEDULE,
+    "audio": {"speech": ["speech"], "noise": ["noise"], "rir": ["rir"], "seconds": 0.3, "snr_db": [0, 0]}
+    | {"sample_rate": 8000, "level_db": [-20, -20], "clean": 0.0, "band_limit": 0.0, "synthetic": 0.3},
+    "sources": ["made here"],
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Smooth pictures; tones as speech, hiss as noise, a click as a room."""
+    root = tmp_path_factory.mktemp("data")
+    y, x = np.mgrid[:64, :80] / 64
+    for i in range(3):
+        picture = np.stack([0.5 + 0.4 * np.sin(3 * x + i), 0.5 + 0.4 * np.cos(2 * y - i), x * 0.7], axis=2)
+        write_image(root / f"{i}.png", [Image((picture * 255).clip(0, 255).astype(np.uint8))], ImageFormat())
+    t = np.arange(8000) / 8000
+    rng = np.random.default_rng(0)
+    signals = {
+        "speech/a": np.sin(2 * np.pi * 300 * t),
+        "speech/b": np.sin(2 * np.pi * 500 * t),
+        "noise/a": rng.standard_normal(8000) * 0.2,
+        "rir/a": np.eye(1, 400)[0],
+    }
+    for name, samples in signals.items():
+        (root / name).parent.mkdir(exist_ok=True)
+        audio = Audio((0.5 * samples[None]).astype(np.float32), AudioFormat(8000, 1, "WAV", "PCM_16"))
+        write_audio(root / f"{name}.wav", audio)
+    return root
+
+
+def recipe(values: dict, *settings: str) -> Recipe:
+    return parse(Recipe, override(values, settings), "test")
+
+
+def run(values: dict, data: Path, out: Path, *settings: str, **options) -> list[dict]:
+    rows: list[dict] = []
+    report = options.pop("report", rows.append)
+    train(recipe(values, *settings), data, out, device="cpu", precision="32-true", report=report, **options)
+    return rows
+
+
+@pytest.mark.parametrize("values", [IMAGE, AUDIO], ids=["image", "audio"])
+def test_it_learns_and_writes_what_it_says(values: dict, data: Path, tmp_path: Path) -> None:
+    rows = run(values, data, tmp_path / "run")
+    assert np.mean([r["loss"] for r in rows[-3:]]) < np.mean([r["loss"] for r in rows[:2]])
+    assert [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()] == rows
+    assert {"mse", "r2", "lr", "seconds"} <= set(rows[0])
+    assert rows[-1]["step"] == 60
+    assert rows[-1]["lr"] < rows[3]["lr"] / 10
+    module, card = load(tmp_path / f"run/{values['name']}.safetensors")
+    assert (card.data, card.modality) == (("made here",), values["modality"])
+    assert len([*(tmp_path / "run/samples").iterdir()]) == 1
+    assert not [*tmp_path.rglob("*.partial")]
+    noisy, clean = open_data(recipe(values), data).batch(8, generator_for(7, 7))
+    with torch.inference_mode():
+        assert (module(noisy) - clean).square().mean() < (noisy - clean).square().mean()
+
+
+class KilledError(Exception):
+    pass
+
+
+def test_a_killed_run_goes_on_exactly(data: Path, tmp_path: Path) -> None:
+    def kill(row: dict) -> None:
+        if row["step"] == 15:  # after the checkpoint of step 10, before that of 15
+            raise KilledError
+
+    settings = ("schedule.steps=20",)
+    run(IMAGE, data, tmp_path / "whole", *settings)
+    with pytest.raises(KilledError):
+        run(IMAGE, data, tmp_path / "cut", *settings, report=kill)
+    rows = run(IMAGE, data, tmp_path / "cut", *settings, resume=True)
+    assert rows[0]["step"] == 15
+    whole, cut = (load(tmp_path / name / "tiny-image.safetensors")[0].state_dict() for name in ("whole", "cut"))
+    assert all(torch.equal(whole[key], cut[key]) for key in whole)
+
+
+def test_a_run_is_neither_replaced_nor_invented(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nothing to resume"):
+        run(IMAGE, data, tmp_path, resume=True)
+    run(IMAGE, data, tmp_path, "schedule.steps=5")
+    with pytest.raises(ConfigError, match="--resume"):
+        run(IMAGE, data, tmp_path, "schedule.steps=5")
+
+
+def test_a_budget_of_time_ends_annealed(data: Path, tmp_path: Path) -> None:
+    rows = run(IMAGE, data, tmp_path, "schedule.steps=1000000", "schedule.log_every=1", minutes=0.02)
+    assert 1.0 <= rows[-1]["seconds"] < 20
+    assert rows[-1]["lr"] < 0.2 * max(row["lr"] for row in rows)
+
+
+@pytest.mark.parametrize("values", [IMAGE, AUDIO], ids=["image", "audio"])
+def test_a_batch_depends_on_seed_step_and_rank_alone(values: dict, data: Path) -> None:
+    source = open_data(recipe(values), data)
+    first, again, other = (source.batch(3, generator_for(0, step)) for step in (4, 4, 5))
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1])
+    assert not torch.equal(first[1], other[1])
+
+
+def test_image_noise_has_its_sigma_and_grey_its_equal_channels(data: Path) -> None:
+    noisy, clean = open_data(recipe(IMAGE, "image.grey=1.0"), data).batch(16, generator_for(0, 0))
+    assert float((noisy - clean).std()) == pytest.approx(0.1, rel=0.03)
+    torch.testing.assert_close(noisy[:, 0], noisy[:, 2])
+
+
+def test_missing_data_are_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no files"):
+        open_data(recipe(IMAGE), tmp_path)
