@@ -75,7 +75,9 @@ def load(name_or_file: str | Path) -> tuple[Any, Card]:
     except (ConfigError, RuntimeError, TypeError, OverflowError) as error:
         reason = " ".join(str(error).split())[:200].removeprefix(f"{path}: ")
         raise WeightsError(f"{path}: {reason} The file is damaged or of a newer release.") from None
-    if (module.channels, module.size_multiple) != (card.channels, card.size_multiple):
-        raise WeightsError(f"{path}: the card's channels or size multiple are not the network's. Get it again.")
+    if module.channels != card.channels:
+        raise WeightsError(
+            f"{path}: the card says {card.channels} channels, the network {module.channels}. Get it again."
+        )
     load_tensors(path, module)
     return module.eval().requires_grad_(False), card
