@@ -33,7 +33,8 @@ def parse(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or kind.__name__
-        raise ConfigError(f"{where}: {key}: {first['msg']}. Mend this setting.") from None
+        reason = first["msg"].removeprefix("Value error, ").rstrip(".")
+        raise ConfigError(f"{where}: {key}: {reason}. Mend this setting.") from None
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -45,15 +45,17 @@ def ssim(estimate: Tensor, reference: Tensor, full_scale: float = 1.0) -> Tensor
 
 
 def si_sdr(estimate: Tensor, reference: Tensor) -> Tensor:
-    """Scale-invariant signal-to-distortion ratio in dB over the last axis, without removing the mean.
+    """Scale-invariant signal-to-distortion ratio in dB, at most 100, over the last axis, the mean not removed.
 
     Shape:
         estimate, reference: (..., time); returns (...,).
     Reference:
         SDR - Half-baked or Well Done?, 2018, arXiv:1811.02508, eq. 3 to 5.
     """
-    target = (F.cosine_similarity(estimate, reference, dim=-1, eps=1e-8)).square().clamp(1e-10, 1 - 1e-10)
-    return 10 * torch.log10(target / (1 - target))
+    # in double precision: in single, 1 - target has no digits left above 60 dB
+    target = F.cosine_similarity(estimate.double(), reference.double(), dim=-1, eps=1e-8).square()
+    target = target.clamp(1e-10, 1 - 1e-10)
+    return (10 * torch.log10(target / (1 - target))).to(estimate.dtype)
 
 
 def pesq(estimate: Tensor, reference: Tensor, sample_rate: int) -> float:

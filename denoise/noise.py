@@ -60,6 +60,8 @@ def reverberate(x: Tensor, response: Tensor) -> Tensor:
         x, returns: (time,); response: (taps,).
     """
     peak = int(response.abs().argmax())
+    if not response[peak]:
+        return x
     direct = response[peak:] / response[peak]
     n = 1 << (x.shape[-1] + direct.shape[-1] - 1).bit_length()
     spectrum = torch.fft.rfft(x, n) * torch.fft.rfft(direct, n)

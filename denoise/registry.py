@@ -72,7 +72,7 @@ def load(name_or_file: str | Path) -> tuple[Any, Card]:
     try:
         with torch.device("meta"):  # shapes without memory: a hostile configuration cannot ask for terabytes
             module = build(card.architecture, header["config"], f"{path}: config")
-    except (ConfigError, RuntimeError, TypeError, OverflowError) as error:
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:  # ConfigError is a ValueError
         reason = " ".join(str(error).split())[:200].removeprefix(f"{path}: ")
         raise WeightsError(f"{path}: {reason} The file is damaged or of a newer release.") from None
     if module.channels != card.channels:

@@ -116,6 +116,9 @@ def load_tensors(path: Path, module: nn.Module) -> None:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path}: damaged ({error}). Get it again.") from None
+    kinds = {t.dtype for t in tensors.values()} - {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+    if kinds:
+        raise WeightsError(f"{path}: holds tensors of {kinds.pop()}; expected 16- to 64-bit floats. Export it again.")
     if not all(torch.isfinite(t).all() for t in tensors.values() if t.is_floating_point()):
         raise WeightsError(f"{path}: holds NaN or infinite weights. Get it again.")
     try:

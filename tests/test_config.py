@@ -1,6 +1,10 @@
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from denoise.config import config, override, parse, read_toml
 from denoise.errors import ConfigError
@@ -66,3 +70,39 @@ def test_every_recipe_parses_and_names_its_data(path: Path) -> None:
     assert recipe.name == path.parent.name
     assert recipe.schedule.steps == 7
     assert recipe.sources
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"inner": 5}, "inner"),
+        ({"inner": {"n": 2.5}}, "inner.n"),
+        ({"inner": {"n": [1]}}, "inner.n"),
+        ({"inner": {"n": None}}, "inner.n"),
+        ({"inner": {}, "names": "abc"}, "names"),
+        ({"inner": {}, "names": ["a", 3]}, "names.1"),
+    ],
+)
+def test_values_of_another_type_are_named(values: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^here: {named}: ") as caught:
+        parse(Outer, values, "here")
+    assert "\n" not in str(caught.value)
+
+
+@given(st.dictionaries(st.from_regex(r"[a-z_]{1,8}", fullmatch=True), st.integers(-(2**60), 2**60) | st.booleans()))
+def test_overrides_are_read_as_toml(values: dict[str, int | bool]) -> None:
+    lines = [f"{key}={str(value).lower()}" for key, value in values.items()]
+    toml = "[section]\n" + "\n".join(lines)
+    assert override({"section": {}}, [f"section.{line}" for line in lines]) == tomllib.loads(toml)
+
+
+def test_later_overrides_win() -> None:
+    assert override({}, ["a.b=1", "a.c=2", "a.b=3"]) == {"a": {"b": 3, "c": 2}}
+
+
+@pytest.mark.parametrize("content", [b"a = ", b"[a\n", b"\xff\xfe\x00", b"a = 1\na = 2\n", b"\x00"])
+def test_what_is_not_toml_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "recipe.toml").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"recipe\.toml: not a TOML file") as caught:
+        read_toml(tmp_path / "recipe.toml")
+    assert "\n" not in str(caught.value)

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import scipy.signal
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from denoise import dsp
 
@@ -40,3 +42,46 @@ def test_resampling_keeps_a_sine_in_place(rates: tuple[int, int]) -> None:
 @pytest.mark.parametrize("db", [-60.0, 0.0, 6.0])
 def test_decibels_return(db: float) -> None:
     assert dsp.amplitude_to_db(dsp.db_to_amplitude(db)) == pytest.approx(db)
+
+
+RATES = [8000, 11_025, 16_000, 22_050, 44_100, 44_101, 48_000, 192_000]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 3000), st.sampled_from(RATES), st.sampled_from(RATES), st.integers(1, 3))
+def test_the_new_length_is_rounded_up(n: int, before: int, after: int, channels: int) -> None:
+    assert dsp.resample(torch.zeros(channels, n), before, after).shape == (channels, math.ceil(n * after / before))
+
+
+@pytest.mark.parametrize("rates", [(16_000, 48_000), (48_000, 16_000), (44_100, 16_000), (8000, 192_000)])
+def test_a_click_stays_in_place_and_even_on_both_sides(rates: tuple[int, int]) -> None:
+    before, after = rates
+    x = torch.zeros(1, before // 2)
+    x[0, before // 4] = 1.0
+    y, middle = dsp.resample(x, before, after)[0].numpy(), after // 4
+    assert abs(int(np.abs(y).argmax()) - middle) <= 0
+    np.testing.assert_allclose(y[middle - 50 : middle], y[middle + 50 : middle : -1], atol=1e-4)
+
+
+def test_what_the_new_rate_cannot_hold_is_removed() -> None:
+    t = torch.arange(48_000, dtype=torch.float64) / 48_000
+    y = dsp.resample(torch.sin(2 * torch.pi * 9500 * t).float()[None], 48_000, 16_000)[0, 1000:-1000]
+    assert float(y.abs().max()) < 1e-4
+
+
+def test_the_same_rate_changes_nothing() -> None:
+    x = torch.randn(2, 100)
+    assert torch.equal(dsp.resample(x, 16_000, 16_000), x)
+
+
+def test_frames_stand_on_multiples_of_the_hop() -> None:
+    x = torch.zeros(64 * 20)
+    x[64 * 7] = 1.0
+    power = dsp.stft(x, 256, 64).abs().square().sum(dim=0)
+    assert int(power.argmax()) == 7
+    torch.testing.assert_close(power[:8], power[7:15].flip(0))
+
+
+def test_decibels_of_silence_stop_at_the_floor() -> None:
+    assert dsp.amplitude_to_db(0.0, -99.0) == dsp.amplitude_to_db(1e-30, -99.0) == -99.0
+    assert dsp.db_to_amplitude(-20.0) == pytest.approx(0.1)

@@ -1,13 +1,15 @@
 """The law of frames: what is cut and joined again is what it was, and local operations do not see the cuts."""
 
+import numpy as np
 import pytest
+import scipy.ndimage
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from denoise.errors import ConfigError
-from denoise.frames import Grid, overlap_add, split
+from denoise.frames import Grid, Window, overlap_add, split
 
 
 def chunked(x: torch.Tensor, size: int, dim: int) -> list[torch.Tensor]:
@@ -77,3 +79,82 @@ def test_nothing_in_nothing_out() -> None:
     grid = Grid(4, 0, 0)
     assert [*overlap_add(split([], grid), grid)] == []
     assert [*overlap_add(split([torch.zeros(1, 0)], grid), grid)] == []
+
+
+@settings(deadline=None, max_examples=100)
+@given(grids(), st.integers(1, 200), st.lists(st.integers(0, 200), max_size=6), st.sampled_from([-4, -1, 1, 2]))
+def test_windows_are_the_pieces_that_start_at_multiples_of_the_hop(
+    grid: Grid, length: int, cuts: list[int], dim: int
+) -> None:
+    shape = [2] * 4
+    shape[dim] = length
+    x = torch.randn(shape, dtype=torch.float64)
+    ends = sorted(min(cut, length) for cut in cuts)
+    chunks = [x.narrow(dim, a, b - a) for a, b in zip([0, *ends], [*ends, length], strict=True)]  # some empty
+    windows = [*split(chunks, grid, dim)]
+    assert [window.first for window in windows] == [True, *[False] * (len(windows) - 1)]
+    assert [window.last for window in windows] == [*[False] * (len(windows) - 1), True]
+    for i, window in enumerate(windows):
+        assert torch.equal(window.data, x.narrow(dim, i * grid.hop, min(grid.window, length - i * grid.hop)))
+    torch.testing.assert_close(torch.cat([*overlap_add(windows, grid, dim)], dim), x, rtol=0, atol=1e-12)
+
+
+def test_tiles_of_bands_filter_a_picture_as_a_whole() -> None:
+    rng = np.random.default_rng(3)
+    kernel, x = rng.normal(size=(5, 7)), torch.from_numpy(rng.normal(size=(2, 61, 47)))
+    rows, columns = Grid(14, 2, 3), Grid(20, 3, 1)
+
+    def smear(data: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(scipy.ndimage.convolve(data.numpy(), kernel[None], mode="constant"))
+
+    def band(data: torch.Tensor) -> torch.Tensor:
+        tiles = (tile.map(smear(tile.data)) for tile in split([data], columns))
+        return torch.cat([*overlap_add(tiles, columns)], -1)
+
+    bands = overlap_add((b.map(band(b.data)) for b in split([x], rows, -2)), rows, -2)
+    torch.testing.assert_close(torch.cat([*bands], -2), smear(x), rtol=0, atol=1e-10)
+
+
+def test_without_context_a_filter_does_see_the_cuts() -> None:
+    x, grid = torch.randn(1, 100, dtype=torch.float64), Grid(20, 0, 4)
+
+    def smear(data: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(scipy.ndimage.uniform_filter1d(data.numpy(), 5, mode="constant"))
+
+    pieces = overlap_add((w.map(smear(w.data)) for w in split([x], grid)), grid)
+    assert not torch.allclose(torch.cat([*pieces], -1), smear(x), atol=1e-3)
+
+
+def test_one_window_takes_over_from_the_next_in_a_straight_line() -> None:
+    windows = [Window(torch.zeros(40), True, False), Window(torch.ones(40), False, True)]
+    joined = torch.cat([*overlap_add(windows, Grid(window=40, context=5, fade=10))])
+    expected = np.concatenate([np.zeros(25), np.linspace(0.05, 0.95, 10), np.ones(25)])
+    np.testing.assert_allclose(joined.numpy(), expected, atol=1e-6)
+
+
+def test_what_is_held_back_does_not_grow() -> None:
+    grid, fed, out = Grid(50, 4, 2), 0, 0
+
+    def feed():
+        nonlocal fed
+        for _ in range(1000):
+            fed += 10
+            yield torch.zeros(10)
+
+    for piece in overlap_add(split(feed(), grid), grid):
+        out += len(piece)
+        assert fed - out <= 2 * grid.window
+    assert out == 10_000
+
+
+@given(st.integers(-5, 500), st.integers(0, 60), st.integers(0, 60), st.integers(1, 64))
+def test_fitted_windows_are_no_longer_than_they_must_be(window: int, context: int, fade: int, multiple: int) -> None:
+    overlap = 2 * context + fade
+    wanted = max(window, 2 * overlap, overlap + 1)
+    assert wanted <= Grid.fit(window, context, fade, multiple).window < wanted + multiple
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_the_type_of_the_numbers_stays(dtype: torch.dtype) -> None:
+    x, grid = torch.linspace(-1, 1, 50, dtype=dtype), Grid(20, 2, 4)
+    torch.testing.assert_close(torch.cat([*overlap_add(split([x], grid), grid)]), x)

@@ -1,5 +1,9 @@
 import numpy as np
+import pesq
+import pystoi
 import pytest
+import scipy.ndimage
+import sklearn.metrics
 import torch
 from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio
 
@@ -48,3 +52,71 @@ def test_speech_measures_fall_with_noise() -> None:
     assert metrics.stoi(clean, clean, 16_000) == pytest.approx(1.0, abs=1e-6)
     assert metrics.pesq(noisy, clean, 16_000) < 3
     assert metrics.stoi(noisy, clean, 16_000) < 0.95
+
+
+def smooth(seed: int) -> torch.Tensor:
+    """Cloudy pictures in [0, 1]."""
+    x = scipy.ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=(2, 3, 40, 50)), (0, 0, 3, 3))
+    return torch.from_numpy((x - x.min()) / (x.max() - x.min()))
+
+
+def test_ssim_is_scipys_by_the_formula_of_the_paper() -> None:
+    clean = smooth(0)
+    added = torch.from_numpy(np.random.default_rng(1).normal(size=clean.shape))
+    noisy = clean + torch.tensor([0.02, 0.2])[:, None, None, None] * added
+
+    def blur(x: np.ndarray) -> np.ndarray:  # 11 x 11, mirrored at the borders
+        return scipy.ndimage.gaussian_filter(x, (0, 0, 1.5, 1.5), radius=(0, 0, 5, 5), mode="mirror")
+
+    a, b, c1, c2 = noisy.numpy(), clean.numpy(), 0.01**2, 0.03**2
+    mean_a, mean_b = blur(a), blur(b)
+    var_a, var_b, cov = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2, blur(a * b) - mean_a * mean_b
+    light = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+    expected = (light * (2 * cov + c2) / (var_a + var_b + c2)).mean(axis=(1, 2, 3))
+    np.testing.assert_allclose(metrics.ssim(noisy, clean).numpy(), expected, atol=1e-5)
+
+
+def test_ssim_of_flat_pictures_is_the_likeness_of_their_light() -> None:
+    a, b = torch.full((1, 3, 20, 20), 51.0), torch.full((1, 3, 20, 20), 204.0)
+    expected = (2 * 51 * 204 + 2.55**2) / (51**2 + 204**2 + 2.55**2)
+    assert metrics.ssim(a, b, 255.0).item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_r2_is_scikit_learns() -> None:
+    rng = np.random.default_rng(0)
+    clean = 3 * rng.normal(size=400) + 2
+    noisy = clean + 0.5 * rng.normal(size=400)
+    expected = sklearn.metrics.r2_score(clean, noisy)
+    assert float(metrics.r2(torch.from_numpy(noisy), torch.from_numpy(clean))) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("sdr", [-20.0, 0.0, 30.0])
+@pytest.mark.parametrize("scale", [1e-3, 7.0, -1.0])
+def test_si_sdr_does_not_mind_the_scale(sdr: float, scale: float) -> None:
+    t = torch.arange(16_000, dtype=torch.float64) / 16_000
+    target, error = torch.sin(2 * torch.pi * 200 * t), torch.sin(2 * torch.pi * 300 * t)
+    estimate = scale * (target + 10 ** (-sdr / 20) * error)
+    assert float(metrics.si_sdr(estimate.float(), target.float())) == pytest.approx(sdr, abs=0.05)
+
+
+def test_si_sdr_of_a_fine_estimate_is_exact() -> None:
+    clean, error = torch.randn(2, 48_000, generator=torch.Generator().manual_seed(0))
+    estimate = clean + 1e-3 * error
+    expected = scale_invariant_signal_distortion_ratio(estimate.double(), clean.double())
+    assert float(metrics.si_sdr(estimate, clean)) == pytest.approx(float(expected), abs=0.1)
+
+
+def test_si_sdr_of_a_perfect_estimate_is_finite() -> None:
+    x = torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    assert torch.isfinite(metrics.si_sdr(x, x))
+
+
+def test_the_estimate_comes_before_the_reference() -> None:
+    t = torch.arange(32_000) / 16_000
+    voice = sum(torch.sin(2 * torch.pi * 120 * k * t) / k for k in range(1, 20))
+    clean = 0.1 * voice * (torch.sin(2 * torch.pi * 3 * t) > 0)
+    noisy = clean + 0.01 * torch.randn(32_000, generator=torch.Generator().manual_seed(0))
+    a, b = noisy.double().numpy(), clean.double().numpy()
+    assert pystoi.stoi(b, a, 16_000) != pytest.approx(pystoi.stoi(a, b, 16_000), abs=1e-4)  # the order matters
+    assert metrics.stoi(noisy, clean, 16_000) == pytest.approx(pystoi.stoi(b, a, 16_000))
+    assert metrics.pesq(noisy, clean, 16_000) == pytest.approx(pesq.pesq(16_000, b, a, "wb"))

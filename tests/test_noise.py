@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import scipy.signal
+import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -86,3 +87,49 @@ def test_generators_differ_in_each_number() -> None:
     assert len(draws) == 4
     a, b = (torch.rand(3, generator=noise.generator_for(1, 2, 3)) for _ in range(2))
     assert torch.equal(a, b)
+
+
+def test_each_example_gets_its_own_ratio() -> None:
+    clean, added = torch.randn(3, 4000, generator=seeded()), torch.randn(3, 4000, generator=seeded(1))
+    scaled = noise.scale_to_snr(clean, added, torch.tensor([[-5.0], [0.0], [20.0]]))
+    measured = 10 * (clean.square().sum(1) / scaled.square().sum(1)).log10()
+    np.testing.assert_allclose(measured.numpy(), [-5, 0, 20], atol=0.01)
+
+
+def test_drawn_numbers_have_their_distributions() -> None:
+    normal = noise.gaussian(torch.zeros(5000, dtype=torch.float64), 0.1, seeded(5)).numpy()
+    assert scipy.stats.kstest(normal / 0.1, "norm").pvalue > 0.001
+    even = noise.uniform(-3.0, 5.0, 5000, seeded()).double().numpy()
+    assert scipy.stats.kstest(even, "uniform", args=(-3, 8)).pvalue > 0.001
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 400), st.integers(1, 300), st.integers(0, 200), st.sampled_from([1.0, -0.6]))
+def test_any_room_keeps_the_direct_sound_in_time_and_level(n: int, taps: int, delay: int, direct: float) -> None:
+    rng = np.random.default_rng(n)
+    tail = np.concatenate([[direct], rng.uniform(-0.4, 0.4, taps - 1)])
+    response = np.concatenate([rng.uniform(-0.05, 0.05, delay), tail])
+    x = rng.normal(size=n)
+    expected = scipy.signal.fftconvolve(x, tail / direct)[:n]
+    got = noise.reverberate(torch.from_numpy(x), torch.from_numpy(response)).numpy()
+    np.testing.assert_allclose(got, expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("n", [16_000, 15_999])
+def test_band_limit_has_its_edge_below_the_cutoff(n: int) -> None:
+    t = torch.arange(n, dtype=torch.float64) / 16_000
+    window = torch.hann_window(n, periodic=False, dtype=torch.float64)  # no ends, so that each tone is narrow
+
+    def passed(frequency: float) -> float:
+        tone = window * torch.sin(2 * torch.pi * frequency * t)
+        out = noise.band_limit(tone, 16_000, 4000.0)
+        assert out.shape == tone.shape
+        return float(out.square().sum() / tone.square().sum()) ** 0.5
+
+    assert passed(3000.0) == pytest.approx(1, abs=1e-6)
+    assert passed(3800.0) == pytest.approx(0.5, abs=0.01)
+    assert passed(4200.0) < 1e-3
+
+
+def test_a_silent_room_does_no_harm() -> None:
+    assert torch.isfinite(noise.reverberate(torch.ones(10), torch.zeros(5))).all()

@@ -89,6 +89,8 @@ def damaged(path: Path, kind: str) -> None:
         rewrite(path, config=SETTINGS | {"widths": [4, 8]})
     elif kind == "absurd widths":
         rewrite(path, config=SETTINGS | {"widths": [1 << 40, 1 << 40]})
+    elif kind == "other channels":
+        rewrite(path, card=asdict(CARD) | {"channels": 1})
     elif kind == "unknown key":
         rewrite(path, card=asdict(CARD) | {"run": "this"})
     elif kind == "deep json":
@@ -96,7 +98,7 @@ def damaged(path: Path, kind: str) -> None:
 
 
 KINDS = ["empty", "random", "truncated", "huge header", "pickle", "no card", "not a number", "newer"]
-KINDS += ["other architecture", "other widths", "absurd widths", "unknown key", "deep json"]
+KINDS += ["other channels", "other architecture", "other widths", "absurd widths", "unknown key", "deep json"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

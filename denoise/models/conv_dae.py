@@ -12,6 +12,8 @@ from denoise.config import config
 from denoise.errors import ConfigError
 from denoise.nn.blocks import ACTIVATIONS, CONV, CONV_TRANSPOSE, ResidualBlock
 
+MAX_SETTING = 1 << 16
+
 
 @config
 class ConvDAEConfig:
@@ -43,6 +45,12 @@ class ConvDAEConfig:
             raise ConfigError(f"ndim is {self.ndim}; expected 1 or 2.")
         if not len(self.widths) == len(self.kernels) == len(self.strides) == len(self.blocks) >= 1:
             raise ConfigError("widths, kernels, strides and blocks differ in length; give one of each per stage.")
+        positive = (self.channels, self.dilation_cycle, *self.widths, *self.kernels, *self.strides)
+        positive += () if self.out_channels is None else (self.out_channels,)
+        if min(positive) < 1 or max(positive) > MAX_SETTING or not all(0 <= n <= 1000 for n in self.blocks):
+            raise ConfigError(f"channels, widths, kernels, strides and dilation_cycle must be 1 to {MAX_SETTING}.")
+        if any(s == 1 and k % 2 == 0 for k, s in zip(self.kernels, self.strides, strict=True)):
+            raise ConfigError(f"kernels {self.kernels}: a kernel at stride 1 must be odd, or the size would change.")
         if any(k < s for k, s in zip(self.kernels, self.strides, strict=True)):
             raise ConfigError(f"kernels {self.kernels} are smaller than strides {self.strides}; samples would be lost.")
         if self.activation not in ACTIVATIONS:

@@ -21,6 +21,12 @@ class DenseAEConfig:
     widths: tuple[int, ...] = (1024, 512, 128)
     activation: str = "elu"
 
+    def __post_init__(self) -> None:
+        if not self.widths or not all(1 <= n <= 1 << 16 for n in (*self.shape, *self.widths)):
+            raise ConfigError(f"shape {self.shape} and widths {self.widths} must be 1 to {1 << 16}.")
+        if self.activation not in ACTIVATIONS:
+            raise ConfigError(f"activation is {self.activation!r}; expected one of {', '.join(ACTIVATIONS)}.")
+
 
 class DenseAE(nn.Module):
     """Fully connected encoder and mirrored decoder with ELU between and Tanh at the end.

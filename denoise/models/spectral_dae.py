@@ -25,6 +25,8 @@ class SpectralDAEConfig:
         bins = self.n_fft // 2 + 1
         if (self.net.ndim, self.net.channels, self.net.out_channels) != (1, 3 * bins, 2 * bins):
             raise ConfigError(f"net must be 1-D from {3 * bins} to {2 * bins} channels for n_fft {self.n_fft}.")
+        if not (1 <= self.hop <= self.n_fft <= 1 << 16 and 0 < self.compression <= 1):
+            raise ConfigError(f"n_fft {self.n_fft}, hop {self.hop} or compression {self.compression} is out of range.")
         if self.n_fft % (2 * self.hop):
             raise ConfigError(f"hop {self.hop} must divide half of n_fft {self.n_fft}.")
 

@@ -70,7 +70,7 @@ def evaluate(
     rows = [{"sigma": sigma} | _mean(found) for sigma, found in scores.items()]
     protocol = (
         f"{len(files)} images, white Gaussian noise in float, unclipped, output not clipped, full scale 255, "
-        f"mean over images of PSNR and SSIM (Gaussian window 11, sigma 1.5), seed {seed}, "
+        f"mean over images of PSNR and SSIM (Gaussian window 11, sigma 1.5, mirrored borders), seed {seed}, "
         f"precision {pipeline.precision}, {where}"
     )
     return rows, protocol

@@ -49,7 +49,11 @@ def audio_denoising(model: Denoiser, noisy: Tensor, clean: Tensor) -> tuple[Tens
     with torch.no_grad():
         gain = si_sdr(out, clean) - si_sdr(noisy, clean)
         heard = torch.isfinite(gain) & (noisy != clean).flatten(1).any(dim=1, keepdim=True)
-        metrics = {"mse": mse(out, clean), "r2": r2(out, clean), "si_sdr_gain": gain[heard].clamp(-30, 30).mean()}
+        metrics = {
+            "mse": mse(out, clean),
+            "r2": r2(out, clean),
+            "si_sdr_gain": gain[heard].clamp(-30, 30).sum() / heard.sum().clamp_min(1),
+        }
     return loss, metrics
 
 

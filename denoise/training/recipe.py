@@ -55,6 +55,10 @@ class Schedule:
     checkpoint_every: int = 250
     sample_every: int = 1000
 
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch, self.log_every, self.checkpoint_every, self.sample_every) < 1 or self.seed < 0:
+            raise ConfigError("steps, batch and the *_every settings must be at least 1, seed at least 0.")
+
 
 @config
 class Recipe:

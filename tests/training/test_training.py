@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -148,3 +149,58 @@ def test_image_noise_has_its_sigma_and_grey_its_equal_channels(data: Path) -> No
 def test_missing_data_are_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no files"):
         open_data(recipe(IMAGE), tmp_path)
+
+
+def test_a_resumed_run_has_every_bit_of_the_whole_one(data: Path, tmp_path: Path) -> None:
+    """The raw weights, their average and the optimiser's moments in float32, not the exported float16 alone."""
+
+    def kill(row: dict) -> None:
+        if row["step"] == 6:
+            raise KilledError
+
+    settings = ("schedule.steps=8", "schedule.checkpoint_every=4", "schedule.log_every=1")
+    whole = run(AUDIO, data, tmp_path / "whole", *settings)
+    with pytest.raises(KilledError):
+        run(AUDIO, data, tmp_path / "cut", *settings, report=kill)
+    resumed = run(AUDIO, data, tmp_path / "cut", *settings, resume=True)
+    assert [(row["step"], row["loss"]) for row in resumed] == [(row["step"], row["loss"]) for row in whole[4:]]
+    a, b = (torch.load(tmp_path / name / "checkpoint.pt", weights_only=True) for name in ("whole", "cut"))
+
+    def bits(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: bits(inner) for key, inner in value.items()}
+        return value.tolist() if isinstance(value, torch.Tensor) else value
+
+    assert a["step"] == b["step"] == 8
+    for part in ("model", "ema", "optimizer"):
+        assert bits(a[part]) == bits(b[part])
+
+
+def test_ranks_and_seeds_see_other_batches(data: Path) -> None:
+    source = open_data(recipe(IMAGE), data)
+    drawn = [source.batch(2, generator_for(*place))[0] for place in ((0, 4, 0), (0, 4, 1), (1, 4, 0))]
+    assert len({float(noisy.sum()) for noisy in drawn}) == 3
+
+
+def test_a_finished_run_is_not_trained_on(data: Path, tmp_path: Path) -> None:
+    path = tmp_path / "tiny-image.safetensors"
+    run(IMAGE, data, tmp_path, "schedule.steps=5")
+    before = load(path)[0].state_dict()
+    assert run(IMAGE, data, tmp_path, "schedule.steps=5", resume=True) == []
+    after = load(path)[0].state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_a_mix_has_its_level_and_its_snr(data: Path) -> None:
+    values = override(AUDIO, ["audio.synthetic=1.0", "audio.reverb=0.0", "audio.snr_db=[7, 7]"])
+    noisy, clean = open_data(recipe(values), data).batch(8, generator_for(0, 0))
+    level = 10 * clean.square().mean(dim=-1).log10()
+    snr = level - 10 * (noisy - clean).square().mean(dim=-1).log10()
+    np.testing.assert_allclose(level.numpy(), -20, atol=0.01)
+    np.testing.assert_allclose(snr.numpy(), 7, atol=0.01)
+
+
+@pytest.mark.parametrize("setting", ["steps=0", "log_every=0", "checkpoint_every=0"])
+def test_a_schedule_of_nothing_is_refused(data: Path, tmp_path: Path, setting: str) -> None:
+    with pytest.raises(ConfigError):
+        run(IMAGE, data, tmp_path, "schedule.steps=1", f"schedule.{setting}")
