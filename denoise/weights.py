@@ -45,7 +45,7 @@ def save_weights(
     path: Path, module: nn.Module, card: Card, recipe: dict[str, Any], dtype: torch.dtype = torch.float16
 ) -> None:
     """Write ``module`` with its configuration, recipe and card; floats are stored as ``dtype``."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors = {
         k: (v.to(dtype) if v.is_floating_point() else v).contiguous().cpu() for k, v in module.state_dict().items()
@@ -56,7 +56,8 @@ def save_weights(
         "config": asdict(module.config),  # type: ignore[call-overload]
         "recipe": recipe,
     }
-    save_file(tensors, path, metadata={key: json.dumps(value) for key, value in header.items()})
+    # written by Python, not by safetensors: its files are readable by their owner alone
+    path.write_bytes(save(tensors, {key: json.dumps(value) for key, value in header.items()}))
 
 
 def record_metrics(path: Path, metrics: dict[str, Any]) -> None:
@@ -65,13 +66,13 @@ def record_metrics(path: Path, metrics: dict[str, Any]) -> None:
     Raises:
         WeightsError: the file is no weights file of this package.
     """
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file, save
 
     header = read_header(path)
     card = asdict(header["card"])
     card["metrics"] = {**card["metrics"], **metrics}
     partial = path.with_suffix(".partial")
-    save_file(load_file(path), partial, metadata={k: json.dumps(v) for k, v in (header | {"card": card}).items()})
+    partial.write_bytes(save(load_file(path), {k: json.dumps(v) for k, v in (header | {"card": card}).items()}))
     partial.replace(path)
 
 
