@@ -16,12 +16,12 @@ from torch import nn
 
 from denoise.errors import ConfigError
 from denoise.noise import generator_for
-from denoise.registry import build
+from denoise.registry import build, locate
 from denoise.training.data import open_data
 from denoise.training.objectives import OBJECTIVES
 from denoise.training.recipe import Recipe
 from denoise.training.samples import write_sample
-from denoise.weights import Card, save_weights
+from denoise.weights import Card, load_tensors, save_weights
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -52,6 +52,8 @@ def train(
     s = recipe.schedule
     fabric.seed_everything(s.seed, verbose=False)
     module = build(recipe.architecture, recipe.model, recipe.name)
+    if recipe.init:
+        load_tensors(locate(recipe.init), module)
     if any(p.ndim == 4 for p in module.parameters()):
         module = module.to(memory_format=torch.channels_last)
     ema = copy.deepcopy(module).requires_grad_(False)

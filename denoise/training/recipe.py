@@ -71,6 +71,7 @@ class Recipe:
     schedule: Schedule
     image: ImageData | None = None
     audio: AudioData | None = None
+    init: str | None = None  # weights to start from: a bundled name or a file
     description: str = ""
     licence: str = "MIT"
     sources: tuple[str, ...] = field(default_factory=tuple)

@@ -117,6 +117,14 @@ def test_a_killed_run_goes_on_exactly(data: Path, tmp_path: Path) -> None:
     assert all(torch.equal(whole[key], cut[key]) for key in whole)
 
 
+def test_a_training_can_start_from_weights(data: Path, tmp_path: Path) -> None:
+    run(IMAGE, data, tmp_path / "first")
+    first = tmp_path / "first/tiny-image.safetensors"
+    rows = run(IMAGE, data, tmp_path / "second", "schedule.steps=5", f'init="{first}"')
+    scratch = run(IMAGE, data, tmp_path / "scratch", "schedule.steps=5")
+    assert rows[0]["mse"] < 0.5 * scratch[0]["mse"]
+
+
 def test_a_run_is_neither_replaced_nor_invented(data: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nothing to resume"):
         run(IMAGE, data, tmp_path, resume=True)
