@@ -59,6 +59,12 @@ def locate(name_or_file: str | Path) -> Path:
     raise ConfigError(f"model {name!r} is unknown; expected one of {', '.join(bundled())} or a .safetensors file.")
 
 
+def version(name_or_file: str | Path) -> int:
+    """A number that changes when the weights are written anew; 0 where there is no file."""
+    path = locate(name_or_file)
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
 def load(name_or_file: str | Path) -> tuple[Any, Card]:
     """Load a network, ready to run, with its card.
 

@@ -458,7 +458,7 @@ class Sphere:
     centre: tuple[float, float, float]
     radius: float
     paint: Callable[[Array, Array, Array], Array]
-    mirror: float  # share of light reflected head on
+    reflectance: float  # share of light reflected head on
     shine: float  # exponent of the highlight
 
 
@@ -564,7 +564,7 @@ def shade(origin: Array, direction: Array, wall: tuple[Array, Array], bounces: i
         own = kind == number
         normal[own] = (point[own] - np.array(sphere.centre)) / sphere.radius
         albedo[own] = sphere.paint(*normal[own].T)
-        mirror[own], shine[own] = sphere.mirror, sphere.shine
+        mirror[own], shine[own] = sphere.reflectance, sphere.shine
         if sphere.paint is moss:
             x, y, z = normal[own].T * 16
             bump = np.stack([BALL_NOISE.octaves(x + 7 * k, y, z + 7 * k, n=4, gain=0.75) for k in range(3)], 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -76,6 +78,14 @@ def test_pipelines_by_the_file_of_their_weights(models: dict[str, Path]) -> None
         denoise.load("no-such")
     with pytest.raises(denoise.WeightsError, match="No such file"):
         denoise.load("no-such.safetensors")
+
+
+def test_weights_that_are_written_anew_are_loaded_anew(models: dict[str, Path], tmp_path: Path) -> None:
+    path, noisy = tmp_path / "model.safetensors", np.full((9, 8, 3), 100, np.uint8)
+    for name, value in (("keep-image", 100), ("mute-image", 0)):
+        shutil.copyfile(models[name], path)
+        os.utime(path, ns=(0, value))
+        assert (denoise.denoise_image(noisy, model=path) == value).all()
 
 
 def test_every_bundled_model_runs() -> None:

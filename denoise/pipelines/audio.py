@@ -23,7 +23,7 @@ from denoise.frames import Grid, overlap_add, split
 from denoise.pipelines.device import as_numpy, pick_device
 from denoise.pipelines.result import Result, check_strength
 from denoise.protocols import Progress
-from denoise.registry import DEFAULTS, load
+from denoise.registry import DEFAULTS, load, version
 from denoise.signals import MAX_CHANNELS, AudioFormat, require_finite_samples
 from denoise.weights import require
 
@@ -250,7 +250,7 @@ def denoise_audio(
     if not is_float and x.dtype not in (np.int16, np.int32):
         raise InputError(f"samples are {x.dtype}; expected int16, int32 or a float type.")
     scale = 1.0 if is_float else -float(np.iinfo(x.dtype).min)
-    pipeline = _pipeline(model, device)
+    pipeline = _pipeline(model, version(model), device)
     if strength == 0:
         return cast(Samples, samples.clone() if isinstance(samples, Tensor) else x.copy())
     out = np.empty_like(x).reshape(-1, channels, x.shape[-1])
@@ -264,6 +264,6 @@ def denoise_audio(
 
 
 @lru_cache(maxsize=4)
-def _pipeline(model: str | Path, device: str) -> AudioPipeline:
-    """Loaded once, for callers in a loop."""
+def _pipeline(model: str | Path, version: int, device: str) -> AudioPipeline:
+    """Loaded once per version of the weights, for callers in a loop."""
     return AudioPipeline(model, device=device)

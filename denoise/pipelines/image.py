@@ -23,7 +23,7 @@ from denoise.noise import estimate_sigma
 from denoise.pipelines.device import as_numpy, autocast, pick_device
 from denoise.pipelines.result import Result, check_strength
 from denoise.protocols import Progress
-from denoise.registry import DEFAULTS, load
+from denoise.registry import DEFAULTS, load, version
 from denoise.signals import Image
 from denoise.weights import require
 
@@ -215,7 +215,7 @@ def denoise_image(
     is_float = np.issubdtype(x.dtype, np.floating)
     if not is_float and x.dtype not in (np.uint8, np.uint16):
         raise InputError(f"pixels are {x.dtype}; expected uint8, uint16 or a float type.")
-    pipeline = _pipeline(model, device, tile)
+    pipeline = _pipeline(model, version(model), device, tile)
     scale = 1.0 if is_float else float(np.iinfo(x.dtype).max)
     unit_sigma = None if sigma is None else sigma / scale
     out = [
@@ -234,8 +234,8 @@ def denoise_image(
 
 
 @lru_cache(maxsize=4)
-def _pipeline(model: str | Path, device: str, tile: int) -> ImagePipeline:
-    """Loaded once, for callers in a loop."""
+def _pipeline(model: str | Path, version: int, device: str, tile: int) -> ImagePipeline:
+    """Loaded once per version of the weights, for callers in a loop."""
     return ImagePipeline(model, device=device, tile=tile)
 
 

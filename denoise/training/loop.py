@@ -70,6 +70,8 @@ def train(
     elif checkpoint.exists():
         raise ConfigError(f"{out}: holds a training already. Give --resume to go on, or another --out.")
     out.mkdir(parents=True, exist_ok=True)
+    if fabric.is_global_zero:
+        keep_rows(out / "metrics.jsonl", state["step"])
     source, objective = open_data(recipe, data), OBJECTIVES[recipe.modality]
 
     def progress(step: int, seconds: float) -> float:
@@ -123,6 +125,13 @@ def update_ema(ema: nn.Module, module: nn.Module, decay: float) -> None:
     """Move the averaged weights towards the current ones."""
     for average, current in zip(ema.parameters(), module.parameters(), strict=True):
         average.lerp_(current, 1 - decay)
+
+
+def keep_rows(path: Path, step: int) -> None:
+    """Drop the rows that lie beyond ``step``: a killed run may have written more than its checkpoint knows."""
+    if path.exists():
+        rows = [line for line in path.read_text("utf-8").splitlines() if line.endswith("}")]
+        path.write_text("".join(f"{row}\n" for row in rows if json.loads(row)["step"] <= step), "utf-8")
 
 
 def save_checkpoint(fabric: Fabric, path: Path, state: dict[str, Any]) -> None:

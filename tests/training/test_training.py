@@ -172,6 +172,8 @@ def test_a_resumed_run_has_every_bit_of_the_whole_one(data: Path, tmp_path: Path
         run(AUDIO, data, tmp_path / "cut", *settings, report=kill)
     resumed = run(AUDIO, data, tmp_path / "cut", *settings, resume=True)
     assert [(row["step"], row["loss"]) for row in resumed] == [(row["step"], row["loss"]) for row in whole[4:]]
+    written = (tmp_path / "cut/metrics.jsonl").read_text().splitlines()  # the rows of the lost steps 5 and 6 are gone
+    assert [json.loads(line)["step"] for line in written] == [*range(1, 9)]
     a, b = (torch.load(tmp_path / name / "checkpoint.pt", weights_only=True) for name in ("whole", "cut"))
 
     def bits(value: Any) -> Any:
