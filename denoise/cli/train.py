@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,7 +25,7 @@ def train(
 ) -> None:
     """Train a recipe and write NAME.safetensors, metrics.jsonl and samples.
 
-    Several processes or nodes: launch this command with `fabric run` (Lightning's launcher).
+    Several processes or nodes, each with a batch of its own: fabric run --devices 4 -- $(which denoise) train ...
     """
     try:
         from denoise.training.loop import train as run
@@ -43,7 +44,8 @@ def train(
     folder = out or Path("runs") / what.name
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that a launcher has started
+    with Progress(*columns, console=console, disable=not (console.is_terminal and first)) as bar:
         task = bar.add_task(what.name, total=1.0)
 
         def report(row: dict[str, Any]) -> None:
@@ -55,4 +57,5 @@ def train(
         path = run(
             what, data, folder, minutes=minutes, resume=resume, device=device, precision=precision, report=report
         )
-    print(path)
+    if first:
+        print(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -46,9 +47,8 @@ def train(
     Raises:
         ConfigError: data or recipe do not fit, or there is nothing to resume.
     """
-    # Under Fabric's launcher (`fabric run`) its settings of devices and nodes take the place of these.
-    fabric = Fabric(accelerator=device, devices="auto" if device == "cuda" else 1, precision=precision)  # type: ignore[arg-type]
-    fabric.launch()
+    # Under Fabric's launcher (`fabric run`) its settings of devices and nodes come through the environment.
+    fabric = Fabric(accelerator=device, devices="auto" if "LT_CLI_USED" in os.environ else 1, precision=precision)  # type: ignore[arg-type]
     s = recipe.schedule
     fabric.seed_everything(s.seed, verbose=False)
     module = build(recipe.architecture, recipe.model, recipe.name)
@@ -93,7 +93,9 @@ def train(
             optimizer.step()
         optimizer.zero_grad()
         update_ema(ema, module, min(s.ema, (step + 1) / (step + 10)))
-        state["step"], state["seconds"] = step + 1, before + time.monotonic() - started
+        seconds = before + time.monotonic() - started
+        # one clock for all processes, or they would disagree on which step is the last
+        state["step"], state["seconds"] = step + 1, fabric.broadcast(seconds) if fabric.world_size > 1 else seconds
         ended = progress(state["step"], state["seconds"]) >= 1
         if (step + 1) % s.log_every == 0 or ended:
             now = time.monotonic()
@@ -117,7 +119,10 @@ def train(
             noisy, clean = source.batch(4, generator_for(s.seed, -1 % (1 << 31)))
             write_sample(out, step + 1, recipe, noisy, predict(ema, noisy), clean)
             export(out, recipe, ema)
-    return export(out, recipe, ema)
+    if fabric.is_global_zero:  # anew, also after a resumption with nothing left to do
+        export(out, recipe, ema)
+    fabric.barrier()
+    return out / f"{recipe.name}.safetensors"
 
 
 @torch.no_grad()
@@ -150,7 +155,7 @@ def predict(ema: nn.Module, noisy: torch.Tensor) -> torch.Tensor:
     return ema.eval()(noisy.to(device)).cpu()
 
 
-def export(out: Path, recipe: Recipe, ema: nn.Module) -> Path:
+def export(out: Path, recipe: Recipe, ema: nn.Module) -> None:
     """Write the averaged weights with their card."""
     audio, image = recipe.audio, recipe.image
     card = Card(
@@ -167,6 +172,4 @@ def export(out: Path, recipe: Recipe, ema: nn.Module) -> Path:
         licence=recipe.licence,
         data=recipe.sources,
     )
-    path = out / f"{recipe.name}.safetensors"
-    save_weights(path, ema, card, recipe.asdict())
-    return path
+    save_weights(out / f"{recipe.name}.safetensors", ema, card, recipe.asdict())

@@ -1,6 +1,9 @@
 """Training: it learns, it writes what it says, and a killed run goes on exactly where it was."""
 
 import json
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import denoise
 from denoise.config import override, parse
 from denoise.errors import ConfigError
 from denoise.files.audio import write_audio
@@ -214,3 +218,27 @@ def test_a_mix_has_its_level_and_its_snr(data: Path) -> None:
 def test_a_schedule_of_nothing_is_refused(data: Path, tmp_path: Path, setting: str) -> None:
     with pytest.raises(ConfigError):
         run(IMAGE, data, tmp_path, "schedule.steps=1", f"schedule.{setting}")
+
+
+def test_two_processes_of_the_launcher_train_one_model(data: Path, tmp_path: Path) -> None:
+    """Under `fabric run`, with the clock and then a resumption: one metrics file, one answer, no disagreement."""
+    values = recipe(IMAGE).asdict()
+    lines = [f"{key} = {json.dumps(values[key])}" for key in ("name", "architecture", "modality", "sources")]
+    for section in ("model", "schedule", "image"):
+        lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in IMAGE[section].items())]
+    (tmp_path / "recipe.toml").write_text("\n".join(lines))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    launch = [sys.executable, "-m", "lightning.fabric.cli", "--devices=2", "--accelerator=cpu"]
+    main = str(Path(denoise.__file__).with_name("__main__.py"))
+    command = [*launch, "--main-port", port, "--", main, "train", str(tmp_path / "recipe.toml")]
+    command += ["--data", str(data), "-o", str(tmp_path / "out"), "--precision", "32-true", "--minutes", "0.5"]
+    for steps, more in (("6", []), ("12", ["--resume"])):
+        every = ["--set", f"schedule.steps={steps}", "--set", "schedule.log_every=1"]
+        done = subprocess.run([*command, *every, *more], capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-1:] == [str(tmp_path / "out/tiny-image.safetensors")]
+    written = (tmp_path / "out/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in written] == [*range(1, 13)]
+    load(tmp_path / "out/tiny-image.safetensors")
