@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from denoise.pipelines import AudioPipeline, ImagePipeline, load
     from denoise.pipelines.audio import denoise_audio
     from denoise.pipelines.image import denoise_image
+    from denoise.pipelines.stream import AudioStream
     from denoise.registry import bundled
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AudioPipeline",
+    "AudioStream",
     "ConfigError",
     "DenoiseError",
     "ImagePipeline",
@@ -33,6 +35,7 @@ __all__ = [
 
 _HOMES = {
     "AudioPipeline": "denoise.pipelines",
+    "AudioStream": "denoise.pipelines.stream",
     "ImagePipeline": "denoise.pipelines",
     "load": "denoise.pipelines",
     "denoise_audio": "denoise.pipelines.audio",

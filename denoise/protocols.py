@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -34,12 +34,32 @@ class Network(Denoiser, Protocol):
         """Windows that start at multiples of this see the same strides as the whole signal."""
 
     @property
-    def context(self) -> int:
-        """Samples (or pixels) to each side that one output sample can depend on."""
+    def context(self) -> int | None:
+        """Samples (or pixels) to each side that one output sample can depend on; None: all that went before."""
 
     @property
     def window(self) -> int | None:
         """The only size that it takes, or None for any."""
+
+
+@runtime_checkable
+class StreamingNetwork(Network, Protocol):
+    """A causal network for any sample rate that carries its state from block to block.
+
+    The law: the outputs of `stream` over the blocks of a signal, joined, are the network's output for
+    the whole signal one hop later.
+    """
+
+    latency_s: float
+
+    def hop(self, sample_rate: int) -> int:
+        """Samples that it takes at a time."""
+
+    def start(self, batch: int, channels: int, sample_rate: int) -> Any:
+        """The state before the first sample."""
+
+    def stream(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Denoise the next hops; the state given stays as it was. Shape: (batch, channels, n * hop)."""
 
 
 @runtime_checkable

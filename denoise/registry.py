@@ -19,6 +19,7 @@ from denoise.weights import Card, load_tensors, read_header
 ARCHITECTURES = {
     "conv-dae": ("denoise.models.conv_dae", "ConvDAE"),
     "dense-ae": ("denoise.models.dense_ae", "DenseAE"),
+    "dpcrn": ("denoise.models.dpcrn", "DPCRN"),
     "spectral-dae": ("denoise.models.spectral_dae", "SpectralDAE"),
 }
 

@@ -32,6 +32,7 @@ SPECTRAL = {
         "norm": True,
     },
 }
+CAUSAL = {"widths": (4, 6, 8), "blocks": 1, "hidden": 8, "squeeze": 2, "memory": 8}
 
 
 @pytest.fixture(scope="session")
@@ -75,6 +76,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     swapping = {"ndim": 1, "channels": 2, "widths": (4,), "kernels": (1,), "strides": (1,), "blocks": (0,)}
     add("swap-audio", "conv-dae", {**swapping, "activation": "relu", "bias": False}, "audio", swap)
     add("mask-audio", "spectral-dae", SPECTRAL, "audio", louder)
+    add("causal-audio", "dpcrn", CAUSAL, "audio", louder)
     add("keep-image", "conv-dae", {**TINY_2D, "residual": True}, "image", zero)
     add("mute-image", "conv-dae", TINY_2D, "image", zero)
     add("blur-image", "conv-dae", {**TINY_2D, "residual": True, "bias": False, "activation": "relu"}, "image")

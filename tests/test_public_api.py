@@ -16,6 +16,7 @@ import denoise
 
 NAMES = [
     "AudioPipeline",
+    "AudioStream",
     "ConfigError",
     "DenoiseError",
     "ImagePipeline",

@@ -22,7 +22,8 @@ from denoise.files.audio import AudioReader, AudioWriter, RawFormat
 from denoise.frames import Grid, overlap_add, split
 from denoise.pipelines.device import as_numpy, pick_device
 from denoise.pipelines.result import Result, check_strength
-from denoise.protocols import Progress
+from denoise.pipelines.stream import AudioStream
+from denoise.protocols import Progress, StreamingNetwork
 from denoise.registry import DEFAULTS, load, version
 from denoise.signals import MAX_CHANNELS, AudioFormat, require_finite_samples
 from denoise.weights import require
@@ -119,11 +120,27 @@ class AudioPipeline:
         if strength == 0:
             yield from chunks
             return
+        if isinstance(self.model, StreamingNetwork):
+            yield from self._carried(chunks, sample_rate, strength)
+            return
         grid = self._grid(sample_rate)
         tensors = (torch.from_numpy(np.ascontiguousarray(chunk)) for chunk in chunks)
         windows = (w.map(self._window(w.data, sample_rate, strength)) for w in split(tensors, grid))
         for out in overlap_add(windows, grid):
             yield out.numpy()
+
+    def _carried(self, chunks: Iterable[NDArray[Any]], sample_rate: int, strength: float) -> Iterator[NDArray[Any]]:
+        """A causal network needs no windows: its state goes from chunk to chunk."""
+        stream = None
+        for chunk in chunks:
+            if stream is None:
+                network = cast(StreamingNetwork, self.model)
+                stream = AudioStream(network, sample_rate=sample_rate, channels=chunk.shape[0], strength=strength)
+            out = stream.push(chunk)
+            if out.shape[1]:
+                yield out
+        if stream is not None:
+            yield stream.flush()
 
     def _grid(self, sample_rate: int) -> Grid:
         """Windows at the file's rate that start on whole strides of the model at the model's rate."""
