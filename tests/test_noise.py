@@ -133,3 +133,46 @@ def test_band_limit_has_its_edge_below_the_cutoff(n: int) -> None:
 
 def test_a_silent_room_does_no_harm() -> None:
     assert torch.isfinite(noise.reverberate(torch.ones(10), torch.zeros(5))).all()
+
+
+def test_clipping_cuts_the_share_it_names() -> None:
+    x = torch.randn(2, 20_000, generator=seeded())
+    y = noise.clip(x, 0.05)
+    assert abs(float((y != x).float().mean()) - 0.05) < 0.01
+    assert float(y.abs().max()) <= float(x.abs().flatten().quantile(0.96))
+
+
+@settings(deadline=None)
+@given(st.floats(-0.999, 0.999))
+def test_mu_law_errs_like_g711(value: float) -> None:
+    """Against the law written out: 255 levels, an error of at most half a step, which grows with the level."""
+    x = torch.tensor([value], dtype=torch.float64)
+    step = np.log1p(255) / 127 * (abs(value) + 1 / 255)
+    assert abs(float(noise.mu_law(x)) - value) <= 0.55 * step
+    assert torch.equal(noise.mu_law(noise.mu_law(x)), noise.mu_law(x))
+
+
+@pytest.mark.parametrize("make", [noise.hum, noise.clicks, noise.wind])
+@pytest.mark.parametrize("rate", [8_000, 16_000, 48_000])
+def test_made_disturbances_have_their_level_and_their_seed(make, rate: int) -> None:
+    for seed in range(5):
+        x = make(rate, rate, seeded(seed))
+        assert x.shape == (rate,)
+        assert torch.equal(x, make(rate, rate, seeded(seed)))
+        assert 0.7 < float(noise.rms(x)) < 1.3
+    assert not torch.allclose(make(rate, rate, seeded(0)), make(rate, rate, seeded(1)))
+
+
+def test_hum_stands_on_the_harmonics_and_wind_below_speech() -> None:
+    rate = 16_000
+    hertz = np.fft.rfftfreq(rate, 1 / rate)
+    power = np.abs(np.fft.rfft(noise.hum(rate, rate, seeded(3)).numpy())) ** 2
+    near = (np.minimum(hertz % 50, 50 - hertz % 50) <= 3) | (np.minimum(hertz % 60, 60 - hertz % 60) <= 3)
+    assert power[near].sum() > 0.99 * power.sum()
+    power = np.abs(np.fft.rfft(noise.wind(rate, rate, seeded(3)).numpy())) ** 2
+    assert power[hertz < 300].sum() > 0.9 * power.sum()
+
+
+def test_clicks_are_few_and_short() -> None:
+    x = noise.clicks(48_000, 48_000, seeded(1)).square()
+    assert float(x.topk(4_800).values.sum()) > 0.9 * float(x.sum())

@@ -8,6 +8,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from torch import nn
 
 from denoise.errors import ConfigError
 from denoise.noise import generator_for
+from denoise.protocols import Denoiser, StreamingNetwork
 from denoise.registry import build, locate
-from denoise.training.data import open_data
+from denoise.training.data import Batch, ImagePatches
+from denoise.training.mixes import AudioMixes
 from denoise.training.objectives import OBJECTIVES
 from denoise.training.recipe import Recipe
 from denoise.training.samples import write_sample
@@ -84,9 +87,9 @@ def train(
         rate = s.learning_rate * min(1.0, (step + 1) / max(1, s.warmup)) * (0.5 + 0.5 * math.cos(math.pi * done))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        noisy, clean = source.batch(s.batch, generator_for(s.seed, step, fabric.global_rank))
-        noisy, clean = fabric.to_device((noisy, clean))
-        loss, metrics = objective(model, noisy, clean)
+        batch = source.batch(s.batch, generator_for(s.seed, step, fabric.global_rank))
+        batch = batch._replace(noisy=fabric.to_device(batch.noisy), clean=fabric.to_device(batch.clean))
+        loss, metrics = objective(at_rate(model, module, batch), batch)
         fabric.backward(loss)
         norm = fabric.clip_gradients(model, optimizer, max_norm=s.clip, error_if_nonfinite=False)
         if norm is not None and torch.isfinite(norm):  # one overflowing batch must not end a night's training
@@ -116,8 +119,8 @@ def train(
         if (step + 1) % s.checkpoint_every == 0 or ended:
             save_checkpoint(fabric, checkpoint, state)
         if fabric.is_global_zero and ((step + 1) % s.sample_every == 0 or ended):
-            noisy, clean = source.batch(4, generator_for(s.seed, -1 % (1 << 31)))
-            write_sample(out, step + 1, recipe, noisy, predict(ema, noisy), clean)
+            batch = source.batch(4, generator_for(s.seed, -1 % (1 << 31)))
+            write_sample(out, step + 1, batch, predict(ema, batch))
             export(out, recipe, ema)
     if fabric.is_global_zero:  # anew, also after a resumption with nothing left to do
         export(out, recipe, ema)
@@ -148,11 +151,21 @@ def save_checkpoint(fabric: Fabric, path: Path, state: dict[str, Any]) -> None:
     fabric.barrier()
 
 
+def at_rate(model: Any, module: nn.Module, batch: Batch) -> Denoiser:
+    """The network as a function of the signal alone: one that hears any sample rate is told that of the batch."""
+    return partial(model, sample_rate=batch.sample_rate) if isinstance(module, StreamingNetwork) else model
+
+
 @torch.no_grad()
-def predict(ema: nn.Module, noisy: torch.Tensor) -> torch.Tensor:
+def predict(ema: nn.Module, batch: Batch) -> torch.Tensor:
     """Run the averaged network on a few examples, on its own device, and bring the result back."""
     device = next(ema.parameters()).device
-    return ema.eval()(noisy.to(device)).cpu()
+    return at_rate(ema.eval(), ema, batch)(batch.noisy.to(device)).cpu()
+
+
+def open_data(recipe: Recipe, root: Path) -> ImagePatches | AudioMixes:
+    """Load the data of a recipe into memory."""
+    return AudioMixes(recipe.audio, root) if recipe.audio else ImagePatches(recipe.image, root)  # type: ignore[arg-type]
 
 
 def export(out: Path, recipe: Recipe, ema: nn.Module) -> None:
@@ -164,7 +177,7 @@ def export(out: Path, recipe: Recipe, ema: nn.Module) -> None:
         modality=recipe.modality,
         channels=ema.channels,  # type: ignore[arg-type]
         description=recipe.description,
-        sample_rate=audio.sample_rate if audio else None,
+        sample_rate=max(audio.sample_rates) if audio else None,
         sigma=image.sigma if image else None,
         snr_db=audio.snr_db if audio else None,
         size_multiple=ema.size_multiple,  # type: ignore[arg-type]

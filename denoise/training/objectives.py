@@ -10,38 +10,44 @@ from torch import Tensor
 from denoise.dsp import stft
 from denoise.metrics import mse, r2, si_sdr
 from denoise.protocols import Denoiser
+from denoise.training.data import Batch
 
-Objective = Callable[[Denoiser, Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]
+Objective = Callable[[Denoiser, Batch], tuple[Tensor, dict[str, Tensor]]]
 
 
-def image_denoising(model: Denoiser, noisy: Tensor, clean: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+def image_denoising(model: Denoiser, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean absolute error; reports MSE, PSNR and R^2.
 
     Shape:
-        noisy, clean: (batch, channels, height, width).
+        batch: noisy and clean are (batch, channels, height, width).
     """
-    out = model(noisy)
+    out, clean = model(batch.noisy), batch.clean
     error = mse(out, clean).detach()
     return (out - clean).abs().mean(), {"mse": error, "psnr": -10 * torch.log10(error), "r2": r2(out, clean).detach()}
 
 
-def audio_denoising(model: Denoiser, noisy: Tensor, clean: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+def audio_denoising(model: Denoiser, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     """Compressed spectra at three resolutions plus the waveform; reports MSE, R^2 and the gain in SI-SDR.
 
     All examples are brought to one level first, or the loud ones would be all that is learnt.
 
     Shape:
-        noisy, clean: (batch, channels, time).
+        batch: noisy and clean are (batch, channels, time).
     Reference:
         A Consolidated View of Loss Functions for Supervised Deep Learning-based Speech Enhancement,
         2020, arXiv:2009.12286; Parallel WaveGAN, 2019, arXiv:1910.11480 (several resolutions).
     """
+    noisy, clean, rate = batch.noisy, batch.clean, batch.sample_rate or 16_000
     out = model(noisy).float()
     level = noisy.square().mean(dim=(1, 2), keepdim=True).sqrt().clamp_min(1e-5) * 10
     loss = torch.zeros((), device=out.device)
-    for n_fft in (256, 512, 1024):
-        a, b = (_compressed(x / level, n_fft) for x in (out, clean))
-        loss = loss + (a.abs() - b.abs()).square().mean() + 0.4 * (a - b).abs().square().mean()
+    for seconds in (0.016, 0.032, 0.064):
+        hop = round(seconds / 4 * rate)
+        a, b = (_compressed(x / level, hop) for x in (out, clean))
+        # what lies above the band of speech is heard, but there is much of it
+        hz = torch.arange(a.shape[-2], device=a.device) / (4 * hop) * rate
+        weight = torch.where(hz <= 8000, 1.0, 0.25)[:, None] * len(hz) / (hz <= 8000).sum()
+        loss = loss + (weight * (a.abs() - b.abs()).square()).mean() + 0.4 * (weight * (a - b).abs().square()).mean()
     # The ratio of error to speech in decibels, soft at both ends so that no single clip rules the batch.
     energy = clean.square().sum(dim=(1, 2)) + 1e-4 * level[:, 0, 0].square() * clean[0].numel()
     ratio = (out - clean).square().sum(dim=(1, 2)) / energy
@@ -57,9 +63,9 @@ def audio_denoising(model: Denoiser, noisy: Tensor, clean: Tensor) -> tuple[Tens
     return loss, metrics
 
 
-def _compressed(x: Tensor, n_fft: int, exponent: float = 0.3) -> Tensor:
-    hop = n_fft // 4
-    spectrum = stft(x[..., : x.shape[-1] // hop * hop], n_fft, hop)
+def _compressed(x: Tensor, hop: int, exponent: float = 0.3) -> Tensor:
+    """The spectrum of frames of four hops, its magnitudes raised to ``exponent``, scaled alike at any rate."""
+    spectrum = stft(x[..., : x.shape[-1] // hop * hop], 4 * hop, hop) * (64 / hop) ** 0.5
     power = spectrum.real.square() + spectrum.imag.square() + 1e-8
     return spectrum * power ** ((exponent - 1) / 2)
 

@@ -28,15 +28,26 @@ class AudioData:
     speech: tuple[str, ...]
     noise: tuple[str, ...]
     rir: tuple[str, ...] = ()
-    sample_rate: int = 16_000
+    sample_rates: tuple[int, ...] = (16_000,)  # Hz; each batch has one of them
     channels: int = 1
     seconds: float = 3.0
     snr_db: tuple[float, float] = (-8.0, 25.0)
     level_db: tuple[float, float] = (-45.0, -12.0)
-    reverb: float = 0.2  # probabilities
+    rooms: int = 0  # simulated ones beside the recorded
+    # chances, of the segments
+    reverb: float = 0.2
     band_limit: float = 0.1
-    synthetic: float = 0.2
     clean: float = 0.03
+    clip: float = 0.0
+    codec: float = 0.0
+    # and of the noises: coloured hiss; many voices; hum, clicks or wind; the rest is recorded
+    synthetic: float = 0.2
+    babble: float = 0.0
+    disturbance: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.sample_rates or min(self.sample_rates) < 8_000 or max(self.sample_rates) > 192_000:
+            raise ConfigError(f"sample_rates are {list(self.sample_rates)}; expected 8000 to 192000 Hz.")
 
 
 @config

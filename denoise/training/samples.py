@@ -11,20 +11,21 @@ from torch import Tensor
 from denoise.files.audio import write_audio
 from denoise.files.image import write_image
 from denoise.signals import Audio, AudioFormat, Image, ImageFormat
-from denoise.training.recipe import Recipe
+from denoise.training.data import Batch
 
 
-def write_sample(out: Path, step: int, recipe: Recipe, noisy: Tensor, denoised: Tensor, clean: Tensor) -> None:
+def write_sample(out: Path, step: int, batch: Batch, denoised: Tensor) -> None:
     """Write noisy, denoised and clean examples: rows of a PNG, or one after another in a WAV.
 
     Shape:
-        noisy, denoised, clean: (batch, channels, *space).
+        denoised: (batch, channels, *space), as those of the batch.
     """
+    noisy, clean = batch.noisy, batch.clean
     folder = out / "samples"
     folder.mkdir(exist_ok=True)
-    if recipe.audio is not None:
+    if batch.sample_rate is not None:
         joined = torch.cat([noisy[0], denoised[0], clean[0]], dim=-1).float()
-        audio_format = AudioFormat(recipe.audio.sample_rate, joined.shape[0], "WAV", "PCM_16")
+        audio_format = AudioFormat(batch.sample_rate, joined.shape[0], "WAV", "PCM_16")
         level = joined.abs().max().clamp_min(1e-3)
         audio = Audio((0.7 / level * joined).numpy(), audio_format)
         write_audio(folder / f"step-{step:06d}.wav", audio, overwrite=True)

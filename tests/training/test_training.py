@@ -19,8 +19,7 @@ from denoise.files.image import write_image
 from denoise.noise import generator_for
 from denoise.registry import load
 from denoise.signals import Audio, AudioFormat, Image, ImageFormat
-from denoise.training.data import open_data
-from denoise.training.loop import train
+from denoise.training.loop import open_data, train
 from denoise.training.recipe import Recipe
 
 MODEL = {"ndim": 2, "channels": 3, "widths": [8, 12], "kernels": [3, 2], "strides": [1, 2], "blocks": [1, 1]}
@@ -46,7 +45,7 @@ AUDIO = {
     },
     "schedule": SCHEDULE,
     "audio": {"speech": ["speech"], "noise": ["noise"], "rir": ["rir"], "seconds": 0.3, "snr_db": [0, 0]}
-    | {"sample_rate": 8000, "level_db": [-20, -20], "clean": 0.0, "band_limit": 0.0, "synthetic": 0.3},
+    | {"sample_rates": [8000], "level_db": [-20, -20], "clean": 0.0, "band_limit": 0.0, "synthetic": 0.3},
     "sources": ["made here"],
 }
 
@@ -97,7 +96,7 @@ def test_it_learns_and_writes_what_it_says(values: dict, data: Path, tmp_path: P
     assert (card.data, card.modality) == (("made here",), values["modality"])
     assert len([*(tmp_path / "run/samples").iterdir()]) == 1
     assert not [*tmp_path.rglob("*.partial")]
-    noisy, clean = open_data(recipe(values), data).batch(8, generator_for(7, 7))
+    noisy, clean, _ = open_data(recipe(values), data).batch(8, generator_for(7, 7))
     with torch.inference_mode():
         assert (module(noisy) - clean).square().mean() < (noisy - clean).square().mean()
 
@@ -153,7 +152,7 @@ def test_a_batch_depends_on_seed_step_and_rank_alone(values: dict, data: Path) -
 
 
 def test_image_noise_has_its_sigma_and_grey_its_equal_channels(data: Path) -> None:
-    noisy, clean = open_data(recipe(IMAGE, "image.grey=1.0"), data).batch(16, generator_for(0, 0))
+    noisy, clean, _ = open_data(recipe(IMAGE, "image.grey=1.0"), data).batch(16, generator_for(0, 0))
     assert float((noisy - clean).std()) == pytest.approx(0.1, rel=0.03)
     torch.testing.assert_close(noisy[:, 0], noisy[:, 2])
 
@@ -207,7 +206,7 @@ def test_a_finished_run_is_not_trained_on(data: Path, tmp_path: Path) -> None:
 
 def test_a_mix_has_its_level_and_its_snr(data: Path) -> None:
     values = override(AUDIO, ["audio.synthetic=1.0", "audio.reverb=0.0", "audio.snr_db=[7, 7]"])
-    noisy, clean = open_data(recipe(values), data).batch(8, generator_for(0, 0))
+    noisy, clean, _ = open_data(recipe(values), data).batch(8, generator_for(0, 0))
     level = 10 * clean.square().mean(dim=-1).log10()
     snr = level - 10 * (noisy - clean).square().mean(dim=-1).log10()
     np.testing.assert_allclose(level.numpy(), -20, atol=0.01)
