@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from denoise.errors import ConfigError
+
+if TYPE_CHECKING:
+    from denoise.pipelines.result import Result
+    from denoise.protocols import Progress
 
 
 def audio(
@@ -18,6 +23,15 @@ def audio(
         str, typer.Option(help="A name of `denoise models` or a .safetensors file.", metavar="NAME|FILE")
     ] = "conv-dae-audio",
     strength: Annotated[float, typer.Option(help="0 leaves the file as it is, 1 removes all noise.")] = 1.0,
+    attenuation_limit: Annotated[
+        float | None,
+        typer.Option(help="Take away at most this much; 12 sounds natural.", metavar="DB"),
+    ] = None,
+    compare: Annotated[
+        str | None,
+        typer.Option(help="Spectrograms before, after and of what was removed.", metavar="PNG"),
+    ] = None,
+    removed: Annotated[str | None, typer.Option(help="Write what was taken away.", metavar="WAV")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     block: Annotated[float, typer.Option(help="Seconds worked on at a time.", metavar="SECONDS")] = 20.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
@@ -36,9 +50,15 @@ def audio(
     from denoise.cli.run import run
     from denoise.files.audio import AUDIO_EXTENSIONS, RawFormat
     from denoise.pipelines.audio import AudioPipeline
-    from denoise.pipelines.result import check_strength
+    from denoise.pipelines.compare import compare_audio, write_removed
+    from denoise.pipelines.result import limited_strength
 
-    check_strength(strength)
+    limited_strength(strength, attenuation_limit)
+    if (compare or removed) and (len(inputs) != 1 or inputs == ["-"] or out == "-" or Path(inputs[0]).is_dir()):
+        raise ConfigError("--compare and --removed look at one file: give one, neither a folder nor -.")
+    for extra in (compare, removed):
+        if extra and Path(extra).exists() and not overwrite:
+            raise ConfigError(f"{extra}: exists already. Give --overwrite to replace it.")
     given = [value is not None for value in (rate, channels, encoding)]
     if any(given) and not all(given):
         raise ConfigError("raw PCM needs --rate, --channels and --format together.")
@@ -48,13 +68,22 @@ def audio(
     if rate is not None and channels is not None and encoding is not None:
         raw = RawFormat(rate, channels, encoding)
     pipeline = AudioPipeline(model, device=device, block=block)
-    run(
-        inputs,
-        out,
-        AUDIO_EXTENSIONS,
-        lambda source, target, progress, name: pipeline.file(
-            source, target, strength=strength, overwrite=overwrite, raw=raw, progress=progress, name=name
-        ),
-        overwrite=overwrite,
-        as_json=as_json,
-    )
+
+    def one(source: Any, target: Any, progress: Progress, name: str | None) -> Result:
+        result = pipeline.file(
+            source,
+            target,
+            strength=strength,
+            attenuation_limit=attenuation_limit,
+            overwrite=overwrite,
+            raw=raw,
+            progress=progress,
+            name=name,
+        )
+        if removed:
+            write_removed(source, target, removed, overwrite=overwrite)
+        if compare:
+            compare_audio(source, target, compare, overwrite=overwrite)
+        return result
+
+    run(inputs, out, AUDIO_EXTENSIONS, one, overwrite=overwrite, as_json=as_json)

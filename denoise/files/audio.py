@@ -154,6 +154,11 @@ class AudioReader:
                 return True
         return False
 
+    @property
+    def live(self) -> bool:
+        """Whether the samples come from a pipe, perhaps as they are recorded."""
+        return self._pipe is not None and not self._pipe.seekable()
+
     def read(self, n: int) -> NDArray[Any]:
         """The next ``n`` samples of each channel, fewer at the end, none after it.
 

@@ -21,7 +21,7 @@ from denoise.errors import ConfigError, InputError
 from denoise.files.audio import AudioReader, AudioWriter, RawFormat
 from denoise.frames import Grid, overlap_add, split
 from denoise.pipelines.device import as_numpy, pick_device
-from denoise.pipelines.result import Result, check_strength
+from denoise.pipelines.result import Result, check_strength, limited_strength
 from denoise.pipelines.stream import AudioStream
 from denoise.protocols import Progress, StreamingNetwork
 from denoise.registry import DEFAULTS, load, version
@@ -59,24 +59,26 @@ class AudioPipeline:
         target: str | Path | BinaryIO,
         *,
         strength: float = 1.0,
+        attenuation_limit: float | None = None,
         overwrite: bool = False,
         raw: RawFormat | None = None,
         progress: Progress | None = None,
         name: str | None = None,
     ) -> Result:
-        """Denoise an audio file into another of the same make, block by block.
+        """Denoise an audio file into another of the same make, block by block; a pipe as its bytes arrive.
 
         Raises:
             InputError: the file cannot be read or the target cannot be written; nothing is left behind.
         """
-        check_strength(strength)
+        strength = limited_strength(strength, attenuation_limit)
         started = time.perf_counter()
         before, after = _NoiseFloor(), _NoiseFloor()
         with AudioReader(source, raw=raw, name=name) as reader:
             rate, frames = reader.format.sample_rate, reader.frames
+            step = rate // 100 if reader.live else rate  # who listens while it is recorded shall not wait
 
             def chunks() -> Iterator[NDArray[Any]]:
-                while (chunk := reader.read(rate)).shape[1]:
+                while (chunk := reader.read(step)).shape[1]:
                     before.add(chunk, rate)
                     yield chunk
 
@@ -218,9 +220,12 @@ class _NoiseFloor:
 
     def __init__(self) -> None:
         self.counts = np.zeros(4000, np.int64)
+        self.rest: NDArray[Any] | None = None  # what fills no frame yet
 
     def add(self, x: NDArray[Any], sample_rate: int) -> None:
         n = max(1, sample_rate // 20)
+        x = x if self.rest is None else np.concatenate([self.rest, x], axis=1)
+        self.rest = x[:, x.shape[1] // n * n :]
         if x.shape[1] >= n:
             frames = x[:, : x.shape[1] // n * n].reshape(x.shape[0], -1, n)
             power = np.square(frames, dtype=np.float64).mean(axis=(0, 2))

@@ -36,3 +36,17 @@ def check_strength(strength: float) -> None:
     """Refuse a strength outside [0, 1]."""
     if not 0 <= strength <= 1:
         raise ConfigError(f"strength is {strength:g}; expected 0 (untouched) to 1 (all noise removed).")
+
+
+def limited_strength(strength: float, attenuation_limit: float | None) -> float:
+    """The strength at which nothing is attenuated by more than ``attenuation_limit`` dB; None sets no limit.
+
+    >>> limited_strength(1.0, 20.0)
+    0.9
+    """
+    check_strength(strength)
+    if attenuation_limit is None:
+        return strength
+    if not attenuation_limit >= 0:
+        raise ConfigError(f"attenuation limit is {attenuation_limit:g} dB; expected 0 or more.")
+    return min(strength, 1 - 10 ** (-attenuation_limit / 20))

@@ -180,6 +180,36 @@ class TestFiles:
         assert "megapixels" in done.err
 
 
+class TestWhatWasDone:
+    def test_removed_is_the_difference(self, command: Command, models: Models, tmp_path: Path) -> None:
+        sound(tmp_path / "a.wav", channels=2)
+        done = command("audio", "a.wav", "--model", models["mute-audio"], "--removed", "gone.wav", "--strength", 0.25)
+        assert (done.code, done.err) == (0, "")
+        before, after, gone = (soundfile.read(name)[0] for name in ("a.wav", "a.denoised.wav", "gone.wav"))
+        np.testing.assert_allclose(gone, before - after, atol=1e-7)
+        np.testing.assert_allclose(after, 0.75 * before, atol=1e-4)
+
+    def test_the_limit_of_attenuation(self, command: Command, models: Models, tmp_path: Path) -> None:
+        sound(tmp_path / "a.wav")
+        command("audio", "a.wav", "--model", models["mute-audio"], "--attenuation-limit", 20)
+        before, after = soundfile.read("a.wav")[0], soundfile.read("a.denoised.wav")[0]
+        np.testing.assert_allclose(after, 0.1 * before, atol=1e-4)
+        assert "expected 0 or more" in command("audio", "a.wav", "--attenuation-limit", -1, "--overwrite").err
+
+    def test_the_comparison_is_a_picture(self, command: Command, models: Models, tmp_path: Path) -> None:
+        sound(tmp_path / "a.wav", seconds=1.5, rate=44_100, channels=2)
+        words = ("audio", "a.wav", "--model", models["mute-audio"], "--compare", "see.png")
+        assert command(*words).code == 0
+        seen = np.asarray(opened("see.png").convert("RGB"))
+        assert seen.shape[0] > 500
+        third = seen.shape[0] // 3
+        assert seen[third : 2 * third].mean() < 0.7 * seen[:third].mean()  # the silence after is dark
+        again = command(*words)
+        assert (again.code, again.err.count("\n")) == (2, 1)
+        assert "see.png: exists already" in again.err
+        assert "one file" in command("audio", "a.wav", "b.wav", "--compare", "other.png").err
+
+
 class TestStreams:
     def test_wav_through(self, command: Command, models: Models, tmp_path: Path) -> None:
         data = sound(tmp_path / "a.wav", channels=2)
@@ -358,3 +388,21 @@ class TestProcesses:
         done = self.run("audio", os.fsdecode(name), "--model", models["keep-audio"], cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, b"")
         assert b"caf\xe9.denoised.wav" in os.listdir(os.fsencode(tmp_path))
+
+    def test_samples_leave_before_the_pipe_ends(self, models: Models) -> None:
+        """Live: half a second goes in and, with the pipe still open, all but the latency comes out."""
+        words = ["--model", str(models["causal-audio"]), "--rate", "16000", "--channels", "1", "--format", "s16le"]
+        command = [sys.executable, "-m", "denoise", "audio", "-", "-o", "-", *words]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            x = np.random.default_rng(0).integers(-3000, 3000, 16_000, np.int16)
+            process.stdin.write(x[:8_000].tobytes())
+            process.stdin.flush()
+            early = process.stdout.read(2 * (8_000 - 512))  # would wait for ever if nothing came
+            process.stdin.write(x[8_000:].tobytes())
+            process.stdin.close()
+            late = process.stdout.read()
+        assert len(early + late) == 32_000
+        at_once = denoise.denoise_audio(x, 16_000, model=models["causal-audio"])
+        np.testing.assert_allclose(np.frombuffer(early + late, np.int16), at_once, atol=1)
