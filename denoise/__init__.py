@@ -1,4 +1,4 @@
-"""Audio and image denoising: clean files, a Python API for pipelines, and a laboratory of priors.
+"""Audio and image denoising: clean files, a Python API for pipelines, and recipes that train the models.
 
 Everything here is imported on first use, so that ``import denoise`` and ``denoise --help`` stay quick.
 """

@@ -33,7 +33,8 @@ def parse(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or kind.__name__
-        reason = first["msg"].removeprefix("Value error, ").rstrip(".")
+        unknown = first["type"] in ("unexpected_keyword_argument", "extra_forbidden")
+        reason = "no such setting" if unknown else first["msg"].removeprefix("Value error, ").rstrip(".")
         raise ConfigError(f"{where}: {key}: {reason}. Mend this setting.") from None
 
 
@@ -54,8 +55,8 @@ def read_toml(path: Path) -> dict[str, Any]:
 def override(values: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
     """Put ``section.key=value`` settings, whose values are written as in TOML, over nested ``values``.
 
-    >>> override({"train": {"steps": 10}}, ["train.steps=20", "name=b"])
-    {'train': {'steps': 20}, 'name': 'b'}
+    >>> override({"schedule": {"steps": 10}}, ["schedule.steps=20", "name=b"])
+    {'schedule': {'steps': 20}, 'name': 'b'}
 
     Raises:
         ConfigError: a setting has no ``=`` or reaches into something that is no section.
@@ -64,7 +65,7 @@ def override(values: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not key:
-            raise ConfigError(f"--set {setting}: expected key=value, for instance train.steps=2000.")
+            raise ConfigError(f"--set {setting}: expected key=value, for instance schedule.steps=2000.")
         try:
             value = tomllib.loads(f"v = {text}")["v"]
         except tomllib.TOMLDecodeError:

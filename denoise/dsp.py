@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -16,15 +14,6 @@ def db_to_amplitude(db: float) -> float:
     10.0
     """
     return 10.0 ** (db / 20.0)
-
-
-def amplitude_to_db(amplitude: float, floor_db: float = -200.0) -> float:
-    """Decibels of an amplitude ratio, at least ``floor_db``.
-
-    >>> amplitude_to_db(0.0)
-    -200.0
-    """
-    return max(floor_db, 20.0 * math.log10(amplitude)) if amplitude > 0 else floor_db
 
 
 def stft(x: Tensor, n_fft: int, hop: int) -> Tensor:

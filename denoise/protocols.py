@@ -26,6 +26,10 @@ class Network(Denoiser, Protocol):
     """A denoiser with the facts that a pipeline needs to feed it window by window."""
 
     @property
+    def config(self) -> Any:
+        """The `denoise.config.config` that it was made from; it is stored with the weights."""
+
+    @property
     def channels(self) -> int:
         """Channels that it takes and gives."""
 

@@ -14,6 +14,7 @@ import torch
 
 from denoise.config import parse
 from denoise.errors import ConfigError, WeightsError
+from denoise.protocols import Network
 from denoise.weights import Card, load_tensors, read_header
 
 ARCHITECTURES = {
@@ -42,7 +43,10 @@ def build(architecture: str, settings: Mapping[str, Any], where: str = "model") 
         raise ConfigError(f"{where}: architecture {architecture!r}; expected one of {', '.join(ARCHITECTURES)}.")
     module_name, name = ARCHITECTURES[architecture]
     module = import_module(module_name)
-    return getattr(module, name)(parse(getattr(module, f"{name}Config"), settings, where))
+    network = getattr(module, name)(parse(getattr(module, f"{name}Config"), settings, where))
+    if not isinstance(network, Network):  # told now, not when hours of training are to be written
+        raise TypeError(f"{name} is no denoise.protocols.Network; it needs all attributes that are named there.")
+    return network
 
 
 def locate(name_or_file: str | Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 
 import typer
@@ -39,6 +40,8 @@ def main() -> None:
     """Run the command line; an error is one line on standard error, never a traceback."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be text that a terminal can show
         sys.stdout.reconfigure(errors="backslashreplace")
+    # a scheduler's kind way of stopping: unfinished files are removed, as after Ctrl-C
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         try:
             app()
@@ -48,6 +51,9 @@ def main() -> None:
         print(f"denoise: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
+        if error.filename is not None:  # a place that a path names; what follows is of standard output
+            print(f"denoise: {error.filename}: {error.strerror}. Check the path.", file=sys.stderr)
+            sys.exit(1)
         # Python flushes once more when it exits, and would complain once more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):

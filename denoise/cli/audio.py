@@ -20,8 +20,8 @@ def audio(
         str | None, typer.Option("-o", "--out", help="A file, a folder, or - for standard output.", metavar="OUT")
     ] = None,
     model: Annotated[
-        str, typer.Option(help="A name of `denoise models` or a .safetensors file.", metavar="NAME|FILE")
-    ] = "conv-dae-audio",
+        str | None, typer.Option(help="A name of `denoise models` or a .safetensors file.", metavar="NAME|FILE")
+    ] = None,
     strength: Annotated[float, typer.Option(help="0 leaves the file as it is, 1 removes all noise.")] = 1.0,
     attenuation_limit: Annotated[
         float | None,
@@ -35,6 +35,9 @@ def audio(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     block: Annotated[float, typer.Option(help="Seconds worked on at a time.", metavar="SECONDS")] = 20.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Pass over inputs whose output exists: go on with a broken run.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON per file.")] = False,
     rate: Annotated[int | None, typer.Option(help="Raw PCM from -: sample rate in Hz.")] = None,
     channels: Annotated[int | None, typer.Option(help="Raw PCM from -: channels.")] = None,
@@ -52,6 +55,7 @@ def audio(
     from denoise.pipelines.audio import AudioPipeline
     from denoise.pipelines.compare import compare_audio, write_removed
     from denoise.pipelines.result import limited_strength
+    from denoise.registry import DEFAULTS
 
     limited_strength(strength, attenuation_limit)
     if (compare or removed) and (len(inputs) != 1 or inputs == ["-"] or out == "-" or Path(inputs[0]).is_dir()):
@@ -67,7 +71,7 @@ def audio(
     raw = None
     if rate is not None and channels is not None and encoding is not None:
         raw = RawFormat(rate, channels, encoding)
-    pipeline = AudioPipeline(model, device=device, block=block)
+    pipeline = AudioPipeline(model or DEFAULTS["audio"], device=device, block=block)
 
     def one(source: Any, target: Any, progress: Progress, name: str | None) -> Result:
         result = pipeline.file(
@@ -86,4 +90,4 @@ def audio(
             compare_audio(source, target, compare, overwrite=overwrite)
         return result
 
-    run(inputs, out, AUDIO_EXTENSIONS, one, overwrite=overwrite, as_json=as_json)
+    run(inputs, out, AUDIO_EXTENSIONS, one, overwrite=overwrite, skip_existing=skip_existing, as_json=as_json)

@@ -19,7 +19,7 @@ def evaluate(
     levels: Annotated[
         str | None, typer.Option("--levels", help="sigma (0-255) or snr_db, comma separated.", metavar="A,B,...")
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Use at most this many files.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Use at most this many files.", min=1)] = None,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
@@ -30,22 +30,25 @@ def evaluate(
     from rich.progress import track
     from rich.table import Table
 
-    try:
-        from denoise.pipelines.evaluate import evaluate as run
-    except ImportError as error:
-        raise ConfigError(f'{error.name} is missing: pip install "denoise-toolkit[metrics]".') from None
+    from denoise.pipelines.evaluate import evaluate as run
 
     err = Console(stderr=True)
-    chosen = [float(level) for level in levels.split(",")] if levels else None
-    rows, protocol = run(
-        model,
-        data,
-        levels=chosen,
-        limit=limit,
-        seed=seed,
-        device=device,
-        each=lambda files: track(files, console=err, transient=True, disable=not err.is_terminal),
-    )
+    try:
+        chosen = [float(level) for level in levels.split(",")] if levels else None
+    except ValueError:
+        raise ConfigError(f"--levels is {levels!r}; expected numbers with commas between, such as 15,25,50.") from None
+    try:
+        rows, protocol = run(
+            model,
+            data,
+            levels=chosen,
+            limit=limit,
+            seed=seed,
+            device=device,
+            each=lambda files: track(files, console=err, transient=True, disable=not err.is_terminal),
+        )
+    except ImportError as error:
+        raise ConfigError(f'{error.name} is missing: pip install "denoise-toolkit[metrics]".') from None
     if record:
         from denoise.registry import locate
         from denoise.weights import record_metrics

@@ -15,8 +15,8 @@ def image(
         str | None, typer.Option("-o", "--out", help="A file, a folder, or - for standard output.", metavar="OUT")
     ] = None,
     model: Annotated[
-        str, typer.Option(help="A name of `denoise models` or a .safetensors file.", metavar="NAME|FILE")
-    ] = "conv-dae-image",
+        str | None, typer.Option(help="A name of `denoise models` or a .safetensors file.", metavar="NAME|FILE")
+    ] = None,
     sigma: Annotated[
         str, typer.Option(help="Noise level, 0 to 255, for a model that takes one; auto lets the model judge.")
     ] = "auto",
@@ -24,6 +24,9 @@ def image(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     tile: Annotated[int, typer.Option(help="Side of the squares worked on at a time.", metavar="PIXELS")] = 1024,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Pass over inputs whose output exists: go on with a broken run.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON per file.")] = False,
     max_megapixels: Annotated[
         float, typer.Option(help="Refuse larger images: they may be made to exhaust the memory.")
@@ -38,13 +41,14 @@ def image(
     from denoise.files.image import IMAGE_EXTENSIONS
     from denoise.pipelines.image import ImagePipeline
     from denoise.pipelines.result import check_strength
+    from denoise.registry import DEFAULTS
 
     check_strength(strength)
     try:
         level = None if sigma == "auto" else float(sigma) / 255
     except ValueError:
         raise ConfigError(f"--sigma is {sigma!r}; expected auto or a number from 0 to 255.") from None
-    pipeline = ImagePipeline(model, device=device, tile=tile)
+    pipeline = ImagePipeline(model or DEFAULTS["image"], device=device, tile=tile)
     pipeline.check_sigma(level)
     run(
         inputs,
@@ -61,5 +65,6 @@ def image(
             name=name,
         ),
         overwrite=overwrite,
+        skip_existing=skip_existing,
         as_json=as_json,
     )

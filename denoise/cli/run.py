@@ -7,11 +7,12 @@ import ctypes
 import json
 import sys
 from collections.abc import Callable, Iterable
+from os.path import exists
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from denoise.errors import DenoiseError
+from denoise.errors import ConfigError, DenoiseError
 from denoise.protocols import Progress
 
 if TYPE_CHECKING:
@@ -32,9 +33,18 @@ def _return_freed_memory() -> None:
 
 
 def run(
-    inputs: list[str], out: str | None, extensions: Iterable[str], one: One, *, overwrite: bool, as_json: bool
+    inputs: list[str],
+    out: str | None,
+    extensions: Iterable[str],
+    one: One,
+    *,
+    overwrite: bool,
+    skip_existing: bool,
+    as_json: bool,
 ) -> None:
     """Denoise every planned pair; a file that fails is told and the others go on.
+
+    ``skip_existing`` takes an output that is there for done: a run that was broken off goes on.
 
     ``one(source, target, progress, name)`` does the work. Exit code 1 if any file failed.
     """
@@ -42,10 +52,15 @@ def run(
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
-    from denoise.pipelines.batch import STREAM, plan
+    from denoise.pipelines.batch import STREAM, passed_over, plan
 
     _return_freed_memory()
+    if skip_existing and overwrite:
+        raise ConfigError("--skip-existing and --overwrite exclude each other.")
     pairs = plan(inputs, out, extensions, overwrite=overwrite)
+    if others := passed_over(inputs, extensions):
+        kinds = ", ".join(f"{kind} {n}" for kind, n in others.most_common(8))
+        print(f"denoise: files of other kinds are passed over: {kinds}", file=sys.stderr)
     failed = 0
     to_stdout = any(target == STREAM for _, target in pairs)
     lines = sys.stderr if to_stdout else sys.stdout
@@ -56,6 +71,10 @@ def run(
         for i, (source, target) in enumerate(pairs):
             bar.update(task, description=source, completed=i)
             stream_in, stream_out = source == STREAM, target == STREAM
+            if skip_existing and not stream_out and exists(target):
+                if as_json:
+                    print(json.dumps({"input": source, "output": target, "skipped": True}), file=lines)
+                continue
             name = "standard input" if stream_in else None
             try:
                 result = one(
@@ -64,11 +83,14 @@ def run(
                     lambda done, i=i: bar.update(task, completed=i + done),  # type: ignore[misc]
                     name,
                 )
-            except DenoiseError as error:
+            except BrokenPipeError:
+                raise  # the reader of our output has left: nobody waits for the other files
+            except Exception as error:
                 failed += 1
-                print(f"denoise: {error}", file=sys.stderr)
+                reason = _reason(error, name or source)
+                print(f"denoise: {reason}", file=sys.stderr)
                 if as_json:
-                    print(json.dumps({"input": name or source, "output": None, "error": str(error)}), file=lines)
+                    print(json.dumps({"input": name or source, "output": None, "error": reason}), file=lines)
                 continue
             for warning in result.warnings:
                 print(f"denoise: warning: {warning}", file=sys.stderr)
@@ -79,6 +101,16 @@ def run(
                 print(_line(result), flush=True)
     if failed:
         raise typer.Exit(1)
+
+
+def _reason(error: Exception, source: str) -> str:
+    """One line for anything that can go wrong with one file, so that the others are still done."""
+    if isinstance(error, DenoiseError):
+        return str(error)
+    text = " ".join(str(error).split())[:200]
+    if isinstance(error, MemoryError) or "memory" in text:
+        return f"{source}: needs more memory than there is. Give a smaller --block or --tile."
+    return f"{source}: {type(error).__name__}: {text}. This is a fault of denoise; please report it."
 
 
 def _line(result: Result) -> str:

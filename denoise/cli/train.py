@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from denoise.errors import ConfigError
+
+
+class Precision(StrEnum):
+    BF16 = "bf16-mixed"
+    FLOAT32 = "32-true"
 
 
 def train(
@@ -21,7 +27,7 @@ def train(
     minutes: Annotated[float | None, typer.Option(help="Time budget; the schedule is fitted to it.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    precision: Annotated[str, typer.Option(help="bf16-mixed or 32-true.")] = "bf16-mixed",
+    precision: Annotated[Precision, typer.Option()] = Precision.BF16,
 ) -> None:
     """Train a recipe and write NAME.safetensors, metrics.jsonl and samples.
 
@@ -34,8 +40,11 @@ def train(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from denoise.pipelines.device import pick_device
     from denoise.training.recipe import load_recipe
 
+    if device != "auto":
+        pick_device(device)
     what = load_recipe(recipe, settings or ())
     if not data.is_dir():
         raise ConfigError(f"{data}: not a folder. Give --data the folder that holds the training data.")
@@ -55,7 +64,7 @@ def train(
             bar.console.print(f"step {row['step']:>6}  {line}", highlight=False, soft_wrap=True)
 
         path = run(
-            what, data, folder, minutes=minutes, resume=resume, device=device, precision=precision, report=report
+            what, data, folder, minutes=minutes, resume=resume, device=device, precision=precision.value, report=report
         )
     if first:
         print(path)

@@ -17,7 +17,16 @@ from numpy.typing import NDArray
 
 from denoise.errors import InputError
 from denoise.files.atomic import atomic_file
-from denoise.files.wav_stream import WIDTHS, RawFormat, decode, encode, read_block, read_wav_header, write_wav_header
+from denoise.files.wav_stream import (
+    ENDLESS,
+    WIDTHS,
+    RawFormat,
+    decode,
+    encode,
+    read_block,
+    read_wav_header,
+    write_wav_header,
+)
 from denoise.signals import Audio, AudioFormat, require_finite_samples
 
 __all__ = ["AUDIO_EXTENSIONS", "AudioReader", "AudioWriter", "RawFormat", "read_audio", "write_audio"]
@@ -98,6 +107,8 @@ class AudioReader:
             if head[:4] in (b"RIFF", b"RF64") and head[8:] == b"WAVE":
                 self._pipe = source
                 self.format, self._left = read_wav_header(source)
+                if self._left is not None and self._left < ENDLESS:
+                    self.frames = self._left // (WIDTHS[self.format.subtype] * self.format.channels)
                 return
             # other containers need to seek: the pipe goes to disk first
             spool = self._stack.enter_context(tempfile.TemporaryFile())
@@ -266,7 +277,7 @@ class AudioWriter:
                 self._pipe = target
                 if self._raw is None:
                     with self._blame_stream():
-                        target.write(write_wav_header(f))
+                        target.write(write_wav_header(f, self._frames))
                 return
             container, opus = f.format, f.subtype == "OPUS"
             place = self._copy_to = self._stack.enter_context(cast(BinaryIO, tempfile.TemporaryFile()))

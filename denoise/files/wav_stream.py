@@ -22,6 +22,7 @@ ENCODINGS = {
 }
 WIDTHS = {"PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 UNKNOWN = 0xFFFFFFFF
+ENDLESS = 0x7FFF0000  # what sox (0x7FFFF000) and others say in a pipe, where nobody knows the length
 
 
 @dataclass(frozen=True)
@@ -67,15 +68,19 @@ def read_wav_header(file: BinaryIO) -> tuple[AudioFormat, int | None]:
             found = _parse_fmt(body, riff[:4] == b"RF64")
 
 
-def write_wav_header(format: AudioFormat) -> bytes:
-    """A header of unknown length, as programs write it into a pipe."""
+def write_wav_header(format: AudioFormat, frames: int | None = None) -> bytes:
+    """A header for ``frames`` samples; where nobody knows, of the length that programs write into a pipe."""
     width, code = WIDTHS[format.subtype], 3 if format.subtype in ("FLOAT", "DOUBLE") else 1
     align = width * format.channels
     fmt = struct.pack(
         "<HHIIHH", code, format.channels, format.sample_rate, format.sample_rate * align, align, 8 * width
     )
     fmt_chunk = struct.pack("<4sI", b"fmt ", len(fmt)) + fmt
-    return struct.pack("<4sI4s", b"RIFF", UNKNOWN, b"WAVE") + fmt_chunk + struct.pack("<4sI", b"data", UNKNOWN)
+    data = UNKNOWN if frames is None else frames * align
+    riff = UNKNOWN if data + len(fmt_chunk) + 12 >= UNKNOWN else data + len(fmt_chunk) + 12
+    if riff == UNKNOWN:  # also what is too long to be said
+        data = UNKNOWN
+    return struct.pack("<4sI4s", b"RIFF", riff, b"WAVE") + fmt_chunk + struct.pack("<4sI", b"data", data)
 
 
 def decode(data: bytes, subtype: str, channels: int) -> NDArray[Any]:

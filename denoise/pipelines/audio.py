@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from numbers import Real
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
@@ -116,9 +117,12 @@ class AudioPipeline:
 
         Shape:
             chunks: (channels, any time) each, float32 or float64; what is yielded as well.
+        Raises:
+            InputError: shape, type or values of a chunk do not fit; what was yielded before stands.
         """
         check_strength(strength)
         AudioFormat(sample_rate, 1)  # checks the rate
+        chunks = _checked(chunks)
         if strength == 0:
             yield from chunks
             return
@@ -212,6 +216,20 @@ def _spread(gain: Tensor, time: int, hop: float) -> Tensor:
     return torch.lerp(gain[:, left], gain[:, left + 1], (place - left).to(gain))
 
 
+def _checked(chunks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+    """Refuse what is no float audio or changes its channels on the way."""
+    channels = None
+    for chunk in chunks:
+        x: Any = np.asarray(chunk)
+        channels = channels or (x.shape[0] if x.ndim == 2 else 0)
+        if x.ndim != 2 or x.shape[0] != channels:
+            raise InputError(f"a chunk has shape {x.shape}; expected ({channels or 'channels'}, time).")
+        if x.dtype not in (np.float32, np.float64):
+            raise InputError(f"a chunk is {x.dtype}; expected float32 or float64, full scale 1.0.")
+        require_finite_samples(x)
+        yield x
+
+
 class _NoiseFloor:
     """The level that one frame of 50 ms in ten stays below: what is heard between the words.
 
@@ -267,9 +285,12 @@ def denoise_audio(
     channels = x.shape[-2] if x.ndim > 1 else 1
     if channels > MAX_CHANNELS:
         raise InputError(f"samples have shape {x.shape}; expected at most {MAX_CHANNELS} channels, then time.")
+    if not isinstance(sample_rate, Real) or sample_rate != int(sample_rate):
+        raise InputError(f"sample rate is {sample_rate!r}; expected a whole number of Hz.")
+    sample_rate = int(sample_rate)
     AudioFormat(sample_rate, channels)  # checks the rate
     is_float = np.issubdtype(x.dtype, np.floating)
-    if not is_float and x.dtype not in (np.int16, np.int32):
+    if not is_float and x.dtype.newbyteorder("=") not in (np.int16, np.int32):
         raise InputError(f"samples are {x.dtype}; expected int16, int32 or a float type.")
     scale = 1.0 if is_float else -float(np.iinfo(x.dtype).min)
     pipeline = _pipeline(model, version(model), device)

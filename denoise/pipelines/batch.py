@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from os.path import isdir  # unlike Path.is_dir it answers for any name, even one that is too long
 from pathlib import Path
 
@@ -53,13 +54,24 @@ def plan(
     return pairs
 
 
+def passed_over(inputs: Sequence[str], extensions: Iterable[str]) -> Counter[str]:
+    """How many files of which other extensions the input folders hold."""
+    known = frozenset(extensions)
+    folders = [Path(name) for name in inputs if name != STREAM and isdir(name)]
+    others = (path.suffix.lower() for folder in folders for path in _visible(folder) if path.suffix)
+    return Counter(suffix for suffix in others if suffix not in known)
+
+
 def _walk(folder: Path, extensions: frozenset[str]) -> list[Path]:
-    files = (path for path in folder.rglob("*") if path.suffix.lower() in extensions and path.is_file())
-    return sorted(
-        path
-        for path in files
-        if not path.stem.endswith(".denoised") and not any(p.startswith(".") for p in path.relative_to(folder).parts)
-    )
+    return sorted(path for path in _visible(folder) if path.suffix.lower() in extensions)
+
+
+def _visible(folder: Path) -> Iterator[Path]:
+    """Files in a folder, without hidden ones and those that we made."""
+    for path in folder.rglob("*"):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if not hidden and not path.stem.endswith(".denoised") and path.is_file():
+            yield path
 
 
 def _inside(file: Path, out: str | None, folder: Path) -> bool:

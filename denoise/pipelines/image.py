@@ -69,7 +69,7 @@ class ImagePipeline:
         progress: Progress | None = None,
         name: str | None = None,
     ) -> Result:
-        """Denoise every frame of an image file into another file of the same make.
+        """Denoise every frame of an image file into another file of the same make; ``sigma`` is in [0, 1].
 
         Raises:
             InputError: the file cannot be read or the target cannot be written; nothing is left behind.
@@ -120,7 +120,7 @@ class ImagePipeline:
         x = image.pixels
         out = np.empty_like(x)
         row = 0
-        for rows in self._denoise(image, strength, progress):
+        for rows in self._denoise(image, sigma, strength, progress):
             light = rows.permute(1, 2, 0).numpy() * image.full_scale
             if x.dtype != np.float32:
                 light = np.rint(light).clip(0, image.full_scale)
@@ -129,8 +129,10 @@ class ImagePipeline:
         return replace(image, pixels=out)
 
     def check_sigma(self, sigma: float | None) -> None:
-        """Refuse a sigma for a model that cannot use it."""
+        """Refuse a sigma for a model that cannot use it, and a missing one for a model that needs it."""
         if sigma is None:
+            if not self.card.blind:
+                raise ConfigError(f"model {self.card.name} needs the noise level: give a sigma.")
             return
         if self.card.blind:
             raise ConfigError(
@@ -139,13 +141,16 @@ class ImagePipeline:
         if not 0 <= sigma <= 1:
             raise ConfigError(f"sigma is {sigma * 255:g}; expected 0 to 255.")
 
-    def _denoise(self, image: Image, strength: float, progress: Progress | None) -> Iterator[Tensor]:
+    def _denoise(
+        self, image: Image, sigma: float | None, strength: float, progress: Progress | None
+    ) -> Iterator[Tensor]:
         """Denoised rows (channels, rows, width) from the top down, full scale 1.0."""
 
         def tiles(band: Tensor) -> Tensor:
             # a band stays in the numbers of the file; only one tile at a time is light in float32
             windows = (
-                w.map(self._tile(w.data.float() / image.full_scale, strength)) for w in split([band], self.grid, dim=2)
+                w.map(self._tile(w.data.float() / image.full_scale, sigma, strength))
+                for w in split([band], self.grid, dim=2)
             )
             return torch.cat([*overlap_add(windows, self.grid, dim=2)], dim=2)
 
@@ -157,17 +162,18 @@ class ImagePipeline:
                 progress(done / image.pixels.shape[0])
 
     @torch.inference_mode()
-    def _tile(self, x: Tensor, strength: float) -> Tensor:
+    def _tile(self, x: Tensor, sigma: float | None, strength: float) -> Tensor:
         """One tile (channels, height, width), channels 1, 3 or 4, full scale 1.0."""
         groups = [x[:3], x[3:]] if x.shape[0] == 4 else [x]  # the black ink of CMYK is a grey image of its own
-        return torch.cat([self._group(group, strength) for group in groups])
+        return torch.cat([self._group(group, sigma, strength) for group in groups])
 
-    def _group(self, x: Tensor, strength: float) -> Tensor:
+    def _group(self, x: Tensor, sigma: float | None, strength: float) -> Tensor:
         n = self.card.channels  # 3, or 1: a grey model takes the colours one by one, as a batch
         fed = (x.expand(n, -1, -1) if x.shape[0] == 1 else x).reshape(-1, n, *x.shape[1:])
         fed = fed.to(self.device).contiguous(memory_format=torch.channels_last)
         with autocast(self.device) if self.precision == "auto" else torch.autocast("cpu", enabled=False):
-            y = self.model(fed).flatten(0, 1).float().cpu()
+            level = None if sigma is None else torch.full((len(fed),), sigma, device=self.device)
+            y = self.model(fed, level).flatten(0, 1).float().cpu()
         if len(y) > len(x):
             y = y.mean(dim=0, keepdim=True)
         return x + strength * (y - x)

@@ -55,6 +55,9 @@ def train(
     s = recipe.schedule
     fabric.seed_everything(s.seed, verbose=False)
     module = build(recipe.architecture, recipe.model, recipe.name)
+    given = recipe.audio.channels if recipe.audio else 3
+    if module.channels != given:
+        raise ConfigError(f"recipe {recipe.name}: the network takes {module.channels} channels, the data have {given}.")
     if recipe.init:
         load_tensors(locate(recipe.init), module)
     if any(p.ndim == 4 for p in module.parameters()):
@@ -68,7 +71,10 @@ def train(
     if resume:
         if not checkpoint.exists():
             raise ConfigError(f"{checkpoint}: nothing to resume. Leave --resume out to start anew.")
-        rest = fabric.load(checkpoint, {k: state[k] for k in ("model", "ema", "optimizer")}, weights_only=True)
+        try:
+            rest = fabric.load(checkpoint, {k: state[k] for k in ("model", "ema", "optimizer")}, weights_only=True)
+        except (RuntimeError, ValueError):
+            raise ConfigError(f"{checkpoint}: is of another network than this recipe's. Give another --out.") from None
         state.update(rest)
     elif checkpoint.exists():
         raise ConfigError(f"{out}: holds a training already. Give --resume to go on, or another --out.")

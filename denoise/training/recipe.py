@@ -20,6 +20,10 @@ class ImageData:
     sigma: tuple[float, float] = (0.0, 55 / 255)
     grey: float = 0.1  # share of patches that are grey with the same noise in all channels
 
+    def __post_init__(self) -> None:
+        if not 1 <= self.patch <= 1 << 14 or not 0 <= self.sigma[0] <= self.sigma[1]:
+            raise ConfigError(f"patch {self.patch} or sigma {self.sigma} is out of range.")
+
 
 @config
 class AudioData:
@@ -48,6 +52,8 @@ class AudioData:
     def __post_init__(self) -> None:
         if not self.sample_rates or min(self.sample_rates) < 8_000 or max(self.sample_rates) > 192_000:
             raise ConfigError(f"sample_rates are {list(self.sample_rates)}; expected 8000 to 192000 Hz.")
+        if self.channels < 1 or not self.seconds > 0:
+            raise ConfigError("channels and seconds must be more than 0.")
 
 
 @config
@@ -90,6 +96,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if (self.image if self.modality == "image" else self.audio) is None:
             raise ConfigError(f"recipe {self.name}: no [{self.modality}] section; add it.")
+        if not self.name or set(self.name) & set("/\\"):
+            raise ConfigError(f"recipe name {self.name!r}: files are named after it; leave slashes out.")
 
     def asdict(self) -> dict[str, Any]:
         return asdict(self)

@@ -8,11 +8,14 @@ import os
 import struct
 import subprocess
 import sys
+import threading
+import time
 import wave
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -21,8 +24,26 @@ from PIL import Image as Pillow
 
 import denoise
 from denoise.cli import main
+from denoise.pipelines.audio import AudioPipeline
 
 Models = dict[str, Path]
+
+RECIPE = """
+name = "tiny"
+architecture = "conv-dae"
+modality = "image"
+[model]
+ndim = 2
+channels = 3
+widths = [4]
+kernels = [3]
+strides = [1]
+blocks = [1]
+[image]
+folders = ["."]
+[schedule]
+steps = 1
+"""
 
 
 @dataclass
@@ -180,6 +201,66 @@ class TestFiles:
         assert "megapixels" in done.err
 
 
+class TestManyFiles:
+    def test_a_broken_run_goes_on(self, command: Command, models: Models, tmp_path: Path) -> None:
+        (tmp_path / "in").mkdir()
+        for name in "abc":
+            sound(tmp_path / "in" / f"{name}.wav")
+        words = ("audio", "in", "-o", "out", "--model", models["keep-audio"], "--json")
+        assert command(*words).code == 0
+        os.remove("out/b.wav")
+        before = os.stat("out/a.wav").st_mtime_ns
+        done = command(*words, "--skip-existing")
+        assert (done.code, done.err) == (0, "")
+        assert [row.get("skipped", False) for row in done.rows] == [True, False, True]
+        assert os.stat("out/a.wav").st_mtime_ns == before
+        assert sorted(os.listdir("out")) == ["a.wav", "b.wav", "c.wav"]
+        assert "exclude each other" in command(*words, "--skip-existing", "--overwrite").err
+
+    def test_files_of_other_kinds_are_told(self, command: Command, models: Models, tmp_path: Path) -> None:
+        (tmp_path / "in").mkdir()
+        sound(tmp_path / "in" / "a.wav")
+        for name in ("b.m4a", "c.m4a", "d.WMA", ".hidden.txt", "a.denoised.m4a"):
+            (tmp_path / "in" / name).touch()
+        done = command("audio", "in", "-o", "out", "--model", models["keep-audio"])
+        assert (done.code, done.err) == (0, "denoise: files of other kinds are passed over: .m4a 2, .wma 1\n")
+
+    @pytest.mark.parametrize(
+        ("error", "told"),
+        [
+            (RuntimeError("DefaultCPUAllocator: can't allocate memory:\n you tried"), "a smaller --block or --tile"),
+            (MemoryError(), "a smaller --block or --tile"),
+            (ZeroDivisionError("by zero"), "ZeroDivisionError: by zero. This is a fault of denoise"),
+        ],
+    )
+    def test_whatever_happens_to_one_file_the_others_are_done(
+        self,
+        command: Command,
+        models: Models,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        error: Exception,
+        told: str,
+    ) -> None:
+        sound(tmp_path / "a.wav")
+        sound(tmp_path / "b.wav")
+        real, calls = AudioPipeline.stream, []
+
+        def stream(*words: Any, **options: Any) -> Any:
+            calls.append(1)
+            if len(calls) == 1:
+                raise error
+            return real(*words, **options)
+
+        monkeypatch.setattr(AudioPipeline, "stream", stream)
+        done = command("audio", "a.wav", "b.wav", "--model", models["keep-audio"])
+        assert done.code == 1
+        assert done.err.startswith("denoise: a.wav: ")
+        assert told in done.err
+        assert done.err.count("\n") == 1
+        assert sorted(os.listdir()) == ["a.wav", "b.denoised.wav", "b.wav"]
+
+
 class TestWhatWasDone:
     def test_removed_is_the_difference(self, command: Command, models: Models, tmp_path: Path) -> None:
         sound(tmp_path / "a.wav", channels=2)
@@ -324,6 +405,54 @@ class TestMistakes:
                 assert name in done.err
 
 
+class TestEvaluateAndTrain:
+    @pytest.mark.parametrize(
+        ("words", "told"),
+        [
+            (["evaluate", "{model}", "--data", ".", "--levels", "abc"], "--levels is 'abc'"),
+            (["evaluate", "{model}", "--data", "."], "no files"),
+            (["train", "recipe.toml", "--data", ".", "--device", "tpu"], "device 'tpu' is not available"),
+            (["train", "recipe.toml", "--data", ".", "--set", "image.patch=0"], "patch 0"),
+            (["train", "recipe.toml", "--data", ".", "--set", "model.channels=1"], "the data have 3"),
+            (["train", "recipe.toml", "--data", ".", "--set", "name=a/b"], "leave slashes out"),
+            (["train", "recipe.toml", "--data", ".", "--set", "steps=5"], "steps: no such setting"),
+            (["train", "recipe.toml", "--data", ".", "-o", "/proc/nope"], "/proc/nope"),
+        ],
+    )
+    def test_a_mistake_is_one_line(
+        self, command: Command, models: Models, tmp_path: Path, words: list[str], told: str
+    ) -> None:
+        (tmp_path / "recipe.toml").write_text(RECIPE)
+        done = command(*(word.format(model=models["keep-image"]) for word in words))
+        assert done.code in (1, 2)
+        assert told in done.err
+        assert len([line for line in done.err.splitlines() if line.startswith("denoise: ")]) == 1
+
+    @pytest.mark.parametrize("words", [["--limit", "0"], ["--precision", "64x"]])
+    def test_usage(self, command: Command, words: list[str]) -> None:
+        kind = ["evaluate", "x"] if words[0] == "--limit" else ["train", "x"]
+        assert command(*kind, "--data", ".", *words).code == 2
+
+    def test_figures_are_recorded_in_the_card(self, command: Command, models: Models, tmp_path: Path) -> None:
+        picture(tmp_path / "a.png")
+        own = tmp_path / "own.safetensors"
+        own.write_bytes(models["keep-image"].read_bytes())
+        done = command("evaluate", own, "--data", ".", "--levels", "25", "--record", "mine", "--json")
+        assert (done.code, done.err) == (0, "")
+        measured = json.loads(done.out)
+        card = json.loads(command("info", own, "--json").out)["card"]
+        assert card["metrics"]["mine"] == {key: measured[key] for key in ("rows", "protocol")}
+
+    def test_missing_measures_are_told(
+        self, command: Command, models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        picture(tmp_path / "a.png")
+        monkeypatch.setitem(sys.modules, "torchmetrics.functional.image", None)
+        done = command("evaluate", models["keep-image"], "--data", ".")
+        assert done.code == 2
+        assert 'pip install "denoise-toolkit[metrics]"' in done.err
+
+
 class TestModels:
     def test_the_list(self, command: Command) -> None:
         done = command("models")
@@ -363,7 +492,7 @@ class TestProcesses:
         sound(tmp_path / "a.wav", seconds=20)
         line = f"{sys.executable} -m denoise audio a.wav -o - --block 1 --model {models['keep-audio']} | head -c 10"
         done = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, check=False, timeout=60)
-        assert done.stdout == (tmp_path / "a.wav").read_bytes()[:4] + b"\xff\xff\xff\xffWA"
+        assert done.stdout == (tmp_path / "a.wav").read_bytes()[:10]
         assert done.stderr == b""
 
     @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
@@ -389,6 +518,29 @@ class TestProcesses:
         assert (done.returncode, done.stderr) == (0, b"")
         assert b"caf\xe9.denoised.wav" in os.listdir(os.fsencode(tmp_path))
 
+    @pytest.mark.skipif(os.name == "nt", reason="no signals")
+    def test_a_scheduler_that_stops_it_finds_nothing_left(self, models: Models, tmp_path: Path) -> None:
+        place = tmp_path / "out.wav"
+        words = ["audio", "-", "-o", str(place), "--model", str(models["causal-audio"])]
+        raw = ["--rate", "16000", "--channels", "1", "--format", "s16le"]
+        with subprocess.Popen([sys.executable, "-m", "denoise", *words, *raw], stdin=subprocess.PIPE) as process:
+            assert process.stdin is not None
+            process.stdin.write(bytes(64_000))
+            process.stdin.flush()
+            while not list(tmp_path.iterdir()):
+                assert process.poll() is None
+                time.sleep(0.02)
+            process.terminate()
+            assert process.wait(timeout=60) == 143
+        assert not list(tmp_path.iterdir())
+
+    def test_the_length_that_a_pipe_declares_is_handed_on(self, models: Models, tmp_path: Path) -> None:
+        data = sound(tmp_path / "a.wav")
+        done = self.run("audio", "-", "-o", "-", "--model", models["keep-audio"], input=data)
+        assert done.stdout[:8] == data[:8]
+        with wave.open(io.BytesIO(done.stdout)) as file:
+            assert file.getnframes() == 8_000
+
     def test_samples_leave_before_the_pipe_ends(self, models: Models) -> None:
         """Live: half a second goes in and, with the pipe still open, all but the latency comes out."""
         words = ["--model", str(models["causal-audio"]), "--rate", "16000", "--channels", "1", "--format", "s16le"]
@@ -397,12 +549,21 @@ class TestProcesses:
             assert process.stdin is not None
             assert process.stdout is not None
             x = np.random.default_rng(0).integers(-3000, 3000, 16_000, np.int16)
-            process.stdin.write(x[:8_000].tobytes())
-            process.stdin.flush()
-            early = process.stdout.read(2 * (8_000 - 512))  # would wait for ever if nothing came
-            process.stdin.write(x[8_000:].tobytes())
-            process.stdin.close()
-            late = process.stdout.read()
+            heard_early = threading.Event()
+
+            def speak(pipe: IO[bytes]) -> None:  # beside the reader: a pipe may hold as little as one page
+                with pipe:
+                    pipe.write(x[:8_000].tobytes())
+                    pipe.flush()
+                    heard_early.wait()
+                    pipe.write(x[8_000:].tobytes())
+
+            with ThreadPoolExecutor() as pool:
+                task = pool.submit(speak, process.stdin)
+                early = process.stdout.read(2 * (8_000 - 512))  # would wait for ever if nothing came
+                heard_early.set()
+                late = process.stdout.read()
+                task.result()
         assert len(early + late) == 32_000
         at_once = denoise.denoise_audio(x, 16_000, model=models["causal-audio"])
         np.testing.assert_allclose(np.frombuffer(early + late, np.int16), at_once, atol=1)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
 import threading
 import time
-import tracemalloc
 import wave
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -97,24 +98,48 @@ class TestBlocks:
             assert not run(AudioPipeline(models["mask-audio"], block=0.5), np.zeros((2, rate), np.float32), rate).any()
 
     def test_a_long_recording_is_never_in_memory(self, models: Models) -> None:
-        rate, seconds, ahead = 8000, 600, 0
-        given = taken = 0
+        """Measured from outside: what torch holds is seen by no tracer of Python's memory."""
+        program = """
+import resource, sys
+import numpy as np
+from denoise.pipelines.audio import AudioPipeline
+second = np.full((1, 48_000), 0.1, np.float32)
+given = taken = ahead = 0
+def chunks():
+    global given
+    for _ in range(int(sys.argv[2])):
+        given += 48_000
+        yield second
+for out in AudioPipeline(sys.argv[1], block=2).stream(chunks(), 48_000):
+    taken += out.shape[1]
+    ahead = max(ahead, given - taken)
+print(taken, ahead, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+        peaks = []
+        for seconds in (20, 420):
+            command = [sys.executable, "-c", program, str(models["keep-audio"]), str(seconds)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+            taken, ahead, peak = map(int, done.stdout.split())
+            assert taken == 48_000 * seconds
+            assert ahead < 6 * 48_000
+            peaks.append(peak)
+        assert peaks[1] - peaks[0] < 40_000  # KiB; 400 seconds are 75,000
 
-        def chunks() -> Iterator[NDArray[Any]]:
-            nonlocal given
-            for _ in range(seconds):
-                given += rate
-                yield np.ones((1, rate), np.float32) * 0.1
 
-        tracemalloc.start()
-        for out in AudioPipeline(models["keep-audio"], block=5).stream(chunks(), rate):
-            taken += out.shape[1]
-            ahead = max(ahead, given - taken)
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        assert taken == seconds * rate
-        assert ahead < 12 * rate
-        assert peak < seconds * rate * 4 / 4  # a quarter of what the recording takes
+class TestChunks:
+    @pytest.mark.parametrize(
+        ("bad", "reason"),
+        [
+            (np.zeros(100, np.float32), "shape"),
+            (np.zeros((3, 100), np.float32), r"expected \(2, time\)"),
+            (np.zeros((2, 100), np.int16), "int16"),
+            (np.full((2, 100), np.nan, np.float32), "finite"),
+        ],
+    )
+    def test_a_bad_chunk_is_refused(self, models: Models, bad: NDArray[Any], reason: str) -> None:
+        chunks = [np.zeros((2, 5000), np.float32), bad]
+        with pytest.raises(InputError, match=reason):
+            [*AudioPipeline(models["keep-audio"]).stream(chunks, 16_000)]
 
 
 class TestChannels:
@@ -242,20 +267,26 @@ class TestFiles:
         live[4:8] = live[40:44] = b"\xff" * 4
         sound = np.random.default_rng(0).integers(-9000, 9000, 80_000, np.int16)
 
+        heard_early = threading.Event()
+
         def work() -> None:
             with os.fdopen(in_read, "rb") as source, os.fdopen(out_write, "wb") as target:
                 pipeline.file(source, target, strength=0.5)
 
-        thread = threading.Thread(target=work)
-        thread.start()
-        with os.fdopen(in_write, "wb") as feed, os.fdopen(out_read, "rb") as out:
-            feed.write(live + sound[:40_000].tobytes())
-            feed.flush()
+        def speak() -> None:  # beside the reader: a pipe may hold as little as one page
+            with os.fdopen(in_write, "wb") as feed:
+                feed.write(live + sound[:40_000].tobytes())
+                feed.flush()
+                heard_early.wait()
+                feed.write(sound[40_000:].tobytes())
+
+        with ThreadPoolExecutor() as pool, os.fdopen(out_read, "rb") as out:
+            tasks = [pool.submit(work), pool.submit(speak)]
             early = out.read(44 + 2 * 20_000)  # would wait for ever if the pipeline waited for the end
-            feed.write(sound[40_000:].tobytes())
-            feed.close()
+            heard_early.set()
             rest = out.read()
-        thread.join()
+            for task in tasks:
+                task.result()
         assert early[:4] == b"RIFF"
         heard = np.frombuffer((early + rest)[44:], "<i2")
         assert heard.shape == sound.shape
@@ -265,7 +296,8 @@ class TestFiles:
         soundfile.write(tmp_path / "a.wav", np.zeros(80_000), 8000)
         started = time.perf_counter()
         result = AudioPipeline(models["keep-audio"]).file(tmp_path / "a.wav", tmp_path / "b.wav")
-        assert result.speed >= 0.9 * 10 / (time.perf_counter() - started)
+        at_least = 10 / (time.perf_counter() - started)
+        assert at_least * 0.9 <= result.speed <= at_least * 50  # loading the model is in the one and not in the other
 
 
 class TestArrays:

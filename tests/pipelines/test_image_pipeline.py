@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +238,25 @@ class TestArrays:
     def test_what_cannot_be_an_image(self, models: Models, x: Any, words: str) -> None:
         with pytest.raises(InputError, match=words):
             denoise_image(x, model=models["keep-image"])
+
+    @pytest.mark.parametrize("tile", [16, 1000])
+    def test_a_sigma_reaches_a_model_that_takes_one(self, models: Models, tile: int) -> None:
+        """With a network that answers with the sigma itself: in signal units, whatever the units of the pixels."""
+
+        class Echo(torch.nn.Module):
+            def forward(self, x: torch.Tensor, sigma: torch.Tensor | None = None) -> torch.Tensor:
+                assert sigma is not None
+                assert sigma.shape == x.shape[:1]
+                return sigma[:, None, None, None].expand_as(x)
+
+        pipeline = ImagePipeline(models["keep-image"], tile=tile, precision="float32")
+        pipeline.card, pipeline.model = replace(pipeline.card, blind=False), Echo()
+        for x, value in ((pixels(40, 30, 3), 51), (pixels(40, 30, 3, dtype=np.uint16), 13107)):
+            assert (pipeline.frame(Image(x), sigma=0.2).pixels == value).all()
+        with pytest.raises(ConfigError, match="needs the noise level"):
+            pipeline.frame(Image(pixels(4, 4, 3)))
+        with pytest.raises(ConfigError, match="expected 0 to 255"):
+            pipeline.frame(Image(pixels(4, 4, 3)), sigma=1.5)
 
     def test_a_blind_model_refuses_a_sigma(self, models: Models) -> None:
         with pytest.raises(ConfigError, match="keep-image is blind"):

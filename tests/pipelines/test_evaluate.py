@@ -1,0 +1,82 @@
+"""The figures: of models that change nothing they are known, and they come again with the seed."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from denoise.errors import ConfigError
+from denoise.files.audio import write_audio
+from denoise.files.image import write_image
+from denoise.pipelines.evaluate import evaluate
+from denoise.signals import Audio, AudioFormat, Image, ImageFormat
+
+Models = dict[str, Path]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("pictures")
+    for i in range(3):
+        pixels = np.random.default_rng(i).integers(0, 255, (40, 50, 3), np.uint8)
+        write_image(root / f"{i}.png", [Image(pixels)], ImageFormat())
+    return root
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Voices of a kind, two seconds of gliding harmonics in syllables; hiss; and a noise that is silent."""
+    root = tmp_path_factory.mktemp("recordings")
+    rng, t = np.random.default_rng(0), np.arange(32_000) / 16_000
+    sounds = {"noise/test/hiss": rng.standard_normal(48_000) * 0.1}
+    for i in range(3):
+        pitch = (120 + 30 * i) * (1 + 0.1 * np.sin(2 * np.pi * t))
+        phase = 2 * np.pi * np.cumsum(pitch) / 16_000
+        harmonics = sum(np.sin(k * phase) / k for k in range(1, 20))
+        sounds[f"speech/test/{i}"] = 0.1 * harmonics * np.clip(np.sin(2 * np.pi * 3 * t), 0, None)
+    for name, x in sounds.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        audio = Audio(x[None].astype(np.float32), AudioFormat(16_000, 1, "WAV", "FLOAT"))
+        write_audio(root / f"{name}.wav", audio)
+    return root
+
+
+def test_pictures_that_nothing_was_done_to(models: Models, pictures: Path) -> None:
+    rows, protocol = evaluate(models["keep-image"], pictures, levels=[10.0, 50.0])
+    assert [row["sigma"] for row in rows] == [10.0, 50.0]
+    for row in rows:  # float noise, unclipped: the PSNR of the input is that of its sigma
+        assert row["psnr_noisy"] == pytest.approx(20 * math.log10(255 / row["sigma"]), abs=0.2)
+        assert row["psnr"] == pytest.approx(row["psnr_noisy"], abs=1e-3)
+        assert row["ssim"] == pytest.approx(row["ssim_noisy"], abs=1e-3)
+    assert "3 images" in protocol
+    assert "seed 0" in protocol
+    assert evaluate(models["keep-image"], pictures, levels=[10.0, 50.0])[0] == rows
+    assert evaluate(models["keep-image"], pictures, levels=[10.0, 50.0], seed=1)[0] != rows
+    assert "1 images" in evaluate(models["keep-image"], pictures, levels=[10.0], limit=1)[1]
+
+
+def test_a_picture_of_black_is_far_from_the_clean_one(models: Models, pictures: Path) -> None:
+    (row,), _ = evaluate(models["mute-image"], pictures, levels=[10.0])
+    assert row["psnr"] < row["psnr_noisy"]
+
+
+@pytest.mark.parametrize("model", ["keep-audio", "causal-audio"])
+def test_recordings(models: Models, recordings: Path, model: str) -> None:
+    rows, protocol = evaluate(models[model], recordings, levels=[0.0, 10.0])
+    for row in rows:
+        assert row["si_sdr_noisy"] == pytest.approx(row["snr_db"], abs=0.5)
+        if model == "keep-audio":
+            for name in ("si_sdr", "pesq", "stoi"):
+                assert row[name] == pytest.approx(row[f"{name}_noisy"], abs=1e-3)
+    assert rows[1]["stoi_noisy"] > rows[0]["stoi_noisy"]
+    assert "3 utterances" in protocol
+    assert evaluate(models[model], recordings, levels=[0.0, 10.0])[0] == rows
+
+
+def test_nothing_to_measure(models: Models, tmp_path: Path) -> None:
+    for model in ("keep-image", "keep-audio"):
+        with pytest.raises(ConfigError, match="no files"):
+            evaluate(models[model], tmp_path)
