@@ -59,13 +59,17 @@ def si_sdr(estimate: Tensor, reference: Tensor) -> Tensor:
 
 
 def pesq(estimate: Tensor, reference: Tensor, sample_rate: int) -> float:
-    """Wide-band PESQ (ITU-T P.862.2), 1 to 4.6, of one mono recording at 16 kHz.
+    """Wide-band PESQ (ITU-T P.862.2), 1 to 4.6, of one mono recording at 16 kHz; 1 where all is silent.
 
     Shape:
         estimate, reference: (time,).
+    Raises:
+        pesq.NoUtterancesError: there is no speech in the reference.
     """
     from pesq import pesq as pesq_wb
 
+    if not estimate.any():  # the library divides by its peak
+        return 1.0
     return float(pesq_wb(sample_rate, _numpy(reference), _numpy(estimate), "wb"))
 
 

@@ -42,7 +42,7 @@ class Card:
 
 
 def save_weights(
-    path: Path, module: nn.Module, card: Card, recipe: dict[str, Any], dtype: torch.dtype = torch.float16
+    path: str | Path, module: nn.Module, card: Card, recipe: dict[str, Any], dtype: torch.dtype = torch.float16
 ) -> None:
     """Write ``module`` with its configuration, recipe and card; floats are stored as ``dtype``."""
     from safetensors.torch import save
@@ -57,7 +57,7 @@ def save_weights(
         "recipe": recipe,
     }
     # written by Python, not by safetensors: its files are readable by their owner alone
-    path.write_bytes(save(tensors, {key: json.dumps(value) for key, value in header.items()}))
+    Path(path).write_bytes(save(tensors, {key: json.dumps(value) for key, value in header.items()}))
 
 
 def record_metrics(path: Path, metrics: dict[str, Any]) -> None:

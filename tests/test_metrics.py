@@ -52,6 +52,9 @@ def test_speech_measures_fall_with_noise() -> None:
     assert metrics.stoi(clean, clean, 16_000) == pytest.approx(1.0, abs=1e-6)
     assert metrics.pesq(noisy, clean, 16_000) < 3
     assert metrics.stoi(noisy, clean, 16_000) < 0.95
+    assert metrics.pesq(torch.zeros_like(clean), clean, 16_000) == 1  # nothing is left
+    with pytest.raises(pesq.NoUtterancesError):
+        metrics.pesq(noisy, torch.zeros_like(clean), 16_000)
 
 
 def smooth(seed: int) -> torch.Tensor:

@@ -142,9 +142,10 @@ class AudioPipeline:
             if stream is None:
                 network = cast(StreamingNetwork, self.model)
                 stream = AudioStream(network, sample_rate=sample_rate, channels=chunk.shape[0], strength=strength)
-            out = stream.push(chunk)
-            if out.shape[1]:
-                yield out
+            for start in range(0, chunk.shape[1], sample_rate):  # a second at a time: chunks may be of any length
+                out = stream.push(chunk[:, start : start + sample_rate])
+                if out.shape[1]:
+                    yield out
         if stream is not None:
             yield stream.flush()
 
