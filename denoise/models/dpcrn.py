@@ -231,11 +231,11 @@ class DualPathBlock(nn.Module):
         self.across_in = nn.Linear(positions, 2 * positions)
         self.across_out = nn.Linear(2 * positions, positions)
         self.along_norm = nn.LayerNorm(channels)
-        self.along = nn.GRU(channels, hidden, batch_first=True)
+        self.along = nn.LSTM(channels, hidden, batch_first=True)
         self.along_out = nn.Linear(hidden, channels)
         self.full_norm = nn.LayerNorm(channels)
         self.full_in = nn.Linear(channels, squeeze)
-        self.full = nn.GRU(squeeze * positions, memory, batch_first=True)
+        self.full = nn.LSTM(squeeze * positions, memory, batch_first=True)
         self.full_out = nn.Linear(memory, squeeze * positions)
         self.full_back = nn.Linear(squeeze, channels)
 
@@ -252,11 +252,14 @@ class DualPathBlock(nn.Module):
         return x.permute(0, 3, 1, 2), along, full
 
 
-def recur(gru: nn.GRU, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Run a GRU in float32 also under autocast: rounding would add up over time."""
+def recur(lstm: nn.LSTM, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Run an LSTM in float32 also under autocast: rounding would add up over time.
+
+    LSTM and not GRU, as torch runs it on CPUs in one fused kernel, two to three times faster.
+    """
     with torch.autocast(x.device.type, enabled=False):
-        out, state = gru(x.float(), state)
-    return out, state
+        out, (hidden, cell) = lstm(x.float(), None if state is None else (state[0], state[1]))
+    return out, torch.stack([hidden, cell])
 
 
 def running_level(x: Tensor, state: tuple[Tensor, Tensor], hop_s: float) -> tuple[Tensor, tuple[Tensor, Tensor]]:

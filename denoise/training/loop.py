@@ -7,8 +7,12 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +27,7 @@ from denoise.registry import build, locate
 from denoise.training.data import Batch, ImagePatches
 from denoise.training.mixes import AudioMixes
 from denoise.training.objectives import OBJECTIVES
-from denoise.training.recipe import Recipe
+from denoise.training.recipe import Recipe, Schedule
 from denoise.training.samples import write_sample
 from denoise.weights import Card, load_tensors, save_weights
 
@@ -88,50 +92,65 @@ def train(
         return max(step / s.steps, seconds / (60 * minutes) if minutes else 0.0)
 
     started, before, last_row = time.monotonic(), state["seconds"], time.monotonic()
-    while (done := progress(state["step"], state["seconds"])) < 1:
-        step = state["step"]
-        rate = s.learning_rate * min(1.0, (step + 1) / max(1, s.warmup)) * (0.5 + 0.5 * math.cos(math.pi * done))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        batch = source.batch(s.batch, generator_for(s.seed, step, fabric.global_rank))
-        batch = batch._replace(noisy=fabric.to_device(batch.noisy), clean=fabric.to_device(batch.clean))
-        loss, metrics = objective(at_rate(model, module, batch), batch)
-        fabric.backward(loss)
-        norm = fabric.clip_gradients(model, optimizer, max_norm=s.clip, error_if_nonfinite=False)
-        if norm is not None and torch.isfinite(norm):  # one overflowing batch must not end a night's training
-            optimizer.step()
-        optimizer.zero_grad()
-        update_ema(ema, module, min(s.ema, (step + 1) / (step + 10)))
-        seconds = before + time.monotonic() - started
-        # one clock for all processes, or they would disagree on which step is the last
-        state["step"], state["seconds"] = step + 1, fabric.broadcast(seconds) if fabric.world_size > 1 else seconds
-        ended = progress(state["step"], state["seconds"]) >= 1
-        if (step + 1) % s.log_every == 0 or ended:
-            now = time.monotonic()
-            row = {
-                "step": step + 1,
-                "loss": loss.item(),
-                "lr": rate,
-                "grad_norm": float(norm) if norm is not None else 0.0,
-            }
-            row |= {key: value.item() for key, value in metrics.items()}
-            row |= {"seconds": round(state["seconds"], 1), "progress": min(1.0, done)}
-            row["examples_per_s"] = round(s.batch * fabric.world_size * s.log_every / (now - last_row), 1)
-            last_row = now
-            if fabric.is_global_zero:
-                with (out / "metrics.jsonl").open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
-                report(row)
-        if (step + 1) % s.checkpoint_every == 0 or ended:
-            save_checkpoint(fabric, checkpoint, state)
-        if fabric.is_global_zero and ((step + 1) % s.sample_every == 0 or ended):
-            batch = source.batch(4, generator_for(s.seed, -1 % (1 << 31)))
-            write_sample(out, step + 1, batch, predict(ema, batch))
-            export(out, recipe, ema)
+    with closing(batches_ahead(source, s, state["step"], fabric.global_rank)) as batches:
+        while (done := progress(state["step"], state["seconds"])) < 1:
+            step = state["step"]
+            rate = s.learning_rate * min(1.0, (step + 1) / max(1, s.warmup)) * (0.5 + 0.5 * math.cos(math.pi * done))
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            batch = next(batches)
+            batch = batch._replace(noisy=fabric.to_device(batch.noisy), clean=fabric.to_device(batch.clean))
+            loss, metrics = objective(at_rate(model, module, batch), batch)
+            fabric.backward(loss)
+            norm = fabric.clip_gradients(model, optimizer, max_norm=s.clip, error_if_nonfinite=False)
+            if norm is not None and torch.isfinite(norm):  # one overflowing batch must not end a night's training
+                optimizer.step()
+            optimizer.zero_grad()
+            update_ema(ema, module, min(s.ema, (step + 1) / (step + 10)))
+            seconds = before + time.monotonic() - started
+            # one clock for all processes, or they would disagree on which step is the last
+            state["step"], state["seconds"] = step + 1, fabric.broadcast(seconds) if fabric.world_size > 1 else seconds
+            ended = progress(state["step"], state["seconds"]) >= 1
+            if (step + 1) % s.log_every == 0 or ended:
+                now = time.monotonic()
+                row = {
+                    "step": step + 1,
+                    "loss": loss.item(),
+                    "lr": rate,
+                    "grad_norm": float(norm) if norm is not None else 0.0,
+                }
+                row |= {key: value.item() for key, value in metrics.items()}
+                row |= {"seconds": round(state["seconds"], 1), "progress": min(1.0, done)}
+                row["examples_per_s"] = round(s.batch * fabric.world_size * s.log_every / (now - last_row), 1)
+                last_row = now
+                if fabric.is_global_zero:
+                    with (out / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(row) + "\n")
+                    report(row)
+            if (step + 1) % s.checkpoint_every == 0 or ended:
+                save_checkpoint(fabric, checkpoint, state)
+            if fabric.is_global_zero and ((step + 1) % s.sample_every == 0 or ended):
+                batch = source.batch(4, generator_for(s.seed, -1 % (1 << 31)))
+                write_sample(out, step + 1, batch, predict(ema, batch))
+                export(out / f"{recipe.name}.safetensors", recipe, ema)
+            if fabric.is_global_zero and s.keep_every and (step + 1) % s.keep_every == 0:
+                export(out / f"{recipe.name}-{step + 1}.safetensors", recipe, ema)
     if fabric.is_global_zero:  # anew, also after a resumption with nothing left to do
-        export(out, recipe, ema)
+        export(out / f"{recipe.name}.safetensors", recipe, ema)
     fabric.barrier()
     return out / f"{recipe.name}.safetensors"
+
+
+def batches_ahead(source: ImagePatches | AudioMixes, s: Schedule, step: int, rank: int) -> Generator[Batch, None, None]:
+    """The batches of all steps from ``step`` on, made by other threads while the network trains."""
+    pool, waiting = ThreadPoolExecutor(s.workers), deque[Future[Batch]]()
+    try:
+        for ahead in count(step):
+            waiting.append(pool.submit(source.batch, s.batch, generator_for(s.seed, ahead, rank)))
+            if len(waiting) > s.workers:
+                yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 @torch.no_grad()
@@ -174,7 +193,7 @@ def open_data(recipe: Recipe, root: Path) -> ImagePatches | AudioMixes:
     return AudioMixes(recipe.audio, root) if recipe.audio else ImagePatches(recipe.image, root)  # type: ignore[arg-type]
 
 
-def export(out: Path, recipe: Recipe, ema: nn.Module) -> None:
+def export(path: Path, recipe: Recipe, ema: nn.Module) -> None:
     """Write the averaged weights with their card."""
     audio, image = recipe.audio, recipe.image
     card = Card(
@@ -191,4 +210,4 @@ def export(out: Path, recipe: Recipe, ema: nn.Module) -> None:
         licence=recipe.licence,
         data=recipe.sources,
     )
-    save_weights(out / f"{recipe.name}.safetensors", ema, card, recipe.asdict())
+    save_weights(path, ema, card, recipe.asdict())

@@ -58,7 +58,11 @@ class AudioData:
 
 @config
 class Schedule:
-    """How long and how fast. With ``--minutes`` the schedule follows the clock instead of the steps."""
+    """How long and how fast. With ``--minutes`` the schedule follows the clock instead of the steps.
+
+    ``workers`` threads make batches ahead. Every ``keep_every`` steps (0: never) the weights of that moment
+    are kept beside the last ones, as ``NAME-STEP.safetensors``, to choose among.
+    """
 
     steps: int
     batch: int = 16
@@ -71,10 +75,13 @@ class Schedule:
     log_every: int = 50
     checkpoint_every: int = 250
     sample_every: int = 1000
+    keep_every: int = 0
+    workers: int = 1
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.batch, self.log_every, self.checkpoint_every, self.sample_every) < 1 or self.seed < 0:
-            raise ConfigError("steps, batch and the *_every settings must be at least 1, seed at least 0.")
+        often = (self.log_every, self.checkpoint_every, self.sample_every)
+        if min(self.steps, self.batch, self.workers, *often) < 1 or min(self.seed, self.keep_every) < 0:
+            raise ConfigError("steps, batch, workers and the *_every settings must be at least 1, seed at least 0.")
 
 
 @config

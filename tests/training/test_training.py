@@ -136,6 +136,14 @@ def test_a_run_is_neither_replaced_nor_invented(data: Path, tmp_path: Path) -> N
         run(IMAGE, data, tmp_path, "schedule.steps=5")
 
 
+def test_weights_of_the_way_are_kept(data: Path, tmp_path: Path) -> None:
+    run(IMAGE, data, tmp_path, "schedule.steps=6", "schedule.keep_every=3", "schedule.workers=3")
+    first, last, final = (load(tmp_path / f"tiny-image{end}.safetensors")[0] for end in ("-3", "-6", ""))
+    x = torch.rand(1, 3, 16, 16)
+    assert torch.equal(last(x), final(x))
+    assert not torch.equal(first(x), final(x))
+
+
 def test_a_budget_of_time_ends_annealed(data: Path, tmp_path: Path) -> None:
     rows = run(IMAGE, data, tmp_path, "schedule.steps=1000000", "schedule.log_every=1", minutes=0.02)
     assert 1.0 <= rows[-1]["seconds"] < 20
