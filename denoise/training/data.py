@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,8 @@ from torch import Generator, Tensor
 from denoise import noise
 from denoise.errors import ConfigError
 from denoise.files.find import find_files
-from denoise.files.image import IMAGE_EXTENSIONS, read_image
+from denoise.files.image import IMAGE_EXTENSIONS, read_image, write_image
+from denoise.signals import Image, ImageFormat
 from denoise.training.recipe import ImageData
 
 
@@ -52,13 +54,26 @@ class ImagePatches:
             patch = image[:, top : top + s.patch, left : left + s.patch]
             turn = int(torch.randint(8, (), generator=generator))
             patch = torch.rot90(patch, turn % 4, (1, 2))
-            clean[row] = (patch.flip(2) if turn >= 4 else patch) / 255
+            patch = patch.flip(2) if turn >= 4 else patch
+            if float(torch.rand((), generator=generator)) < s.jpeg:
+                low, high = s.jpeg_quality
+                patch = jpeg(patch, int(torch.randint(low, high + 1, (), generator=generator)))
+            clean[row] = patch / 255
         sigma = noise.uniform(*s.sigma, size, generator)[:, None, None, None]
         added = noise.gaussian(torch.zeros_like(clean), sigma, generator)
         grey = torch.rand(size, generator=generator) < s.grey
         clean[grey] = luma(clean[grey])
         added[grey] = added[grey, :1].expand(-1, 3, -1, -1)
         return Batch(clean + added, clean)
+
+
+def jpeg(x: Tensor, quality: int) -> Tensor:
+    """What JPEG keeps of it, colour at half the resolution; quality 1 to 100. Shape: uint8 (3, height, width)."""
+    file = io.BytesIO()
+    pixels = np.ascontiguousarray(x.permute(1, 2, 0).numpy())
+    write_image(file, [Image(pixels)], ImageFormat("JPEG", info={"jpeg": {"quality": quality, "subsampling": 2}}))
+    file.seek(0)
+    return torch.from_numpy(read_image(file).pixels).permute(2, 0, 1)
 
 
 def luma(x: Tensor) -> Tensor:

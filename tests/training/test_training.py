@@ -19,6 +19,7 @@ from denoise.files.image import write_image
 from denoise.noise import generator_for
 from denoise.registry import load
 from denoise.signals import Audio, AudioFormat, Image, ImageFormat
+from denoise.training.data import jpeg
 from denoise.training.loop import open_data, train
 from denoise.training.recipe import Recipe
 
@@ -163,6 +164,23 @@ def test_image_noise_has_its_sigma_and_grey_its_equal_channels(data: Path) -> No
     noisy, clean, _ = open_data(recipe(IMAGE, "image.grey=1.0"), data).batch(16, generator_for(0, 0))
     assert float((noisy - clean).std()) == pytest.approx(0.1, rel=0.03)
     torch.testing.assert_close(noisy[:, 0], noisy[:, 2])
+
+
+def test_a_stored_photograph_keeps_its_light_and_half_its_colour() -> None:
+    light = torch.zeros(3, 64, 64, dtype=torch.uint8)
+    light[:, :, ::2] = 200
+    assert (jpeg(light, 98).int() - light.int()).abs().max() < 20
+    colour = torch.full((3, 64, 64), 100, dtype=torch.uint8)
+    colour[0, :, ::2], colour[2, :, 1::2] = 130, 130  # red and blue lines of nearly one luma
+    blurred = jpeg(colour, 98)[:, 8:-8, 8:-8].float()
+    assert (blurred[0] - blurred[2]).std() < 0.1 * (colour[0].float() - colour[2].float()).std()
+
+
+def test_the_share_of_stored_photographs_is_drawn(data: Path) -> None:
+    never, always = (open_data(recipe(IMAGE, f"image.jpeg={p}"), data).batch(8, generator_for(0, 0)) for p in (0, 1))
+    assert not torch.equal(never.clean, always.clean)
+    with pytest.raises(ConfigError, match="jpeg_quality"):
+        recipe(IMAGE, "image.jpeg_quality=[90, 80]")
 
 
 def test_missing_data_are_told(tmp_path: Path) -> None:
