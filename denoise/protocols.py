@@ -48,11 +48,13 @@ class Network(Denoiser, Protocol):
 
 @runtime_checkable
 class StreamingNetwork(Network, Protocol):
-    """A causal network for any sample rate that carries its state from block to block.
+    """A network for any sample rate that carries its state from block to block.
 
     The law: the outputs of `stream` over the blocks of a signal, joined, are the network's output for
-    the whole signal one hop later.
+    the whole signal ``delay`` hops later.
     """
+
+    delay: int
 
     latency_s: float
 

@@ -1,4 +1,4 @@
-"""The speech denoiser: a causal dual-path convolutional recurrent network that hears any sample rate."""
+"""The speech denoiser: a dual-path convolutional recurrent network for streams of any sample rate."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ class DPCRNConfig:
     ``widths[0]`` channels stand at every position; each further entry halves the positions. On the
     coarsest, ``blocks`` dual-path blocks of ``hidden`` units, each with a full-band memory of ``memory``
     units that sees ``squeeze`` numbers of each position. Positions must be a multiple of the halvings.
+    Each block waits for the next ``lookahead`` frames of one hop; 0 is causal.
     """
 
     hop_s: float = 0.016
@@ -34,6 +35,7 @@ class DPCRNConfig:
     hidden: int = 64
     squeeze: int = 8
     memory: int = 256
+    lookahead: int = 0
     compression: float = 0.3
 
     def __post_init__(self) -> None:
@@ -44,6 +46,8 @@ class DPCRNConfig:
         sizes = (self.bands - 1, self.hidden, self.squeeze, self.memory, *self.widths)
         if len(self.widths) < 2 or min(sizes) < 1 or max(sizes) > 4096 or not 1 <= self.blocks <= 100:
             raise ConfigError("widths needs two entries or more; bands, hidden, squeeze, memory and widths 1 to 4096.")
+        if not 0 <= self.lookahead <= 1000:
+            raise ConfigError(f"lookahead is {self.lookahead} frames; expected 0 to 1000.")
         if self.positions % (1 << (len(self.widths) - 1)):
             raise ConfigError(f"{self.positions} bins and bands cannot be halved {len(self.widths) - 1} times.")
 
@@ -67,13 +71,14 @@ class DPCRNState:
 
     hop: int
     history: Tensor  # (batch, channels, hop)
+    waiting: Tensor  # spectra whose mask is not known yet: (batch, channels, frames ahead, bins)
     overlap: Tensor  # (batch, channels, hop)
     level: tuple[Tensor, Tensor]  # weighted sum of levels (batch,), sum of weights ()
     memories: tuple[Tensor | None, ...]
 
 
 class DPCRN(nn.Module):
-    """A mask over the short-time spectrum, drawn frame by frame from what has been heard so far.
+    """A mask over the short-time spectrum, drawn frame by frame from what has been heard up to ``lookahead`` later.
 
     Frames last ``2 * hop_s`` at any sample rate, so that a bin means the same frequency in all files
     and nothing is resampled: bins that a low rate lacks are silent, those above ``top_hz`` get the gain
@@ -101,15 +106,20 @@ class DPCRN(nn.Module):
         self.down = nn.ModuleList(Down(a, b) for a, b in zip(c.widths, deeper, strict=False))
         coarse = c.positions >> len(deeper)
         self.blocks = nn.ModuleList(
-            DualPathBlock(c.widths[-1], coarse, c.hidden, c.squeeze, c.memory) for _ in range(c.blocks)
+            DualPathBlock(c.widths[-1], coarse, c.hidden, c.squeeze, c.memory, c.lookahead) for _ in range(c.blocks)
         )
         self.up = nn.ModuleList(Up(b, a) for a, b in reversed([*zip(c.widths, deeper, strict=False)]))
         self.head = nn.Conv2d(stem, 3, (1, 3), padding=(0, 1))
 
     @property
+    def delay(self) -> int:
+        """Hops that what comes out lags behind what went in: half a frame, and what the blocks wait for."""
+        return 1 + self.config.blocks * self.config.lookahead
+
+    @property
     def latency_s(self) -> float:
         """Seconds from a sample's arrival in a stream to its leaving it, computing aside."""
-        return 2 * self.config.hop_s
+        return (1 + self.delay) * self.config.hop_s
 
     def hop(self, sample_rate: int) -> int:
         """Samples that a stream takes at a time."""
@@ -119,18 +129,21 @@ class DPCRN(nn.Module):
         if sigma is not None:
             raise ConfigError("this model is blind and takes no sigma; leave sigma out.")
         hop, time = self.hop(sample_rate), x.shape[-1]
-        y, _ = self.stream(F.pad(x, (0, hop + -time % hop)), self.start(x.shape[0], x.shape[1], sample_rate))
-        return y[..., hop : hop + time]
+        late = self.delay * hop
+        y, _ = self.stream(F.pad(x, (0, late + -time % hop)), self.start(x.shape[0], x.shape[1], sample_rate))
+        return y[..., late : late + time]
 
     def start(self, batch: int, channels: int, sample_rate: int) -> DPCRNState:
         """The state before the first sample."""
         hop, like = self.hop(sample_rate), self.stem.weight.detach()
         silence = like.new_zeros(batch, channels, hop, dtype=torch.float32)
         level = (like.new_zeros(batch, dtype=torch.float32), like.new_zeros((), dtype=torch.float32))
-        return DPCRNState(hop, silence, silence, level, (None,) * (len(self.down) + 2 * len(self.blocks)))
+        waiting = like.new_zeros(batch, channels, self.delay - 1, hop + 1, dtype=torch.complex64)
+        memories = (None,) * (len(self.down) + 3 * len(self.blocks) + len(self.config.widths))
+        return DPCRNState(hop, silence, waiting, silence, level, memories)
 
     def stream(self, x: Tensor, state: DPCRNState) -> tuple[Tensor, DPCRNState]:
-        """Denoise the next hops of a stream; what comes out is one hop late.
+        """Denoise the next hops of a stream; what comes out is ``delay`` hops late.
 
         Shape:
             x, returns: (batch, channels, a multiple of hop).
@@ -140,11 +153,13 @@ class DPCRN(nn.Module):
         window = torch.hann_window(2 * hop, device=x.device).sqrt()
         spectrum = torch.fft.rfft(x.unfold(-1, 2 * hop, hop) * window)  # (batch, channels, frames, bins)
         mask, level, memories = self._mask(spectrum / hop, state)
+        spectrum = torch.cat([state.waiting, spectrum], dim=2)
+        spectrum, waiting = spectrum.split([mask.shape[1], self.delay - 1], dim=2)
         frames = torch.fft.irfft(spectrum * mask[:, None], n=2 * hop) * window
         early, late = frames.split(hop, dim=-1)
         late = torch.cat([state.overlap[:, :, None], late], dim=2)
         out = (early + late[:, :, :-1]).flatten(2)
-        return out.to(dtype), DPCRNState(hop, x[..., -hop:], late[:, :, -1], level, memories)
+        return out.to(dtype), DPCRNState(hop, x[..., -hop:], waiting, late[:, :, -1], level, memories)
 
     def _mask(
         self, spectrum: Tensor, state: DPCRNState
@@ -174,7 +189,7 @@ class DPCRN(nn.Module):
         return torch.cat([mask, beyond], dim=-1)[..., :n], carried, memories
 
     def _network(self, x: Tensor, before: tuple[Tensor | None, ...]) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-        """Shape: x (batch, 3, frames, positions), returns the same."""
+        """Shape: x (batch, 3, frames, positions), returns the same, ``delay - 1`` frames late."""
         memories = iter(before)
         after: list[Tensor | None] = []
         features = F.silu(self.stem(x))
@@ -184,8 +199,11 @@ class DPCRN(nn.Module):
             skips.append(features)
             after.append(memory)
         for block in self.blocks:
-            features, *pair = block(features, next(memories), next(memories))
-            after.extend(pair)
+            features, *three = block(features, next(memories), next(memories), next(memories))
+            after.extend(three)
+        for i, skip in enumerate(skips):
+            skips[i], memory = later(skip, next(memories), self.delay - 1)
+            after.append(memory)
         for up in self.up:
             features = up(features + skips.pop())
         return self.head(features + skips.pop()), tuple(after)
@@ -218,15 +236,37 @@ class Up(nn.Module):
         return F.silu(self.conv(x))
 
 
-class DualPathBlock(nn.Module):
-    """Across frequency within a frame, then along time at each position and over the full band.
+class Ahead(nn.Module):
+    """Each frame hears so many frames before and after it, and leaves so many later.
 
     Shape:
         x, returns: (batch, channels, frames, positions).
     """
 
-    def __init__(self, channels: int, positions: int, hidden: int, squeeze: int, memory: int) -> None:
+    def __init__(self, channels: int, frames: int) -> None:
         super().__init__()
+        self.frames = frames
+        self.conv = nn.Conv2d(channels, channels, (2 * frames + 1, 1), groups=channels)
+        self.out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor, last: Tensor | None) -> tuple[Tensor, Tensor]:
+        n, time = self.frames, x.shape[2]
+        x = torch.cat([torch.zeros_like(x[:, :, :1]).expand(-1, -1, 2 * n, -1) if last is None else last, x], dim=2)
+        return x[:, :, n : n + time] + self.out(F.silu(self.conv(x))), x[:, :, time:]
+
+
+class DualPathBlock(nn.Module):
+    """Across frequency within a frame, then along time at each position and over the full band.
+
+    Shape:
+        x, returns: (batch, channels, frames, positions), ``lookahead`` frames late.
+    """
+
+    def __init__(
+        self, channels: int, positions: int, hidden: int, squeeze: int, memory: int, lookahead: int = 0
+    ) -> None:
+        super().__init__()
+        self.ahead = Ahead(channels, lookahead) if lookahead else None
         self.across_norm = nn.LayerNorm(channels)
         self.across_in = nn.Linear(positions, 2 * positions)
         self.across_out = nn.Linear(2 * positions, positions)
@@ -239,7 +279,11 @@ class DualPathBlock(nn.Module):
         self.full_out = nn.Linear(memory, squeeze * positions)
         self.full_back = nn.Linear(squeeze, channels)
 
-    def forward(self, x: Tensor, along: Tensor | None, full: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, ahead: Tensor | None, along: Tensor | None, full: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+        if self.ahead is not None:
+            x, ahead = self.ahead(x, ahead)
         x = x.permute(0, 2, 3, 1)  # (batch, frames, positions, channels)
         batch, frames, positions, channels = x.shape
         mixed = self.across_out(F.silu(self.across_in(self.across_norm(x).transpose(2, 3))))
@@ -249,7 +293,15 @@ class DualPathBlock(nn.Module):
         x = x + self.along_out(heard).reshape(batch, positions, frames, channels).transpose(1, 2)
         heard, full = recur(self.full, self.full_in(self.full_norm(x)).flatten(2), full)
         x = x + self.full_back(F.silu(self.full_out(heard)).reshape(batch, frames, positions, -1))
-        return x.permute(0, 3, 1, 2), along, full
+        return x.permute(0, 3, 1, 2), ahead, along, full
+
+
+def later(x: Tensor, before: Tensor | None, frames: int) -> tuple[Tensor, Tensor | None]:
+    """What came so many frames before, and what is still to come. Shape: x (batch, channels, frames, positions)."""
+    if not frames:
+        return x, None
+    x = torch.cat([x.new_zeros(*x.shape[:2], frames, x.shape[3]) if before is None else before, x], dim=2)
+    return x[:, :, :-frames], x[:, :, -frames:]
 
 
 def recur(lstm: nn.LSTM, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -58,13 +58,13 @@ class AudioStream:
         self._state = network.start(self._rows, channels // self._rows, sample_rate)
         self._waiting = np.zeros((channels, 0), np.float32)  # samples that fill no hop yet
         self._dry = np.zeros((channels, 0), np.float32)  # samples whose denoised twins are still inside
-        self._ahead = self._hop  # what the network gives first lies before the first sample
+        self._ahead = network.delay * self._hop  # what the network gives first lies before the first sample
         self._flushed = False
 
     @property
     def latency(self) -> int:
         """Samples from a sample's arrival to its leaving, at most."""
-        return 2 * self._hop
+        return (1 + self.network.delay) * self._hop
 
     def push(self, samples: NDArray[Any]) -> NDArray[Any]:
         """Take the next samples and give back what is ready, perhaps nothing.
@@ -94,7 +94,7 @@ class AudioStream:
             raise InputError("the stream has been flushed already.")
         self._flushed = True
         rest = self._waiting
-        fill = -rest.shape[1] % self._hop + self._hop
+        fill = -rest.shape[1] % self._hop + self.network.delay * self._hop
         return self._give(self._run(np.pad(rest, ((0, 0), (0, fill)))))
 
     @torch.inference_mode()

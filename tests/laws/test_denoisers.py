@@ -69,6 +69,11 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
         "dpcrn",
         {"linear_hz": 2000.0, "bands": 16, "widths": [4, 6, 8], "blocks": 2, "hidden": 5, "squeeze": 2, "memory": 7},
     ),
+    "lookahead": (
+        "dpcrn",
+        {"linear_hz": 2000.0, "bands": 16, "widths": [4, 6], "blocks": 2, "hidden": 5, "squeeze": 2, "memory": 7}
+        | {"lookahead": 2},
+    ),
     "spectral": (
         "spectral-dae",
         {
