@@ -1,4 +1,4 @@
-"""What every streaming network must be: block by block it says what it says at once, and looks no further ahead than it says."""
+"""What every streaming network must be: blocks give what the whole gives, and it waits no longer than it says."""
 
 from __future__ import annotations
 
