@@ -15,7 +15,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from denoise.errors import InputError
-from denoise.files import audio as audio_files
+from denoise.files import audio_write
 from denoise.files.audio import AudioReader, AudioWriter, RawFormat, read_audio, write_audio
 from denoise.signals import Audio, AudioFormat
 
@@ -205,7 +205,7 @@ class TestLosslessCopies:
         assert (read_audio(tmp_path / "FLOAT.wav").samples == loud).all()
 
     def test_beyond_four_gib_a_wav_becomes_rf64(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(audio_files, "MAX_WAV_BYTES", 1000)
+        monkeypatch.setattr(audio_write, "MAX_WAV_BYTES", 1000)
         (tmp_path / "in.wav").write_bytes(wav(frames_of("PCM_16", 501)))
         copy(tmp_path / "in.wav", tmp_path / "out.wav")
         assert (tmp_path / "out.wav").read_bytes()[:4] == b"RF64"
