@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Generator, Tensor
+from torch.nn import functional as F
 
 from denoise import noise
 from denoise.errors import ConfigError
@@ -38,8 +39,13 @@ class ImagePatches:
         self.images = []
         for path in find_files(root, settings.folders, IMAGE_EXTENSIONS):
             pixels = read_image(path).pixels
-            if pixels.shape[2] == 3 and pixels.dtype == np.uint8 and min(pixels.shape[:2]) >= settings.patch:
-                self.images.append(torch.from_numpy(pixels).permute(2, 0, 1).contiguous())
+            if pixels.shape[2] != 3 or pixels.dtype != np.uint8:
+                continue
+            image = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+            for scale in settings.scales:
+                reduced = image if scale == 1 else shrink(image, scale)
+                if min(reduced.shape[1:]) >= settings.patch:
+                    self.images.append(reduced)
         if not self.images:
             raise ConfigError(f"{root}: no 8-bit RGB image of at least {settings.patch} pixels a side.")
         # The square root keeps the few largest photographs from being most of what is seen.
@@ -65,6 +71,12 @@ class ImagePatches:
         clean[grey] = luma(clean[grey])
         added[grey] = added[grey, :1].expand(-1, 3, -1, -1)
         return Batch(clean + added, clean)
+
+
+def shrink(x: Tensor, scale: float) -> Tensor:
+    """Reduce an image, without aliases. Shape: uint8 (3, height, width)."""
+    size = [max(1, round(n * scale)) for n in x.shape[1:]]
+    return F.interpolate(x[None], size, mode="bicubic", antialias=True)[0]
 
 
 def jpeg(x: Tensor, quality: int) -> Tensor:

@@ -15,12 +15,14 @@ from denoise.errors import ConfigError
 class ImageData:
     """Folders (below ``--data``) of clean photographs, and the noise that is added to their patches.
 
+    ``scales`` are the sizes, 1.0 as stored, at which each is seen: whole scenes as well as details of them.
     ``jpeg`` is the share of patches that are first stored as cameras do: most photographs that anyone has
     hold colour at half the resolution, which reduced ones do not, and a network can make much of it.
     """
 
     folders: tuple[str, ...]
     patch: int = 96
+    scales: tuple[float, ...] = (1.0,)
     sigma: tuple[float, float] = (0.0, 55 / 255)
     grey: float = 0.1  # share of patches that are grey with the same noise in all channels
     jpeg: float = 0.0
@@ -29,6 +31,8 @@ class ImageData:
     def __post_init__(self) -> None:
         if not 1 <= self.patch <= 1 << 14 or not 0 <= self.sigma[0] <= self.sigma[1]:
             raise ConfigError(f"patch {self.patch} or sigma {self.sigma} is out of range.")
+        if not self.scales or not 0.05 <= min(self.scales) <= max(self.scales) <= 1:
+            raise ConfigError(f"scales {self.scales} are out of range; expected some of 0.05 to 1.")
         if not 1 <= self.jpeg_quality[0] <= self.jpeg_quality[1] <= 100:
             raise ConfigError(f"jpeg_quality {self.jpeg_quality} is out of range; expected two of 1 to 100.")
 

@@ -183,6 +183,15 @@ def test_the_share_of_stored_photographs_is_drawn(data: Path) -> None:
         recipe(IMAGE, "image.jpeg_quality=[90, 80]")
 
 
+def test_photographs_are_seen_at_all_scales(data: Path) -> None:
+    source = open_data(recipe(IMAGE, "image.scales=[1.0, 0.5, 0.25]"), data)
+    assert sorted({tuple(image.shape) for image in source.images}) == [(3, 32, 40), (3, 64, 80)]  # 16 x 20: no patch
+    whole, half = source.images[0].float(), source.images[1].float()
+    torch.testing.assert_close(half, torch.nn.functional.avg_pool2d(whole, 2), atol=4, rtol=0)
+    with pytest.raises(ConfigError, match="scales"):
+        recipe(IMAGE, "image.scales=[2.0]")
+
+
 def test_missing_data_are_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no files"):
         open_data(recipe(IMAGE), tmp_path)
