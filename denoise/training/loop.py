@@ -27,11 +27,13 @@ from denoise.registry import build, locate
 from denoise.training.data import Batch, ImagePatches
 from denoise.training.mixes import AudioMixes
 from denoise.training.objectives import OBJECTIVES
+from denoise.training.optimizer import Muon
 from denoise.training.recipe import Recipe, Schedule
 from denoise.training.samples import write_sample
 from denoise.weights import Card, load_tensors, save_weights
 
 Report = Callable[[dict[str, Any]], None]
+OPTIMIZERS = {"adamw": torch.optim.AdamW, "muon": Muon}
 
 
 def train(
@@ -67,7 +69,7 @@ def train(
     if any(p.ndim == 4 for p in module.parameters()):
         module = module.to(memory_format=torch.channels_last)
     ema = copy.deepcopy(module).requires_grad_(False)
-    optimizer = torch.optim.AdamW(module.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay)
+    optimizer = OPTIMIZERS[s.optimizer](module.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay)
     model, optimizer = fabric.setup(module, optimizer)
     ema = fabric.to_device(ema)
     state: dict[str, Any] = {"model": model, "ema": ema, "optimizer": optimizer, "step": 0, "seconds": 0.0}

@@ -78,6 +78,7 @@ class Schedule:
 
     steps: int
     batch: int = 16
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     warmup: int = 200

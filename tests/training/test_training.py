@@ -85,9 +85,10 @@ def run(values: dict, data: Path, out: Path, *settings: str, **options) -> list[
     return rows
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("values", [IMAGE, AUDIO], ids=["image", "audio"])
-def test_it_learns_and_writes_what_it_says(values: dict, data: Path, tmp_path: Path) -> None:
-    rows = run(values, data, tmp_path / "run")
+def test_it_learns_and_writes_what_it_says(values: dict, optimizer: str, data: Path, tmp_path: Path) -> None:
+    rows = run(values, data, tmp_path / "run", f'schedule.optimizer="{optimizer}"')
     assert np.mean([r["loss"] for r in rows[-3:]]) < np.mean([r["loss"] for r in rows[:2]])
     assert [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()] == rows
     assert {"mse", "r2", "lr", "seconds"} <= set(rows[0])
@@ -197,7 +198,8 @@ def test_missing_data_are_told(tmp_path: Path) -> None:
         open_data(recipe(IMAGE), tmp_path)
 
 
-def test_a_resumed_run_has_every_bit_of_the_whole_one(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_resumed_run_has_every_bit_of_the_whole_one(optimizer: str, data: Path, tmp_path: Path) -> None:
     """The raw weights, their average and the optimiser's moments in float32, not the exported float16 alone."""
 
     def kill(row: dict) -> None:
@@ -205,6 +207,7 @@ def test_a_resumed_run_has_every_bit_of_the_whole_one(data: Path, tmp_path: Path
             raise KilledError
 
     settings = ("schedule.steps=8", "schedule.checkpoint_every=4", "schedule.log_every=1")
+    settings += (f'schedule.optimizer="{optimizer}"',)
     whole = run(AUDIO, data, tmp_path / "whole", *settings)
     with pytest.raises(KilledError):
         run(AUDIO, data, tmp_path / "cut", *settings, report=kill)
