@@ -176,21 +176,3 @@ def wind(time: int, sample_rate: int, generator: Generator | None = None) -> Ten
     gusts = torch.rand(1, 1, points, generator=generator) ** float(uniform(1.0, 4.0, 1, generator))
     x = rumble * torch.nn.functional.interpolate(gusts, time, mode="linear", align_corners=True)[0, 0]
     return x / rms(x).clamp_min(1e-9)
-
-
-def estimate_sigma(x: Tensor) -> float:
-    """Estimate the standard deviation of white noise in an image from its finest diagonal detail.
-
-    Shape:
-        x: (channels, height, width); returns signal units, 0 for sides of 1.
-    Reference:
-        Ideal Spatial Adaptation by Wavelet Shrinkage, Donoho and Johnstone, 1994 (median of the
-        finest Haar coefficients over 0.6745).
-    """
-    height, width = (n // 2 * 2 for n in x.shape[1:])
-    if not height or not width:
-        return 0.0
-    # at most about a million 2 x 2 blocks: the median of more says nothing new
-    step = 2 * max(1, round((height * width / 4e6) ** 0.5))
-    a, b, c, d = (x[:, i:height:step, j:width:step].float() for i in (0, 1) for j in (0, 1))
-    return float((a - b - c + d).abs().flatten().median()) / 2 / 0.6745

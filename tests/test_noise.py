@@ -70,15 +70,6 @@ def test_level_is_reached(level_db: float) -> None:
     assert 10 * np.log10(float((y**2).mean())) == pytest.approx(level_db, abs=1e-6)
 
 
-@pytest.mark.parametrize("sigma", [2.0, 15.0, 50.0])
-def test_noise_of_a_smooth_picture_is_estimated(sigma: float) -> None:
-    ramp = torch.linspace(0, 1, 400).expand(3, 300, 400)
-    noisy = noise.gaussian(ramp, sigma / 255, seeded())
-    assert noise.estimate_sigma(noisy) * 255 == pytest.approx(sigma, rel=0.03)
-    assert noise.estimate_sigma(ramp) == pytest.approx(0, abs=1e-6)
-    assert noise.estimate_sigma(torch.ones(1, 1, 5)) == 0
-
-
 def test_generators_differ_in_each_number() -> None:
     draws = {
         float(torch.rand((), generator=noise.generator_for(*numbers)))

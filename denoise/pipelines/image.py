@@ -19,7 +19,7 @@ from denoise.errors import ConfigError, InputError
 from denoise.files.image import ImageReader
 from denoise.files.image_write import write_image
 from denoise.frames import Grid, overlap_add, split
-from denoise.noise import estimate_sigma
+from denoise.noise_level import estimate_sigma
 from denoise.pipelines.device import as_numpy, autocast, pick_device
 from denoise.pipelines.result import Result, check_strength
 from denoise.protocols import Progress
@@ -255,7 +255,7 @@ def _bands(x: NDArray[Any], rows: int = 256) -> Iterator[Tensor]:
 def _sigma_255(image: Image) -> float:
     """Estimated noise of the first channels, in 8-bit steps."""
     x = torch.from_numpy(image.pixels[..., :3]).permute(2, 0, 1)
-    return estimate_sigma(x) / image.full_scale * 255
+    return estimate_sigma(x, image.full_scale) / image.full_scale * 255
 
 
 def _part(progress: Progress | None, index: int, n: int) -> Progress | None:

@@ -1,0 +1,68 @@
+"""The estimate of sigma against noise that was added, and clipping against draws."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from denoise.noise import gaussian
+from denoise.noise_level import clipped_variance, estimate_sigma
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def scene(channels: int, side: int = 300) -> Tensor:
+    """Texture of a natural spectrum (amplitude 1 / f) that fades into a calm sky, an edge, channels that are alike."""
+    frequency = torch.fft.fftfreq(side).square()[:, None] + torch.fft.rfftfreq(side).square()
+    amplitude = 1 / frequency.sqrt().clamp_min(1 / side)
+    texture = torch.fft.irfft2(torch.fft.rfft2(torch.randn(1 + channels, side, side, generator=seeded())) * amplitude)
+    texture = texture / texture.std()
+    picture = 0.5 + 0.12 * (texture[:1] + 0.2 * texture[1:]) * torch.linspace(-0.4, 1, side).clamp_min(0)[:, None]
+    picture[:, side // 2 :, : side // 3] *= 0.5
+    return picture.clamp(0.02, 0.98)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("sigma", [5.0, 15.0, 25.0, 50.0, 75.0])
+def test_the_noise_of_a_textured_scene(channels: int, sigma: float) -> None:
+    noisy = gaussian(scene(channels), sigma / 255, seeded(1))
+    assert estimate_sigma(noisy) * 255 == pytest.approx(sigma, rel=0.04, abs=0.5)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("sigma", [5.0, 25.0, 50.0, 75.0])
+def test_the_noise_before_it_was_clipped(channels: int, sigma: float) -> None:
+    noisy = gaussian(scene(channels), sigma / 255, seeded(2))
+    stored = (noisy * 255).round().clamp(0, 255).to(torch.uint8)
+    assert estimate_sigma(stored, 255) == pytest.approx(sigma, rel=0.07, abs=0.5)
+
+
+def test_it_follows_the_units() -> None:
+    noisy = gaussian(scene(3), 0.1, seeded())
+    assert estimate_sigma(noisy * 65535, 65535) == pytest.approx(65535 * estimate_sigma(noisy), rel=1e-3)
+
+
+def test_what_has_no_noise() -> None:
+    ramp = torch.linspace(0.1, 0.9, 400).expand(3, 300, 400)
+    assert estimate_sigma(ramp) == pytest.approx(0, abs=1e-4)
+    assert estimate_sigma(torch.ones(3, 64, 64)) == 0
+
+
+@given(st.integers(1, 3), st.integers(1, 12), st.integers(1, 12))
+def test_any_size_has_an_answer(channels: int, height: int, width: int) -> None:
+    noisy = 0.5 + 0.1 * torch.randn(channels, height, width, generator=seeded())
+    estimate = estimate_sigma(noisy)
+    assert 0 <= estimate < 0.2
+    if min(height, width) == 1:
+        assert estimate == 0
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.1, 0.5, 0.9])
+@pytest.mark.parametrize("sigma", [0.02, 0.2, 0.5])
+def test_clipping_takes_its_share_of_the_variance(mean: float, sigma: float) -> None:
+    draws = (mean + sigma * torch.randn(400_000, generator=seeded(), dtype=torch.float64)).clamp(0, 1)
+    expected = float(draws.var()) / sigma**2
+    assert float(clipped_variance(torch.tensor(mean), sigma)) == pytest.approx(expected, abs=0.01)
