@@ -27,14 +27,14 @@ def estimate_sigma(x: Tensor, full_scale: float = 1.0) -> float:
         Single-Image Noise Level Estimation for Blind Denoising, Liu et al., 2013 (calm patches).
     """
     side = 5 if len(x) > 1 else 7  # channels are alike, and tell noise from scene as more pixels do
-    while side > 1 and math.prod(n - side + 1 for n in x.shape[1:]) < 4 * len(x) * side**2 or side > min(x.shape[1:]):
+    while side > 1 and math.prod(max(0, n - side + 1) for n in x.shape[1:]) < 4 * len(x) * side**2:
         side -= 1
     if side < 2:
         return 0.0
     patches = _patches(x, side) / full_scale
     means = patches.mean(dim=2)
     sigma = _spread(patches)
-    if 0 <= patches.min() and patches.max() <= 1 and ((patches <= 0) | (patches >= 1)).float().mean() > CLIPPED:
+    if patches.min() >= 0 and patches.max() <= 1 and ((patches <= 0) | (patches >= 1)).float().mean() > CLIPPED:
         distance = torch.minimum(means, 1 - means).amin(dim=1)  # to black and white
         for _ in range(10):
             inner = distance >= min(2.5 * sigma, float(distance.quantile(0.6)))
