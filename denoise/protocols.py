@@ -34,6 +34,10 @@ class Network(Denoiser, Protocol):
         """Channels that it takes and gives."""
 
     @property
+    def blind(self) -> bool:
+        """Whether it judges the noise itself; then a sigma is refused, else it is needed."""
+
+    @property
     def size_multiple(self) -> int:
         """Windows that start at multiples of this see the same strides as the whole signal."""
 

@@ -90,5 +90,7 @@ def load(name_or_file: str | Path) -> tuple[Any, Card]:
         raise WeightsError(
             f"{path}: the card says {card.channels} channels, the network {module.channels}. Get it again."
         )
+    if module.blind != card.blind:
+        raise WeightsError(f"{path}: card and network differ about sigma. Get it again.")
     load_tensors(path, module)
     return module.eval().requires_grad_(False), card

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from denoise.config import config
 from denoise.errors import ConfigError
 from denoise.nn.blocks import ACTIVATIONS, CONV, CONV_TRANSPOSE, ResidualBlock
+from denoise.nn.conditioning import check_sigma, sigma_map
 
 MAX_SETTING = 1 << 16
 
@@ -23,7 +24,8 @@ class ConvDAEConfig:
     (the innermost stage has them once); block ``j`` has dilation ``2 ** (j % dilation_cycle)``.
     ``skips`` add the encoder's features to the decoder's at each resolution; ``residual`` adds the
     input to the output. ``bias=False`` with ``relu`` makes D(a x) = a D(x), which is what lets a blind
-    network hold at noise levels it was not trained on.
+    network hold at noise levels it was not trained on. Without ``blind`` sigma is one more channel of the
+    input, the same everywhere, and D(a x, a sigma) = a D(x, sigma).
     """
 
     ndim: int
@@ -39,6 +41,7 @@ class ConvDAEConfig:
     bias: bool = True
     norm: bool = False
     activation: str = "mish"
+    blind: bool = True
 
     def __post_init__(self) -> None:
         if self.ndim not in CONV:
@@ -67,12 +70,12 @@ class ConvDAE(nn.Module):
     by ``(kernel - 1) // 2`` before; the transposed ones mirror it.
 
     Shape:
-        x: (batch, channels, *space); sigma is refused, the model is blind.
+        x: (batch, channels, *space); sigma: (batch,) in the units of x, refused by a blind model.
         returns: (batch, out_channels or channels, *space).
     Reference:
         Extracting and Composing Robust Features with Denoising Autoencoders, Vincent et al., 2008;
         U-Net, 2015, arXiv:1505.04597; Robust and Interpretable Blind Image Denoising via Bias-Free
-        Convolutional Neural Networks, 2019, arXiv:1906.05478.
+        Convolutional Neural Networks, 2019, arXiv:1906.05478; FFDNet, 2017, arXiv:1710.04026 (the map of sigma).
     """
 
     window: int | None = None
@@ -80,7 +83,7 @@ class ConvDAE(nn.Module):
     def __init__(self, config: ConvDAEConfig) -> None:
         super().__init__()
         self.config = c = config
-        self.channels = c.channels
+        self.channels, self.blind = c.channels, c.blind
         self.size_multiple = math.prod(c.strides)
 
         def act() -> nn.Module:
@@ -103,7 +106,7 @@ class ConvDAE(nn.Module):
         self.decoder = nn.ModuleList()
         last = len(c.widths) - 1
         for i, (width, k, s) in enumerate(zip(c.widths, c.kernels, c.strides, strict=True)):
-            before = c.widths[i - 1] if i else c.channels
+            before = c.widths[i - 1] if i else c.channels + (not c.blind)
             down = CONV[c.ndim](before, width, k, stride=s, padding=_padding(k, s), bias=c.bias)
             after = blocks(i) if c.blocks[i] else [act()]  # blocks bring activations of their own
             self.encoder.append(nn.Sequential(down, *after))
@@ -128,10 +131,10 @@ class ConvDAE(nn.Module):
         return total
 
     def forward(self, x: Tensor, sigma: Tensor | None = None) -> Tensor:
-        if sigma is not None:
-            raise ConfigError("this model is blind and takes no sigma; leave sigma out.")
+        check_sigma(sigma, blind=self.blind)
         size = x.shape[2:]
-        padded = _pad_to_multiple(x, self.size_multiple)
+        seen = x if sigma is None else torch.cat([x, sigma_map(x, sigma)], dim=1)
+        padded = _pad_to_multiple(seen, self.size_multiple)
         features, skips = padded, []
         for stage in self.encoder:
             features = stage(features)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from denoise.config import config
 from denoise.errors import ConfigError
 from denoise.nn.blocks import ACTIVATIONS
+from denoise.nn.conditioning import check_sigma
 
 
 @config
@@ -42,6 +43,7 @@ class DenseAE(nn.Module):
         ELU: Fast and Accurate Deep Network Learning, 2015, arXiv:1511.07289.
     """
 
+    blind = True
     size_multiple = 1
     context = 0
 
@@ -63,8 +65,7 @@ class DenseAE(nn.Module):
         return (torch.tanh(self.decoder(z)).unflatten(1, self.config.shape) + 1) / 2
 
     def forward(self, x: Tensor, sigma: Tensor | None = None) -> Tensor:
-        if sigma is not None:
-            raise ConfigError("this model is blind and takes no sigma; leave sigma out.")
+        check_sigma(sigma, blind=self.blind)
         height, width = x.shape[2:]
         if max(height, width) > self.window:
             raise ConfigError(f"x is {height}x{width}; this model takes at most {self.window}x{self.window}.")

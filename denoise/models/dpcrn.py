@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from denoise.config import config
 from denoise.errors import ConfigError
+from denoise.nn.conditioning import check_sigma
 
 DEFAULT_RATE = 48_000
 LEVEL_S = 1.0  # how long the running level remembers
@@ -94,6 +95,7 @@ class DPCRN(nn.Module):
     """
 
     channels = 1  # or any number: they share the mask
+    blind = True
     size_multiple = 1
     window: int | None = None
     context: int | None = None  # all that went before: carried by `stream`
@@ -126,8 +128,7 @@ class DPCRN(nn.Module):
         return max(1, round(self.config.hop_s * sample_rate))
 
     def forward(self, x: Tensor, sigma: Tensor | None = None, *, sample_rate: int = DEFAULT_RATE) -> Tensor:
-        if sigma is not None:
-            raise ConfigError("this model is blind and takes no sigma; leave sigma out.")
+        check_sigma(sigma, blind=self.blind)
         hop, time = self.hop(sample_rate), x.shape[-1]
         late = self.delay * hop
         y, _ = self.stream(F.pad(x, (0, late + -time % hop)), self.start(x.shape[0], x.shape[1], sample_rate))

@@ -10,6 +10,7 @@ from denoise.config import config
 from denoise.dsp import istft, stft
 from denoise.errors import ConfigError
 from denoise.models.conv_dae import ConvDAE, ConvDAEConfig
+from denoise.nn.conditioning import check_sigma
 
 
 @config
@@ -47,6 +48,7 @@ class SpectralDAE(nn.Module):
     """
 
     channels = 1
+    blind = True
     window: int | None = None
 
     def __init__(self, config: SpectralDAEConfig) -> None:
@@ -61,8 +63,7 @@ class SpectralDAE(nn.Module):
         return self.net.context * self.config.hop + 2 * self.config.n_fft
 
     def forward(self, x: Tensor, sigma: Tensor | None = None) -> Tensor:
-        if sigma is not None:
-            raise ConfigError("this model is blind and takes no sigma; leave sigma out.")
+        check_sigma(sigma, blind=self.blind)
         c, time = self.config, x.shape[-1]
         # One frame more than the signal is long, and the frames a multiple of the strides with it, so
         # that a window that starts at a multiple of `size_multiple` has the frames of the whole signal.

@@ -56,7 +56,9 @@ def evaluate(
         reference = clean.permute(2, 0, 1)[None]
         for sigma, found in scores.items():
             noisy = noise.gaussian(clean, sigma / 255, generator_for(seed, index, round(sigma)))
-            out = torch.from_numpy(pipeline.frame(Image(noisy.numpy())).pixels).permute(2, 0, 1)[None]
+            given = None if pipeline.card.blind else sigma / 255
+            denoised = pipeline.frame(Image(noisy.numpy()), sigma=given)
+            out = torch.from_numpy(denoised.pixels).permute(2, 0, 1)[None]
             before = noisy.permute(2, 0, 1)[None]
             found.append(
                 {
@@ -69,6 +71,7 @@ def evaluate(
     rows = [{"sigma": sigma} | _mean(found) for sigma, found in scores.items()]
     protocol = (
         f"{len(files)} images, white Gaussian noise in float, unclipped, output not clipped, full scale 255, "
+        f"{'blind' if pipeline.card.blind else 'true sigma given'}, "
         f"mean over images of PSNR and SSIM (Gaussian window 11, sigma 1.5, mirrored borders), seed {seed}, "
         f"precision {pipeline.precision}, {where}"
     )

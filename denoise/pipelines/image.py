@@ -69,7 +69,9 @@ class ImagePipeline:
         progress: Progress | None = None,
         name: str | None = None,
     ) -> Result:
-        """Denoise every frame of an image file into another file of the same make; ``sigma`` is in [0, 1].
+        """Denoise every frame of an image file into another file of the same make.
+
+        ``sigma`` is in [0, 1], for a model that takes one; without it the model gets an estimate for each frame.
 
         Raises:
             InputError: the file cannot be read or the target cannot be written; nothing is left behind.
@@ -112,11 +114,13 @@ class ImagePipeline:
     def frame(
         self, image: Image, *, sigma: float | None = None, strength: float = 1.0, progress: Progress | None = None
     ) -> Image:
-        """Denoise one frame; its alpha is not touched."""
+        """Denoise one frame; its alpha is not touched. Without a sigma, a model that needs one gets an estimate."""
         check_strength(strength)
         self.check_sigma(sigma)
         if strength == 0:
             return image
+        if sigma is None and not self.card.blind:
+            sigma = _sigma_255(image) / 255
         x = image.pixels
         out = np.empty_like(x)
         row = 0
@@ -129,10 +133,8 @@ class ImagePipeline:
         return replace(image, pixels=out)
 
     def check_sigma(self, sigma: float | None) -> None:
-        """Refuse a sigma for a model that cannot use it, and a missing one for a model that needs it."""
+        """Refuse a sigma for a model that cannot use it."""
         if sigma is None:
-            if not self.card.blind:
-                raise ConfigError(f"model {self.card.name} needs the noise level: give a sigma.")
             return
         if self.card.blind:
             raise ConfigError(

@@ -20,11 +20,12 @@ from denoise.training.recipe import ImageData
 
 
 class Batch(NamedTuple):
-    """Noisy and clean examples, full scale 1.0; audio has its sample rate in Hz."""
+    """Noisy and clean examples, full scale 1.0; audio has its sample rate in Hz, white noise its sigma (batch,)."""
 
     noisy: Tensor
     clean: Tensor
     sample_rate: int | None = None
+    sigma: Tensor | None = None
 
 
 class ImagePatches:
@@ -65,12 +66,12 @@ class ImagePatches:
                 low, high = s.jpeg_quality
                 patch = jpeg(patch, int(torch.randint(low, high + 1, (), generator=generator)))
             clean[row] = patch / 255
-        sigma = noise.uniform(*s.sigma, size, generator)[:, None, None, None]
-        added = noise.gaussian(torch.zeros_like(clean), sigma, generator)
+        sigma = noise.uniform(*s.sigma, size, generator)
+        added = noise.gaussian(torch.zeros_like(clean), sigma[:, None, None, None], generator)
         grey = torch.rand(size, generator=generator) < s.grey
         clean[grey] = luma(clean[grey])
         added[grey] = added[grey, :1].expand(-1, 3, -1, -1)
-        return Batch(clean + added, clean)
+        return Batch(clean + added, clean, sigma=sigma)
 
 
 def shrink(x: Tensor, scale: float) -> Tensor:

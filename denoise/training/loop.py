@@ -101,8 +101,8 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             batch = next(batches)
-            batch = batch._replace(noisy=fabric.to_device(batch.noisy), clean=fabric.to_device(batch.clean))
-            loss, metrics = objective(at_rate(model, module, batch), batch)
+            batch = Batch(*(fabric.to_device(x) if isinstance(x, torch.Tensor) else x for x in batch))
+            loss, metrics = objective(as_denoiser(model, module, batch), batch)
             fabric.backward(loss)
             norm = fabric.clip_gradients(model, optimizer, max_norm=s.clip, error_if_nonfinite=False)
             if norm is not None and torch.isfinite(norm):  # one overflowing batch must not end a night's training
@@ -178,16 +178,18 @@ def save_checkpoint(fabric: Fabric, path: Path, state: dict[str, Any]) -> None:
     fabric.barrier()
 
 
-def at_rate(model: Any, module: nn.Module, batch: Batch) -> Denoiser:
-    """The network as a function of the signal alone: one that hears any sample rate is told that of the batch."""
-    return partial(model, sample_rate=batch.sample_rate) if isinstance(module, StreamingNetwork) else model
+def as_denoiser(model: Any, module: Any, batch: Batch) -> Denoiser:
+    """The network as a function of the signal alone: told the sample rate and the sigma of the batch if it needs them."""
+    known: dict[str, Any] = {"sample_rate": batch.sample_rate} if isinstance(module, StreamingNetwork) else {}
+    return partial(model, **known | ({} if module.blind else {"sigma": batch.sigma}))
 
 
 @torch.no_grad()
 def predict(ema: nn.Module, batch: Batch) -> torch.Tensor:
     """Run the averaged network on a few examples, on its own device, and bring the result back."""
     device = next(ema.parameters()).device
-    return at_rate(ema.eval(), ema, batch)(batch.noisy.to(device)).cpu()
+    batch = Batch(*(x.to(device) if isinstance(x, torch.Tensor) else x for x in batch))
+    return as_denoiser(ema.eval(), ema, batch)(batch.noisy).cpu()
 
 
 def open_data(recipe: Recipe, root: Path) -> ImagePatches | AudioMixes:
@@ -205,6 +207,7 @@ def export(path: Path, recipe: Recipe, ema: nn.Module) -> None:
         channels=ema.channels,  # type: ignore[arg-type]
         description=recipe.description,
         sample_rate=max(audio.sample_rates) if audio else None,
+        blind=ema.blind,  # type: ignore[arg-type]
         sigma=image.sigma if image else None,
         snr_db=audio.snr_db if audio else None,
         size_multiple=ema.size_multiple,  # type: ignore[arg-type]

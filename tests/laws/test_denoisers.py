@@ -19,6 +19,8 @@ from denoise.weights import Card, save_weights
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*/recipe.toml"))
 
+SIGMA = 0.2
+
 SMALL: dict[str, tuple[str, dict[str, Any]]] = {
     "conv-1d": (
         "conv-dae",
@@ -63,6 +65,11 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
             "bias": False,
             "activation": "relu",
         },
+    ),
+    "conv-2d-sigma": (
+        "conv-dae",
+        {"ndim": 2, "channels": 3, "widths": [4, 6], "kernels": [3, 2], "strides": [1, 2], "blocks": [1, 1]}
+        | {"residual": True, "bias": False, "activation": "relu", "blind": False},
     ),
     "dense": ("dense-ae", {"shape": [3, 8, 8], "widths": [20, 5]}),
     "causal": (
@@ -124,6 +131,11 @@ def noise(net: Any, *size: int, batch: int = 1, seed: int = 0) -> Tensor:
     return torch.randn(batch, net.channels, *size, generator=torch.Generator().manual_seed(seed)) * 0.3
 
 
+def run(net: Any, x: Tensor, sigma: float = SIGMA) -> Tensor:
+    """Apply a network, one that is not blind with a sigma."""
+    return net(x) if net.blind else net(x, torch.full(x.shape[:1], sigma, dtype=x.dtype))
+
+
 def thin(net: Any, size: int, batch: int = 1) -> tuple[int, ...]:
     """A size of ``size`` along the last axis, as small as can be along the other."""
     return (size,) if dims(net) == 1 else (net.size_multiple, size)
@@ -152,7 +164,7 @@ def test_every_size_is_kept(net: Any, more: int | None) -> None:
         sizes = [(n,)] if dims(net) == 1 else [(n, n), (1, n), (n, 1)]
         for size in sizes:
             x = noise(net, *size, batch=2)
-            out = net(x)
+            out = run(net, x)
             assert out.shape == x.shape
             assert torch.isfinite(out).all()
 
@@ -160,32 +172,46 @@ def test_every_size_is_kept(net: Any, more: int | None) -> None:
 def test_a_network_of_one_size_refuses_a_larger_one(net: Any) -> None:
     if net.window is not None:
         with pytest.raises(ConfigError, match="at most"):
-            net(noise(net, net.window, net.window + 1))
+            run(net, noise(net, net.window, net.window + 1))
 
 
-def test_sigma_is_refused_and_not_ignored(net: Any) -> None:
-    with pytest.raises(ConfigError, match="sigma"):
-        net(noise(net, *thin(net, 8)), torch.full((1,), 0.1))
+def test_sigma_is_refused_or_needed_and_never_ignored(net: Any) -> None:
+    x = noise(net, *thin(net, 8))
+    if net.blind:
+        with pytest.raises(ConfigError, match="takes no sigma"):
+            net(x, torch.full((1,), 0.1))
+        return
+    with pytest.raises(ConfigError, match="needs the noise level"):
+        net(x)
+    assert not torch.allclose(net(x, torch.full((1,), 0.1)), net(x, torch.full((1,), 0.3)), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["conv-2d-bias-free", "conv-2d-sigma", "recipe conv-dae-image"])
+@pytest.mark.parametrize("gain", [0.25, 8.0])
+def test_without_biases_the_answer_scales_with_signal_and_noise(name: str, gain: float) -> None:
+    net = make(name)
+    x = noise(net, *thin(net, 16))
+    torch.testing.assert_close(run(net, gain * x, gain * SIGMA), gain * run(net, x), rtol=1e-4, atol=1e-5)
 
 
 def test_the_input_is_left_as_it_was_and_the_answer_is_the_same_again(net: Any) -> None:
     x = noise(net, *thin(net, 8))
     before = x.clone()
-    first = net(x)
+    first = run(net, x)
     assert torch.equal(x, before)
-    assert torch.equal(net(x), first)
+    assert torch.equal(run(net, x), first)
 
 
 def test_examples_of_a_batch_do_not_see_each_other(net: Any) -> None:
     x = noise(net, *thin(net, 8), batch=3)
-    alone = torch.cat([net(x[i : i + 1]) for i in range(3)])
-    torch.testing.assert_close(net(x), alone, atol=1e-5, rtol=1e-4)
+    alone = torch.cat([run(net, x[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(run(net, x), alone, atol=1e-5, rtol=1e-4)
 
 
 def test_every_weight_is_trained(net: Any) -> None:
     fresh = make_trainable(net)
     x = noise(net, *thin(net, 4 * net.size_multiple if net.window is None else 8), batch=2)
-    fresh(x).square().mean().backward()
+    run(fresh, x).square().mean().backward()
     still = [name for name, p in fresh.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert not still
 
@@ -212,7 +238,7 @@ def test_context_bounds_what_an_output_depends_on(net: Any) -> None:
     for at in {c + m, c + m + 1, c + m + m // 2, c + 2 * m - 1, 0, n - 1}:
         x = torch.rand(1, net.channels, *thin(net, n), generator=generator)
         x = x.to(next(wide.parameters()).dtype).requires_grad_()
-        wide(x)[..., at].sum().backward()
+        run(wide, x)[..., at].sum().backward()
         assert x.grad is not None
         seen = x.grad.flatten(0, -2).abs().sum(dim=0).nonzero().flatten()
         assert len(seen)
@@ -228,13 +254,13 @@ def test_one_sample_far_away_changes_nothing(net: Any) -> None:
     x = noise(net, *thin(net, n))
     far = x.clone()
     far[..., -1] += 10.0
-    here, there = net(x), net(far)
+    here, there = run(net, x), run(net, far)
     assert not torch.allclose(here, there, atol=1e-3)
     torch.testing.assert_close(here[..., : n - 1 - net.context], there[..., : n - 1 - net.context], atol=1e-6, rtol=0)
 
 
 def in_windows(net: Any, x: Tensor, grid: Grid, dim: int = -1) -> Tensor:
-    windows = (window.map(net(window.data)) for window in split([x], grid, dim))
+    windows = (window.map(run(net, window.data)) for window in split([x], grid, dim))
     return torch.cat([*overlap_add(windows, grid, dim)], dim)
 
 
@@ -244,7 +270,7 @@ def test_windows_give_what_the_whole_gives(net: Any, fade: int, extra: int) -> N
         return
     grid = Grid.fit(0, net.context, fade, net.size_multiple)
     x = noise(net, *thin(net, grid.window + grid.hop + extra * (net.size_multiple // 2 + 1)))
-    whole = net(x)
+    whole = run(net, x)
     torch.testing.assert_close(in_windows(net, x, grid), whole, atol=1e-4, rtol=0)
     blind_edges = Grid.fit(grid.hop, 0, fade, net.size_multiple)
     assert not torch.allclose(in_windows(net, x, blind_edges), whole, atol=1e-4)  # so the context is needed
@@ -257,21 +283,21 @@ def test_tiles_give_what_the_whole_gives(name: str) -> None:
     x = noise(net, 2 * grid.window + 1, grid.window + 3)
     bands = (band.map(in_windows(net, band.data, grid)) for band in split([x], grid, -2))
     tiled = torch.cat([*overlap_add(bands, grid, -2)], -2)
-    torch.testing.assert_close(tiled, net(x), atol=1e-4, rtol=0)
+    torch.testing.assert_close(tiled, run(net, x), atol=1e-4, rtol=0)
 
 
 def test_half_precision_keeps_its_type(net: Any) -> None:
     x = noise(net, *thin(net, 16 if net.window is None else 8))
     with torch.autocast("cpu", torch.bfloat16):
-        out = net(x)
+        out = run(net, x)
     assert out.dtype == x.dtype
-    expected = net(x)
+    expected = run(net, x)
     assert float((out - expected).square().mean()) < 1e-3 * float(expected.square().mean()) + 1e-6
 
 
 def card_of(net: Any, architecture: str) -> Card:
     modality: Any = "audio" if dims(net) == 1 else "image"
-    return Card("round-trip", architecture, modality, net.channels, size_multiple=net.size_multiple)
+    return Card("round-trip", architecture, modality, net.channels, size_multiple=net.size_multiple, blind=net.blind)
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -288,7 +314,9 @@ def test_saving_and_loading_gives_the_same_network(
     assert not loaded.training
     assert {p.dtype for p in loaded.parameters()} == {torch.float32}
     x = noise(net, *thin(net, 8))
-    torch.testing.assert_close(loaded(x), net(x), atol=max(tolerance, 1e-6), rtol=0)  # kernels may differ by rounding
+    torch.testing.assert_close(
+        run(loaded, x), run(net, x), atol=max(tolerance, 1e-6), rtol=0
+    )  # kernels may differ by rounding
     if dtype == torch.float32:
         assert_same_tensors(loaded, net)
 
@@ -303,20 +331,20 @@ def test_a_codec_is_its_two_halves(name: str) -> None:
     net = make(name)
     assert isinstance(net, Codec)
     x = noise(net, net.window, net.window, batch=3)
-    torch.testing.assert_close(net.decode(net.encode(x)), net(x))
+    torch.testing.assert_close(net.decode(net.encode(x)), run(net, x))
 
 
 @pytest.mark.parametrize("name", bundled())
 def test_bundled_weights_are_what_their_card_says(name: str) -> None:
     net, card = load(name)
     assert card.name == name
-    assert (card.channels, card.size_multiple) == (net.channels, net.size_multiple)
+    assert (card.channels, card.size_multiple, card.blind) == (net.channels, net.size_multiple, net.blind)
     assert card.parameters == sum(p.numel() for p in net.parameters())
     assert card.modality == ("audio" if dims(net) == 1 else "image")
     assert (card.sample_rate is not None) == (card.modality == "audio")
     assert locate(name).stat().st_size <= 16 << 20
     x = noise(net, *thin(net, 3 * net.size_multiple + 1))
-    assert torch.isfinite(net(x)).all()
+    assert torch.isfinite(run(net, x)).all()
 
 
 def test_bundled_weights_are_small_together() -> None:

@@ -253,8 +253,9 @@ class TestArrays:
         pipeline.card, pipeline.model = replace(pipeline.card, blind=False), Echo()
         for x, value in ((pixels(40, 30, 3), 51), (pixels(40, 30, 3, dtype=np.uint16), 13107)):
             assert (pipeline.frame(Image(x), sigma=0.2).pixels == value).all()
-        with pytest.raises(ConfigError, match="needs the noise level"):
-            pipeline.frame(Image(pixels(4, 4, 3)))
+        noisy = np.clip(128 + np.random.default_rng(0).normal(0, 20, (60, 70, 3)), 0, 255).astype(np.uint8)
+        assert np.ptp(pipeline.frame(Image(noisy)).pixels) == 0
+        assert pipeline.frame(Image(noisy)).pixels[0, 0, 0] == pytest.approx(20, abs=1)  # estimated
         with pytest.raises(ConfigError, match="expected 0 to 255"):
             pipeline.frame(Image(pixels(4, 4, 3)), sigma=1.5)
 

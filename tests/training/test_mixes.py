@@ -93,8 +93,8 @@ def test_the_codec_keeps_time_length_and_level(rate: int) -> None:
 def test_each_damage_is_seeded_and_leaves_the_length(data: Path, kind: str) -> None:
     source = mixes(data, **{kind: 1.0, "rooms": 2 if kind == "reverb" else 0}, sample_rates=[16_000])
     plain = mixes(data, sample_rates=[16_000])
-    noisy, clean, _ = source.batch(3, generator_for(0, 1))
-    again, _, _ = source.batch(3, generator_for(0, 1))
+    noisy, clean, *_ = source.batch(3, generator_for(0, 1))
+    again, *_ = source.batch(3, generator_for(0, 1))
     assert torch.equal(noisy, again)
     assert torch.isfinite(noisy).all()
     assert noisy.shape == clean.shape == (3, 1, 8_000)

@@ -98,9 +98,21 @@ def test_it_learns_and_writes_what_it_says(values: dict, optimizer: str, data: P
     assert (card.data, card.modality) == (("made here",), values["modality"])
     assert len([*(tmp_path / "run/samples").iterdir()]) == 1
     assert not [*tmp_path.rglob("*.partial")]
-    noisy, clean, _ = open_data(recipe(values), data).batch(8, generator_for(7, 7))
+    noisy, clean, *_ = open_data(recipe(values), data).batch(8, generator_for(7, 7))
     with torch.inference_mode():
         assert (module(noisy) - clean).square().mean() < (noisy - clean).square().mean()
+
+
+def test_a_network_that_needs_sigma_is_told_it(data: Path, tmp_path: Path) -> None:
+    settings = ("model.blind=false", "model.bias=false", 'model.activation="relu"', "image.sigma=[0.0, 0.3]")
+    run(IMAGE, data, tmp_path, *settings, "schedule.steps=200")
+    module, card = load(tmp_path / "tiny-image.safetensors")
+    assert not card.blind
+    noisy, clean, _, sigma = open_data(recipe(IMAGE, "image.sigma=[0.1, 0.1]"), data).batch(8, generator_for(7, 7))
+    assert sigma is not None
+    errors = [(module(noisy, factor * sigma) - clean).square().mean() for factor in (0.3, 1.0, 3.0)]
+    assert errors[1] < min(errors[0], errors[2])
+    assert errors[1] < 0.3 * sigma.square().mean()
 
 
 class KilledError(Exception):
@@ -162,7 +174,7 @@ def test_a_batch_depends_on_seed_step_and_rank_alone(values: dict, data: Path) -
 
 
 def test_image_noise_has_its_sigma_and_grey_its_equal_channels(data: Path) -> None:
-    noisy, clean, _ = open_data(recipe(IMAGE, "image.grey=1.0"), data).batch(16, generator_for(0, 0))
+    noisy, clean, *_ = open_data(recipe(IMAGE, "image.grey=1.0"), data).batch(16, generator_for(0, 0))
     assert float((noisy - clean).std()) == pytest.approx(0.1, rel=0.03)
     torch.testing.assert_close(noisy[:, 0], noisy[:, 2])
 
@@ -244,7 +256,7 @@ def test_a_finished_run_is_not_trained_on(data: Path, tmp_path: Path) -> None:
 
 def test_a_mix_has_its_level_and_its_snr(data: Path) -> None:
     values = override(AUDIO, ["audio.synthetic=1.0", "audio.reverb=0.0", "audio.snr_db=[7, 7]"])
-    noisy, clean, _ = open_data(recipe(values), data).batch(8, generator_for(0, 0))
+    noisy, clean, *_ = open_data(recipe(values), data).batch(8, generator_for(0, 0))
     level = 10 * clean.square().mean(dim=-1).log10()
     snr = level - 10 * (noisy - clean).square().mean(dim=-1).log10()
     np.testing.assert_allclose(level.numpy(), -20, atol=0.01)
