@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +27,11 @@ class Batch(NamedTuple):
     clean: Tensor
     sample_rate: int | None = None
     sigma: Tensor | None = None
+
+    def map(self, move: Callable[[Tensor], Tensor]) -> Batch:
+        """The same batch elsewhere, on a device."""
+        sigma = None if self.sigma is None else move(self.sigma)
+        return Batch(move(self.noisy), move(self.clean), self.sample_rate, sigma)
 
 
 class ImagePatches:

@@ -101,7 +101,7 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             batch = next(batches)
-            batch = Batch(*(fabric.to_device(x) if isinstance(x, torch.Tensor) else x for x in batch))
+            batch = batch.map(fabric.to_device)
             loss, metrics = objective(as_denoiser(model, module, batch), batch)
             fabric.backward(loss)
             norm = fabric.clip_gradients(model, optimizer, max_norm=s.clip, error_if_nonfinite=False)
@@ -179,7 +179,7 @@ def save_checkpoint(fabric: Fabric, path: Path, state: dict[str, Any]) -> None:
 
 
 def as_denoiser(model: Any, module: Any, batch: Batch) -> Denoiser:
-    """The network as a function of the signal alone: told the sample rate and the sigma of the batch if it needs them."""
+    """The network as a function of the signal alone: told the batch's sample rate and sigma if it needs them."""
     known: dict[str, Any] = {"sample_rate": batch.sample_rate} if isinstance(module, StreamingNetwork) else {}
     return partial(model, **known | ({} if module.blind else {"sigma": batch.sigma}))
 
@@ -188,7 +188,7 @@ def as_denoiser(model: Any, module: Any, batch: Batch) -> Denoiser:
 def predict(ema: nn.Module, batch: Batch) -> torch.Tensor:
     """Run the averaged network on a few examples, on its own device, and bring the result back."""
     device = next(ema.parameters()).device
-    batch = Batch(*(x.to(device) if isinstance(x, torch.Tensor) else x for x in batch))
+    batch = batch.map(lambda x: x.to(device))
     return as_denoiser(ema.eval(), ema, batch)(batch.noisy).cpu()
 
 
