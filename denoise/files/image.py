@@ -9,8 +9,9 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -23,12 +24,12 @@ from PIL import ImageFile
 
 from denoise.errors import InputError
 from denoise.files.image_png16 import bands, read_png16
-from denoise.files.image_probe import blame, carried, container_of, open_picture
+from denoise.files.image_probe import DAMAGE, blame, carried, container_of, open_picture
 from denoise.files.image_tiff import TIFF_COLOURS, Ifd, is_deep, read_tiff, tiff_info, tiff_pages
 from denoise.files.image_write import CONTAINERS, write_image
 from denoise.signals import Image, ImageFormat
 
-__all__ = ["IMAGE_EXTENSIONS", "ImageReader", "read_image", "write_image"]
+__all__ = ["IMAGE_EXTENSIONS", "ImageReader", "read_image", "upright", "write_image"]
 
 IMAGE_EXTENSIONS = frozenset(CONTAINERS)
 BYTES_PER_PIXEL = 16  # of the most wasteful file, when a pipe has to be read into memory
@@ -44,6 +45,7 @@ AS_STORED: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     7: lambda x: x[::-1, ::-1].swapaxes(0, 1),
     8: lambda x: np.rot90(x, -1),
 }
+UPRIGHT = AS_STORED | {6: AS_STORED[8], 8: AS_STORED[6]}  # all others undo themselves
 
 
 class ImageReader:
@@ -259,6 +261,17 @@ def read_image(source: str | Path | BinaryIO, *, max_megapixels: float = 200, na
     """
     with ImageReader(source, max_megapixels=max_megapixels, name=name) as reader:
         return next(iter(reader))
+
+
+def upright(frame: Image, format: ImageFormat) -> Image:
+    """The frame as viewers show it, turned by the EXIF orientation of ``format``; a view, not a copy."""
+    exif, orientation = Pillow.Exif(), 1
+    # EXIF that cannot be read turns nothing, as in viewers.
+    with warnings.catch_warnings(action="ignore"), suppress(*DAMAGE):
+        exif.load(format.info.get("exif", b""))
+        orientation = exif.get(274, 1)
+    turn = UPRIGHT.get(orientation, lambda x: x)
+    return Image(turn(frame.pixels), None if frame.alpha is None else turn(frame.alpha))
 
 
 def _split(x: NDArray[Any], base: int) -> Image:
