@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -53,16 +52,13 @@ def audio(
     from denoise.cli.run import run
     from denoise.files.audio import AUDIO_EXTENSIONS, RawFormat
     from denoise.pipelines.audio import AudioPipeline
-    from denoise.pipelines.compare import compare_audio, write_removed
+    from denoise.pipelines.compare import check_extras, compare_audio, write_removed
     from denoise.pipelines.result import limited_strength
     from denoise.registry import DEFAULTS
 
     limited_strength(strength, attenuation_limit)
-    if (compare or removed) and (len(inputs) != 1 or inputs == ["-"] or out == "-" or Path(inputs[0]).is_dir()):
-        raise ConfigError("--compare and --removed look at one file: give one, neither a folder nor -.")
-    for extra in (compare, removed):
-        if extra and Path(extra).exists() and not overwrite:
-            raise ConfigError(f"{extra}: exists already. Give --overwrite to replace it.")
+    extras = {"--compare": compare, "--removed": removed}
+    check_extras(extras, inputs, out, AUDIO_EXTENSIONS, overwrite=overwrite)
     given = [value is not None for value in (rate, channels, encoding)]
     if any(given) and not all(given):
         raise ConfigError("raw PCM needs --rate, --channels and --format together.")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from denoise.errors import ConfigError
+
+if TYPE_CHECKING:
+    from denoise.pipelines.result import Result
+    from denoise.protocols import Progress
 
 
 def image(
@@ -21,6 +25,10 @@ def image(
         str, typer.Option(help="Noise level, 0 to 255, for a model that takes one; auto lets the model judge.")
     ] = "auto",
     strength: Annotated[float, typer.Option(help="0 leaves the file as it is, 1 removes all noise.")] = 1.0,
+    compare: Annotated[
+        str | None,
+        typer.Option(help="The picture before, after and what was removed, with a part enlarged.", metavar="PNG"),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     tile: Annotated[int, typer.Option(help="Side of the squares worked on at a time.", metavar="PIXELS")] = 1024,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
@@ -39,22 +47,22 @@ def image(
     """
     from denoise.cli.run import run
     from denoise.files.image import IMAGE_EXTENSIONS
+    from denoise.pipelines.compare import check_extras, compare_image
     from denoise.pipelines.image import ImagePipeline
     from denoise.pipelines.result import check_strength
     from denoise.registry import DEFAULTS
 
     check_strength(strength)
+    check_extras({"--compare": compare}, inputs, out, IMAGE_EXTENSIONS, overwrite=overwrite)
     try:
         level = None if sigma == "auto" else float(sigma) / 255
     except ValueError:
         raise ConfigError(f"--sigma is {sigma!r}; expected auto or a number from 0 to 255.") from None
     pipeline = ImagePipeline(model or DEFAULTS["image"], device=device, tile=tile)
     pipeline.check_sigma(level)
-    run(
-        inputs,
-        out,
-        IMAGE_EXTENSIONS,
-        lambda source, target, progress, name: pipeline.file(
+
+    def one(source: Any, target: Any, progress: Progress, name: str | None) -> Result:
+        result = pipeline.file(
             source,
             target,
             sigma=level,
@@ -63,8 +71,9 @@ def image(
             max_megapixels=max_megapixels,
             progress=progress,
             name=name,
-        ),
-        overwrite=overwrite,
-        skip_existing=skip_existing,
-        as_json=as_json,
-    )
+        )
+        if compare:
+            compare_image(source, target, compare, overwrite=overwrite, max_megapixels=max_megapixels)
+        return result
+
+    run(inputs, out, IMAGE_EXTENSIONS, one, overwrite=overwrite, skip_existing=skip_existing, as_json=as_json)

@@ -290,6 +290,64 @@ class TestWhatWasDone:
         assert "see.png: exists already" in again.err
         assert "one file" in command("audio", "a.wav", "b.wav", "--compare", "other.png").err
 
+    def test_the_comparison_of_pictures(self, command: Command, models: Models, tmp_path: Path) -> None:
+        picture(tmp_path / "a.png", 40)
+        words = ("image", "a.png", "--model", models["mute-image"], "--compare", "see.png", "--strength", 0.5)
+        done = command(*words)
+        assert (done.code, done.err) == (0, "")
+        assert sorted(os.listdir()) == ["a.denoised.png", "a.png", "see.png"]
+        seen = np.asarray(opened("see.png"))
+        size = 480
+        before, after = (seen[62 : 62 + size, left : left + size].astype(int) for left in (24, 24 + size + 16))
+        assert (before[6::12, 6::12] == np.asarray(opened("a.png"))).all()
+        assert (after[6::12, 6::12] == np.asarray(opened("a.denoised.png"))).all()
+        again = command(*words)
+        assert (again.code, again.err) == (2, "denoise: see.png: exists already. Give --overwrite to replace it.\n")
+        assert command(*words, "--overwrite").code == 0
+        large = command(*words, "--overwrite", "--max-megapixels", 0.001)
+        assert (large.code, large.err.count("\n")) == (1, 1)
+
+    @pytest.mark.parametrize("kind", ["audio", "image"])
+    def test_comparisons_that_are_refused_before_any_work(
+        self, command: Command, models: Models, tmp_path: Path, kind: str
+    ) -> None:
+        (tmp_path / "in").mkdir()
+        for name in ("a", "b", "in/c"):
+            sound(tmp_path / f"{name}.wav") if kind == "audio" else picture(tmp_path / f"{name}.png")
+        end = "wav" if kind == "audio" else "png"
+        before = sorted(tmp_path.rglob("*"))
+        one = "--compare looks at one file: give one, neither a folder nor -."
+        for words, told in (
+            (["a", "b", "--compare", "see.png"], one),
+            (["in/", "--compare", "see.png"], one),
+            (["-", "--compare", "see.png"], one),
+            (["a", "-o", "-", "--compare", "see.png"], one),
+            (["a", "--compare", "see.jpg"], "see.jpg: a comparison is drawn as .png; choose such a name."),
+            (["a", "--compare", "see"], "see: a comparison is drawn as .png"),
+            (["a", "-o", "a", "--overwrite", "--compare", "see.png"], f"a.{end}: would replace the input"),
+            (["a", "-o", ".", "--overwrite", "--compare", "see.png"], f"a.{end}: would replace the input"),
+            (["a", "-o", "see.png", "--compare", "./see.png"], "./see.png: is another file of this run already"),
+            (["a", "--compare", "x" * 300 + ".png"], "x.png"),
+        ):
+            full = [f"{word}.{end}" if word in ("a", "b") else word for word in words]
+            done = command(kind, *full, "--model", models[f"keep-{kind}"])
+            assert told in done.err
+            assert done.err.count("\n") == 1
+            assert done.code == (1 if "x.png" in told else 2)
+            if "x.png" not in told:
+                assert sorted(tmp_path.rglob("*")) == before
+
+    def test_nothing_takes_the_place_of_an_input(self, command: Command, models: Models, tmp_path: Path) -> None:
+        data = picture(tmp_path / "a.png")
+        done = command("image", "a.png", "--overwrite", "--compare", "a.png", "--model", models["keep-image"])
+        assert (done.code, done.out) == (2, b"")
+        assert "a.png: is another file of this run already. Give --compare a name of its own." in done.err
+        assert (tmp_path / "a.png").read_bytes() == data
+        sound(tmp_path / "b.wav")
+        both = ("audio", "b.wav", "--model", models["keep-audio"], "--compare", "c.png", "--removed")
+        assert "Give --removed a name of its own." in command(*both, "c.png").err
+        assert "--compare and --removed look at one file" in command(*both, "d.wav", "a.wav").err
+
 
 class TestStreams:
     def test_wav_through(self, command: Command, models: Models, tmp_path: Path) -> None:
