@@ -11,9 +11,13 @@ from typing import Any, BinaryIO
 
 import pytest
 import torch
+from hypothesis import settings
 
 from denoise.registry import build
 from denoise.weights import Card, save_weights
+
+settings.register_profile("any machine", deadline=None)  # a busy one is slow, not wrong
+settings.load_profile("any machine")
 
 TINY_1D = {"ndim": 1, "widths": (2,), "kernels": (4,), "strides": (2,), "blocks": (1,)}
 TINY_2D = {"ndim": 2, "channels": 3, "widths": (8, 12), "kernels": (3, 2), "strides": (1, 2), "blocks": (1, 1)}

@@ -47,7 +47,7 @@ def test_decibels_return(db: float) -> None:
 RATES = [8000, 11_025, 16_000, 22_050, 44_100, 44_101, 48_000, 192_000]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 3000), st.sampled_from(RATES), st.sampled_from(RATES), st.integers(1, 3))
 def test_the_new_length_is_rounded_up(n: int, before: int, after: int, channels: int) -> None:
     assert dsp.resample(torch.zeros(channels, n), before, after).shape == (channels, math.ceil(n * after / before))

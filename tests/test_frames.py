@@ -23,7 +23,7 @@ def grids(draw: st.DrawFn) -> Grid:
     return Grid(overlap + max(1, overlap) + draw(st.integers(0, 40)), context, fade)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(grids(), st.integers(1, 400), st.integers(1, 70), st.sampled_from([0, 1, -1]))
 def test_join_inverts_split(grid: Grid, length: int, chunk: int, dim: int) -> None:
     shape = [3, 3]
@@ -33,7 +33,7 @@ def test_join_inverts_split(grid: Grid, length: int, chunk: int, dim: int) -> No
     torch.testing.assert_close(joined, x, rtol=0, atol=1e-12)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(1, 5), st.integers(0, 7), st.integers(1, 300), st.integers(0, 60))
 def test_a_local_filter_does_not_see_the_cuts(radius: int, fade: int, length: int, extra: int) -> None:
     kernel = torch.randn(1, 1, 2 * radius + 1, dtype=torch.float64)
@@ -81,7 +81,7 @@ def test_nothing_in_nothing_out() -> None:
     assert [*overlap_add(split([torch.zeros(1, 0)], grid), grid)] == []
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(grids(), st.integers(1, 200), st.lists(st.integers(0, 200), max_size=6), st.sampled_from([-4, -1, 1, 2]))
 def test_windows_are_the_pieces_that_start_at_multiples_of_the_hop(
     grid: Grid, length: int, cuts: list[int], dim: int

@@ -97,7 +97,7 @@ def test_the_stereo_image_stays(net: Any) -> None:
     torch.testing.assert_close(out[:, 1], -0.3 * out[:, 0], atol=1e-5, rtol=0)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(rate=st.integers(8_000, 192_000), time=st.integers(1, 3_000), channels=st.integers(1, 3))
 def test_any_rate_any_length(rate: int, time: int, channels: int) -> None:
     net = make(CAUSAL[0])

@@ -1,37 +1,17 @@
-"""How clean signals become noisy ones: plain functions of tensors, all randomness from a generator.
+"""Noise as recordings have it, and what rooms, telephones and overdriven inputs do to them.
 
-All tensors are (..., time) for audio or (batch, channels, height, width) for images, full scale 1.0.
+All tensors are (..., time), full scale 1.0.
 """
 
 from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch import Generator, Tensor
 
 from denoise.dsp import db_to_amplitude
-
-
-def generator_for(seed: int, step: int, rank: int = 0) -> Generator:
-    """A generator that depends on its three numbers alone, so that a step can be drawn again."""
-    state = np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
-
-
-def gaussian(x: Tensor, sigma: Tensor | float, generator: Generator | None = None) -> Tensor:
-    """Add white Gaussian noise, unclipped.
-
-    Shape:
-        x, returns: any; sigma: a number or a tensor that broadcasts with x, in signal units.
-    """
-    return x + sigma * torch.randn(x.shape, generator=generator, dtype=x.dtype)
-
-
-def uniform(low: float, high: float, n: int, generator: Generator | None = None) -> Tensor:
-    """Draw ``n`` numbers between ``low`` and ``high``; the shape is (n,)."""
-    return low + (high - low) * torch.rand(n, generator=generator)
+from denoise.noise.common import uniform
 
 
 def rms(x: Tensor) -> Tensor:

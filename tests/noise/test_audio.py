@@ -13,7 +13,6 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@settings(deadline=None)
 @given(st.floats(-20, 40), st.floats(1e-3, 1.0), st.floats(1e-3, 1.0))
 def test_the_drawn_ratio_is_reached(snr_db: float, speech_level: float, noise_level: float) -> None:
     clean = speech_level * torch.randn(2, 4000, generator=seeded(1), dtype=torch.float64)
@@ -63,7 +62,7 @@ def test_colour_tilts_the_spectrum(exponent: float) -> None:
     assert slope == pytest.approx(-exponent, abs=0.05)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.floats(-60, 0))
 def test_level_is_reached(level_db: float) -> None:
     y = noise.set_level(torch.randn(1, 5000, generator=seeded(), dtype=torch.float64), level_db)
@@ -94,7 +93,7 @@ def test_drawn_numbers_have_their_distributions() -> None:
     assert scipy.stats.kstest(even, "uniform", args=(-3, 8)).pvalue > 0.001
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(1, 400), st.integers(1, 300), st.integers(0, 200), st.sampled_from([1.0, -0.6]))
 def test_any_room_keeps_the_direct_sound_in_time_and_level(n: int, taps: int, delay: int, direct: float) -> None:
     rng = np.random.default_rng(n)
@@ -133,7 +132,6 @@ def test_clipping_cuts_the_share_it_names() -> None:
     assert float(y.abs().max()) <= float(x.abs().flatten().quantile(0.96))
 
 
-@settings(deadline=None)
 @given(st.floats(-0.999, 0.999))
 def test_mu_law_errs_like_g711(value: float) -> None:
     """Against the law written out: 255 levels, an error of at most half a step, which grows with the level."""

@@ -1,0 +1,53 @@
+"""How clean signals become noisy ones: plain functions of tensors, all randomness from a generator."""
+
+from denoise.noise.audio import (
+    band_limit,
+    clicks,
+    clip,
+    colour,
+    hum,
+    mu_law,
+    reverberate,
+    rms,
+    scale_to_snr,
+    set_level,
+    wind,
+)
+from denoise.noise.common import gaussian, generator_for, uniform
+from denoise.noise.image import (
+    coarse,
+    colour_matrices,
+    correlated_channels,
+    demosaic,
+    film_grain,
+    salt_and_pepper,
+    sensor,
+    shot_and_read,
+    white_balances,
+)
+
+__all__ = [
+    "band_limit",
+    "clicks",
+    "clip",
+    "coarse",
+    "colour",
+    "colour_matrices",
+    "correlated_channels",
+    "demosaic",
+    "film_grain",
+    "gaussian",
+    "generator_for",
+    "hum",
+    "mu_law",
+    "reverberate",
+    "rms",
+    "salt_and_pepper",
+    "scale_to_snr",
+    "sensor",
+    "set_level",
+    "shot_and_read",
+    "uniform",
+    "white_balances",
+    "wind",
+]
