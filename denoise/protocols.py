@@ -30,6 +30,10 @@ class Network(Denoiser, Protocol):
         """The `denoise.config.config` that it was made from; it is stored with the weights."""
 
     @property
+    def ndim(self) -> int:
+        """1 for sound, 2 for pictures."""
+
+    @property
     def channels(self) -> int:
         """Channels that it takes and gives."""
 

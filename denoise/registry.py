@@ -45,7 +45,9 @@ def build(architecture: str, settings: Mapping[str, Any], where: str = "model") 
     module = import_module(module_name)
     network = getattr(module, name)(parse(getattr(module, f"{name}Config"), settings, where))
     if not isinstance(network, Network):  # told now, not when hours of training are to be written
-        raise TypeError(f"{name} is no denoise.protocols.Network; it needs all attributes that are named there.")
+        facts = [fact for fact, value in vars(Network).items() if isinstance(value, property)]
+        lacking = [fact for fact in facts if not hasattr(network, fact)]
+        raise TypeError(f"{name} is no denoise.protocols.Network: it lacks {', '.join(lacking)}.")
     return network
 
 

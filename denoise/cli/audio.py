@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def audio(
-    inputs: Annotated[list[str], typer.Argument(help="Files, folders, or - for standard input.", metavar="INPUT...")],
+    inputs: Annotated[list[str], typer.Argument(help="Files, folders, or - for standard input.", metavar="INPUT")],
     out: Annotated[
         str | None, typer.Option("-o", "--out", help="A file, a folder, or - for standard output.", metavar="OUT")
     ] = None,

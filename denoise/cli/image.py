@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def image(
-    inputs: Annotated[list[str], typer.Argument(help="Files, folders, or - for standard input.", metavar="INPUT...")],
+    inputs: Annotated[list[str], typer.Argument(help="Files, folders, or - for standard input.", metavar="INPUT")],
     out: Annotated[
         str | None, typer.Option("-o", "--out", help="A file, a folder, or - for standard output.", metavar="OUT")
     ] = None,
@@ -22,7 +22,7 @@ def image(
         str | None, typer.Option(help="A name of `denoise models` or a .safetensors file.", metavar="NAME|FILE")
     ] = None,
     sigma: Annotated[
-        str, typer.Option(help="Noise level, 0 to 255, for a model that takes one; auto lets the model judge.")
+        str, typer.Option(help="Noise level, 0 to 255, for a model that takes one; auto: it is estimated.")
     ] = "auto",
     strength: Annotated[float, typer.Option(help="0 leaves the file as it is, 1 removes all noise.")] = 1.0,
     compare: Annotated[

@@ -73,7 +73,7 @@ def run(
             stream_in, stream_out = source == STREAM, target == STREAM
             if skip_existing and not stream_out and exists(target):
                 if as_json:
-                    print(json.dumps({"input": source, "output": target, "skipped": True}), file=lines)
+                    print(json.dumps({"input": source, "output": target, "skipped": True}), file=lines, flush=True)
                 continue
             name = "standard input" if stream_in else None
             try:
@@ -90,7 +90,9 @@ def run(
                 reason = _reason(error, name or source)
                 print(f"denoise: {reason}", file=sys.stderr)
                 if as_json:
-                    print(json.dumps({"input": name or source, "output": None, "error": reason}), file=lines)
+                    print(
+                        json.dumps({"input": name or source, "output": None, "error": reason}), file=lines, flush=True
+                    )
                 continue
             for warning in result.warnings:
                 print(f"denoise: warning: {warning}", file=sys.stderr)
@@ -115,4 +117,4 @@ def _reason(error: Exception, source: str) -> str:
 
 def _line(result: Result) -> str:
     unit = {"times_real_time": "x real time", "megapixels_per_s": "MP/s"}[result.speed_unit]
-    return f"{result.output}  {result.seconds:.1f} s, {result.speed:.1f} {unit}"
+    return f"{result.output}  {result.seconds:.1f} s, {result.speed:.3g} {unit}"

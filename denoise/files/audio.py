@@ -97,7 +97,8 @@ class AudioReader:
         except (soundfile.LibsndfileError, RuntimeError, ValueError, TypeError) as error:
             reason = str(getattr(error, "error_string", error)).strip().rstrip(".")
             raise InputError(
-                f"cannot be read as audio ({reason}); expected WAV, FLAC, OGG, MP3 or AIFF. Check that it plays."
+                f"cannot be read as audio ({reason}); expected WAV, FLAC, OGG, MP3 or AIFF. "
+                "Convert it first, as by ffmpeg -i IN out.wav."
             ) from None
         f = self._file
         tags = {tag: text for tag in TAGS if (text := getattr(f, tag, ""))}

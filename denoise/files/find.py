@@ -9,17 +9,18 @@ from denoise.errors import ConfigError
 
 
 def find_files(root: Path, folders: Sequence[str], extensions: frozenset[str]) -> list[Path]:
-    """List files below ``root / folder`` for each folder; folders that are not there are passed over.
+    """List files below ``root / folder`` for each folder.
 
     Raises:
-        ConfigError: nothing was found at all.
+        ConfigError: a folder holds none, or is not there.
     """
-    files = [
-        path
-        for folder in folders
-        for path in sorted((root / folder).rglob("*"))
-        if path.suffix.lower() in extensions and path.is_file()
-    ]
-    if not files:
-        raise ConfigError(f"{root}: no files in {', '.join(folders)}. Give --data the folder that holds them.")
+    files: list[Path] = []
+    for folder in folders:
+        place = root / folder
+        found = [path for path in sorted(place.rglob("*")) if path.suffix.lower() in extensions and path.is_file()]
+        if not found:
+            raise ConfigError(
+                f"{place}: {'holds no files to use' if place.is_dir() else 'no such folder'}. See --data."
+            )
+        files += found
     return files

@@ -83,7 +83,7 @@ class ConvDAE(nn.Module):
     def __init__(self, config: ConvDAEConfig) -> None:
         super().__init__()
         self.config = c = config
-        self.channels, self.blind = c.channels, c.blind
+        self.ndim, self.channels, self.blind = c.ndim, c.channels, c.blind
         self.size_multiple = math.prod(c.strides)
 
         def act() -> nn.Module:

@@ -43,6 +43,7 @@ class DenseAE(nn.Module):
         ELU: Fast and Accurate Deep Network Learning, 2015, arXiv:1511.07289.
     """
 
+    ndim = 2
     blind = True
     size_multiple = 1
     context = 0

@@ -95,6 +95,7 @@ class DPCRN(nn.Module):
     """
 
     channels = 1  # or any number: they share the mask
+    ndim = 1
     blind = True
     size_multiple = 1
     window: int | None = None

@@ -48,6 +48,7 @@ class SpectralDAE(nn.Module):
     """
 
     channels = 1
+    ndim = 1
     blind = True
     window: int | None = None
 

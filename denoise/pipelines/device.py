@@ -27,6 +27,12 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def precision_of(device: torch.device) -> str:
+    """What `autocast` computes in."""
+    with autocast(device):
+        return "bfloat16" if torch.is_autocast_enabled(device.type) else "float32"
+
+
 def autocast(device: torch.device) -> AbstractContextManager[object]:
     """Bfloat16 where the machine multiplies it fast, else nothing."""
     if device.type == "cuda":

@@ -12,11 +12,13 @@ import torch
 
 from denoise import metrics, noise
 from denoise.dsp import resample
+from denoise.errors import ConfigError
 from denoise.files.audio import AUDIO_EXTENSIONS, read_audio
 from denoise.files.find import find_files
 from denoise.files.image import IMAGE_EXTENSIONS, read_image
 from denoise.noise import generator_for
 from denoise.pipelines import AudioPipeline, load
+from denoise.pipelines.device import precision_of
 from denoise.signals import Image
 
 SIGMAS = (15.0, 25.0, 50.0)
@@ -40,9 +42,13 @@ def evaluate(
     ``levels`` are sigma (0 to 255) for images and snr_db for audio. ``each`` may draw a bar round the files.
 
     Raises:
-        ConfigError: there are no files.
+        ConfigError: there are no files, or a level is out of range.
     """
     pipeline = load(model, device=device)
+    if levels and not isinstance(pipeline, AudioPipeline) and not all(0 < sigma <= 255 for sigma in levels):
+        raise ConfigError(
+            f"levels are {', '.join(f'{level:g}' for level in levels)}; sigma must be above 0, at most 255."
+        )
     where = f"device {pipeline.device}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     where += f", {platform.machine()}"
     if isinstance(pipeline, AudioPipeline):
@@ -58,7 +64,7 @@ def evaluate(
             noisy = noise.gaussian(clean, sigma / 255, generator_for(seed, index, round(sigma)))
             given = None if pipeline.card.blind else sigma / 255
             denoised = pipeline.frame(Image(noisy.numpy()), sigma=given)
-            out = torch.from_numpy(denoised.pixels).permute(2, 0, 1)[None]
+            out = torch.from_numpy(denoised.pixels).permute(2, 0, 1)[None].clamp(0, 1)  # as every file clips it
             before = noisy.permute(2, 0, 1)[None]
             found.append(
                 {
@@ -70,10 +76,10 @@ def evaluate(
             )
     rows = [{"sigma": sigma} | _mean(found) for sigma, found in scores.items()]
     protocol = (
-        f"{len(files)} images, white Gaussian noise in float, unclipped, output not clipped, full scale 255, "
+        f"{len(files)} images, white Gaussian noise in float, unclipped, output clipped to [0, 255], "
         f"{'blind' if pipeline.card.blind else 'true sigma given'}, "
         f"mean over images of PSNR and SSIM (Gaussian window 11, sigma 1.5, mirrored borders), seed {seed}, "
-        f"precision {pipeline.precision}, {where}"
+        f"{precision_of(pipeline.device)}, {where}"
     )
     return rows, protocol
 

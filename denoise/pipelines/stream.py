@@ -13,7 +13,7 @@ from denoise.errors import ConfigError, InputError
 from denoise.pipelines.device import pick_device
 from denoise.pipelines.result import check_strength
 from denoise.protocols import StreamingNetwork
-from denoise.registry import DEFAULTS, load
+from denoise.registry import load
 from denoise.signals import AudioFormat, require_finite_samples
 from denoise.weights import require
 
@@ -25,7 +25,7 @@ class AudioStream:
     ``latency`` samples or less behind what it has taken. The two channels of a stereo signal share one
     mask, so that its image stays; the channels of any other number are denoised each for itself.
 
-    >>> stream = AudioStream("speech", sample_rate=48_000, channels=1)  # doctest: +SKIP
+    >>> stream = AudioStream("runs/speech/speech.safetensors", sample_rate=48_000, channels=1)  # doctest: +SKIP
     >>> clean = [stream.push(block) for block in blocks] + [stream.flush()]  # doctest: +SKIP
 
     Raises:
@@ -34,7 +34,7 @@ class AudioStream:
 
     def __init__(
         self,
-        model: str | Path | StreamingNetwork = DEFAULTS["audio"],
+        model: str | Path | StreamingNetwork,
         *,
         sample_rate: int,
         channels: int = 1,
@@ -50,7 +50,9 @@ class AudioStream:
         else:
             network = model
         if not isinstance(network, StreamingNetwork):
-            raise ConfigError(f"model {model} needs whole windows and cannot stream; use a causal one, such as speech.")
+            raise ConfigError(
+                f"model {model} needs whole windows and cannot stream; give one that recipes/speech trained."
+            )
         self.network, self.sample_rate, self.channels, self.strength = network, sample_rate, channels, strength
         self._device = next(network.parameters()).device  # type: ignore[attr-defined]
         self._hop = network.hop(sample_rate)

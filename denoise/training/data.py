@@ -68,6 +68,8 @@ class ImagePatches:
             turn = int(torch.randint(8, (), generator=generator))
             patch = torch.rot90(patch, turn % 4, (1, 2))
             patch = patch.flip(2) if turn >= 4 else patch
+            if s.saturation != (1.0, 1.0):
+                patch = saturate(patch, float(noise.uniform(*s.saturation, 1, generator)))
             if float(torch.rand((), generator=generator)) < s.jpeg:
                 low, high = s.jpeg_quality
                 patch = jpeg(patch, int(torch.randint(low, high + 1, (), generator=generator)))
@@ -78,6 +80,13 @@ class ImagePatches:
         clean[grey] = luma(clean[grey])
         added[grey] = added[grey, :1].expand(-1, 3, -1, -1)
         return Batch(clean + added, clean, sigma=sigma)
+
+
+def saturate(x: Tensor, factor: float) -> Tensor:
+    """Bring the colours to ``factor`` times their distance from grey. Shape: uint8 (3, height, width)."""
+    light = x.float()
+    grey = luma(light)
+    return (grey + factor * (light - grey)).round().clamp(0, 255).to(torch.uint8)
 
 
 def shrink(x: Tensor, scale: float) -> Tensor:

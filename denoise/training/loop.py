@@ -93,7 +93,8 @@ def train(
         """The part of the schedule that is behind us."""
         return max(step / s.steps, seconds / (60 * minutes) if minutes else 0.0)
 
-    started, before, last_row = time.monotonic(), state["seconds"], time.monotonic()
+    started, before = time.monotonic(), state["seconds"]
+    last_row, rows_from = started, state["step"]
     with closing(batches_ahead(source, s, state["step"], fabric.global_rank)) as batches:
         while (done := progress(state["step"], state["seconds"])) < 1:
             step = state["step"]
@@ -123,8 +124,10 @@ def train(
                 }
                 row |= {key: value.item() for key, value in metrics.items()}
                 row |= {"seconds": round(state["seconds"], 1), "progress": min(1.0, done)}
-                row["examples_per_s"] = round(s.batch * fabric.world_size * s.log_every / (now - last_row), 1)
-                last_row = now
+                row["examples_per_s"] = round(
+                    s.batch * fabric.world_size * (step + 1 - rows_from) / (now - last_row), 1
+                )
+                last_row, rows_from = now, step + 1
                 if fabric.is_global_zero:
                     with (out / "metrics.jsonl").open("a", encoding="utf-8") as file:
                         file.write(json.dumps(row) + "\n")

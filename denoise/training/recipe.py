@@ -10,6 +10,8 @@ from typing import Any, Literal
 from denoise.config import config, override, parse, read_toml
 from denoise.errors import ConfigError
 
+DATA = ("image.folders", "audio.speech", "audio.noise", "audio.rir")
+
 
 @config
 class ImageData:
@@ -25,6 +27,7 @@ class ImageData:
     scales: tuple[float, ...] = (1.0,)
     sigma: tuple[float, float] = (0.0, 55 / 255)
     grey: float = 0.1  # share of patches that are grey with the same noise in all channels
+    saturation: tuple[float, float] = (1.0, 1.0)  # times that of the photograph: those of today are vivid
     jpeg: float = 0.0
     jpeg_quality: tuple[int, int] = (75, 98)
 
@@ -33,6 +36,8 @@ class ImageData:
             raise ConfigError(f"patch {self.patch} or sigma {self.sigma} is out of range.")
         if not self.scales or not 0.05 <= min(self.scales) <= max(self.scales) <= 1:
             raise ConfigError(f"scales {self.scales} are out of range; expected some of 0.05 to 1.")
+        if not 0 <= self.saturation[0] <= self.saturation[1] <= 4:
+            raise ConfigError(f"saturation {self.saturation} is out of range; expected two of 0 to 4.")
         if not 1 <= self.jpeg_quality[0] <= self.jpeg_quality[1] <= 100:
             raise ConfigError(f"jpeg_quality {self.jpeg_quality} is out of range; expected two of 1 to 100.")
 
@@ -93,6 +98,8 @@ class Schedule:
 
     def __post_init__(self) -> None:
         often = (self.log_every, self.checkpoint_every, self.sample_every)
+        if not (self.learning_rate > 0 and self.weight_decay >= 0 and self.clip > 0 and 0 <= self.ema < 1):
+            raise ConfigError("learning_rate and clip must be above 0, weight_decay at least 0, ema from 0 to below 1.")
         if min(self.steps, self.batch, self.workers, *often) < 1 or min(self.seed, self.keep_every) < 0:
             raise ConfigError("steps, batch, workers and the *_every settings must be at least 1, seed at least 0.")
 
@@ -129,4 +136,8 @@ def load_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
     Raises:
         ConfigError: the file or a setting is wrong.
     """
-    return parse(Recipe, override(read_toml(path), settings), str(path))
+    values = override(read_toml(path), settings)
+    changed = [setting for setting in settings if setting.partition("=")[0].strip() in DATA]
+    if changed and not any(setting.startswith("sources=") for setting in settings):
+        values["sources"] = [f"not the recipe's: {setting}" for setting in changed]  # or the card would lie
+    return parse(Recipe, values, str(path))

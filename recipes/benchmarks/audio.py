@@ -189,8 +189,10 @@ def read_mixes(data: Path, limit: int | None, seed: int) -> tuple[list[Mix], str
     from denoise.files.find import find_files
     from denoise.noise import generator_for
 
-    speech = find_files(data, ("speech/test", "speech2/test"), AUDIO_EXTENSIONS)
-    noises = find_files(data, ("noise/test", "noise2/test"), AUDIO_EXTENSIONS)
+    def there(*names: str) -> list[Path]:
+        return find_files(data, [name for name in names if (data / name).is_dir()] or names, AUDIO_EXTENSIONS)
+
+    speech, noises = there("speech/test", "speech2/test"), there("noise/test", "noise2/test")
     speech = spread(speech, limit or len(speech))
     read = lru_cache(_mono)
     mixes = []

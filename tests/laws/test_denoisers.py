@@ -121,12 +121,6 @@ def net(request: pytest.FixtureRequest) -> Any:
     return make(request.param)
 
 
-def dims(net: Any) -> int:
-    """1 for audio, 2 for images."""
-    config = getattr(net.config, "net", net.config)
-    return 1 if isinstance(net, StreamingNetwork) else getattr(config, "ndim", 2)
-
-
 def noise(net: Any, *size: int, batch: int = 1, seed: int = 0) -> Tensor:
     return torch.randn(batch, net.channels, *size, generator=torch.Generator().manual_seed(seed)) * 0.3
 
@@ -138,7 +132,7 @@ def run(net: Any, x: Tensor, sigma: float = SIGMA) -> Tensor:
 
 def thin(net: Any, size: int, batch: int = 1) -> tuple[int, ...]:
     """A size of ``size`` along the last axis, as small as can be along the other."""
-    return (size,) if dims(net) == 1 else (net.size_multiple, size)
+    return (size,) if net.ndim == 1 else (net.size_multiple, size)
 
 
 def test_every_architecture_has_a_small_network_here() -> None:
@@ -149,6 +143,7 @@ def test_every_architecture_has_a_small_network_here() -> None:
 def test_it_fulfils_the_protocol(net: Any) -> None:
     assert isinstance(net, Network)
     assert isinstance(net, Denoiser)
+    assert net.ndim in (1, 2)
     assert net.size_multiple >= 1
     assert net.context >= 0 if net.context is not None else isinstance(net, StreamingNetwork)
     assert net.window is None or net.window >= 1
@@ -161,7 +156,7 @@ def test_every_size_is_kept(net: Any, more: int | None) -> None:
         n = base + (more or 0)
         if net.window:
             n = min(n, net.window)
-        sizes = [(n,)] if dims(net) == 1 else [(n, n), (1, n), (n, 1)]
+        sizes = [(n,)] if net.ndim == 1 else [(n, n), (1, n), (n, 1)]
         for size in sizes:
             x = noise(net, *size, batch=2)
             out = run(net, x)
@@ -296,7 +291,7 @@ def test_half_precision_keeps_its_type(net: Any) -> None:
 
 
 def card_of(net: Any, architecture: str) -> Card:
-    modality: Any = "audio" if dims(net) == 1 else "image"
+    modality: Any = "audio" if net.ndim == 1 else "image"
     return Card("round-trip", architecture, modality, net.channels, size_multiple=net.size_multiple, blind=net.blind)
 
 
@@ -340,7 +335,7 @@ def test_bundled_weights_are_what_their_card_says(name: str) -> None:
     assert card.name == name
     assert (card.channels, card.size_multiple, card.blind) == (net.channels, net.size_multiple, net.blind)
     assert card.parameters == sum(p.numel() for p in net.parameters())
-    assert card.modality == ("audio" if dims(net) == 1 else "image")
+    assert card.modality == ("audio" if net.ndim == 1 else "image")
     assert (card.sample_rate is not None) == (card.modality == "audio")
     assert locate(name).stat().st_size <= 16 << 20
     x = noise(net, *thin(net, 3 * net.size_multiple + 1))
