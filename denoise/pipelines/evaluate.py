@@ -46,9 +46,7 @@ def evaluate(
     """
     pipeline = load(model, device=device)
     if levels and not isinstance(pipeline, AudioPipeline) and not all(0 < sigma <= 255 for sigma in levels):
-        raise ConfigError(
-            f"levels are {', '.join(f'{level:g}' for level in levels)}; sigma must be above 0, at most 255."
-        )
+        raise ConfigError(f"levels are {[*levels]}; sigma must be above 0 and at most 255.")
     where = f"device {pipeline.device}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     where += f", {platform.machine()}"
     if isinstance(pipeline, AudioPipeline):

@@ -49,13 +49,19 @@ def test_pictures_that_nothing_was_done_to(models: Models, pictures: Path) -> No
     assert [row["sigma"] for row in rows] == [10.0, 50.0]
     for row in rows:  # float noise, unclipped: the PSNR of the input is that of its sigma
         assert row["psnr_noisy"] == pytest.approx(20 * math.log10(255 / row["sigma"]), abs=0.2)
-        assert row["psnr"] == pytest.approx(row["psnr_noisy"], abs=1e-3)
-        assert row["ssim"] == pytest.approx(row["ssim_noisy"], abs=1e-3)
+        assert 0 <= row["psnr"] - row["psnr_noisy"] < 1.5  # the answer is clipped, the noise was not
+        assert row["ssim"] == pytest.approx(row["ssim_noisy"], abs=0.05)
     assert "3 images" in protocol
     assert "seed 0" in protocol
     assert evaluate(models["keep-image"], pictures, levels=[10.0, 50.0])[0] == rows
     assert evaluate(models["keep-image"], pictures, levels=[10.0, 50.0], seed=1)[0] != rows
     assert "1 images" in evaluate(models["keep-image"], pictures, levels=[10.0], limit=1)[1]
+
+
+@pytest.mark.parametrize("level", [-5.0, 0.0, 256.0])
+def test_levels_out_of_range_are_refused(models: Models, pictures: Path, level: float) -> None:
+    with pytest.raises(ConfigError, match="above 0 and at most 255"):
+        evaluate(models["keep-image"], pictures, levels=[level])
 
 
 def test_a_picture_of_black_is_far_from_the_clean_one(models: Models, pictures: Path) -> None:
@@ -78,5 +84,5 @@ def test_recordings(models: Models, recordings: Path, model: str) -> None:
 
 def test_nothing_to_measure(models: Models, tmp_path: Path) -> None:
     for model in ("keep-image", "keep-audio"):
-        with pytest.raises(ConfigError, match="no files"):
+        with pytest.raises(ConfigError, match="no files|no such folder"):
             evaluate(models[model], tmp_path)

@@ -19,9 +19,9 @@ from denoise.files.image import write_image
 from denoise.noise import generator_for
 from denoise.registry import load
 from denoise.signals import Audio, AudioFormat, Image, ImageFormat
-from denoise.training.data import jpeg
+from denoise.training.data import jpeg, saturate
 from denoise.training.loop import open_data, train
-from denoise.training.recipe import Recipe
+from denoise.training.recipe import Recipe, load_recipe
 
 MODEL = {"ndim": 2, "channels": 3, "widths": [8, 12], "kernels": [3, 2], "strides": [1, 2], "blocks": [1, 1]}
 SCHEDULE = {"steps": 60, "batch": 4, "learning_rate": 3e-3, "warmup": 5, "log_every": 5, "checkpoint_every": 5}
@@ -206,7 +206,7 @@ def test_photographs_are_seen_at_all_scales(data: Path) -> None:
 
 
 def test_missing_data_are_told(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no files"):
+    with pytest.raises(ConfigError, match="no files|no such folder"):
         open_data(recipe(IMAGE), tmp_path)
 
 
@@ -291,3 +291,30 @@ def test_two_processes_of_the_launcher_train_one_model(data: Path, tmp_path: Pat
     written = (tmp_path / "out/metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in written] == [*range(1, 13)]
     load(tmp_path / "out/tiny-image.safetensors")
+
+
+@pytest.mark.parametrize("setting", ["learning_rate=-1", "learning_rate=0", "clip=0", "ema=1", "weight_decay=-0.1"])
+def test_a_schedule_out_of_range_is_refused(setting: str) -> None:
+    with pytest.raises(ConfigError, match="learning_rate"):
+        recipe(IMAGE, f"schedule.{setting}")
+
+
+def test_a_folder_that_is_not_there_is_told(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="typo: no such folder"):
+        run(IMAGE, data, tmp_path, 'image.folders=[".", "typo"]')
+
+
+def test_the_card_does_not_name_data_that_were_not_used() -> None:
+    path = Path(__file__).parents[2] / "recipes/conv-dae-image/recipe.toml"
+    own = load_recipe(path, ['image.folders=["my/photos"]']).sources
+    assert own == ("""not the recipe's: image.folders=["my/photos"]""",)
+    assert load_recipe(path, ["image.patch=64"]).sources == load_recipe(path).sources != own
+    assert load_recipe(path, ['image.folders=["mine"]', 'sources=["mine: CC0"]']).sources == ("mine: CC0",)
+
+
+def test_colours_fade_and_light_stays() -> None:
+    x = torch.randint(40, 200, (3, 8, 9), generator=generator_for(0, 0), dtype=torch.uint8)
+    grey, half = saturate(x, 0.0).float(), saturate(x, 0.5).float()
+    assert float((grey.amax(0) - grey.amin(0)).max()) == 0
+    assert torch.allclose(half - grey, 0.5 * (x - grey), atol=1.01)
+    assert torch.equal(saturate(x, 1.0), x)
