@@ -19,8 +19,7 @@ def find_files(root: Path, folders: Sequence[str], extensions: frozenset[str]) -
         place = root / folder
         found = [path for path in sorted(place.rglob("*")) if path.suffix.lower() in extensions and path.is_file()]
         if not found:
-            raise ConfigError(
-                f"{place}: {'holds no files to use' if place.is_dir() else 'no such folder'}. See --data."
-            )
+            wrong = "holds no files of a known kind" if place.is_dir() else "no such folder"
+            raise ConfigError(f"{place}: {wrong}. Give --data the folder that holds them.")
         files += found
     return files

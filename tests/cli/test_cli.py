@@ -468,7 +468,7 @@ class TestEvaluateAndTrain:
         ("words", "told"),
         [
             (["evaluate", "{model}", "--data", ".", "--levels", "abc"], "--levels is 'abc'"),
-            (["evaluate", "{model}", "--data", "."], "holds no files"),
+            (["evaluate", "{model}", "--data", "."], "holds no files of a known kind"),
             (["train", "recipe.toml", "--data", ".", "--device", "tpu"], "device 'tpu' is not available"),
             (["train", "recipe.toml", "--data", ".", "--set", "image.patch=0"], "patch 0"),
             (["train", "recipe.toml", "--data", ".", "--set", "model.channels=1"], "the data have 3"),

@@ -84,5 +84,5 @@ def test_recordings(models: Models, recordings: Path, model: str) -> None:
 
 def test_nothing_to_measure(models: Models, tmp_path: Path) -> None:
     for model in ("keep-image", "keep-audio"):
-        with pytest.raises(ConfigError, match="no files|no such folder"):
+        with pytest.raises(ConfigError, match=r"no files|no such folder"):
             evaluate(models[model], tmp_path)

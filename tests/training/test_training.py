@@ -206,7 +206,7 @@ def test_photographs_are_seen_at_all_scales(data: Path) -> None:
 
 
 def test_missing_data_are_told(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no files|no such folder"):
+    with pytest.raises(ConfigError, match=r"no files|no such folder"):
         open_data(recipe(IMAGE), tmp_path)
 
 
