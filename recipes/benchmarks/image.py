@@ -40,7 +40,8 @@ LUMA = (0.299, 0.587, 0.114)  # Rec. 601, what most files hold as grey
 JPEG_MULTIPLES = (0.7, 0.85, 1.0, 1.2, 1.4)  # of sigma: JPEG takes noise away, and what it leaves is not white
 
 Pixels = NDArray[np.float32]  # (height, width, 1 or 3), full scale 1.0
-Denoise = Callable[[Pixels, float], Any]  # noisy and a sigma to denoised, of any float type
+# Noisy and a sigma to denoised, of any float type; one channel may lose its axis.
+Denoise = Callable[[Pixels, float], Any]
 
 
 class Noise(StrEnum):
@@ -86,7 +87,7 @@ def bm3d(threads: int) -> System:
 
     def denoise(noisy: Pixels, sigma: float) -> Any:
         run = bm3d_rgb if noisy.shape[2] == 3 else bm3d
-        return run(noisy, sigma, profile).reshape(noisy.shape)
+        return run(noisy, sigma, profile)
 
     return System(denoise)
 
@@ -100,7 +101,7 @@ def opencv_nlm(threads: int) -> System:
     def denoise(noisy: Pixels, sigma: float) -> Any:
         x, h = to_8_bits(noisy), 255 * sigma
         if x.shape[2] == 1:
-            y = cv2.fastNlMeansDenoising(x, h=h)[..., None]
+            y = cv2.fastNlMeansDenoising(x, h=h)
         else:  # which takes the colours the other way round
             y = cv2.fastNlMeansDenoisingColored(np.ascontiguousarray(x[..., ::-1]), h=h, hColor=h)[..., ::-1]
         return y / np.float32(255)
@@ -240,8 +241,8 @@ def measure(
         began = clock()
         denoised = system.denoise(noisy, multiple * sigma)
         seconds = clock() - began
-        rows.append({"multiple": multiple, "s_per_megapixel": seconds * 1e6 / noisy[..., 0].size})
-        rows[-1] |= quality(denoised, clean)
+        row = {"multiple": multiple, "s_per_megapixel": seconds * 1e6 / noisy[..., 0].size}
+        rows.append(row | quality(denoised.reshape(clean.shape), clean))
     return max(rows, key=lambda row: row["psnr"])
 
 
