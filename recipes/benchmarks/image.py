@@ -322,7 +322,7 @@ def main(
         f"images; MiB: peak of a process that loads the system and denoises one image of "
         f"{example.shape[1]} x {example.shape[0]} once; {where(PACKAGES)}"
     )
-    report(table, protocol, {"SSIM": 3, "s/MP": 3, "MiB": 0}, json_file, {"rows": rows})
+    report(table, protocol, {"SSIM": 3, "s/MP": 3, f"ratio to {REFERENCE}": 3, "MiB": 0}, json_file, {"rows": rows})
 
 
 def _line(name: str, rows: Sequence[Row], told: str | None, memory: Mapping[str, float | None]) -> Row:
@@ -332,7 +332,7 @@ def _line(name: str, rows: Sequence[Row], told: str | None, memory: Mapping[str,
     line |= {title: float(np.mean([row[title.lower()] for row in own])) for title in ("PSNR", "SSIM")}
     times, others = ([row["s_per_megapixel"] for row in some if name != "noisy"] for some in (own, reference))
     line["s/MP"] = float(np.median(times)) if times else None
-    line["ratio to bm3d"] = float(np.median(np.divide(times, others))) if times and others else None
+    line[f"ratio to {REFERENCE}"] = float(np.median(np.divide(times, others))) if times and others else None
     return line | {"MiB": memory.get(name)}
 
 
