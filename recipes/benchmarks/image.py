@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 REFERENCE = "bm3d"
 PACKAGES = ["bm3d", "opencv-python-headless", "scikit-image", "PyWavelets", "torch"]
 LUMA = (0.299, 0.587, 0.114)  # Rec. 601, what most files hold as grey
-JPEG_MULTIPLES = (0.7, 0.85, 1.0, 1.2, 1.4)  # of sigma: JPEG takes noise away, and what it leaves is not white
+JPEG_MULTIPLES = (0.6, 0.8, 1.0, 1.2, 1.4)  # of sigma: JPEG takes noise away, and what it leaves is not white
 
 Pixels = NDArray[np.float32]  # (height, width, 1 or 3), full scale 1.0
 # Noisy and a sigma to denoised, of any float type; one channel may lose its axis.
@@ -136,7 +136,7 @@ def skimage_tv(threads: int) -> System:
     """Total variation by Chambolle's algorithm; the manual gives no rule for the weight."""
     from skimage.restoration import denoise_tv_chambolle
 
-    return System(partial(denoise_tv_chambolle, channel_axis=-1), multiples=(0.7, 0.85, 1.0, 1.2))
+    return System(partial(denoise_tv_chambolle, channel_axis=-1), multiples=(0.4, 0.55, 0.7, 0.85, 1.0))
 
 
 def ours(threads: int, model: str) -> System:
