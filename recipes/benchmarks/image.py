@@ -242,7 +242,7 @@ def measure(
         denoised = system.denoise(noisy, multiple * sigma)
         seconds = clock() - began
         row = {"multiple": multiple, "s_per_megapixel": seconds * 1e6 / noisy[..., 0].size}
-        rows.append(row | quality(denoised.reshape(clean.shape), clean))
+        rows.append(row | quality(denoised.reshape(clean.shape).clip(0, 1), clean))  # as every file clips it
     return max(rows, key=lambda row: row["psnr"])
 
 
@@ -317,7 +317,7 @@ def main(
         f"{made}, seed {seed}, the same pixels for every system (opencv-nlm: rounded and clipped to 8 bits); "
         f"told: what a system learns of the noise; best of n: n multiples of sigma are tried on each image and that of "
         f"the best PSNR against the clean image counts, which favours the system; "
-        f"output not clipped, PSNR and SSIM: means over images; s/MP: median over images of one call's seconds per "
+        f"output clipped, PSNR and SSIM: means over images; s/MP: median over images of one call's seconds per "
         f"megapixel, the systems in turn on each image, loading left out, {clock_name(threads)}; ratio: median over "
         f"images; MiB: peak of a process that loads the system and denoises one image of "
         f"{example.shape[1]} x {example.shape[0]} once; {where(PACKAGES)}"
