@@ -6,7 +6,6 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from denoise.config import config
 from denoise.errors import ConfigError
@@ -65,7 +64,7 @@ class ConvDAEConfig:
 class ConvDAE(nn.Module):
     """Strided convolutional encoder, transposed convolutional decoder, optional skips between them.
 
-    Sizes that are no multiple of the total stride are padded at their end by repeating the last sample
+    Sizes that are no multiple of the total stride are padded at their end by mirroring it
     and the result is cut back, so any size from 1 on keeps its size. Every convolution pads with zeros
     by ``(kernel - 1) // 2`` before; the transposed ones mirror it.
 
@@ -155,11 +154,11 @@ def _padding(kernel: int, stride: int) -> int:
 
 
 def _pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    pads: list[int] = []
-    for n in reversed(x.shape[2:]):
-        pads += [0, -n % multiple]
-    if not any(pads):
-        return x
-    if x.ndim == 3 and torch.is_autocast_enabled("cpu"):
-        return F.pad(x.float(), pads, mode="replicate")
-    return F.pad(x, pads, mode="replicate")
+    """Mirror the end of each axis. Not repeat it: a row of noise seven times over looks like a scene."""
+    for dim in range(2, x.ndim):
+        n = x.shape[dim]
+        if extra := -n % multiple:
+            period = max(1, 2 * n - 2)
+            at = torch.arange(n, n + extra, device=x.device) % period
+            x = torch.cat([x, x.index_select(dim, torch.minimum(at, period - at))], dim=dim)
+    return x

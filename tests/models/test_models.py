@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from denoise.errors import ConfigError
+from denoise.models import conv_dae
 from denoise.models.conv_dae import ConvDAE, ConvDAEConfig
 from denoise.models.dense_ae import DenseAE, DenseAEConfig
 from denoise.models.spectral_dae import SpectralDAE, SpectralDAEConfig
@@ -348,3 +350,12 @@ def test_channel_norm_normalises_each_place_alone() -> None:
 def test_an_unknown_architecture_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"here: architecture 'resnet'; expected one of .*conv-dae"):
         build("resnet", {}, "here")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (3, 2), (7, 8), (13, 21)])
+def test_sizes_between_the_strides_are_mirrored(size: tuple[int, int]) -> None:
+    """As NumPy mirrors; repeating the last row of noise would make a scene of it."""
+    x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    padded = conv_dae._pad_to_multiple(x, 8).numpy()
+    expected = np.pad(x.numpy(), [(0, 0), (0, 0), *((0, -n % 8) for n in size)], mode="reflect")
+    np.testing.assert_array_equal(padded, expected)
