@@ -104,8 +104,10 @@ def read_header(path: Path) -> dict[str, Any]:
     return header
 
 
-def load_tensors(path: Path, module: nn.Module) -> None:
+def load_tensors(path: Path, module: nn.Module, *, grown: bool = False) -> None:
     """Fill ``module`` with the tensors of a weights file, as float32.
+
+    What a ``grown`` module has beyond the file (more blocks, say) stays as it is.
 
     Raises:
         WeightsError: names, shapes or values do not fit the module.
@@ -123,7 +125,8 @@ def load_tensors(path: Path, module: nn.Module) -> None:
     if not all(torch.isfinite(t).all() for t in tensors.values() if t.is_floating_point()):
         raise WeightsError(f"{path}: holds NaN or infinite weights. Get it again.")
     try:
-        module.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}, assign=True)
+        own = module.state_dict() if grown else {}
+        module.load_state_dict(own | {k: v.float() for k, v in tensors.items()}, assign=True)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(f"{path}: tensors do not fit the configuration ({reason}). Get it again.") from None

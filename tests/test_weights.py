@@ -140,3 +140,25 @@ def test_every_bundled_model_loads_and_tells_its_origin(name: str) -> None:
 def test_the_bundle_is_small() -> None:
     assert {"conv-dae-audio", "conv-dae-image"} <= set(bundled())
     assert sum(locate(name).stat().st_size for name in bundled()) <= 40 * 2**20
+
+
+def test_a_grown_network_begins_as_the_smaller_one_was(tmp_path: Path) -> None:
+    settings = {"widths": [4, 6, 8], "blocks": 1, "hidden": 8, "squeeze": 2, "memory": 8}
+    small = build("dpcrn", settings).eval()
+    with torch.no_grad():
+        for p in small.parameters():
+            p.copy_(torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())) * 0.3)
+    path = tmp_path / "small.safetensors"
+    save_weights(path, small, CARD, {}, torch.float32)
+    x = torch.randn(1, 1, 16_000, generator=torch.Generator().manual_seed(0))
+    for lookahead in (2, 0):
+        torch.manual_seed(0)
+        large = build("dpcrn", {**settings, "blocks": 3, "lookahead": lookahead}).eval()
+        load_tensors(path, large, grown=True)
+        settled = slice(8_000 if lookahead else 0, None)  # the frames that it waits for come to its memories first
+        expected = small(x, sample_rate=16_000)[..., settled]
+        torch.testing.assert_close(large(x, sample_rate=16_000)[..., settled], expected, atol=1e-3, rtol=0)
+    with pytest.raises(WeightsError, match="do not fit"):
+        load_tensors(path, large)
+    with pytest.raises(WeightsError, match="do not fit"):
+        load_tensors(path, build("dpcrn", {**settings, "hidden": 9}), grown=True)

@@ -250,6 +250,7 @@ class Ahead(nn.Module):
         self.frames = frames
         self.conv = nn.Conv2d(channels, channels, (2 * frames + 1, 1), groups=channels)
         self.out = nn.Conv2d(channels, channels, 1)
+        begin_silent(self.out)
 
     def forward(self, x: Tensor, last: Tensor | None) -> tuple[Tensor, Tensor]:
         n, time = self.frames, x.shape[2]
@@ -259,6 +260,8 @@ class Ahead(nn.Module):
 
 class DualPathBlock(nn.Module):
     """Across frequency within a frame, then along time at each position and over the full band.
+
+    It begins as an identity, so that a trained network can grow by more blocks.
 
     Shape:
         x, returns: (batch, channels, frames, positions), ``lookahead`` frames late.
@@ -280,6 +283,7 @@ class DualPathBlock(nn.Module):
         self.full = nn.LSTM(squeeze * positions, memory, batch_first=True)
         self.full_out = nn.Linear(memory, squeeze * positions)
         self.full_back = nn.Linear(squeeze, channels)
+        begin_silent(self.across_out, self.along_out, self.full_back)
 
     def forward(
         self, x: Tensor, ahead: Tensor | None, along: Tensor | None, full: Tensor | None
@@ -296,6 +300,13 @@ class DualPathBlock(nn.Module):
         heard, full = recur(self.full, self.full_in(self.full_norm(x)).flatten(2), full)
         x = x + self.full_back(F.silu(self.full_out(heard)).reshape(batch, frames, positions, -1))
         return x.permute(0, 3, 1, 2), ahead, along, full
+
+
+def begin_silent(*layers: nn.Module) -> None:
+    """Let what these layers add be nothing until it has been learnt."""
+    for layer in layers:
+        for p in layer.parameters():
+            nn.init.zeros_(p)
 
 
 def later(x: Tensor, before: Tensor | None, frames: int) -> tuple[Tensor, Tensor | None]:

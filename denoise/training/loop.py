@@ -65,7 +65,7 @@ def train(
     if module.channels != given:
         raise ConfigError(f"recipe {recipe.name}: the network takes {module.channels} channels, the data have {given}.")
     if recipe.init:
-        load_tensors(locate(recipe.init), module)
+        load_tensors(locate(recipe.init), module, grown=True)
     if any(p.ndim == 4 for p in module.parameters()):
         module = module.to(memory_format=torch.channels_last)
     ema = copy.deepcopy(module).requires_grad_(False)
@@ -103,7 +103,7 @@ def train(
                 group["lr"] = rate
             batch = next(batches)
             batch = batch.map(fabric.to_device)
-            loss, metrics = objective(as_denoiser(model, module, batch), batch)
+            loss, metrics = objective(as_denoiser(model, module, batch), batch, recipe.loss)
             fabric.backward(loss)
             norm = fabric.clip_gradients(model, optimizer, max_norm=s.clip, error_if_nonfinite=False)
             if norm is not None and torch.isfinite(norm):  # one overflowing batch must not end a night's training

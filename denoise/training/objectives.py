@@ -11,11 +11,13 @@ from denoise.dsp import stft
 from denoise.metrics import mse, r2, si_sdr
 from denoise.protocols import Denoiser
 from denoise.training.data import Batch
+from denoise.training.perceptual import HEARING_S, disturbance
+from denoise.training.recipe import Loss
 
-Objective = Callable[[Denoiser, Batch], tuple[Tensor, dict[str, Tensor]]]
+Objective = Callable[[Denoiser, Batch, Loss], tuple[Tensor, dict[str, Tensor]]]
 
 
-def image_denoising(model: Denoiser, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+def image_denoising(model: Denoiser, batch: Batch, settings: Loss) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean over the examples of the logarithm of their MSE, which is their PSNR; reports MSE, PSNR and R^2.
 
     So each example counts the same, whatever its noise; errors far below those of 8 bits count for nothing.
@@ -32,10 +34,11 @@ def image_denoising(model: Denoiser, batch: Batch) -> tuple[Tensor, dict[str, Te
     return 0.1 * torch.log10(errors + 1e-5).mean(), metrics
 
 
-def audio_denoising(model: Denoiser, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+def audio_denoising(model: Denoiser, batch: Batch, settings: Loss) -> tuple[Tensor, dict[str, Tensor]]:
     """Compressed spectra at three resolutions plus the waveform; reports MSE, R^2 and the gain in SI-SDR.
 
-    All examples are brought to one level first, or the loud ones would be all that is learnt.
+    All examples are brought to one level first, or the loud ones would be all that is learnt. What a listener
+    would hear of the rest is added with the weight ``settings.perceptual``.
 
     Shape:
         batch: noisy and clean are (batch, channels, time).
@@ -54,6 +57,9 @@ def audio_denoising(model: Denoiser, batch: Batch) -> tuple[Tensor, dict[str, Te
         hz = torch.arange(a.shape[-2], device=a.device) / (2 * hop) * rate
         weight = torch.where(hz <= 8000, 1.0, 0.25)[:, None] * len(hz) / (hz <= 8000).sum()
         loss = loss + (weight * compressed_distance(a, b, phase=0.4)).mean()
+        if settings.perceptual and seconds == HEARING_S:
+            symmetric, asymmetric = disturbance(a.flatten(0, 1), b.flatten(0, 1))
+            loss = loss + settings.perceptual * (0.1 * symmetric + 0.0309 * asymmetric).mean()
     # The ratio of error to speech in decibels, soft at both ends so that no single clip rules the batch.
     energy = clean.square().sum(dim=(1, 2)) + 1e-4 * level[:, 0, 0].square() * clean[0].numel()
     ratio = (out - clean).square().sum(dim=(1, 2)) / energy

@@ -74,6 +74,20 @@ class AudioData:
 
 
 @config
+class Loss:
+    """What is asked for beside nearness to the clean signal.
+
+    ``perceptual`` weighs the disturbance that a listener would hear by PESQ's model (audio only).
+    """
+
+    perceptual: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.perceptual >= 0:
+            raise ConfigError(f"perceptual is {self.perceptual}; expected 0 or more.")
+
+
+@config
 class Schedule:
     """How long and how fast. With ``--minutes`` the schedule follows the clock instead of the steps.
 
@@ -113,9 +127,10 @@ class Recipe:
     modality: Literal["audio", "image"]
     model: dict[str, Any]
     schedule: Schedule
+    loss: Loss = field(default_factory=Loss)
     image: ImageData | None = None
     audio: AudioData | None = None
-    init: str | None = None  # weights to start from: a bundled name or a file
+    init: str | None = None  # weights to start from, perhaps of fewer blocks: a bundled name or a file
     description: str = ""
     licence: str = "MIT"
     sources: tuple[str, ...] = field(default_factory=tuple)
@@ -123,6 +138,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if (self.image if self.modality == "image" else self.audio) is None:
             raise ConfigError(f"recipe {self.name}: no [{self.modality}] section; add it.")
+        if self.loss.perceptual and self.modality != "audio":
+            raise ConfigError(f"recipe {self.name}: loss.perceptual is for audio; leave it out.")
         if not self.name or set(self.name) & set("/\\"):
             raise ConfigError(f"recipe name {self.name!r}: files are named after it; leave slashes out.")
 

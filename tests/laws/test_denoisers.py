@@ -205,6 +205,11 @@ def test_examples_of_a_batch_do_not_see_each_other(net: Any) -> None:
 
 def test_every_weight_is_trained(net: Any) -> None:
     fresh = make_trainable(net)
+    with torch.no_grad():
+        for p in fresh.parameters():
+            p.add_(
+                0.01 * torch.randn(p.shape, generator=torch.Generator().manual_seed(0))
+            )  # past the zeros of the start
     x = noise(net, *thin(net, 4 * net.size_multiple if net.window is None else 8), batch=2)
     run(fresh, x).square().mean().backward()
     still = [name for name, p in fresh.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]

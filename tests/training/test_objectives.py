@@ -4,6 +4,7 @@ from torch import Tensor
 
 from denoise.training.data import Batch
 from denoise.training.objectives import OBJECTIVES, compressed_distance
+from denoise.training.recipe import Loss
 
 
 def test_the_distance_of_compressed_spectra_is_that_of_complex_numbers() -> None:
@@ -13,14 +14,19 @@ def test_the_distance_of_compressed_spectra_is_that_of_complex_numbers() -> None
     torch.testing.assert_close(compressed_distance(a, b, phase=0.4), expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(("modality", "shape"), [("image", (2, 3, 16, 16)), ("audio", (2, 1, 8000))])
-def test_no_loss_is_less_than_that_of_the_clean_signal(modality: str, shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("modality", "shape", "perceptual"),
+    [("image", (2, 3, 16, 16), 0.0), ("audio", (2, 1, 8000), 0.0), ("audio", (2, 2, 8000), 0.1)],
+)
+def test_no_loss_is_less_than_that_of_the_clean_signal(
+    modality: str, shape: tuple[int, ...], perceptual: float
+) -> None:
     generator = torch.Generator().manual_seed(0)
     clean = torch.rand(shape, generator=generator) - 0.5
     noisy = clean + 0.1 * torch.randn(shape, generator=generator)
 
     def loss(out: Tensor) -> float:
-        value, metrics = OBJECTIVES[modality](lambda x, sigma=None: out, Batch(noisy, clean, 16_000))
+        value, metrics = OBJECTIVES[modality](lambda x, sigma=None: out, Batch(noisy, clean, 16_000), Loss(perceptual))
         torch.testing.assert_close(metrics["mse"], (out - clean).square().mean())
         return float(value)
 
