@@ -16,6 +16,9 @@ def evaluate(
     data: Annotated[
         Path, typer.Option(help="Clean images; or a folder with speech/test and noise/test inside.", metavar="DIR")
     ],
+    noisy: Annotated[
+        Path | None, typer.Option(help="Noisy twins of the files of --data, by name; no noise is added.", metavar="DIR")
+    ] = None,
     levels: Annotated[
         str | None, typer.Option("--levels", help="sigma (0-255) or snr_db, comma separated.", metavar="A,B,...")
     ] = None,
@@ -25,7 +28,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
     record: Annotated[str | None, typer.Option(help="Write the figures into the card under this name.")] = None,
 ) -> None:
-    """Measure a model on clean files with known noise, and print the protocol with the figures."""
+    """Measure a model on clean files with known noise or noisy twins, and print the protocol with the figures."""
     from rich.console import Console
     from rich.progress import track
     from rich.table import Table
@@ -41,6 +44,7 @@ def evaluate(
         rows, protocol = run(
             model,
             data,
+            noisy=noisy,
             levels=chosen,
             limit=limit,
             seed=seed,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import json
 import sys
 from collections.abc import Callable, Iterable
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from denoise.cli.malloc import return_freed_memory
 from denoise.errors import ConfigError, DenoiseError
 from denoise.protocols import Progress
 
@@ -19,17 +18,6 @@ if TYPE_CHECKING:
     from denoise.pipelines.result import Result
 
 One = Callable[[Any, Any, Progress, str | None], "Result"]
-
-
-def _return_freed_memory() -> None:
-    """Keep glibc from hoarding: its threshold for giving blocks back rises with use, and the process with it.
-
-    Over an hour of audio that is a tenth of the memory. Other C libraries have no `mallopt` and no such habit.
-    """
-    with contextlib.suppress(AttributeError, OSError, TypeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        for option in (-3, -1):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
-            mallopt(option, 4 << 20)
 
 
 def run(
@@ -54,7 +42,7 @@ def run(
 
     from denoise.pipelines.batch import STREAM, passed_over, plan
 
-    _return_freed_memory()
+    return_freed_memory()
     if skip_existing and overwrite:
         raise ConfigError("--skip-existing and --overwrite exclude each other.")
     pairs = plan(inputs, out, extensions, overwrite=overwrite)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from denoise.cli.malloc import keep_freed_memory
 from denoise.errors import ConfigError
 
 
@@ -50,6 +51,7 @@ def train(
         raise ConfigError(f"{data}: not a folder. Give --data the folder that holds the training data.")
     if minutes is not None and not minutes > 0:
         raise ConfigError(f"--minutes is {minutes:g}; expected more than 0.")
+    keep_freed_memory()
     folder = out or Path("runs") / what.name
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())

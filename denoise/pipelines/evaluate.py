@@ -1,4 +1,4 @@
-"""Measure a model on clean files with known, repeatable noise."""
+"""Measure a model on clean files: with known, repeatable noise, or beside noisy twins."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ from denoise.files.audio import AUDIO_EXTENSIONS, read_audio
 from denoise.files.find import find_files
 from denoise.files.image import IMAGE_EXTENSIONS, read_image
 from denoise.noise import generator_for
-from denoise.pipelines import AudioPipeline, load
+from denoise.pipelines import AudioPipeline, ImagePipeline, load
 from denoise.pipelines.device import precision_of
 from denoise.signals import Image
 
 SIGMAS = (15.0, 25.0, 50.0)
 SNRS_DB = (-5.0, 0.0, 5.0, 10.0, 15.0)
+JUDGED_HZ = 16_000  # the rate of wide-band PESQ
 Row = dict[str, float]
+Scores = dict[float | None, list[Row]]  # of each file, by the level of its noise
 Each = Callable[[Sequence[Any]], Iterable[Any]]
 
 
@@ -31,6 +33,7 @@ def evaluate(
     model: str | Path,
     data: Path,
     *,
+    noisy: Path | None = None,
     levels: Sequence[float] | None = None,
     limit: int | None = None,
     seed: int = 0,
@@ -39,67 +42,104 @@ def evaluate(
 ) -> tuple[list[Row], str]:
     """Rows of means, one per noise level, and the protocol in words.
 
-    ``levels`` are sigma (0 to 255) for images and snr_db for audio. ``each`` may draw a bar round the files.
+    ``data`` holds clean images, or clean speech and noise in ``speech/test`` and ``noise/test``; ``levels`` are
+    sigma (0 to 255) for images and snr_db for audio. With ``noisy`` nothing is added: ``data`` holds clean files and
+    ``noisy`` their noisy twins of the same names. ``each`` may draw a bar round the files.
 
     Raises:
-        ConfigError: there are no files, or a level is out of range.
+        ConfigError: there are no files, a twin is missing, or a level is out of range.
     """
     pipeline = load(model, device=device)
-    if levels and not isinstance(pipeline, AudioPipeline) and not all(0 < sigma <= 255 for sigma in levels):
+    is_audio = isinstance(pipeline, AudioPipeline)
+    if noisy and levels:
+        raise ConfigError("levels are of noise that is added; the files of --noisy have their own.")
+    if levels and not is_audio and not all(0 < sigma <= 255 for sigma in levels):
         raise ConfigError(f"levels are {[*levels]}; sigma must be above 0 and at most 255.")
-    where = f"device {pipeline.device}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    where += f", {platform.machine()}"
     if isinstance(pipeline, AudioPipeline):
-        return _audio(pipeline, data, levels or SNRS_DB, limit, seed, each, where)
-    rows = []
+        level, done = "snr_db", _audio(pipeline, data, noisy, levels or SNRS_DB, limit, seed, each)
+    else:
+        level, done = "sigma", _images(pipeline, data, noisy, levels or SIGMAS, limit, seed, each)
+    scores, protocol = done
+    rows = [({} if value is None else {level: value}) | _mean(found) for value, found in scores.items()]
+    where = f"device {pipeline.device}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    return rows, f"{protocol}, {where}, {platform.machine()}"
+
+
+def _images(
+    pipeline: ImagePipeline,
+    data: Path,
+    noisy: Path | None,
+    levels: Sequence[float],
+    limit: int | None,
+    seed: int,
+    each: Each,
+) -> tuple[Scores, str]:
     files = find_files(data, (".",), IMAGE_EXTENSIONS)[:limit]
-    scores: dict[float, list[Row]] = {sigma: [] for sigma in levels or SIGMAS}
+    twins = _twins(files, data, noisy, IMAGE_EXTENSIONS) if noisy else {}
+    scores: Scores = {None: []} if noisy else {sigma: [] for sigma in levels}
     for index, path in enumerate(each(files)):
-        frame = read_image(path)
-        clean = torch.from_numpy(frame.pixels.astype(np.float32) / frame.full_scale)
-        reference = clean.permute(2, 0, 1)[None]
+        clean = _pixels(path)
         for sigma, found in scores.items():
-            noisy = noise.gaussian(clean, sigma / 255, generator_for(seed, index, round(sigma)))
-            given = None if pipeline.card.blind else sigma / 255
-            denoised = pipeline.frame(Image(noisy.numpy()), sigma=given)
-            out = torch.from_numpy(denoised.pixels).permute(2, 0, 1)[None].clamp(0, 1)  # as every file clips it
-            before = noisy.permute(2, 0, 1)[None]
-            found.append(
-                {
-                    "psnr_noisy": float(metrics.psnr(before, reference)),
-                    "psnr": float(metrics.psnr(out, reference)),
-                    "ssim_noisy": float(metrics.ssim(before, reference)),
-                    "ssim": float(metrics.ssim(out, reference)),
-                }
-            )
-    rows = [{"sigma": sigma} | _mean(found) for sigma, found in scores.items()]
-    protocol = (
-        f"{len(files)} images, white Gaussian noise in float, unclipped, output clipped to [0, 255], "
-        f"{'blind' if pipeline.card.blind else 'true sigma given'}, "
+            if sigma is None:
+                before = _pixels(twins[path])
+                if before.shape != clean.shape:
+                    raise ConfigError(f"{twins[path]}: has another size or other channels than {path}.")
+            else:
+                before = noise.gaussian(clean, sigma / 255, generator_for(seed, index, round(sigma)))
+            given = None if sigma is None or pipeline.card.blind else sigma / 255
+            after = pipeline.frame(Image(before.numpy()), sigma=given).pixels.clip(0, 1)  # as every file clips it
+            x, y, target = (z.permute(2, 0, 1)[None] for z in (before, torch.from_numpy(after), clean))
+            row = {f"psnr{end}": float(metrics.psnr(z, target)) for end, z in (("_noisy", x), ("", y))}
+            row |= {f"ssim{end}": float(metrics.ssim(z, target)) for end, z in (("_noisy", x), ("", y))}
+            found.append(row)
+    told = "blind" if pipeline.card.blind else "sigma estimated" if noisy else "true sigma given"
+    added = "noisy twins of the same names" if noisy else "white Gaussian noise in float, unclipped"
+    return scores, (
+        f"{len(files)} images, {added}, output clipped to [0, 255], {told}, "
         f"mean over images of PSNR and SSIM (Gaussian window 11, sigma 1.5, mirrored borders), seed {seed}, "
-        f"{precision_of(pipeline.device)}, {where}"
+        f"{precision_of(pipeline.device)}"
     )
-    return rows, protocol
 
 
 def _audio(
     pipeline: AudioPipeline,
     data: Path,
+    noisy: Path | None,
     levels: Sequence[float],
     limit: int | None,
     seed: int,
     each: Each,
-    where: str,
-) -> tuple[list[Row], str]:
-    rate = 16_000  # that of wide-band PESQ; the pipeline takes care of the model's own
-    speech = find_files(data, ("speech/test",), AUDIO_EXTENSIONS)
-    noises = [_mono(path, rate) for path in find_files(data, ("noise/test",), AUDIO_EXTENSIONS)]
+) -> tuple[Scores, str]:
+    def score(before: torch.Tensor, clean: torch.Tensor, rate: int) -> Row:
+        after = torch.from_numpy(np.concatenate([*pipeline.stream([before[None].numpy()], rate)], axis=1)[0])
+        x, y, target = (resample(z[None], rate, JUDGED_HZ)[0] for z in (before, after, clean))
+        row: Row = {}
+        for end, z in (("_noisy", x), ("", y)):
+            row[f"si_sdr{end}"] = float(metrics.si_sdr(z, target))
+            row[f"pesq{end}"] = metrics.pesq(z, target, JUDGED_HZ)
+            row[f"stoi{end}"] = metrics.stoi(z, target, JUDGED_HZ)
+        return row
+
+    speech = find_files(data, (".",) if noisy else ("speech/test",), AUDIO_EXTENSIONS)
     if limit:  # spread over the whole list: it is sorted by speaker
         speech = [speech[i] for i in np.linspace(0, len(speech) - 1, min(limit, len(speech))).round().astype(int)]
-    scores: dict[float, list[Row]] = {snr: [] for snr in levels}
+    if noisy:
+        twins, pairs = _twins(speech, data, noisy, AUDIO_EXTENSIONS), []
+        for path in each(speech):
+            clean, rate = _mono(path)
+            before, other = _mono(twins[path])
+            if other != rate or len(before) != len(clean):
+                raise ConfigError(f"{twins[path]}: has another length or sample rate than {path}.")
+            pairs.append(score(before, clean, rate))
+        return {None: pairs}, (
+            f"{len(speech)} utterances with noisy twins of the same names, denoised at their own rate, scored at "
+            f"{JUDGED_HZ} Hz, means over utterances"
+        )
+    noises = [_mono(path, JUDGED_HZ)[0] for path in find_files(data, ("noise/test",), AUDIO_EXTENSIONS)]
+    scores: Scores = {snr: [] for snr in levels}
     skipped = 0
     for index, path in enumerate(each(speech)):
-        clean = _mono(path, rate)
+        clean, rate = _mono(path, JUDGED_HZ)
         generator = generator_for(seed, index)
         clip = noises[int(torch.randint(len(noises), (), generator=generator))]
         clip = clip.repeat(-(-len(clean) // len(clip)))
@@ -108,30 +148,38 @@ def _audio(
         if noise.rms(added) < 1e-4:
             skipped += 1
             continue
-        for snr, found in scores.items():
-            noisy = clean + noise.scale_to_snr(clean, added, snr)
-            noisy_array = noisy[None].numpy()
-            out = torch.from_numpy(np.concatenate([*pipeline.stream([noisy_array], rate)], axis=1)[0])
-            row: Row = {}
-            for name, x in (("noisy", noisy), ("", out)):
-                end = f"_{name}" if name else ""
-                row[f"si_sdr{end}"] = float(metrics.si_sdr(x, clean))
-                row[f"pesq{end}"] = metrics.pesq(x, clean, rate)
-                row[f"stoi{end}"] = metrics.stoi(x, clean, rate)
-            found.append(row)
-    rows = [{"snr_db": snr} | _mean(found) for snr, found in scores.items()]
-    protocol = (
+        for snr in levels:
+            scores[snr].append(score(clean + noise.scale_to_snr(clean, added, snr), clean, rate))
+    return scores, (
         f"{len(speech) - skipped} utterances of speech/test ({skipped} with silent noise left out), each with one "
         f"random segment of noise/test, SNR over the whole utterance, unclipped, 16 kHz, means over utterances, "
-        f"seed {seed}, {where}"
+        f"seed {seed}"
     )
-    return rows, protocol
 
 
-def _mono(path: Path, rate: int) -> torch.Tensor:
+def _twins(files: Sequence[Path], data: Path, noisy: Path, extensions: frozenset[str]) -> dict[Path, Path]:
+    """The noisy file of the same name, whatever its format, for each clean one."""
+    there = {path.relative_to(noisy).with_suffix(""): path for path in find_files(noisy, (".",), extensions)}
+    missing = [path for path in files if path.relative_to(data).with_suffix("") not in there]
+    if missing:
+        raise ConfigError(
+            f"{noisy}: {len(missing)} of {len(files)} files have no twin here; {missing[0]} is the first."
+        )
+    return {path: there[path.relative_to(data).with_suffix("")] for path in files}
+
+
+def _pixels(path: Path) -> torch.Tensor:
+    """Shape: (height, width, channels), full scale 1."""
+    frame = read_image(path)
+    return torch.from_numpy(frame.pixels.astype(np.float32) / frame.full_scale)
+
+
+def _mono(path: Path, rate: int | None = None) -> tuple[torch.Tensor, int]:
+    """All channels in one, and its rate. Shape: (time,)."""
     audio = read_audio(path)
+    own = audio.format.sample_rate
     x = torch.from_numpy(audio.samples.mean(axis=0, keepdims=True).astype(np.float32))
-    return resample(x, audio.format.sample_rate, rate)[0]
+    return resample(x, own, rate or own)[0], rate or own
 
 
 def _mean(rows: Sequence[Row]) -> Row:

@@ -63,7 +63,7 @@ def audio_denoising(model: Denoiser, batch: Batch, settings: Loss) -> tuple[Tens
     # The ratio of error to speech in decibels, soft at both ends so that no single clip rules the batch.
     energy = clean.square().sum(dim=(1, 2)) + 1e-4 * level[:, 0, 0].square() * clean[0].numel()
     ratio = (out - clean).square().sum(dim=(1, 2)) / energy
-    loss = loss + 0.02 * torch.log10(ratio + 1e-3).mean()
+    loss = loss + settings.waveform * torch.log10(ratio + 1e-3).mean()
     with torch.no_grad():
         gain = si_sdr(out, clean) - si_sdr(noisy, clean)
         heard = torch.isfinite(gain) & (noisy != clean).flatten(1).any(dim=1, keepdim=True)

@@ -75,16 +75,18 @@ class AudioData:
 
 @config
 class Loss:
-    """What is asked for beside nearness to the clean signal.
+    """What is asked of denoised speech beside the nearness of its compressed spectra: a weight for each.
 
-    ``perceptual`` weighs the disturbance that a listener would hear by PESQ's model (audio only).
+    ``waveform`` is for every ten decibels between speech and error, ``perceptual`` for the disturbance in PESQ's model
+    of hearing.
     """
 
+    waveform: float = 0.02
     perceptual: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.perceptual >= 0:
-            raise ConfigError(f"perceptual is {self.perceptual}; expected 0 or more.")
+        if not (self.waveform >= 0 and self.perceptual >= 0):
+            raise ConfigError(f"waveform {self.waveform} and perceptual {self.perceptual} must be 0 or more.")
 
 
 @config

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from denoise.errors import ConfigError
-from denoise.files.audio import write_audio
-from denoise.files.image import write_image
+from denoise.files.audio import read_audio, write_audio
+from denoise.files.image import read_image, write_image
 from denoise.pipelines.evaluate import evaluate
 from denoise.signals import Audio, AudioFormat, Image, ImageFormat
 
@@ -80,6 +80,45 @@ def test_recordings(models: Models, recordings: Path, model: str) -> None:
     assert rows[1]["stoi_noisy"] > rows[0]["stoi_noisy"]
     assert "3 utterances" in protocol
     assert evaluate(models[model], recordings, levels=[0.0, 10.0])[0] == rows
+
+
+def test_noisy_twins_of_pictures(models: Models, pictures: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for path in pictures.iterdir():  # of another format, in a folder like theirs
+        pixels = read_image(path).pixels.astype(np.float32) / 255
+        noisy = pixels + rng.normal(0, 25 / 255, pixels.shape).astype(np.float32)
+        write_image(tmp_path / f"{path.stem}.tiff", [Image(noisy)], ImageFormat("TIFF", bits=32))
+    (row,), protocol = evaluate(models["keep-image"], pictures, noisy=tmp_path)
+    assert row["psnr_noisy"] == pytest.approx(20 * math.log10(255 / 25), abs=0.2)
+    assert "twins" in protocol
+    assert "added" not in protocol
+    with pytest.raises(ConfigError, match="levels are of noise that is added"):
+        evaluate(models["keep-image"], pictures, noisy=tmp_path, levels=[10.0])
+    write_image(
+        tmp_path / "1.tiff", [Image(np.zeros((40, 49, 3), np.float32))], ImageFormat("TIFF", bits=32), overwrite=True
+    )
+    with pytest.raises(ConfigError, match="another size"):
+        evaluate(models["keep-image"], pictures, noisy=tmp_path)
+    (tmp_path / "1.tiff").unlink()
+    with pytest.raises(ConfigError, match=r"1 of 3 files have no twin here; .*1\.png"):
+        evaluate(models["keep-image"], pictures, noisy=tmp_path)
+
+
+def test_noisy_twins_of_recordings(models: Models, recordings: Path, tmp_path: Path) -> None:
+    speech = recordings / "speech"
+    for path in speech.rglob("*.wav"):
+        audio = read_audio(path)
+        added = np.random.default_rng(0).standard_normal(audio.samples.shape) * np.sqrt((audio.samples**2).mean())
+        twin = tmp_path / path.relative_to(speech)
+        twin.parent.mkdir(exist_ok=True)
+        write_audio(twin, Audio((audio.samples + 0.1 * added).astype(np.float32), audio.format))
+    (row,), protocol = evaluate(models["keep-audio"], speech, noisy=tmp_path)
+    assert row["si_sdr_noisy"] == pytest.approx(20, abs=0.5)
+    assert row["pesq"] == pytest.approx(row["pesq_noisy"], abs=1e-3)
+    assert "3 utterances with noisy twins" in protocol
+    write_audio(twin, Audio(audio.samples[:, 1:], audio.format), overwrite=True)
+    with pytest.raises(ConfigError, match="another length"):
+        evaluate(models["keep-audio"], speech, noisy=tmp_path)
 
 
 def test_nothing_to_measure(models: Models, tmp_path: Path) -> None:
