@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -15,8 +14,8 @@ from torch.nn import functional as F
 from denoise import noise
 from denoise.errors import ConfigError
 from denoise.files.find import find_files
-from denoise.files.image import IMAGE_EXTENSIONS, read_image, write_image
-from denoise.signals import Image, ImageFormat
+from denoise.files.image import IMAGE_EXTENSIONS, read_image
+from denoise.training.degrade import degrade, jpeg
 from denoise.training.recipe import ImageData
 
 
@@ -35,10 +34,10 @@ class Batch(NamedTuple):
 
 
 class ImagePatches:
-    """Random patches of clean photographs, turned and mirrored, with Gaussian noise added.
+    """Random patches of clean photographs, turned and mirrored, with white or other noise.
 
     Shape:
-        noisy, clean: (batch, 3, patch, patch), float32, full scale 1.0, unclipped.
+        noisy, clean: (batch, 3, patch, patch), float32, full scale 1.0, unclipped unless a file was in between.
     """
 
     def __init__(self, settings: ImageData, root: Path) -> None:
@@ -79,7 +78,9 @@ class ImagePatches:
         grey = torch.rand(size, generator=generator) < s.grey
         clean[grey] = luma(clean[grey])
         added[grey] = added[grey, :1].expand(-1, 3, -1, -1)
-        return Batch(clean + added, clean, sigma=sigma)
+        noisy = degrade(clean, clean + added, sigma, s.degrade, generator)
+        noisy[grey] = luma(noisy[grey])
+        return Batch(noisy, clean, sigma=sigma)
 
 
 def saturate(x: Tensor, factor: float) -> Tensor:
@@ -93,15 +94,6 @@ def shrink(x: Tensor, scale: float) -> Tensor:
     """Reduce an image, without aliases. Shape: uint8 (3, height, width)."""
     size = [max(1, round(n * scale)) for n in x.shape[1:]]
     return F.interpolate(x[None], size, mode="bicubic", antialias=True)[0]
-
-
-def jpeg(x: Tensor, quality: int) -> Tensor:
-    """What JPEG keeps of it, colour at half the resolution; quality 1 to 100. Shape: uint8 (3, height, width)."""
-    file = io.BytesIO()
-    pixels = np.ascontiguousarray(x.permute(1, 2, 0).numpy())
-    write_image(file, [Image(pixels)], ImageFormat("JPEG", info={"jpeg": {"quality": quality, "subsampling": 2}}))
-    file.seek(0)
-    return torch.from_numpy(read_image(file).pixels).permute(2, 0, 1)
 
 
 def luma(x: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from denoise.training.data import Batch, ImagePatches
 from denoise.training.mixes import AudioMixes
 from denoise.training.objectives import OBJECTIVES
 from denoise.training.optimizer import Muon
-from denoise.training.recipe import Recipe, Schedule
+from denoise.training.recipe import Degradations, Recipe, Schedule
 from denoise.training.samples import write_sample
 from denoise.weights import Card, load_tensors, save_weights
 
@@ -64,6 +64,10 @@ def train(
     given = recipe.audio.channels if recipe.audio else 3
     if module.channels != given:
         raise ConfigError(f"recipe {recipe.name}: the network takes {module.channels} channels, the data have {given}.")
+    if recipe.image and recipe.image.degrade != Degradations() and not module.blind:
+        raise ConfigError(
+            f"recipe {recipe.name}: the network is told sigma, which image.degrade changes; leave one out."
+        )
     if recipe.init:
         load_tensors(locate(recipe.init), module, grown=True)
     if any(p.ndim == 4 for p in module.parameters()):

@@ -14,6 +14,32 @@ DATA = ("image.folders", "audio.speech", "audio.noise", "audio.rir")
 
 
 @config
+class Degradations:
+    """What the noisy patches suffer, in chances: of each kind of noise (the rest is white and Gaussian) ...
+
+    ... and then, of all patches, of faulty pixels, of being stored as JPEG, and else of being rounded to 8 bits.
+    """
+
+    sensor: float = 0.0
+    film: float = 0.0
+    coarse: float = 0.0
+    correlated: float = 0.0
+    salt: float = 0.0
+    salt_share: float = 0.1  # of the pixels, at most
+    jpeg: float = 0.0
+    jpeg_quality: tuple[int, int] = (30, 98)
+    rounded: float = 0.0
+
+    def __post_init__(self) -> None:
+        kinds = (self.sensor, self.film, self.coarse, self.correlated)
+        others = (self.salt, self.salt_share, self.jpeg, self.rounded)
+        if min(kinds + others) < 0 or sum(kinds) > 1 or max(others) > 1:
+            raise ConfigError("chances of degradation must be 0 to 1, those of the kinds of noise together at most 1.")
+        if not 1 <= self.jpeg_quality[0] <= self.jpeg_quality[1] <= 100:
+            raise ConfigError(f"jpeg_quality {self.jpeg_quality} is out of range; expected two of 1 to 100.")
+
+
+@config
 class ImageData:
     """Folders (below ``--data``) of clean photographs, and the noise that is added to their patches.
 
@@ -30,6 +56,7 @@ class ImageData:
     saturation: tuple[float, float] = (1.0, 1.0)  # times that of the photograph: those of today are vivid
     jpeg: float = 0.0
     jpeg_quality: tuple[int, int] = (75, 98)
+    degrade: Degradations = field(default_factory=Degradations)
 
     def __post_init__(self) -> None:
         if not 1 <= self.patch <= 1 << 14 or not 0 <= self.sigma[0] <= self.sigma[1]:

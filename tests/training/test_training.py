@@ -19,7 +19,8 @@ from denoise.files.image import write_image
 from denoise.noise import generator_for
 from denoise.registry import load
 from denoise.signals import Audio, AudioFormat, Image, ImageFormat
-from denoise.training.data import jpeg, saturate
+from denoise.training.data import saturate
+from denoise.training.degrade import jpeg
 from denoise.training.loop import open_data, train
 from denoise.training.recipe import Recipe, load_recipe
 
@@ -203,6 +204,12 @@ def test_photographs_are_seen_at_all_scales(data: Path) -> None:
     torch.testing.assert_close(half, torch.nn.functional.avg_pool2d(whole, 2), atol=4, rtol=0)
     with pytest.raises(ConfigError, match="scales"):
         recipe(IMAGE, "image.scales=[2.0]")
+
+
+def test_a_network_that_is_told_sigma_needs_noise_that_has_one(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="told sigma"):
+        run(IMAGE, data, tmp_path, "model.blind=false", "image.degrade.film=0.5")
+    assert run(IMAGE, data, tmp_path, "image.degrade.film=0.5", "image.degrade.jpeg=0.5", "schedule.steps=2")
 
 
 def test_missing_data_are_told(tmp_path: Path) -> None:
