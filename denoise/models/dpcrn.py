@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from denoise.config import config
 from denoise.errors import ConfigError
+from denoise.nn.blocks import silent
 from denoise.nn.conditioning import check_sigma
 
 DEFAULT_RATE = 48_000
@@ -249,8 +250,7 @@ class Ahead(nn.Module):
         super().__init__()
         self.frames = frames
         self.conv = nn.Conv2d(channels, channels, (2 * frames + 1, 1), groups=channels)
-        self.out = nn.Conv2d(channels, channels, 1)
-        begin_silent(self.out)
+        self.out = silent(nn.Conv2d(channels, channels, 1))
 
     def forward(self, x: Tensor, last: Tensor | None) -> tuple[Tensor, Tensor]:
         n, time = self.frames, x.shape[2]
@@ -274,16 +274,15 @@ class DualPathBlock(nn.Module):
         self.ahead = Ahead(channels, lookahead) if lookahead else None
         self.across_norm = nn.LayerNorm(channels)
         self.across_in = nn.Linear(positions, 2 * positions)
-        self.across_out = nn.Linear(2 * positions, positions)
+        self.across_out = silent(nn.Linear(2 * positions, positions))
         self.along_norm = nn.LayerNorm(channels)
         self.along = nn.LSTM(channels, hidden, batch_first=True)
-        self.along_out = nn.Linear(hidden, channels)
+        self.along_out = silent(nn.Linear(hidden, channels))
         self.full_norm = nn.LayerNorm(channels)
         self.full_in = nn.Linear(channels, squeeze)
         self.full = nn.LSTM(squeeze * positions, memory, batch_first=True)
         self.full_out = nn.Linear(memory, squeeze * positions)
-        self.full_back = nn.Linear(squeeze, channels)
-        begin_silent(self.across_out, self.along_out, self.full_back)
+        self.full_back = silent(nn.Linear(squeeze, channels))
 
     def forward(
         self, x: Tensor, ahead: Tensor | None, along: Tensor | None, full: Tensor | None
@@ -300,13 +299,6 @@ class DualPathBlock(nn.Module):
         heard, full = recur(self.full, self.full_in(self.full_norm(x)).flatten(2), full)
         x = x + self.full_back(F.silu(self.full_out(heard)).reshape(batch, frames, positions, -1))
         return x.permute(0, 3, 1, 2), ahead, along, full
-
-
-def begin_silent(*layers: nn.Module) -> None:
-    """Let what these layers add be nothing until it has been learnt."""
-    for layer in layers:
-        for p in layer.parameters():
-            nn.init.zeros_(p)
 
 
 def later(x: Tensor, before: Tensor | None, frames: int) -> tuple[Tensor, Tensor | None]:

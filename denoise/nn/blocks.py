@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,16 @@ from torch import Tensor, nn
 CONV = {1: nn.Conv1d, 2: nn.Conv2d}
 CONV_TRANSPOSE = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d}
 ACTIVATIONS = {"mish": nn.Mish, "relu": nn.ReLU, "elu": nn.ELU}
+
+
+Layer = TypeVar("Layer", bound=nn.Module)
+
+
+def silent(layer: Layer) -> Layer:
+    """Let a layer give nothing until it has learnt something: what it adds is nothing at first."""
+    for p in layer.parameters():
+        nn.init.zeros_(p)
+    return layer
 
 
 class ChannelNorm(nn.Module):

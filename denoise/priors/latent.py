@@ -1,0 +1,63 @@
+"""A prior over what a codec remembers of signals is a prior over signals."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+
+class LatentPrior(nn.Module):
+    """A codec (`denoise.protocols.Codec`) and a prior over its latents.
+
+    Shape:
+        signals: (batch, *event_shape); latents: (batch, *prior.event_shape).
+    """
+
+    def __init__(self, codec: Any, prior: Any) -> None:
+        super().__init__()
+        self.codec, self.prior = codec, prior
+        self.event_shape: torch.Size = codec.event_shape
+        self.classes: int = prior.classes
+        self.text: bool = prior.text
+
+    @torch.no_grad()
+    def sample(self, n: int, *, generator: Generator | None = None, **asked: Any) -> Tensor:
+        """Draw latents as `prior.sample` does, and decode them. Shape: (n, *event_shape)."""
+        return self.codec.decode(self.prior.sample(n, generator=generator, **asked))
+
+    @torch.no_grad()
+    def decode_noise(self, noise: Tensor, **asked: Any) -> Tensor:
+        """The signals that the prior's noise stands for. Shape: noise (n, *prior.event_shape)."""
+        return self.codec.decode(self.prior.decode_noise(noise, **asked))
+
+    def log_weights(self, x: Tensor, samples: int = 1, generator: Generator | None = None) -> Tensor:
+        """log p(x|z) + log p(z) - log q(z|x) of draws from q(z|x), whose mean is the evidence lower bound.
+
+        The codec must be variational, the prior have a density.
+
+        Shape:
+            x: (batch, *event_shape); returns (samples, batch), nats.
+        Reference:
+            Auto-Encoding Variational Bayes, 2013, arXiv:1312.6114, eq. 6.
+        """
+        q = self.codec.posterior(x)
+        noise = torch.randn(samples, *q.loc.shape, generator=generator).to(q.loc)
+        z = q.loc + q.scale * noise
+        entropy_term = (-0.5 * noise.square() - q.scale.log() - 0.5 * math.log(2 * math.pi)).flatten(2).sum(dim=2)
+        flat = z.flatten(0, 1)
+        heard = self.codec.likelihood(flat).log_prob(x.expand(samples, *x.shape).flatten(0, 1))
+        believed = self.prior.log_prob(flat)
+        return (heard + believed).unflatten(0, (samples, -1)) - entropy_term
+
+    @torch.no_grad()
+    def bound(self, x: Tensor, samples: int = 500, generator: Generator | None = None, batch: int = 100) -> Tensor:
+        """A lower bound of log p(x), tighter with more samples. Shape: returns (batch,), nats.
+
+        Reference:
+            Importance Weighted Autoencoders, 2015, arXiv:1509.00519, eq. 8.
+        """
+        parts = [self.log_weights(x, min(batch, samples - done), generator) for done in range(0, samples, batch)]
+        return torch.cat(parts).logsumexp(dim=0) - math.log(samples)

@@ -1,0 +1,165 @@
+"""From noise to signals: plain functions over a denoiser ``D(x, sigma)`` or a velocity; they know of no model.
+
+``sigmas`` decrease and end at 0; ``callback`` hears (step, x) after each. NFE is the number of network calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from torch import Generator, Tensor
+
+from denoise.probability_path import like
+
+Denoise = Callable[[Tensor, Tensor], Tensor]
+Velocity = Callable[[Tensor, Tensor], Tensor]
+Callback = Callable[[int, Tensor], None]
+
+
+def euler(
+    denoiser: Denoise,
+    x: Tensor,
+    sigmas: Tensor,
+    *,
+    generator: Generator | None = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """First order, deterministic: DDIM. NFE: steps.
+
+    Shape:
+        x, returns: (batch, *event), at ``sigmas[0]`` before and at 0 after; sigmas: (steps + 1,).
+    Reference:
+        Denoising Diffusion Implicit Models, 2020, arXiv:2010.02502.
+    """
+    for i, (sigma, after) in enumerate(_steps(sigmas)):
+        x = _towards(denoiser(x, _all(sigma, x)), x, sigma, after)
+        _tell(callback, i, x)
+    return x
+
+
+def heun(
+    denoiser: Denoise,
+    x: Tensor,
+    sigmas: Tensor,
+    *,
+    generator: Generator | None = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """Second order, deterministic. NFE: 2 * steps - 1.
+
+    Reference:
+        Elucidating the Design Space of Diffusion-Based Generative Models, 2022, arXiv:2206.00364, algorithm 1.
+    """
+    for i, (sigma, after) in enumerate(_steps(sigmas)):
+        slope = (x - denoiser(x, _all(sigma, x))) / sigma
+        ahead = x + (after - sigma) * slope
+        if after > 0:
+            second = (ahead - denoiser(ahead, _all(after, x))) / after
+            ahead = x + (after - sigma) * (slope + second) / 2
+        x = ahead
+        _tell(callback, i, x)
+    return x
+
+
+def dpmpp_2m(
+    denoiser: Denoise,
+    x: Tensor,
+    sigmas: Tensor,
+    *,
+    generator: Generator | None = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """DPM-Solver++, second order by the step before, deterministic. NFE: steps.
+
+    Reference:
+        DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models, 2022, arXiv:2211.01095,
+        algorithm 2 (data prediction, on the exploding path: lambda is -log sigma).
+    """
+    last, step_before = None, torch.tensor(0.0)
+    for i, (sigma, after) in enumerate(_steps(sigmas)):
+        x0 = denoiser(x, _all(sigma, x))
+        if after > 0:
+            step = (sigma / after).log()
+            ahead = x0
+            if last is not None:
+                ratio = step_before / step
+                ahead = x0 + (x0 - last) / (2 * ratio)
+            x = (after / sigma) * x + (1 - after / sigma) * ahead
+            last, step_before = x0, step
+        else:
+            x = x0
+        _tell(callback, i, x)
+    return x
+
+
+def ancestral(
+    denoiser: Denoise,
+    x: Tensor,
+    sigmas: Tensor,
+    *,
+    generator: Generator | None = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """First order, stochastic: each step draws from what DDPM's posterior is between two levels. NFE: steps.
+
+    Reference:
+        Denoising Diffusion Probabilistic Models, 2020, arXiv:2006.11239, eq. 6 and 7.
+    """
+    for i, (sigma, after) in enumerate(_steps(sigmas)):
+        x0 = denoiser(x, _all(sigma, x))
+        kept = (after / sigma).square()  # of what is above x0; the rest of the variance is drawn anew
+        x = x0 + kept * (x - x0)
+        if after > 0:
+            fresh = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+            x = x + after * (1 - kept).clamp_min(0).sqrt() * fresh
+        _tell(callback, i, x)
+    return x
+
+
+def ode(
+    velocity: Velocity,
+    x: Tensor,
+    times: Tensor,
+    *,
+    order: int = 2,
+    callback: Callback | None = None,
+) -> Tensor:
+    """Follow a velocity through the given times, in either direction: Euler (order 1) or midpoint (2).
+
+    NFE: order * steps.
+
+    Shape:
+        x, returns: (batch, *event); times: (steps + 1,).
+    """
+    for i, (t, after) in enumerate(_steps(times)):
+        step = after - t
+        slope = velocity(x, _all(t, x))
+        if order == 2:
+            slope = velocity(x + step / 2 * slope, _all(t + step / 2, x))
+        x = x + step * slope
+        _tell(callback, i, x)
+    return x
+
+
+SOLVERS = {"euler": euler, "heun": heun, "dpmpp-2m": dpmpp_2m, "ancestral": ancestral}
+
+
+def _steps(levels: Tensor) -> list[tuple[Tensor, Tensor]]:
+    return [*pairwise(levels)]
+
+
+def _all(level: Tensor, x: Tensor) -> Tensor:
+    """The same level for every example. Shape: (batch,)."""
+    return level.to(x).expand(len(x))
+
+
+def _towards(x0: Tensor, x: Tensor, sigma: Tensor, after: Tensor) -> Tensor:
+    """Along the line from x to x0 until the noise is ``after``."""
+    return x0 + like(after / sigma, x) * (x - x0)
+
+
+def _tell(callback: Callback | None, step: int, x: Tensor) -> None:
+    if callback:
+        callback(step, x)

@@ -1,0 +1,185 @@
+"""What every prior must be, by its abilities."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from denoise.models.autoencoder import AAE, AE, VAE, AAEConfig, AEConfig, VAEConfig
+from denoise.nn.bodies import BodyConfig
+from denoise.nn.unet import BackboneConfig
+from denoise.priors.diffusion import Diffusion, DiffusionConfig
+from denoise.priors.flows import Flow, FlowConfig
+from denoise.priors.latent import LatentPrior
+from denoise.priors.matching import Matching, MatchingConfig
+
+NET = BackboneConfig("mlp", widths=(16,), blocks=1, embedding=8)
+UNET = BackboneConfig("unet", widths=(8, 16), blocks=1, embedding=8)
+KINDS = ("normal", "mixture", "realnvp", "nice", "maf", "nsf", "nsf-coupling", "sospf", "naf", "unaf", "cnf")
+BODY = BodyConfig("conv", widths=(4, 6))
+
+
+def flow(kind: str, shape: tuple[int, ...] = (2,), classes: int = 0) -> Flow:
+    return Flow(FlowConfig(shape, kind, transforms=2, hidden=(16,), mean=0.5, scale=1.5, classes=classes))  # type: ignore[arg-type]
+
+
+MAKERS: dict[str, Any] = {kind: lambda kind=kind: flow(kind) for kind in KINDS}
+MAKERS |= {f"{kind}-classes": lambda kind=kind: flow(kind, classes=3) for kind in KINDS if kind != "normal"}
+MAKERS |= {
+    "diffusion-mlp": lambda: Diffusion(DiffusionConfig((3,), NET, mean=0.5, sigma_data=0.5)),
+    "diffusion-unet": lambda: Diffusion(DiffusionConfig((2, 7, 6), UNET, classes=3, text=True)),
+    "diffusion-sound": lambda: Diffusion(DiffusionConfig((1, 21), UNET, classes=2)),
+    "matching-mlp": lambda: Matching(MatchingConfig((3,), NET, mean=0.5, scale=0.5)),
+    "matching-unet": lambda: Matching(MatchingConfig((1, 8, 8), UNET, classes=3, text=True)),
+    "latent-flow": lambda: LatentPrior(VAE(VAEConfig((1, 8, 8), 2, BODY)), flow("nsf", classes=3)),
+    "latent-normal": lambda: LatentPrior(AAE(AAEConfig((4,), 2)), flow("normal")),
+    "latent-diffusion": lambda: LatentPrior(
+        AE(AEConfig((3, 8, 8), 2, BodyConfig("conv", widths=(4, 6), spatial=True))),
+        Diffusion(DiffusionConfig((2, 4, 4), UNET, text=True)),
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=MAKERS)
+def prior(request: pytest.FixtureRequest) -> Any:
+    torch.manual_seed(0)
+    made = MAKERS[request.param]()
+    with torch.no_grad():  # past the zeros of the start
+        generator = torch.Generator().manual_seed(0)
+        for p in made.parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=generator))
+    return made.eval()
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_samples_have_its_shape_and_follow_the_seed(prior: Any) -> None:
+    steps = {"steps": 3} if not isinstance(getattr(prior, "prior", prior), Flow) else {}
+    a, b, c = (prior.sample(4, generator=seeded(seed), **steps) for seed in (0, 0, 1))
+    assert a.shape == (4, *prior.event_shape)
+    assert torch.isfinite(a).all()
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+    assert not a.requires_grad
+    assert prior.sample(1, generator=seeded(), **steps).shape == (1, *prior.event_shape)
+
+
+def test_what_is_asked_for_matters(prior: Any) -> None:
+    steps = {"steps": 3} if not isinstance(getattr(prior, "prior", prior), Flow) else {}
+
+    def sample(label: Any) -> Tensor:
+        return prior.sample(3, label=label, generator=seeded(), **steps)
+
+    if prior.classes:
+        assert not torch.equal(sample(0), sample(1))
+        assert not torch.equal(sample(0), sample(None))
+        with pytest.raises(ValueError, match="class"):
+            sample(prior.classes)
+    if prior.text:
+        assert not torch.equal(sample("a red rose"), sample("a daisy"))
+        assert torch.equal(sample(" A red rose"), sample("a red rose"))
+    if not prior.text and prior.classes:
+        with pytest.raises(ValueError, match="text"):
+            sample("a rose")
+
+
+def test_a_low_temperature_is_tame(prior: Any) -> None:
+    if isinstance(prior, LatentPrior):
+        return
+    steps = {} if isinstance(prior, Flow) else {"steps": 3}
+    cold, warm = (prior.sample(64, temperature=t, generator=seeded(), **steps) for t in (0.1, 1.0))
+    assert cold.std(dim=0).mean() < warm.std(dim=0).mean()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("classes", [0, 3])
+def test_a_density_integrates_to_one(kind: str, classes: int) -> None:
+    if kind == "normal" and classes:
+        return
+    torch.manual_seed(0)
+    net = flow(kind, classes=classes).eval()
+    side = torch.linspace(-14, 15, 146)
+    grid = torch.cartesian_prod(side, side)
+    with torch.no_grad():
+        total = net.log_prob(grid, [1] * len(grid) if classes else None).double().exp().sum() * 0.2**2
+    assert float(total) == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "mixture"])
+def test_a_flow_is_invertible_and_its_density_has_the_determinant(kind: str) -> None:
+    torch.manual_seed(0)
+    net = flow(kind, shape=(3,)).double().eval()
+    noise = torch.randn(5, 3, generator=seeded(), dtype=torch.float64)
+    x = net.decode_noise(noise)
+    atol = 1e-3 if kind == "cnf" else 1e-5
+    torch.testing.assert_close(net.encode_noise(x), noise, atol=atol, rtol=0)
+    for row in range(2):
+        to_noise = torch.autograd.functional.jacobian(
+            lambda y: net.distribution([None]).transform(y[None])[0] if kind != "normal" else y,
+            (x[row] - 0.5) / 1.5,
+        )
+        log_det = torch.linalg.slogdet(to_noise / 1.5)[1]
+        expected = -0.5 * noise[row].square().sum() - 1.5 * torch.log(torch.tensor(2 * torch.pi)) + log_det
+        torch.testing.assert_close(net.log_prob(x[row : row + 1])[0], expected.to(x), atol=1e-3, rtol=1e-4)
+
+
+def test_draws_of_a_mixture_are_of_its_density() -> None:
+    torch.manual_seed(0)
+    net = flow("mixture")
+    drawn = net.sample(20_000, generator=seeded())
+    reference = net.config.mean + net.config.scale * net.distribution([None]).sample((20_000,)).reshape(-1, 2)
+    torch.testing.assert_close(drawn.mean(dim=0), reference.mean(dim=0), atol=0.05, rtol=0)
+    torch.testing.assert_close(drawn.T.cov(), reference.T.cov(), atol=0.1, rtol=0.05)
+
+
+class Known(Diffusion):
+    """A diffusion prior whose denoiser is the best there is for N(0.7, 0.3^2)."""
+
+    def forward(self, x: Tensor, sigma: Tensor, labels: Any = None, guidance: float = 1.0) -> Tensor:
+        gain = (0.09 / (0.09 + sigma**2)).reshape(-1, 1)
+        return 0.7 + gain * (x - 0.7)
+
+
+def test_diffusion_of_known_signals() -> None:
+    net = Known(DiffusionConfig((3,), NET, mean=0.7, sigma_data=0.3))
+    x = torch.randn(4, 3, generator=seeded())
+    sigma = torch.tensor([0.1, 0.5, 1.0, 10.0])
+    torch.testing.assert_close(net.score(x, sigma), -(x - 0.7) / (0.09 + sigma**2)[:, None])
+    drawn = net.sample(5000, steps=40, generator=seeded())
+    torch.testing.assert_close(drawn.mean(dim=0), torch.full((3,), 0.7), atol=0.02, rtol=0)
+    torch.testing.assert_close(drawn.std(dim=0), torch.full((3,), 0.3), atol=0.02, rtol=0)
+
+
+class KnownVelocity(Matching):
+    """The velocity of signals of N(0.7, 0.3^2), in units of 0.3 around 0.7: of standard normal ones."""
+
+    def velocity(self, z: Tensor, t: Tensor, labels: Any = None, guidance: float = 1.0) -> Tensor:
+        t = t.reshape(-1, 1)
+        return (2 * t - 1) / ((1 - t) ** 2 + t**2) * z
+
+
+def test_matching_of_known_signals() -> None:
+    net = KnownVelocity(MatchingConfig((3,), NET, mean=0.7, scale=0.3))
+    x = torch.randn(4, 3, generator=seeded())
+    sigma = torch.tensor([0.1, 0.5, 1.0, 10.0])
+    torch.testing.assert_close(net.score(x, sigma), -(x - 0.7) / (0.09 + sigma**2)[:, None], rtol=1e-4, atol=1e-4)
+    drawn = net.sample(5000, steps=40, generator=seeded())
+    torch.testing.assert_close(drawn.mean(dim=0), torch.full((3,), 0.7), atol=0.02, rtol=0)
+    torch.testing.assert_close(drawn.std(dim=0), torch.full((3,), 0.3), atol=0.02, rtol=0)
+
+
+def test_guidance_of_one_is_the_label_and_of_none_nothing() -> None:
+    torch.manual_seed(0)
+    net = Matching(MatchingConfig((3,), NET, classes=2))
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(0.1 * torch.randn(p.shape))
+    z, t = torch.randn(4, 3), torch.rand(4)
+    nothing, asked = net.velocity(z, t), net.velocity(z, t, [1] * 4)
+    torch.testing.assert_close(net.velocity(z, t, [1] * 4, 0.0), nothing)
+    torch.testing.assert_close(net.velocity(z, t, [1] * 4, 3.0), nothing + 3 * (asked - nothing))
