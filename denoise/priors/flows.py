@@ -145,7 +145,7 @@ def _made(c: FlowConfig, features: int, context: int) -> nn.Module:
         "nsf": lambda: flows.NSF(features, context, **steps, **network),
         "nsf-coupling": lambda: flows.NSF(features, context, passes=2, **steps, **network),
         "sospf": lambda: flows.SOSPF(features, context, **steps, **network),
-        "naf": lambda: flows.NAF(features, context, network=network, **steps, **network),
+        "naf": lambda: flows.NAF(features, context, **steps, **network),
         "unaf": lambda: flows.UNAF(features, context, network=network, **steps, **network),
         "cnf": lambda: flows.CNF(features, context, **network),
     }
