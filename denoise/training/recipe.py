@@ -177,13 +177,34 @@ class Recipe:
 
 
 def load_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
-    """Read a recipe and put ``key=value`` settings over it.
+    """Read a recipe and put ``key=value`` settings over it; one that ``extends`` another says what differs.
 
     Raises:
         ConfigError: the file or a setting is wrong.
     """
-    values = override(read_toml(path), settings)
+    values = override(_read(path, set()), settings)
     changed = [setting for setting in settings if setting.partition("=")[0].strip() in DATA]
     if changed and not any(setting.startswith("sources=") for setting in settings):
         values["sources"] = [f"not the recipe's: {setting}" for setting in changed]  # or the card would lie
     return parse(Recipe, values, str(path))
+
+
+def _read(path: Path, seen: set[Path]) -> dict[str, Any]:
+    """The values of a recipe over those of the one that it extends."""
+    if path.resolve() in seen:
+        raise ConfigError(f"{path}: extends itself. Mend this setting.")
+    values = read_toml(path)
+    base = values.pop("extends", None)
+    if base is None:
+        return values
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: extends is {base!r}; expected the path of another recipe.")
+    return _over(_read(path.parent / base, seen | {path.resolve()}), values)
+
+
+def _over(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    merged = {**base, **values}
+    for key in base.keys() & values.keys():
+        if isinstance(base[key], dict) and isinstance(values[key], dict):
+            merged[key] = _over(base[key], values[key])
+    return merged

@@ -325,3 +325,20 @@ def test_colours_fade_and_light_stays() -> None:
     assert float((grey.amax(0) - grey.amin(0)).max()) == 0
     assert torch.allclose(half - grey, 0.5 * (x - grey), atol=1.01)
     assert torch.equal(saturate(x, 1.0), x)
+
+
+def test_a_recipe_says_what_differs_from_another(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    base = Path(__file__).parents[2] / "recipes/conv-dae-image/recipe.toml"
+    (tmp_path / "a/recipe.toml").write_text(base.read_text())
+    (tmp_path / "b/recipe.toml").write_text(
+        'extends = "../a/recipe.toml"\nname = "b"\n[image]\npatch = 64\n[image.degrade]\nfilm = 0.5\n'
+    )
+    a, b = (load_recipe(tmp_path / name / "recipe.toml", ["schedule.seed=3"]) for name in "ab")
+    assert (b.name, b.image.patch, b.image.degrade.film) == ("b", 64, 0.5)  # type: ignore[union-attr]
+    assert b.image.folders == a.image.folders  # type: ignore[union-attr]
+    assert (b.schedule, b.model, b.sources) == (a.schedule, a.model, a.sources)
+    (tmp_path / "a/recipe.toml").write_text('extends = "../b/recipe.toml"\n')
+    with pytest.raises(ConfigError, match="extends itself"):
+        load_recipe(tmp_path / "b/recipe.toml")
