@@ -1,0 +1,214 @@
+"""Losses whose least value, gradient or answer is known."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.distributions import Independent, Normal
+
+from denoise.models.autoencoder import AAE, VAE, AAEConfig, VAEConfig
+from denoise.nn.bodies import BodyConfig
+from denoise.nn.unet import BackboneConfig
+from denoise.priors.diffusion import Diffusion, DiffusionConfig
+from denoise.priors.flows import Flow, FlowConfig
+from denoise.priors.latent import LatentPrior
+from denoise.priors.matching import Matching, MatchingConfig
+from denoise.training.generative import (
+    adversarial,
+    bits_per_dim,
+    denoising_score_matching,
+    flow_matching,
+    negative_elbo,
+    negative_log_likelihood,
+    reconstruction,
+    transport,
+)
+
+NET = BackboneConfig("mlp", widths=(16,), blocks=1, embedding=8)
+DEVIATION = 0.5
+
+
+class Linear(nn.Module):
+    """Probabilistic principal components, whose evidence is known: x = w z + 0.5 noise, z standard normal.
+
+    ``shift`` takes its posterior away from the true one.
+    """
+
+    def __init__(self, shift: float = 0.0) -> None:
+        super().__init__()
+        self.event_shape = torch.Size([3])
+        self.weight = nn.Parameter(torch.tensor([[1.0, 0.5], [-0.3, 0.8], [0.2, 0.1]], dtype=torch.float64))
+        self.shift = nn.Parameter(torch.tensor(shift, dtype=torch.float64))
+
+    def posterior(self, x: Tensor) -> Any:
+        """The true posterior with its correlation left out, so that the bound has a gap, and moved."""
+        precision = torch.eye(2) + self.weight.T @ self.weight / DEVIATION**2
+        mean = x @ self.weight @ torch.linalg.inv(precision) / DEVIATION**2
+        return Normal(mean + self.shift, precision.diagonal().rsqrt().expand(mean.shape))
+
+    def likelihood(self, z: Tensor) -> Any:
+        return Independent(Normal(z @ self.weight.T, DEVIATION), 1)
+
+    def evidence(self, x: Tensor) -> Tensor:
+        covariance = self.weight @ self.weight.T + DEVIATION**2 * torch.eye(3)
+        return torch.distributions.MultivariateNormal(torch.zeros(3, dtype=torch.float64), covariance).log_prob(x)
+
+
+def linear_model(shift: float = 0.0) -> LatentPrior:
+    return LatentPrior(Linear(shift), Flow(FlowConfig((2,), "normal"))).double()
+
+
+def signals(n: int = 6) -> Tensor:
+    return torch.randn(n, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def test_both_estimators_and_the_score_have_the_value_of_the_bound() -> None:
+    model, x = linear_model(0.2), signals()
+    torch.manual_seed(0)
+    values = {e: negative_elbo(model, x, estimator=e, samples=20_000).item() for e in ("A", "B", "score")}  # type: ignore[arg-type]
+    q, prior = model.codec.posterior(x), Normal(0.0, 1.0)
+    divergence = torch.distributions.kl_divergence(q, prior).sum(dim=1)
+    mean, variance = q.loc @ model.codec.weight.T, (q.scale**2) @ (model.codec.weight.T**2)
+    heard = -((x - mean) ** 2 + variance) / (2 * DEVIATION**2) - math.log(DEVIATION) - 0.5 * math.log(2 * math.pi)
+    exact = (divergence - heard.sum(dim=1)).mean().item()
+    for value in values.values():
+        assert value == pytest.approx(exact, abs=0.02)
+
+
+def test_more_samples_bring_the_bound_to_the_evidence() -> None:
+    model, x = linear_model(0.3), signals()
+    exact = model.codec.evidence(x).detach()
+    loose, tight = (model.bound(x, n, torch.Generator().manual_seed(0)) for n in (1, 5000))
+    assert (tight - exact).abs().max() < 0.05
+    assert loose.mean() < tight.mean() - 0.1
+    assert model.bound(x, 250, torch.Generator().manual_seed(0), batch=100).shape == (6,)
+
+
+def test_the_score_functions_gradient_is_right_but_noisier() -> None:
+    """Its mean is that of the reparametrised one, its variance many times as large."""
+    model, x = linear_model(0.5), signals()
+
+    def gradients(estimator: Any, n: int) -> Tensor:
+        out = []
+        for seed in range(n):
+            torch.manual_seed(seed)
+            model.zero_grad()
+            negative_elbo(model, x, estimator=estimator).backward()
+            out.append(model.codec.shift.grad.clone())
+        return torch.stack(out)
+
+    a, b, naive = (gradients(e, 600) for e in ("A", "B", "score"))
+    error = float(naive.std() / len(naive) ** 0.5)
+    assert float(naive.mean()) == pytest.approx(float(a.mean()), abs=4 * error)
+    assert float(b.mean()) == pytest.approx(float(a.mean()), abs=0.1)
+    assert naive.var() > 20 * a.var()
+
+
+def test_free_bits_cost_nothing() -> None:
+    model, x = linear_model(), signals()
+    torch.manual_seed(0)
+    free = negative_elbo(model, x, estimator="B", free_bits=100.0, samples=2000)
+    model.zero_grad()
+    torch.manual_seed(0)
+    none = negative_elbo(model, x, estimator="B", beta=0.0, samples=2000)
+    assert free.item() == pytest.approx(none.item() + 200.0)
+
+
+def small(kind: str) -> Any:
+    torch.manual_seed(0)
+    body = BodyConfig("dense", widths=(16,))
+    normal = Flow(FlowConfig((2,), "normal"))
+    if kind == "vae":
+        return LatentPrior(VAE(VAEConfig((1, 4, 4), 2, body, "bernoulli")), normal)
+    return LatentPrior(AAE(AAEConfig((1, 4, 4), 2, body, posterior=kind, critic=(16,))), normal)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["deterministic", "gaussian", "universal"])
+def test_the_critic_and_the_encoder_pull_against_each_other(kind: str) -> None:
+    model = small(kind)
+    x = torch.rand(64, 1, 4, 4)
+    loss, accuracy = adversarial(model, x)
+    loss.backward()
+    assert 0 <= float(accuracy) <= 1
+    assert all(p.grad is not None for p in model.parameters())
+
+    def doubt(model: Any) -> float:
+        torch.manual_seed(1)
+        return nn.functional.softplus(-model.codec.critic(model.codec.draw(x))).mean().item()
+
+    def step(which: Any, size: float) -> float:
+        """How little the critic takes latents for real, after a step of some parameters down the gradient."""
+        other = small(kind)
+        other.load_state_dict(model.state_dict())
+        with torch.no_grad():
+            for (name, p), q in zip(other.named_parameters(), model.parameters(), strict=True):
+                if which(name):
+                    p.sub_(size * q.grad)
+            return doubt(other)
+
+    before = doubt(model)
+    assert step(lambda name: "critic" in name, 0.05) > before
+    model.zero_grad()
+    torch.manual_seed(0)
+    (adversarial(model, x, weight=1e4)[0]).backward()
+    assert step(lambda name: "encoder" in name or "mixer" in name, 5e-6) < before
+
+
+def test_the_best_denoiser_and_velocity_have_the_least_loss() -> None:
+    x = 0.7 + 0.3 * torch.randn(20_000, 3, generator=torch.Generator().manual_seed(0))
+
+    class Known(Diffusion):
+        gain = 1.0
+
+        def forward(self, x: Tensor, sigma: Tensor, labels: Any = None, guidance: float = 1.0) -> Tensor:
+            return 0.7 + self.gain * (0.09 / (0.09 + sigma**2)).reshape(-1, 1) * (x - 0.7)
+
+    class KnownVelocity(Matching):
+        gain = 1.0
+
+        def velocity(self, z: Tensor, t: Tensor, labels: Any = None, guidance: float = 1.0) -> Tensor:
+            t = t.reshape(-1, 1)
+            return self.gain * (2 * t - 1) / ((1 - t) ** 2 + t**2) * z
+
+    for net, loss in (
+        (Known(DiffusionConfig((3,), NET, mean=0.7, sigma_data=0.3)), denoising_score_matching),
+        (KnownVelocity(MatchingConfig((3,), NET, mean=0.7, scale=0.3)), flow_matching),
+    ):
+        values = []
+        for gain in (0.9, 1.0, 1.1):
+            net.gain = gain  # type: ignore[union-attr]
+            torch.manual_seed(5)
+            values.append(loss(net, x).item())
+        assert values[1] < min(values[0], values[2])
+
+
+def test_a_new_diffusion_knows_nothing() -> None:
+    net = Diffusion(DiffusionConfig((3,), NET, mean=0.7, sigma_data=0.3))
+    x = 0.7 + 0.3 * torch.randn(20_000, 3, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(5)
+    assert denoising_score_matching(net, x).item() == pytest.approx(1.0, rel=0.05)
+
+
+def test_transport_is_the_shortest_of_all() -> None:
+    x0, eps = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0)).unbind()
+    best = transport(x0, eps)
+    assert sorted(best.tolist()) == [0, 1, 2, 3, 4]
+    from itertools import permutations
+
+    costs = [float((x0 - eps[[*p]]).square().sum()) for p in permutations(range(5))]
+    assert float((x0 - eps[best]).square().sum()) == pytest.approx(min(costs))
+
+
+def test_likelihoods_per_entry() -> None:
+    prior = Flow(FlowConfig((2, 2), "normal"))
+    x = torch.zeros(3, 2, 2)
+    assert negative_log_likelihood(prior, x).item() == pytest.approx(0.5 * math.log(2 * math.pi))
+    assert float(bits_per_dim(torch.tensor(0.0), 4)) == pytest.approx(8.0)  # uniform over [0, 1]: 8 bits
+    model = small("vae")
+    heard = reconstruction(model.codec, torch.ones(2, 1, 4, 4))
+    expected = nn.functional.binary_cross_entropy(model.codec(torch.ones(2, 1, 4, 4)), torch.ones(2, 1, 4, 4))
+    torch.testing.assert_close(heard, expected)
