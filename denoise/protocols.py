@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
-from torch import Tensor
+from torch import Generator, Size, Tensor
 
 
 @runtime_checkable
@@ -83,6 +83,32 @@ class Codec(Protocol):
     def encode(self, x: Tensor) -> Tensor: ...
 
     def decode(self, z: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class Prior(Protocol):
+    """Anything that makes new signals, or latents, of one shape."""
+
+    event_shape: Size
+
+    def sample(self, n: int, *, generator: Generator | None = None) -> Tensor:
+        """Draw n of them. Shape: (n, *event_shape)."""
+
+
+@runtime_checkable
+class HasLogProb(Protocol):
+    """A prior with a density."""
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Nats. Shape: x (batch, *event_shape), returns (batch,)."""
+
+
+@runtime_checkable
+class HasScore(Protocol):
+    """A prior that knows the slope of the log-density of noisy signals."""
+
+    def score(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Shape: x, returns (batch, *event_shape); sigma (batch,), in signal units."""
 
 
 Progress = Callable[[float], None]

@@ -14,14 +14,21 @@ import torch
 
 from denoise.config import parse
 from denoise.errors import ConfigError, WeightsError
-from denoise.protocols import Network
+from denoise.protocols import Codec, Network, Prior
 from denoise.weights import Card, load_tensors, read_header
 
 ARCHITECTURES = {
+    "aae": ("denoise.models.autoencoder", "AAE"),
+    "ae": ("denoise.models.autoencoder", "AE"),
     "conv-dae": ("denoise.models.conv_dae", "ConvDAE"),
     "dense-ae": ("denoise.models.dense_ae", "DenseAE"),
+    "diffusion": ("denoise.priors.diffusion", "Diffusion"),
     "dpcrn": ("denoise.models.dpcrn", "DPCRN"),
+    "flow": ("denoise.priors.flows", "Flow"),
+    "latent-prior": ("denoise.priors.latent", "LatentPrior"),
+    "matching": ("denoise.priors.matching", "Matching"),
     "spectral-dae": ("denoise.models.spectral_dae", "SpectralDAE"),
+    "vae": ("denoise.models.autoencoder", "VAE"),
 }
 
 PRETRAINED = Path(__file__).parent / "pretrained"
@@ -34,7 +41,7 @@ def bundled() -> list[str]:
 
 
 def build(architecture: str, settings: Mapping[str, Any], where: str = "model") -> Any:
-    """Make an untrained network, a module that is a `denoise.protocols.Network`.
+    """Make an untrained module: a `denoise.protocols` Network, Codec or Prior.
 
     Raises:
         ConfigError: the architecture is unknown, or a setting does not fit.
@@ -43,12 +50,27 @@ def build(architecture: str, settings: Mapping[str, Any], where: str = "model") 
         raise ConfigError(f"{where}: architecture {architecture!r}; expected one of {', '.join(ARCHITECTURES)}.")
     module_name, name = ARCHITECTURES[architecture]
     module = import_module(module_name)
-    network = getattr(module, name)(parse(getattr(module, f"{name}Config"), settings, where))
-    if not isinstance(network, Network):  # told now, not when hours of training are to be written
+    kind, config = getattr(module, name), parse(getattr(module, f"{name}Config"), settings, where)
+    if architecture == "latent-prior":  # the one that is made of others
+        made = kind(_part(config.codec, f"{where}.codec"), _part(config.prior, f"{where}.prior"), config)
+    else:
+        made = kind(config)
+    if not isinstance(made, Network | Codec | Prior):  # told now, not when hours of training are to be written
         facts = [fact for fact, value in vars(Network).items() if isinstance(value, property)]
-        lacking = [fact for fact in facts if not hasattr(network, fact)]
+        lacking = [fact for fact in facts if not hasattr(made, fact)]
         raise TypeError(f"{name} is no denoise.protocols.Network: it lacks {', '.join(lacking)}.")
-    return network
+    return made
+
+
+def _part(settings: Mapping[str, Any], where: str) -> Any:
+    """One part of a module, whose settings say its architecture, too."""
+    rest = dict(settings)
+    return build(str(rest.pop("architecture", "")), rest, where)
+
+
+def kind_of(module: Any) -> str:
+    """``"denoiser"``, ``"codec"`` or ``"prior"``, as cards say it."""
+    return "prior" if isinstance(module, Prior) else "denoiser" if isinstance(module, Network) else "codec"
 
 
 def locate(name_or_file: str | Path) -> Path:
@@ -88,11 +110,12 @@ def load(name_or_file: str | Path) -> tuple[Any, Card]:
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:  # ConfigError is a ValueError
         reason = " ".join(str(error).split())[:200].removeprefix(f"{path}: ")
         raise WeightsError(f"{path}: {reason} The file is damaged or of a newer release.") from None
-    if module.channels != card.channels:
-        raise WeightsError(
-            f"{path}: the card says {card.channels} channels, the network {module.channels}. Get it again."
-        )
-    if module.blind != card.blind:
+    if kind_of(module) != card.kind:
+        raise WeightsError(f"{path}: the card says {card.kind}, it is a {kind_of(module)}. Get it again.")
+    channels = module.channels if card.kind == "denoiser" else module.event_shape[0]
+    if channels != card.channels:
+        raise WeightsError(f"{path}: the card says {card.channels} channels, the network {channels}. Get it again.")
+    if card.kind == "denoiser" and module.blind != card.blind:
         raise WeightsError(f"{path}: card and network differ about sigma. Get it again.")
     load_tensors(path, module)
     return module.eval().requires_grad_(False), card

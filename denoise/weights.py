@@ -22,19 +22,25 @@ class Card:
     """What a weights file says of itself.
 
     ``sample_rate`` (Hz) is None for images; ``sigma`` the trained range of noise in signal units (images)
-    and ``snr_db`` that of audio; ``metrics`` what was measured, each with how it was measured.
+    and ``snr_db`` that of audio; ``metrics`` what was measured, each with how it was measured. Codecs and
+    priors have the ``shape`` of their signals, (channels, *space); ``classes`` are what a prior can be asked
+    for by name, ``text`` says whether by other words, too.
     """
 
     name: str
     architecture: str
     modality: Literal["audio", "image"]
     channels: int
+    kind: Literal["denoiser", "codec", "prior"] = "denoiser"
     description: str = ""
     sample_rate: int | None = None
     blind: bool = True
     sigma: tuple[float, float] | None = None
     snr_db: tuple[float, float] | None = None
     size_multiple: int = 1
+    shape: tuple[int, ...] | None = None
+    classes: tuple[str, ...] = ()
+    text: bool = False
     parameters: int = 0
     licence: str = "MIT"
     data: tuple[str, ...] = ()
@@ -44,12 +50,14 @@ class Card:
 def save_weights(
     path: str | Path, module: nn.Module, card: Card, recipe: dict[str, Any], dtype: torch.dtype = torch.float16
 ) -> None:
-    """Write ``module`` with its configuration, recipe and card; floats are stored as ``dtype``."""
+    """Write ``module`` with its configuration, recipe and card; floats are stored as ``dtype``.
+
+    Masks and orders, which are no floats, follow from the configuration and are not stored.
+    """
     from safetensors.torch import save
 
-    tensors = {
-        k: (v.to(dtype) if v.is_floating_point() else v).contiguous().cpu() for k, v in module.state_dict().items()
-    }
+    floats = {k: v for k, v in module.state_dict().items() if v.is_floating_point()}
+    tensors = {k: v.to(dtype).contiguous().cpu() for k, v in floats.items()}
     header = {
         "format_version": FORMAT_VERSION,
         "card": asdict(card),
@@ -125,14 +133,16 @@ def load_tensors(path: Path, module: nn.Module, *, grown: bool = False) -> None:
     if not all(torch.isfinite(t).all() for t in tensors.values() if t.is_floating_point()):
         raise WeightsError(f"{path}: holds NaN or infinite weights. Get it again.")
     try:
-        own = module.state_dict() if grown else {}
+        own = {k: v for k, v in module.state_dict().items() if grown or not v.is_floating_point()}
         module.load_state_dict(own | {k: v.float() for k, v in tensors.items()}, assign=True)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(f"{path}: tensors do not fit the configuration ({reason}). Get it again.") from None
 
 
-def require(card: Card, modality: str, where: str) -> None:
-    """Refuse weights of the other modality."""
-    if card.modality != modality:
-        raise ConfigError(f"{where} is a model for {card.modality}; expected one for {modality}. See `denoise models`.")
+def require(card: Card, modality: str, where: str, kind: str = "denoiser") -> None:
+    """Refuse weights of the other modality or for another purpose."""
+    if (card.modality, card.kind) != (modality, kind):
+        raise ConfigError(
+            f"{where} is a {card.kind} for {card.modality}; expected a {kind} for {modality}. See `denoise models`."
+        )

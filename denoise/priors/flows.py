@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -13,6 +14,7 @@ from denoise.config import config
 from denoise.errors import ConfigError
 from denoise.nn.embeddings import Condition, Label
 
+MAX_WEIGHTS = 1 << 27
 Kind = Literal["normal", "mixture", "realnvp", "nice", "maf", "nsf", "nsf-coupling", "sospf", "naf", "unaf", "cnf"]
 
 
@@ -39,6 +41,11 @@ class FlowConfig:
             raise ConfigError(f"shape is {self.shape}; expected sizes of at least 1, a million entries at most.")
         if not all(1 <= n <= 1 << 14 for n in (self.transforms, self.components, self.embedding, *self.hidden)):
             raise ConfigError("transforms, components, embedding and hidden must be at least 1.")
+        sizes = [math.prod(self.shape) + self.embedding, *self.hidden, 32 * math.prod(self.shape)]
+        if self.transforms * sum(a * b for a, b in pairwise(sizes)) > MAX_WEIGHTS:
+            raise ConfigError(
+                f"a flow of {self.shape} with hidden {self.hidden} would be too large; take smaller ones."
+            )
         if not self.scale > 0 or self.classes < 0:
             raise ConfigError("scale must be above 0, classes at least 0.")
         if self.kind == "normal" and self.classes:
@@ -66,7 +73,8 @@ class Flow(nn.Module):
         self.event_shape = torch.Size(c.shape)
         self.classes = c.classes
         self.condition = Condition(c.embedding, c.classes) if c.classes else None
-        self.flow = _made(c, math.prod(c.shape), c.embedding if c.classes else 0)
+        with torch.device("cpu"):  # zuko draws its masks as it is made, which needs memory; hence MAX_WEIGHTS
+            self.flow = _made(c, math.prod(c.shape), c.embedding if c.classes else 0)
 
     def distribution(self, labels: Sequence[Label]) -> Any:
         """zuko's distribution of flat, standardised events, one for each label."""

@@ -8,6 +8,16 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
+from denoise.config import config
+
+
+@config
+class LatentPriorConfig:
+    """What the two parts are made of: for each its ``architecture`` and that one's settings."""
+
+    codec: dict[str, Any]
+    prior: dict[str, Any]
+
 
 class LatentPrior(nn.Module):
     """A codec (`denoise.protocols.Codec`) and a prior over its latents.
@@ -16,9 +26,9 @@ class LatentPrior(nn.Module):
         signals: (batch, *event_shape); latents: (batch, *prior.event_shape).
     """
 
-    def __init__(self, codec: Any, prior: Any) -> None:
+    def __init__(self, codec: Any, prior: Any, config: LatentPriorConfig | None = None) -> None:
         super().__init__()
-        self.codec, self.prior = codec, prior
+        self.codec, self.prior, self.config = codec, prior, config  # the config is for saving
         self.event_shape: torch.Size = codec.event_shape
         self.classes: int = prior.classes
         self.text: bool = prior.text

@@ -15,22 +15,27 @@ from denoise import noise
 from denoise.errors import ConfigError
 from denoise.files.find import find_files
 from denoise.files.image import IMAGE_EXTENSIONS, read_image
+from denoise.nn.embeddings import Label
 from denoise.training.degrade import degrade, jpeg
 from denoise.training.recipe import ImageData
 
 
 class Batch(NamedTuple):
-    """Noisy and clean examples, full scale 1.0; audio has its sample rate in Hz, white noise its sigma (batch,)."""
+    """Noisy and clean examples, full scale 1.0; audio has its sample rate in Hz, white noise its sigma (batch,).
+
+    What priors learn is clean alone, with labels.
+    """
 
     noisy: Tensor
     clean: Tensor
     sample_rate: int | None = None
     sigma: Tensor | None = None
+    labels: tuple[Label, ...] | None = None
 
     def map(self, move: Callable[[Tensor], Tensor]) -> Batch:
         """The same batch elsewhere, on a device."""
         sigma = None if self.sigma is None else move(self.sigma)
-        return Batch(move(self.noisy), move(self.clean), self.sample_rate, sigma)
+        return self._replace(noisy=move(self.noisy), clean=move(self.clean), sigma=sigma)
 
 
 class ImagePatches:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from functools import partial
+from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -22,17 +22,20 @@ from torch import nn
 
 from denoise.errors import ConfigError
 from denoise.noise import generator_for
-from denoise.protocols import Denoiser, StreamingNetwork
-from denoise.registry import build, locate
+from denoise.priors.latent import LatentPrior, LatentPriorConfig
+from denoise.protocols import Network, Prior
+from denoise.registry import build, kind_of, load, locate
 from denoise.training.data import Batch, ImagePatches
+from denoise.training.examples import LabelledExamples
 from denoise.training.mixes import AudioMixes
-from denoise.training.objectives import OBJECTIVES
+from denoise.training.objectives import Objective, as_denoiser, objective_of
 from denoise.training.optimizer import Muon
-from denoise.training.recipe import Degradations, Recipe, Schedule
-from denoise.training.samples import write_sample
+from denoise.training.recipe import Degradations, Loss, Recipe, Schedule
+from denoise.training.samples import write_denoised, write_made
 from denoise.weights import Card, load_tensors, save_weights
 
 Report = Callable[[dict[str, Any]], None]
+Source = ImagePatches | AudioMixes | LabelledExamples
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "muon": Muon}
 
 
@@ -60,9 +63,9 @@ def train(
     fabric = Fabric(accelerator=device, devices="auto" if "LT_CLI_USED" in os.environ else 1, precision=precision)  # type: ignore[arg-type]
     s = recipe.schedule
     fabric.seed_everything(s.seed, verbose=False)
-    module = build(recipe.architecture, recipe.model, recipe.name)
+    module, architecture = make(recipe)
     given = recipe.audio.channels if recipe.audio else 3
-    if module.channels != given:
+    if recipe.objective == "denoising" and module.channels != given:
         raise ConfigError(f"recipe {recipe.name}: the network takes {module.channels} channels, the data have {given}.")
     if recipe.image and recipe.image.degrade != Degradations() and not module.blind:
         raise ConfigError(
@@ -73,8 +76,9 @@ def train(
     if any(p.ndim == 4 for p in module.parameters()):
         module = module.to(memory_format=torch.channels_last)
     ema = copy.deepcopy(module).requires_grad_(False)
-    optimizer = OPTIMIZERS[s.optimizer](module.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay)
-    model, optimizer = fabric.setup(module, optimizer)
+    learning = [p for p in module.parameters() if p.requires_grad]
+    optimizer = OPTIMIZERS[s.optimizer](learning, lr=s.learning_rate, weight_decay=s.weight_decay)
+    model, optimizer = fabric.setup(Trained(module, objective_of(recipe), recipe.loss), optimizer)
     ema = fabric.to_device(ema)
     state: dict[str, Any] = {"model": model, "ema": ema, "optimizer": optimizer, "step": 0, "seconds": 0.0}
     checkpoint = out / "checkpoint.pt"
@@ -91,7 +95,7 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     if fabric.is_global_zero:
         keep_rows(out / "metrics.jsonl", state["step"])
-    source, objective = open_data(recipe, data), OBJECTIVES[recipe.modality]
+    source = open_data(recipe, data)
 
     def progress(step: int, seconds: float) -> float:
         """The part of the schedule that is behind us."""
@@ -105,9 +109,7 @@ def train(
             rate = s.learning_rate * min(1.0, (step + 1) / max(1, s.warmup)) * (0.5 + 0.5 * math.cos(math.pi * done))
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            batch = next(batches)
-            batch = batch.map(fabric.to_device)
-            loss, metrics = objective(as_denoiser(model, module, batch), batch, recipe.loss)
+            loss, metrics = model(next(batches).map(fabric.to_device))
             fabric.backward(loss)
             norm = fabric.clip_gradients(model, optimizer, max_norm=s.clip, error_if_nonfinite=False)
             if norm is not None and torch.isfinite(norm):  # one overflowing batch must not end a night's training
@@ -139,18 +141,28 @@ def train(
             if (step + 1) % s.checkpoint_every == 0 or ended:
                 save_checkpoint(fabric, checkpoint, state)
             if fabric.is_global_zero and ((step + 1) % s.sample_every == 0 or ended):
-                batch = source.batch(4, generator_for(s.seed, -1 % (1 << 31)))
-                write_sample(out, step + 1, batch, predict(ema, batch))
-                export(out / f"{recipe.name}.safetensors", recipe, ema)
+                write_samples(out, step + 1, ema, source, s)
+                export(out / f"{recipe.name}.safetensors", recipe, architecture, ema, source)
             if fabric.is_global_zero and s.keep_every and (step + 1) % s.keep_every == 0:
-                export(out / f"{recipe.name}-{step + 1}.safetensors", recipe, ema)
+                export(out / f"{recipe.name}-{step + 1}.safetensors", recipe, architecture, ema, source)
     if fabric.is_global_zero:  # anew, also after a resumption with nothing left to do
-        export(out / f"{recipe.name}.safetensors", recipe, ema)
+        export(out / f"{recipe.name}.safetensors", recipe, architecture, ema, source)
     fabric.barrier()
     return out / f"{recipe.name}.safetensors"
 
 
-def batches_ahead(source: ImagePatches | AudioMixes, s: Schedule, step: int, rank: int) -> Generator[Batch, None, None]:
+class Trained(nn.Module):
+    """A module and its objective as one forward pass: precision and several processes then act on both."""
+
+    def __init__(self, module: nn.Module, objective: Objective, settings: Loss) -> None:
+        super().__init__()
+        self.module, self.objective, self.settings = module, objective, settings
+
+    def forward(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        return self.objective(self.module, batch, self.settings)
+
+
+def batches_ahead(source: Source, s: Schedule, step: int, rank: int) -> Generator[Batch, None, None]:
     """The batches of all steps from ``step`` on, made by other threads while the network trains."""
     pool, waiting = ThreadPoolExecutor(s.workers), deque[Future[Batch]]()
     try:
@@ -185,41 +197,70 @@ def save_checkpoint(fabric: Fabric, path: Path, state: dict[str, Any]) -> None:
     fabric.barrier()
 
 
-def as_denoiser(model: Any, module: Any, batch: Batch) -> Denoiser:
-    """The network as a function of the signal alone: told the batch's sample rate and sigma if it needs them."""
-    known: dict[str, Any] = {"sample_rate": batch.sample_rate} if isinstance(module, StreamingNetwork) else {}
-    return partial(model, **known | ({} if module.blind else {"sigma": batch.sigma}))
-
-
 @torch.no_grad()
-def predict(ema: nn.Module, batch: Batch) -> torch.Tensor:
-    """Run the averaged network on a few examples, on its own device, and bring the result back."""
+def write_samples(out: Path, step: int, ema: nn.Module, source: Source, s: Schedule) -> None:
+    """Leave a few examples of what the averaged weights do: denoised, remembered or made anew."""
     device = next(ema.parameters()).device
-    batch = batch.map(lambda x: x.to(device))
-    return as_denoiser(ema.eval(), ema, batch)(batch.noisy).cpu()
+    batch = source.batch(4 if isinstance(ema, Network) else 32, generator_for(s.seed, -1 % (1 << 31)))
+    ema.eval()
+    if isinstance(ema, Network):
+        there = batch.map(lambda x: x.to(device))
+        write_denoised(out, step, batch, as_denoiser(ema, there)(there.noisy).cpu())
+    elif isinstance(ema, Prior):
+        made = ema.sample(32, generator=torch.Generator().manual_seed(s.seed))
+        write_made(out, step, made.float().cpu(), batch.sample_rate)
+    else:
+        remembered = ema(batch.clean.to(device)).float().cpu()
+        write_made(out, step, torch.cat([batch.clean[:16], remembered[:16]]), batch.sample_rate)
 
 
-def open_data(recipe: Recipe, root: Path) -> ImagePatches | AudioMixes:
+def make(recipe: Recipe) -> tuple[nn.Module, str]:
+    """The module that a recipe trains and its architecture: with ``codec``, the prior and the codec in one."""
+    module = build(recipe.architecture, recipe.model, recipe.name)
+    if recipe.codec is None:
+        return module, recipe.architecture
+    codec, card = load(recipe.codec)
+    if tuple(codec.latent_shape) != tuple(module.event_shape):
+        raise ConfigError(
+            f"recipe {recipe.name}: the prior is of {tuple(module.event_shape)}, the codec's latents are "
+            f"{tuple(codec.latent_shape)}. Mend the shape."
+        )
+    parts = LatentPriorConfig(
+        {"architecture": card.architecture, **asdict(codec.config)},
+        {"architecture": recipe.architecture, **asdict(module.config)},
+    )
+    return LatentPrior(codec, module, parts), "latent-prior"
+
+
+def open_data(recipe: Recipe, root: Path) -> Source:
     """Load the data of a recipe into memory."""
+    if recipe.examples:
+        return LabelledExamples(recipe.examples, root)
     return AudioMixes(recipe.audio, root) if recipe.audio else ImagePatches(recipe.image, root)  # type: ignore[arg-type]
 
 
-def export(path: Path, recipe: Recipe, ema: nn.Module) -> None:
+def export(path: Path, recipe: Recipe, architecture: str, ema: nn.Module, source: Source) -> None:
     """Write the averaged weights with their card."""
-    audio, image = recipe.audio, recipe.image
+    audio, image, examples = recipe.audio, recipe.image, recipe.examples
+    rate = max(audio.sample_rates) if audio else examples.sample_rate if examples else None
+    if isinstance(ema, Network):
+        facts: dict[str, Any] = {"channels": ema.channels, "blind": ema.blind, "size_multiple": ema.size_multiple}
+    else:
+        shape = tuple(ema.event_shape)  # type: ignore[arg-type]
+        names = source.names if isinstance(source, LabelledExamples) and bool(getattr(ema, "classes", False)) else ()
+        facts = {"channels": shape[0], "shape": shape, "classes": names, "text": bool(getattr(ema, "text", False))}
     card = Card(
         name=recipe.name,
-        architecture=recipe.architecture,
+        architecture=architecture,
         modality=recipe.modality,
-        channels=ema.channels,  # type: ignore[arg-type]
+        kind=kind_of(ema),  # type: ignore[arg-type]
         description=recipe.description,
-        sample_rate=max(audio.sample_rates) if audio else None,
-        blind=ema.blind,  # type: ignore[arg-type]
+        sample_rate=rate,
         sigma=image.sigma if image else None,
         snr_db=audio.snr_db if audio else None,
-        size_multiple=ema.size_multiple,  # type: ignore[arg-type]
         parameters=sum(p.numel() for p in ema.parameters()),
         licence=recipe.licence,
         data=recipe.sources,
+        **facts,
     )
     save_weights(path, ema, card, recipe.asdict())

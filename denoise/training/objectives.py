@@ -1,23 +1,35 @@
-"""What differs between trainings: the loss of one batch, and the numbers reported beside it."""
+"""What differs between trainings: the loss of one batch, and the numbers reported beside it.
+
+Every objective takes the module, not what wraps it for a device or for several processes: the loop wraps both.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from denoise.dsp import stft
 from denoise.metrics import mse, r2, si_sdr
-from denoise.protocols import Denoiser
+from denoise.protocols import Denoiser, StreamingNetwork
+from denoise.training import generative
 from denoise.training.data import Batch
 from denoise.training.perceptual import HEARING_S, disturbance
-from denoise.training.recipe import Loss
+from denoise.training.recipe import Loss, Recipe
 
-Objective = Callable[[Denoiser, Batch, Loss], tuple[Tensor, dict[str, Tensor]]]
+Objective = Callable[[Any, Batch, Loss], tuple[Tensor, dict[str, Tensor]]]
 
 
-def image_denoising(model: Denoiser, batch: Batch, settings: Loss) -> tuple[Tensor, dict[str, Tensor]]:
+def as_denoiser(module: Any, batch: Batch) -> Denoiser:
+    """The network as a function of the signal alone: told the batch's sample rate and sigma if it needs them."""
+    known: dict[str, Any] = {"sample_rate": batch.sample_rate} if isinstance(module, StreamingNetwork) else {}
+    return partial(module, **known | ({} if module.blind else {"sigma": batch.sigma}))
+
+
+def image_denoising(module: Any, batch: Batch, settings: Loss) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean over the examples of the logarithm of their MSE, which is their PSNR; reports MSE, PSNR and R^2.
 
     So each example counts the same, whatever its noise; errors far below those of 8 bits count for nothing.
@@ -27,14 +39,14 @@ def image_denoising(model: Denoiser, batch: Batch, settings: Loss) -> tuple[Tens
     Reference:
         HINet: Half Instance Normalization Network for Image Restoration, 2021, arXiv:2105.06086 (PSNR loss).
     """
-    out, clean = model(batch.noisy).float(), batch.clean
+    out, clean = as_denoiser(module, batch)(batch.noisy).float(), batch.clean
     errors = (out - clean).square().mean(dim=(1, 2, 3))
     error = errors.mean().detach()
     metrics = {"mse": error, "psnr": -10 * torch.log10(error), "r2": r2(out, clean).detach()}
     return 0.1 * torch.log10(errors + 1e-5).mean(), metrics
 
 
-def audio_denoising(model: Denoiser, batch: Batch, settings: Loss) -> tuple[Tensor, dict[str, Tensor]]:
+def audio_denoising(module: Any, batch: Batch, settings: Loss) -> tuple[Tensor, dict[str, Tensor]]:
     """Compressed spectra at three resolutions plus the waveform; reports MSE, R^2 and the gain in SI-SDR.
 
     All examples are brought to one level first, or the loud ones would be all that is learnt. What a listener
@@ -46,8 +58,13 @@ def audio_denoising(model: Denoiser, batch: Batch, settings: Loss) -> tuple[Tens
         A Consolidated View of Loss Functions for Supervised Deep Learning-based Speech Enhancement,
         2020, arXiv:2009.12286; Parallel WaveGAN, 2019, arXiv:1910.11480 (several resolutions).
     """
+    out = as_denoiser(module, batch)(batch.noisy).float()
+    with torch.autocast(out.device.type, enabled=False):  # what is heard is not judged in bfloat16
+        return _audio_loss(out, batch, settings)
+
+
+def _audio_loss(out: Tensor, batch: Batch, settings: Loss) -> tuple[Tensor, dict[str, Tensor]]:
     noisy, clean, rate = batch.noisy, batch.clean, batch.sample_rate or 16_000
-    out = model(noisy).float()
     level = noisy.square().mean(dim=(1, 2), keepdim=True).sqrt().clamp_min(1e-5) * 10
     loss = torch.zeros((), device=out.device)
     for seconds in (0.016, 0.032, 0.064):
@@ -92,4 +109,58 @@ def _spectrum(x: Tensor, hop: int) -> Tensor:
     return stft(x[..., : x.shape[-1] // hop * hop], 2 * hop, hop) * (128 / hop) ** 0.5
 
 
-OBJECTIVES: dict[str, Objective] = {"image": image_denoising, "audio": audio_denoising}
+def reconstruction(module: Any, batch: Batch, settings: Loss) -> tuple[Tensor, dict[str, Tensor]]:
+    """Of a plain autoencoder; reports MSE and R^2."""
+    return generative.reconstruction(module, batch.clean), _fidelity(module, batch.clean)
+
+
+def elbo(module: Any, batch: Batch, settings: Loss) -> tuple[Tensor, dict[str, Tensor]]:
+    """Of a latent prior with a variational codec, both learning; reports nats per signal, MSE and R^2."""
+    s, x = settings, batch.clean
+    nats = generative.negative_elbo(
+        module, x, estimator=s.estimator, samples=s.samples, beta=s.beta, free_bits=s.free_bits
+    )
+    return nats / x[0].numel(), {"nats": nats.detach(), **_fidelity(module.codec, x)}
+
+
+def adversarial(module: Any, batch: Batch, settings: Loss) -> tuple[Tensor, dict[str, Tensor]]:
+    """Of a latent prior with an adversarial codec; reports the critic's right answers, MSE and R^2."""
+    loss, accuracy = generative.adversarial(module, batch.clean, settings.adversarial)
+    return loss, {"critic": accuracy.detach(), **_fidelity(module.codec, batch.clean)}
+
+
+def of_a_prior(loss: Callable[..., Tensor]) -> Objective:
+    """Of a prior over signals, or over the latents of a codec that learns no more."""
+
+    def objective(module: Any, batch: Batch, settings: Loss) -> tuple[Tensor, dict[str, Tensor]]:
+        x = batch.clean
+        if not hasattr(module, "codec"):
+            return loss(module, x, batch.labels), {}
+        with torch.no_grad():
+            z = module.codec.encode(x)
+        return loss(module.prior, z, batch.labels), {"latent_std": z.std()}
+
+    return objective
+
+
+@torch.no_grad()
+def _fidelity(codec: Any, x: Tensor) -> dict[str, Tensor]:
+    out = codec(x).float()
+    return {"mse": mse(out, x), "r2": r2(out, x)}
+
+
+OBJECTIVES: dict[str, Objective] = {
+    "image": image_denoising,
+    "audio": audio_denoising,
+    "reconstruction": reconstruction,
+    "elbo": elbo,
+    "adversarial": adversarial,
+    "diffusion": of_a_prior(generative.denoising_score_matching),
+    "matching": of_a_prior(generative.flow_matching),
+    "likelihood": of_a_prior(generative.negative_log_likelihood),
+}
+
+
+def objective_of(recipe: Recipe) -> Objective:
+    """The objective that a recipe names; denoising differs between images and audio."""
+    return OBJECTIVES[recipe.modality if recipe.objective == "denoising" else recipe.objective]

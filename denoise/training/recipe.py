@@ -10,7 +10,7 @@ from typing import Any, Literal
 from denoise.config import config, override, parse, read_toml
 from denoise.errors import ConfigError
 
-DATA = ("image.folders", "audio.speech", "audio.noise", "audio.rir")
+DATA = ("image.folders", "audio.speech", "audio.noise", "audio.rir", "examples.files")
 
 
 @config
@@ -101,19 +101,53 @@ class AudioData:
 
 
 @config
-class Loss:
-    """What is asked of denoised speech beside the nearness of its compressed spectra: a weight for each.
+class Examples:
+    """Signals of one shape from NumPy archives (below ``--data``): what codecs and priors learn.
 
-    ``waveform`` is for every ten decibels between speech and error, ``perceptual`` for the disturbance in PESQ's model
-    of hearing.
+    ``signals`` names the array, (n, height, width[, channels]) or (n, time), integers of their full scale or
+    floats of 1.0; ``labels`` that of their classes and ``names`` that of the classes' names. Every
+    ``hold_out``-th example is left out. ``binary`` draws each pixel as black or white, by its grey, anew each
+    time. A share ``forget`` of the labels is not told; ``captions`` ("a photo of a {}") are told in place of
+    classes, half of the time if the network knows both.
+    """
+
+    files: tuple[str, ...]
+    signals: str = "signals"
+    labels: str | None = None
+    names: str | None = None
+    sample_rate: int | None = None  # Hz, of sounds
+    hold_out: int = 0
+    binary: bool = False
+    flip: bool = False  # left and right
+    forget: float = 0.1
+    captions: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.forget <= 1 or self.hold_out < 0 or self.hold_out == 1:
+            raise ConfigError("forget must be 0 to 1, hold_out 0 or more than 1.")
+
+
+@config
+class Loss:
+    """What is asked for: weights of terms, and how gradients are drawn.
+
+    Denoised speech: beside the nearness of compressed spectra, ``waveform`` is for every ten decibels between
+    speech and error, ``perceptual`` for the disturbance in PESQ's model of hearing. Codecs: ``beta`` weighs
+    their divergence, of which ``free_bits`` nats of each latent are free; ``samples`` draws by ``estimator``
+    (see `denoise.training.generative.negative_elbo`); ``adversarial`` weighs the critic.
     """
 
     waveform: float = 0.02
     perceptual: float = 0.0
+    beta: float = 1.0
+    free_bits: float = 0.0
+    samples: int = 1
+    estimator: Literal["A", "B", "score"] = "A"
+    adversarial: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (self.waveform >= 0 and self.perceptual >= 0):
-            raise ConfigError(f"waveform {self.waveform} and perceptual {self.perceptual} must be 0 or more.")
+        if min(self.waveform, self.perceptual, self.beta, self.free_bits, self.adversarial) < 0 or self.samples < 1:
+            raise ConfigError("weights of the loss must be 0 or more, samples at least 1.")
 
 
 @config
@@ -147,28 +181,43 @@ class Schedule:
             raise ConfigError("steps, batch, workers and the *_every settings must be at least 1, seed at least 0.")
 
 
+Objective = Literal["denoising", "reconstruction", "elbo", "adversarial", "diffusion", "matching", "likelihood"]
+
+
 @config
 class Recipe:
-    """One training, whole: architecture and its settings, data, schedule, and what the card will say."""
+    """One training, whole: architecture and its settings, data, schedule, and what the card will say.
+
+    ``objective`` is denoising, of ``image`` or ``audio`` data, or what codecs and priors learn from ``examples``.
+    With ``codec``, weights of a trained one, a prior learns the codec's latents, and both are written together.
+    """
 
     name: str
     architecture: str
     modality: Literal["audio", "image"]
     model: dict[str, Any]
     schedule: Schedule
+    objective: Objective = "denoising"
     loss: Loss = field(default_factory=Loss)
     image: ImageData | None = None
     audio: AudioData | None = None
+    examples: Examples | None = None
+    codec: str | None = None
     init: str | None = None  # weights to start from, perhaps of fewer blocks: a bundled name or a file
     description: str = ""
     licence: str = "MIT"
     sources: tuple[str, ...] = field(default_factory=tuple)
 
     def __post_init__(self) -> None:
-        if (self.image if self.modality == "image" else self.audio) is None:
-            raise ConfigError(f"recipe {self.name}: no [{self.modality}] section; add it.")
+        section = self.modality if self.objective == "denoising" else "examples"
+        if getattr(self, section) is None:
+            raise ConfigError(f"recipe {self.name}: no [{section}] section; add it.")
+        if self.codec and self.objective == "denoising":
+            raise ConfigError(f"recipe {self.name}: a codec is for priors; leave it out.")
         if self.loss.perceptual and self.modality != "audio":
             raise ConfigError(f"recipe {self.name}: loss.perceptual is for audio; leave it out.")
+        if self.examples and self.modality == "audio" and not self.examples.sample_rate:
+            raise ConfigError(f"recipe {self.name}: sounds need examples.sample_rate, in Hz; add it.")
         if not self.name or set(self.name) & set("/\\"):
             raise ConfigError(f"recipe name {self.name!r}: files are named after it; leave slashes out.")
 

@@ -58,7 +58,7 @@ def test_only_voices_with_a_top_teach_the_top(data: Path) -> None:
     assert (source.speech.reaching(16_000) > 0).sum() == 3
     rates = set()
     for step in range(12):
-        noisy, clean, rate, _ = source.batch(2, generator_for(0, step))
+        noisy, clean, rate, *_ = source.batch(2, generator_for(0, step))
         assert rate is not None
         assert noisy.shape == clean.shape == (2, 1, rate // 2)
         rates.add(rate)

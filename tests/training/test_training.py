@@ -109,7 +109,7 @@ def test_a_network_that_needs_sigma_is_told_it(data: Path, tmp_path: Path) -> No
     run(IMAGE, data, tmp_path, *settings, "schedule.steps=200")
     module, card = load(tmp_path / "tiny-image.safetensors")
     assert not card.blind
-    noisy, clean, _, sigma = open_data(recipe(IMAGE, "image.sigma=[0.1, 0.1]"), data).batch(8, generator_for(7, 7))
+    noisy, clean, _, sigma, _ = open_data(recipe(IMAGE, "image.sigma=[0.1, 0.1]"), data).batch(8, generator_for(7, 7))
     assert sigma is not None
     errors = [(module(noisy, factor * sigma) - clean).square().mean() for factor in (0.3, 1.0, 3.0)]
     assert errors[1] < min(errors[0], errors[2])
