@@ -372,7 +372,7 @@ class TestSettings:
     def test_devices_and_modalities(self, models: Models) -> None:
         with pytest.raises(ConfigError, match="device 'tpu' is not available"):
             AudioPipeline(models["keep-audio"], device="tpu")
-        with pytest.raises(ConfigError, match="is a model for image; expected one for audio"):
+        with pytest.raises(ConfigError, match="is a denoiser for image; expected a denoiser for audio"):
             AudioPipeline(models["keep-image"])
         assert type(load(models["keep-audio"])) is AudioPipeline
         assert type(load(models["keep-image"])) is ImagePipeline

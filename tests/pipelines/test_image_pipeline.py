@@ -272,5 +272,5 @@ class TestSettings:
             ImagePipeline(models["keep-image"], tile=0)
         with pytest.raises(ConfigError, match="precision is 'int8'"):
             ImagePipeline(models["keep-image"], precision="int8")
-        with pytest.raises(ConfigError, match="is a model for audio; expected one for image"):
+        with pytest.raises(ConfigError, match="is a denoiser for audio; expected a denoiser for image"):
             ImagePipeline(models["keep-audio"])
