@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import field
 
@@ -12,7 +13,7 @@ from denoise.config import config
 from denoise.errors import ConfigError
 from denoise.nn.embeddings import Condition, Label
 from denoise.nn.unet import BackboneConfig, backbone
-from denoise.priors.solvers import SOLVERS, Callback
+from denoise.priors.solvers import SOLVERS, Callback, ode, ode_log_prob, standard_normal
 from denoise.probability_path import convert, exploding, karras_sigmas, like, precondition
 
 
@@ -129,3 +130,39 @@ class Diffusion(nn.Module):
             return self(x, sigma, labels, guidance)
 
         return SOLVERS[solver](denoiser, x, sigmas, generator=generator, callback=callback)
+
+    @torch.no_grad()
+    def encode_noise(self, x: Tensor, *, label: Label = None, steps: int = 36) -> Tensor:
+        """The inverse of `decode_noise`, as far as the steps are fine. Shape: (n, *shape), kept."""
+        labels, c = [label] * len(x), self.config
+        x = ode(lambda x, sigma: self.slope(x, sigma, labels), x, self._rising(steps))
+        return (x - c.mean) / c.sigma_max
+
+    def log_prob(
+        self,
+        x: Tensor,
+        labels: Sequence[Label] | None = None,
+        *,
+        steps: int = 60,
+        probes: int | None = 1,
+        generator: Generator | None = None,
+    ) -> Tensor:
+        """The log-density in nats of signals with noise of ``sigma_min``, as exact as steps and probes are many.
+
+        Shape:
+            x: (batch, *shape); returns (batch,).
+        """
+        c = self.config
+        noise, gained = ode_log_prob(
+            lambda x, sigma: self.slope(x, sigma, labels), x, self._rising(steps), probes=probes, generator=generator
+        )
+        # at the end, signals are as good as gone: what is left is normal, of their variance and the noise's
+        scale = (c.sigma_max**2 + c.sigma_data**2) ** 0.5
+        return standard_normal((noise - c.mean) / scale) + gained - x[0].numel() * math.log(scale)
+
+    def slope(self, x: Tensor, sigma: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
+        """dx/dsigma on the way to noise. Shape: as x."""
+        return convert(self(x, sigma, labels), x, exploding(sigma), "x0", "velocity")
+
+    def _rising(self, steps: int) -> Tensor:
+        return karras_sigmas(steps, self.config.sigma_min, self.config.sigma_max)[:-1].flip(0)

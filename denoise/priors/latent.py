@@ -43,6 +43,11 @@ class LatentPrior(nn.Module):
         """The signals that the prior's noise stands for. Shape: noise (n, *prior.event_shape)."""
         return self.codec.decode(self.prior.decode_noise(noise, **asked))
 
+    @torch.no_grad()
+    def encode_noise(self, x: Tensor, **asked: Any) -> Tensor:
+        """The noise whose signal is nearly ``x``: that of its latents. Shape: returns (n, *prior.event_shape)."""
+        return self.prior.encode_noise(self.codec.encode(x), **asked)
+
     def log_weights(self, x: Tensor, samples: int = 1, generator: Generator | None = None) -> Tensor:
         """log p(x|z) + log p(z) - log q(z|x) of draws from q(z|x), whose mean is the evidence lower bound.
 

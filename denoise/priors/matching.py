@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import field
 from typing import Literal
@@ -13,7 +14,7 @@ from denoise.config import config
 from denoise.errors import ConfigError
 from denoise.nn.embeddings import Condition, Label
 from denoise.nn.unet import BackboneConfig, backbone
-from denoise.priors.solvers import Callback, ode
+from denoise.priors.solvers import Callback, ode, ode_log_prob, standard_normal
 from denoise.probability_path import convert, exploding, like, linear
 
 
@@ -114,3 +115,28 @@ class Matching(nn.Module):
         z = noise.to(next(self.parameters()).device)
         z = ode(lambda z, t: self.velocity(z, t, labels, guidance), z, times, callback=callback)
         return self.config.mean + self.config.scale * z
+
+    @torch.no_grad()
+    def encode_noise(self, x: Tensor, *, label: Label = None, steps: int = 24) -> Tensor:
+        """The inverse of `decode_noise`, as far as the steps are fine. Shape: (n, *shape), kept."""
+        labels = [label] * len(x)
+        z = (x - self.config.mean) / self.config.scale
+        return ode(lambda z, t: self.velocity(z, t, labels), z, torch.linspace(0, 1, steps + 1))
+
+    def log_prob(
+        self,
+        x: Tensor,
+        labels: Sequence[Label] | None = None,
+        *,
+        steps: int = 40,
+        probes: int | None = 1,
+        generator: Generator | None = None,
+    ) -> Tensor:
+        """The log-density in nats, as exact as steps and probes are many. Shape: x (batch, *shape), to (batch,)."""
+        c = self.config
+        z = (x - c.mean) / c.scale
+        times = torch.linspace(0, 1, steps + 1)
+        noise, gained = ode_log_prob(
+            lambda z, t: self.velocity(z, t, labels), z, times, probes=probes, generator=generator
+        )
+        return standard_normal(noise) + gained - z[0].numel() * math.log(c.scale)
