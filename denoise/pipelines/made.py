@@ -1,0 +1,137 @@
+"""Files of what priors make, and files as the signals that a prior knows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from denoise.dsp import resample
+from denoise.errors import ConfigError
+from denoise.files.audio import read_audio, write_audio
+from denoise.files.image import read_image
+from denoise.files.image_write import write_image
+from denoise.signals import Audio, AudioFormat, Image, ImageFormat
+from denoise.weights import Card
+
+PAUSE_S = 0.25  # between the sounds of one file
+FADE_S = 0.005
+GIF_MS = 60
+
+
+def read_signal(path: str | Path, card: Card) -> Tensor:
+    """A file as one of the signals that a model knows, whatever its size.
+
+    Pictures are cut to the middle in the model's proportions, reduced or enlarged, and made grey or coloured;
+    sounds are made mono and brought to the model's rate, and its length is cut from their start or filled
+    with silence.
+
+    Shape:
+        returns: (1, *card.shape).
+    """
+    shape = _shape(card)
+    return _read_sound(path, card, shape[-1]) if card.modality == "audio" else _read_picture(path, shape)
+
+
+def _read_sound(path: str | Path, card: Card, time: int) -> Tensor:
+    audio = read_audio(Path(path))
+    x = torch.from_numpy(audio.samples.mean(axis=0, keepdims=True).astype(np.float32))
+    x = resample(x, audio.format.sample_rate, card.sample_rate or audio.format.sample_rate)[:, :time]
+    return F.pad(x, (0, time - x.shape[1]))[None]
+
+
+def _read_picture(path: str | Path, shape: Sequence[int]) -> Tensor:
+    frame = read_image(Path(path))
+    x = torch.from_numpy(frame.pixels.astype(np.float32) / frame.full_scale).permute(2, 0, 1)[:3]
+    channels, height, width = shape
+    if len(x) != channels:
+        x = x.mean(dim=0, keepdim=True).expand(channels, -1, -1)
+    scale = min(x.shape[1] / height, x.shape[2] / width)
+    cut = [max(1, min(n, round(side * scale))) for n, side in zip(x.shape[1:], (height, width), strict=True)]
+    top, left = ((n - side) // 2 for n, side in zip(x.shape[1:], cut, strict=True))
+    x = x[None, :, top : top + cut[0], left : left + cut[1]]
+    if tuple(x.shape[2:]) != (height, width):
+        x = F.interpolate(x, (height, width), mode="bicubic", antialias=True)
+    return x.clamp(0, 1)
+
+
+def write_made(
+    out: str | Path, made: Tensor, card: Card, *, columns: int | None = None, overwrite: bool = False
+) -> list[Path]:
+    """Write signals: one picture of all (.png), one that moves (.gif), one file of all sounds (.wav), or a folder.
+
+    Shape:
+        made: (n, *card.shape).
+    Raises:
+        ConfigError: the extension does not fit what is made.
+        InputError: a file exists or cannot be written.
+    """
+    path = Path(out)
+    suffix = path.suffix.lower()
+    fitting = {"audio": (".wav",), "image": (".png", ".gif")}[card.modality]
+    if suffix and suffix not in fitting:
+        raise ConfigError(f"{out}: this prior makes {card.modality}; expected {' or '.join(fitting)}, or a folder.")
+    if not suffix:
+        digits = len(str(len(made) - 1))
+        paths = [path / f"{i:0{digits}d}{fitting[0]}" for i in range(len(made))]
+        for one, target in zip(made, paths, strict=True):
+            write_made(target, one[None], card, columns=1, overwrite=overwrite)
+        return paths
+    if card.modality == "audio":
+        _write_sounds(path, made, card, overwrite)
+    elif suffix == ".gif":
+        frames = [_frame(one) for one in made]
+        format = ImageFormat("GIF", _mode(made), info={"frames": [{"duration": GIF_MS}] * len(frames), "loop": 0})
+        write_image(path, frames, format, overwrite=overwrite)
+    else:
+        write_image(path, [_frame(grid(made, columns))], ImageFormat("PNG", _mode(made)), overwrite=overwrite)
+    return [path]
+
+
+def grid(made: Tensor, columns: int | None = None, gap: int = 2) -> Tensor:
+    """Pictures side by side, in rows; about as wide as high. Shape: (n, channels, h, w) to (channels, H, W)."""
+    n, channels, height, width = made.shape
+    columns = columns or math.ceil(math.sqrt(n))
+    rows = -(-n // columns)
+    if n == 1:
+        return made[0]
+    sheet = made.new_full((channels, rows * (height + gap) - gap, columns * (width + gap) - gap), 0.5)
+    for i, one in enumerate(made):
+        top, left = i // columns * (height + gap), i % columns * (width + gap)
+        sheet[:, top : top + height, left : left + width] = one
+    return sheet
+
+
+def _write_sounds(path: Path, made: Tensor, card: Card, overwrite: bool) -> None:
+    rate = card.sample_rate or 16_000
+    pause = made.new_zeros(made.shape[1], round(PAUSE_S * rate))
+    n = max(1, min(round(FADE_S * rate), made.shape[2] // 2))
+    ramp = torch.linspace(0, 1, n)
+    faded = made.clone()
+    faded[..., :n] *= ramp
+    faded[..., -n:] *= ramp.flip(0)
+    pieces = [part for one in faded for part in (one, pause)][:-1]
+    joined = torch.cat(pieces, dim=1)
+    joined = joined / joined.abs().max().clamp_min(1.0)  # never clipped
+    write_audio(path, Audio(joined.numpy(), AudioFormat(rate, len(joined), "WAV", "PCM_16")), overwrite=overwrite)
+
+
+def _frame(x: Tensor) -> Image:
+    """Shape: (channels, height, width)."""
+    pixels = np.rint(x.float().clamp(0, 1).permute(1, 2, 0).numpy() * 255).astype(np.uint8)
+    return Image(np.ascontiguousarray(pixels))
+
+
+def _mode(made: Tensor) -> str:
+    return "L" if made.shape[1] == 1 else "RGB"
+
+
+def _shape(card: Card) -> tuple[int, ...]:
+    if card.shape is None:
+        raise ConfigError(f"model {card.name} has no shape of its own; expected a codec or a prior.")
+    return card.shape

@@ -1,0 +1,180 @@
+"""What a prior makes: samples, ways between signals, several readings of one, likelihoods.
+
+Signals are tensors (n, *shape), full scale 1.0; `denoise.pipelines.made` reads and writes their files.
+"""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from denoise.errors import ConfigError
+from denoise.nn.embeddings import Label
+from denoise.pipelines.device import pick_device
+from denoise.protocols import Progress
+from denoise.registry import load
+from denoise.weights import Card
+
+AT_ONCE = 64  # signals in memory, whatever the number asked for
+
+
+class PriorPipeline:
+    """A loaded prior. Everything drawn follows from ``seed``; what one prior cannot do is refused in one line."""
+
+    def __init__(self, prior: str | Path, *, device: str = "auto") -> None:
+        self.device = pick_device(device)
+        self.model, self.card = load(prior)
+        self.name = str(prior)
+        if self.card.kind != "prior":
+            raise ConfigError(f"{prior} is a {self.card.kind}; expected a prior. See `denoise models`.")
+        self.model.to(self.device)
+
+    def label(self, name: str | None = None, text: str | None = None) -> Label:
+        """What is asked for: a class by its name or number, or words.
+
+        Raises:
+            ConfigError: the prior knows no such class, or no words.
+        """
+        if name is not None and text is not None:
+            raise ConfigError("a class and a text are asked for at once; give one of them.")
+        if text is not None:
+            if not self.card.text:
+                raise ConfigError(f"prior {self.card.name} knows no words{_classes(self.card)}.")
+            return text
+        if name is None:
+            return None
+        if name in self.card.classes:
+            return self.card.classes.index(name)
+        if name.isdecimal() and int(name) < len(self.card.classes):
+            return int(name)
+        raise ConfigError(f"prior {self.card.name} knows no class {name!r}{_classes(self.card)}.")
+
+    def sample(
+        self, n: int, *, label: Label = None, seed: int = 0, progress: Progress | None = None, **how: Any
+    ) -> Tensor:
+        """Draw ``n`` signals; ``how`` may say ``steps``, ``guidance`` and ``temperature``. Shape: (n, *shape)."""
+        if n < 1:
+            raise ConfigError(f"{n} samples are asked for; expected at least 1.")
+        generator = torch.Generator().manual_seed(seed)
+        asked = self._asked(self.model.sample, label, how)
+        made = []
+        for start in range(0, n, AT_ONCE):
+            made.append(self.model.sample(min(AT_ONCE, n - start), generator=generator, **asked).cpu())
+            if progress:
+                progress(min(1.0, (start + AT_ONCE) / n))
+        return torch.cat(made)
+
+    def noise(self, seed: int) -> Tensor:
+        """The noise that a seed stands for. Shape: (1, *noise shape)."""
+        shape = getattr(self.model, "prior", self.model).event_shape
+        return torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed))
+
+    def encode(self, x: Tensor, *, label: Label = None) -> Tensor:
+        """The noise that signals are made of. Shape: (n, *shape) to (n, *noise shape)."""
+        self._need("encode_noise", "turn a signal into noise")
+        return self.model.encode_noise(x.to(self.device), **self._asked(self.model.encode_noise, label, {})).cpu()
+
+    def decode(self, noise: Tensor, *, label: Label = None, **how: Any) -> Tensor:
+        """The signals that noise stands for. Shape: (n, *noise shape) to (n, *shape)."""
+        self._need("decode_noise", "make signals of given noise")
+        asked = self._asked(self.model.decode_noise, label, how)
+        return torch.cat(
+            [self.model.decode_noise(part.to(self.device), **asked).cpu() for part in noise.split(AT_ONCE)]
+        )
+
+    def readings(self, x: Tensor, n: int, *, seed: int = 0) -> Tensor:
+        """Decodings of ``n`` latents that one signal may have. Shape: x (1, *shape), returns (n, *shape).
+
+        Raises:
+            ConfigError: the prior has no codec that draws its latents.
+        """
+        codec: Any = getattr(self.model, "codec", None)
+        if not hasattr(codec, "draw"):
+            raise ConfigError(f"prior {self.card.name} has no codec that draws latents; take one with a VAE or an AAE.")
+        if n < 1:
+            raise ConfigError(f"{n} decodings are asked for; expected at least 1.")
+        many = x.to(self.device).expand(n, *x.shape[1:])
+        with torch.no_grad():
+            return codec.decode(codec.draw(many, torch.Generator().manual_seed(seed))).cpu()
+
+    def log_prob(self, x: Tensor, *, label: Label = None, seed: int = 0) -> tuple[Tensor, str]:
+        """Log-likelihoods in nats, and of which kind they are. Shape: x (n, *shape), returns (n,).
+
+        Raises:
+            ConfigError: the prior has none.
+        """
+        x, generator = x.to(self.device), torch.Generator().manual_seed(seed)
+        if hasattr(self.model, "bound") and hasattr(self.model.codec, "posterior"):
+            parts = [self.model.bound(one, 500, generator) for one in x.split(AT_ONCE)]
+            return torch.cat(parts).cpu(), "importance-weighted bound, 500 samples"
+        self._need("log_prob", "say how likely a signal is")
+        labels = None if label is None else [label] * len(x)
+        if "probes" in inspect.signature(self.model.log_prob).parameters:
+            found = [
+                self.model.log_prob(one, labels and labels[: len(one)], generator=generator) for one in x.split(AT_ONCE)
+            ]
+            return torch.cat(found).cpu(), "estimate along the probability flow, 1 probe"
+        with torch.no_grad():
+            return self.model.log_prob(x, labels).cpu(), "exact"
+
+    def _need(self, ability: str, words: str) -> None:
+        inner = getattr(self.model, "prior", self.model)
+        if not (hasattr(self.model, ability) and hasattr(inner, ability)):
+            raise ConfigError(f"prior {self.card.name} ({self.card.architecture}) cannot {words}; take another.")
+
+    def _asked(self, function: Any, label: Label, how: dict[str, Any]) -> dict[str, Any]:
+        """The settings that a function takes; of what it does not know, one line."""
+        inner = getattr(getattr(self.model, "prior", self.model), function.__name__)
+        known = inspect.signature(inner).parameters
+        asked = {key: value for key, value in how.items() if value is not None}
+        unknown = sorted(set(asked) - set(known))
+        if unknown:
+            raise ConfigError(f"prior {self.card.name} takes no {', '.join(unknown)}; leave it out.")
+        return asked | ({} if label is None else {"label": label})
+
+
+def way(ends: Tensor, n: int, *, spherical: bool = True) -> Tensor:
+    """``n`` places from one end to the other. Shape: ends (2, *event), returns (n, *event).
+
+    Spherical keeps the length that noise has: between two draws of many dimensions, a straight way leads
+    through places that no draw would come near.
+    """
+    if n < 2:
+        raise ConfigError(f"{n} places between two ends are asked for; expected at least 2.")
+    t = torch.linspace(0, 1, n).reshape(-1, *[1] * (ends.ndim - 1))
+    a, b = ends[:1], ends[1:2]
+    if not spherical:
+        return a + t * (b - a)
+    flat = ends.flatten(1)
+    cosine = torch.nn.functional.cosine_similarity(flat[0], flat[1], dim=0).clamp(-1, 1)
+    angle = cosine.arccos()
+    if angle < 1e-3:
+        return a + t * (b - a)
+    sine = angle.sin().clamp_min(1e-6)
+    return ((1 - t) * angle).sin() / sine * a + (t * angle).sin() / sine * b
+
+
+def between_four(corners: Tensor, n: int, *, spherical: bool = True) -> Tensor:
+    """A grid of n x n places, row by row, whose corners are given. Shape: (4, *event) to (n * n, *event)."""
+    left, right = (way(corners[[i, i + 2]], n, spherical=spherical) for i in (0, 1))
+    rows = [way(torch.stack([a, b]), n, spherical=spherical) for a, b in zip(left, right, strict=True)]
+    return torch.cat(rows)
+
+
+def principal_map(latents: Tensor) -> Tensor:
+    """The two coordinates in which latents differ most, each scaled to [0, 1]. Shape: (n, features) to (n, 2)."""
+    centred = latents - latents.mean(dim=0)
+    _, _, directions = torch.linalg.svd(centred, full_matrices=False)
+    places = centred @ directions[:2].T
+    if places.shape[1] < 2:
+        places = torch.cat([places, torch.zeros(len(places), 2 - places.shape[1])], dim=1)
+    low, high = places.amin(dim=0), places.amax(dim=0)
+    return (places - low) / (high - low).clamp_min(1e-12)
+
+
+def _classes(card: Card) -> str:
+    return f"; its classes are {', '.join(card.classes)}" if card.classes else "; it has no classes"

@@ -1,0 +1,218 @@
+"""What priors make, through files: reproducible, in the prior's size, and refused where it cannot be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from denoise.errors import ConfigError, InputError
+from denoise.files.audio import read_audio, write_audio
+from denoise.files.image import ImageReader, read_image, write_image
+from denoise.pipelines.made import grid, read_signal, write_made
+from denoise.pipelines.prior import PriorPipeline, between_four, principal_map, way
+from denoise.registry import build
+from denoise.signals import Audio, AudioFormat, Image, ImageFormat
+from denoise.weights import Card, save_weights
+
+NET = {"kind": "mlp", "widths": [16], "blocks": 1, "embedding": 8}
+NORMAL = {"architecture": "flow", "kind": "normal", "shape": [3]}
+VAE = {"architecture": "vae", "shape": [1, 8, 6], "latent": 3, "likelihood": "bernoulli"}
+SETTINGS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "matching": (
+        "matching",
+        {"shape": [1, 8, 6], "net": NET, "classes": 2, "text": True, "mean": 0.5, "scale": 0.3},
+        {"modality": "image", "classes": ("rose", "daisy"), "text": True},
+    ),
+    "vae": ("latent-prior", {"codec": VAE, "prior": NORMAL}, {"modality": "image"}),
+    "mixture": ("flow", {"shape": [1, 8, 6], "kind": "mixture", "components": 2}, {"modality": "image"}),
+    "sound": ("flow", {"shape": [1, 400], "kind": "normal", "scale": 0.1}, {"modality": "audio", "sample_rate": 8000}),
+}
+
+
+@pytest.fixture(scope="module")
+def priors(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PriorPipeline]:
+    root = tmp_path_factory.mktemp("priors")
+    made = {}
+    for name, (architecture, settings, facts) in SETTINGS.items():
+        torch.manual_seed(0)
+        module = build(architecture, settings)
+        with torch.no_grad():
+            for p in module.parameters():
+                p.add_(0.1 * torch.randn(p.shape))
+        shape = tuple(module.event_shape)
+        card = Card(name, architecture, channels=shape[0], kind="prior", shape=shape, **facts)
+        save_weights(root / f"{name}.safetensors", module, card, {}, torch.float32)
+        made[name] = PriorPipeline(root / f"{name}.safetensors", device="cpu")
+    return made
+
+
+def test_more_samples_than_fit_at_once_follow_the_seed(priors: dict[str, PriorPipeline]) -> None:
+    done: list[float] = []
+    a = priors["vae"].sample(130, seed=3, progress=done.append)
+    assert a.shape == (130, 1, 8, 6)
+    assert done[-1] == 1.0
+    assert torch.equal(a, priors["vae"].sample(130, seed=3))
+    assert not torch.equal(a, priors["vae"].sample(130, seed=4))
+
+
+def test_labels(priors: dict[str, PriorPipeline]) -> None:
+    prior = priors["matching"]
+    assert prior.label() is None
+    assert prior.label("daisy") == prior.label("1") == 1
+    assert prior.label(text="a daisy") == "a daisy"
+    for wrong in ({"name": "tulip"}, {"name": "2"}, {"name": "rose", "text": "rose"}):
+        with pytest.raises(ConfigError, match=r"rose, daisy|at once"):
+            prior.label(**wrong)
+    with pytest.raises(ConfigError, match="no words"):
+        priors["vae"].label(text="a rose")
+
+
+@pytest.mark.parametrize(
+    ("name", "call", "reason"),
+    [
+        ("vae", lambda p: p.sample(0), "at least 1"),
+        ("vae", lambda p: p.sample(1, steps=5), "takes no steps"),
+        ("mixture", lambda p: p.decode(torch.zeros(1, 1, 8, 6)), "no flow"),
+        ("matching", lambda p: p.readings(torch.zeros(1, 1, 8, 6), 2), "no codec"),
+        ("vae", lambda p: p.readings(torch.zeros(1, 1, 8, 6), 0), "at least 1"),
+    ],
+)
+def test_what_it_cannot_do_is_told(priors: dict[str, PriorPipeline], name: str, call: Any, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        call(priors[name])
+
+
+def test_noise_and_signals(priors: dict[str, PriorPipeline]) -> None:
+    prior = priors["sound"]
+    x = prior.decode(prior.noise(5))
+    torch.testing.assert_close(prior.encode(x), prior.noise(5))
+    assert prior.noise(5).shape == (1, 1, 400)
+    assert priors["vae"].noise(0).shape == (1, 3)
+    assert priors["vae"].decode(priors["vae"].noise(0)).shape == (1, 1, 8, 6)
+    assert priors["matching"].decode(priors["matching"].noise(0), label=1, steps=2).shape == (1, 1, 8, 6)
+
+
+def test_readings_differ_and_are_near_each_other(priors: dict[str, PriorPipeline]) -> None:
+    x = priors["vae"].sample(1)
+    many = priors["vae"].readings(x, 5, seed=1)
+    assert many.shape == (5, 1, 8, 6)
+    assert torch.equal(many, priors["vae"].readings(x, 5, seed=1))
+    assert not torch.equal(many[0], many[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("vae", "bound"), ("mixture", "exact"), ("sound", "exact"), ("matching", "estimate")]
+)
+def test_likelihoods_say_of_which_kind_they_are(priors: dict[str, PriorPipeline], name: str, kind: str) -> None:
+    x = priors[name].sample(3)
+    nats, how = priors[name].log_prob(x)
+    assert nats.shape == (3,)
+    assert torch.isfinite(nats).all()
+    assert kind in how
+
+
+def test_ways_begin_and_end_where_they_should_and_keep_their_length() -> None:
+    generator = torch.Generator().manual_seed(0)
+    ends = torch.randn(2, 3, 4, generator=generator)
+    for spherical in (True, False):
+        places = way(ends, 7, spherical=spherical)
+        torch.testing.assert_close(places[[0, -1]], ends)
+    unit = ends / ends.flatten(1).norm(dim=1)[:, None, None]
+    lengths = way(unit, 9).flatten(1).norm(dim=1)
+    torch.testing.assert_close(lengths, torch.ones(9))
+    assert way(unit, 9, spherical=False).flatten(1).norm(dim=1)[4] < 0.95
+    steps = way(unit, 9).flatten(1)
+    angles = torch.nn.functional.cosine_similarity(steps[1:], steps[:-1])
+    torch.testing.assert_close(angles, angles[:1].expand(8))  # equal steps
+    torch.testing.assert_close(way(unit[[0, 0]], 5), unit[:1].expand(5, -1, -1))
+    with pytest.raises(ConfigError):
+        way(ends, 1)
+
+
+def test_a_grid_has_its_corners() -> None:
+    corners = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
+    places = between_four(corners, 5, spherical=False).reshape(5, 5, 2)
+    torch.testing.assert_close(torch.stack([places[0, 0], places[0, -1], places[-1, 0], places[-1, -1]]), corners)
+    torch.testing.assert_close(places[2, 2], corners.mean(dim=0))
+
+
+def test_the_map_shows_what_differs_most() -> None:
+    z = torch.randn(500, 6, generator=torch.Generator().manual_seed(0)) * torch.tensor([0.1, 5.0, 0.2, 3.0, 0.1, 0.1])
+    places = principal_map(z)
+    assert places.min() == 0
+    assert places.max() == 1
+    assert abs(np.corrcoef(places[:, 0], z[:, 1])[0, 1]) > 0.99
+    assert abs(np.corrcoef(places[:, 1], z[:, 3])[0, 1]) > 0.99
+    assert principal_map(z[:, :1]).shape == (500, 2)
+
+
+class TestFiles:
+    def test_one_picture_of_all(self, priors: dict[str, PriorPipeline], tmp_path: Path) -> None:
+        card, x = priors["vae"].card, priors["vae"].sample(5)
+        (path,) = write_made(tmp_path / "a.png", x, card)
+        pixels = read_image(path).pixels
+        assert pixels.shape == (2 * 8 + 2, 3 * 6 + 4, 1)
+        np.testing.assert_allclose(pixels[10:, 8:14, 0], x[4, 0] * 255, atol=0.51)
+        with pytest.raises(InputError, match="exists"):
+            write_made(path, x, card)
+        assert read_image(write_made(tmp_path / "b.png", x[:1], card)[0]).pixels.shape == (8, 6, 1)
+        assert grid(x, columns=5).shape == (1, 8, 5 * 6 + 8)
+
+    def test_a_folder_has_one_file_for_each(self, priors: dict[str, PriorPipeline], tmp_path: Path) -> None:
+        x = priors["vae"].sample(11)
+        paths = write_made(tmp_path / "all", x, priors["vae"].card)
+        assert [path.name for path in paths] == [f"{i:02d}.png" for i in range(11)]
+        np.testing.assert_allclose(read_image(paths[7]).pixels[..., 0], x[7, 0] * 255, atol=0.51)
+
+    def test_a_picture_that_moves(self, priors: dict[str, PriorPipeline], tmp_path: Path) -> None:
+        (path,) = write_made(tmp_path / "a.gif", priors["vae"].sample(4), priors["vae"].card)
+        with ImageReader(path) as reader:
+            assert reader.n_frames == 4
+            assert reader.size == (6, 8)
+
+    def test_sounds_with_pauses(self, priors: dict[str, PriorPipeline], tmp_path: Path) -> None:
+        card, x = priors["sound"].card, 0.5 * torch.ones(3, 1, 400)
+        (path,) = write_made(tmp_path / "a.wav", x, card)
+        audio = read_audio(path)
+        assert audio.format.sample_rate == 8000
+        assert audio.samples.shape == (1, 3 * 400 + 2 * 2000)
+        assert abs(audio.samples[0, 0]) < 1e-3  # no click
+        assert not audio.samples[0, 400:2400].any()
+        assert audio.samples[0, 200] == pytest.approx(0.5, abs=1e-3)
+        with pytest.raises(ConfigError, match=r"expected \.wav"):
+            write_made(tmp_path / "a.png", x, card)
+        assert len(write_made(tmp_path / "sounds", x, card)) == 3
+
+    @pytest.mark.parametrize("size", [(8, 6), (16, 12), (5, 3), (40, 100), (100, 40), (1, 1)])
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_pictures_of_any_size_are_taken(
+        self, priors: dict[str, PriorPipeline], tmp_path: Path, size: tuple[int, int], channels: int
+    ) -> None:
+        pixels = np.full((*size, channels), 200, np.uint8)
+        write_image(tmp_path / "a.png", [Image(pixels)], ImageFormat(mode="L" if channels == 1 else "RGB"))
+        x = read_signal(tmp_path / "a.png", priors["vae"].card)
+        torch.testing.assert_close(x, torch.full((1, 1, 8, 6), 200 / 255), atol=2e-3, rtol=0)
+
+    def test_the_middle_is_kept(self, priors: dict[str, PriorPipeline], tmp_path: Path) -> None:
+        pixels = np.zeros((8, 30, 1), np.uint8)
+        pixels[:, 12:18] = 255
+        write_image(tmp_path / "a.png", [Image(pixels)], ImageFormat(mode="L"))
+        assert read_signal(tmp_path / "a.png", priors["vae"].card).min() == 1
+
+    @pytest.mark.parametrize("seconds", [0.01, 0.05, 0.5])
+    def test_sounds_of_any_length_are_taken(
+        self, priors: dict[str, PriorPipeline], tmp_path: Path, seconds: float
+    ) -> None:
+        n = round(seconds * 16_000)
+        x = np.full((2, n), 0.25, np.float32)
+        write_audio(tmp_path / "a.wav", Audio(x, AudioFormat(16_000, 2, "WAV", "FLOAT")))
+        y: Tensor = read_signal(tmp_path / "a.wav", priors["sound"].card)
+        assert y.shape == (1, 1, 400)
+        kept = min(400, n // 2)
+        torch.testing.assert_close(y[0, 0, kept // 2], torch.tensor(0.25), atol=0.05, rtol=0)
+        assert not y[0, 0, kept:].any()
