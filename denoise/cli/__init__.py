@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from denoise.cli import audio, evaluate, image, models, train
+from denoise.cli import audio, evaluate, image, interpolate, models, sample, score, train
 from denoise.errors import DenoiseError
 
 app = typer.Typer(
@@ -21,6 +21,11 @@ app = typer.Typer(
 )
 app.command("audio")(audio.audio)
 app.command("image")(image.image)
+app.command("sample")(sample.sample)
+app.command("interpolate")(interpolate.interpolate)
+app.command("decode")(sample.decode)
+app.command("embed")(score.embed)
+app.command("score")(score.score)
 app.command("models")(models.models)
 app.command("info")(models.info)
 app.command("evaluate")(evaluate.evaluate)

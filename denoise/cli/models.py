@@ -16,13 +16,13 @@ def models() -> None:
     from denoise.registry import DEFAULTS, bundled, locate
     from denoise.weights import read_header
 
-    table = Table("name", "for", "parameters", "MiB", "description", box=None, pad_edge=False)
+    table = Table("name", "kind", "for", "parameters", "MiB", "description", box=None, pad_edge=False)
     for name in bundled():
         path = locate(name)
         card = read_header(path)["card"]
         mark = " (default)" if name in DEFAULTS.values() else ""
         size = f"{path.stat().st_size / 2**20:.1f}"
-        table.add_row(name + mark, card.modality, f"{card.parameters / 1e6:.1f} M", size, card.description)
+        table.add_row(name + mark, card.kind, card.modality, f"{card.parameters / 1e6:.1f} M", size, card.description)
     Console(soft_wrap=True).print(table)
 
 
@@ -42,10 +42,12 @@ def info(
         print(json.dumps(header | {"card": card}, indent=2))
         return
     for key, value in card.items():
-        if isinstance(value, tuple | list):
-            print(f"{key}:" if key == "data" else f"{key}: {' to '.join(f'{v:g}' for v in value)}")
-            if key == "data":
-                print("".join(f"  - {line}\n" for line in value), end="")
+        if key == "data":
+            print("data:\n" + "".join(f"  - {line}\n" for line in value), end="")
+        elif isinstance(value, tuple | list):
+            between = {"shape": " x ", "classes": ", "}.get(key, " to ")
+            if value:
+                print(f"{key}: {between.join(v if isinstance(v, str) else f'{v:g}' for v in value)}")
         elif isinstance(value, dict):
             print(f"{key}:")
             for name, measured in value.items():

@@ -107,6 +107,24 @@ def grid(made: Tensor, columns: int | None = None, gap: int = 2) -> Tensor:
     return sheet
 
 
+def map_of(pictures: Tensor, places: Tensor, size: int) -> Image:
+    """Pictures as thumbnails where they belong, on white; where they meet, the last one is seen.
+
+    Shape:
+        pictures: (n, channels, height, width); places: (n, 2), across and up, 0 to 1; returns (size, size, 3).
+    """
+    longest = max(pictures.shape[2:])
+    side = max(8, min(longest, size // 12))  # of the longer edge
+    small = [max(1, round(n * side / longest)) for n in pictures.shape[2:]]
+    thumbs = F.interpolate(pictures, small, mode="bicubic", antialias=True) if side != longest else pictures
+    sheet = pictures.new_ones(3, size, size)
+    room = [size - n for n in small]
+    for thumb, (across, up) in zip(thumbs, places.tolist(), strict=True):
+        top, left = round((1 - up) * room[0]), round(across * room[1])
+        sheet[:, top : top + small[0], left : left + small[1]] = thumb
+    return _frame(sheet)
+
+
 def _write_sounds(path: Path, made: Tensor, card: Card, overwrite: bool) -> None:
     rate = card.sample_rate or 16_000
     pause = made.new_zeros(made.shape[1], round(PAUSE_S * rate))

@@ -6,6 +6,7 @@ Signals are tensors (n, *shape), full scale 1.0; `denoise.pipelines.made` reads 
 from __future__ import annotations
 
 import inspect
+import math
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,23 @@ class PriorPipeline:
         with torch.no_grad():
             return codec.decode(codec.draw(many, torch.Generator().manual_seed(seed))).cpu()
 
+    def latents(self, x: Tensor) -> Tensor:
+        """What the codec keeps of signals. Shape: (n, *shape) to (n, *latent shape).
+
+        Raises:
+            ConfigError: the prior has no codec.
+        """
+        if not hasattr(self.model, "codec"):
+            raise ConfigError(f"prior {self.card.name} ({self.card.architecture}) has no codec; take another.")
+        with torch.no_grad():
+            return torch.cat([self.model.codec.encode(part.to(self.device)).cpu() for part in x.split(AT_ONCE)])
+
+    def remember(self, x: Tensor) -> Tensor:
+        """Signals as the codec remembers them. Shape: (n, *shape), kept."""
+        with torch.no_grad():
+            z = self.latents(x)
+            return torch.cat([self.model.codec.decode(part.to(self.device)).cpu() for part in z.split(AT_ONCE)])
+
     def log_prob(self, x: Tensor, *, label: Label = None, seed: int = 0) -> tuple[Tensor, str]:
         """Log-likelihoods in nats, and of which kind they are. Shape: x (n, *shape), returns (n,).
 
@@ -135,6 +153,15 @@ class PriorPipeline:
         if unknown:
             raise ConfigError(f"prior {self.card.name} takes no {', '.join(unknown)}; leave it out.")
         return asked | ({} if label is None else {"label": label})
+
+
+def bits_per_dim(log_prob: Tensor, entries: int, levels: int = 256) -> Tensor:
+    """From nats per event, of entries whose ``levels`` values fill [0, 1], to bits per entry. Shape: any, kept.
+
+    Reference:
+        A Note on the Evaluation of Generative Models, 2015, arXiv:1511.01844.
+    """
+    return (math.log(levels) - log_prob / entries) / math.log(2)
 
 
 def way(ends: Tensor, n: int, *, spherical: bool = True) -> Tensor:

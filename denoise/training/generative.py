@@ -5,7 +5,6 @@ Each takes a module, signals and labels and gives one number to minimise; nothin
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -148,12 +147,3 @@ def transport(x0: Tensor, eps: Tensor) -> Tensor:
 def negative_log_likelihood(prior: Any, x: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
     """Mean of -log p(x) per entry, in nats. Shape: x (batch, *event); returns ()."""
     return -prior.log_prob(x, labels).mean() / x[0].numel()
-
-
-def bits_per_dim(log_prob: Tensor, entries: int, levels: int = 256) -> Tensor:
-    """From nats per event, of entries whose ``levels`` values fill [0, 1], to bits per entry. Shape: any, kept.
-
-    Reference:
-        A Note on the Evaluation of Generative Models, 2015, arXiv:1511.01844.
-    """
-    return (math.log(levels) - log_prob / entries) / math.log(2)

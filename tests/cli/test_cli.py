@@ -11,9 +11,7 @@ import sys
 import threading
 import time
 import wave
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,8 +21,8 @@ import soundfile
 from PIL import Image as Pillow
 
 import denoise
-from denoise.cli import main
 from denoise.pipelines.audio import AudioPipeline
+from tests.cli.conftest import Command
 
 Models = dict[str, Path]
 
@@ -44,48 +42,6 @@ folders = ["."]
 [schedule]
 steps = 1
 """
-
-
-@dataclass
-class Done:
-    code: int
-    out: bytes
-    err: str
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.out.decode().splitlines()]
-
-
-Command = Callable[..., Done]
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> Command:
-    """Run ``denoise WORDS`` in this process, in ``tmp_path``, as the console script does."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "400")
-
-    def run(*words: Any, stdin: bytes = b"") -> Done:
-        out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.TextIOWrapper(io.BytesIO(), "utf-8")
-        with monkeypatch.context() as patch:
-            patch.setattr(sys, "argv", ["denoise", *map(str, words)])
-            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-            patch.setattr(sys, "stdout", out)
-            patch.setattr(sys, "stderr", err)
-            code = 0
-            try:
-                main()
-            except SystemExit as stop:
-                code = int(stop.code or 0)
-        out.flush()
-        err.flush()
-        below = capfdbinary.readouterr()  # what C libraries print past Python
-        done = Done(code, out.buffer.getvalue() + below.out, (err.buffer.getvalue() + below.err).decode())
-        assert "Traceback" not in done.err
-        return done
-
-    return run
 
 
 def sound(path: Path, seconds: float = 0.5, rate: int = 16_000, channels: int = 1) -> bytes:

@@ -14,7 +14,7 @@ from denoise.errors import ConfigError, InputError
 from denoise.files.audio import read_audio, write_audio
 from denoise.files.image import ImageReader, read_image, write_image
 from denoise.pipelines.made import grid, read_signal, write_made
-from denoise.pipelines.prior import PriorPipeline, between_four, principal_map, way
+from denoise.pipelines.prior import PriorPipeline, between_four, bits_per_dim, principal_map, way
 from denoise.registry import build
 from denoise.signals import Audio, AudioFormat, Image, ImageFormat
 from denoise.weights import Card, save_weights
@@ -114,6 +114,11 @@ def test_likelihoods_say_of_which_kind_they_are(priors: dict[str, PriorPipeline]
     assert nats.shape == (3,)
     assert torch.isfinite(nats).all()
     assert kind in how
+
+
+def test_bits_are_those_of_levels() -> None:
+    assert float(bits_per_dim(torch.tensor(0.0), 4)) == pytest.approx(8.0)  # uniform over [0, 1]
+    assert float(bits_per_dim(torch.tensor(4 * np.log(256.0)), 4)) == pytest.approx(0.0)  # certain of one level
 
 
 def test_ways_begin_and_end_where_they_should_and_keep_their_length() -> None:

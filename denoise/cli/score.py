@@ -1,0 +1,97 @@
+"""``denoise score`` and ``denoise embed``: what a prior thinks of files."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from denoise.cli.sample import AsJson, Class, Device, Overwrite, PriorOption, Seed
+from denoise.errors import ConfigError
+
+
+def score(
+    inputs: Annotated[list[str], typer.Argument(help="Files or folders.", metavar="FILES")],
+    prior: PriorOption,
+    label: Class = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON per file.")] = False,
+) -> None:
+    """Tell how likely files are under a prior, the most unusual first.
+
+    Likelihoods are densities of values in [0, 1], in nats for the whole signal and in bits for each of its
+    entries, as if these had 256 levels.
+    """
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+
+    from denoise.pipelines.made import read_signal
+    from denoise.pipelines.prior import PriorPipeline, bits_per_dim
+
+    pipeline = PriorPipeline(prior, device=device)
+    paths = _files(inputs, pipeline.card.modality)
+    signals = torch.cat([read_signal(path, pipeline.card) for path in paths])
+    nats, kind = pipeline.log_prob(signals, label=pipeline.label(label), seed=seed)
+    bits = bits_per_dim(nats, signals[0].numel())
+    rows = sorted(zip(paths, nats.tolist(), bits.tolist(), strict=True), key=lambda row: row[1])
+    if as_json:
+        for path, value, per_entry in rows:
+            print(json.dumps({"file": str(path), "nats": value, "bits_per_dim": per_entry, "kind": kind}))
+        return
+    table = Table("nats", "bits per dim", "file", box=None, pad_edge=False)
+    for path, value, per_entry in rows:
+        table.add_row(f"{value:.2f}", f"{per_entry:.3f}" if math.isfinite(per_entry) else "-", str(path))
+    Console(soft_wrap=True).print(table)
+    print(f"{kind}; the most unusual first")
+
+
+def embed(
+    folder: Annotated[Path, typer.Argument(help="Pictures.", metavar="FOLDER")],
+    codec: Annotated[str, typer.Option("--codec", help="A prior with a codec, or a file.", metavar="NAME|FILE")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The map.", metavar="PNG")],
+    size: Annotated[int, typer.Option(help="Side of the map in pixels.", min=64)] = 1024,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Draw a map of pictures: each where its latents lie, by the two directions in which they differ most."""
+    import torch
+
+    from denoise.files.image_write import write_image
+    from denoise.metrics import r2
+    from denoise.pipelines.made import map_of, read_signal
+    from denoise.pipelines.prior import PriorPipeline, principal_map
+    from denoise.signals import ImageFormat
+
+    if out.suffix.lower() != ".png":
+        raise ConfigError(f"{out}: expected a .png.")
+    pipeline = PriorPipeline(codec, device=device)
+    if pipeline.card.modality != "image":
+        raise ConfigError(f"{codec} is for {pipeline.card.modality}; a map needs pictures.")
+    paths = _files([str(folder)], "image")
+    signals = torch.cat([read_signal(path, pipeline.card) for path in paths])
+    latents = pipeline.latents(signals)
+    remembered = float(r2(pipeline.remember(signals), signals))
+    places = principal_map(latents.flatten(1))
+    write_image(out, [map_of(signals, places, size)], ImageFormat(), overwrite=overwrite)
+    if as_json:
+        print(json.dumps({"file": str(out), "n": len(paths), "r2": remembered}))
+    else:
+        print(f"{out}: {len(paths)} pictures; R^2 of what the codec remembers: {remembered:.4f}")
+
+
+def _files(inputs: list[str], modality: str) -> list[Path]:
+    from denoise.files.audio import AUDIO_EXTENSIONS
+    from denoise.files.find import find_files
+    from denoise.files.image import IMAGE_EXTENSIONS
+
+    known = AUDIO_EXTENSIONS if modality == "audio" else IMAGE_EXTENSIONS
+    found: list[Path] = []
+    for name in inputs:
+        found += find_files(Path(name), (".",), known) if Path(name).is_dir() else [Path(name)]
+    return found

@@ -1,0 +1,150 @@
+"""The commands of priors: files of every kind, the same with the same seed, one line for what cannot be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from denoise.files.image import ImageReader, read_image, write_image
+from denoise.registry import build
+from denoise.signals import Image, ImageFormat
+from denoise.weights import Card, save_weights
+from tests.cli.conftest import Command
+
+VAE = {"architecture": "vae", "shape": [1, 8, 8], "latent": 4, "likelihood": "bernoulli"}
+FLOW = {"architecture": "flow", "kind": "maf", "shape": [4], "hidden": [8], "classes": 2}
+
+
+@pytest.fixture
+def prior(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    module = build("latent-prior", {"codec": VAE, "prior": FLOW})
+    card = Card(
+        "tiny",
+        "latent-prior",
+        "image",
+        1,
+        kind="prior",
+        shape=(1, 8, 8),
+        classes=("rose", "daisy"),
+        data=("made here",),
+    )
+    save_weights(tmp_path / "tiny.safetensors", module, card, {}, torch.float32)
+    return tmp_path / "tiny.safetensors"
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    for kind in ("a", "b"):
+        (tmp_path / "pictures" / kind).mkdir(parents=True)
+        for i in range(3):
+            pixels = np.random.default_rng(i).integers(0, 128, (8, 8, 1)) + 127 * (kind == "b")
+            image = Image(pixels.astype(np.uint8))
+            write_image(tmp_path / "pictures" / kind / f"{i}.png", [image], ImageFormat(mode="L"))
+    return tmp_path / "pictures"
+
+
+def test_samples(command: Command, prior: Path, tmp_path: Path) -> None:
+    done = command("sample", prior, "-n", 6, "-o", "grid.png", "--seed", 5, "--class", "daisy", "--json")
+    assert done.code == 0
+    (row,) = done.rows
+    assert (row["n"], row["seed"], row["files"]) == (6, 5, ["grid.png"])
+    first = read_image(tmp_path / "grid.png").pixels
+    assert first.shape == (18, 28, 1)
+    command("sample", prior, "-n", 6, "-o", "again.png", "--seed", 5, "--class", 1)
+    assert np.array_equal(first, read_image(tmp_path / "again.png").pixels)
+    done = command("sample", prior, "-n", 3, "-o", "folder")
+    assert done.out.decode().strip() == "folder (3 files)"
+    assert len([*(tmp_path / "folder").iterdir()]) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["-n", 0], "expected at least 1"),
+        (["--class", "tulip"], "its classes are rose, daisy"),
+        (["--text", "a rose"], "knows no words"),
+        (["--steps", 3], "takes no steps"),
+        (["-o", "a.wav"], "this prior makes image"),
+    ],
+)
+def test_what_cannot_be_sampled_is_one_line(command: Command, prior: Path, words: list[Any], reason: str) -> None:
+    done = command("sample", prior, "-o", "a.png", *words)
+    assert done.code == 2
+    assert reason in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_a_denoiser_is_no_prior_and_a_prior_no_denoiser(
+    command: Command, prior: Path, pictures: Path, models: dict[str, Path]
+) -> None:
+    assert "expected a prior" in command("sample", models["keep-image"], "-o", "a.png").err
+    assert "expected a denoiser" in command("image", pictures / "a/0.png", "--model", prior).err
+    assert "kind: prior" in command("info", prior).out.decode()
+
+
+def test_ways_between_files_and_seeds(command: Command, prior: Path, pictures: Path, tmp_path: Path) -> None:
+    a, b = pictures / "a/0.png", pictures / "b/0.png"
+    assert command("interpolate", a, b, "--prior", prior, "-n", 5, "-o", "strip.png").code == 0
+    strip = read_image(tmp_path / "strip.png").pixels
+    assert strip.shape == (8, 5 * 8 + 4 * 2, 1)
+    assert command("interpolate", 1, 2, "--prior", prior, "-n", 4, "-o", "morph.gif", "--linear").code == 0
+    with ImageReader(tmp_path / "morph.gif") as reader:
+        assert reader.n_frames == 4
+    assert command("interpolate", a, b, 1, 2, "--prior", prior, "-n", 3, "-o", "square.png").code == 0
+    assert read_image(tmp_path / "square.png").pixels.shape == (28, 28, 1)
+    words = ["--away", pictures / "a", "--towards", pictures / "b", "--weight", 1.5]
+    assert command("interpolate", a, "--prior", prior, "-n", 4, "-o", "more.png", *words).code == 0
+    one = read_image(tmp_path / "more.png").pixels
+    np.testing.assert_allclose(one[:, :8], strip[:, :8], atol=1)  # both begin at a
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["1"], "expected two ends or four corners"),
+        (["1", "2", "3"], "expected two ends"),
+        (["1", "2", "-n", "1"], "expected at least 2"),
+        (["1", "--away", "x"], "belong together"),
+        (["1", "none.png"], "no such file"),
+    ],
+)
+def test_ways_that_are_none(command: Command, prior: Path, words: list[str], reason: str) -> None:
+    done = command("interpolate", *words, "--prior", prior, "-o", "a.png")
+    assert done.code == 2
+    assert reason in done.err
+
+
+def test_readings_of_one_file(command: Command, prior: Path, pictures: Path, tmp_path: Path) -> None:
+    assert command("decode", pictures / "a/0.png", "--codec", prior, "-n", 4, "-o", "readings.png").code == 0
+    assert read_image(tmp_path / "readings.png").pixels.shape == (18, 18, 1)
+
+
+def test_a_map(command: Command, prior: Path, pictures: Path, tmp_path: Path) -> None:
+    done = command("embed", pictures, "--codec", prior, "-o", "map.png", "--size", 200, "--json")
+    assert done.rows[0]["n"] == 6
+    assert done.rows[0]["r2"] < 1
+    sheet = read_image(tmp_path / "map.png").pixels
+    assert sheet.shape == (200, 200, 3)
+    assert (sheet < 250).any(axis=2).sum() >= 8 * 8
+    assert "R^2" in command("embed", pictures, "--codec", prior, "-o", "again.png").out.decode()
+    assert "expected a .png" in command("embed", pictures, "--codec", prior, "-o", "map.jpg").err
+
+
+def test_scores_rank_the_unusual_first(command: Command, prior: Path, pictures: Path) -> None:
+    done = command("score", pictures, "--prior", prior, "--json")
+    nats = [row["nats"] for row in done.rows]
+    assert len(nats) == 6
+    assert nats == sorted(nats)
+    assert "bound" in done.rows[0]["kind"]
+    for row in done.rows:
+        assert row["bits_per_dim"] == pytest.approx((np.log(256) - row["nats"] / 64) / np.log(2))
+    assert done.out.decode() == command("score", pictures, "--prior", prior, "--json").out.decode()
+    text = command("score", pictures / "a/0.png", "--prior", prior).out.decode()
+    assert "bound, 500 samples" in text
+    assert json.loads(done.out.decode().splitlines()[0])["file"].endswith(".png")
