@@ -1,4 +1,4 @@
-"""``denoise sample`` and ``denoise decode``: what priors make."""
+"""``denoise sample``, ``denoise decode`` and ``denoise complete``: what priors make."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from denoise.errors import ConfigError
 
 PriorOption = Annotated[
     str, typer.Option("--prior", help="A prior of `denoise models` or a file.", metavar="NAME|FILE")
@@ -81,6 +83,47 @@ def decode(
     made = pipeline.readings(read_signal(file, pipeline.card), n, seed=seed)
     files = write_made(out, made, pipeline.card, overwrite=overwrite)
     tell(as_json, files, codec=codec, n=n, seed=seed)
+
+
+def complete(
+    file: Annotated[str, typer.Argument(help="A picture or a sound.", metavar="FILE")],
+    mask: Annotated[
+        str, typer.Option(help="A picture that is white where something is missing; or half.", metavar="MASK|half")
+    ],
+    prior: PriorOption,
+    out: OutOption,
+    n: Annotated[int, typer.Option("-n", help="How many ways.")] = 8,
+    label: Class = None,
+    text: Text = None,
+    steps: Annotated[int, typer.Option(help="Of the solver: more are slower and finer.", min=2)] = 40,
+    seed: Seed = 0,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fill in what is missing of a picture or a sound, in several ways.
+
+    ``--mask half`` takes the lower half of a picture, or the second half of a sound, for missing.
+    """
+    import torch
+
+    from denoise.pipelines.made import read_signal, write_made
+    from denoise.pipelines.prior import PriorPipeline
+
+    pipeline = PriorPipeline(prior, device=device)
+    x = read_signal(file, pipeline.card)
+    if mask == "half":
+        known = torch.ones_like(x)
+        axis = -1 if pipeline.card.modality == "audio" else -2
+        half = x.shape[axis] // 2
+        known.narrow(axis, x.shape[axis] - half, half).zero_()
+    else:
+        if pipeline.card.modality == "audio":
+            raise ConfigError("a mask of a sound is half; a picture says nothing of it.")
+        known = (read_signal(mask, pipeline.card).mean(dim=1, keepdim=True) < 0.5).float().expand_as(x).contiguous()
+    made = pipeline.complete(x, known, n, label=pipeline.label(label, text), seed=seed, steps=steps)
+    files = write_made(out, made, pipeline.card, overwrite=overwrite)
+    tell(as_json, files, prior=prior, n=n, seed=seed)
 
 
 def tell(as_json: bool, files: list[Path], **facts: Any) -> None:

@@ -16,6 +16,8 @@ from torch import Tensor
 from denoise.errors import ConfigError
 from denoise.nn.embeddings import Label
 from denoise.pipelines.device import pick_device
+from denoise.priors.posterior import coarse_mask, impute, inpaint
+from denoise.probability_path import karras_sigmas
 from denoise.protocols import Progress
 from denoise.registry import load
 from denoise.weights import Card
@@ -101,6 +103,47 @@ class PriorPipeline:
         many = x.to(self.device).expand(n, *x.shape[1:])
         with torch.no_grad():
             return codec.decode(codec.draw(many, torch.Generator().manual_seed(seed))).cpu()
+
+    @torch.no_grad()
+    def complete(
+        self, x: Tensor, mask: Tensor, n: int, *, label: Label = None, seed: int = 0, steps: int = 40
+    ) -> Tensor:
+        """``n`` ways to fill what the mask says is missing (0). Shape: x, mask (1, *shape), returns (n, *shape).
+
+        Raises:
+            ConfigError: the mask is of another shape, or the prior has no way to hold what is known.
+        """
+        if mask.shape != x.shape:
+            raise ConfigError(f"the mask is of {tuple(mask.shape[1:])}, the signal of {tuple(x.shape[1:])}.")
+        if n < 1:
+            raise ConfigError(f"{n} completions are asked for; expected at least 1.")
+        generator = torch.Generator().manual_seed(seed)
+        known, there = (y.to(self.device).expand(n, *y.shape[1:]) for y in (x, mask))
+        codec, prior = getattr(self.model, "codec", None), getattr(self.model, "prior", self.model)
+        if hasattr(prior, "score"):
+            if codec is None:
+                return self._inpaint(prior, known, there, label, steps, generator)
+            z = codec.encode(known)
+            if z.ndim > 2:  # latents with places: those of what is known are held
+                coarse = coarse_mask(there[:, :1], tuple(z.shape[2:])).expand_as(z)
+                z = self._inpaint(prior, z, coarse, label, steps, generator)
+                return torch.where(there > 0, known, codec.decode(z)).cpu()
+        if not hasattr(codec, "draw"):
+            raise ConfigError(f"prior {self.card.name} ({self.card.architecture}) cannot complete; take another.")
+        return impute(codec, known, there, generator=generator).cpu()
+
+    def _inpaint(
+        self, prior: Any, known: Tensor, mask: Tensor, label: Label, steps: int, generator: torch.Generator
+    ) -> Tensor:
+        c = prior.config
+        scale = getattr(c, "sigma_data", None) or c.scale
+        sigmas = karras_sigmas(steps, 0.004 * scale, 40 * scale)
+        start = c.mean + sigmas[0] * torch.randn(known.shape, generator=generator)
+        labels = [label] * len(known)
+        out = inpaint(
+            lambda x, sigma: prior(x, sigma, labels), known, mask, sigmas, start=start.to(known), generator=generator
+        )
+        return out.cpu()
 
     def latents(self, x: Tensor) -> Tensor:
         """What the codec keeps of signals. Shape: (n, *shape) to (n, *latent shape).

@@ -125,6 +125,25 @@ def test_readings_of_one_file(command: Command, prior: Path, pictures: Path, tmp
     assert read_image(tmp_path / "readings.png").pixels.shape == (18, 18, 1)
 
 
+def test_what_is_missing_is_filled_in(command: Command, prior: Path, pictures: Path, tmp_path: Path) -> None:
+    file = pictures / "a/0.png"
+    assert command("complete", file, "--mask", "half", "--prior", prior, "-n", 4, "-o", "ways").code == 0
+    before = read_image(file).pixels
+    ways = [read_image(path).pixels for path in sorted((tmp_path / "ways").iterdir())]
+    assert len(ways) == 4
+    for way in ways:
+        np.testing.assert_allclose(way[:4], before[:4], atol=1)
+    assert not np.array_equal(ways[0], ways[1])
+    holes = np.zeros((8, 8, 1), np.uint8)
+    holes[2:4] = 255
+    write_image(tmp_path / "holes.png", [Image(holes)], ImageFormat(mode="L"))
+    assert command("complete", file, "--mask", "holes.png", "--prior", prior, "-n", 1, "-o", "one.png").code == 0
+    one = read_image(tmp_path / "one.png").pixels
+    np.testing.assert_allclose(one[4:], before[4:], atol=1)
+    assert not np.array_equal(one[2:4], before[2:4])
+    assert "no such file" in command("complete", file, "--mask", "x.png", "--prior", prior, "-o", "two.png").err
+
+
 def test_a_map(command: Command, prior: Path, pictures: Path, tmp_path: Path) -> None:
     done = command("embed", pictures, "--codec", prior, "-o", "map.png", "--size", 200, "--json")
     assert done.rows[0]["n"] == 6

@@ -80,6 +80,8 @@ def test_labels(priors: dict[str, PriorPipeline]) -> None:
         ("mixture", lambda p: p.decode(torch.zeros(1, 1, 8, 6)), "no flow"),
         ("matching", lambda p: p.readings(torch.zeros(1, 1, 8, 6), 2), "no codec"),
         ("vae", lambda p: p.readings(torch.zeros(1, 1, 8, 6), 0), "at least 1"),
+        ("vae", lambda p: p.complete(torch.zeros(1, 1, 8, 6), torch.ones(1, 1, 8, 8), 1), "the mask is of"),
+        ("mixture", lambda p: p.complete(torch.zeros(1, 1, 8, 6), torch.ones(1, 1, 8, 6), 1), "cannot complete"),
     ],
 )
 def test_what_it_cannot_do_is_told(priors: dict[str, PriorPipeline], name: str, call: Any, reason: str) -> None:
@@ -95,6 +97,17 @@ def test_noise_and_signals(priors: dict[str, PriorPipeline]) -> None:
     assert priors["vae"].noise(0).shape == (1, 3)
     assert priors["vae"].decode(priors["vae"].noise(0)).shape == (1, 1, 8, 6)
     assert priors["matching"].decode(priors["matching"].noise(0), label=1, steps=2).shape == (1, 1, 8, 6)
+
+
+@pytest.mark.parametrize("name", ["matching", "vae"])
+def test_completions_keep_what_is_known(priors: dict[str, PriorPipeline], name: str) -> None:
+    x = priors[name].sample(1)
+    mask = torch.ones_like(x)
+    mask[..., 3:] = 0
+    ways = priors[name].complete(x, mask, 3, steps=5)
+    torch.testing.assert_close(ways[..., :3], x[..., :3].expand(3, -1, -1, -1))
+    assert not torch.equal(ways[0], ways[1])
+    assert torch.equal(ways, priors[name].complete(x, mask, 3, steps=5))
 
 
 def test_readings_differ_and_are_near_each_other(priors: dict[str, PriorPipeline]) -> None:
