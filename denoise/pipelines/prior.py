@@ -136,7 +136,7 @@ class PriorPipeline:
         self, prior: Any, known: Tensor, mask: Tensor, label: Label, steps: int, generator: torch.Generator
     ) -> Tensor:
         c = prior.config
-        scale = getattr(c, "sigma_data", None) or c.scale
+        scale = c.sigma_data
         sigmas = karras_sigmas(steps, 0.004 * scale, 40 * scale)
         start = c.mean + sigmas[0] * torch.randn(known.shape, generator=generator)
         labels = [label] * len(known)

@@ -20,7 +20,7 @@ from denoise.probability_path import convert, exploding, like, linear
 
 @config
 class MatchingConfig:
-    """Events of ``shape`` with about the mean ``mean`` and standard deviation ``scale``, in signal units.
+    """Events of ``shape`` with about the mean ``mean`` and standard deviation ``sigma_data``, in signal units.
 
     With ``coupling`` "optimal-transport" the noise of a training batch is dealt to its signals so that lines
     cross as little as possible; "independent" deals it blindly.
@@ -29,7 +29,7 @@ class MatchingConfig:
     shape: tuple[int, ...]
     net: BackboneConfig = field(default_factory=BackboneConfig)
     mean: float = 0.0
-    scale: float = 1.0
+    sigma_data: float = 1.0
     coupling: Literal["independent", "optimal-transport"] = "independent"
     classes: int = 0
     text: bool = False
@@ -37,8 +37,8 @@ class MatchingConfig:
     def __post_init__(self) -> None:
         if not self.shape or min(self.shape) < 1 or max(self.shape) > 1 << 24:
             raise ConfigError(f"shape is {self.shape}; expected sizes of at least 1.")
-        if not (self.scale > 0 and self.classes >= 0):
-            raise ConfigError("scale must be above 0, classes at least 0.")
+        if not (self.sigma_data > 0 and self.classes >= 0):
+            raise ConfigError("sigma_data must be above 0, classes at least 0.")
 
 
 class Matching(nn.Module):
@@ -60,7 +60,7 @@ class Matching(nn.Module):
         self.condition = Condition(c.net.embedding, c.classes, c.text)
 
     def velocity(self, z: Tensor, t: Tensor, labels: Sequence[Label] | None = None, guidance: float = 1.0) -> Tensor:
-        """dz/dt of signals in units of ``scale`` around ``mean``. Shape: as z."""
+        """dz/dt of signals in units of ``sigma_data`` around ``mean``. Shape: as z."""
 
         def asked(wanted: Sequence[Label]) -> Tensor:
             return self.net(z, t, self.condition(wanted)).to(z.dtype)
@@ -73,11 +73,11 @@ class Matching(nn.Module):
     def forward(self, x: Tensor, sigma: Tensor, labels: Sequence[Label] | None = None, guidance: float = 1.0) -> Tensor:
         """The denoiser ``D(x, sigma)`` that a velocity is, too: x has noise of sigma (batch,) in signal units."""
         c = self.config
-        ratio = sigma / c.scale  # on the straight path sigma / alpha is t / (1 - t)
+        ratio = sigma / c.sigma_data  # on the straight path sigma / alpha is t / (1 - t)
         t = ratio / (1 + ratio)
-        z = (x - c.mean) / c.scale * like(1 - t, x)
+        z = (x - c.mean) / c.sigma_data * like(1 - t, x)
         x0 = convert(self.velocity(z, t, labels, guidance), z, linear(t), "velocity", "x0")
-        return c.mean + c.scale * x0
+        return c.mean + c.sigma_data * x0
 
     def score(self, x: Tensor, sigma: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
         """The gradient of the log-density of noisy signals. Shape: as x."""
@@ -114,13 +114,13 @@ class Matching(nn.Module):
         times = torch.linspace(1, 0, steps + 1)
         z = noise.to(next(self.parameters()).device)
         z = ode(lambda z, t: self.velocity(z, t, labels, guidance), z, times, callback=callback)
-        return self.config.mean + self.config.scale * z
+        return self.config.mean + self.config.sigma_data * z
 
     @torch.no_grad()
     def encode_noise(self, x: Tensor, *, label: Label = None, steps: int = 24) -> Tensor:
         """The inverse of `decode_noise`, as far as the steps are fine. Shape: (n, *shape), kept."""
         labels = [label] * len(x)
-        z = (x - self.config.mean) / self.config.scale
+        z = (x - self.config.mean) / self.config.sigma_data
         return ode(lambda z, t: self.velocity(z, t, labels), z, torch.linspace(0, 1, steps + 1))
 
     def log_prob(
@@ -134,9 +134,9 @@ class Matching(nn.Module):
     ) -> Tensor:
         """The log-density in nats, as exact as steps and probes are many. Shape: x (batch, *shape), to (batch,)."""
         c = self.config
-        z = (x - c.mean) / c.scale
+        z = (x - c.mean) / c.sigma_data
         times = torch.linspace(0, 1, steps + 1)
         noise, gained = ode_log_prob(
             lambda z, t: self.velocity(z, t, labels), z, times, probes=probes, generator=generator
         )
-        return standard_normal(noise) + gained - z[0].numel() * math.log(c.scale)
+        return standard_normal(noise) + gained - z[0].numel() * math.log(c.sigma_data)

@@ -120,7 +120,7 @@ def flow_matching(prior: Any, x: Tensor, labels: Sequence[Label] | None = None) 
         2024, arXiv:2403.03206, section 3.1 (logit-normal times).
     """
     c = prior.config
-    x0 = (x - c.mean) / c.scale
+    x0 = (x - c.mean) / c.sigma_data
     eps = torch.randn_like(x0)
     if c.coupling == "optimal-transport":
         eps = eps[transport(x0, eps)]

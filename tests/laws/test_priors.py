@@ -35,7 +35,7 @@ MAKERS |= {
     "diffusion-mlp": lambda: Diffusion(DiffusionConfig((3,), NET, mean=0.5, sigma_data=0.5)),
     "diffusion-unet": lambda: Diffusion(DiffusionConfig((2, 7, 6), UNET, classes=3, text=True)),
     "diffusion-sound": lambda: Diffusion(DiffusionConfig((1, 21), UNET, classes=2)),
-    "matching-mlp": lambda: Matching(MatchingConfig((3,), NET, mean=0.5, scale=0.5)),
+    "matching-mlp": lambda: Matching(MatchingConfig((3,), NET, mean=0.5, sigma_data=0.5)),
     "matching-unet": lambda: Matching(MatchingConfig((1, 8, 8), UNET, classes=3, text=True)),
     "latent-flow": lambda: LatentPrior(VAE(VAEConfig((1, 8, 8), 2, BODY)), flow("nsf", classes=3)),
     "latent-normal": lambda: LatentPrior(AAE(AAEConfig((4,), 2)), flow("normal")),
@@ -182,7 +182,7 @@ class KnownVelocity(Matching):
 
 
 def test_matching_of_known_signals() -> None:
-    net = KnownVelocity(MatchingConfig((3,), NET, mean=0.7, scale=0.3))
+    net = KnownVelocity(MatchingConfig((3,), NET, mean=0.7, sigma_data=0.3))
     x = torch.randn(4, 3, generator=seeded())
     sigma = torch.tensor([0.1, 0.5, 1.0, 10.0])
     torch.testing.assert_close(net.score(x, sigma), -(x - 0.7) / (0.09 + sigma**2)[:, None], rtol=1e-4, atol=1e-4)
@@ -196,7 +196,7 @@ def test_noise_becomes_signals_and_noise_again(kind: str) -> None:
     if kind == "diffusion":
         net: Any = Known(DiffusionConfig((3,), NET, mean=0.7, sigma_data=0.3, sigma_max=20.0))
     else:
-        net = KnownVelocity(MatchingConfig((3,), NET, mean=0.7, scale=0.3))
+        net = KnownVelocity(MatchingConfig((3,), NET, mean=0.7, sigma_data=0.3))
     noise = torch.randn(16, 3, generator=seeded())
     x = net.decode_noise(noise, steps=200)
     torch.testing.assert_close(net.encode_noise(x, steps=200), noise, atol=0.01, rtol=0)
@@ -206,7 +206,7 @@ def test_noise_becomes_signals_and_noise_again(kind: str) -> None:
 def test_the_density_along_the_way_is_that_of_known_signals(probes: int | None) -> None:
     x = 0.7 + 0.3 * torch.randn(16, 3, generator=seeded())
     expected = torch.distributions.Normal(0.7, 0.3).log_prob(x).sum(dim=1)
-    matching = KnownVelocity(MatchingConfig((3,), NET, mean=0.7, scale=0.3))
+    matching = KnownVelocity(MatchingConfig((3,), NET, mean=0.7, sigma_data=0.3))
     diffusion = Known(DiffusionConfig((3,), NET, mean=0.7, sigma_data=0.3))
     for net in (matching, diffusion):  # the slopes are the same in all directions: one probe tells all
         found = net.log_prob(x, steps=300, probes=probes, generator=seeded())

@@ -25,7 +25,7 @@ VAE = {"architecture": "vae", "shape": [1, 8, 6], "latent": 3, "likelihood": "be
 SETTINGS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "matching": (
         "matching",
-        {"shape": [1, 8, 6], "net": NET, "classes": 2, "text": True, "mean": 0.5, "scale": 0.3},
+        {"shape": [1, 8, 6], "net": NET, "classes": 2, "text": True, "mean": 0.5, "sigma_data": 0.3},
         {"modality": "image", "classes": ("rose", "daisy"), "text": True},
     ),
     "vae": ("latent-prior", {"codec": VAE, "prior": NORMAL}, {"modality": "image"}),

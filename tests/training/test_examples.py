@@ -43,7 +43,7 @@ PRIORS: dict[str, dict[str, Any]] = {
     },
     "matching": {
         "architecture": "matching",
-        "model": {"shape": [1, 8, 8], "net": NET, "mean": 0.3, "scale": 0.37, "classes": 10, "text": True}
+        "model": {"shape": [1, 8, 8], "net": NET, "mean": 0.3, "sigma_data": 0.37, "classes": 10, "text": True}
         | {"coupling": "optimal-transport"},
     },
     "likelihood": {"architecture": "flow", "model": {"shape": [1, 8, 8], "kind": "maf", "hidden": [32], "classes": 10}},
@@ -132,7 +132,7 @@ def test_a_prior_learns_what_a_codec_remembers(data: Path, tmp_path: Path) -> No
 
 def test_sounds_are_examples_too(data: Path, tmp_path: Path) -> None:
     tones = {"files": ["tones.npz"], "sample_rate": 8000}
-    net = {"shape": [1, 64], "net": UNET, "scale": 0.4}
+    net = {"shape": [1, 64], "net": UNET, "sigma_data": 0.4}
     run(recipe("matching", modality="audio", examples=tones, model=net), data, tmp_path)
     _, card = load(tmp_path / "tiny.safetensors")
     assert (card.modality, card.sample_rate, card.shape) == ("audio", 8000, (1, 64))

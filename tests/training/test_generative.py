@@ -175,7 +175,7 @@ def test_the_best_denoiser_and_velocity_have_the_least_loss() -> None:
 
     for net, loss in (
         (Known(DiffusionConfig((3,), NET, mean=0.7, sigma_data=0.3)), denoising_score_matching),
-        (KnownVelocity(MatchingConfig((3,), NET, mean=0.7, scale=0.3)), flow_matching),
+        (KnownVelocity(MatchingConfig((3,), NET, mean=0.7, sigma_data=0.3)), flow_matching),
     ):
         values = []
         for gain in (0.9, 1.0, 1.1):
