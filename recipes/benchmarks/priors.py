@@ -148,8 +148,8 @@ def main(
             write_made(out / f"{pipeline.card.name}.neighbours.png", pair, pipeline.card, columns=10, overwrite=True)
     protocol = (
         f"judge: a convolutional classifier, {epochs} epochs of the real training pictures, right on "
-        f"{100 * sure:.2f} % of the {len(grey['test_images'])} test pictures; as asked: share of {n} samples, equally many of each class, "
-        f"that the judge takes for the class; entropy: of its answers for {n} samples without a class "
+        f"{100 * sure:.2f} % of the {len(grey['test_images'])} test pictures; as asked: share of {n} samples, equally "
+        f"many of each class, that the judge takes for the class; entropy: of its answers for {n} samples without a class "
         f"({math.log2(10):.2f} at most); nats: importance-weighted bound, {samples} samples, mean over {limit} test "
         f"pictures whose pixels were drawn black or white once by their grey, seed {SEED}; midpoints: half way between "
         f"50 pairs of test pictures, share whose log-likelihood is below the 1st percentile of 200 samples'; "
