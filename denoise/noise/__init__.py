@@ -2,6 +2,7 @@
 
 from denoise.noise.audio import (
     band_limit,
+    bangs,
     clicks,
     clip,
     colour,
@@ -28,6 +29,7 @@ from denoise.noise.image import (
 
 __all__ = [
     "band_limit",
+    "bangs",
     "clicks",
     "clip",
     "coarse",

@@ -143,6 +143,23 @@ def clicks(time: int, sample_rate: int, generator: Generator | None = None) -> T
     return x / rms(x).clamp_min(1e-9)
 
 
+def bangs(time: int, sample_rate: int, generator: Generator | None = None) -> Tensor:
+    """One to three bumps and slams, far louder than all around them: bursts of noise that die away within 0.3 s.
+
+    Shape:
+        returns: (time,); the peak of the loudest is about 1.
+    """
+    x = torch.zeros(time)
+    for _ in range(int(torch.randint(1, 4, (), generator=generator))):
+        taps = min(time, round(float(uniform(0.02, 0.3, 1, generator)) * sample_rate))
+        burst = colour(torch.randn(taps, generator=generator), float(uniform(0.0, 2.0, 1, generator)), sample_rate)
+        burst = burst * torch.exp(-5 * torch.arange(taps) / taps)
+        start = int(torch.randint(time - taps + 1, (), generator=generator))
+        level = float(uniform(0.2, 1.0, 1, generator))
+        x[start : start + taps] += level * burst / burst.abs().max().clamp_min(1e-9)
+    return x
+
+
 def wind(time: int, sample_rate: int, generator: Generator | None = None) -> Tensor:
     """Wind on a microphone: low rumble in gusts.
 

@@ -109,6 +109,7 @@ def train(
             rate = s.learning_rate * min(1.0, (step + 1) / max(1, s.warmup)) * (0.5 + 0.5 * math.cos(math.pi * done))
             for group in optimizer.param_groups:
                 group["lr"] = rate
+            torch.manual_seed(generator_for(s.seed, step, fabric.global_rank).initial_seed())  # what losses draw
             loss, metrics = model(next(batches).map(fabric.to_device))
             fabric.backward(loss)
             norm = fabric.clip_gradients(model, optimizer, max_norm=s.clip, error_if_nonfinite=False)

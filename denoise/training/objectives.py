@@ -65,7 +65,9 @@ def audio_denoising(module: Any, batch: Batch, settings: Loss) -> tuple[Tensor, 
 
 def _audio_loss(out: Tensor, batch: Batch, settings: Loss) -> tuple[Tensor, dict[str, Tensor]]:
     noisy, clean, rate = batch.noisy, batch.clean, batch.sample_rate or 16_000
-    level = noisy.square().mean(dim=(1, 2), keepdim=True).sqrt().clamp_min(1e-5) * 10
+    # that of the speech; noise far louder, or in short bursts, does not make errors small
+    rms = [x.square().mean(dim=(1, 2), keepdim=True).sqrt() for x in (noisy, clean)]
+    level = torch.maximum(rms[1], rms[0] / 4).clamp_min(1e-5) * 10
     loss = torch.zeros((), device=out.device)
     for seconds in (0.016, 0.032, 0.064):
         hop = round(seconds / 2 * rate)

@@ -88,6 +88,7 @@ class AudioData:
     clean: float = 0.03
     clip: float = 0.0
     codec: float = 0.0
+    bangs: float = 0.0
     # and of the noises: coloured hiss; many voices; hum, clicks or wind; the rest is recorded
     synthetic: float = 0.2
     babble: float = 0.0

@@ -165,3 +165,15 @@ def test_hum_stands_on_the_harmonics_and_wind_below_speech() -> None:
 def test_clicks_are_few_and_short() -> None:
     x = noise.clicks(48_000, 48_000, seeded(1)).square()
     assert float(x.topk(4_800).values.sum()) > 0.9 * float(x.sum())
+
+
+@pytest.mark.parametrize("time", [10, 4_000, 144_000])
+def test_bangs_are_short_and_loud(time: int) -> None:
+    for seed in range(8):
+        x = noise.bangs(time, 48_000, torch.Generator().manual_seed(seed))
+        assert x.shape == (time,)
+        assert 0.2 <= float(x.abs().max()) <= 3.0
+        if time == 144_000:  # most of it is silent
+            assert float((x != 0).float().mean()) < 0.35
+            loud = x.abs() > 0.1 * x.abs().max()
+            assert float(loud.float().mean()) < 0.1

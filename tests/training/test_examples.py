@@ -107,6 +107,28 @@ def test_every_objective_makes_a_prior_that_loads_and_samples(objective: str, da
         assert torch.isfinite(x).all()
 
 
+def test_what_losses_draw_comes_again_after_a_resumption(data: Path, tmp_path: Path) -> None:
+    class KilledError(Exception):
+        pass
+
+    def kill(row: dict[str, Any]) -> None:
+        if row["step"] == 15:
+            raise KilledError
+
+    def go(name: str, **options: Any) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = []
+        schedule = SCHEDULE | {"steps": 20, "log_every": 5, "checkpoint_every": 10}
+        report = options.pop("report", rows.append)
+        made = recipe("elbo", schedule=schedule)
+        train(made, data, tmp_path / name, device="cpu", precision="32-true", report=report, **options)
+        return rows
+
+    whole = go("whole")
+    with pytest.raises(KilledError):
+        go("cut", report=kill)
+    assert [row["loss"] for row in go("cut", resume=True)] == [row["loss"] for row in whole[2:]]
+
+
 def test_a_prior_learns_what_a_codec_remembers(data: Path, tmp_path: Path) -> None:
     codec = {"shape": [1, 8, 8], "latent": 3, "body": {"kind": "conv", "widths": [8, 16], "spatial": True}}
     run(recipe("reconstruction", architecture="ae", model=codec), data, tmp_path / "codec")

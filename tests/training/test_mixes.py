@@ -89,7 +89,9 @@ def test_the_codec_keeps_time_length_and_level(rate: int) -> None:
     assert float((x - y).square().mean() / x.square().mean()) < 0.05
 
 
-@pytest.mark.parametrize("kind", ["synthetic", "babble", "disturbance", "clip", "codec", "reverb", "band_limit"])
+@pytest.mark.parametrize(
+    "kind", ["synthetic", "babble", "disturbance", "bangs", "clip", "codec", "reverb", "band_limit"]
+)
 def test_each_damage_is_seeded_and_leaves_the_length(data: Path, kind: str) -> None:
     source = mixes(data, **{kind: 1.0, "rooms": 2 if kind == "reverb" else 0}, sample_rates=[16_000])
     plain = mixes(data, sample_rates=[16_000])
