@@ -172,7 +172,7 @@ def test_bangs_are_short_and_loud(time: int) -> None:
     for seed in range(8):
         x = noise.bangs(time, 48_000, torch.Generator().manual_seed(seed))
         assert x.shape == (time,)
-        assert 0.2 <= float(x.abs().max()) <= 3.0
+        assert 0.05 < float(x.abs().max()) <= 3.0
         if time == 144_000:  # most of it is silent
             assert float((x != 0).float().mean()) < 0.35
             loud = x.abs() > 0.1 * x.abs().max()
