@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from denoise.priors.operators import Operator
 from denoise.priors.solvers import Denoise
 
 
@@ -68,3 +69,136 @@ def coarse_mask(mask: Tensor, size: tuple[int, ...]) -> Tensor:
     missing = 1 - mask.float()
     pool = F.adaptive_max_pool2d if len(size) == 2 else F.adaptive_max_pool1d
     return 1 - pool(missing, size)
+
+
+def diffpir(
+    denoiser: Denoise,
+    y: Tensor,
+    operator: Operator,
+    sigma_y: float,
+    sigmas: Tensor,
+    *,
+    start: Tensor,
+    trust: float = 7.0,
+    fresh: float = 0.3,
+    generator: Generator | None = None,
+) -> Tensor:
+    """Denoise, go to the nearest signal that fits the measurement, take up noise again. NFE: steps.
+
+    ``trust`` is the weight of the prior (the paper's lambda), ``fresh`` the share of noise that is drawn anew.
+
+    Shape:
+        y: a measurement of signals (batch, *event) with noise of ``sigma_y``; start, returns: (batch, *event).
+    Reference:
+        Denoising Diffusion Models for Plug-and-Play Image Restoration, 2023, arXiv:2305.08995, algorithm 1.
+    """
+    x = start
+    for sigma, after in pairwise(sigmas):
+        x0 = denoiser(x, sigma.to(x).expand(len(x)))
+        damping = trust * max(sigma_y, 1e-4) ** 2 / sigma.to(x) ** 2
+        x0 = x0 + operator.adjoint(operator.solve(y - operator.forward(x0), damping))
+        eps = (x - x0) / sigma
+        drawn = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+        x = x0 + after * ((1 - fresh) ** 0.5 * eps + fresh**0.5 * drawn)
+    return x
+
+
+def ddrm(
+    denoiser: Denoise,
+    y: Tensor,
+    operator: Operator,
+    sigma_y: float,
+    sigmas: Tensor,
+    *,
+    start: Tensor,
+    eta: float = 0.85,
+    generator: Generator | None = None,
+) -> Tensor:
+    """Denoise, and mix with the measurement coordinate by coordinate, as certain as each is. NFE: steps.
+
+    Shape:
+        as in `diffpir`.
+    Reference:
+        Denoising Diffusion Restoration Models, 2022, arXiv:2201.11793, eq. 7 and 8 (eta_b = 1).
+    """
+    x = start
+    measured = operator.pseudo(y)
+    values = operator.singular(measured)
+    blurred = torch.where(values > 1e-6, sigma_y / values.clamp_min(1e-6), torch.inf)  # noise of each coordinate
+    for sigma, after in pairwise(sigmas):
+        x0 = denoiser(x, sigma.to(x).expand(len(x)))
+        z0, z = operator.spectral(x0), operator.spectral(x)
+        drawn = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+        white = operator.spectral(drawn)
+        s = after.to(values)
+        unseen = z0 + (1 - eta**2) ** 0.5 * s * (z - z0) / sigma + eta * s * white
+        noisier = z0 + (1 - eta**2) ** 0.5 * s * (measured - z0) / blurred.clamp_min(1e-9) + eta * s * white
+        surer = measured + (s**2 - blurred**2).clamp_min(0).sqrt() * white
+        z = torch.where(values <= 1e-6, unseen, torch.where(blurred > s, noisier, surer))
+        x = operator.signal(z)
+    return x
+
+
+def dps(
+    denoiser: Denoise,
+    y: Tensor,
+    operator: Operator,
+    sigmas: Tensor,
+    *,
+    start: Tensor,
+    step: float = 1.0,
+    generator: Generator | None = None,
+) -> Tensor:
+    """Sample as if nothing were measured, and push each step towards the measurement. NFE: steps, with gradients.
+
+    Shape:
+        as in `diffpir`.
+    Reference:
+        Diffusion Posterior Sampling for General Noisy Inverse Problems, 2022, arXiv:2209.14687, algorithm 1
+        (on the exploding path).
+    """
+    x = start
+    for sigma, after in pairwise(sigmas):
+        with torch.enable_grad():
+            at = x.detach().requires_grad_()
+            x0 = denoiser(at, sigma.to(x).expand(len(x)))
+            misfit = (y - operator.forward(x0)).flatten(1).norm(dim=1)
+            (gradient,) = torch.autograd.grad(misfit.sum(), at)
+        x0 = x0.detach()
+        kept = (after / sigma).square()
+        drawn = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+        x = x0 + kept * (x - x0) + after * (1 - kept).clamp_min(0).sqrt() * drawn - step * gradient
+    return x
+
+
+def pnp_flow(
+    denoiser: Denoise,
+    y: Tensor,
+    operator: Operator,
+    sigmas: Tensor,
+    *,
+    start: Tensor,
+    rate: float = 1.0,
+    draws: int = 3,
+    generator: Generator | None = None,
+) -> Tensor:
+    """Step towards the measurement, take up noise, denoise; with less and less noise. NFE: draws * steps.
+
+    Its answer is one likely signal, not a draw. ``rate`` is the step of the gradient, at most 2 by the largest
+    eigenvalue of A^T A, and falls with the noise.
+
+    Shape:
+        as in `diffpir`.
+    Reference:
+        PnP-Flow: Plug-and-Play Image Restoration with Flow Matching, 2024, arXiv:2410.02423, algorithm 3.
+    """
+    x = start
+    for sigma in sigmas[:-1]:
+        share = sigma.to(x) / (1 + sigma.to(x))  # the paper's 1 - t
+        z = x - rate * share**0.5 * operator.adjoint(operator.forward(x) - y)
+        total = torch.zeros_like(x)
+        for _ in range(draws):
+            drawn = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+            total = total + denoiser(z + sigma * drawn, sigma.to(x).expand(len(x)))
+        x = total / draws
+    return x
