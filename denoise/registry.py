@@ -27,6 +27,7 @@ ARCHITECTURES = {
     "flow": ("denoise.priors.flows", "Flow"),
     "latent-prior": ("denoise.priors.latent", "LatentPrior"),
     "matching": ("denoise.priors.matching", "Matching"),
+    "spectral-codec": ("denoise.models.spectral_codec", "SpectralCodec"),
     "spectral-dae": ("denoise.models.spectral_dae", "SpectralDAE"),
     "vae": ("denoise.models.autoencoder", "VAE"),
 }
@@ -51,10 +52,8 @@ def build(architecture: str, settings: Mapping[str, Any], where: str = "model") 
     module_name, name = ARCHITECTURES[architecture]
     module = import_module(module_name)
     kind, config = getattr(module, name), parse(getattr(module, f"{name}Config"), settings, where)
-    if architecture == "latent-prior":  # the one that is made of others
-        made = kind(_part(config.codec, f"{where}.codec"), _part(config.prior, f"{where}.prior"), config)
-    else:
-        made = kind(config)
+    parts = {part: _part(getattr(config, part), f"{where}.{part}") for part in getattr(kind, "parts", ())}
+    made = kind(config=config, **parts)
     if not isinstance(made, Network | Codec | Prior):  # told now, not when hours of training are to be written
         facts = [fact for fact, value in vars(Network).items() if isinstance(value, property)]
         lacking = [fact for fact in facts if not hasattr(made, fact)]
@@ -63,7 +62,7 @@ def build(architecture: str, settings: Mapping[str, Any], where: str = "model") 
 
 
 def _part(settings: Mapping[str, Any], where: str) -> Any:
-    """One part of a module, whose settings say its architecture, too."""
+    """One part of a module that is made of others; the settings of a part say its architecture, too."""
     rest = dict(settings)
     return build(str(rest.pop("architecture", "")), rest, where)
 

@@ -23,7 +23,7 @@ from torch import nn
 from denoise.errors import ConfigError
 from denoise.noise import generator_for
 from denoise.priors.latent import LatentPrior, LatentPriorConfig
-from denoise.protocols import Network, Prior
+from denoise.protocols import Codec, Network, Prior
 from denoise.registry import build, kind_of, load, locate
 from denoise.training.data import Batch, ImagePatches
 from denoise.training.examples import LabelledExamples
@@ -220,16 +220,19 @@ def make(recipe: Recipe) -> tuple[nn.Module, str]:
     module = build(recipe.architecture, recipe.model, recipe.name)
     if recipe.codec is None:
         return module, recipe.architecture
-    codec, card = load(recipe.codec)
+    found, card = load(recipe.codec)
+    codec: Any = (
+        getattr(found, "codec", found) if card.kind == "prior" else found
+    )  # one that learnt beside a prior, too
+    if not isinstance(codec, Codec):
+        raise ConfigError(f"recipe {recipe.name}: {recipe.codec} is a {card.kind} without a codec; give one with it.")
     if tuple(codec.latent_shape) != tuple(module.event_shape):
         raise ConfigError(
             f"recipe {recipe.name}: the prior is of {tuple(module.event_shape)}, the codec's latents are "
             f"{tuple(codec.latent_shape)}. Mend the shape."
         )
-    parts = LatentPriorConfig(
-        {"architecture": card.architecture, **asdict(codec.config)},
-        {"architecture": recipe.architecture, **asdict(module.config)},
-    )
+    own = found.config.codec if card.kind == "prior" else {"architecture": card.architecture, **asdict(codec.config)}
+    parts = LatentPriorConfig(own, {"architecture": recipe.architecture, **asdict(module.config)})
     return LatentPrior(codec, module, parts), "latent-prior"
 
 

@@ -13,6 +13,7 @@ from denoise.models.autoencoder import AAE, AE, VAE, AAEConfig, AEConfig, VAECon
 from denoise.nn.bodies import BodyConfig
 from denoise.nn.distributions import DiscretizedLogistic
 from denoise.protocols import Codec
+from denoise.registry import build
 
 DENSE, CONV = BodyConfig("dense", (16, 8)), BodyConfig("conv", (4, 6, 8))
 SPATIAL = BodyConfig("conv", (4, 6, 8), spatial=True)
@@ -117,3 +118,51 @@ def test_levels_share_all_probability(loc: float, log_scale: float) -> None:
 def test_what_does_not_fit_is_refused(wrong: Any) -> None:
     with pytest.raises(ConfigError):
         wrong()
+
+
+SPECTRAL = {
+    "time": 2048,
+    "n_fft": 128,
+    "hop": 32,
+    "codec": {"architecture": "vae", "shape": [65, 64], "latent": 4}
+    | {"body": {"kind": "conv", "widths": [16, 24], "spatial": True}},
+}
+
+
+@pytest.fixture(scope="module")
+def spectral() -> Any:
+    torch.manual_seed(0)
+    return build("spectral-codec", SPECTRAL)
+
+
+def vowels(n: int) -> Tensor:
+    """Harmonics with a gliding pitch. Shape: (n, 1, 2048)."""
+    t = torch.arange(2048) / 8000
+    pitch = torch.linspace(100, 220, n)[:, None] * (1 + 0.5 * t)
+    phase = 2 * torch.pi * torch.cumsum(pitch / 8000, dim=1)
+    return (0.1 * sum(torch.sin(k * phase) / k for k in range(1, 8)))[:, None]  # type: ignore[misc]
+
+
+def test_a_spectrum_has_its_sound(spectral: Any) -> None:
+    x = vowels(3)
+    spectrum = spectral.spectrum(x)
+    assert spectrum.shape == (3, 65, 64)
+    y = spectral.sound(spectrum)
+    assert y.shape == x.shape
+    error = (spectral.spectrum(y) - spectrum).square().mean() / spectrum.square().mean()
+    assert 10 * torch.log10(error) < -17
+    assert torch.equal(y, spectral.sound(spectrum))
+    assert not spectral.sound(torch.zeros_like(spectrum)).any()
+
+
+def test_sounds_are_kept_by_their_spectra(spectral: Any) -> None:
+    x = vowels(3)
+    z = spectral.encode(x)
+    assert z.shape == (3, *spectral.latent_shape) == (3, 4, 32)
+    assert spectral.decode(z).shape == x.shape
+    expected = spectral.codec.likelihood(z).log_prob(spectral.spectrum(x))
+    torch.testing.assert_close(spectral.likelihood(z).log_prob(x), expected)
+    assert spectral.posterior(x).loc.shape == z.shape
+    assert spectral.draw(x, torch.Generator().manual_seed(0)).shape == z.shape
+    with pytest.raises(ConfigError, match="bins and frames"):
+        build("spectral-codec", SPECTRAL | {"hop": 64})

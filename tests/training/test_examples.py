@@ -152,6 +152,25 @@ def test_a_prior_learns_what_a_codec_remembers(data: Path, tmp_path: Path) -> No
         )
 
 
+def test_a_prior_takes_over_the_codec_of_another(data: Path, tmp_path: Path) -> None:
+    """Of sounds, by their spectra: the codec learns beside a normal prior, then a better one learns its latents."""
+    tones = {"files": ["tones.npz"], "sample_rate": 8000}
+    inner = {"architecture": "vae", "shape": [9, 16], "latent": 2}
+    inner |= {"body": {"kind": "conv", "widths": [8, 8], "spatial": True}}
+    codec = {"architecture": "spectral-codec", "time": 64, "n_fft": 16, "hop": 4, "iterations": 5, "codec": inner}
+    model = {"codec": codec, "prior": {**NORMAL, "shape": [2, 8]}}
+    run(recipe("elbo", modality="audio", examples=tones, model=model), data, tmp_path / "codec")
+    path = tmp_path / "codec/tiny.safetensors"
+    net = {"shape": [2, 8], "net": UNET}
+    run(recipe("matching", modality="audio", examples=tones, model=net, codec=str(path)), data, tmp_path / "prior")
+    model_, card = load(tmp_path / "prior/tiny.safetensors")
+    assert (card.kind, card.shape, card.sample_rate) == ("prior", (1, 64), 8000)
+    assert model_.sample(2, steps=2, generator=torch.Generator().manual_seed(0)).shape == (2, 1, 64)
+    run(recipe("matching"), data, tmp_path / "none")
+    with pytest.raises(ConfigError, match="without a codec"):
+        run(recipe("matching", codec=str(tmp_path / "none/tiny.safetensors")), data, tmp_path / "x")
+
+
 def test_sounds_are_examples_too(data: Path, tmp_path: Path) -> None:
     tones = {"files": ["tones.npz"], "sample_rate": 8000}
     net = {"shape": [1, 64], "net": UNET, "sigma_data": 0.4}
