@@ -80,14 +80,6 @@ class StreamingNetwork(Network, Protocol):
 class Codec(Protocol):
     """An autoencoder: signals to latents and back."""
 
-    @property
-    def config(self) -> Any:
-        """The `denoise.config.config` that it was made from; it is stored with the weights."""
-
-    @property
-    def latent_shape(self) -> Size:
-        """Of the latents of one signal."""
-
     def encode(self, x: Tensor) -> Tensor: ...
 
     def decode(self, z: Tensor) -> Tensor: ...

@@ -1,6 +1,6 @@
-"""The two tables: architectures that a recipe or a weights file can name, and the bundled weights.
+"""The tables: architectures that a recipe or a weights file can name, by what they are, and the bundled weights.
 
-To add a model: write ``models/NAME.py`` with its Config above it, and add one line to `ARCHITECTURES`.
+To add a model: write ``models/NAME.py`` with its Config above it, and add one line to `NETWORKS`.
 """
 
 from __future__ import annotations
@@ -17,20 +17,25 @@ from denoise.errors import ConfigError, WeightsError
 from denoise.protocols import Codec, Network, Prior
 from denoise.weights import Card, load_tensors, read_header
 
-ARCHITECTURES = {
-    "aae": ("denoise.models.autoencoder", "AAE"),
-    "ae": ("denoise.models.autoencoder", "AE"),
+NETWORKS = {  # denoisers
     "conv-dae": ("denoise.models.conv_dae", "ConvDAE"),
     "dense-ae": ("denoise.models.dense_ae", "DenseAE"),
-    "diffusion": ("denoise.priors.diffusion", "Diffusion"),
     "dpcrn": ("denoise.models.dpcrn", "DPCRN"),
+    "spectral-dae": ("denoise.models.spectral_dae", "SpectralDAE"),
+}
+CODECS = {
+    "aae": ("denoise.models.autoencoder", "AAE"),
+    "ae": ("denoise.models.autoencoder", "AE"),
+    "spectral-codec": ("denoise.models.spectral_codec", "SpectralCodec"),
+    "vae": ("denoise.models.autoencoder", "VAE"),
+}
+PRIORS = {
+    "diffusion": ("denoise.priors.diffusion", "Diffusion"),
     "flow": ("denoise.priors.flows", "Flow"),
     "latent-prior": ("denoise.priors.latent", "LatentPrior"),
     "matching": ("denoise.priors.matching", "Matching"),
-    "spectral-codec": ("denoise.models.spectral_codec", "SpectralCodec"),
-    "spectral-dae": ("denoise.models.spectral_dae", "SpectralDAE"),
-    "vae": ("denoise.models.autoencoder", "VAE"),
 }
+ARCHITECTURES = NETWORKS | CODECS | PRIORS
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 DEFAULTS = {"audio": "conv-dae-audio", "image": "conv-dae-image"}

@@ -23,7 +23,7 @@ from torch import nn
 from denoise.errors import ConfigError
 from denoise.noise import generator_for
 from denoise.priors.latent import LatentPrior, LatentPriorConfig
-from denoise.protocols import Codec, Network, Prior
+from denoise.protocols import Network, Prior
 from denoise.registry import build, kind_of, load, locate
 from denoise.training.data import Batch, ImagePatches
 from denoise.training.examples import LabelledExamples

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from denoise.errors import ConfigError
 from denoise.frames import Grid, overlap_add, split
 from denoise.protocols import Codec, Denoiser, Network, StreamingNetwork
-from denoise.registry import ARCHITECTURES, build, bundled, load, locate
+from denoise.registry import NETWORKS, build, bundled, load, locate
 from denoise.training.recipe import load_recipe
 from denoise.weights import Card, save_weights
 
@@ -105,6 +105,7 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
 def every() -> dict[str, tuple[str, dict[str, Any]]]:
     """The small networks and those of the recipes, by name."""
     recipes = {path.parent.name: load_recipe(path) for path in RECIPES}
+    recipes = {name: recipe for name, recipe in recipes.items() if recipe.objective == "denoising"}
     return SMALL | {f"recipe {name}": (recipe.architecture, recipe.model) for name, recipe in recipes.items()}
 
 
@@ -136,7 +137,7 @@ def thin(net: Any, size: int, batch: int = 1) -> tuple[int, ...]:
 
 
 def test_every_architecture_has_a_small_network_here() -> None:
-    assert {architecture for architecture, _ in SMALL.values()} == set(ARCHITECTURES)
+    assert {architecture for architecture, _ in SMALL.values()} == set(NETWORKS)
     assert RECIPES
 
 

@@ -16,7 +16,7 @@ from denoise.priors.diffusion import Diffusion, DiffusionConfig
 from denoise.priors.flows import Flow, FlowConfig
 from denoise.priors.latent import LatentPrior
 from denoise.priors.matching import Matching, MatchingConfig
-from denoise.registry import load
+from denoise.registry import PRIORS, load
 from denoise.weights import Card, save_weights
 
 NET = BackboneConfig("mlp", widths=(16,), blocks=1, embedding=8)
@@ -99,7 +99,11 @@ def test_a_low_temperature_is_tame(prior: Any) -> None:
     assert cold.std(dim=0).mean() < warm.std(dim=0).mean()
 
 
-ARCHITECTURES = {Flow: "flow", Diffusion: "diffusion", Matching: "matching"}
+ARCHITECTURES = {Flow: "flow", Diffusion: "diffusion", Matching: "matching", LatentPrior: "latent-prior"}
+
+
+def test_every_prior_is_here() -> None:
+    assert set(ARCHITECTURES.values()) == set(PRIORS)
 
 
 def test_saved_and_loaded_it_makes_the_same(prior: Any, tmp_path: Path) -> None:
