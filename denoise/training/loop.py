@@ -221,10 +221,8 @@ def make(recipe: Recipe) -> tuple[nn.Module, str]:
     if recipe.codec is None:
         return module, recipe.architecture
     found, card = load(recipe.codec)
-    codec: Any = (
-        getattr(found, "codec", found) if card.kind == "prior" else found
-    )  # one that learnt beside a prior, too
-    if not isinstance(codec, Codec):
+    codec: Any = getattr(found, "codec", found) if card.kind == "prior" else found  # perhaps one beside a prior
+    if not hasattr(codec, "latent_shape"):
         raise ConfigError(f"recipe {recipe.name}: {recipe.codec} is a {card.kind} without a codec; give one with it.")
     if tuple(codec.latent_shape) != tuple(module.event_shape):
         raise ConfigError(
