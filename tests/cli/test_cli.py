@@ -457,6 +457,19 @@ class TestEvaluateAndTrain:
         card = json.loads(command("info", own, "--json").out)["card"]
         assert card["metrics"]["mine"] == {key: measured[key] for key in ("rows", "protocol")}
 
+    def test_noisy_twins(self, command: Command, models: Models, tmp_path: Path) -> None:
+        for folder in ("clean", "noisy"):
+            (tmp_path / folder).mkdir()
+            picture(tmp_path / folder / "a.png")
+        done = command("evaluate", models["keep-image"], "--data", "clean", "--noisy", "noisy", "--json")
+        assert done.code == 0
+        (row,) = json.loads(done.out)["rows"]
+        assert row["ssim_noisy"] == 1
+        assert "sigma" not in row
+        table = command("evaluate", models["keep-image"], "--data", "clean", "--noisy", "noisy").out.decode()
+        assert "twins" in table
+        assert command("evaluate", models["keep-image"], "--data", "clean", "--noisy", "none").code == 2
+
     def test_missing_measures_are_told(
         self, command: Command, models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
