@@ -38,7 +38,7 @@ PRIORS = {
 ARCHITECTURES = NETWORKS | CODECS | PRIORS
 
 PRETRAINED = Path(__file__).parent / "pretrained"
-DEFAULTS = {"audio": "conv-dae-audio", "image": "conv-dae-image"}
+DEFAULTS = {"audio": "speech", "image": "conv-dae-image"}
 
 
 def bundled() -> list[str]:

@@ -336,6 +336,7 @@ def running_level(x: Tensor, state: tuple[Tensor, Tensor], hop_s: float) -> tupl
 
 
 @cache  # not a buffer: a network is loaded without memory first
+@torch.inference_mode(False)  # nor one of the tensors that no gradient may see, whoever asks first
 def erb_bands(c: DPCRNConfig) -> Tensor:
     """Triangles of equal width on the ERB-rate scale, which sum to one at every bin.
 

@@ -25,7 +25,7 @@ class AudioStream:
     ``latency`` samples or less behind what it has taken. The two channels of a stereo signal share one
     mask, so that its image stays; the channels of any other number are denoised each for itself.
 
-    >>> stream = AudioStream("runs/speech/speech.safetensors", sample_rate=48_000, channels=1)  # doctest: +SKIP
+    >>> stream = AudioStream("speech", sample_rate=48_000, channels=1)  # doctest: +SKIP
     >>> clean = [stream.push(block) for block in blocks] + [stream.flush()]  # doctest: +SKIP
 
     Raises:
@@ -51,7 +51,7 @@ class AudioStream:
             network = model
         if not isinstance(network, StreamingNetwork):
             raise ConfigError(
-                f"model {model} needs whole windows and cannot stream; give one that recipes/speech trained."
+                f"model {model} needs whole windows and cannot stream; give a causal one, such as speech."
             )
         self.network, self.sample_rate, self.channels, self.strength = network, sample_rate, channels, strength
         self._device = next(network.parameters()).device  # type: ignore[attr-defined]

@@ -87,6 +87,7 @@ def _over_time(x: Tensor) -> Tensor:
 
 
 @cache
+@torch.inference_mode(False)
 def hearing() -> tuple[Tensor, ...]:
     """Bands, their widths in Bark, threshold in power, exponents of loudness, and the handset's gain in power.
 

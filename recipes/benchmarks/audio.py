@@ -315,7 +315,7 @@ def denoise_once(name: str, piece: Samples) -> None:
 
 def main(
     data: Annotated[Path, typer.Option(help="Holds {speech,speech2,noise,noise2}/test.", metavar="DIR")],
-    models: Models = "conv-dae-audio",
+    models: Models = "speech",
     peers: Annotated[str, peers_option(PEERS)] = "all",
     snr: Annotated[str, typer.Option(help="dB, comma separated.")] = "-5,0,5,10,15",
     limit: Annotated[int | None, typer.Option(help="Use at most this many utterances.", min=1)] = None,

@@ -117,7 +117,7 @@ def test_the_end_is_the_end(models: dict[str, Path]) -> None:
 def test_what_cannot_stream_is_told(models: dict[str, Path]) -> None:
     with pytest.raises(ConfigError, match="cannot stream"):
         AudioStream(models["mask-audio"], sample_rate=16_000)
-    with pytest.raises(ConfigError, match="model for image"):
+    with pytest.raises(ConfigError, match="denoiser for image"):
         AudioStream(models["keep-image"], sample_rate=16_000)
     with pytest.raises(ConfigError, match="strength"):
         AudioStream(models["causal-audio"], sample_rate=16_000, strength=2)
