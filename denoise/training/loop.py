@@ -110,7 +110,8 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             torch.manual_seed(generator_for(s.seed, step, fabric.global_rank).initial_seed())  # what losses draw
-            loss, metrics = model(next(batches).map(fabric.to_device))
+            batch = next(batches).map(fabric.to_device)
+            loss, metrics = model(lambda batch=batch: batch)  # a bare one would be rounded to bfloat16 on its way
             fabric.backward(loss)
             norm = fabric.clip_gradients(model, optimizer, max_norm=s.clip, error_if_nonfinite=False)
             if norm is not None and torch.isfinite(norm):  # one overflowing batch must not end a night's training
@@ -159,8 +160,8 @@ class Trained(nn.Module):
         super().__init__()
         self.module, self.objective, self.settings = module, objective, settings
 
-    def forward(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        return self.objective(self.module, batch, self.settings)
+    def forward(self, batch: Callable[[], Batch]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        return self.objective(self.module, batch(), self.settings)
 
 
 def batches_ahead(source: Source, s: Schedule, step: int, rank: int) -> Generator[Batch, None, None]:

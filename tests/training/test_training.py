@@ -19,9 +19,10 @@ from denoise.files.image import write_image
 from denoise.noise import generator_for
 from denoise.registry import load
 from denoise.signals import Audio, AudioFormat, Image, ImageFormat
-from denoise.training.data import saturate
+from denoise.training.data import Batch, saturate
 from denoise.training.degrade import jpeg
 from denoise.training.loop import open_data, train
+from denoise.training.objectives import OBJECTIVES
 from denoise.training.recipe import Recipe, load_recipe
 
 MODEL = {"ndim": 2, "channels": 3, "widths": [8, 12], "kernels": [3, 2], "strides": [1, 2], "blocks": [1, 1]}
@@ -204,6 +205,23 @@ def test_photographs_are_seen_at_all_scales(data: Path) -> None:
     torch.testing.assert_close(half, torch.nn.functional.avg_pool2d(whole, 2), atol=4, rtol=0)
     with pytest.raises(ConfigError, match="scales"):
         recipe(IMAGE, "image.scales=[2.0]")
+
+
+@pytest.mark.parametrize("values", [IMAGE, AUDIO], ids=["image", "audio"])
+def test_no_example_is_rounded_on_its_way(
+    values: dict, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """bfloat16 is for the arithmetic of networks: its eight bits would be noise in signals 50 dB below the loudest."""
+    objective, seen = OBJECTIVES[values["modality"]], []
+
+    def watch(module: Any, batch: Batch, settings: Any) -> Any:
+        seen.append((batch.noisy.dtype, batch.clean.dtype))
+        assert not torch.equal(batch.noisy, batch.noisy.bfloat16().float())
+        return objective(module, batch, settings)
+
+    monkeypatch.setitem(OBJECTIVES, values["modality"], watch)
+    train(recipe(values, "schedule.steps=2"), data, tmp_path, device="cpu", precision="bf16-mixed")
+    assert seen == [(torch.float32, torch.float32)] * 2
 
 
 def test_a_network_that_is_told_sigma_needs_noise_that_has_one(data: Path, tmp_path: Path) -> None:
