@@ -122,4 +122,4 @@ def load(name_or_file: str | Path) -> tuple[Any, Card]:
     if card.kind == "denoiser" and module.blind != card.blind:
         raise WeightsError(f"{path}: card and network differ about sigma. Get it again.")
     load_tensors(path, module)
-    return module.eval().requires_grad_(False), card
+    return module.eval().requires_grad_(False).to(memory_format=torch.channels_last), card  # quicker on CPUs

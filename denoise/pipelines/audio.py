@@ -30,6 +30,7 @@ from denoise.signals import MAX_CHANNELS, AudioFormat, require_finite_samples
 from denoise.weights import require
 
 BLOCK_S = 20.0
+STEP_S = 2.0  # read and streamed at a time: tensors that still fit the cache
 FADE_S = 0.02
 RESAMPLER_S = 0.1  # what the resampling filters reach, generously
 Samples = TypeVar("Samples", bound=NDArray[Any] | Tensor)
@@ -76,7 +77,9 @@ class AudioPipeline:
         before, after = _NoiseFloor(), _NoiseFloor()
         with AudioReader(source, raw=raw, name=name) as reader:
             rate, frames = reader.format.sample_rate, reader.frames
-            step = rate // 100 if reader.live else rate  # who listens while it is recorded shall not wait
+            step = (
+                rate // 100 if reader.live else round(STEP_S * rate)
+            )  # who listens while it is recorded shall not wait
 
             def chunks() -> Iterator[NDArray[Any]]:
                 while (chunk := reader.read(step)).shape[1]:
@@ -142,8 +145,9 @@ class AudioPipeline:
             if stream is None:
                 network = cast(StreamingNetwork, self.model)
                 stream = AudioStream(network, sample_rate=sample_rate, channels=chunk.shape[0], strength=strength)
-            for start in range(0, chunk.shape[1], sample_rate):  # a second at a time: chunks may be of any length
-                out = stream.push(chunk[:, start : start + sample_rate])
+            step = round(STEP_S * sample_rate)
+            for start in range(0, chunk.shape[1], step):  # chunks may be of any length
+                out = stream.push(chunk[:, start : start + step])
                 if out.shape[1]:
                     yield out
         if stream is not None:

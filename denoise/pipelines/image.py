@@ -50,7 +50,7 @@ class ImagePipeline:
         self.precision = precision
         self.model, self.card = load(model)
         require(self.card, "image", str(model))
-        self.model.to(self.device, memory_format=torch.channels_last)
+        self.model.to(self.device)
         only = self.model.window
         if only is not None:  # tiles of the one size that the network takes, half of each faded into the next
             self.grid = Grid(only, 0, only // 2)

@@ -4,61 +4,47 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import field
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from denoise.config import config
 from denoise.errors import ConfigError
-from denoise.nn.embeddings import Condition, Label
-from denoise.nn.unet import BackboneConfig, backbone
+from denoise.nn.embeddings import Label
+from denoise.priors.guided import Guided, GuidedConfig
 from denoise.priors.solvers import SOLVERS, Callback, ode, ode_log_prob, standard_normal
 from denoise.probability_path import convert, exploding, karras_sigmas, like, precondition
 
 
 @config
-class DiffusionConfig:
-    """Events of ``shape`` with about the mean ``mean`` and standard deviation ``sigma_data``, in signal units.
+class DiffusionConfig(GuidedConfig):
+    """Training draws the logarithm of sigma from a normal distribution of ``log_sigma`` (mean, deviation).
 
-    ``classes`` and ``text`` say what it can be asked for. Training draws the logarithm of sigma from a normal
-    distribution of ``log_sigma`` (mean, deviation); sampling goes from ``sigma_max`` to ``sigma_min``.
+    Sampling goes from ``sigma_max`` to ``sigma_min``.
     """
 
-    shape: tuple[int, ...]
-    net: BackboneConfig = field(default_factory=BackboneConfig)
-    mean: float = 0.0
-    sigma_data: float = 1.0
     sigma_min: float = 0.002
     sigma_max: float = 80.0
     log_sigma: tuple[float, float] = (-1.2, 1.2)
-    classes: int = 0
-    text: bool = False
 
     def __post_init__(self) -> None:
-        if not self.shape or min(self.shape) < 1 or max(self.shape) > 1 << 24:
-            raise ConfigError(f"shape is {self.shape}; expected sizes of at least 1.")
-        if not (self.sigma_data > 0 and 0 < self.sigma_min < self.sigma_max and self.classes >= 0):
-            raise ConfigError("sigma_data, sigma_min < sigma_max must be above 0, classes at least 0.")
+        super().__post_init__()
+        if not 0 < self.sigma_min < self.sigma_max:
+            raise ConfigError("sigma_min must be above 0 and below sigma_max.")
 
 
-class Diffusion(nn.Module):
+class Diffusion(Guided):
     """A denoiser ``D(x, sigma)`` of signals of one shape, which by being one at all levels is a prior.
 
     Shape:
         x: (batch, *shape), with noise of sigma (batch,) in signal units; returns the same.
     Reference:
-        Elucidating the Design Space of Diffusion-Based Generative Models, 2022, arXiv:2206.00364;
-        Classifier-Free Diffusion Guidance, 2022, arXiv:2207.12598.
+        Elucidating the Design Space of Diffusion-Based Generative Models, 2022, arXiv:2206.00364.
     """
 
     def __init__(self, config: DiffusionConfig) -> None:
-        super().__init__()
-        self.config = c = config
-        self.event_shape = torch.Size(c.shape)
-        self.classes, self.text = c.classes, c.text
-        self.net = backbone(c.net, c.shape)
-        self.condition = Condition(c.net.embedding, c.classes, c.text)
+        super().__init__(config)
+        self.config = config
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Sequence[Label] | None = None, guidance: float = 1.0) -> Tensor:
         """The mean of all clean signals that ``x`` may come from; beyond 1, ``guidance`` exaggerates the label."""
@@ -66,45 +52,7 @@ class Diffusion(nn.Module):
         factors = precondition(sigma, c.sigma_data)
         skip, out, into = (like(factor, x) for factor in factors[:3])
         centred = x - c.mean
-
-        def denoised(wanted: Sequence[Label]) -> Tensor:
-            seen = self.net(into * centred, factors.noise, self.condition(wanted))
-            return c.mean + skip * centred + out * seen.to(x.dtype)
-
-        nothing = [None] * len(x)
-        if labels is None or guidance == 0:
-            return denoised(nothing)
-        asked = denoised(labels)
-        return asked if guidance == 1 else torch.lerp(denoised(nothing), asked, guidance)
-
-    def score(self, x: Tensor, sigma: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
-        """The gradient of the log-density of noisy signals. Shape: as x."""
-        return convert(self(x, sigma, labels), x, exploding(sigma), "x0", "score")
-
-    @torch.no_grad()
-    def sample(
-        self,
-        n: int,
-        *,
-        label: Label = None,
-        guidance: float = 1.0,
-        steps: int = 18,
-        solver: str = "heun",
-        temperature: float = 1.0,
-        generator: Generator | None = None,
-        callback: Callback | None = None,
-    ) -> Tensor:
-        """Draw signals; ``temperature`` scales the noise that they begin as. Shape: (n, *shape)."""
-        start = torch.randn(n, *self.event_shape, generator=generator)
-        return self.decode_noise(
-            temperature * start,
-            label=label,
-            guidance=guidance,
-            steps=steps,
-            solver=solver,
-            generator=generator,
-            callback=callback,
-        )
+        return c.mean + skip * centred + out * self.predict(into * centred, factors.noise, labels, guidance)
 
     @torch.no_grad()
     def decode_noise(

@@ -4,44 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import field
 from typing import Literal
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from denoise.config import config
-from denoise.errors import ConfigError
-from denoise.nn.embeddings import Condition, Label
-from denoise.nn.unet import BackboneConfig, backbone
+from denoise.nn.embeddings import Label
+from denoise.priors.guided import Guided, GuidedConfig
 from denoise.priors.solvers import Callback, ode, ode_log_prob, standard_normal
-from denoise.probability_path import convert, exploding, like, linear
+from denoise.probability_path import convert, like, linear
 
 
 @config
-class MatchingConfig:
-    """Events of ``shape`` with about the mean ``mean`` and standard deviation ``sigma_data``, in signal units.
-
-    With ``coupling`` "optimal-transport" the noise of a training batch is dealt to its signals so that lines
+class MatchingConfig(GuidedConfig):
+    """With ``coupling`` "optimal-transport" the noise of a training batch is dealt to its signals so that lines
     cross as little as possible; "independent" deals it blindly.
     """
 
-    shape: tuple[int, ...]
-    net: BackboneConfig = field(default_factory=BackboneConfig)
-    mean: float = 0.0
-    sigma_data: float = 1.0
     coupling: Literal["independent", "optimal-transport"] = "independent"
-    classes: int = 0
-    text: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.shape or min(self.shape) < 1 or max(self.shape) > 1 << 24:
-            raise ConfigError(f"shape is {self.shape}; expected sizes of at least 1.")
-        if not (self.sigma_data > 0 and self.classes >= 0):
-            raise ConfigError("sigma_data must be above 0, classes at least 0.")
 
 
-class Matching(nn.Module):
+class Matching(Guided):
     """A velocity field on the straight path from signals (t = 0) to standard normal noise (t = 1).
 
     Shape:
@@ -52,23 +36,12 @@ class Matching(nn.Module):
     """
 
     def __init__(self, config: MatchingConfig) -> None:
-        super().__init__()
-        self.config = c = config
-        self.event_shape = torch.Size(c.shape)
-        self.classes, self.text = c.classes, c.text
-        self.net = backbone(c.net, c.shape)
-        self.condition = Condition(c.net.embedding, c.classes, c.text)
+        super().__init__(config)
+        self.config = config
 
     def velocity(self, z: Tensor, t: Tensor, labels: Sequence[Label] | None = None, guidance: float = 1.0) -> Tensor:
         """dz/dt of signals in units of ``sigma_data`` around ``mean``. Shape: as z."""
-
-        def asked(wanted: Sequence[Label]) -> Tensor:
-            return self.net(z, t, self.condition(wanted)).to(z.dtype)
-
-        nothing = [None] * len(z)
-        if labels is None or guidance == 0:
-            return asked(nothing)
-        return asked(labels) if guidance == 1 else torch.lerp(asked(nothing), asked(labels), guidance)
+        return self.predict(z, t, labels, guidance)
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Sequence[Label] | None = None, guidance: float = 1.0) -> Tensor:
         """The denoiser ``D(x, sigma)`` that a velocity is, too: x has noise of sigma (batch,) in signal units."""
@@ -79,26 +52,6 @@ class Matching(nn.Module):
         x0 = convert(self.velocity(z, t, labels, guidance), z, linear(t), "velocity", "x0")
         return c.mean + c.sigma_data * x0
 
-    def score(self, x: Tensor, sigma: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
-        """The gradient of the log-density of noisy signals. Shape: as x."""
-        return convert(self(x, sigma, labels), x, exploding(sigma), "x0", "score")
-
-    @torch.no_grad()
-    def sample(
-        self,
-        n: int,
-        *,
-        label: Label = None,
-        guidance: float = 1.0,
-        steps: int = 12,
-        temperature: float = 1.0,
-        generator: Generator | None = None,
-        callback: Callback | None = None,
-    ) -> Tensor:
-        """Draw signals; ``temperature`` scales the noise that they begin as. Shape: (n, *shape)."""
-        start = torch.randn(n, *self.event_shape, generator=generator)
-        return self.decode_noise(temperature * start, label=label, guidance=guidance, steps=steps, callback=callback)
-
     @torch.no_grad()
     def decode_noise(
         self,
@@ -107,9 +60,14 @@ class Matching(nn.Module):
         label: Label = None,
         guidance: float = 1.0,
         steps: int = 12,
+        generator: Generator | None = None,
         callback: Callback | None = None,
     ) -> Tensor:
-        """The signals that standard normal noise flows to, two calls a step. Shape: (n, *shape), kept."""
+        """The signals that standard normal noise flows to, two calls a step; nothing more is drawn.
+
+        Shape:
+            noise, returns: (n, *shape).
+        """
         labels = [label] * len(noise)
         times = torch.linspace(1, 0, steps + 1)
         z = noise.to(next(self.parameters()).device)

@@ -55,14 +55,13 @@ System = Callable[[], Denoise]  # begins a recording: what a peer remembers must
 
 
 class Ours:
-    """A model of `denoise`, fed second by second as `denoise audio` reads a file."""
+    """A model of `denoise`."""
 
     def __init__(self, pipeline: Any) -> None:
         self.pipeline = pipeline
 
     def __call__(self, samples: Samples, rate: int) -> Samples:
-        seconds = (samples[None, i : i + rate] for i in range(0, len(samples), rate))
-        return np.concatenate([*self.pipeline.stream(seconds, rate)], axis=1)[0]
+        return np.concatenate([*self.pipeline.stream([samples[None]], rate)], axis=1)[0]
 
 
 class NoiseReduce:
