@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 Form = Literal["x0", "eps", "v", "velocity", "score"]
 
@@ -142,3 +142,8 @@ def karras_sigmas(n: int, sigma_min: float, sigma_max: float, rho: float = 7.0) 
 def like(p: Tensor, x: Tensor) -> Tensor:
     """Let one number per example act on all of its entries. Shape: p (batch,) or (), returns (batch, 1, ...)."""
     return p.to(x).reshape(-1, *[1] * (x.ndim - 1)) if p.ndim else p.to(x)
+
+
+def noise_like(x: Tensor, generator: Generator | None) -> Tensor:
+    """Standard normal noise, drawn on the CPU so that a seed means the same on all devices. Shape: as x."""
+    return torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from denoise.priors.operators import Operator
 from denoise.priors.solvers import Denoise
+from denoise.probability_path import noise_like
 
 
 def inpaint(
@@ -35,7 +36,7 @@ def inpaint(
     """
 
     def noise(level: Tensor) -> Tensor:
-        return level.to(known) * torch.randn(known.shape, generator=generator).to(known)
+        return level.to(known) * noise_like(known, generator)
 
     x = torch.where(mask > 0, known + noise(sigmas[0]), start)
     for sigma, after in pairwise(sigmas):
@@ -98,7 +99,7 @@ def diffpir(
         damping = trust * max(sigma_y, 1e-4) ** 2 / sigma.to(x) ** 2
         x0 = x0 + operator.adjoint(operator.solve(y - operator.forward(x0), damping))
         eps = (x - x0) / sigma
-        drawn = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+        drawn = noise_like(x, generator)
         x = x0 + after * ((1 - fresh) ** 0.5 * eps + fresh**0.5 * drawn)
     return x
 
@@ -128,7 +129,7 @@ def ddrm(
     for sigma, after in pairwise(sigmas):
         x0 = denoiser(x, sigma.to(x).expand(len(x)))
         z0, z = operator.spectral(x0), operator.spectral(x)
-        drawn = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+        drawn = noise_like(x, generator)
         white = operator.spectral(drawn)
         s = after.to(values)
         unseen = z0 + (1 - eta**2) ** 0.5 * s * (z - z0) / sigma + eta * s * white
@@ -166,7 +167,7 @@ def dps(
             (gradient,) = torch.autograd.grad(misfit.sum(), at)
         x0 = x0.detach()
         kept = (after / sigma).square()
-        drawn = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+        drawn = noise_like(x, generator)
         x = x0 + kept * (x - x0) + after * (1 - kept).clamp_min(0).sqrt() * drawn - step * gradient
     return x
 
@@ -198,7 +199,7 @@ def pnp_flow(
         z = x - rate * share**0.5 * operator.adjoint(operator.forward(x) - y)
         total = torch.zeros_like(x)
         for _ in range(draws):
-            drawn = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+            drawn = noise_like(x, generator)
             total = total + denoiser(z + sigma * drawn, sigma.to(x).expand(len(x)))
         x = total / draws
     return x

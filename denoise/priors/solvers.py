@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Generator, Tensor
 
-from denoise.probability_path import like
+from denoise.probability_path import like, noise_like
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 Velocity = Callable[[Tensor, Tensor], Tensor]
@@ -113,7 +113,7 @@ def ancestral(
         kept = (after / sigma).square()  # of what is above x0; the rest of the variance is drawn anew
         x = x0 + kept * (x - x0)
         if after > 0:
-            fresh = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+            fresh = noise_like(x, generator)
             x = x + after * (1 - kept).clamp_min(0).sqrt() * fresh
         _tell(callback, i, x)
     return x
