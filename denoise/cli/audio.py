@@ -21,7 +21,7 @@ def audio(
     model: Annotated[
         str | None, typer.Option(help="A name of `denoise models` or a .safetensors file.", metavar="NAME|FILE")
     ] = None,
-    strength: Annotated[float, typer.Option(help="0 leaves the file as it is, 1 removes all noise.")] = 1.0,
+    strength: Annotated[float, typer.Option(help="0 leaves the file as it is, 1 is all that the model does.")] = 1.0,
     attenuation_limit: Annotated[
         float | None,
         typer.Option(help="Take away at most this much; 12 sounds natural.", metavar="DB"),
@@ -32,7 +32,9 @@ def audio(
     ] = None,
     removed: Annotated[str | None, typer.Option(help="Write what was taken away.", metavar="WAV")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    block: Annotated[float, typer.Option(help="Seconds worked on at a time.", metavar="SECONDS")] = 20.0,
+    block: Annotated[
+        float, typer.Option(help="Seconds at a time, of models that cannot stream.", metavar="SECONDS")
+    ] = 20.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Pass over inputs whose output exists: go on with a broken run.")
@@ -49,6 +51,7 @@ def audio(
     Without -o, NAME.denoised.EXT is written beside each input. Sample rate, channels, length, format
     and tags stay as they were.
     """
+    from denoise.cli.interrupt import until_interrupted
     from denoise.cli.run import run
     from denoise.files.audio import AUDIO_EXTENSIONS, RawFormat
     from denoise.pipelines.audio import AudioPipeline
@@ -61,7 +64,7 @@ def audio(
     check_extras(extras, inputs, out, AUDIO_EXTENSIONS, overwrite=overwrite)
     given = [value is not None for value in (rate, channels, encoding)]
     if any(given) and not all(given):
-        raise ConfigError("raw PCM needs --rate, --channels and --format together.")
+        raise ConfigError("raw PCM needs all three, as in --rate 48000 --channels 1 --format s16le.")
     if any(given) and inputs != ["-"]:
         raise ConfigError("--rate, --channels and --format describe raw PCM from standard input: give - as INPUT.")
     raw = None
@@ -70,16 +73,17 @@ def audio(
     pipeline = AudioPipeline(model or DEFAULTS["audio"], device=device, block=block)
 
     def one(source: Any, target: Any, progress: Progress, name: str | None) -> Result:
-        result = pipeline.file(
-            source,
-            target,
-            strength=strength,
-            attenuation_limit=attenuation_limit,
-            overwrite=overwrite,
-            raw=raw,
-            progress=progress,
-            name=name,
-        )
+        with until_interrupted(source) as samples:
+            result = pipeline.file(
+                samples,
+                target,
+                strength=strength,
+                attenuation_limit=attenuation_limit,
+                overwrite=overwrite,
+                raw=raw,
+                progress=progress,
+                name=name,
+            )
         if removed:
             write_removed(source, target, removed, overwrite=overwrite)
         if compare:

@@ -52,7 +52,7 @@ def evaluate(
             each=lambda files: track(files, console=err, transient=True, disable=not err.is_terminal),
         )
     except ImportError as error:
-        raise ConfigError(f'{error.name} is missing: pip install "denoise-toolkit[metrics]".') from None
+        raise ConfigError(f'{error.name} is missing. In the source: pip install ".[metrics]".') from None
     if record:
         from denoise.registry import locate
         from denoise.weights import record_metrics

@@ -24,7 +24,7 @@ def image(
     sigma: Annotated[
         str, typer.Option(help="Noise level, 0 to 255, for a model that takes one; auto: it is estimated.")
     ] = "auto",
-    strength: Annotated[float, typer.Option(help="0 leaves the file as it is, 1 removes all noise.")] = 1.0,
+    strength: Annotated[float, typer.Option(help="0 leaves the file as it is, 1 is all that the model does.")] = 1.0,
     compare: Annotated[
         str | None,
         typer.Option(help="The picture before, after and what was removed, with a part enlarged.", metavar="PNG"),

@@ -49,7 +49,7 @@ def run(
     if others := passed_over(inputs, extensions):
         kinds = ", ".join(f"{kind} {n}" for kind, n in others.most_common(8))
         print(f"denoise: files of other kinds are passed over: {kinds}", file=sys.stderr)
-    failed = 0
+    failed = skipped = 0
     to_stdout = any(target == STREAM for _, target in pairs)
     lines = sys.stderr if to_stdout else sys.stdout
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
@@ -60,6 +60,7 @@ def run(
             bar.update(task, description=source, completed=i)
             stream_in, stream_out = source == STREAM, target == STREAM
             if skip_existing and not stream_out and exists(target):
+                skipped += 1
                 if as_json:
                     print(json.dumps({"input": source, "output": target, "skipped": True}), file=lines, flush=True)
                 continue
@@ -89,6 +90,8 @@ def run(
                 print(json.dumps(row), file=lines, flush=True)
             elif not to_stdout:
                 print(_line(result), flush=True)
+    if skipped and not as_json:
+        print(f"denoise: {skipped} of {len(pairs)} done already", file=sys.stderr)
     if failed:
         raise typer.Exit(1)
 

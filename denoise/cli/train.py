@@ -37,7 +37,7 @@ def train(
     try:
         from denoise.training.loop import train as run
     except ImportError:
-        raise ConfigError('training needs more packages: pip install "denoise-toolkit[train]".') from None
+        raise ConfigError('training needs more packages. In the source: pip install ".[train]".') from None
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -98,7 +98,7 @@ class AudioReader:
             reason = str(getattr(error, "error_string", error)).strip().rstrip(".")
             raise InputError(
                 f"cannot be read as audio ({reason}); expected WAV, FLAC, OGG, MP3 or AIFF. "
-                "Convert it first, as by ffmpeg -i IN out.wav."
+                "Convert it first, as by ffmpeg -i IN out.wav; raw PCM needs --rate, --channels and --format."
             ) from None
         f = self._file
         tags = {tag: text for tag in TAGS if (text := getattr(f, tag, ""))}

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from denoise.config import config
 from denoise.errors import ConfigError
-from denoise.nn.blocks import silent
+from denoise.nn.blocks import zero_init
 from denoise.nn.conditioning import check_sigma
 
 DEFAULT_RATE = 48_000
@@ -90,6 +90,10 @@ class DPCRN(nn.Module):
 
     Shape:
         x, returns: (batch, channels, time) at ``sample_rate`` Hz, full scale 1.0; sigma is refused.
+    Unlike the published one, it sees ERB bands above a linear part, mixes within a frame by full layers in place of
+    a recurrence, remembers the whole band beside each position, and gives a gain and a phase in place of a
+    complex factor.
+
     Reference:
         DPCRN: Dual-Path Convolution Recurrent Network for Single Channel Speech Enhancement, 2021,
         arXiv:2107.05429; GTCRN, Rong et al., 2024 (bands above a linear part, shared recurrences).
@@ -205,7 +209,7 @@ class DPCRN(nn.Module):
             features, *three = block(features, next(memories), next(memories), next(memories))
             after.extend(three)
         for i, skip in enumerate(skips):
-            skips[i], memory = later(skip, next(memories), self.delay - 1)
+            skips[i], memory = delayed(skip, next(memories), self.delay - 1)
             after.append(memory)
         for up in self.up:
             features = up(features + skips.pop())
@@ -239,7 +243,7 @@ class Up(nn.Module):
         return F.silu(self.conv(x))
 
 
-class Ahead(nn.Module):
+class Lookahead(nn.Module):
     """Each frame hears so many frames before and after it, and leaves so many later.
 
     Shape:
@@ -250,7 +254,7 @@ class Ahead(nn.Module):
         super().__init__()
         self.frames = frames
         self.conv = nn.Conv2d(channels, channels, (2 * frames + 1, 1), groups=channels)
-        self.out = silent(nn.Conv2d(channels, channels, 1))
+        self.out = zero_init(nn.Conv2d(channels, channels, 1))
 
     def forward(self, x: Tensor, last: Tensor | None) -> tuple[Tensor, Tensor]:
         n, time = self.frames, x.shape[2]
@@ -271,24 +275,24 @@ class DualPathBlock(nn.Module):
         self, channels: int, positions: int, hidden: int, squeeze: int, memory: int, lookahead: int = 0
     ) -> None:
         super().__init__()
-        self.ahead = Ahead(channels, lookahead) if lookahead else None
+        self.lookahead = Lookahead(channels, lookahead) if lookahead else None
         self.across_norm = nn.LayerNorm(channels)
         self.across_in = nn.Linear(positions, 2 * positions)
-        self.across_out = silent(nn.Linear(2 * positions, positions))
+        self.across_out = zero_init(nn.Linear(2 * positions, positions))
         self.along_norm = nn.LayerNorm(channels)
         self.along = nn.LSTM(channels, hidden, batch_first=True)
-        self.along_out = silent(nn.Linear(hidden, channels))
+        self.along_out = zero_init(nn.Linear(hidden, channels))
         self.full_norm = nn.LayerNorm(channels)
         self.full_in = nn.Linear(channels, squeeze)
         self.full = nn.LSTM(squeeze * positions, memory, batch_first=True)
         self.full_out = nn.Linear(memory, squeeze * positions)
-        self.full_back = silent(nn.Linear(squeeze, channels))
+        self.full_back = zero_init(nn.Linear(squeeze, channels))
 
     def forward(
         self, x: Tensor, ahead: Tensor | None, along: Tensor | None, full: Tensor | None
     ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-        if self.ahead is not None:
-            x, ahead = self.ahead(x, ahead)
+        if self.lookahead is not None:
+            x, ahead = self.lookahead(x, ahead)
         x = x.permute(0, 2, 3, 1)  # (batch, frames, positions, channels)
         batch, frames, positions, channels = x.shape
         mixed = self.across_out(F.silu(self.across_in(self.across_norm(x).transpose(2, 3))))
@@ -301,7 +305,7 @@ class DualPathBlock(nn.Module):
         return x.permute(0, 3, 1, 2), ahead, along, full
 
 
-def later(x: Tensor, before: Tensor | None, frames: int) -> tuple[Tensor, Tensor | None]:
+def delayed(x: Tensor, before: Tensor | None, frames: int) -> tuple[Tensor, Tensor | None]:
     """What came so many frames before, and what is still to come. Shape: x (batch, channels, frames, positions)."""
     if not frames:
         return x, None

@@ -15,7 +15,7 @@ ACTIVATIONS = {"mish": nn.Mish, "relu": nn.ReLU, "elu": nn.ELU}
 Layer = TypeVar("Layer", bound=nn.Module)
 
 
-def silent(layer: Layer) -> Layer:
+def zero_init(layer: Layer) -> Layer:
     """Let a layer give nothing until it has learnt something: what it adds is nothing at first."""
     for p in layer.parameters():
         nn.init.zeros_(p)

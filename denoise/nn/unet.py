@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from denoise.config import config
 from denoise.errors import ConfigError
-from denoise.nn.blocks import CONV, silent
+from denoise.nn.blocks import CONV, zero_init
 from denoise.nn.embeddings import Fourier
 
 
@@ -92,7 +92,7 @@ class MLP(nn.Module):
                 }
             )
             self.blocks.append(block)
-        self.out = silent(nn.Linear(width, features))
+        self.out = zero_init(nn.Linear(width, features))
 
     def forward(self, x: Tensor, level: Tensor, condition: Tensor) -> Tensor:
         told = self.level(level) + condition
@@ -110,7 +110,7 @@ class Block(nn.Module):
         self.first = nn.Sequential(nn.GroupNorm(8, before), nn.SiLU(), CONV[ndim](before, after, 3, padding=1))
         self.norm = nn.GroupNorm(8, after, affine=False)
         self.told = Told(c.embedding, after)
-        self.last = nn.Sequential(nn.SiLU(), nn.Dropout(c.dropout), silent(CONV[ndim](after, after, 3, padding=1)))
+        self.last = nn.Sequential(nn.SiLU(), nn.Dropout(c.dropout), zero_init(CONV[ndim](after, after, 3, padding=1)))
         self.way = CONV[ndim](before, after, 1) if before != after else nn.Identity()
 
     def forward(self, x: Tensor, told: Tensor) -> Tensor:
@@ -129,7 +129,7 @@ class Attention(nn.Module):
         self.heads = max(1, channels // head)
         self.norm = nn.GroupNorm(8, channels)
         self.asked = nn.Linear(channels, 3 * channels)
-        self.out = silent(nn.Linear(channels, channels))
+        self.out = zero_init(nn.Linear(channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
         places = self.norm(x).flatten(2).transpose(1, 2)  # (batch, places, channels)
@@ -165,7 +165,7 @@ class UNet(nn.Module):
             self.up.append(nn.ModuleList(Block(ndim, 2 * width, width, c) for _ in range(c.blocks)))
             self.grow.append(CONV[ndim](width, c.widths[i - 1], 3, padding=1) if i else nn.Identity())
         self.out = nn.Sequential(
-            nn.GroupNorm(8, c.widths[0]), nn.SiLU(), silent(CONV[ndim](c.widths[0], channels, 3, padding=1))
+            nn.GroupNorm(8, c.widths[0]), nn.SiLU(), zero_init(CONV[ndim](c.widths[0], channels, 3, padding=1))
         )
 
     def forward(self, x: Tensor, level: Tensor, condition: Tensor) -> Tensor:

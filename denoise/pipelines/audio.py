@@ -22,7 +22,7 @@ from denoise.errors import ConfigError, InputError
 from denoise.files.audio import AudioReader, AudioWriter, RawFormat
 from denoise.frames import Grid, overlap_add, split
 from denoise.pipelines.device import as_numpy, pick_device
-from denoise.pipelines.result import Result, check_strength, limited_strength
+from denoise.pipelines.result import Result, limited_strength
 from denoise.pipelines.stream import AudioStream
 from denoise.protocols import Progress, StreamingNetwork
 from denoise.registry import DEFAULTS, load, version
@@ -39,8 +39,9 @@ Samples = TypeVar("Samples", bound=NDArray[Any] | Tensor)
 class AudioPipeline:
     """A loaded audio denoiser that takes files, bytes and streams of samples.
 
-    ``block`` is how many seconds the network sees at a time; it bounds the memory and does not change
-    the result. Channels are denoised one by one (in pairs by a stereo model), never folded.
+    Channels are never folded: a streaming network draws one mask for a stereo pair and one for each of any other
+    number of channels; others denoise them one by one (in pairs, a stereo model). ``block`` is how many seconds
+    a network without a state sees at a time; it bounds the memory and does not change the result.
     """
 
     def __init__(self, model: str | Path = DEFAULTS["audio"], *, device: str = "auto", block: float = BLOCK_S) -> None:
@@ -77,9 +78,8 @@ class AudioPipeline:
         before, after = _NoiseFloor(), _NoiseFloor()
         with AudioReader(source, raw=raw, name=name) as reader:
             rate, frames = reader.format.sample_rate, reader.frames
-            step = (
-                rate // 100 if reader.live else round(STEP_S * rate)
-            )  # who listens while it is recorded shall not wait
+            # who listens while it is recorded shall not wait
+            step = self._hop(rate) if reader.live else round(STEP_S * rate)
 
             def chunks() -> Iterator[NDArray[Any]]:
                 while (chunk := reader.read(step)).shape[1]:
@@ -107,14 +107,20 @@ class AudioPipeline:
                 warnings=tuple(reader.warnings),
             )
 
-    def bytes(self, data: bytes, *, strength: float = 1.0) -> bytes:
+    def bytes(self, data: bytes, *, strength: float = 1.0, attenuation_limit: float | None = None) -> bytes:
         """Denoise an audio file in memory; the result is a file of the same make."""
         out = io.BytesIO()
-        self.file(io.BytesIO(data), out, strength=strength, name="audio bytes")
+        source = io.BytesIO(data)
+        self.file(source, out, strength=strength, attenuation_limit=attenuation_limit, name="audio bytes")
         return out.getvalue()
 
     def stream(
-        self, chunks: Iterable[NDArray[Any]], sample_rate: int, *, strength: float = 1.0
+        self,
+        chunks: Iterable[NDArray[Any]],
+        sample_rate: int,
+        *,
+        strength: float = 1.0,
+        attenuation_limit: float | None = None,
     ) -> Iterator[NDArray[Any]]:
         """Denoise chunks as they come; what comes out has the same total length and no shift.
 
@@ -123,7 +129,7 @@ class AudioPipeline:
         Raises:
             InputError: shape, type or values of a chunk do not fit; what was yielded before stands.
         """
-        check_strength(strength)
+        strength = limited_strength(strength, attenuation_limit)
         AudioFormat(sample_rate, 1)  # checks the rate
         chunks = _checked(chunks)
         if strength == 0:
@@ -137,6 +143,10 @@ class AudioPipeline:
         windows = (w.map(self._window(w.data, sample_rate, strength)) for w in split(tensors, grid))
         for out in overlap_add(windows, grid):
             yield out.numpy()
+
+    def _hop(self, sample_rate: int) -> int:
+        """Samples to wait for when they come as they are recorded."""
+        return self.model.hop(sample_rate) if isinstance(self.model, StreamingNetwork) else sample_rate // 100
 
     def _carried(self, chunks: Iterable[NDArray[Any]], sample_rate: int, strength: float) -> Iterator[NDArray[Any]]:
         """A causal network needs no windows: its state goes from chunk to chunk."""
@@ -268,6 +278,7 @@ def denoise_audio(
     *,
     model: str | Path = DEFAULTS["audio"],
     strength: float = 1.0,
+    attenuation_limit: float | None = None,
     device: str = "auto",
 ) -> Samples:
     """Denoise audio in memory; kind, dtype and shape stay. ``sample_rate`` is in Hz.
@@ -280,7 +291,7 @@ def denoise_audio(
     Raises:
         InputError: shape, dtype, sample rate or values do not fit.
     """
-    check_strength(strength)
+    strength = limited_strength(strength, attenuation_limit)
     is_tensor = isinstance(samples, Tensor)
     x: Any = as_numpy(samples) if isinstance(samples, Tensor) else np.asarray(samples)
     allowed = (2, 3) if is_tensor else (1, 2)

@@ -96,7 +96,7 @@ def compare_audio(before: str | Path, after: str | Path, target: str | Path, *, 
         import librosa.display
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ConfigError(f'{error.name} is missing: pip install "denoise-toolkit[compare]".') from None
+        raise ConfigError(f'{error.name} is missing. In the source: pip install ".[compare]".') from None
     _require_png(target)
     with AudioReader(before) as reader:
         rate = reader.format.sample_rate

@@ -35,7 +35,7 @@ class Result:
 def check_strength(strength: float) -> None:
     """Refuse a strength outside [0, 1]."""
     if not 0 <= strength <= 1:
-        raise ConfigError(f"strength is {strength:g}; expected 0 (untouched) to 1 (all noise removed).")
+        raise ConfigError(f"strength is {strength:g}; expected 0 (untouched) to 1 (all that the model does).")
 
 
 def limited_strength(strength: float, attenuation_limit: float | None) -> float:

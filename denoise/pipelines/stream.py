@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from denoise.errors import ConfigError, InputError
 from denoise.pipelines.device import pick_device
-from denoise.pipelines.result import check_strength
+from denoise.pipelines.result import limited_strength
 from denoise.protocols import StreamingNetwork
-from denoise.registry import load
+from denoise.registry import DEFAULTS, load
 from denoise.signals import AudioFormat, require_finite_samples
 from denoise.weights import require
 
@@ -21,9 +21,10 @@ from denoise.weights import require
 class AudioStream:
     """Denoise audio as it comes, in blocks of any length.
 
-    All outputs joined are as long as all inputs and aligned with them; what `push` gives back is
-    ``latency`` samples or less behind what it has taken. The two channels of a stereo signal share one
-    mask, so that its image stays; the channels of any other number are denoised each for itself.
+    All outputs of `push` and `flush` joined are as long as all inputs and aligned with them; what `push` gives
+    back is ``latency`` samples or less behind what it has taken. The two channels of a stereo signal share one
+    mask, so that its image stays; the channels of any other number are denoised each for itself. ``model`` is
+    a name, a file, a loaded network or an `AudioPipeline`.
 
     >>> stream = AudioStream("speech", sample_rate=48_000, channels=1)  # doctest: +SKIP
     >>> clean = [stream.push(block) for block in blocks] + [stream.flush()]  # doctest: +SKIP
@@ -34,24 +35,25 @@ class AudioStream:
 
     def __init__(
         self,
-        model: str | Path | StreamingNetwork,
+        model: str | Path | StreamingNetwork | Any = DEFAULTS["audio"],
         *,
         sample_rate: int,
         channels: int = 1,
         strength: float = 1.0,
+        attenuation_limit: float | None = None,
         device: str = "auto",
     ) -> None:
-        check_strength(strength)
+        strength = limited_strength(strength, attenuation_limit)
         AudioFormat(sample_rate, channels)  # checks both
         if isinstance(model, (str, Path)):
             network, card = load(model)
             require(card, "audio", str(model))
             network = network.to(pick_device(device))
         else:
-            network = model
+            network = getattr(model, "model", model)
         if not isinstance(network, StreamingNetwork):
             raise ConfigError(
-                f"model {model} needs whole windows and cannot stream; give a causal one, such as speech."
+                f"model {_name(model)} needs whole windows and cannot stream; give a causal one, such as speech."
             )
         self.network, self.sample_rate, self.channels, self.strength = network, sample_rate, channels, strength
         self._device = next(network.parameters()).device  # type: ignore[attr-defined]
@@ -61,6 +63,7 @@ class AudioStream:
         self._waiting = np.zeros((channels, 0), np.float32)  # samples that fill no hop yet
         self._dry = np.zeros((channels, 0), np.float32)  # samples whose denoised twins are still inside
         self._ahead = network.delay * self._hop  # what the network gives first lies before the first sample
+        self._late = np.zeros((channels, self.latency), np.float32)  # what `process` owes
         self._flushed = False
 
     @property
@@ -80,7 +83,7 @@ class AudioStream:
         if self._flushed:
             raise InputError("the stream has been flushed; make a new AudioStream for the next recording.")
         if x.ndim != 2 or x.shape[0] != self.channels:
-            raise InputError(f"samples have shape {x.shape}; expected ({self.channels}, time) as the stream began.")
+            raise InputError(f"samples have shape {x.shape}; expected ({self.channels}, time).")
         if x.dtype not in (np.float32, np.float64):
             raise InputError(f"samples are {x.dtype}; expected float32 or float64.")
         require_finite_samples(x)
@@ -99,6 +102,19 @@ class AudioStream:
         fill = -rest.shape[1] % self._hop + self.network.delay * self._hop
         return self._give(self._run(np.pad(rest, ((0, 0), (0, fill)))))
 
+    def process(self, samples: NDArray[Any]) -> NDArray[Any]:
+        """As `push`, but give back as many samples as come, always ``latency`` late: for a sound card's callback.
+
+        What comes first is ``latency`` samples of silence. A stream is used by `process`, or by `push` and `flush`.
+
+        Shape:
+            samples: (channels, any time), float32 or float64; returns the same shape and type.
+        """
+        ready = np.concatenate([self._late, self.push(samples)], axis=1)
+        n = samples.shape[1]
+        out, self._late = ready[:, :n], ready[:, n:]
+        return out.astype(samples.dtype, copy=False)
+
     @torch.inference_mode()
     def _run(self, block: NDArray[Any]) -> NDArray[Any]:
         """Whole hops through the network. Shape: (channels, n * hop)."""
@@ -116,3 +132,7 @@ class AudioStream:
         n = min(wet.shape[1], self._dry.shape[1])  # the flush gives more than there is
         dry, self._dry = self._dry[:, :n], self._dry[:, n:]
         return dry + np.asarray(self.strength, dry.dtype) * (wet[:, :n].astype(dry.dtype) - dry)
+
+
+def _name(model: Any) -> str:
+    return str(model) if isinstance(model, str | Path) else type(getattr(model, "model", model)).__name__

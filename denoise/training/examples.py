@@ -82,8 +82,11 @@ def _channels_first(x: NDArray[np.generic]) -> NDArray[np.generic]:
 def _open(path: Path) -> np.lib.npyio.NpzFile:
     try:
         return np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: not a NumPy archive ({error}). Give --data the folder that holds it.") from None
+    except OSError as error:
+        reason = error.strerror or "no NumPy archive"
+        raise ConfigError(f"{path}: cannot be read ({reason}). Give --data the folder that holds it.") from None
+    except ValueError:
+        raise ConfigError(f"{path}: is no NumPy archive (.npz). See the recipe for what it holds.") from None
 
 
 def _array(archive: np.lib.npyio.NpzFile, name: str, path: Path) -> NDArray[np.generic]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -366,7 +367,7 @@ class TestMistakes:
             (["audio", "a.wav", "b.wav", "-o", "-"], "-o - takes one input"),
             (["audio", "a.wav", "-o", "./a.wav"], "is an input itself"),
             (["audio", "a.wav", "a.wav"], "would both be written"),
-            (["audio", "-", "--rate", "8000"], "needs --rate, --channels and --format together"),
+            (["audio", "-", "--rate", "8000"], "raw PCM needs all three"),
             (["audio", "a.wav", "--rate", "8000", "--channels", "1", "--format", "u8"], "give - as INPUT"),
             (["audio", "-", "--rate", "8000", "--channels", "0", "--format", "u8"], "0 channels; expected 1 to 8"),
             (["audio", "-", "--rate", "0", "--channels", "1", "--format", "u8"], "sample rate is 0 Hz"),
@@ -477,7 +478,7 @@ class TestEvaluateAndTrain:
         monkeypatch.setitem(sys.modules, "torchmetrics.functional.image", None)
         done = command("evaluate", models["keep-image"], "--data", ".")
         assert done.code == 2
-        assert 'pip install "denoise-toolkit[metrics]"' in done.err
+        assert 'pip install ".[metrics]"' in done.err
 
 
 class TestModels:
@@ -547,6 +548,21 @@ class TestProcesses:
 
     @pytest.mark.skipif(os.name == "nt", reason="no signals")
     def test_a_scheduler_that_stops_it_finds_nothing_left(self, models: Models, tmp_path: Path) -> None:
+        source, place = tmp_path / "long.wav", tmp_path / "there" / "out.wav"
+        soundfile.write(source, np.zeros(20_000_000, np.int16), 16_000)
+        place.parent.mkdir()
+        command = [sys.executable, "-m", "denoise", "audio", str(source), "-o", str(place)]
+        with subprocess.Popen([*command, "--model", str(models["causal-audio"])]) as process:
+            while not list(place.parent.iterdir()):
+                assert process.poll() is None
+                time.sleep(0.02)
+            process.terminate()
+            assert process.wait(timeout=60) == 143
+        assert not list(place.parent.iterdir())
+
+    @pytest.mark.skipif(os.name == "nt", reason="no signals")
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_what_was_recorded_until_ctrl_c_is_kept(self, models: Models, tmp_path: Path, number: int) -> None:
         place = tmp_path / "out.wav"
         words = ["audio", "-", "-o", str(place), "--model", str(models["causal-audio"])]
         raw = ["--rate", "16000", "--channels", "1", "--format", "s16le"]
@@ -554,12 +570,13 @@ class TestProcesses:
             assert process.stdin is not None
             process.stdin.write(bytes(64_000))
             process.stdin.flush()
-            while not list(tmp_path.iterdir()):
+            while not (there := list(tmp_path.iterdir())) or there[0].stat().st_size < 32_000:
                 assert process.poll() is None
                 time.sleep(0.02)
-            process.terminate()
-            assert process.wait(timeout=60) == 143
-        assert not list(tmp_path.iterdir())
+            process.send_signal(number)
+            assert process.wait(timeout=60) == 0
+        assert [place] == list(tmp_path.iterdir())
+        assert 16_000 <= soundfile.info(place).frames <= 32_000
 
     def test_the_length_that_a_pipe_declares_is_handed_on(self, models: Models, tmp_path: Path) -> None:
         data = sound(tmp_path / "a.wav")

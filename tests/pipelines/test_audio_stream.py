@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+import denoise
 from denoise.errors import ConfigError, InputError
 from denoise.pipelines.audio import AudioPipeline, denoise_audio
 from denoise.pipelines.stream import AudioStream
@@ -103,6 +104,25 @@ def test_a_bad_block_is_refused_and_forgotten(models: dict[str, Path], bad: NDAr
     out = np.concatenate([first, stream.push(x[:, 1_000:]), stream.flush()], axis=1)
     expected = through(AudioStream(models["causal-audio"], sample_rate=16_000), x, [1_000])
     np.testing.assert_allclose(out, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 160, 256, 700])
+def test_a_sound_card_gets_as_much_as_it_gives_one_latency_late(models: dict[str, Path], size: int) -> None:
+    x = sound(2, 4_200)
+    stream, other = (AudioStream(models["causal-audio"], sample_rate=16_000, channels=2) for _ in range(2))
+    out = [stream.process(x[:, i : i + size]) for i in range(0, x.shape[1], size)]
+    assert [block.shape[1] for block in out] == [x[:, i : i + size].shape[1] for i in range(0, x.shape[1], size)]
+    late, expected = np.concatenate(out, axis=1), through(other, x, [size])
+    assert not late[:, : stream.latency].any()
+    np.testing.assert_array_equal(late[:, stream.latency :], expected[:, : -stream.latency])
+
+
+def test_a_limit_of_attenuation_is_a_strength_everywhere(models: dict[str, Path]) -> None:
+    x, model, limit = sound(1, 3_000), models["causal-audio"], {"attenuation_limit": 6.0}
+    expected = through(AudioStream(model, sample_rate=16_000, strength=1 - 10 ** (-6 / 20)), x, [500])
+    stream = AudioStream(denoise.load(model), sample_rate=16_000, **limit)
+    np.testing.assert_allclose(through(stream, x, [500]), expected, atol=1e-6)
+    np.testing.assert_allclose(denoise.denoise_audio(x, 16_000, model=model, **limit), expected, atol=1e-6)
 
 
 def test_the_end_is_the_end(models: dict[str, Path]) -> None:
