@@ -38,6 +38,8 @@ def info(
 
     header = read_header(locate(model))
     card = asdict(header["card"])
+    if card["kind"] == "denoiser" and card["modality"] == "audio":
+        card["latency_ms"] = _latency_ms(model)
     if as_json:
         print(json.dumps(header | {"card": card}, indent=2))
         return
@@ -56,3 +58,12 @@ def info(
                     print("    " + "  ".join(f"{column} {number:g}" for column, number in row.items()))
         elif value is not None:
             print(f"{key}: {value}")
+
+
+def _latency_ms(model: str) -> float | None:
+    """Of a model that carries its state and takes any sample rate; None of one that sees whole windows."""
+    from denoise.protocols import StreamingNetwork
+    from denoise.registry import load
+
+    network, _ = load(model)
+    return round(1000 * network.latency_s, 1) if isinstance(network, StreamingNetwork) else None
