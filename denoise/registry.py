@@ -33,7 +33,7 @@ PRIORS = {
     "diffusion": ("denoise.priors.diffusion", "Diffusion"),
     "flow": ("denoise.priors.flows", "Flow"),
     "latent-prior": ("denoise.priors.latent", "LatentPrior"),
-    "matching": ("denoise.priors.matching", "Matching"),
+    "flow-matching": ("denoise.priors.flow_matching", "FlowMatching"),
 }
 ARCHITECTURES = NETWORKS | CODECS | PRIORS
 

@@ -44,8 +44,8 @@ def interpolate(
     from denoise.files.audio import AUDIO_EXTENSIONS
     from denoise.files.find import find_files
     from denoise.files.image import IMAGE_EXTENSIONS
-    from denoise.pipelines.made import read_signal, write_made
-    from denoise.pipelines.prior import PriorPipeline, between_four, way
+    from denoise.pipelines.prior import PriorPipeline, grid_between, path_between
+    from denoise.pipelines.prior_files import read_signal, write_signals
 
     if (away is None) != (towards is None):
         raise ConfigError("--away and --towards belong together: give both or none.")
@@ -68,11 +68,11 @@ def interpolate(
     places = torch.cat([noise(end) for end in ends])
     if away and towards:
         there = places + weight * (mean(towards) - mean(away))
-        path = way(torch.cat([places, there]), n, spherical=False)  # a sum of differences is a straight way
+        path = path_between(torch.cat([places, there]), n, spherical=False)  # a sum of differences is a straight way
     elif len(ends) == 4:
-        path = between_four(places, n, spherical=not linear)
+        path = grid_between(places, n, spherical=not linear)
     else:
-        path = way(places, n, spherical=not linear)
+        path = path_between(places, n, spherical=not linear)
     made = pipeline.decode(path, label=wanted, steps=steps)
-    files = write_made(out, made, pipeline.card, columns=n, overwrite=overwrite)
+    files = write_signals(out, made, pipeline.card, columns=n, overwrite=overwrite)
     tell(as_json, files, prior=prior, n=n, ends=ends)

@@ -44,8 +44,8 @@ def sample(
     from rich.console import Console
     from rich.progress import Progress
 
-    from denoise.pipelines.made import write_made
     from denoise.pipelines.prior import PriorPipeline
+    from denoise.pipelines.prior_files import write_signals
 
     pipeline = PriorPipeline(prior, device=device)
     wanted = pipeline.label(label, text)
@@ -61,7 +61,7 @@ def sample(
             temperature=temperature,
             progress=lambda done: bar.update(task, completed=done),
         )
-    files = write_made(out, made, pipeline.card, overwrite=overwrite)
+    files = write_signals(out, made, pipeline.card, overwrite=overwrite)
     tell(as_json, files, prior=prior, n=n, seed=seed, seconds=round(time.perf_counter() - started, 3))
 
 
@@ -76,12 +76,12 @@ def decode(
     as_json: AsJson = False,
 ) -> None:
     """Decode several latents that one file may have: what the codec takes for the same."""
-    from denoise.pipelines.made import read_signal, write_made
     from denoise.pipelines.prior import PriorPipeline
+    from denoise.pipelines.prior_files import read_signal, write_signals
 
     pipeline = PriorPipeline(codec, device=device)
-    made = pipeline.readings(read_signal(file, pipeline.card), n, seed=seed)
-    files = write_made(out, made, pipeline.card, overwrite=overwrite)
+    made = pipeline.decodings(read_signal(file, pipeline.card), n, seed=seed)
+    files = write_signals(out, made, pipeline.card, overwrite=overwrite)
     tell(as_json, files, codec=codec, n=n, seed=seed)
 
 
@@ -107,8 +107,8 @@ def complete(
     """
     import torch
 
-    from denoise.pipelines.made import read_signal, write_made
     from denoise.pipelines.prior import PriorPipeline
+    from denoise.pipelines.prior_files import read_signal, write_signals
 
     pipeline = PriorPipeline(prior, device=device)
     x = read_signal(file, pipeline.card)
@@ -122,7 +122,7 @@ def complete(
             raise ConfigError("a mask of a sound is half; a picture says nothing of it.")
         known = (read_signal(mask, pipeline.card).mean(dim=1, keepdim=True) < 0.5).float().expand_as(x).contiguous()
     made = pipeline.complete(x, known, n, label=pipeline.label(label, text), seed=seed, steps=steps)
-    files = write_made(out, made, pipeline.card, overwrite=overwrite)
+    files = write_signals(out, made, pipeline.card, overwrite=overwrite)
     tell(as_json, files, prior=prior, n=n, seed=seed)
 
 

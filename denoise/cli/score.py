@@ -30,8 +30,8 @@ def score(
     from rich.console import Console
     from rich.table import Table
 
-    from denoise.pipelines.made import read_signal
     from denoise.pipelines.prior import PriorPipeline, bits_per_dim
+    from denoise.pipelines.prior_files import read_signal
 
     pipeline = PriorPipeline(prior, device=device)
     paths = _files(inputs, pipeline.card.modality)
@@ -64,8 +64,8 @@ def embed(
 
     from denoise.files.image_write import write_image
     from denoise.metrics import r2
-    from denoise.pipelines.made import map_of, read_signal
     from denoise.pipelines.prior import PriorPipeline, principal_map
+    from denoise.pipelines.prior_files import map_of, read_signal
     from denoise.signals import ImageFormat
 
     if out.suffix.lower() != ".png":
@@ -76,7 +76,7 @@ def embed(
     paths = _files([str(folder)], "image")
     signals = torch.cat([read_signal(path, pipeline.card) for path in paths])
     latents = pipeline.latents(signals)
-    remembered = float(r2(pipeline.remember(signals), signals))
+    remembered = float(r2(pipeline.reconstruct(signals), signals))
     places = principal_map(latents.flatten(1))
     write_image(out, [map_of(signals, places, size)], ImageFormat(), overwrite=overwrite)
     if as_json:

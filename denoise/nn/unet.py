@@ -111,10 +111,10 @@ class Block(nn.Module):
         self.norm = nn.GroupNorm(8, after, affine=False)
         self.told = Told(c.embedding, after)
         self.last = nn.Sequential(nn.SiLU(), nn.Dropout(c.dropout), zero_init(CONV[ndim](after, after, 3, padding=1)))
-        self.way = CONV[ndim](before, after, 1) if before != after else nn.Identity()
+        self.shortcut = CONV[ndim](before, after, 1) if before != after else nn.Identity()
 
     def forward(self, x: Tensor, told: Tensor) -> Tensor:
-        return self.way(x) + self.last(self.told(self.norm(self.first(x)), told))
+        return self.shortcut(x) + self.last(self.told(self.norm(self.first(x)), told))
 
 
 class Attention(nn.Module):

@@ -2,11 +2,11 @@
 
 from denoise.noise.audio import (
     band_limit,
-    bangs,
     clicks,
     clip,
     colour,
     hum,
+    impacts,
     mu_law,
     reverberate,
     rms,
@@ -29,7 +29,6 @@ from denoise.noise.image import (
 
 __all__ = [
     "band_limit",
-    "bangs",
     "clicks",
     "clip",
     "coarse",
@@ -41,6 +40,7 @@ __all__ = [
     "gaussian",
     "generator_for",
     "hum",
+    "impacts",
     "mu_law",
     "reverberate",
     "rms",

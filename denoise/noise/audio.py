@@ -143,7 +143,7 @@ def clicks(time: int, sample_rate: int, generator: Generator | None = None) -> T
     return x / rms(x).clamp_min(1e-9)
 
 
-def bangs(time: int, sample_rate: int, generator: Generator | None = None) -> Tensor:
+def impacts(time: int, sample_rate: int, generator: Generator | None = None) -> Tensor:
     """One to three bumps and slams, far louder than all around them: bursts of noise that die away within 0.3 s.
 
     Shape:

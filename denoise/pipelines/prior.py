@@ -1,6 +1,6 @@
 """What a prior makes: samples, ways between signals, several readings of one, likelihoods.
 
-Signals are tensors (n, *shape), full scale 1.0; `denoise.pipelines.made` reads and writes their files.
+Signals are tensors (n, *shape), full scale 1.0; `denoise.pipelines.prior_files` reads and writes their files.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class PriorPipeline:
             [self.model.decode_noise(part.to(self.device), **asked).cpu() for part in noise.split(AT_ONCE)]
         )
 
-    def readings(self, x: Tensor, n: int, *, seed: int = 0) -> Tensor:
+    def decodings(self, x: Tensor, n: int, *, seed: int = 0) -> Tensor:
         """Decodings of ``n`` latents that one signal may have. Shape: x (1, *shape), returns (n, *shape).
 
         Raises:
@@ -156,7 +156,7 @@ class PriorPipeline:
         with torch.no_grad():
             return torch.cat([self.model.codec.encode(part.to(self.device)).cpu() for part in x.split(AT_ONCE)])
 
-    def remember(self, x: Tensor) -> Tensor:
+    def reconstruct(self, x: Tensor) -> Tensor:
         """Signals as the codec remembers them. Shape: (n, *shape), kept."""
         with torch.no_grad():
             z = self.latents(x)
@@ -207,7 +207,7 @@ def bits_per_dim(log_prob: Tensor, entries: int, levels: int = 256) -> Tensor:
     return (math.log(levels) - log_prob / entries) / math.log(2)
 
 
-def way(ends: Tensor, n: int, *, spherical: bool = True) -> Tensor:
+def path_between(ends: Tensor, n: int, *, spherical: bool = True) -> Tensor:
     """``n`` places from one end to the other. Shape: ends (2, *event), returns (n, *event).
 
     Spherical keeps the length that noise has: between two draws of many dimensions, a straight way leads
@@ -228,10 +228,10 @@ def way(ends: Tensor, n: int, *, spherical: bool = True) -> Tensor:
     return ((1 - t) * angle).sin() / sine * a + (t * angle).sin() / sine * b
 
 
-def between_four(corners: Tensor, n: int, *, spherical: bool = True) -> Tensor:
+def grid_between(corners: Tensor, n: int, *, spherical: bool = True) -> Tensor:
     """A grid of n x n places, row by row, whose corners are given. Shape: (4, *event) to (n * n, *event)."""
-    left, right = (way(corners[[i, i + 2]], n, spherical=spherical) for i in (0, 1))
-    rows = [way(torch.stack([a, b]), n, spherical=spherical) for a, b in zip(left, right, strict=True)]
+    left, right = (path_between(corners[[i, i + 2]], n, spherical=spherical) for i in (0, 1))
+    rows = [path_between(torch.stack([a, b]), n, spherical=spherical) for a, b in zip(left, right, strict=True)]
     return torch.cat(rows)
 
 

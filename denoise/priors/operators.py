@@ -34,7 +34,7 @@ class Operator(Protocol):
     def singular(self, like: Tensor) -> Tensor:
         """Singular values of A in these coordinates, 0 where nothing is measured. Shape: that of `spectral`."""
 
-    def pseudo(self, y: Tensor) -> Tensor:
+    def pseudoinverse(self, y: Tensor) -> Tensor:
         """The coordinates of A^+ y."""
 
 
@@ -67,7 +67,7 @@ class Mask:
     def singular(self, like: Tensor) -> Tensor:
         return self.mask.to(like).expand_as(like)
 
-    def pseudo(self, y: Tensor) -> Tensor:
+    def pseudoinverse(self, y: Tensor) -> Tensor:
         return y * self.mask
 
 
@@ -113,7 +113,7 @@ class Blur:
     def singular(self, like: Tensor) -> Tensor:
         return self._response(like).abs().expand(like.shape)
 
-    def pseudo(self, y: Tensor) -> Tensor:
+    def pseudoinverse(self, y: Tensor) -> Tensor:
         response = self._response(y)
         seen = response.abs() > 1e-6
         return torch.where(seen, self.spectral(y) / torch.where(seen, response, torch.ones_like(response)), 0.0)
@@ -157,7 +157,7 @@ class Reduce:
     def singular(self, like: Tensor) -> Tensor:
         return self._first(like) * self._share() ** 0.5
 
-    def pseudo(self, y: Tensor) -> Tensor:
+    def pseudoinverse(self, y: Tensor) -> Tensor:
         return self._reflect(self.adjoint(y) / self._share())
 
     def _first(self, like: Tensor) -> Tensor:

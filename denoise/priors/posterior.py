@@ -123,7 +123,7 @@ def ddrm(
         Denoising Diffusion Restoration Models, 2022, arXiv:2201.11793, eq. 7 and 8 (eta_b = 1).
     """
     x = start
-    measured = operator.pseudo(y)
+    measured = operator.pseudoinverse(y)
     values = operator.singular(measured)
     blurred = torch.where(values > 1e-6, sigma_y / values.clamp_min(1e-6), torch.inf)  # noise of each coordinate
     for sigma, after in pairwise(sigmas):

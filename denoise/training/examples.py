@@ -59,7 +59,7 @@ class LabelledExamples:
         assert self.labels is not None
         s, label = self.settings, self.labels[row]
         told, worded = torch.rand(2, generator=generator).tolist()
-        if told < s.forget:
+        if told < s.label_dropout:
             return None
         if not s.captions or worded < 0.5:
             return label

@@ -31,7 +31,7 @@ from denoise.training.mixes import AudioMixes
 from denoise.training.objectives import Objective, as_denoiser, objective_of
 from denoise.training.optimizer import Muon
 from denoise.training.recipe import Degradations, Loss, Recipe, Schedule
-from denoise.training.samples import write_denoised, write_made
+from denoise.training.samples import write_denoised, write_signals
 from denoise.weights import Card, load_tensors, save_weights
 
 Report = Callable[[dict[str, Any]], None]
@@ -113,7 +113,7 @@ def train(
             batch = next(batches).map(fabric.to_device)
             loss, metrics = model(lambda batch=batch: batch)  # a bare one would be rounded to bfloat16 on its way
             fabric.backward(loss)
-            norm = fabric.clip_gradients(model, optimizer, max_norm=s.clip, error_if_nonfinite=False)
+            norm = fabric.clip_gradients(model, optimizer, max_norm=s.grad_clip, error_if_nonfinite=False)
             if norm is not None and torch.isfinite(norm):  # one overflowing batch must not end a night's training
                 optimizer.step()
             optimizer.zero_grad()
@@ -210,10 +210,10 @@ def write_samples(out: Path, step: int, ema: nn.Module, source: Source, s: Sched
         write_denoised(out, step, batch, as_denoiser(ema, there)(there.noisy).cpu())
     elif isinstance(ema, Prior):
         made = ema.sample(32, generator=torch.Generator().manual_seed(s.seed))
-        write_made(out, step, made.float().cpu(), batch.sample_rate)
+        write_signals(out, step, made.float().cpu(), batch.sample_rate)
     else:
         remembered = ema(batch.clean.to(device)).float().cpu()
-        write_made(out, step, torch.cat([batch.clean[:16], remembered[:16]]), batch.sample_rate)
+        write_signals(out, step, torch.cat([batch.clean[:16], remembered[:16]]), batch.sample_rate)
 
 
 def make(recipe: Recipe) -> tuple[nn.Module, str]:

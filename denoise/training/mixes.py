@@ -22,7 +22,7 @@ from denoise.training.recipe import AudioData
 
 WIDE_BAND = 16_000  # above this rate a voice must reach a share of the band to teach what is up there
 REACH = 0.6
-BANG_DB = (15.0, 45.0)  # their peaks above the level of speech
+IMPACT_DB = (15.0, 45.0)  # their peaks above the level of speech
 
 
 class Clips:
@@ -124,16 +124,16 @@ class AudioMixes:
             return clean, clean
         added = torch.stack([self.draw_noise(time, rate, generator) for _ in range(s.channels)])
         added = noise.scale_to_snr(clean, added, float(noise.uniform(*s.snr_db, 1, generator)))
-        if chance(s.bangs):  # after which quiet speech is to be heard as before
-            peak = noise.rms(clean).mean() * 10 ** (float(noise.uniform(*BANG_DB, 1, generator)) / 20)
-            added = added + peak * noise.bangs(time, rate, generator)
+        if chance(s.impacts):  # after which quiet speech is to be heard as before
+            peak = noise.rms(clean).mean() * 10 ** (float(noise.uniform(*IMPACT_DB, 1, generator)) / 20)
+            added = added + peak * noise.impacts(time, rate, generator)
         if chance(s.band_limit):
             cutoff = float(noise.uniform(3000.0, min(7500.0, 0.47 * rate), 1, generator))
             clean, added = (noise.band_limit(x, rate, cutoff) for x in (clean, added))
         noisy = clean + added
-        if chance(s.clip):
+        if chance(s.clipping):
             noisy = noise.clip(noisy, 10 ** float(noise.uniform(-4.0, -1.7, 1, generator)))
-        if chance(s.codec):
+        if chance(s.coding):
             noisy = noise.mu_law(noisy) if chance(0.3) else coded(noisy, rate)
         return noisy, clean
 

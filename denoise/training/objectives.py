@@ -160,7 +160,7 @@ OBJECTIVES: dict[str, Objective] = {
     "elbo": elbo,
     "adversarial": adversarial,
     "diffusion": of_a_prior(generative.denoising_score_matching),
-    "matching": of_a_prior(generative.flow_matching),
+    "flow-matching": of_a_prior(generative.flow_matching),
     "likelihood": of_a_prior(generative.negative_log_likelihood),
 }
 

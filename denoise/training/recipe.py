@@ -86,9 +86,9 @@ class AudioData:
     reverb: float = 0.2
     band_limit: float = 0.1
     clean: float = 0.03
-    clip: float = 0.0
-    codec: float = 0.0
-    bangs: float = 0.0
+    clipping: float = 0.0
+    coding: float = 0.0
+    impacts: float = 0.0
     # and of the noises: coloured hiss; many voices; hum, clicks or wind; the rest is recorded
     synthetic: float = 0.2
     babble: float = 0.0
@@ -108,7 +108,7 @@ class Examples:
     ``signals`` names the array, (n, height, width[, channels]) or (n, time), integers of their full scale or
     floats of 1.0; ``labels`` that of their classes and ``names`` that of the classes' names. Every
     ``hold_out``-th example is left out. ``binary`` draws each pixel as black or white, by its grey, anew each
-    time. A share ``forget`` of the labels is not told; ``captions`` ("a photo of a {}") are told in place of
+    time. A share ``label_dropout`` of the labels is not told; ``captions`` ("a photo of a {}") are told in place of
     classes, half of the time if the network knows both.
     """
 
@@ -120,12 +120,12 @@ class Examples:
     hold_out: int = 0
     binary: bool = False
     flip: bool = False  # left and right
-    forget: float = 0.1
+    label_dropout: float = 0.1
     captions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 0 <= self.forget <= 1 or self.hold_out < 0 or self.hold_out == 1:
-            raise ConfigError("forget must be 0 to 1, hold_out 0 or more than 1.")
+        if not 0 <= self.label_dropout <= 1 or self.hold_out < 0 or self.hold_out == 1:
+            raise ConfigError("label_dropout must be 0 to 1, hold_out 0 or more than 1.")
 
 
 @config
@@ -165,7 +165,7 @@ class Schedule:
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     warmup: int = 200
-    clip: float = 1.0
+    grad_clip: float = 1.0
     ema: float = 0.999
     seed: int = 0
     log_every: int = 50
@@ -176,13 +176,13 @@ class Schedule:
 
     def __post_init__(self) -> None:
         often = (self.log_every, self.checkpoint_every, self.sample_every)
-        if not (self.learning_rate > 0 and self.weight_decay >= 0 and self.clip > 0 and 0 <= self.ema < 1):
-            raise ConfigError("learning_rate and clip must be above 0, weight_decay at least 0, ema from 0 to below 1.")
+        if not (self.learning_rate > 0 and self.weight_decay >= 0 and self.grad_clip > 0 and 0 <= self.ema < 1):
+            raise ConfigError("learning_rate and grad_clip must be above 0, weight_decay at least 0, ema 0 to below 1.")
         if min(self.steps, self.batch, self.workers, *often) < 1 or min(self.seed, self.keep_every) < 0:
             raise ConfigError("steps, batch, workers and the *_every settings must be at least 1, seed at least 0.")
 
 
-Objective = Literal["denoising", "reconstruction", "elbo", "adversarial", "diffusion", "matching", "likelihood"]
+Objective = Literal["denoising", "reconstruction", "elbo", "adversarial", "diffusion", "flow-matching", "likelihood"]
 
 
 @config

@@ -27,7 +27,7 @@ def write_denoised(out: Path, step: int, batch: Batch, denoised: Tensor) -> None
         _picture(out, step, torch.cat([torch.cat(list(x), dim=2) for x in (noisy, denoised, clean)], dim=1))
 
 
-def write_made(out: Path, step: int, made: Tensor, sample_rate: int | None) -> None:
+def write_signals(out: Path, step: int, made: Tensor, sample_rate: int | None) -> None:
     """Write signals that a prior made or a codec remembered: rows of eight in a PNG, or one after another in a WAV.
 
     Shape:

@@ -111,8 +111,8 @@ def main(
     use_threads(threads)
     import torch
 
-    from denoise.pipelines.made import write_made
-    from denoise.pipelines.prior import PriorPipeline, way
+    from denoise.pipelines.prior import PriorPipeline, path_between
+    from denoise.pipelines.prior_files import write_signals
 
     torch.set_num_threads(threads)
     grey, binary = read(data, False), read(data, True)
@@ -137,7 +137,7 @@ def main(
         row["nats"] = -bound(pipeline.model, binary["test_images"][:limit], samples) if limit and has_bound else None
         own = pipeline.log_prob(made[:200].round() if has_bound else made[:200])[0]
         ends = pipeline.encode(grey["test_images"][:100])
-        middles = torch.cat([way(ends[[i, i + 1]], 3)[1:2] for i in range(0, 100, 2)])
+        middles = torch.cat([path_between(ends[[i, i + 1]], 3)[1:2] for i in range(0, 100, 2)])
         middle = pipeline.decode(middles)
         between = pipeline.log_prob(middle.round() if has_bound else middle)[0]
         row["midpoints below 1st percentile"] = float((between < own.quantile(0.01)).float().mean())
@@ -145,7 +145,7 @@ def main(
         if out:
             shown = made[:10]
             pair = torch.cat([shown, nearest(shown, grey["train_images"])])
-            write_made(out / f"{pipeline.card.name}.neighbours.png", pair, pipeline.card, columns=10, overwrite=True)
+            write_signals(out / f"{pipeline.card.name}.neighbours.png", pair, pipeline.card, columns=10, overwrite=True)
     protocol = (
         f"judge: a convolutional classifier, {epochs} epochs of the real training pictures, right on "
         f"{100 * sure:.2f} % of the {len(grey['test_images'])} test pictures; as asked: share of {n} samples, equally "

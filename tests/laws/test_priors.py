@@ -13,9 +13,9 @@ from denoise.models.autoencoder import AAE, AE, VAE, AAEConfig, AEConfig, VAECon
 from denoise.nn.bodies import BodyConfig
 from denoise.nn.unet import BackboneConfig
 from denoise.priors.diffusion import Diffusion, DiffusionConfig
+from denoise.priors.flow_matching import FlowMatching, FlowMatchingConfig
 from denoise.priors.flows import Flow, FlowConfig
 from denoise.priors.latent import LatentPrior
-from denoise.priors.matching import Matching, MatchingConfig
 from denoise.registry import PRIORS, load
 from denoise.weights import Card, save_weights
 
@@ -35,8 +35,8 @@ MAKERS |= {
     "diffusion-mlp": lambda: Diffusion(DiffusionConfig((3,), NET, mean=0.5, sigma_data=0.5)),
     "diffusion-unet": lambda: Diffusion(DiffusionConfig((2, 7, 6), UNET, classes=3, text=True)),
     "diffusion-sound": lambda: Diffusion(DiffusionConfig((1, 21), UNET, classes=2)),
-    "matching-mlp": lambda: Matching(MatchingConfig((3,), NET, mean=0.5, sigma_data=0.5)),
-    "matching-unet": lambda: Matching(MatchingConfig((1, 8, 8), UNET, classes=3, text=True)),
+    "matching-mlp": lambda: FlowMatching(FlowMatchingConfig((3,), NET, mean=0.5, sigma_data=0.5)),
+    "matching-unet": lambda: FlowMatching(FlowMatchingConfig((1, 8, 8), UNET, classes=3, text=True)),
     "latent-flow": lambda: LatentPrior(VAE(VAEConfig((1, 8, 8), 2, BODY)), flow("nsf", classes=3)),
     "latent-normal": lambda: LatentPrior(AAE(AAEConfig((4,), 2)), flow("normal")),
     "latent-diffusion": lambda: LatentPrior(
@@ -99,7 +99,7 @@ def test_a_low_temperature_is_tame(prior: Any) -> None:
     assert cold.std(dim=0).mean() < warm.std(dim=0).mean()
 
 
-ARCHITECTURES = {Flow: "flow", Diffusion: "diffusion", Matching: "matching", LatentPrior: "latent-prior"}
+ARCHITECTURES = {Flow: "flow", Diffusion: "diffusion", FlowMatching: "flow-matching", LatentPrior: "latent-prior"}
 
 
 def test_every_prior_is_here() -> None:
@@ -178,7 +178,7 @@ def test_diffusion_of_known_signals() -> None:
     torch.testing.assert_close(drawn.std(dim=0), torch.full((3,), 0.3), atol=0.02, rtol=0)
 
 
-class KnownVelocity(Matching):
+class KnownVelocity(FlowMatching):
     """The velocity of signals of N(0.7, 0.3^2), in units of 0.3 around 0.7: of standard normal ones."""
 
     def velocity(self, z: Tensor, t: Tensor, labels: Any = None, guidance: float = 1.0) -> Tensor:
@@ -187,7 +187,7 @@ class KnownVelocity(Matching):
 
 
 def test_matching_of_known_signals() -> None:
-    net = KnownVelocity(MatchingConfig((3,), NET, mean=0.7, sigma_data=0.3))
+    net = KnownVelocity(FlowMatchingConfig((3,), NET, mean=0.7, sigma_data=0.3))
     x = torch.randn(4, 3, generator=seeded())
     sigma = torch.tensor([0.1, 0.5, 1.0, 10.0])
     torch.testing.assert_close(net.score(x, sigma), -(x - 0.7) / (0.09 + sigma**2)[:, None], rtol=1e-4, atol=1e-4)
@@ -196,12 +196,12 @@ def test_matching_of_known_signals() -> None:
     torch.testing.assert_close(drawn.std(dim=0), torch.full((3,), 0.3), atol=0.02, rtol=0)
 
 
-@pytest.mark.parametrize("kind", ["diffusion", "matching"])
+@pytest.mark.parametrize("kind", ["diffusion", "flow-matching"])
 def test_noise_becomes_signals_and_noise_again(kind: str) -> None:
     if kind == "diffusion":
         net: Any = Known(DiffusionConfig((3,), NET, mean=0.7, sigma_data=0.3, sigma_max=20.0))
     else:
-        net = KnownVelocity(MatchingConfig((3,), NET, mean=0.7, sigma_data=0.3))
+        net = KnownVelocity(FlowMatchingConfig((3,), NET, mean=0.7, sigma_data=0.3))
     noise = torch.randn(16, 3, generator=seeded())
     x = net.decode_noise(noise, steps=200)
     torch.testing.assert_close(net.encode_noise(x, steps=200), noise, atol=0.01, rtol=0)
@@ -211,7 +211,7 @@ def test_noise_becomes_signals_and_noise_again(kind: str) -> None:
 def test_the_density_along_the_way_is_that_of_known_signals(probes: int | None) -> None:
     x = 0.7 + 0.3 * torch.randn(16, 3, generator=seeded())
     expected = torch.distributions.Normal(0.7, 0.3).log_prob(x).sum(dim=1)
-    matching = KnownVelocity(MatchingConfig((3,), NET, mean=0.7, sigma_data=0.3))
+    matching = KnownVelocity(FlowMatchingConfig((3,), NET, mean=0.7, sigma_data=0.3))
     diffusion = Known(DiffusionConfig((3,), NET, mean=0.7, sigma_data=0.3))
     for net in (matching, diffusion):  # the slopes are the same in all directions: one probe tells all
         found = net.log_prob(x, steps=300, probes=probes, generator=seeded())
@@ -220,7 +220,7 @@ def test_the_density_along_the_way_is_that_of_known_signals(probes: int | None) 
 
 def test_guidance_of_one_is_the_label_and_of_none_nothing() -> None:
     torch.manual_seed(0)
-    net = Matching(MatchingConfig((3,), NET, classes=2))
+    net = FlowMatching(FlowMatchingConfig((3,), NET, classes=2))
     with torch.no_grad():
         for p in net.parameters():
             p.add_(0.1 * torch.randn(p.shape))

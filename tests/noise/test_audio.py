@@ -170,7 +170,7 @@ def test_clicks_are_few_and_short() -> None:
 @pytest.mark.parametrize("time", [10, 4_000, 144_000])
 def test_bangs_are_short_and_loud(time: int) -> None:
     for seed in range(8):
-        x = noise.bangs(time, 48_000, torch.Generator().manual_seed(seed))
+        x = noise.impacts(time, 48_000, torch.Generator().manual_seed(seed))
         assert x.shape == (time,)
         assert 0.05 < float(x.abs().max()) <= 3.0
         if time == 144_000:  # most of it is silent

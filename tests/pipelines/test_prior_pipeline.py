@@ -13,8 +13,8 @@ from torch import Tensor
 from denoise.errors import ConfigError, InputError
 from denoise.files.audio import read_audio, write_audio
 from denoise.files.image import ImageReader, read_image, write_image
-from denoise.pipelines.made import grid, read_signal, write_made
-from denoise.pipelines.prior import PriorPipeline, between_four, bits_per_dim, principal_map, way
+from denoise.pipelines.prior import PriorPipeline, bits_per_dim, grid_between, path_between, principal_map
+from denoise.pipelines.prior_files import grid, read_signal, write_signals
 from denoise.registry import build
 from denoise.signals import Audio, AudioFormat, Image, ImageFormat
 from denoise.weights import Card, save_weights
@@ -23,8 +23,8 @@ NET = {"kind": "mlp", "widths": [16], "blocks": 1, "embedding": 8}
 NORMAL = {"architecture": "flow", "kind": "normal", "shape": [3]}
 VAE = {"architecture": "vae", "shape": [1, 8, 6], "latent": 3, "likelihood": "bernoulli"}
 SETTINGS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
-    "matching": (
-        "matching",
+    "flow-matching": (
+        "flow-matching",
         {"shape": [1, 8, 6], "net": NET, "classes": 2, "text": True, "mean": 0.5, "sigma_data": 0.3},
         {"modality": "image", "classes": ("rose", "daisy"), "text": True},
     ),
@@ -61,7 +61,7 @@ def test_more_samples_than_fit_at_once_follow_the_seed(priors: dict[str, PriorPi
 
 
 def test_labels(priors: dict[str, PriorPipeline]) -> None:
-    prior = priors["matching"]
+    prior = priors["flow-matching"]
     assert prior.label() is None
     assert prior.label("daisy") == prior.label("1") == 1
     assert prior.label(text="a daisy") == "a daisy"
@@ -78,8 +78,8 @@ def test_labels(priors: dict[str, PriorPipeline]) -> None:
         ("vae", lambda p: p.sample(0), "at least 1"),
         ("vae", lambda p: p.sample(1, steps=5), "takes no steps"),
         ("mixture", lambda p: p.decode(torch.zeros(1, 1, 8, 6)), "no flow"),
-        ("matching", lambda p: p.readings(torch.zeros(1, 1, 8, 6), 2), "no codec"),
-        ("vae", lambda p: p.readings(torch.zeros(1, 1, 8, 6), 0), "at least 1"),
+        ("flow-matching", lambda p: p.decodings(torch.zeros(1, 1, 8, 6), 2), "no codec"),
+        ("vae", lambda p: p.decodings(torch.zeros(1, 1, 8, 6), 0), "at least 1"),
         ("vae", lambda p: p.complete(torch.zeros(1, 1, 8, 6), torch.ones(1, 1, 8, 8), 1), "the mask is of"),
         ("mixture", lambda p: p.complete(torch.zeros(1, 1, 8, 6), torch.ones(1, 1, 8, 6), 1), "cannot complete"),
     ],
@@ -96,10 +96,10 @@ def test_noise_and_signals(priors: dict[str, PriorPipeline]) -> None:
     assert prior.noise(5).shape == (1, 1, 400)
     assert priors["vae"].noise(0).shape == (1, 3)
     assert priors["vae"].decode(priors["vae"].noise(0)).shape == (1, 1, 8, 6)
-    assert priors["matching"].decode(priors["matching"].noise(0), label=1, steps=2).shape == (1, 1, 8, 6)
+    assert priors["flow-matching"].decode(priors["flow-matching"].noise(0), label=1, steps=2).shape == (1, 1, 8, 6)
 
 
-@pytest.mark.parametrize("name", ["matching", "vae"])
+@pytest.mark.parametrize("name", ["flow-matching", "vae"])
 def test_completions_keep_what_is_known(priors: dict[str, PriorPipeline], name: str) -> None:
     x = priors[name].sample(1)
     mask = torch.ones_like(x)
@@ -112,14 +112,14 @@ def test_completions_keep_what_is_known(priors: dict[str, PriorPipeline], name: 
 
 def test_readings_differ_and_are_near_each_other(priors: dict[str, PriorPipeline]) -> None:
     x = priors["vae"].sample(1)
-    many = priors["vae"].readings(x, 5, seed=1)
+    many = priors["vae"].decodings(x, 5, seed=1)
     assert many.shape == (5, 1, 8, 6)
-    assert torch.equal(many, priors["vae"].readings(x, 5, seed=1))
+    assert torch.equal(many, priors["vae"].decodings(x, 5, seed=1))
     assert not torch.equal(many[0], many[1])
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("vae", "bound"), ("mixture", "exact"), ("sound", "exact"), ("matching", "estimate")]
+    ("name", "kind"), [("vae", "bound"), ("mixture", "exact"), ("sound", "exact"), ("flow-matching", "estimate")]
 )
 def test_likelihoods_say_of_which_kind_they_are(priors: dict[str, PriorPipeline], name: str, kind: str) -> None:
     x = priors[name].sample(3)
@@ -138,23 +138,23 @@ def test_ways_begin_and_end_where_they_should_and_keep_their_length() -> None:
     generator = torch.Generator().manual_seed(0)
     ends = torch.randn(2, 3, 4, generator=generator)
     for spherical in (True, False):
-        places = way(ends, 7, spherical=spherical)
+        places = path_between(ends, 7, spherical=spherical)
         torch.testing.assert_close(places[[0, -1]], ends)
     unit = ends / ends.flatten(1).norm(dim=1)[:, None, None]
-    lengths = way(unit, 9).flatten(1).norm(dim=1)
+    lengths = path_between(unit, 9).flatten(1).norm(dim=1)
     torch.testing.assert_close(lengths, torch.ones(9))
-    assert way(unit, 9, spherical=False).flatten(1).norm(dim=1)[4] < 0.95
-    steps = way(unit, 9).flatten(1)
+    assert path_between(unit, 9, spherical=False).flatten(1).norm(dim=1)[4] < 0.95
+    steps = path_between(unit, 9).flatten(1)
     angles = torch.nn.functional.cosine_similarity(steps[1:], steps[:-1])
     torch.testing.assert_close(angles, angles[:1].expand(8))  # equal steps
-    torch.testing.assert_close(way(unit[[0, 0]], 5), unit[:1].expand(5, -1, -1))
+    torch.testing.assert_close(path_between(unit[[0, 0]], 5), unit[:1].expand(5, -1, -1))
     with pytest.raises(ConfigError):
-        way(ends, 1)
+        path_between(ends, 1)
 
 
 def test_a_grid_has_its_corners() -> None:
     corners = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
-    places = between_four(corners, 5, spherical=False).reshape(5, 5, 2)
+    places = grid_between(corners, 5, spherical=False).reshape(5, 5, 2)
     torch.testing.assert_close(torch.stack([places[0, 0], places[0, -1], places[-1, 0], places[-1, -1]]), corners)
     torch.testing.assert_close(places[2, 2], corners.mean(dim=0))
 
@@ -172,30 +172,30 @@ def test_the_map_shows_what_differs_most() -> None:
 class TestFiles:
     def test_one_picture_of_all(self, priors: dict[str, PriorPipeline], tmp_path: Path) -> None:
         card, x = priors["vae"].card, priors["vae"].sample(5)
-        (path,) = write_made(tmp_path / "a.png", x, card)
+        (path,) = write_signals(tmp_path / "a.png", x, card)
         pixels = read_image(path).pixels
         assert pixels.shape == (2 * 8 + 2, 3 * 6 + 4, 1)
         np.testing.assert_allclose(pixels[10:, 8:14, 0], x[4, 0] * 255, atol=0.51)
         with pytest.raises(InputError, match="exists"):
-            write_made(path, x, card)
-        assert read_image(write_made(tmp_path / "b.png", x[:1], card)[0]).pixels.shape == (8, 6, 1)
+            write_signals(path, x, card)
+        assert read_image(write_signals(tmp_path / "b.png", x[:1], card)[0]).pixels.shape == (8, 6, 1)
         assert grid(x, columns=5).shape == (1, 8, 5 * 6 + 8)
 
     def test_a_folder_has_one_file_for_each(self, priors: dict[str, PriorPipeline], tmp_path: Path) -> None:
         x = priors["vae"].sample(11)
-        paths = write_made(tmp_path / "all", x, priors["vae"].card)
+        paths = write_signals(tmp_path / "all", x, priors["vae"].card)
         assert [path.name for path in paths] == [f"{i:02d}.png" for i in range(11)]
         np.testing.assert_allclose(read_image(paths[7]).pixels[..., 0], x[7, 0] * 255, atol=0.51)
 
     def test_a_picture_that_moves(self, priors: dict[str, PriorPipeline], tmp_path: Path) -> None:
-        (path,) = write_made(tmp_path / "a.gif", priors["vae"].sample(4), priors["vae"].card)
+        (path,) = write_signals(tmp_path / "a.gif", priors["vae"].sample(4), priors["vae"].card)
         with ImageReader(path) as reader:
             assert reader.n_frames == 4
             assert reader.size == (6, 8)
 
     def test_sounds_with_pauses(self, priors: dict[str, PriorPipeline], tmp_path: Path) -> None:
         card, x = priors["sound"].card, 0.5 * torch.ones(3, 1, 400)
-        (path,) = write_made(tmp_path / "a.wav", x, card)
+        (path,) = write_signals(tmp_path / "a.wav", x, card)
         audio = read_audio(path)
         assert audio.format.sample_rate == 8000
         assert audio.samples.shape == (1, 3 * 400 + 2 * 2000)
@@ -203,8 +203,8 @@ class TestFiles:
         assert not audio.samples[0, 400:2400].any()
         assert audio.samples[0, 200] == pytest.approx(0.5, abs=1e-3)
         with pytest.raises(ConfigError, match=r"expected \.wav"):
-            write_made(tmp_path / "a.png", x, card)
-        assert len(write_made(tmp_path / "sounds", x, card)) == 3
+            write_signals(tmp_path / "a.png", x, card)
+        assert len(write_signals(tmp_path / "sounds", x, card)) == 3
 
     @pytest.mark.parametrize("size", [(8, 6), (16, 12), (5, 3), (40, 100), (100, 40), (1, 1)])
     @pytest.mark.parametrize("channels", [1, 3])

@@ -57,7 +57,7 @@ def test_coordinates_are_orthonormal_and_diagonal(case: tuple[Any, Tensor]) -> N
     values = operator.singular(z)
     torch.testing.assert_close(operator.spectral(operator.adjoint(operator.forward(x))), values**2 * z)
     seen = torch.where(values > 1e-6, z, torch.zeros_like(z))
-    torch.testing.assert_close(operator.pseudo(operator.forward(x)), seen, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(operator.pseudoinverse(operator.forward(x)), seen, atol=1e-6, rtol=1e-6)
 
 
 def test_what_does_not_fit_is_told() -> None:

@@ -41,8 +41,8 @@ PRIORS: dict[str, dict[str, Any]] = {
         "architecture": "diffusion",
         "model": {"shape": [1, 8, 8], "net": UNET, "mean": 0.3, "sigma_data": 0.37, "classes": 10},
     },
-    "matching": {
-        "architecture": "matching",
+    "flow-matching": {
+        "architecture": "flow-matching",
         "model": {"shape": [1, 8, 8], "net": NET, "mean": 0.3, "sigma_data": 0.37, "classes": 10, "text": True}
         | {"coupling": "optimal-transport"},
     },
@@ -100,7 +100,7 @@ def test_every_objective_makes_a_prior_that_loads_and_samples(objective: str, da
     asked = bool(PRIORS[objective]["model"].get("classes"))
     assert card.kind == "prior"
     assert len(card.classes) == (10 if asked else 0)
-    assert card.text == (objective == "matching")
+    assert card.text == (objective == "flow-matching")
     for label in (None, 3, "a nine") if card.text else (None, 3) if asked else (None,):
         x = model.sample(2, label=label, generator=torch.Generator().manual_seed(0))
         assert x.shape == (2, 1, 8, 8)
@@ -162,29 +162,29 @@ def test_a_prior_takes_over_the_codec_of_another(data: Path, tmp_path: Path) -> 
     run(recipe("elbo", modality="audio", examples=tones, model=model), data, tmp_path / "codec")
     path = tmp_path / "codec/tiny.safetensors"
     net = {"shape": [2, 8], "net": UNET}
-    run(recipe("matching", modality="audio", examples=tones, model=net, codec=str(path)), data, tmp_path / "prior")
+    run(recipe("flow-matching", modality="audio", examples=tones, model=net, codec=str(path)), data, tmp_path / "prior")
     model_, card = load(tmp_path / "prior/tiny.safetensors")
     assert (card.kind, card.shape, card.sample_rate) == ("prior", (1, 64), 8000)
     assert model_.sample(2, steps=2, generator=torch.Generator().manual_seed(0)).shape == (2, 1, 64)
-    run(recipe("matching"), data, tmp_path / "none")
+    run(recipe("flow-matching"), data, tmp_path / "none")
     with pytest.raises(ConfigError, match="without a codec"):
-        run(recipe("matching", codec=str(tmp_path / "none/tiny.safetensors")), data, tmp_path / "x")
+        run(recipe("flow-matching", codec=str(tmp_path / "none/tiny.safetensors")), data, tmp_path / "x")
 
 
 def test_sounds_are_examples_too(data: Path, tmp_path: Path) -> None:
     tones = {"files": ["tones.npz"], "sample_rate": 8000}
     net = {"shape": [1, 64], "net": UNET, "sigma_data": 0.4}
-    run(recipe("matching", modality="audio", examples=tones, model=net), data, tmp_path)
+    run(recipe("flow-matching", modality="audio", examples=tones, model=net), data, tmp_path)
     _, card = load(tmp_path / "tiny.safetensors")
     assert (card.modality, card.sample_rate, card.shape) == ("audio", 8000, (1, 64))
     assert [path.suffix for path in (tmp_path / "samples").iterdir()] == [".wav"]
     with pytest.raises(ConfigError, match="sample_rate"):
-        recipe("matching", modality="audio", examples={"files": ["tones.npz"]}, model=net)
+        recipe("flow-matching", modality="audio", examples={"files": ["tones.npz"]}, model=net)
 
 
 def test_labels_are_told_or_not_and_in_words(data: Path) -> None:
-    words = DIGITS | {"names": "names", "captions": ["a {}", "the digit {}"], "forget": 0.25}
-    batch = open_data(recipe("matching", examples=words), data).batch(4000, generator_for(0, 0))
+    words = DIGITS | {"names": "names", "captions": ["a {}", "the digit {}"], "label_dropout": 0.25}
+    batch = open_data(recipe("flow-matching", examples=words), data).batch(4000, generator_for(0, 0))
     assert batch.labels is not None
     kinds = {kind: sum(isinstance(label, kind) for label in batch.labels) / 4000 for kind in (int, str, type(None))}
     assert kinds[type(None)] == pytest.approx(0.25, abs=0.03)

@@ -14,9 +14,9 @@ from denoise.models.autoencoder import AAE, VAE, AAEConfig, VAEConfig
 from denoise.nn.bodies import BodyConfig
 from denoise.nn.unet import BackboneConfig
 from denoise.priors.diffusion import Diffusion, DiffusionConfig
+from denoise.priors.flow_matching import FlowMatching, FlowMatchingConfig
 from denoise.priors.flows import Flow, FlowConfig
 from denoise.priors.latent import LatentPrior
-from denoise.priors.matching import Matching, MatchingConfig
 from denoise.training.generative import (
     adversarial,
     denoising_score_matching,
@@ -166,7 +166,7 @@ def test_the_best_denoiser_and_velocity_have_the_least_loss() -> None:
         def forward(self, x: Tensor, sigma: Tensor, labels: Any = None, guidance: float = 1.0) -> Tensor:
             return 0.7 + self.gain * (0.09 / (0.09 + sigma**2)).reshape(-1, 1) * (x - 0.7)
 
-    class KnownVelocity(Matching):
+    class KnownVelocity(FlowMatching):
         gain = 1.0
 
         def velocity(self, z: Tensor, t: Tensor, labels: Any = None, guidance: float = 1.0) -> Tensor:
@@ -175,7 +175,7 @@ def test_the_best_denoiser_and_velocity_have_the_least_loss() -> None:
 
     for net, loss in (
         (Known(DiffusionConfig((3,), NET, mean=0.7, sigma_data=0.3)), denoising_score_matching),
-        (KnownVelocity(MatchingConfig((3,), NET, mean=0.7, sigma_data=0.3)), flow_matching),
+        (KnownVelocity(FlowMatchingConfig((3,), NET, mean=0.7, sigma_data=0.3)), flow_matching),
     ):
         values = []
         for gain in (0.9, 1.0, 1.1):

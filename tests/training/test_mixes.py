@@ -90,7 +90,7 @@ def test_the_codec_keeps_time_length_and_level(rate: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["synthetic", "babble", "disturbance", "bangs", "clip", "codec", "reverb", "band_limit"]
+    "kind", ["synthetic", "babble", "disturbance", "impacts", "clipping", "coding", "reverb", "band_limit"]
 )
 def test_each_damage_is_seeded_and_leaves_the_length(data: Path, kind: str) -> None:
     source = mixes(data, **{kind: 1.0, "rooms": 2 if kind == "reverb" else 0}, sample_rates=[16_000])

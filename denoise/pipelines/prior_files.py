@@ -60,7 +60,7 @@ def _read_picture(path: str | Path, shape: Sequence[int]) -> Tensor:
     return x.clamp(0, 1)
 
 
-def write_made(
+def write_signals(
     out: str | Path, made: Tensor, card: Card, *, columns: int | None = None, overwrite: bool = False
 ) -> list[Path]:
     """Write signals: one picture of all (.png), one that moves (.gif), one file of all sounds (.wav), or a folder.
@@ -80,7 +80,7 @@ def write_made(
         digits = len(str(len(made) - 1))
         paths = [path / f"{i:0{digits}d}{fitting[0]}" for i in range(len(made))]
         for one, target in zip(made, paths, strict=True):
-            write_made(target, one[None], card, columns=1, overwrite=overwrite)
+            write_signals(target, one[None], card, columns=1, overwrite=overwrite)
         return paths
     if card.modality == "audio":
         _write_sounds(path, made, card, overwrite)

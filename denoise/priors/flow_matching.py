@@ -17,7 +17,7 @@ from denoise.probability_path import convert, like, linear
 
 
 @config
-class MatchingConfig(GuidedConfig):
+class FlowMatchingConfig(GuidedConfig):
     """With ``coupling`` "optimal-transport" the noise of a training batch is dealt to its signals so that lines
     cross as little as possible; "independent" deals it blindly.
     """
@@ -25,7 +25,7 @@ class MatchingConfig(GuidedConfig):
     coupling: Literal["independent", "optimal-transport"] = "independent"
 
 
-class Matching(Guided):
+class FlowMatching(Guided):
     """A velocity field on the straight path from signals (t = 0) to standard normal noise (t = 1).
 
     Shape:
@@ -35,7 +35,7 @@ class Matching(Guided):
         Generative Models with Minibatch Optimal Transport, 2023, arXiv:2302.00482.
     """
 
-    def __init__(self, config: MatchingConfig) -> None:
+    def __init__(self, config: FlowMatchingConfig) -> None:
         super().__init__(config)
         self.config = config
 
