@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Generator, Size, Tensor
+from torch.distributions import Normal
 
 
 @runtime_checkable
@@ -52,6 +53,20 @@ class Network(Denoiser, Protocol):
     @property
     def window(self) -> int | None:
         """The only size that it takes, or None for any."""
+
+
+Draw = Callable[[int, Normal, int], Tensor]
+"""Says a value for the latents of a level, given their distribution (batch, channels, *space) and the samples
+of the signal that one position of it stands for."""
+
+
+@runtime_checkable
+class VariationalNetwork(Network, Protocol):
+    """A network some of whose features are latent variables: it gives one answer, or draws as many as wanted."""
+
+    variational: bool
+
+    def __call__(self, x: Tensor, sigma: Tensor | None = None, draw: Draw | None = None) -> Tensor: ...
 
 
 @runtime_checkable

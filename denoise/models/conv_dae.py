@@ -6,11 +6,13 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Normal
 
 from denoise.config import config
 from denoise.errors import ConfigError
 from denoise.nn.blocks import ACTIVATIONS, CONV, CONV_TRANSPOSE, ResidualBlock
 from denoise.nn.conditioning import check_sigma, sigma_map
+from denoise.protocols import Draw
 
 MAX_SETTING = 1 << 16
 
@@ -25,6 +27,9 @@ class ConvDAEConfig:
     input to the output. ``bias=False`` with ``relu`` makes D(a x) = a D(x), which is what lets a blind
     network hold at noise levels it was not trained on. Without ``blind`` sigma is one more channel of the
     input, the same everywhere, and D(a x, a sigma) = a D(x, sigma).
+
+    ``latents`` make it variational: what stage ``i`` hands to the decoder goes through ``latents[i]`` normal
+    variables at each position (0: nothing is handed over there).
     """
 
     ndim: int
@@ -41,6 +46,7 @@ class ConvDAEConfig:
     norm: bool = False
     activation: str = "mish"
     blind: bool = True
+    latents: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.ndim not in CONV:
@@ -59,6 +65,10 @@ class ConvDAEConfig:
             raise ConfigError(f"activation is {self.activation!r}; expected one of {', '.join(ACTIVATIONS)}.")
         if self.residual and self.out_channels not in (None, self.channels):
             raise ConfigError("residual needs as many output channels as input channels.")
+        if self.latents and (len(self.latents) != len(self.widths) or min(self.latents) < 0 or not self.latents[-1]):
+            raise ConfigError(f"latents are {self.latents}; expected one number per stage, the last at least 1.")
+        if max(self.latents, default=0) > MAX_SETTING or (self.latents and self.residual):
+            raise ConfigError("latents must be small and say everything: leave residual out.")
 
 
 class ConvDAE(nn.Module):
@@ -68,13 +78,16 @@ class ConvDAE(nn.Module):
     and the result is cut back, so any size from 1 on keeps its size. Every convolution pads with zeros
     by ``(kernel - 1) // 2`` before; the transposed ones mirror it.
 
+    With latents it gives the answer of their means, or of what ``draw`` says in place of each distribution.
+
     Shape:
         x: (batch, channels, *space); sigma: (batch,) in the units of x, refused by a blind model.
         returns: (batch, out_channels or channels, *space).
     Reference:
         Extracting and Composing Robust Features with Denoising Autoencoders, Vincent et al., 2008;
         U-Net, 2015, arXiv:1505.04597; Robust and Interpretable Blind Image Denoising via Bias-Free
-        Convolutional Neural Networks, 2019, arXiv:1906.05478; FFDNet, 2017, arXiv:1710.04026 (the map of sigma).
+        Convolutional Neural Networks, 2019, arXiv:1906.05478; FFDNet, 2017, arXiv:1710.04026 (the map of sigma);
+        Denoising Criterion for Variational Auto-Encoding Framework, 2015, arXiv:1511.06406 (latents).
     """
 
     window: int | None = None
@@ -84,6 +97,7 @@ class ConvDAE(nn.Module):
         self.config = c = config
         self.ndim, self.channels, self.blind = c.ndim, c.channels, c.blind
         self.size_multiple = math.prod(c.strides)
+        self.variational = bool(c.latents)
 
         def act() -> nn.Module:
             return ACTIVATIONS[c.activation]()
@@ -116,6 +130,9 @@ class ConvDAE(nn.Module):
             plain = i > 0 and not c.blocks[i - 1]
             mirrored = blocks(i) if i < last else []
             self.decoder.insert(0, nn.Sequential(*mirrored, up, *([act()] if plain else [])))
+        pairs = [*zip(c.widths, c.latents, strict=False)]
+        self.posteriors = nn.ModuleList(CONV[c.ndim](w, 2 * n, 1) if n else nn.Identity() for w, n in pairs)
+        self.handed = nn.ModuleList(CONV[c.ndim](n, w, 1) if n else nn.Identity() for w, n in pairs)
 
     @property
     def context(self) -> int:
@@ -129,7 +146,7 @@ class ConvDAE(nn.Module):
             total += sides * sum(2 * 2 ** (j % c.dilation_cycle) for j in range(c.blocks[i])) * scale
         return total
 
-    def forward(self, x: Tensor, sigma: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor | None = None, draw: Draw | None = None) -> Tensor:
         check_sigma(sigma, blind=self.blind)
         size = x.shape[2:]
         seen = x if sigma is None else torch.cat([x, sigma_map(x, sigma)], dim=1)
@@ -138,6 +155,8 @@ class ConvDAE(nn.Module):
         for stage in self.encoder:
             features = stage(features)
             skips.append(features)
+        skips = self._through_latents(skips, draw) if self.variational else skips
+        features = skips[-1]
         for i, stage in enumerate(self.decoder):
             if i and self.config.skips:
                 features = features + skips[-1 - i]
@@ -147,6 +166,20 @@ class ConvDAE(nn.Module):
             out = out.narrow(dim, 0, n)
         # the sum is taken in the precision of x, so that bfloat16 rounds the noise alone
         return x + out.to(x.dtype) if self.config.residual else out.to(x.dtype)
+
+    def _through_latents(self, skips: list[Tensor], draw: Draw | None) -> list[Tensor]:
+        """What the decoder gets of each stage's features, nothing of those without latents."""
+        out, stride = [], 1
+        for i, (features, n) in enumerate(zip(skips, self.config.latents, strict=True)):
+            stride *= self.config.strides[i]
+            if not n:
+                out.append(torch.zeros_like(features))
+                continue
+            told = self.posteriors[i](features)
+            mean, log_variance = told.to(torch.promote_types(told.dtype, torch.float32)).chunk(2, dim=1)
+            q = Normal(mean, (0.5 * log_variance.clamp(-20, 10)).exp(), validate_args=False)
+            out.append(self.handed[i](draw(i, q, stride) if draw else q.mean))
+        return out
 
 
 def _padding(kernel: int, stride: int) -> int:

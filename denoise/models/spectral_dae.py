@@ -11,6 +11,7 @@ from denoise.dsp import istft, stft
 from denoise.errors import ConfigError
 from denoise.models.conv_dae import ConvDAE, ConvDAEConfig
 from denoise.nn.conditioning import check_sigma
+from denoise.protocols import Draw
 
 
 @config
@@ -57,13 +58,14 @@ class SpectralDAE(nn.Module):
         self.config = config
         self.net = ConvDAE(config.net)
         self.size_multiple = config.hop * self.net.size_multiple
+        self.variational = self.net.variational
 
     @property
     def context(self) -> int:
         """Samples to each side that one output sample depends on."""
         return self.net.context * self.config.hop + 2 * self.config.n_fft
 
-    def forward(self, x: Tensor, sigma: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor | None = None, draw: Draw | None = None) -> Tensor:
         check_sigma(sigma, blind=self.blind)
         c, time = self.config, x.shape[-1]
         # One frame more than the signal is long, and the frames a multiple of the strides with it, so
@@ -72,7 +74,8 @@ class SpectralDAE(nn.Module):
         power = spectrum.real.square() + spectrum.imag.square() + 1e-12
         compressed = spectrum * power ** ((c.compression - 1) / 2)
         features = torch.cat([compressed.real, compressed.imag, power ** (c.compression / 2)], dim=1)
-        real, imag = self.net(features).float().chunk(2, dim=1)
+        inner = None if draw is None else lambda level, q, stride: draw(level, q, stride * c.hop)
+        real, imag = self.net(features, draw=inner).float().chunk(2, dim=1)
         real = real + 1  # at first the network passes everything
         over = torch.clamp((real.square() + imag.square() + 1e-12).sqrt(), min=1.0)
         mask = torch.complex(real / over, imag / over)

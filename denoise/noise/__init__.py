@@ -15,6 +15,7 @@ from denoise.noise.audio import (
     wind,
 )
 from denoise.noise.common import gaussian, generator_for, uniform
+from denoise.noise.field import noise_field
 from denoise.noise.image import (
     coarse,
     colour_matrices,
@@ -42,6 +43,7 @@ __all__ = [
     "hum",
     "impacts",
     "mu_law",
+    "noise_field",
     "reverberate",
     "rms",
     "salt_and_pepper",

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.distributions import Normal
 from torch.func import functional_call
 from torch.nn import functional as F
 
@@ -59,15 +60,34 @@ def negative_elbo(
     heard = model.codec.likelihood(z.flatten(0, 1)).log_prob(x.expand(samples, *x.shape).flatten(0, 1))
     heard = heard.unflatten(0, (samples, -1))
     if estimator == "B":
-        divergence = 0.5 * (q.loc.square() + q.scale.square() - 1) - q.scale.log()  # of each latent
-        floor = divergence.flatten(1).mean(dim=0).clamp_min(free_bits).sum()
-        return -heard.mean() + beta * (floor if free_bits else divergence.flatten(1).sum(dim=1).mean())
+        return -heard.mean() + beta * divergence(q, free_bits)
     log_q = q.log_prob(z).flatten(2).sum(dim=2)
     bound = heard + beta * (model.prior.log_prob(z.flatten(0, 1)).unflatten(0, (samples, -1)) - log_q)
     if estimator == "A":
         return -bound.mean()
     # d/dphi E_q[f] = E_q[f d log q / dphi]: the value of the bound, with that gradient
     return -(bound + bound.detach() * (log_q - log_q.detach())).mean()
+
+
+def divergence(q: Normal, free_bits: float = 0.0) -> Tensor:
+    """Kullback-Leibler divergence of q from the standard normal in nats per event, ``free_bits`` of each latent free.
+
+    Shape:
+        q: (batch, *latents); returns ().
+    """
+    each = 0.5 * (q.loc.square() + q.scale.square() - 1) - q.scale.log()
+    return each.flatten(1).mean(dim=0).clamp_min(free_bits).sum() if free_bits else each.flatten(1).sum(dim=1).mean()
+
+
+class Latents:
+    """Draws the latents of a variational denoiser as its training does, and adds up what they tell in ``nats``."""
+
+    def __init__(self, free_bits: float = 0.0) -> None:
+        self.nats, self.free_bits = torch.zeros(()), free_bits
+
+    def __call__(self, level: int, q: Normal, stride: int) -> Tensor:
+        self.nats = self.nats.to(q.loc) + divergence(q, self.free_bits)
+        return q.rsample()
 
 
 def adversarial(model: Any, x: Tensor, weight: float = 1.0) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ Every objective takes the module, not what wraps it for a device or for several 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -14,36 +15,53 @@ from torch import Tensor
 
 from denoise.dsp import stft
 from denoise.metrics import mse, r2, si_sdr
-from denoise.protocols import Denoiser, StreamingNetwork
+from denoise.protocols import Denoiser, Draw, StreamingNetwork, VariationalNetwork
 from denoise.training import generative
 from denoise.training.data import Batch
+from denoise.training.generative import Latents
 from denoise.training.perceptual import HEARING_S, disturbance
 from denoise.training.recipe import Loss, Recipe
 
+NATS = 5 * math.log(10)  # in the unit of the loss of images
 Objective = Callable[[Any, Batch, Loss], tuple[Tensor, dict[str, Tensor]]]
 
 
-def as_denoiser(module: Any, batch: Batch) -> Denoiser:
+def as_denoiser(module: Any, batch: Batch, draw: Draw | None = None) -> Denoiser:
     """The network as a function of the signal alone: told the batch's sample rate and sigma if it needs them."""
     known: dict[str, Any] = {"sample_rate": batch.sample_rate} if isinstance(module, StreamingNetwork) else {}
+    known |= {"draw": draw} if draw and isinstance(module, VariationalNetwork) and module.variational else {}
     return partial(module, **known | ({} if module.blind else {"sigma": batch.sigma}))
 
 
 def image_denoising(module: Any, batch: Batch, settings: Loss) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean over the examples of the logarithm of their MSE, which is their PSNR; reports MSE, PSNR and R^2.
 
-    So each example counts the same, whatever its noise; errors far below those of 8 bits count for nothing.
+    So each example counts the same, whatever its noise; errors far below those of 8 bits count for nothing. It is
+    the likelihood of a normal distribution about the answer, as wide as fits the example, per entry and in units of
+    ``NATS``; in these a variational network pays ``settings.beta`` times for what its latents tell.
 
     Shape:
         batch: noisy and clean are (batch, channels, height, width).
     Reference:
-        HINet: Half Instance Normalization Network for Image Restoration, 2021, arXiv:2105.06086 (PSNR loss).
+        HINet: Half Instance Normalization Network for Image Restoration, 2021, arXiv:2105.06086 (PSNR loss);
+        Simple and Effective VAE Training with Calibrated Decoders, 2020, arXiv:2006.13202 (the width).
     """
-    out, clean = as_denoiser(module, batch)(batch.noisy).float(), batch.clean
+    latents = Latents(settings.free_bits)
+    out, clean = as_denoiser(module, batch, latents)(batch.noisy).float(), batch.clean
     errors = (out - clean).square().mean(dim=(1, 2, 3))
     error = errors.mean().detach()
     metrics = {"mse": error, "psnr": -10 * torch.log10(error), "r2": r2(out, clean).detach()}
-    return 0.1 * torch.log10(errors + 1e-5).mean(), metrics
+    return _paid(0.1 * torch.log10(errors + 1e-5).mean(), metrics, latents, batch, settings)
+
+
+def _paid(
+    loss: Tensor, metrics: dict[str, Tensor], latents: Latents, batch: Batch, settings: Loss
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """With what the latents of a variational network cost."""
+    if not latents.nats.requires_grad:
+        return loss, metrics
+    told = latents.nats / batch.clean[0].numel()
+    return loss + settings.beta * told / NATS, metrics | {"kl": told.detach()}
 
 
 def audio_denoising(module: Any, batch: Batch, settings: Loss) -> tuple[Tensor, dict[str, Tensor]]:
@@ -58,9 +76,10 @@ def audio_denoising(module: Any, batch: Batch, settings: Loss) -> tuple[Tensor, 
         A Consolidated View of Loss Functions for Supervised Deep Learning-based Speech Enhancement,
         2020, arXiv:2009.12286; Parallel WaveGAN, 2019, arXiv:1910.11480 (several resolutions).
     """
-    out = as_denoiser(module, batch)(batch.noisy).float()
+    latents = Latents(settings.free_bits)
+    out = as_denoiser(module, batch, latents)(batch.noisy).float()
     with torch.autocast(out.device.type, enabled=False):  # what is heard is not judged in bfloat16
-        return _audio_loss(out, batch, settings)
+        return _paid(*_audio_loss(out, batch, settings), latents, batch, settings)
 
 
 def _audio_loss(out: Tensor, batch: Batch, settings: Loss) -> tuple[Tensor, dict[str, Tensor]]:

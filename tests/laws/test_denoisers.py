@@ -71,6 +71,20 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
         {"ndim": 2, "channels": 3, "widths": [4, 6], "kernels": [3, 2], "strides": [1, 2], "blocks": [1, 1]}
         | {"residual": True, "bias": False, "activation": "relu", "blind": False},
     ),
+    "conv-variational": (
+        "conv-dae",
+        {"ndim": 2, "channels": 3, "widths": [4, 6, 8], "kernels": [3, 4, 4], "strides": [1, 2, 2], "blocks": [1, 1, 1]}
+        | {"latents": [2, 0, 5]},
+    ),
+    "spectral-variational": (
+        "spectral-dae",
+        {
+            "n_fft": 64,
+            "hop": 16,
+            "net": {"ndim": 1, "channels": 99, "out_channels": 66, "widths": [8, 10], "kernels": [3, 4]}
+            | {"strides": [1, 2], "blocks": [1, 1], "latents": [3, 4]},
+        },
+    ),
     "dense": ("dense-ae", {"shape": [3, 8, 8], "widths": [20, 5]}),
     "causal": (
         "dpcrn",

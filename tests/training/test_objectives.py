@@ -1,7 +1,12 @@
+import math
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
+from torch.distributions import Normal, kl_divergence
 
+from denoise.registry import build
 from denoise.training.data import Batch
 from denoise.training.objectives import OBJECTIVES, compressed_distance
 from denoise.training.recipe import Loss
@@ -43,3 +48,33 @@ def test_no_loss_is_less_than_that_of_the_clean_signal(
         return float(value)
 
     assert loss(clean) < loss(0.5 * (clean + noisy)) < loss(noisy)
+
+
+def test_a_variational_network_pays_for_what_its_latents_tell() -> None:
+    """The loss is that of the drawn answer plus the divergence from the standard normal, which torch knows, too."""
+    torch.manual_seed(0)
+    settings = {"ndim": 2, "channels": 3, "widths": [4, 6], "kernels": [3, 2], "strides": [1, 2], "blocks": [1, 1]}
+    net = build("conv-dae", settings | {"latents": [2, 3]})
+    clean = torch.rand(2, 3, 8, 8)
+    batch = Batch(clean + 0.1 * torch.randn_like(clean), clean)
+    found: list[Tensor] = []
+
+    def mean(level: int, q: Normal, stride: int) -> Tensor:
+        assert (level, stride, q.loc.shape[1]) == (len(found), 2**level, (2, 3)[level])
+        found.append(kl_divergence(q, Normal(torch.zeros_like(q.loc), 1.0)).sum().detach() / len(clean))
+        return q.mean
+
+    torch.testing.assert_close(net(batch.noisy), net(batch.noisy, draw=mean))
+    nats = float(sum(found)) / clean[0].numel()
+    for beta in (0.0, 2.0):
+        torch.manual_seed(1)
+        loss, metrics = OBJECTIVES["image"](net, batch, Loss(beta=beta))
+        assert float(metrics["kl"]) == pytest.approx(nats, rel=1e-5)
+        expected = 0.1 * float(((net_drawn(net, batch) - clean).square().mean(dim=(1, 2, 3)) + 1e-5).log10().mean())
+        assert float(loss.detach()) == pytest.approx(expected + beta * nats / (5 * math.log(10)), rel=1e-5)
+
+
+@torch.no_grad()
+def net_drawn(net: Any, batch: Batch) -> Tensor:
+    torch.manual_seed(1)
+    return net(batch.noisy, draw=lambda level, q, stride: q.rsample())

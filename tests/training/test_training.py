@@ -318,7 +318,9 @@ def test_two_processes_of_the_launcher_train_one_model(data: Path, tmp_path: Pat
     load(tmp_path / "out/tiny-image.safetensors")
 
 
-@pytest.mark.parametrize("setting", ["learning_rate=-1", "learning_rate=0", "grad_clip=0", "ema=1", "weight_decay=-0.1"])
+@pytest.mark.parametrize(
+    "setting", ["learning_rate=-1", "learning_rate=0", "grad_clip=0", "ema=1", "weight_decay=-0.1"]
+)
 def test_a_schedule_out_of_range_is_refused(setting: str) -> None:
     with pytest.raises(ConfigError, match="learning_rate"):
         recipe(IMAGE, f"schedule.{setting}")
