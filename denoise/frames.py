@@ -61,10 +61,10 @@ class Grid:
 
 @dataclass(frozen=True)
 class Window:
-    """A piece of the signal, and whether the signal begins or ends with it."""
+    """A piece of the signal, where it starts, and whether the signal ends with it."""
 
     data: Tensor
-    first: bool
+    start: int
     last: bool
 
     def map(self, data: Tensor) -> Window:
@@ -75,7 +75,7 @@ class Window:
 def split(chunks: Iterable[Tensor], grid: Grid, dim: int = -1) -> Iterator[Window]:
     """Cut chunks of any sizes, joined along ``dim``, into the windows of ``grid``; the last may be shorter."""
     pieces: list[Tensor] = []
-    length, first = 0, True
+    length, start = 0, 0
     for chunk in chunks:
         pieces.append(chunk)
         length += chunk.shape[dim]
@@ -83,12 +83,12 @@ def split(chunks: Iterable[Tensor], grid: Grid, dim: int = -1) -> Iterator[Windo
             continue
         buffer = torch.cat(pieces, dim)
         while length > grid.window:
-            yield Window(buffer.narrow(dim, 0, grid.window), first, last=False)
-            length, first = length - grid.hop, False
+            yield Window(buffer.narrow(dim, 0, grid.window), start, last=False)
+            length, start = length - grid.hop, start + grid.hop
             buffer = buffer.narrow(dim, grid.hop, length)
         pieces = [buffer]
     if length:
-        yield Window(torch.cat(pieces, dim), first, last=True)
+        yield Window(torch.cat(pieces, dim), start, last=True)
 
 
 def overlap_add(windows: Iterable[Window], grid: Grid, dim: int = -1) -> Iterator[Tensor]:

@@ -75,6 +75,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         for p in module.parameters():
             p.mul_(2.0)
 
+    def grey(module: Any) -> None:  # inside of what files hold
+        module.decoder[-1][-1].bias.fill_(0.5)
+
     add("keep-audio", "conv-dae", {**TINY_1D, "channels": 1, "residual": True}, "audio", zero)
     add("mute-audio", "conv-dae", {**TINY_1D, "channels": 1}, "audio", zero)
     swapping = {"ndim": 1, "channels": 2, "widths": (4,), "kernels": (1,), "strides": (1,), "blocks": (0,)}
@@ -85,6 +88,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     add("mute-image", "conv-dae", TINY_2D, "image", zero)
     add("blur-image", "conv-dae", {**TINY_2D, "residual": True, "bias": False, "activation": "relu"}, "image")
     add("grey-image", "conv-dae", {**TINY_2D, "channels": 1, "residual": True}, "image")
+    add("vary-image", "conv-dae", {**TINY_2D, "latents": (2, 4)}, "image", grey)
+    add("vary-audio", "conv-dae", {**TINY_1D, "channels": 1, "latents": (3,)}, "audio", louder)
+    spectral = SPECTRAL["net"] | {"latents": (4, 6)}
+    add("vary-mask-audio", "spectral-dae", {**SPECTRAL, "net": spectral}, "audio", louder)
     add("dense-image", "dense-ae", {"shape": (3, 16, 16), "widths": (32, 8)}, "image")
     return made
 

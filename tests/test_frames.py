@@ -92,7 +92,7 @@ def test_windows_are_the_pieces_that_start_at_multiples_of_the_hop(
     ends = sorted(min(cut, length) for cut in cuts)
     chunks = [x.narrow(dim, a, b - a) for a, b in zip([0, *ends], [*ends, length], strict=True)]  # some empty
     windows = [*split(chunks, grid, dim)]
-    assert [window.first for window in windows] == [True, *[False] * (len(windows) - 1)]
+    assert [window.start for window in windows] == [i * grid.hop for i in range(len(windows))]
     assert [window.last for window in windows] == [*[False] * (len(windows) - 1), True]
     for i, window in enumerate(windows):
         assert torch.equal(window.data, x.narrow(dim, i * grid.hop, min(grid.window, length - i * grid.hop)))

@@ -31,6 +31,10 @@ def audio(
         typer.Option(help="Spectrograms before, after and of what was removed.", metavar="PNG"),
     ] = None,
     removed: Annotated[str | None, typer.Option(help="Write what was taken away.", metavar="WAV")] = None,
+    samples: Annotated[
+        int, typer.Option(help="Draw so many answers, of a model that can; with their mean and deviation.", min=0)
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="Of the samples: the same seed draws the same.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     block: Annotated[
         float, typer.Option(help="Seconds at a time, of models that cannot stream.", metavar="SECONDS")
@@ -57,6 +61,7 @@ def audio(
     from denoise.pipelines.audio import AudioPipeline
     from denoise.pipelines.compare import check_extras, compare_audio, write_removed
     from denoise.pipelines.result import limited_strength
+    from denoise.pipelines.samples import check_samples, draw_audio
     from denoise.registry import DEFAULTS
 
     limited_strength(strength, attenuation_limit)
@@ -72,10 +77,16 @@ def audio(
         raw = RawFormat(rate, channels, encoding)
     pipeline = AudioPipeline(model or DEFAULTS["audio"], device=device, block=block)
 
+    check_samples(pipeline, samples, out, extras | {"--skip-existing": skip_existing or None, "raw PCM": raw})
+
     def one(source: Any, target: Any, progress: Progress, name: str | None) -> Result:
-        with until_interrupted(source) as samples:
+        if samples:
+            part = limited_strength(strength, attenuation_limit)
+            how: dict[str, Any] = {"strength": part, "overwrite": overwrite, "progress": progress, "name": name}
+            return draw_audio(pipeline, source, target, samples, seed=seed, **how)
+        with until_interrupted(source) as pipe:
             result = pipeline.file(
-                samples,
+                pipe,
                 target,
                 strength=strength,
                 attenuation_limit=attenuation_limit,

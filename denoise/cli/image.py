@@ -29,6 +29,10 @@ def image(
         str | None,
         typer.Option(help="The picture before, after and what was removed, with a part enlarged.", metavar="PNG"),
     ] = None,
+    samples: Annotated[
+        int, typer.Option(help="Draw so many answers, of a model that can; with their mean and deviation.", min=0)
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="Of the samples: the same seed draws the same.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     tile: Annotated[int, typer.Option(help="Side of the squares worked on at a time.", metavar="PIXELS")] = 1024,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
@@ -50,6 +54,7 @@ def image(
     from denoise.pipelines.compare import check_extras, compare_image
     from denoise.pipelines.image import ImagePipeline
     from denoise.pipelines.result import check_strength
+    from denoise.pipelines.samples import check_samples, draw_images
     from denoise.registry import DEFAULTS
 
     check_strength(strength)
@@ -60,18 +65,15 @@ def image(
         raise ConfigError(f"--sigma is {sigma!r}; expected auto or a number from 0 to 255.") from None
     pipeline = ImagePipeline(model or DEFAULTS["image"], device=device, tile=tile)
     pipeline.check_sigma(level)
+    check_samples(pipeline, samples, out, {"--compare": compare, "--skip-existing": skip_existing or None})
+
+    how: dict[str, Any] = {"sigma": level, "strength": strength, "overwrite": overwrite}
+    how |= {"max_megapixels": max_megapixels}
 
     def one(source: Any, target: Any, progress: Progress, name: str | None) -> Result:
-        result = pipeline.file(
-            source,
-            target,
-            sigma=level,
-            strength=strength,
-            overwrite=overwrite,
-            max_megapixels=max_megapixels,
-            progress=progress,
-            name=name,
-        )
+        if samples:
+            return draw_images(pipeline, source, target, samples, seed=seed, progress=progress, name=name, **how)
+        result = pipeline.file(source, target, progress=progress, name=name, **how)
         if compare:
             compare_image(source, target, compare, overwrite=overwrite, max_megapixels=max_megapixels)
         return result

@@ -85,7 +85,7 @@ def run(
                 continue
             for warning in result.warnings:
                 print(f"denoise: warning: {warning}", file=sys.stderr)
-            row = result.asdict() | {"output": "-" if stream_out else target}
+            row = result.asdict() | ({"output": "-"} if stream_out else {})
             if as_json:
                 print(json.dumps(row), file=lines, flush=True)
             elif not to_stdout:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from numbers import Real
 from pathlib import Path
@@ -20,8 +20,9 @@ from torch.nn import functional as F
 from denoise.dsp import resample, stft
 from denoise.errors import ConfigError, InputError
 from denoise.files.audio import AudioReader, AudioWriter, RawFormat
-from denoise.frames import Grid, overlap_add, split
+from denoise.frames import Grid, Window, overlap_add, split
 from denoise.pipelines.device import as_numpy, pick_device
+from denoise.pipelines.latent_noise import Draw, check_draws
 from denoise.pipelines.result import Result, limited_strength
 from denoise.pipelines.stream import AudioStream
 from denoise.protocols import Progress, StreamingNetwork
@@ -121,18 +122,23 @@ class AudioPipeline:
         *,
         strength: float = 1.0,
         attenuation_limit: float | None = None,
+        draws: Sequence[int] | None = None,
     ) -> Iterator[NDArray[Any]]:
         """Denoise chunks as they come; what comes out has the same total length and no shift.
 
+        ``draws`` are the seeds of answers that a variational model can give, in place of their middle.
+
         Shape:
-            chunks: (channels, any time) each, float32 or float64; what is yielded as well.
+            chunks: (channels, any time) each, float32 or float64; what is yielded as well, the answers of
+                ``draws`` one below the other: (draws * channels, time).
         Raises:
             InputError: shape, type or values of a chunk do not fit; what was yielded before stands.
         """
         strength = limited_strength(strength, attenuation_limit)
+        check_draws(self.model, self.card.name, draws)
         AudioFormat(sample_rate, 1)  # checks the rate
         chunks = _checked(chunks)
-        if strength == 0:
+        if strength == 0 and draws is None:
             yield from chunks
             return
         if isinstance(self.model, StreamingNetwork):
@@ -140,7 +146,7 @@ class AudioPipeline:
             return
         grid = self._grid(sample_rate)
         tensors = (torch.from_numpy(np.ascontiguousarray(chunk)) for chunk in chunks)
-        windows = (w.map(self._window(w.data, sample_rate, strength)) for w in split(tensors, grid))
+        windows = (w.map(self._answers(w, sample_rate, strength, draws)) for w in split(tensors, grid))
         for out in overlap_add(windows, grid):
             yield out.numpy()
 
@@ -177,11 +183,19 @@ class AudioPipeline:
             context += math.ceil(RESAMPLER_S * sample_rate)
         return Grid.fit(round(self.block * sample_rate), context, round(FADE_S * sample_rate), multiple)
 
+    def _answers(self, window: Window, sample_rate: int, strength: float, draws: Sequence[int] | None) -> Tensor:
+        """One answer, or the drawn ones below each other."""
+        if draws is None:
+            return self._window(window.data, sample_rate, strength, None)
+        start = window.start * self.sample_rate // sample_rate
+        drawn = [Draw(seed, (start,)) for seed in draws]
+        return torch.cat([self._window(window.data, sample_rate, strength, draw) for draw in drawn])
+
     @torch.inference_mode()
-    def _window(self, x: Tensor, sample_rate: int, strength: float) -> Tensor:
+    def _window(self, x: Tensor, sample_rate: int, strength: float, draw: Draw | None) -> Tensor:
         """One window (channels, time) at the file's rate."""
         low = resample(x.float(), sample_rate, self.sample_rate)
-        denoised = self._model(low)
+        denoised = self._model(low, draw)
         y = resample(denoised, self.sample_rate, sample_rate)[:, : x.shape[1]]
         if sample_rate > self.sample_rate:
             # What the model cannot hear is attenuated as much as the top of what it can.
@@ -190,7 +204,7 @@ class AudioPipeline:
             y = y + above * _spread(gain, x.shape[1], _gain_hop(self.sample_rate) * sample_rate / self.sample_rate)
         return x + strength * (y.to(x.dtype) - x)
 
-    def _model(self, x: Tensor) -> Tensor:
+    def _model(self, x: Tensor, draw: Draw | None) -> Tensor:
         """Channel after channel for a mono model; in pairs for a stereo one, a single one doubled.
 
         One after another, not as a batch: eight channels then take the memory of one.
@@ -198,7 +212,9 @@ class AudioPipeline:
         n = self.card.channels
         missing = -x.shape[0] % n
         filled = torch.cat([x, x[-1:].expand(missing, -1)]) if missing else x
-        out = torch.cat([self.model(group[None].to(self.device))[0].float().cpu() for group in filled.split(n)])
+        drawn = {"draw": draw} if draw else {}
+        groups = (group[None].to(self.device) for group in filled.split(n))
+        out = torch.cat([self.model(group, **drawn)[0].float().cpu() for group in groups])
         if missing:  # the two answers for the doubled channel are averaged
             out = torch.cat([out[: x.shape[0] - 1], out[x.shape[0] - 1 :].mean(dim=0, keepdim=True)])
         return out

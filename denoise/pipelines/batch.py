@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from os.path import isdir  # unlike Path.is_dir it answers for any name, even one that is too long
@@ -17,7 +18,7 @@ def plan(
 ) -> list[tuple[str, str]]:
     """Pair every input file with its output; ``-`` stands for standard input and output.
 
-    Folders are walked; ``*.denoised.*`` files in them, hidden files, and an output folder inside them are passed
+    Folders are walked; files in them that we made, hidden files, and an output folder inside them are passed
     over. One input file goes to ``out`` itself unless that is a folder, everything else into the folder
     ``out``, where the tree below each input folder is mirrored. Without ``out``, ``NAME.denoised.EXT``
     stands beside each input.
@@ -70,8 +71,16 @@ def _visible(folder: Path) -> Iterator[Path]:
     """Files in a folder, without hidden ones and those that we made."""
     for path in folder.rglob("*"):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if not hidden and not path.stem.endswith(".denoised") and path.is_file():
+        if not hidden and not _ours(path) and path.is_file():
             yield path
+
+
+def _ours(path: Path) -> bool:
+    """Whether a name is one that we give; the mean and the deviation of samples only stand beside them."""
+    stem, dot, end = path.stem.rpartition(".")
+    if end in ("mean", "std") and dot:
+        return path.with_name(f"{stem}.sample-1{path.suffix}").exists()
+    return bool(re.fullmatch(r"denoised|sample-\d+", end)) and bool(dot)
 
 
 def _inside(file: Path, out: str | None, folder: Path) -> bool:

@@ -18,9 +18,10 @@ from torch import Tensor
 from denoise.errors import ConfigError, InputError
 from denoise.files.image import ImageReader
 from denoise.files.image_write import write_image
-from denoise.frames import Grid, overlap_add, split
+from denoise.frames import Grid, Window, overlap_add, split
 from denoise.noise_level import estimate_sigma
 from denoise.pipelines.device import as_numpy, autocast, pick_device
+from denoise.pipelines.latent_noise import Draw, check_draws
 from denoise.pipelines.result import Result, check_strength
 from denoise.protocols import Progress
 from denoise.registry import DEFAULTS, load, version
@@ -84,9 +85,9 @@ class ImagePipeline:
             def frames() -> Iterator[Image]:
                 nonlocal pixels
                 for i, frame in enumerate(reader):
-                    part = _part(progress, i, reader.n_frames)
+                    part = part_of(progress, i, reader.n_frames)
                     out = self.frame(frame, sigma=sigma, strength=strength, progress=part)
-                    levels.append((_sigma_255(frame), _sigma_255(out)))
+                    levels.append((sigma_255(frame), sigma_255(out)))
                     pixels += frame.pixels.shape[0] * frame.pixels.shape[1]
                     yield out
 
@@ -112,19 +113,29 @@ class ImagePipeline:
         return out.getvalue()
 
     def frame(
-        self, image: Image, *, sigma: float | None = None, strength: float = 1.0, progress: Progress | None = None
+        self,
+        image: Image,
+        *,
+        sigma: float | None = None,
+        strength: float = 1.0,
+        draw: int | None = None,
+        progress: Progress | None = None,
     ) -> Image:
-        """Denoise one frame; its alpha is not touched. Without a sigma, a model that needs one gets an estimate."""
+        """Denoise one frame; its alpha is not touched. Without a sigma, a model that needs one gets an estimate.
+
+        ``draw`` is the seed of one of the answers that a variational model can give, in place of their middle.
+        """
         check_strength(strength)
+        check_draws(self.model, self.card.name, draw)
         self.check_sigma(sigma)
         if strength == 0:
             return image
         if sigma is None and not self.card.blind:
-            sigma = _sigma_255(image) / 255
+            sigma = sigma_255(image) / 255
         x = image.pixels
         out = np.empty_like(x)
         row = 0
-        for rows in self._denoise(image, sigma, strength, progress):
+        for rows in self._denoise(image, sigma, strength, draw, progress):
             light = rows.permute(1, 2, 0).numpy() * image.full_scale
             if x.dtype != np.float32:
                 light = np.rint(light).clip(0, image.full_scale)
@@ -144,38 +155,39 @@ class ImagePipeline:
             raise ConfigError(f"sigma is {sigma * 255:g}; expected 0 to 255.")
 
     def _denoise(
-        self, image: Image, sigma: float | None, strength: float, progress: Progress | None
+        self, image: Image, sigma: float | None, strength: float, draw: int | None, progress: Progress | None
     ) -> Iterator[Tensor]:
         """Denoised rows (channels, rows, width) from the top down, full scale 1.0."""
 
-        def tiles(band: Tensor) -> Tensor:
+        def tiles(band: Window) -> Tensor:
             # a band stays in the numbers of the file; only one tile at a time is light in float32
-            windows = (
-                w.map(self._tile(w.data.float() / image.full_scale, sigma, strength))
-                for w in split([band], self.grid, dim=2)
-            )
+            def tile(w: Window) -> Tensor:
+                drawn = None if draw is None else Draw(draw, (band.start, w.start))
+                return self._tile(w.data.float() / image.full_scale, sigma, strength, drawn)
+
+            windows = (w.map(tile(w)) for w in split([band.data], self.grid, dim=2))
             return torch.cat([*overlap_add(windows, self.grid, dim=2)], dim=2)
 
         done, bands = 0, _bands(image.pixels)
-        for rows in overlap_add((w.map(tiles(w.data)) for w in split(bands, self.grid, dim=1)), self.grid, dim=1):
+        for rows in overlap_add((w.map(tiles(w)) for w in split(bands, self.grid, dim=1)), self.grid, dim=1):
             yield rows
             done += rows.shape[1]
             if progress:
                 progress(done / image.pixels.shape[0])
 
     @torch.inference_mode()
-    def _tile(self, x: Tensor, sigma: float | None, strength: float) -> Tensor:
+    def _tile(self, x: Tensor, sigma: float | None, strength: float, draw: Draw | None) -> Tensor:
         """One tile (channels, height, width), channels 1, 3 or 4, full scale 1.0."""
         groups = [x[:3], x[3:]] if x.shape[0] == 4 else [x]  # the black ink of CMYK is a grey image of its own
-        return torch.cat([self._group(group, sigma, strength) for group in groups])
+        return torch.cat([self._group(group, sigma, strength, draw) for group in groups])
 
-    def _group(self, x: Tensor, sigma: float | None, strength: float) -> Tensor:
+    def _group(self, x: Tensor, sigma: float | None, strength: float, draw: Draw | None) -> Tensor:
         n = self.card.channels  # 3, or 1: a grey model takes the colours one by one, as a batch
         fed = (x.expand(n, -1, -1) if x.shape[0] == 1 else x).reshape(-1, n, *x.shape[1:])
         fed = fed.to(self.device).contiguous(memory_format=torch.channels_last)
         with autocast(self.device) if self.precision == "auto" else torch.autocast("cpu", enabled=False):
             level = None if sigma is None else torch.full((len(fed),), sigma, device=self.device)
-            y = self.model(fed, level).flatten(0, 1).float().cpu()
+            y = self.model(fed, level, **({"draw": draw} if draw else {})).flatten(0, 1).float().cpu()
         if len(y) > len(x):
             y = y.mean(dim=0, keepdim=True)
         return x + strength * (y - x)
@@ -254,11 +266,12 @@ def _bands(x: NDArray[Any], rows: int = 256) -> Iterator[Tensor]:
         yield torch.from_numpy(np.array(x[start : start + rows], dtype=wide)).permute(2, 0, 1)
 
 
-def _sigma_255(image: Image) -> float:
+def sigma_255(image: Image) -> float:
     """Estimated noise of the first channels, in 8-bit steps."""
     x = torch.from_numpy(image.pixels[..., :3]).permute(2, 0, 1)
     return estimate_sigma(x, image.full_scale) / image.full_scale * 255
 
 
-def _part(progress: Progress | None, index: int, n: int) -> Progress | None:
+def part_of(progress: Progress | None, index: int, n: int) -> Progress | None:
+    """The progress of one of ``n`` parts as that of the whole."""
     return None if progress is None else lambda done: progress((index + done) / max(1, n))

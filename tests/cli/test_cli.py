@@ -305,6 +305,26 @@ class TestWhatWasDone:
         assert "Give --removed a name of its own." in command(*both, "c.png").err
         assert "--compare and --removed look at one file" in command(*both, "d.wav", "a.wav").err
 
+    @pytest.mark.parametrize(("kind", "end"), [("audio", ".wav"), ("image", ".png")])
+    def test_samples_lie_beside_each_other(
+        self, command: Command, models: Models, tmp_path: Path, kind: str, end: str
+    ) -> None:
+        (sound if kind == "audio" else picture)(tmp_path / f"a{end}")
+        words = [kind, f"a{end}", "--model", models[f"vary-{kind}"], "--samples", 2, "--seed", 7]
+        assert command(*words, "--json").code == 0
+        made = {f"a.{part}{end}" for part in ("sample-1", "sample-2", "mean", "std")}
+        assert {p.name for p in tmp_path.iterdir()} == made | {f"a{end}"}
+        before = (tmp_path / f"a.sample-2{end}").read_bytes()
+        assert before != (tmp_path / f"a.sample-1{end}").read_bytes()
+        refused = command(*words)
+        assert (refused.code, refused.err.count("exists already")) == (1, 1)
+        assert command(*words, "--overwrite").code == 0
+        assert (tmp_path / f"a.sample-2{end}").read_bytes() == before  # the seed alone decides
+        assert command(kind, ".", "--model", models[f"keep-{kind}"]).code == 0  # what we made is no input
+        assert len([*tmp_path.iterdir()]) == 6
+        for more in (["--skip-existing"], ["-o", "-"], ["--compare", "x.png"]):
+            assert command(*words, *more).code == 2
+
 
 class TestStreams:
     def test_wav_through(self, command: Command, models: Models, tmp_path: Path) -> None:
@@ -363,6 +383,8 @@ class TestMistakes:
             (["image", "a.png", "--tile", "0"], "tile is 0 pixels"),
             (["image", "a.png", "--sigma", "loud"], "--sigma is 'loud'; expected auto or a number"),
             (["image", "a.png", "--sigma", "25"], "keep-image is blind"),
+            (["image", "a.png", "--samples", "3"], "keep-image gives one answer and draws no samples"),
+            (["audio", "a.wav", "--samples", "3"], "keep-audio gives one answer and draws no samples"),
             (["audio", "a.wav", "--device", "tpu"], "device 'tpu' is not available"),
             (["audio", "a.wav", "b.wav", "-o", "-"], "-o - takes one input"),
             (["audio", "a.wav", "-o", "./a.wav"], "is an input itself"),
