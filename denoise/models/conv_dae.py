@@ -130,9 +130,10 @@ class ConvDAE(nn.Module):
             plain = i > 0 and not c.blocks[i - 1]
             mirrored = blocks(i) if i < last else []
             self.decoder.insert(0, nn.Sequential(*mirrored, up, *([act()] if plain else [])))
-        pairs = [*zip(c.widths, c.latents, strict=False)]
-        self.posteriors = nn.ModuleList(CONV[c.ndim](w, 2 * n, 1) if n else nn.Identity() for w, n in pairs)
-        self.handed = nn.ModuleList(CONV[c.ndim](n, w, 1) if n else nn.Identity() for w, n in pairs)
+        if c.latents:
+            pairs = [*zip(c.widths, c.latents, strict=True)]
+            self.posteriors = nn.ModuleList(CONV[c.ndim](w, 2 * n, 1) if n else nn.Identity() for w, n in pairs)
+            self.handed = nn.ModuleList(CONV[c.ndim](n, w, 1) if n else nn.Identity() for w, n in pairs)
 
     @property
     def context(self) -> int:
