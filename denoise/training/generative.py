@@ -32,6 +32,7 @@ def reconstruction(codec: Any, x: Tensor) -> Tensor:
 def negative_elbo(
     model: Any,
     x: Tensor,
+    labels: Sequence[Label] | None = None,
     *,
     estimator: Estimator = "A",
     samples: int = 1,
@@ -43,7 +44,8 @@ def negative_elbo(
     Estimator A draws the whole of ``log p(x, z) - log q(z|x)``; B draws log p(x|z) alone and takes the
     Kullback-Leibler divergence in closed form, for a standard normal prior; "score" has the same value as A
     and the gradient of the score function, through which no gradient of the decoder's input flows. ``beta``
-    weighs the divergence; of it, the first ``free_bits`` nats of each latent cost nothing (B alone).
+    weighs the divergence; of it, the first ``free_bits`` nats of each latent cost nothing (B alone). ``labels``
+    are told to the prior, not to the codec.
 
     Shape:
         x: (batch, *event); returns ().
@@ -62,7 +64,8 @@ def negative_elbo(
     if estimator == "B":
         return -heard.mean() + beta * divergence(q, free_bits)
     log_q = q.log_prob(z).flatten(2).sum(dim=2)
-    bound = heard + beta * (model.prior.log_prob(z.flatten(0, 1)).unflatten(0, (samples, -1)) - log_q)
+    told = None if labels is None else [*labels] * samples
+    bound = heard + beta * (model.prior.log_prob(z.flatten(0, 1), told).unflatten(0, (samples, -1)) - log_q)
     if estimator == "A":
         return -bound.mean()
     # d/dphi E_q[f] = E_q[f d log q / dphi]: the value of the bound, with that gradient

@@ -138,8 +138,9 @@ def reconstruction(module: Any, batch: Batch, settings: Loss) -> tuple[Tensor, d
 def elbo(module: Any, batch: Batch, settings: Loss) -> tuple[Tensor, dict[str, Tensor]]:
     """Of a latent prior with a variational codec, both learning; reports nats per signal, MSE and R^2."""
     s, x = settings, batch.clean
+    labels = batch.labels if module.classes else None
     nats = generative.negative_elbo(
-        module, x, estimator=s.estimator, samples=s.samples, beta=s.beta, free_bits=s.free_bits
+        module, x, labels, estimator=s.estimator, samples=s.samples, beta=s.beta, free_bits=s.free_bits
     )
     return nats / x[0].numel(), {"nats": nats.detach(), **_fidelity(module.codec, x)}
 

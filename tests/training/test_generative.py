@@ -78,6 +78,24 @@ def test_both_estimators_and_the_score_have_the_value_of_the_bound() -> None:
         assert value == pytest.approx(exact, abs=0.02)
 
 
+def test_labels_are_told_to_the_prior() -> None:
+    torch.manual_seed(0)
+    model, x, labels = linear_model(), signals(), [0, 1, None, 1, 0, 0]
+    model.prior = Flow(FlowConfig((2,), "maf", transforms=1, hidden=(8,), classes=2, embedding=4)).double()
+    torch.manual_seed(1)
+    value = negative_elbo(model, x, labels, samples=2)
+    torch.manual_seed(1)
+    q = model.codec.posterior(x)
+    z = q.loc + q.scale * torch.randn(2, *q.loc.shape)
+    parts = [
+        model.codec.likelihood(row).log_prob(x) + model.prior.log_prob(row, labels) - q.log_prob(row).sum(dim=1)
+        for row in z
+    ]
+    torch.testing.assert_close(value, -torch.stack(parts).mean())
+    without = negative_elbo(model, x, samples=2)
+    assert abs(float((value - without).detach())) > 1e-4
+
+
 def test_more_samples_bring_the_bound_to_the_evidence() -> None:
     model, x = linear_model(0.3), signals()
     exact = model.codec.evidence(x).detach()
