@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from denoise.config import config, parse
 from denoise.errors import ConfigError, WeightsError
@@ -115,7 +115,8 @@ def read_header(path: Path) -> dict[str, Any]:
 def load_tensors(path: Path, module: nn.Module, *, grown: bool = False) -> None:
     """Fill ``module`` with the tensors of a weights file, as float32.
 
-    What a ``grown`` module has beyond the file (more blocks, say) stays as it is.
+    What a ``grown`` module has beyond the file (more blocks, say) stays as it is; of convolutions, what they hear
+    beyond (sigma) counts for nothing at first.
 
     Raises:
         WeightsError: names, shapes or values do not fit the module.
@@ -134,10 +135,18 @@ def load_tensors(path: Path, module: nn.Module, *, grown: bool = False) -> None:
         raise WeightsError(f"{path}: holds NaN or infinite weights. Get it again.")
     try:
         own = {k: v for k, v in module.state_dict().items() if grown or not v.is_floating_point()}
-        module.load_state_dict(own | {k: v.float() for k, v in tensors.items()}, assign=True)
+        found = {k: _deafened(v.float(), own.get(k)) for k, v in tensors.items()}
+        module.load_state_dict(own | found, assign=True)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(f"{path}: tensors do not fit the configuration ({reason}). Get it again.") from None
+
+
+def _deafened(weight: Tensor, own: Tensor | None) -> Tensor:
+    """A convolution's weight for more input channels than it knows, to which it is deaf."""
+    if own is None or weight.ndim < 3 or own.shape[1] <= weight.shape[1]:
+        return weight
+    return torch.cat([weight, weight.new_zeros(len(weight), own.shape[1] - weight.shape[1], *weight.shape[2:])], dim=1)
 
 
 def require(card: Card, modality: str, where: str, kind: str = "denoiser") -> None:

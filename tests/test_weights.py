@@ -142,6 +142,18 @@ def test_the_bundle_is_small() -> None:
     assert sum(locate(name).stat().st_size for name in bundled()) <= 40 * 2**20
 
 
+def test_a_network_that_grows_an_ear_for_sigma_does_not_hear_it_at_first(tmp_path: Path) -> None:
+    settings = {"ndim": 2, "channels": 3, "widths": [4, 6], "kernels": [3, 2], "strides": [1, 2], "blocks": [1, 1]}
+    small = build("conv-dae", settings)
+    save_weights(tmp_path / "a.safetensors", small, Card("a", "conv-dae", "image", 3), {}, torch.float32)
+    large = build("conv-dae", settings | {"blind": False})
+    with pytest.raises(WeightsError, match="do not fit"):
+        load_tensors(tmp_path / "a.safetensors", large)
+    load_tensors(tmp_path / "a.safetensors", large, grown=True)
+    x = torch.rand(2, 3, 9, 10)
+    torch.testing.assert_close(large(x, torch.tensor([0.1, 3.0])), small(x))
+
+
 def test_a_grown_network_begins_as_the_smaller_one_was(tmp_path: Path) -> None:
     settings = {"widths": [4, 6, 8], "blocks": 1, "hidden": 8, "squeeze": 2, "memory": 8}
     small = build("dpcrn", settings).eval()

@@ -79,6 +79,9 @@ class ImagePatches:
                 patch = jpeg(patch, int(torch.randint(low, high + 1, (), generator=generator)))
             clean[row] = patch / 255
         sigma = noise.uniform(*s.sigma, size, generator)
+        if s.strong:
+            drawn, place = torch.rand(2, size, generator=generator)
+            sigma = torch.where(drawn < s.strong, s.sigma[1] * (s.strongest / s.sigma[1]) ** place, sigma)
         added = noise.gaussian(torch.zeros_like(clean), sigma[:, None, None, None], generator)
         grey = torch.rand(size, generator=generator) < s.grey
         clean[grey] = luma(clean[grey])

@@ -46,12 +46,16 @@ class ImageData:
     ``scales`` are the sizes, 1.0 as stored, at which each is seen: whole scenes as well as details of them.
     ``jpeg`` is the share of patches that are first stored as cameras do: most photographs that anyone has
     hold colour at half the resolution, which reduced ones do not, and a network can make much of it.
+    ``strong`` is the share whose sigma lies beyond the second of ``sigma``, up to ``strongest``, evenly over its
+    logarithm: a denoiser at all levels is a prior.
     """
 
     folders: tuple[str, ...]
     patch: int = 96
     scales: tuple[float, ...] = (1.0,)
     sigma: tuple[float, float] = (0.0, 55 / 255)
+    strong: float = 0.0
+    strongest: float = 4.0
     grey: float = 0.1  # share of patches that are grey with the same noise in all channels
     saturation: tuple[float, float] = (1.0, 1.0)  # times that of the photograph: those of today are vivid
     jpeg: float = 0.0
@@ -61,6 +65,8 @@ class ImageData:
     def __post_init__(self) -> None:
         if not 1 <= self.patch <= 1 << 14 or not 0 <= self.sigma[0] <= self.sigma[1]:
             raise ConfigError(f"patch {self.patch} or sigma {self.sigma} is out of range.")
+        if not 0 <= self.strong <= 1 or (self.strong and not 0 < self.sigma[1] <= self.strongest):
+            raise ConfigError(f"strong {self.strong} or strongest {self.strongest} is out of range.")
         if not self.scales or not 0.05 <= min(self.scales) <= max(self.scales) <= 1:
             raise ConfigError(f"scales {self.scales} are out of range; expected some of 0.05 to 1.")
         if not 0 <= self.saturation[0] <= self.saturation[1] <= 4:

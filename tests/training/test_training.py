@@ -175,6 +175,18 @@ def test_a_batch_depends_on_seed_step_and_rank_alone(values: dict, data: Path) -
     assert not torch.equal(first[1], other[1])
 
 
+def test_a_share_of_the_noise_is_strong(data: Path) -> None:
+    settings = ("image.sigma=[0.0, 0.2]", "image.strong=0.25", "image.strongest=3.2")
+    sigma = open_data(recipe(IMAGE, *settings), data).batch(4000, generator_for(7, 7)).sigma
+    assert sigma is not None
+    strong = sigma[sigma > 0.2]
+    assert abs(len(strong) / 4000 - 0.25) < 0.03
+    assert strong.max() <= 3.2
+    assert abs((strong < 0.8).float().mean() - 0.5) < 0.06  # half of them up to the geometric mean
+    with pytest.raises(ConfigError, match="strong"):
+        recipe(IMAGE, "image.strong=1.5")
+
+
 def test_image_noise_has_its_sigma_and_grey_its_equal_channels(data: Path) -> None:
     noisy, clean, *_ = open_data(recipe(IMAGE, "image.grey=1.0"), data).batch(16, generator_for(0, 0))
     assert float((noisy - clean).std()) == pytest.approx(0.1, rel=0.03)
