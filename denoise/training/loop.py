@@ -259,11 +259,15 @@ def export(path: Path, recipe: Recipe, architecture: str, ema: nn.Module, source
         kind=kind_of(ema),  # type: ignore[arg-type]
         description=recipe.description,
         sample_rate=rate,
-        sigma=image.sigma if image else None,
+        sigma=(image.sigma[0], image.strongest if image.strong else image.sigma[1]) if image else None,
         snr_db=audio.snr_db if audio else None,
         parameters=sum(p.numel() for p in ema.parameters()),
         licence=recipe.licence,
         data=recipe.sources,
         **facts,
     )
-    save_weights(path, ema, card, recipe.asdict())
+    told = recipe.asdict()
+    begun_with = {
+        key: Path(told[key]).stem for key in ("init", "codec") if told.get(key)
+    }  # names travel, places do not
+    save_weights(path, ema, card, told | begun_with)

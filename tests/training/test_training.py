@@ -24,6 +24,7 @@ from denoise.training.degrade import jpeg
 from denoise.training.loop import open_data, train
 from denoise.training.objectives import OBJECTIVES
 from denoise.training.recipe import Recipe, load_recipe
+from denoise.weights import read_header
 
 MODEL = {"ndim": 2, "channels": 3, "widths": [8, 12], "kernels": [3, 2], "strides": [1, 2], "blocks": [1, 1]}
 SCHEDULE = {"steps": 60, "batch": 4, "learning_rate": 3e-3, "warmup": 5, "log_every": 5, "checkpoint_every": 5}
@@ -142,6 +143,8 @@ def test_a_training_can_start_from_weights(data: Path, tmp_path: Path) -> None:
     rows = run(IMAGE, data, tmp_path / "second", "schedule.steps=5", f'init="{first}"')
     scratch = run(IMAGE, data, tmp_path / "scratch", "schedule.steps=5")
     assert rows[0]["mse"] < 0.5 * scratch[0]["mse"]
+    header = read_header(tmp_path / "second/tiny-image.safetensors")
+    assert header["recipe"]["init"] == "tiny-image"  # a file that travels tells no place
 
 
 def test_a_run_is_neither_replaced_nor_invented(data: Path, tmp_path: Path) -> None:
