@@ -269,5 +269,5 @@ def export(path: Path, recipe: Recipe, architecture: str, ema: nn.Module, source
     told = recipe.asdict()
     begun_with = {
         key: Path(told[key]).stem for key in ("init", "codec") if told.get(key)
-    }  # names travel, places do not
+    }  # no places
     save_weights(path, ema, card, told | begun_with)
