@@ -267,7 +267,5 @@ def export(path: Path, recipe: Recipe, architecture: str, ema: nn.Module, source
         **facts,
     )
     told = recipe.asdict()
-    begun_with = {
-        key: Path(told[key]).stem for key in ("init", "codec") if told.get(key)
-    }  # no places
+    begun_with = {key: Path(told[key]).stem for key in ("init", "codec") if told.get(key)}  # no places
     save_weights(path, ema, card, told | begun_with)
