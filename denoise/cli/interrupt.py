@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 
 class _Ended(BaseException):
@@ -52,7 +52,7 @@ def until_interrupted(source: Any) -> Iterator[Any]:
     signals = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, pipe.end) for number in signals]
     try:
-        yield cast(BinaryIO, pipe)
+        yield pipe
     finally:
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from denoise.priors.operators import Operator
-from denoise.priors.solvers import Denoise
+from denoise.priors.solvers import Denoise, ancestral_step
 from denoise.probability_path import noise_like
 
 
@@ -43,9 +43,7 @@ def inpaint(
         for turn in range(again if after > 0 else 1):
             if turn:  # up again
                 x = x + noise((sigma**2 - after**2).sqrt())
-            x0 = denoiser(x, sigma.to(x).expand(len(x)))
-            kept = (after / sigma).square()
-            x = x0 + kept * (x - x0) + noise(after * (1 - kept).clamp_min(0).sqrt())
+            x = ancestral_step(denoiser(x, sigma.to(x).expand(len(x))), x, sigma, after, generator)
             x = torch.where(mask > 0, known + noise(after), x)
     return x
 
@@ -165,10 +163,7 @@ def dps(
             x0 = denoiser(at, sigma.to(x).expand(len(x)))
             misfit = (y - operator.forward(x0)).flatten(1).norm(dim=1)
             (gradient,) = torch.autograd.grad(misfit.sum(), at)
-        x0 = x0.detach()
-        kept = (after / sigma).square()
-        drawn = noise_like(x, generator)
-        x = x0 + kept * (x - x0) + after * (1 - kept).clamp_min(0).sqrt() * drawn - step * gradient
+        x = ancestral_step(x0.detach(), x, sigma, after, generator) - step * gradient
     return x
 
 

@@ -109,14 +109,16 @@ def ancestral(
         Denoising Diffusion Probabilistic Models, 2020, arXiv:2006.11239, eq. 6 and 7.
     """
     for i, (sigma, after) in enumerate(_steps(sigmas)):
-        x0 = denoiser(x, _all(sigma, x))
-        kept = (after / sigma).square()  # of what is above x0; the rest of the variance is drawn anew
-        x = x0 + kept * (x - x0)
-        if after > 0:
-            fresh = noise_like(x, generator)
-            x = x + after * (1 - kept).clamp_min(0).sqrt() * fresh
+        x = ancestral_step(denoiser(x, _all(sigma, x)), x, sigma, after, generator)
         _tell(callback, i, x)
     return x
+
+
+def ancestral_step(x0: Tensor, x: Tensor, sigma: Tensor, after: Tensor, generator: Generator | None) -> Tensor:
+    """Draw x at the level ``after``, given x at ``sigma`` and the signal x0. Shape: x0, x, returns (batch, *event)."""
+    kept = (after / sigma).square()  # of what is above x0; the rest of the variance is drawn anew
+    x = x0 + kept * (x - x0)
+    return x + after * (1 - kept).clamp_min(0).sqrt() * noise_like(x, generator) if after > 0 else x
 
 
 def ode(
