@@ -13,15 +13,18 @@ FINE = 0.75  # share of the components in which calm patches hold noise alone
 CLIPPED = 1e-4  # share of pixels at black or white that tells of clipping
 
 
-def estimate_sigma(x: Tensor, full_scale: float = 1.0) -> float:
+def estimate_sigma(x: Tensor, full_scale: float = 1.0, seen: Tensor | None = None) -> float:
     """Estimate the standard deviation of white noise in an image, also where black and white clip it.
+
+    Patches that are black or white all over tell nothing, nor do those with pixels that are not ``seen``.
 
     Patches are turned into their principal components. Noise is in all of them alike and scenes in few,
     so that the weakest ones of the patches that are calmest in the others hold noise alone; the largest
     set of them whose mean is its median is taken.
 
     Shape:
-        x: (channels, height, width); returns the units of x, 0 for pictures too small to tell.
+        x: (channels, height, width); seen: (height, width), bool; returns the units of x, 0 for pictures too
+            small to tell.
     Reference:
         An Efficient Statistical Method for Image Noise Level Estimation, Chen et al., 2015 (the set);
         Single-Image Noise Level Estimation for Blind Denoising, Liu et al., 2013 (calm patches).
@@ -31,7 +34,12 @@ def estimate_sigma(x: Tensor, full_scale: float = 1.0) -> float:
         side -= 1
     if side < 2:
         return 0.0
-    patches = _patches(x, side) / full_scale
+    enough = 2 * len(x) * side**2
+    patches = _patches(x, side, seen) / full_scale
+    lost = ((patches <= 0) | (patches >= 1)).all(dim=2)  # in a channel: there the noise is clipped away
+    patches = patches[~lost.any(dim=1)] if (~lost.any(dim=1)).sum() >= enough else patches[~lost.all(dim=1)]
+    if len(patches) < enough:
+        return 0.0
     means = patches.mean(dim=2)
     sigma = _spread(patches)
     if patches.min() >= 0 and patches.max() <= 1 and ((patches <= 0) | (patches >= 1)).float().mean() > CLIPPED:
@@ -56,12 +64,15 @@ def clipped_variance(mean: Tensor, sigma: float) -> Tensor:
     return (second - first**2) / sigma**2
 
 
-def _patches(x: Tensor, side: int) -> Tensor:
+def _patches(x: Tensor, side: int, seen: Tensor | None) -> Tensor:
     """Patches of all places, or of so many drawn ones. Shape: (patches, channels, side * side), float32."""
     rows, columns = (n - side + 1 for n in x.shape[1:])
     at = torch.arange(rows * columns)
     if len(at) > PATCHES:
         at = torch.randint(len(at), (PATCHES,), generator=torch.Generator().manual_seed(0))
+    if seen is not None:
+        whole = seen.unfold(0, side, 1).unfold(1, side, 1)[at // columns, at % columns]
+        at = at[whole.flatten(1).all(dim=1)]
     windows = x.unfold(1, side, 1).unfold(2, side, 1)
     return windows[:, at // columns, at % columns].transpose(0, 1).flatten(2).float()
 

@@ -7,6 +7,7 @@ would only hold the word "data".
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -112,6 +113,11 @@ class Image:
     def full_scale(self) -> float:
         """The number that stands for white: 255, 65535 or 1."""
         return 1.0 if self.pixels.dtype == np.float32 else float(np.iinfo(self.pixels.dtype).max)
+
+    @cached_property
+    def seen(self) -> NDArray[np.bool_] | None:
+        """Which pixels are not transparent altogether, (height, width); None where all are seen."""
+        return None if self.alpha is None or (self.alpha > 0).all() else self.alpha > 0
 
 
 def require_finite_samples(x: NDArray[Any], start: int = 0) -> None:

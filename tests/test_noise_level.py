@@ -51,6 +51,16 @@ def test_what_has_no_noise() -> None:
     assert estimate_sigma(torch.ones(3, 64, 64)) == 0
 
 
+@pytest.mark.parametrize("lost", [0.0, 1.0])
+def test_what_is_black_or_white_all_over_tells_nothing(lost: float) -> None:
+    """The bars of a film, a sky that is blown out."""
+    noisy = gaussian(0.7 * torch.ones(3, 200, 200), 0.06, seeded()).clamp(0, 1)
+    noisy[:, :80] = lost
+    assert estimate_sigma(noisy) == pytest.approx(0.06, rel=0.05)
+    noisy[2] = lost  # in one colour everywhere
+    assert estimate_sigma(noisy) > 0.02
+
+
 @given(st.integers(1, 3), st.integers(1, 12), st.integers(1, 12))
 def test_any_size_has_an_answer(channels: int, height: int, width: int) -> None:
     noisy = 0.5 + 0.1 * torch.randn(channels, height, width, generator=seeded())

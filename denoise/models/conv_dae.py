@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -158,14 +159,15 @@ class ConvDAE(nn.Module):
             skips.append(features)
         skips = self._through_latents(skips, draw) if self.variational else skips
         features = skips[-1]
-        for i, stage in enumerate(self.decoder):
+        *stages, last = (cast(nn.Sequential, stage) for stage in self.decoder)
+        for i, stage in enumerate([*stages, last[:-1]]):
             if i and self.config.skips:
                 features = features + skips[-1 - i]
             features = stage(features)
-        out = features
+        with torch.autocast(x.device.type, enabled=False):  # in bfloat16, neighbours of a result are 1/256 apart
+            out = last[-1](features.to(cast(Tensor, last[-1].weight).dtype))
         for dim, n in enumerate(size, start=2):
             out = out.narrow(dim, 0, n)
-        # the sum is taken in the precision of x, so that bfloat16 rounds the noise alone
         return x + out.to(x.dtype) if self.config.residual else out.to(x.dtype)
 
     def _through_latents(self, skips: list[Tensor], draw: Draw | None) -> list[Tensor]:

@@ -23,13 +23,15 @@ from denoise.noise_level import estimate_sigma
 from denoise.pipelines.device import as_numpy, autocast, pick_device
 from denoise.pipelines.latent_noise import Draw, check_draws
 from denoise.pipelines.result import Result, check_strength
+from denoise.pipelines.transparency import cover
 from denoise.protocols import Progress
 from denoise.registry import DEFAULTS, load, version
 from denoise.signals import Image
 from denoise.weights import require
 
-TILE = 1024
-FADE = 16
+TILE = 1536
+REACH = 56  # pixels: what lies further away changes answers by less than 1/255, whatever the receptive field
+FADE = 8
 Pixels = TypeVar("Pixels", bound=NDArray[Any] | Tensor)
 
 
@@ -56,7 +58,7 @@ class ImagePipeline:
         if only is not None:  # tiles of the one size that the network takes, half of each faded into the next
             self.grid = Grid(only, 0, only // 2)
         else:
-            self.grid = Grid.fit(tile, self.model.context, FADE, self.model.size_multiple)
+            self.grid = Grid.fit(tile, min(self.model.context, REACH), FADE, self.model.size_multiple)
 
     def file(
         self,
@@ -121,7 +123,9 @@ class ImagePipeline:
         draw: int | None = None,
         progress: Progress | None = None,
     ) -> Image:
-        """Denoise one frame; its alpha is not touched. Without a sigma, a model that needs one gets an estimate.
+        """Denoise one frame. Without a sigma, a model that needs one gets an estimate.
+
+        Alpha is not touched, nor are pixels that it hides; their colours do not bleed into those that are seen.
 
         ``draw`` is the seed of one of the answers that a variational model can give, in place of their middle.
         """
@@ -141,6 +145,8 @@ class ImagePipeline:
                 light = np.rint(light).clip(0, image.full_scale)
             out[row : row + len(light)] = light
             row += len(light)
+        if image.seen is not None:
+            out = np.where(image.seen[..., None], out, x)
         return replace(image, pixels=out)
 
     def check_sigma(self, sigma: float | None) -> None:
@@ -163,12 +169,13 @@ class ImagePipeline:
             # a band stays in the numbers of the file; only one tile at a time is light in float32
             def tile(w: Window) -> Tensor:
                 drawn = None if draw is None else Draw(draw, (band.start, w.start))
-                return self._tile(w.data.float() / image.full_scale, sigma, strength, drawn)
+                x = w.data.float() / image.full_scale
+                return self._tile(x if image.seen is None else cover(x[:-1], x[-1] > 0), sigma, strength, drawn)
 
             windows = (w.map(tile(w)) for w in split([band.data], self.grid, dim=2))
             return torch.cat([*overlap_add(windows, self.grid, dim=2)], dim=2)
 
-        done, bands = 0, _bands(image.pixels)
+        done, bands = 0, _bands(image)
         for rows in overlap_add((w.map(tiles(w)) for w in split(bands, self.grid, dim=1)), self.grid, dim=1):
             yield rows
             done += rows.shape[1]
@@ -259,17 +266,21 @@ def _pipeline(model: str | Path, version: int, device: str, tile: int) -> ImageP
     return ImagePipeline(model, device=device, tile=tile)
 
 
-def _bands(x: NDArray[Any], rows: int = 256) -> Iterator[Tensor]:
-    """Rows of pixels (height, width, channels) as tensors (channels, rows, width), a few at a time."""
-    wide = {np.dtype(np.uint16): np.int32}.get(x.dtype, x.dtype)  # torch does little with uint16
-    for start in range(0, x.shape[0], rows):
-        yield torch.from_numpy(np.array(x[start : start + rows], dtype=wide)).permute(2, 0, 1)
+def _bands(image: Image, rows: int = 256) -> Iterator[Tensor]:
+    """Pixels as tensors (channels, rows, width), a few rows at a time; last comes what is seen if some is not."""
+    wide = {np.dtype(np.uint16): np.int32}.get(image.pixels.dtype, image.pixels.dtype)  # torch does little with uint16
+    for start in range(0, image.pixels.shape[0], rows):
+        x = image.pixels[start : start + rows].astype(wide)
+        if image.seen is not None:
+            x = np.concatenate([x, image.seen[start : start + rows, :, None].astype(wide)], axis=2)
+        yield torch.from_numpy(x).permute(2, 0, 1)
 
 
 def sigma_255(image: Image) -> float:
     """Estimated noise of the first channels, in 8-bit steps."""
     x = torch.from_numpy(image.pixels[..., :3]).permute(2, 0, 1)
-    return estimate_sigma(x, image.full_scale) / image.full_scale * 255
+    seen = None if image.seen is None else torch.from_numpy(image.seen)
+    return estimate_sigma(x, image.full_scale, seen) / image.full_scale * 255
 
 
 def part_of(progress: Progress | None, index: int, n: int) -> Progress | None:

@@ -81,7 +81,8 @@ def draw_images(
         if len(frames) > 1:
             raise InputError(f"{reader.name}: holds several pictures; samples are of one. Save it apart.")
         frame, format = frames[0], reader.format
-        light = replace(frame, pixels=(frame.pixels / frame.full_scale).astype(np.float32), alpha=None)
+        alpha = None if frame.alpha is None else frame.alpha.astype(np.float32) / np.float32(frame.full_scale)
+        light = Image((frame.pixels / frame.full_scale).astype(np.float32), alpha)
 
         def write(place: Path, pixels: NDArray[Any], format: ImageFormat) -> None:
             scaled = pixels * frame.full_scale

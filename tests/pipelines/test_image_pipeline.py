@@ -16,7 +16,8 @@ from PIL import Image as Pillow
 from denoise.errors import ConfigError, InputError
 from denoise.files.image import read_image
 from denoise.pipelines import ImagePipeline
-from denoise.pipelines.image import denoise_image
+from denoise.pipelines.image import denoise_image, sigma_255
+from denoise.pipelines.transparency import cover
 from denoise.signals import Image
 
 Models = dict[str, Path]
@@ -114,6 +115,51 @@ class TestKinds:
             assert np.abs(y - x).max() < top  # nothing wraps from black to white
         bright = np.full((9, 9, 3), 5.0, np.float32)
         assert (ImagePipeline(models["keep-image"]).frame(Image(bright)).pixels == bright).all()
+
+
+class TestTransparency:
+    """What nobody sees stays as it is, and what everybody sees does not depend on it."""
+
+    @staticmethod
+    def seen(kind: str) -> NDArray[np.bool_]:
+        rows, columns = np.indices((70, 90))
+        if kind == "half":
+            return columns < 45
+        if kind == "hole":
+            return (rows - 30) ** 2 + (columns - 40) ** 2 > 150
+        return np.random.default_rng(0).random((70, 90)) < (1e-3 if kind == "specks" else 0.0)
+
+    @pytest.mark.parametrize("kind", ["half", "hole", "specks", "nothing"])
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+    def test_hidden_colours_do_not_matter_and_stay(self, models: Models, kind: str, dtype: Any) -> None:
+        seen, x = self.seen(kind), pixels(70, 90, 3, dtype=dtype)
+        alpha = np.where(seen, pixels(70, 90, dtype=np.uint8).clip(1), 0).astype(dtype)
+        out = []
+        for hidden in (0, 1):
+            there = np.where(seen[..., None], x, np.asarray(hidden, dtype))
+            for tile in (64, 1000):
+                pipeline = ImagePipeline(models["blur-image"], tile=tile, precision="float32")
+                y = pipeline.frame(Image(there, alpha)).pixels
+                assert (y[~seen] == hidden).all()
+                out.append(y)
+        np.testing.assert_array_equal(out[0][seen], out[2][seen])
+        np.testing.assert_array_equal(out[1][seen], out[3][seen])
+        assert (out[0][seen] != x[seen]).any() or not seen.any()
+
+    def test_a_mirror_stands_at_the_edge(self) -> None:
+        x = torch.arange(8.0).expand(1, 3, 8)
+        seen = torch.tensor([False, False, True, True, True, True, True, True]).expand(3, 8)
+        assert cover(x, seen)[0, 0].tolist() == [4, 3, 2, 3, 4, 5, 6, 7]
+        assert torch.equal(cover(x, ~seen)[..., :4], torch.tensor([0.0, 1, 0, 1]).expand(1, 3, 4))  # repeated beyond
+        assert torch.equal(cover(x, torch.zeros(3, 8, dtype=torch.bool)), x)
+
+    def test_noise_is_estimated_where_it_is_seen(self) -> None:
+        x = np.random.default_rng(0).normal(128, 20, (200, 200, 3)).clip(0, 255).astype(np.uint8)
+        alpha = np.full((200, 200), 255, np.uint8)
+        alpha[:, 60:] = 0
+        x[:, 60:] = 7
+        assert sigma_255(Image(x, alpha)) == pytest.approx(20, abs=1)
+        assert sigma_255(Image(x)) < 1
 
 
 class TestStrength:

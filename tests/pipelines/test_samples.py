@@ -95,7 +95,7 @@ def test_files_of_pictures(models: Models, tmp_path: Path, mode: str) -> None:
     np.testing.assert_allclose(std[colours][inside], expected[inside], atol=STD_TIMES)
     if mode == "RGBA":
         np.testing.assert_array_equal(samples[0][..., 3], x[..., 3])
-    one = pipeline.frame(Image(x.reshape(40, 30, -1)[..., :3]), draw=5)
+    one = pipeline.frame(Image(x.reshape(40, 30, -1)[..., :3], x[..., 3] if mode == "RGBA" else None), draw=5)
     np.testing.assert_allclose(samples[1].reshape(40, 30, -1)[..., :3], one.pixels, atol=1)
 
 
