@@ -38,7 +38,8 @@ PRIORS = {
 ARCHITECTURES = NETWORKS | CODECS | PRIORS
 
 PRETRAINED = Path(__file__).parent / "pretrained"
-DEFAULTS = {"audio": "speech", "image": "conv-dae-image"}
+DEFAULTS = {"audio": "speech", "image": "photo"}
+WITH_SIGMA = "gaussian"  # the image model for those who know their noise
 
 
 def bundled() -> list[str]:

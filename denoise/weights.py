@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from denoise.config import config, parse
 from denoise.errors import ConfigError, WeightsError
@@ -116,7 +117,7 @@ def load_tensors(path: Path, module: nn.Module, *, grown: bool = False) -> None:
     """Fill ``module`` with the tensors of a weights file, as float32.
 
     What a ``grown`` module has beyond the file (more blocks, say) stays as it is; of convolutions, what they hear
-    beyond (sigma) counts for nothing at first.
+    beyond (sigma) counts for nothing at first, and what they no longer hear is left out.
 
     Raises:
         WeightsError: names, shapes or values do not fit the module.
@@ -135,18 +136,19 @@ def load_tensors(path: Path, module: nn.Module, *, grown: bool = False) -> None:
         raise WeightsError(f"{path}: holds NaN or infinite weights. Get it again.")
     try:
         own = {k: v for k, v in module.state_dict().items() if grown or not v.is_floating_point()}
-        found = {k: _deafened(v.float(), own.get(k)) for k, v in tensors.items()}
+        found = {k: _hearing(v.float(), own.get(k)) for k, v in tensors.items()}
         module.load_state_dict(own | found, assign=True)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(f"{path}: tensors do not fit the configuration ({reason}). Get it again.") from None
 
 
-def _deafened(weight: Tensor, own: Tensor | None) -> Tensor:
-    """A convolution's weight for more input channels than it knows, to which it is deaf."""
-    if own is None or weight.ndim < 3 or own.shape[1] <= weight.shape[1]:
+def _hearing(weight: Tensor, own: Tensor | None) -> Tensor:
+    """A convolution's weight for other input channels than its own: deaf to more of them, the first of fewer."""
+    if own is None or weight.ndim < 3:
         return weight
-    return torch.cat([weight, weight.new_zeros(len(weight), own.shape[1] - weight.shape[1], *weight.shape[2:])], dim=1)
+    more = max(0, own.shape[1] - weight.shape[1])
+    return F.pad(weight[:, : own.shape[1]], [0, 0] * (weight.ndim - 2) + [0, more])
 
 
 def require(card: Card, modality: str, where: str, kind: str = "denoiser") -> None:

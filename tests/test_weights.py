@@ -152,6 +152,10 @@ def test_a_network_that_grows_an_ear_for_sigma_does_not_hear_it_at_first(tmp_pat
     load_tensors(tmp_path / "a.safetensors", large, grown=True)
     x = torch.rand(2, 3, 9, 10)
     torch.testing.assert_close(large(x, torch.tensor([0.1, 3.0])), small(x))
+    blind = build("conv-dae", settings)  # and back again
+    save_weights(tmp_path / "b.safetensors", large, Card("b", "conv-dae", "image", 3, blind=False), {}, torch.float32)
+    load_tensors(tmp_path / "b.safetensors", blind, grown=True)
+    torch.testing.assert_close(blind(x), small(x))
 
 
 def test_a_grown_network_begins_as_the_smaller_one_was(tmp_path: Path) -> None:

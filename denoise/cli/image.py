@@ -22,8 +22,12 @@ def image(
         str | None, typer.Option(help="A name of `denoise models` or a .safetensors file.", metavar="NAME|FILE")
     ] = None,
     sigma: Annotated[
-        str, typer.Option(help="Noise level, 0 to 255, for a model that takes one; auto: it is estimated.")
-    ] = "auto",
+        str | None,
+        typer.Option(
+            help="Of white noise, 0 to 255, or auto (estimated); takes the model for it unless one is named.",
+            metavar="SIGMA|auto",
+        ),
+    ] = None,
     strength: Annotated[float, typer.Option(help="0 leaves the file as it is, 1 is all that the model does.")] = 1.0,
     compare: Annotated[
         str | None,
@@ -52,18 +56,17 @@ def image(
     from denoise.cli.run import run
     from denoise.files.image import IMAGE_EXTENSIONS
     from denoise.pipelines.compare import check_extras, compare_image
-    from denoise.pipelines.image import ImagePipeline
+    from denoise.pipelines.image import ImagePipeline, pick
     from denoise.pipelines.result import check_strength
     from denoise.pipelines.samples import check_samples, draw_images
-    from denoise.registry import DEFAULTS
 
     check_strength(strength)
     check_extras({"--compare": compare}, inputs, out, IMAGE_EXTENSIONS, overwrite=overwrite)
     try:
-        level = None if sigma == "auto" else float(sigma) / 255
+        level: Any = sigma if sigma in (None, "auto") else float(sigma) / 255
     except ValueError:
         raise ConfigError(f"--sigma is {sigma!r}; expected auto or a number from 0 to 255.") from None
-    pipeline = ImagePipeline(model or DEFAULTS["image"], device=device, tile=tile)
+    pipeline = ImagePipeline(pick(model, sigma), device=device, tile=tile)
     pipeline.check_sigma(level)
     check_samples(pipeline, samples, out, {"--compare": compare, "--skip-existing": skip_existing or None})
 

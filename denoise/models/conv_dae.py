@@ -8,6 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
+from torch.nn import functional as F
 
 from denoise.config import config
 from denoise.errors import ConfigError
@@ -29,6 +30,9 @@ class ConvDAEConfig:
     network hold at noise levels it was not trained on. Without ``blind`` sigma is one more channel of the
     input, the same everywhere, and D(a x, a sigma) = a D(x, sigma).
 
+    ``centred`` makes D(x + c) = D(x) + c: the local mean goes around the network, which sees what differs from it.
+    Without biases, units would else be switched by the light of a place and not by what is to be seen there.
+
     ``latents`` make it variational: what stage ``i`` hands to the decoder goes through ``latents[i]`` normal
     variables at each position (0: nothing is handed over there).
     """
@@ -47,6 +51,7 @@ class ConvDAEConfig:
     norm: bool = False
     activation: str = "mish"
     blind: bool = True
+    centred: bool = False
     latents: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -64,6 +69,8 @@ class ConvDAEConfig:
             raise ConfigError(f"kernels {self.kernels} are smaller than strides {self.strides}; samples would be lost.")
         if self.activation not in ACTIVATIONS:
             raise ConfigError(f"activation is {self.activation!r}; expected one of {', '.join(ACTIVATIONS)}.")
+        if self.centred and (math.prod(self.strides) % 2 or self.out_channels not in (None, self.channels)):
+            raise ConfigError("centred needs an even total stride, and as many output channels as input channels.")
         if self.residual and self.out_channels not in (None, self.channels):
             raise ConfigError("residual needs as many output channels as input channels.")
         if self.latents and (len(self.latents) != len(self.widths) or min(self.latents) < 0 or not self.latents[-1]):
@@ -88,6 +95,7 @@ class ConvDAE(nn.Module):
         Extracting and Composing Robust Features with Denoising Autoencoders, Vincent et al., 2008;
         U-Net, 2015, arXiv:1505.04597; Robust and Interpretable Blind Image Denoising via Bias-Free
         Convolutional Neural Networks, 2019, arXiv:1906.05478; FFDNet, 2017, arXiv:1710.04026 (the map of sigma);
+        Normalization-Equivariant Neural Networks with Application to Image Denoising, 2023, arXiv:2306.05037 (centred);
         Denoising Criterion for Variational Auto-Encoding Framework, 2015, arXiv:1511.06406 (latents).
     """
 
@@ -146,14 +154,15 @@ class ConvDAE(nn.Module):
             scale *= s
             sides = 1 if i == len(c.widths) - 1 else 2
             total += sides * sum(2 * 2 ** (j % c.dilation_cycle) for j in range(c.blocks[i])) * scale
-        return total
+        return total + (2 * scale if c.centred else 0)
 
     def forward(self, x: Tensor, sigma: Tensor | None = None, draw: Draw | None = None) -> Tensor:
         check_sigma(sigma, blind=self.blind)
-        size = x.shape[2:]
-        seen = x if sigma is None else torch.cat([x, sigma_map(x, sigma)], dim=1)
-        padded = _pad_to_multiple(seen, self.size_multiple)
-        features, skips = padded, []
+        size, padded = x.shape[2:], _pad_to_multiple(x, self.size_multiple)
+        mean: Tensor | float = local_mean(padded, self.size_multiple) if self.config.centred else 0.0
+        seen = padded - mean
+        seen = seen if sigma is None else torch.cat([seen, sigma_map(seen, sigma)], dim=1)
+        features, skips = seen, []
         for stage in self.encoder:
             features = stage(features)
             skips.append(features)
@@ -166,9 +175,10 @@ class ConvDAE(nn.Module):
             features = stage(features)
         with torch.autocast(x.device.type, enabled=False):  # in bfloat16, neighbours of a result are 1/256 apart
             out = last[-1](features.to(cast(Tensor, last[-1].weight).dtype))
+        out = out.to(x.dtype) + (padded if self.config.residual else mean)
         for dim, n in enumerate(size, start=2):
             out = out.narrow(dim, 0, n)
-        return x + out.to(x.dtype) if self.config.residual else out.to(x.dtype)
+        return out
 
     def _through_latents(self, skips: list[Tensor], draw: Draw | None) -> list[Tensor]:
         """What the decoder gets of each stage's features, nothing of those without latents."""
@@ -183,6 +193,17 @@ class ConvDAE(nn.Module):
             q = Normal(mean, (0.5 * log_variance.clamp(-20, 10)).exp(), validate_args=False)
             out.append(self.handed[i](draw(i, q, stride) if draw else q.mean))
         return out
+
+
+def local_mean(x: Tensor, step: int) -> Tensor:
+    """The mean of windows of ``2 * step`` at multiples of ``step``, and between them linearly.
+
+    Shape:
+        x, returns: (batch, channels, *space), each axis of space a multiple of ``step``, which is even.
+    """
+    pool, mode = ((F.avg_pool1d, "linear"), (F.avg_pool2d, "bilinear"))[x.ndim - 3]
+    low = pool(x, 2 * step, step, step // 2, count_include_pad=False)
+    return F.interpolate(low, scale_factor=float(step), mode=mode)
 
 
 def _padding(kernel: int, stride: int) -> int:

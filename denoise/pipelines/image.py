@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, Literal, TypeVar, cast
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from denoise.pipelines.latent_noise import Draw, check_draws
 from denoise.pipelines.result import Result, check_strength
 from denoise.pipelines.transparency import cover
 from denoise.protocols import Progress
-from denoise.registry import DEFAULTS, load, version
+from denoise.registry import DEFAULTS, WITH_SIGMA, load, version
 from denoise.signals import Image
 from denoise.weights import require
 
@@ -33,6 +33,7 @@ TILE = 1536
 REACH = 56  # pixels: what lies further away changes answers by less than 1/255, whatever the receptive field
 FADE = 8
 Pixels = TypeVar("Pixels", bound=NDArray[Any] | Tensor)
+Sigma = float | Literal["auto"] | None
 
 
 class ImagePipeline:
@@ -65,7 +66,7 @@ class ImagePipeline:
         source: str | Path | BinaryIO,
         target: str | Path | BinaryIO,
         *,
-        sigma: float | None = None,
+        sigma: Sigma = None,
         strength: float = 1.0,
         overwrite: bool = False,
         max_megapixels: float = 200,
@@ -74,7 +75,7 @@ class ImagePipeline:
     ) -> Result:
         """Denoise every frame of an image file into another file of the same make.
 
-        ``sigma`` is in [0, 1], for a model that takes one; without it the model gets an estimate for each frame.
+        ``sigma`` is in [0, 1], for a model that takes one; "auto", or none, gives it an estimate for each frame.
 
         Raises:
             InputError: the file cannot be read or the target cannot be written; nothing is left behind.
@@ -108,7 +109,7 @@ class ImagePipeline:
                 warnings=tuple(reader.warnings),
             )
 
-    def bytes(self, data: bytes, *, sigma: float | None = None, strength: float = 1.0) -> bytes:
+    def bytes(self, data: bytes, *, sigma: Sigma = None, strength: float = 1.0) -> bytes:
         """Denoise an image file in memory; the result is a file of the same make."""
         out = io.BytesIO()
         self.file(io.BytesIO(data), out, sigma=sigma, strength=strength, name="image bytes")
@@ -118,12 +119,12 @@ class ImagePipeline:
         self,
         image: Image,
         *,
-        sigma: float | None = None,
+        sigma: Sigma = None,
         strength: float = 1.0,
         draw: int | None = None,
         progress: Progress | None = None,
     ) -> Image:
-        """Denoise one frame. Without a sigma, a model that needs one gets an estimate.
+        """Denoise one frame. Without a sigma, or with "auto", a model that needs one gets an estimate.
 
         Alpha is not touched, nor are pixels that it hides; their colours do not bleed into those that are seen.
 
@@ -134,12 +135,11 @@ class ImagePipeline:
         self.check_sigma(sigma)
         if strength == 0:
             return image
-        if sigma is None and not self.card.blind:
-            sigma = sigma_255(image) / 255
+        level = sigma_255(image) / 255 if sigma in (None, "auto") and not self.card.blind else sigma
         x = image.pixels
         out = np.empty_like(x)
         row = 0
-        for rows in self._denoise(image, sigma, strength, draw, progress):
+        for rows in self._denoise(image, cast(float | None, level), strength, draw, progress):
             light = rows.permute(1, 2, 0).numpy() * image.full_scale
             if x.dtype != np.float32:
                 light = np.rint(light).clip(0, image.full_scale)
@@ -149,7 +149,7 @@ class ImagePipeline:
             out = np.where(image.seen[..., None], out, x)
         return replace(image, pixels=out)
 
-    def check_sigma(self, sigma: float | None) -> None:
+    def check_sigma(self, sigma: Sigma) -> None:
         """Refuse a sigma for a model that cannot use it."""
         if sigma is None:
             return
@@ -157,7 +157,10 @@ class ImagePipeline:
             raise ConfigError(
                 f"model {self.card.name} is blind: it judges the noise itself and cannot use a sigma. Leave sigma out."
             )
-        if not 0 <= sigma <= 1:
+        if isinstance(sigma, str):
+            if sigma != "auto":
+                raise ConfigError(f"sigma is {sigma!r}; expected auto or a number.")
+        elif not 0 <= sigma <= 1:
             raise ConfigError(f"sigma is {sigma * 255:g}; expected 0 to 255.")
 
     def _denoise(
@@ -202,9 +205,9 @@ class ImagePipeline:
 
 def denoise_image(
     pixels: Pixels,
-    sigma: float | None = None,
+    sigma: Sigma = None,
     *,
-    model: str | Path = DEFAULTS["image"],
+    model: str | Path | None = None,
     strength: float = 1.0,
     tile: int = TILE,
     device: str = "auto",
@@ -212,7 +215,8 @@ def denoise_image(
     """Denoise an image in memory; kind, dtype, shape and device stay.
 
     Integers have the full scale of their type (uint8 255, uint16 65535), floats 1.0; floats may leave
-    [0, 1] and are not clipped. ``sigma`` is in the units of ``pixels``.
+    [0, 1] and are not clipped. ``sigma``, in the units of ``pixels`` or "auto", is of white noise; it selects the
+    model that takes one unless one is named.
 
     Shape:
         pixels: NumPy (height, width) or (height, width, 1 or 3); tensor (1 or 3, height, width) or
@@ -242,9 +246,10 @@ def denoise_image(
     is_float = np.issubdtype(x.dtype, np.floating)
     if not is_float and x.dtype not in (np.uint8, np.uint16):
         raise InputError(f"pixels are {x.dtype}; expected uint8, uint16 or a float type.")
+    model = pick(model, sigma)
     pipeline = _pipeline(model, version(model), device, tile)
     scale = 1.0 if is_float else float(np.iinfo(x.dtype).max)
-    unit_sigma = None if sigma is None else sigma / scale
+    unit_sigma = sigma if sigma is None or isinstance(sigma, str) else sigma / scale
     out = [
         pipeline.frame(
             Image(np.ascontiguousarray(f, np.float32 if is_float else None)), sigma=unit_sigma, strength=strength
@@ -258,6 +263,11 @@ def denoise_image(
         result = torch.from_numpy(np.ascontiguousarray(np.moveaxis(stacked, -1, 1).reshape(shape)))
         return cast(Pixels, result.to(pixels))
     return cast(Pixels, np.ascontiguousarray(stacked.reshape(shape).astype(x.dtype)))
+
+
+def pick(model: str | Path | None, sigma: object) -> str | Path:
+    """The model that was named, else the default for those who say something of sigma and for those who do not."""
+    return model or (DEFAULTS["image"] if sigma is None else WITH_SIGMA)
 
 
 @lru_cache(maxsize=4)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Generator, Tensor
+from torch.nn import functional as F
 
 from denoise import noise
 from denoise.files.image import read_image, write_image
@@ -16,6 +17,8 @@ from denoise.signals import Image, ImageFormat
 from denoise.training.recipe import Degradations
 
 SHOT = (1e-4, 1.2e-2)
+GRAINS = 0.5  # of the sigma of white noise: large grains are weaker, or nobody would keep the picture
+CROPPED = 0.5  # share of the JPEG whose blocks no longer begin at the corner
 
 
 def degrade(clean: Tensor, noisy: Tensor, sigma: Tensor, s: Degradations, generator: Generator) -> Tensor:
@@ -38,7 +41,9 @@ def degrade(clean: Tensor, noisy: Tensor, sigma: Tensor, s: Degradations, genera
         if _chance(s.jpeg, generator):
             quality = int(torch.randint(s.jpeg_quality[0], s.jpeg_quality[1] + 1, (), generator=generator))
             half_colour = _chance(0.7, generator)
-            out[row] = jpeg(_bytes(out[row]), quality, subsampling=2 if half_colour else 0) / 255
+            top, left = torch.randint(8, (2,), generator=generator).tolist() if _chance(CROPPED, generator) else (0, 0)
+            around = F.pad(out[row : row + 1], (left, 0, top, 0), mode="reflect")[0]
+            out[row] = jpeg(_bytes(around), quality, subsampling=2 if half_colour else 0)[:, top:, left:] / 255
         elif _chance(s.rounded, generator):
             out[row] = _bytes(out[row]) / 255
     return out
@@ -57,12 +62,12 @@ def sensor(x: Tensor, sigma: Tensor, generator: Generator) -> Tensor:
 
 def film(x: Tensor, sigma: Tensor, generator: Generator) -> Tensor:
     """Film grain of a drawn size."""
-    return noise.film_grain(x, sigma, _size(3.0, generator), generator)
+    return noise.film_grain(x, GRAINS * sigma, _size(3.0, generator), generator)
 
 
 def coarse(x: Tensor, sigma: Tensor, generator: Generator) -> Tensor:
     """Noise that was enlarged with its picture."""
-    return noise.coarse(x, sigma, _size(4.0, generator), generator)
+    return noise.coarse(x, GRAINS * sigma, _size(4.0, generator), generator)
 
 
 def correlated(x: Tensor, sigma: Tensor, generator: Generator) -> Tensor:

@@ -35,9 +35,11 @@ from common import (
 from numpy.typing import NDArray
 
 REFERENCE = "bm3d"
+AUTO = ":auto"
 PACKAGES = ["bm3d", "opencv-python-headless", "scikit-image", "PyWavelets", "torch"]
 LUMA = (0.299, 0.587, 0.114)  # Rec. 601, what most files hold as grey
-JPEG_MULTIPLES = (0.6, 0.8, 1.0, 1.2, 1.4)  # of sigma: JPEG takes noise away, and what it leaves is not white
+# of sigma, or of the noise's rms: what JPEG or demosaicking left of the noise is not white
+MULTIPLES = (0.6, 0.8, 1.0, 1.2, 1.4, 1.8)
 
 Pixels = NDArray[np.float32]  # (height, width, 1 or 3), full scale 1.0
 # Noisy and a sigma to denoised, of any float type; one channel may lose its axis.
@@ -49,6 +51,7 @@ class Noise(StrEnum):
 
     GAUSSIAN = "gaussian"
     JPEG75 = "jpeg75"
+    RAW = "raw"
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class System:
         """The multiples of sigma that it is told."""
         if noise is Noise.GAUSSIAN or self.blind:
             return [*self.multiples]
-        return sorted({round(k * after, 3) for k in self.multiples for after in JPEG_MULTIPLES})
+        return sorted({round(k * after, 3) for k in self.multiples for after in MULTIPLES})
 
     def told(self, noise: Noise) -> str:
         """What it is told, in words."""
@@ -140,12 +143,12 @@ def skimage_tv(threads: int) -> System:
 
 
 def ours(threads: int, model: str) -> System:
-    """A model of `denoise`; torch has been given its threads."""
+    """A model of `denoise`, with an estimate of sigma after ``:auto``; torch has been given its threads."""
     from denoise import ImagePipeline
     from denoise.signals import Image
 
-    pipeline = ImagePipeline(model, device="cpu")
-    blind = pipeline.card.blind
+    pipeline = ImagePipeline(model.removesuffix(AUTO), device="cpu")
+    blind = pipeline.card.blind or model.endswith(AUTO)
 
     def denoise(noisy: Pixels, sigma: float) -> Any:
         return pipeline.frame(Image(noisy), sigma=None if blind else sigma).pixels
@@ -164,7 +167,7 @@ PEERS: dict[str, Callable[[int], System]] = {
 
 
 def system(name: str, threads: int) -> System:
-    """A peer by its name, else one of our models by its name or file."""
+    """A peer by its name, else one of our models by its name or file, perhaps with ``:auto``."""
     return PEERS[name](threads) if name in PEERS else ours(threads, name)
 
 
@@ -187,11 +190,17 @@ def read_clean(path: Path, grey: bool) -> Pixels:
 
 
 def degrade(clean: Pixels, sigma: float, generator: Any, noise: Noise, clipped: bool) -> Pixels:
-    """Add white Gaussian noise, then do what a camera's file does to it."""
+    """Add white Gaussian noise, or that of a sensor (of any sigma), then do what a camera's file does to it."""
     import torch
 
     from denoise.noise import gaussian
 
+    if noise is Noise.RAW:
+        from denoise.training.degrade import sensor
+
+        light = torch.from_numpy(clean).permute(2, 0, 1)[None]
+        developed = sensor(light.expand(-1, 3, -1, -1), torch.zeros(1), generator)[0].permute(1, 2, 0).numpy()
+        return from_8_bits(to_8_bits(developed if clean.shape[2] == 3 else developed @ np.float32(LUMA)[:, None]))
     noisy = gaussian(torch.from_numpy(clean), sigma, generator).numpy()
     if noise is Noise.JPEG75:
         return from_8_bits(through_jpeg(to_8_bits(noisy)))
@@ -220,6 +229,11 @@ def from_8_bits(x: NDArray[np.uint8]) -> Pixels:
 
 
 # The measures
+
+
+def rms(x: Pixels) -> float:
+    """Root mean square."""
+    return float(np.sqrt(np.mean(np.square(x))))
 
 
 def quality(estimate: NDArray[Any], clean: Pixels) -> Row:
@@ -256,9 +270,9 @@ def denoise_once(name: str, threads: int, noisy: Pixels, sigma: float) -> None:
 
 def main(
     data: Annotated[Path, typer.Option(help="A folder of clean images.", metavar="DIR")],
-    models: Models = "conv-dae-image",
+    models: Models = "photo,gaussian,gaussian:auto",
     peers: Annotated[str, peers_option(PEERS)] = "all",
-    noise: Annotated[Noise, typer.Option(help="jpeg75: Gaussian, then stored as JPEG.")] = Noise.GAUSSIAN,
+    noise: Annotated[Noise, typer.Option(help="jpeg75: Gaussian, then JPEG; raw: a sensor's.")] = Noise.GAUSSIAN,
     sigma: Annotated[str, typer.Option(help="Of the Gaussian noise, 0 to 255, comma separated.")] = "15,25,50",
     clipped: Annotated[bool, typer.Option("--clipped", help="Round and clip the noisy image to 8 bits.")] = False,
     grey: Annotated[bool, typer.Option("--grey", help="Measure on the luma.")] = False,
@@ -273,6 +287,8 @@ def main(
     from denoise.files.image import IMAGE_EXTENSIONS
     from denoise.noise import generator_for
 
+    if noise is Noise.RAW:
+        sigma = "0"  # the noise is drawn, not told
     names = take_part(models, peers, {name: partial(make, threads) for name, make in PEERS.items()})
     systems = {name: system(name, threads) for name in names}
     levels = [float(level) for level in sigma.split(",")]
@@ -285,8 +301,9 @@ def main(
 
     index, path = chosen[0]
     example = noisy_image(index, read_clean(path, grey), levels[0])
+    usual = (levels[0] or 25) / 255
     for each in systems.values():
-        each.denoise(example, levels[0] / 255)  # what is done once is not timed
+        each.denoise(example, usual)  # what is done once is not timed
     rows: list[Row] = []
     for index, path in bar(chosen, "images"):
         clean = read_clean(path, grey)
@@ -294,12 +311,10 @@ def main(
             noisy = noisy_image(index, clean, level)
             about = {"file": path.relative_to(data).as_posix(), "sigma": level}
             rows.append(about | {"system": "noisy"} | quality(noisy, clean))
+            true = rms(noisy - clean) if noise is Noise.RAW else level / 255
             for name, each in systems.items():
-                rows.append(about | {"system": name} | measure(each, noisy, clean, level / 255, noise, clock))
-    memory = {
-        name: peak_mib(denoise_once, name, threads, example, levels[0] / 255, torch=name not in PEERS)
-        for name in systems
-    }
+                rows.append(about | {"system": name} | measure(each, noisy, clean, true, noise, clock))
+    memory = {name: peak_mib(denoise_once, name, threads, example, usual, torch=name not in PEERS) for name in systems}
 
     told = {"noisy": None} | {name: each.told(noise) for name, each in systems.items()}
     table = [
@@ -311,9 +326,13 @@ def main(
     made = {
         Noise.GAUSSIAN: "rounded and clipped to 8 bits" if clipped else "in float, unclipped",
         Noise.JPEG75: "rounded and clipped to 8 bits and stored as JPEG of quality 75 (4:2:0)",
+        Noise.RAW: "rounded and clipped to 8 bits",
     }[noise]
+    added = "white Gaussian noise of sigma / 255"
+    if noise is Noise.RAW:
+        added = "noise of a sensor, developed (denoise.noise.sensor, shot noise of 1e-4 to 1.2e-2 drawn; rms is told)"
     protocol = (
-        f"{len(chosen)} of {len(files)} images of {data.resolve().name}, {kind}; white Gaussian noise of sigma / 255, "
+        f"{len(chosen)} of {len(files)} images of {data.resolve().name}, {kind}; {added}, "
         f"{made}, seed {seed}, the same pixels for every system (opencv-nlm: rounded and clipped to 8 bits); "
         f"told: what a system learns of the noise; best of n: n multiples of sigma are tried on each image and that of "
         f"the best PSNR against the clean image counts, which favours the system; "
@@ -328,7 +347,11 @@ def main(
 def _line(name: str, rows: Sequence[Row], told: str | None, memory: Mapping[str, float | None]) -> Row:
     """One system's line of the table at one sigma; None stands for what was not measured."""
     own, reference = ([row for row in rows if row["system"] == system] for system in (name, REFERENCE))
-    line: Row = {"sigma": f"{own[0]['sigma']:g}", "system": Path(name).stem, "told": told}
+    line: Row = {
+        "sigma": f"{own[0]['sigma']:g}" if own[0]["sigma"] else "drawn",
+        "system": Path(name).stem,
+        "told": told,
+    }
     line |= {title: float(np.mean([row[title.lower()] for row in own])) for title in ("PSNR", "SSIM")}
     times, others = ([row["s_per_megapixel"] for row in some if name != "noisy"] for some in (own, reference))
     line["s/MP"] = float(np.median(times)) if times else None

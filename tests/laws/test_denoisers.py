@@ -71,6 +71,16 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
         {"ndim": 2, "channels": 3, "widths": [4, 6], "kernels": [3, 2], "strides": [1, 2], "blocks": [1, 1]}
         | {"residual": True, "bias": False, "activation": "relu", "blind": False},
     ),
+    "conv-2d-centred": (
+        "conv-dae",
+        {"ndim": 2, "channels": 3, "widths": [4, 6], "kernels": [3, 4], "strides": [1, 2], "blocks": [1, 2]}
+        | {"residual": True, "bias": False, "activation": "relu", "blind": False, "centred": True},
+    ),
+    "conv-1d-centred": (
+        "conv-dae",
+        {"ndim": 1, "channels": 2, "widths": [4, 6], "kernels": [5, 4], "strides": [1, 4], "blocks": [1, 2]}
+        | {"bias": False, "centred": True},
+    ),
     "conv-variational": (
         "conv-dae",
         {"ndim": 2, "channels": 3, "widths": [4, 6, 8], "kernels": [3, 4, 4], "strides": [1, 2, 2], "blocks": [1, 1, 1]}
@@ -196,12 +206,20 @@ def test_sigma_is_refused_or_needed_and_never_ignored(net: Any) -> None:
     assert not torch.allclose(net(x, torch.full((1,), 0.1)), net(x, torch.full((1,), 0.3)), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["conv-2d-bias-free", "conv-2d-sigma", "recipe conv-dae-image"])
+@pytest.mark.parametrize("name", ["conv-2d-bias-free", "conv-2d-sigma", "conv-2d-centred", "recipe gaussian"])
 @pytest.mark.parametrize("gain", [0.25, 8.0])
 def test_without_biases_the_answer_scales_with_signal_and_noise(name: str, gain: float) -> None:
     net = make(name)
     x = noise(net, *thin(net, 16))
     torch.testing.assert_close(run(net, gain * x, gain * SIGMA), gain * run(net, x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["conv-2d-centred", "conv-1d-centred", "recipe gaussian"])
+def test_centred_ones_move_with_the_light(name: str) -> None:
+    net = make(name)
+    x = noise(net, *thin(net, 15))
+    shift = torch.linspace(-3, 5, net.channels).reshape(-1, *[1] * net.ndim)
+    torch.testing.assert_close(run(net, x + shift), run(net, x) + shift, rtol=1e-4, atol=1e-5)
 
 
 def test_the_input_is_left_as_it_was_and_the_answer_is_the_same_again(net: Any) -> None:

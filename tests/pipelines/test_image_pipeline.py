@@ -16,11 +16,13 @@ from PIL import Image as Pillow
 from denoise.errors import ConfigError, InputError
 from denoise.files.image import read_image
 from denoise.pipelines import ImagePipeline
-from denoise.pipelines.image import denoise_image, sigma_255
+from denoise.pipelines.image import denoise_image, pick, sigma_255
 from denoise.pipelines.transparency import cover
+from denoise.registry import DEFAULTS, WITH_SIGMA
 from denoise.signals import Image
 
 Models = dict[str, Path]
+IMAGE_MODELS = [DEFAULTS["image"], WITH_SIGMA]
 DTYPES = [np.uint8, np.uint16, np.float16, np.float32, np.float64]
 
 
@@ -320,3 +322,54 @@ class TestSettings:
             ImagePipeline(models["keep-image"], precision="int8")
         with pytest.raises(ConfigError, match="is a denoiser for audio; expected a denoiser for image"):
             ImagePipeline(models["keep-audio"])
+
+
+class TestBundled:
+    """What the weights that come along promise, whatever was trained since."""
+
+    @staticmethod
+    def noisy(side: int, sigma: float) -> NDArray[np.float32]:
+        """Calm and busy parts and hard edges under white noise, unclipped. Shape: (side, side + 60, 3)."""
+        rows, columns = np.indices((side, side + 60)) / 64
+        light = 0.5 + 0.2 * np.sin(columns**2 / 2) * np.cos(rows) + 0.25 * ((rows + 2 * columns) % 5 < 1)
+        picture = light[..., None] * np.array([1.0, 0.8, 0.6])
+        return (picture + np.random.default_rng(0).normal(0, sigma, picture.shape)).astype(np.float32)
+
+    @staticmethod
+    def sigma(name: str, sigma: float) -> float | None:
+        return sigma if name == WITH_SIGMA else None
+
+    @pytest.mark.parametrize("name", IMAGE_MODELS)
+    def test_tiles_are_not_seen(self, name: str) -> None:
+        x, sigma = self.noisy(560, 75 / 255), self.sigma(name, 75 / 255)
+        whole = ImagePipeline(name, tile=2000).frame(Image(x), sigma=sigma).pixels
+        for tile in (256, 512):
+            y = ImagePipeline(name, tile=tile).frame(Image(x), sigma=sigma).pixels
+            assert np.abs(y - whole).max() <= 1 / 255
+
+    @pytest.mark.parametrize("name", IMAGE_MODELS)
+    @pytest.mark.parametrize("level", [10, 40])
+    def test_light_and_colour_stay(self, name: str, level: float) -> None:
+        x = self.noisy(500, level / 255)
+        y = ImagePipeline(name).frame(Image(x), sigma=self.sigma(name, level / 255)).pixels
+        assert np.abs((y - x).mean(axis=(0, 1))).max() <= 0.2 / 255
+        assert (y - x).std() > 0.8 * level / 255
+
+    @pytest.mark.parametrize("name", IMAGE_MODELS)
+    @pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (12, 200, 90)])
+    def test_one_colour_stays(self, name: str, colour: tuple[int, int, int]) -> None:
+        x = np.full((75, 130, 3), colour, np.uint8)
+        assert (ImagePipeline(name).frame(Image(x)).pixels == x).all()
+
+    def test_a_sigma_selects_the_model_that_takes_one(self) -> None:
+        assert [pick(None, sigma) for sigma in (None, "auto", 0.0)] == [DEFAULTS["image"], WITH_SIGMA, WITH_SIGMA]
+        assert pick("mine.safetensors", 25) == "mine.safetensors"
+        x = (255 * self.noisy(100, 0.1)).clip(0, 255).astype(np.uint8)
+        told, found = denoise_image(x, 25.5), denoise_image(x, "auto")
+        assert (told == denoise_image(x, 25.5, model=WITH_SIGMA)).all()
+        assert np.abs(told.astype(float) - found).mean() < 3
+        assert (told != denoise_image(x)).any()
+        with pytest.raises(ConfigError, match=f"{DEFAULTS['image']} is blind"):
+            denoise_image(x, "auto", model=DEFAULTS["image"])
+        with pytest.raises(ConfigError, match="sigma is 'loud'; expected auto or a number"):
+            denoise_image(x, "loud")  # type: ignore[arg-type]

@@ -64,6 +64,16 @@ def test_what_a_file_stores_has_whole_numbers_and_jpeg_spreads_the_noise() -> No
     assert neighbours(stored - clean) > 0.1
 
 
+def test_blocks_of_jpeg_begin_anywhere() -> None:
+    """A step lies between the blocks of a file of low quality: in half of the patches at multiples of 8."""
+    _, _, stored = degraded(jpeg=1.0, jpeg_quality=(3, 3))
+    steps = stored.diff(dim=3).abs().mean(dim=(1, 2))  # between column i and i + 1
+    phase = steps[:, :24].reshape(len(steps), 3, 8).sum(dim=1).argmax(dim=1)
+    counts = torch.bincount((phase + 1) % 8, minlength=8) / len(phase)
+    assert 0.4 < counts[0] < 0.75
+    assert (counts > 0.01).all()
+
+
 def test_faulty_pixels_are_black_or_white() -> None:
     _, noisy, out = degraded(salt=1.0, salt_share=0.2)
     hit = noisy != out

@@ -347,7 +347,7 @@ def test_a_folder_that_is_not_there_is_told(data: Path, tmp_path: Path) -> None:
 
 
 def test_the_card_does_not_name_data_that_were_not_used() -> None:
-    path = Path(__file__).parents[2] / "recipes/conv-dae-image/recipe.toml"
+    path = Path(__file__).parents[2] / "recipes/gaussian/recipe.toml"
     own = load_recipe(path, ['image.folders=["my/photos"]']).sources
     assert own == ("""not the recipe's: image.folders=["my/photos"]""",)
     assert load_recipe(path, ["image.patch=64"]).sources == load_recipe(path).sources != own
@@ -365,7 +365,7 @@ def test_colours_fade_and_light_stays() -> None:
 def test_a_recipe_says_what_differs_from_another(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    base = Path(__file__).parents[2] / "recipes/conv-dae-image/recipe.toml"
+    base = Path(__file__).parents[2] / "recipes/gaussian/recipe.toml"
     (tmp_path / "a/recipe.toml").write_text(base.read_text())
     (tmp_path / "b/recipe.toml").write_text(
         'extends = "../a/recipe.toml"\nname = "b"\n[image]\npatch = 64\n[image.degrade]\nfilm = 0.5\n'
