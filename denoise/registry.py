@@ -38,7 +38,7 @@ PRIORS = {
 ARCHITECTURES = NETWORKS | CODECS | PRIORS
 
 PRETRAINED = Path(__file__).parent / "pretrained"
-DEFAULTS = {"audio": "speech", "image": "photo"}
+DEFAULTS = {"audio": "speech", "image": "conv-dae-image"}
 WITH_SIGMA = "gaussian"  # the image model for those who know their noise
 
 
