@@ -24,7 +24,8 @@ class ConvDAEConfig:
     """Stage ``i`` turns ``widths[i - 1]`` channels into ``widths[i]`` at a stride of ``strides[i]``.
 
     ``blocks[i]`` residual blocks follow it in the encoder and precede its mirror in the decoder
-    (the innermost stage has them once); block ``j`` has dilation ``2 ** (j % dilation_cycle)``.
+    (the innermost stage has them once); block ``j`` has dilation ``2 ** (j % dilation_cycle)``. With ``pointwise``
+    every other convolution of the blocks looks at one position: for the same work nearly twice as many.
     ``skips`` add the encoder's features to the decoder's at each resolution; ``residual`` adds the
     input to the output. ``bias=False`` with ``relu`` makes D(a x) = a D(x), which is what lets a blind
     network hold at noise levels it was not trained on. Without ``blind`` sigma is one more channel of the
@@ -45,6 +46,7 @@ class ConvDAEConfig:
     blocks: tuple[int, ...]
     out_channels: int | None = None
     dilation_cycle: int = 1
+    pointwise: bool = False
     skips: bool = True
     residual: bool = False
     bias: bool = True
@@ -120,6 +122,7 @@ class ConvDAE(nn.Module):
                     bias=c.bias,
                     activation=c.activation,
                     norm=c.norm,
+                    pointwise=c.pointwise,
                 )
                 for j in range(c.blocks[i])
             ]
@@ -153,7 +156,8 @@ class ConvDAE(nn.Module):
             total += -(-(k - 1) // s) * s * scale  # its mirror
             scale *= s
             sides = 1 if i == len(c.widths) - 1 else 2
-            total += sides * sum(2 * 2 ** (j % c.dilation_cycle) for j in range(c.blocks[i])) * scale
+            wide = 1 if c.pointwise else 2
+            total += sides * sum(wide * 2 ** (j % c.dilation_cycle) for j in range(c.blocks[i])) * scale
         return total + (2 * scale if c.centred else 0)
 
     def forward(self, x: Tensor, sigma: Tensor | None = None, draw: Draw | None = None) -> Tensor:

@@ -40,7 +40,7 @@ class ChannelNorm(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """``x + conv(act(conv(norm(x))))`` that keeps the size.
+    """``x + conv(act(conv(norm(x))))`` that keeps the size; the last convolution is ``pointwise`` or as wide as the first.
 
     Shape:
         x, returns: (batch, channels, *space).
@@ -48,13 +48,23 @@ class ResidualBlock(nn.Module):
         Deep Residual Learning for Image Recognition, 2015, arXiv:1512.03385.
     """
 
-    def __init__(self, ndim: int, channels: int, *, dilation: int, bias: bool, activation: str, norm: bool) -> None:
+    def __init__(
+        self,
+        ndim: int,
+        channels: int,
+        *,
+        dilation: int,
+        bias: bool,
+        activation: str,
+        norm: bool,
+        pointwise: bool = False,
+    ) -> None:
         super().__init__()
 
         def conv() -> Any:
             return CONV[ndim](channels, channels, 3, padding=dilation, dilation=dilation, bias=bias)
 
-        last = conv()
+        last = CONV[ndim](channels, channels, 1, bias=bias) if pointwise else conv()
         with torch.no_grad():  # nearly the identity at first: deep stacks then train without warm-up tricks
             last.weight.mul_(0.2)
         first = [ChannelNorm(channels)] if norm else []

@@ -74,7 +74,8 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
     "conv-2d-centred": (
         "conv-dae",
         {"ndim": 2, "channels": 3, "widths": [4, 6], "kernels": [3, 4], "strides": [1, 2], "blocks": [1, 2]}
-        | {"residual": True, "bias": False, "activation": "relu", "blind": False, "centred": True},
+        | {"residual": True, "bias": False, "activation": "relu", "blind": False, "centred": True}
+        | {"pointwise": True},
     ),
     "conv-1d-centred": (
         "conv-dae",
