@@ -40,7 +40,7 @@ class ChannelNorm(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """``x + conv(act(conv(norm(x))))`` that keeps the size; the last convolution is ``pointwise`` or as wide as the first.
+    """``x + conv(act(conv(norm(x))))`` that keeps the size; the last convolution may be ``pointwise``.
 
     Shape:
         x, returns: (batch, channels, *space).
