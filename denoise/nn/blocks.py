@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -9,7 +11,11 @@ from torch import Tensor, nn
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d}
 CONV_TRANSPOSE = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d}
-ACTIVATIONS = {"mish": nn.Mish, "relu": nn.ReLU, "elu": nn.ELU}
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "mish": nn.Mish,
+    "relu": partial(nn.ReLU, inplace=True),  # half the memory of a block
+    "elu": nn.ELU,
+}
 
 
 Layer = TypeVar("Layer", bound=nn.Module)
