@@ -42,9 +42,11 @@ DEFAULTS = {"audio": "speech", "image": "conv-dae-image"}
 WITH_SIGMA = "gaussian"  # the image model for those who know their noise
 
 
-def bundled() -> list[str]:
-    """Names of the weights that come with the package."""
-    return sorted(path.stem for path in PRETRAINED.glob("*.safetensors"))
+def bundled(**like: str) -> list[str]:
+    """Names of the weights that come with the package; ``like`` says what their cards shall say (kind, modality)."""
+    names = sorted(path.stem for path in PRETRAINED.glob("*.safetensors"))
+    cards = {name: read_header(PRETRAINED / f"{name}.safetensors")["card"] for name in names} if like else {}
+    return [name for name in names if all(getattr(cards[name], key) == value for key, value in like.items())]
 
 
 def build(architecture: str, settings: Mapping[str, Any], where: str = "model") -> Any:
@@ -78,8 +80,8 @@ def kind_of(module: Any) -> str:
     return "prior" if isinstance(module, Prior) else "denoiser" if isinstance(module, Network) else "codec"
 
 
-def locate(name_or_file: str | Path) -> Path:
-    """Find weights by a bundled name or by the path of a ``.safetensors`` file.
+def locate(name_or_file: str | Path, **like: str) -> Path:
+    """Find weights by a bundled name or by the path of a ``.safetensors`` file; ``like`` says which would fit.
 
     Raises:
         ConfigError: there is no such name and no such file.
@@ -90,7 +92,9 @@ def locate(name_or_file: str | Path) -> Path:
     path = Path(name_or_file)
     if path.suffix == ".safetensors" or path.is_file():
         return path
-    raise ConfigError(f"model {name!r} is unknown; expected one of {', '.join(bundled())} or a .safetensors file.")
+    names = bundled(**like)
+    expected = f"one of {', '.join(names)} or a" if names else "a"
+    raise ConfigError(f"{like.get('kind', 'model')} {name!r} is unknown; expected {expected} .safetensors file.")
 
 
 def version(name_or_file: str | Path) -> int:
@@ -99,14 +103,14 @@ def version(name_or_file: str | Path) -> int:
     return path.stat().st_mtime_ns if path.exists() else 0
 
 
-def load(name_or_file: str | Path) -> tuple[Any, Card]:
-    """Load a network, ready to run, with its card.
+def load(name_or_file: str | Path, **like: str) -> tuple[Any, Card]:
+    """Load a network, ready to run, with its card; ``like`` as in `locate`.
 
     Raises:
         ConfigError: there is no such name.
         WeightsError: the file is missing, damaged, hostile or of another make.
     """
-    path = locate(name_or_file)
+    path = locate(name_or_file, **like)
     header = read_header(path)
     card = header["card"]
     try:

@@ -50,7 +50,7 @@ class AudioPipeline:
         if not 0 < block < math.inf:
             raise ConfigError(f"block is {block:g} s; expected more than 0.")
         self.block = block
-        self.model, self.card = load(model)
+        self.model, self.card = load(model, kind="denoiser", modality="audio")
         require(self.card, "audio", str(model))
         if self.card.sample_rate is None:
             raise ConfigError(f"{model}: the card states no sample rate. Export the model again.")

@@ -52,7 +52,7 @@ class ImagePipeline:
         if precision not in ("auto", "float32"):
             raise ConfigError(f"precision is {precision!r}; expected auto or float32.")
         self.precision = precision
-        self.model, self.card = load(model)
+        self.model, self.card = load(model, kind="denoiser", modality="image")
         require(self.card, "image", str(model))
         self.model.to(self.device)
         only = self.model.window

@@ -30,7 +30,7 @@ class PriorPipeline:
 
     def __init__(self, prior: str | Path, *, device: str = "auto") -> None:
         self.device = pick_device(device)
-        self.model, self.card = load(prior)
+        self.model, self.card = load(prior, kind="prior")
         self.name = str(prior)
         if self.card.kind != "prior":
             raise ConfigError(f"{prior} is a {self.card.kind}; expected a prior. See `denoise models`.")

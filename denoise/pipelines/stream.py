@@ -46,7 +46,7 @@ class AudioStream:
         strength = limited_strength(strength, attenuation_limit)
         AudioFormat(sample_rate, channels)  # checks both
         if isinstance(model, (str, Path)):
-            network, card = load(model)
+            network, card = load(model, kind="denoiser", modality="audio")
             require(card, "audio", str(model))
             network = network.to(pick_device(device))
         else:
