@@ -22,7 +22,7 @@ from denoise.registry import DEFAULTS, WITH_SIGMA
 from denoise.signals import Image
 
 Models = dict[str, Path]
-IMAGE_MODELS = [DEFAULTS["image"], WITH_SIGMA]
+IMAGE_MODELS = [WITH_SIGMA]
 DTYPES = [np.uint8, np.uint16, np.float16, np.float32, np.float64]
 
 
@@ -340,12 +340,13 @@ class TestBundled:
         return sigma if name == WITH_SIGMA else None
 
     @pytest.mark.parametrize("name", IMAGE_MODELS)
-    def test_tiles_are_not_seen(self, name: str) -> None:
-        x, sigma = self.noisy(560, 75 / 255), self.sigma(name, 75 / 255)
-        whole = ImagePipeline(name, tile=2000).frame(Image(x), sigma=sigma).pixels
+    @pytest.mark.parametrize(("level", "precision", "steps"), [(50, "auto", 1.0), (75, "float32", 0.2)])
+    def test_tiles_are_not_seen(self, name: str, level: float, precision: str, steps: float) -> None:
+        x, sigma = self.noisy(560, level / 255), self.sigma(name, level / 255)
+        whole = ImagePipeline(name, tile=2000, precision=precision).frame(Image(x), sigma=sigma).pixels
         for tile in (256, 512):
-            y = ImagePipeline(name, tile=tile).frame(Image(x), sigma=sigma).pixels
-            assert np.abs(y - whole).max() <= 1 / 255
+            y = ImagePipeline(name, tile=tile, precision=precision).frame(Image(x), sigma=sigma).pixels
+            assert np.abs(y - whole).max() <= steps / 255
 
     @pytest.mark.parametrize("name", IMAGE_MODELS)
     @pytest.mark.parametrize("level", [10, 40])
