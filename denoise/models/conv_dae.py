@@ -163,8 +163,8 @@ class ConvDAE(nn.Module):
     def forward(self, x: Tensor, sigma: Tensor | None = None, draw: Draw | None = None) -> Tensor:
         check_sigma(sigma, blind=self.blind)
         size, padded = x.shape[2:], _pad_to_multiple(x, self.size_multiple)
-        mean: Tensor | float = local_mean(padded, self.size_multiple) if self.config.centred else 0.0
-        seen = padded - mean
+        mean = local_mean(padded, self.size_multiple) if self.config.centred else None
+        seen = padded if mean is None else padded - mean
         seen = seen if sigma is None else torch.cat([seen, sigma_map(seen, sigma)], dim=1)
         features, skips = seen, []
         for stage in self.encoder:
@@ -179,7 +179,8 @@ class ConvDAE(nn.Module):
             features = stage(features)
         with torch.autocast(x.device.type, enabled=False):  # in bfloat16, neighbours of a result are 1/256 apart
             out = last[-1](features.to(cast(Tensor, last[-1].weight).dtype))
-        out = out.to(x.dtype) + (padded if self.config.residual else mean)
+        around = padded if self.config.residual else mean
+        out = out.to(x.dtype) if around is None else out.to(x.dtype) + around
         for dim, n in enumerate(size, start=2):
             out = out.narrow(dim, 0, n)
         return out
