@@ -104,15 +104,20 @@ def version(name_or_file: str | Path) -> int:
 
 
 def load(name_or_file: str | Path, **like: str) -> tuple[Any, Card]:
-    """Load a network, ready to run, with its card; ``like`` as in `locate`.
+    """Load a network, ready to run, with its card, which must say what ``like`` says.
 
     Raises:
-        ConfigError: there is no such name.
+        ConfigError: there is no such name, or it is of another kind or for the other modality.
         WeightsError: the file is missing, damaged, hostile or of another make.
     """
     path = locate(name_or_file, **like)
     header = read_header(path)
     card = header["card"]
+    if any(getattr(card, key) != value for key, value in like.items()):
+        wanted = " for ".join(like[key] for key in ("kind", "modality") if key in like)
+        raise ConfigError(
+            f"{name_or_file} is a {card.kind} for {card.modality}; expected a {wanted}. See `denoise models`."
+        )
     try:
         with torch.device("meta"):  # shapes without memory: a hostile configuration cannot ask for terabytes
             module = build(card.architecture, header["config"], f"{path}: config")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from denoise.config import config, parse
-from denoise.errors import ConfigError, WeightsError
+from denoise.errors import WeightsError
 
 FORMAT_VERSION = 1
 MAX_BYTES = 1 << 30
@@ -149,11 +149,3 @@ def _hearing(weight: Tensor, own: Tensor | None) -> Tensor:
         return weight
     more = max(0, own.shape[1] - weight.shape[1])
     return F.pad(weight[:, : own.shape[1]], [0, 0] * (weight.ndim - 2) + [0, more])
-
-
-def require(card: Card, modality: str, where: str, kind: str = "denoiser") -> None:
-    """Refuse weights of the other modality or for another purpose."""
-    if (card.modality, card.kind) != (modality, kind):
-        raise ConfigError(
-            f"{where} is a {card.kind} for {card.modality}; expected a {kind} for {modality}. See `denoise models`."
-        )

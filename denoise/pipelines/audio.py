@@ -28,7 +28,6 @@ from denoise.pipelines.stream import AudioStream
 from denoise.protocols import Progress, StreamingNetwork
 from denoise.registry import DEFAULTS, load, version
 from denoise.signals import MAX_CHANNELS, AudioFormat, require_finite_samples
-from denoise.weights import require
 
 BLOCK_S = 20.0
 STEP_S = 2.0  # read and streamed at a time: tensors that still fit the cache
@@ -51,7 +50,6 @@ class AudioPipeline:
             raise ConfigError(f"block is {block:g} s; expected more than 0.")
         self.block = block
         self.model, self.card = load(model, kind="denoiser", modality="audio")
-        require(self.card, "audio", str(model))
         if self.card.sample_rate is None:
             raise ConfigError(f"{model}: the card states no sample rate. Export the model again.")
         self.sample_rate: int = self.card.sample_rate

@@ -27,7 +27,6 @@ from denoise.pipelines.transparency import cover
 from denoise.protocols import Progress
 from denoise.registry import DEFAULTS, WITH_SIGMA, load, version
 from denoise.signals import Image
-from denoise.weights import require
 
 TILE = 1408
 REACH = 56  # pixels: what lies further away changes answers by less than 1/255, whatever the receptive field
@@ -53,7 +52,6 @@ class ImagePipeline:
             raise ConfigError(f"precision is {precision!r}; expected auto or float32.")
         self.precision = precision
         self.model, self.card = load(model, kind="denoiser", modality="image")
-        require(self.card, "image", str(model))
         self.model.to(self.device)
         only = self.model.window
         if only is not None:  # tiles of the one size that the network takes, half of each faded into the next

@@ -32,8 +32,6 @@ class PriorPipeline:
         self.device = pick_device(device)
         self.model, self.card = load(prior, kind="prior")
         self.name = str(prior)
-        if self.card.kind != "prior":
-            raise ConfigError(f"{prior} is a {self.card.kind}; expected a prior. See `denoise models`.")
         self.model.to(self.device)
 
     def label(self, name: str | None = None, text: str | None = None) -> Label:

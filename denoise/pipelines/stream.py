@@ -15,7 +15,6 @@ from denoise.pipelines.result import limited_strength
 from denoise.protocols import StreamingNetwork
 from denoise.registry import DEFAULTS, load
 from denoise.signals import AudioFormat, require_finite_samples
-from denoise.weights import require
 
 
 class AudioStream:
@@ -46,8 +45,7 @@ class AudioStream:
         strength = limited_strength(strength, attenuation_limit)
         AudioFormat(sample_rate, channels)  # checks both
         if isinstance(model, (str, Path)):
-            network, card = load(model, kind="denoiser", modality="audio")
-            require(card, "audio", str(model))
+            network, _ = load(model, kind="denoiser", modality="audio")
             network = network.to(pick_device(device))
         else:
             network = getattr(model, "model", model)
