@@ -50,6 +50,21 @@ def test_no_loss_is_less_than_that_of_the_clean_signal(
     assert loss(clean) < loss(0.5 * (clean + noisy)) < loss(noisy)
 
 
+def test_examples_count_the_same_at_any_sigma_and_plain_ones_less_than_others() -> None:
+    """One decibel of error matters as much at sigma 50 as at 10; in a patch that is easy at its sigma, it does not."""
+
+    def worth_of_a_decibel(decibel: float, sigma: float) -> float:
+        """What the loss gains by one, from an error in decibels against that of photographs of such noise."""
+        clean, known = torch.zeros(1, 3, 8, 8), torch.tensor([sigma / 255])
+        usual = 0.0075 * sigma / 255  # 34, 31 and 28 dB at 15, 25 and 50
+        batches = [torch.full_like(clean, (usual * 10 ** (d / 10)) ** 0.5) for d in (decibel, decibel + 1)]
+        losses = [OBJECTIVES["image"](Known(out), Batch(out, clean, sigma=known), Loss())[0] for out in batches]
+        return float(losses[1] - losses[0])
+
+    assert worth_of_a_decibel(0, 10) == pytest.approx(worth_of_a_decibel(0, 50), rel=0.1)
+    assert worth_of_a_decibel(-12, 25) < 0.2 * worth_of_a_decibel(6, 25)
+
+
 def test_a_variational_network_pays_for_what_its_latents_tell() -> None:
     """The loss is that of the drawn answer plus the divergence from the standard normal, which torch knows, too."""
     torch.manual_seed(0)
