@@ -114,6 +114,17 @@ class Image:
         """The number that stands for white: 255, 65535 or 1."""
         return 1.0 if self.pixels.dtype == np.float32 else float(np.iinfo(self.pixels.dtype).max)
 
+    def light(self) -> Image:
+        """The same picture in float32, full scale 1.0."""
+        alpha = None if self.alpha is None else self.alpha.astype(np.float32) / np.float32(self.full_scale)
+        return Image((self.pixels / np.float32(self.full_scale)).astype(np.float32), alpha)
+
+    def numbers(self, light: NDArray[Any]) -> NDArray[Any]:
+        """Light of full scale 1.0 in the type of these pixels, rounded and clipped if that is an integer."""
+        x = light * self.full_scale
+        whole = self.pixels.dtype != np.float32
+        return (np.rint(x).clip(0, self.full_scale) if whole else x).astype(self.pixels.dtype)
+
     @cached_property
     def seen(self) -> NDArray[np.bool_] | None:
         """Which pixels are not transparent altogether, (height, width); None where all are seen."""

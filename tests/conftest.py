@@ -58,7 +58,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             with torch.no_grad():
                 fill(module)
         rate = 16_000 if modality == "audio" else None
-        card = Card(name, architecture, modality, channels=module.channels, sample_rate=rate, description=f"to {name}")
+        about: dict[str, Any] = {"channels": module.channels, "blind": module.blind, "description": f"to {name}"}
+        card = Card(name, architecture, modality, sample_rate=rate, **about)
         made[name] = folder / f"{name}.safetensors"
         save_weights(made[name], module, card, {}, dtype=torch.float32)
 
@@ -75,6 +76,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         for p in module.parameters():
             p.mul_(2.0)
 
+    def quieter(module: Any) -> None:  # near the identity: a draw takes away no more than noise
+        for p in module.parameters():
+            p.mul_(0.5)
+
     def grey(module: Any) -> None:  # inside of what files hold
         module.decoder[-1][-1].bias.fill_(0.5)
 
@@ -87,6 +92,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     add("keep-image", "conv-dae", {**TINY_2D, "residual": True}, "image", zero)
     add("mute-image", "conv-dae", TINY_2D, "image", zero)
     add("blur-image", "conv-dae", {**TINY_2D, "residual": True, "bias": False, "activation": "relu"}, "image")
+    told = {"residual": True, "bias": False, "activation": "relu", "blind": False}
+    add("told-image", "conv-dae", {**TINY_2D, **told}, "image", quieter)
     add("grey-image", "conv-dae", {**TINY_2D, "channels": 1, "residual": True}, "image")
     add("vary-image", "conv-dae", {**TINY_2D, "latents": (2, 4)}, "image", grey)
     add("vary-audio", "conv-dae", {**TINY_1D, "channels": 1, "latents": (3,)}, "audio", louder)

@@ -33,10 +33,18 @@ def image(
         str | None,
         typer.Option(help="The picture before, after and what was removed, with a part enlarged.", metavar="PNG"),
     ] = None,
+    perception: Annotated[
+        float | None,
+        typer.Option(
+            help="From 0, the mean of all likely pictures, which is smooth, to 1, one of them; for white noise.",
+            metavar="0..1",
+        ),
+    ] = None,
     samples: Annotated[
-        int, typer.Option(help="Draw so many answers, of a model that can; with their mean and deviation.", min=0)
+        int, typer.Option(help="Write so many of the likely pictures, their mean and 8 times their deviation.", min=0)
     ] = 0,
-    seed: Annotated[int, typer.Option(help="Of the samples: the same seed draws the same.")] = 0,
+    steps: Annotated[int, typer.Option(help="Calls of the network for each of them.")] = 12,
+    seed: Annotated[int, typer.Option(help="The same seed draws the same.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     tile: Annotated[int, typer.Option(help="Side of the squares worked on at a time.", metavar="PIXELS")] = 1408,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
@@ -66,17 +74,19 @@ def image(
         level: Any = sigma if sigma in (None, "auto") else float(sigma) / 255
     except ValueError:
         raise ConfigError(f"--sigma is {sigma!r}; expected auto or a number from 0 to 255.") from None
-    pipeline = ImagePipeline(pick(model, sigma), device=device, tile=tile)
+    pipeline = ImagePipeline(pick(model, sigma, perception, samples or None), device=device, tile=tile)
     pipeline.check_sigma(level)
+    pipeline.check_drawing(perception, steps, samples or None)
     check_samples(pipeline, samples, out, {"--compare": compare, "--skip-existing": skip_existing or None})
 
     how: dict[str, Any] = {"sigma": level, "strength": strength, "overwrite": overwrite}
-    how |= {"max_megapixels": max_megapixels}
+    how |= {"max_megapixels": max_megapixels, "perception": perception, "steps": steps}
 
     def one(source: Any, target: Any, progress: Progress, name: str | None) -> Result:
         if samples:
             return draw_images(pipeline, source, target, samples, seed=seed, progress=progress, name=name, **how)
-        result = pipeline.file(source, target, progress=progress, name=name, **how)
+        draw = None if perception is None else seed
+        result = pipeline.file(source, target, draw=draw, progress=progress, name=name, **how)
         if compare:
             compare_image(source, target, compare, overwrite=overwrite, max_megapixels=max_megapixels)
         return result

@@ -24,6 +24,8 @@ from denoise.pipelines.device import as_numpy, autocast, pick_device
 from denoise.pipelines.latent_noise import Draw, check_draws
 from denoise.pipelines.result import Result, check_strength
 from denoise.pipelines.transparency import cover
+from denoise.priors.faithful import Consistency, consistency, faithful
+from denoise.priors.posterior import drawn_clean
 from denoise.protocols import Progress
 from denoise.registry import DEFAULTS, WITH_SIGMA, load, version
 from denoise.signals import Image
@@ -31,6 +33,7 @@ from denoise.signals import Image
 TILE = 1408
 REACH = 56  # pixels: what lies further away changes answers by less than 1/255, whatever the receptive field
 FADE = 8
+STEPS = 12  # calls of the network for a draw: the variance is then right within a tenth
 Pixels = TypeVar("Pixels", bound=NDArray[Any] | Tensor)
 Sigma = float | Literal["auto"] | None
 
@@ -53,6 +56,7 @@ class ImagePipeline:
         self.precision = precision
         self.model, self.card = load(model, kind="denoiser", modality="image")
         self.model.to(self.device)
+        self.variational = bool(getattr(self.model, "variational", False))
         only = self.model.window
         if only is not None:  # tiles of the one size that the network takes, half of each faded into the next
             self.grid = Grid(only, 0, only // 2)
@@ -70,25 +74,31 @@ class ImagePipeline:
         max_megapixels: float = 200,
         progress: Progress | None = None,
         name: str | None = None,
+        **drawing: Any,
     ) -> Result:
         """Denoise every frame of an image file into another file of the same make.
 
         ``sigma`` is in [0, 1], for a model that takes one; "auto", or none, gives it an estimate for each frame.
+        ``drawing`` is ``perception``, ``steps`` and ``draw`` of `frame`.
 
         Raises:
             InputError: the file cannot be read or the target cannot be written; nothing is left behind.
         """
         check_strength(strength)
         self.check_sigma(sigma)
-        started, levels, pixels = time.perf_counter(), [], 0
+        started, levels, residuals, pixels = time.perf_counter(), [], [], 0
         with ImageReader(source, max_megapixels=max_megapixels, name=name) as reader:
 
             def frames() -> Iterator[Image]:
                 nonlocal pixels
                 for i, frame in enumerate(reader):
                     part = part_of(progress, i, reader.n_frames)
-                    out = self.frame(frame, sigma=sigma, strength=strength, progress=part)
-                    levels.append((sigma_255(frame), sigma_255(out)))
+                    before = sigma_255(frame)
+                    level = before / 255 if sigma in (None, "auto") and not self.card.blind else sigma
+                    out = self.frame(frame, sigma=level, strength=strength, progress=part, **drawing)
+                    levels.append((before, sigma_255(out)))
+                    if drawing.get("perception"):
+                        residuals.append(left_over(frame, out, cast(float, level)))
                     pixels += frame.pixels.shape[0] * frame.pixels.shape[1]
                     yield out
 
@@ -104,6 +114,7 @@ class ImagePipeline:
                 noise_before=round(float(before), 2),
                 noise_after=round(float(after), 2),
                 noise_unit="sigma_255",
+                residual=Consistency(*np.mean(residuals, axis=0).round(3).tolist()) if residuals else None,
                 warnings=tuple(reader.warnings),
             )
 
@@ -119,6 +130,8 @@ class ImagePipeline:
         *,
         sigma: Sigma = None,
         strength: float = 1.0,
+        perception: float | None = None,
+        steps: int = STEPS,
         draw: int | None = None,
         progress: Progress | None = None,
     ) -> Image:
@@ -126,22 +139,28 @@ class ImagePipeline:
 
         Alpha is not touched, nor are pixels that it hides; their colours do not bleed into those that are seen.
 
-        ``draw`` is the seed of one of the answers that a variational model can give, in place of their middle.
+        ``draw`` is the seed of one of the answers that are likely, in place of their mean, of a variational model or
+        of one that takes a sigma. With the latter, ``perception`` goes from the mean (0), the nearest to all of them,
+        to that one answer (1), which has the detail of a photograph, in so many ``steps``, calls of the network. There
+        memory grows with the picture.
         """
         check_strength(strength)
-        check_draws(self.model, self.card.name, draw)
         self.check_sigma(sigma)
+        self.check_drawing(perception, steps, draw)
         if strength == 0:
             return image
-        level = sigma_255(image) / 255 if sigma in (None, "auto") and not self.card.blind else sigma
+        level: Any = sigma_255(image) / 255 if sigma in (None, "auto") and not self.card.blind else sigma
+        share = float(draw is not None) if perception is None else perception
+        if share and level and not self.variational:
+            drawn = self._drawn(image, level, strength, share, steps, draw or 0, progress)
+        else:
+            drawn = self._denoise(image, level, strength, draw, progress)
         x = image.pixels
         out = np.empty_like(x)
         row = 0
-        for rows in self._denoise(image, cast(float | None, level), strength, draw, progress):
-            light = rows.permute(1, 2, 0).numpy() * image.full_scale
-            if x.dtype != np.float32:
-                light = np.rint(light).clip(0, image.full_scale)
-            out[row : row + len(light)] = light
+        for rows in drawn:
+            light = rows.permute(1, 2, 0).numpy()
+            out[row : row + len(light)] = image.numbers(light)
             row += len(light)
         if image.seen is not None:
             out = np.where(image.seen[..., None], out, x)
@@ -160,6 +179,43 @@ class ImagePipeline:
                 raise ConfigError(f"sigma is {sigma!r}; expected auto or a number.")
         elif not 0 <= sigma <= 1:
             raise ConfigError(f"sigma is {sigma * 255:g}; expected 0 to 255.")
+
+    def check_drawing(self, perception: float | None, steps: int, draw: int | None) -> None:
+        """Refuse draws from a model that gives one answer, and settings that make no sense."""
+        check_draws(self.model, self.card.name, draw if perception is None else perception)
+        if perception is not None and self.variational:
+            raise ConfigError(f"model {self.card.name} draws whole answers; leave perception out.")
+        if perception is not None and not 0 <= perception <= 1:
+            raise ConfigError(
+                f"perception is {perception:g}; expected 0 (the mean of what is likely) to 1 (one of it)."
+            )
+        if steps < 1:
+            raise ConfigError(f"steps is {steps}; expected at least 1.")
+
+    def _drawn(
+        self,
+        image: Image,
+        sigma: float,
+        strength: float,
+        perception: float,
+        steps: int,
+        seed: int,
+        progress: Progress | None,
+    ) -> Iterator[Tensor]:
+        """As `_denoise`, all rows at once: each step needs the whole picture of the one before."""
+        light, done = image.light(), 0
+
+        def denoiser(x: Tensor, level: Tensor) -> Tensor:
+            nonlocal done
+            done += 1
+            seen = Image(np.ascontiguousarray(x[0].permute(1, 2, 0).numpy()), light.alpha)
+            part = part_of(progress, done - 1, steps)
+            return torch.cat([*self._denoise(seen, float(level), 1.0, None, part)], dim=1)[None]
+
+        noisy = torch.from_numpy(light.pixels).permute(2, 0, 1)[None]
+        drawn, mean = drawn_clean(denoiser, noisy, sigma, steps, generator=torch.Generator().manual_seed(seed))
+        answer = torch.lerp(mean, faithful(noisy, drawn, mean, sigma), perception)
+        yield torch.lerp(noisy, answer, strength)[0]
 
     def _denoise(
         self, image: Image, sigma: float | None, strength: float, draw: int | None, progress: Progress | None
@@ -207,6 +263,9 @@ def denoise_image(
     *,
     model: str | Path | None = None,
     strength: float = 1.0,
+    perception: float | None = None,
+    steps: int = STEPS,
+    seed: int = 0,
     tile: int = TILE,
     device: str = "auto",
 ) -> Pixels:
@@ -214,7 +273,8 @@ def denoise_image(
 
     Integers have the full scale of their type (uint8 255, uint16 65535), floats 1.0; floats may leave
     [0, 1] and are not clipped. ``sigma``, in the units of ``pixels`` or "auto", is of white noise; it selects the
-    model that takes one unless one is named.
+    model that takes one unless one is named, and so does ``perception``: 0 gives the mean of all likely pictures, 1 one
+    of them, drawn by ``seed`` in so many ``steps``.
 
     Shape:
         pixels: NumPy (height, width) or (height, width, 1 or 3); tensor (1 or 3, height, width) or
@@ -244,15 +304,20 @@ def denoise_image(
     is_float = np.issubdtype(x.dtype, np.floating)
     if not is_float and x.dtype not in (np.uint8, np.uint16):
         raise InputError(f"pixels are {x.dtype}; expected uint8, uint16 or a float type.")
-    model = pick(model, sigma)
+    model = pick(model, sigma, perception)
     pipeline = _pipeline(model, version(model), device, tile)
     scale = 1.0 if is_float else float(np.iinfo(x.dtype).max)
     unit_sigma = sigma if sigma is None or isinstance(sigma, str) else sigma / scale
     out = [
         pipeline.frame(
-            Image(np.ascontiguousarray(f, np.float32 if is_float else None)), sigma=unit_sigma, strength=strength
+            Image(np.ascontiguousarray(f, np.float32 if is_float else None)),
+            sigma=unit_sigma,
+            strength=strength,
+            perception=perception,
+            steps=steps,
+            draw=None if perception is None else seed + i,
         ).pixels
-        for f in frames
+        for i, f in enumerate(frames)
     ]
     stacked = np.stack(out) if out else frames
     if strength == 0:
@@ -263,9 +328,9 @@ def denoise_image(
     return cast(Pixels, np.ascontiguousarray(stacked.reshape(shape).astype(x.dtype)))
 
 
-def pick(model: str | Path | None, sigma: object) -> str | Path:
-    """The model that was named, else the default for those who say something of sigma and for those who do not."""
-    return model or (DEFAULTS["image"] if sigma is None else WITH_SIGMA)
+def pick(model: str | Path | None, *said: object) -> str | Path:
+    """The model that was named, else the one that is told sigma if anything is said of that, else the default."""
+    return model or (DEFAULTS["image"] if all(x is None for x in said) else WITH_SIGMA)
 
 
 @lru_cache(maxsize=4)
@@ -289,6 +354,12 @@ def sigma_255(image: Image) -> float:
     x = torch.from_numpy(image.pixels[..., :3]).permute(2, 0, 1)
     seen = None if image.seen is None else torch.from_numpy(image.seen)
     return estimate_sigma(x, image.full_scale, seen) / image.full_scale * 255
+
+
+def left_over(noisy: Image, denoised: Image, sigma: float) -> Consistency:
+    """How much that was taken away looks like white noise of ``sigma``, of full scale 1.0."""
+    residual = (noisy.pixels.astype(np.float32) - denoised.pixels) / noisy.full_scale
+    return consistency(torch.from_numpy(residual).permute(2, 0, 1), sigma)
 
 
 def part_of(progress: Progress | None, index: int, n: int) -> Progress | None:

@@ -6,11 +6,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from denoise.errors import ConfigError
+from denoise.priors.faithful import Consistency
 
 
 @dataclass(frozen=True)
 class Result:
-    """One finished file. ``speed`` and ``noise_*`` are in the units beside them."""
+    """One finished file. ``speed`` and ``noise_*`` are in the units beside them.
+
+    ``residual`` is of what a drawn answer takes away.
+    """
 
     input: str
     output: str
@@ -20,6 +24,7 @@ class Result:
     noise_before: float | None
     noise_after: float | None
     noise_unit: str
+    residual: Consistency | None = None
     warnings: tuple[str, ...] = ()
 
     def asdict(self) -> dict[str, Any]:
@@ -29,6 +34,10 @@ class Result:
         row[speed_unit] = row.pop("speed")
         row[f"noise_before_{noise_unit}"] = row.pop("noise_before")
         row[f"noise_after_{noise_unit}"] = row.pop("noise_after")
+        residual = row.pop("residual")
+        row |= (
+            {} if residual is None else dict(zip(("residual_by_sigma", "residual_correlation"), residual, strict=True))
+        )
         return row
 
 

@@ -81,14 +81,10 @@ def draw_images(
         if len(frames) > 1:
             raise InputError(f"{reader.name}: holds several pictures; samples are of one. Save it apart.")
         frame, format = frames[0], reader.format
-        alpha = None if frame.alpha is None else frame.alpha.astype(np.float32) / np.float32(frame.full_scale)
-        light = Image((frame.pixels / frame.full_scale).astype(np.float32), alpha)
+        light = frame.light()
 
         def write(place: Path, pixels: NDArray[Any], format: ImageFormat) -> None:
-            scaled = pixels * frame.full_scale
-            if frame.pixels.dtype != np.float32:
-                scaled = np.rint(scaled).clip(0, frame.full_scale)
-            write_image(place, [replace(frame, pixels=scaled.astype(frame.pixels.dtype))], format, overwrite=overwrite)
+            write_image(place, [replace(frame, pixels=frame.numbers(pixels))], format, overwrite=overwrite)
 
         moments = Moments()
         for i, place in enumerate(places.samples):

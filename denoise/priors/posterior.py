@@ -10,8 +10,33 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from denoise.priors.operators import Operator
-from denoise.priors.solvers import Denoise, ancestral_step
-from denoise.probability_path import noise_like
+from denoise.priors.solvers import Denoise, ancestral_step, dpmpp_2m_sde
+from denoise.probability_path import karras_sigmas, noise_like
+
+
+def drawn_clean(
+    denoiser: Denoise, noisy: Tensor, sigma: float, steps: int, *, generator: Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """Draw a signal that ``noisy`` may have been before white noise of ``sigma``, and give the mean of all such.
+
+    A noisy signal is a point on the way from noise to signals, so the way is gone on from there. An average draw
+    has twice the mean's squared error. NFE: steps, of which the first gives the mean; 12 are enough.
+
+    Shape:
+        noisy, both results: (batch, *event).
+    Reference:
+        Stochastic Image Denoising by Sampling from the Posterior Distribution, 2021, arXiv:2101.09552.
+    """
+    means: list[Tensor] = []
+
+    def heard(x: Tensor, level: Tensor) -> Tensor:
+        answer = denoiser(x, level)
+        if not means:
+            means.append(answer)
+        return answer
+
+    drawn = dpmpp_2m_sde(heard, noisy, karras_sigmas(steps, sigma / 50, sigma), generator=generator)
+    return drawn, means[0]
 
 
 def inpaint(

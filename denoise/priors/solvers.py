@@ -78,21 +78,50 @@ def dpmpp_2m(
         DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models, 2022, arXiv:2211.01095,
         algorithm 2 (data prediction, on the exploding path: lambda is -log sigma).
     """
-    last, step_before = None, torch.tensor(0.0)
+    ahead = _Ahead()
     for i, (sigma, after) in enumerate(_steps(sigmas)):
-        x0 = denoiser(x, _all(sigma, x))
-        if after > 0:
-            step = (sigma / after).log()
-            ahead = x0
-            if last is not None:
-                ratio = step_before / step
-                ahead = x0 + (x0 - last) / (2 * ratio)
-            x = (after / sigma) * x + (1 - after / sigma) * ahead
-            last, step_before = x0, step
-        else:
-            x = x0
+        x = _towards(ahead(denoiser(x, _all(sigma, x)), sigma, after), x, sigma, after)
         _tell(callback, i, x)
     return x
+
+
+def dpmpp_2m_sde(
+    denoiser: Denoise,
+    x: Tensor,
+    sigmas: Tensor,
+    *,
+    generator: Generator | None = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """SDE-DPM-Solver++, second order by the step before, stochastic. NFE: steps.
+
+    From a noisy signal it draws one of the signals that it may have been; `ancestral` takes many more steps until
+    these differ enough from each other.
+
+    Reference:
+        DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models, 2022, arXiv:2211.01095,
+        SDE-DPM-Solver++(2M).
+    """
+    ahead = _Ahead()
+    for i, (sigma, after) in enumerate(_steps(sigmas)):
+        x = ancestral_step(ahead(denoiser(x, _all(sigma, x)), sigma, after), x, sigma, after, generator)
+        _tell(callback, i, x)
+    return x
+
+
+class _Ahead:
+    """The signals that a denoiser answers, each drawn out to the middle of its step by the one before."""
+
+    def __init__(self) -> None:
+        self.last: Tensor | None = None
+        self.step = torch.tensor(0.0)
+
+    def __call__(self, x0: Tensor, sigma: Tensor, after: Tensor) -> Tensor:
+        if not after > 0:
+            return x0
+        last, self.last = self.last, x0
+        before, self.step = self.step, (sigma / after).log()
+        return x0 if last is None else x0 + like(self.step / (2 * before), x0) * (x0 - last)
 
 
 def ancestral(
@@ -191,7 +220,13 @@ def ode_log_prob(
     return x, gained
 
 
-SOLVERS = {"euler": euler, "heun": heun, "dpmpp-2m": dpmpp_2m, "ancestral": ancestral}
+SOLVERS = {
+    "euler": euler,
+    "heun": heun,
+    "dpmpp-2m": dpmpp_2m,
+    "dpmpp-2m-sde": dpmpp_2m_sde,
+    "ancestral": ancestral,
+}
 
 
 def standard_normal(x: Tensor) -> Tensor:

@@ -374,3 +374,57 @@ class TestBundled:
             denoise_image(x, "auto", model=DEFAULTS["image"])
         with pytest.raises(ConfigError, match="sigma is 'loud'; expected auto or a number"):
             denoise_image(x, "loud")  # type: ignore[arg-type]
+
+
+class TestPerception:
+    """The sigma-aware model as a prior; what a draw is, is tested beside the samplers."""
+
+    def told(self, models: Models, **settings: Any) -> ImagePipeline:
+        return ImagePipeline(models["told-image"], precision="float32", **settings)
+
+    def test_a_draw_is_the_same_in_any_tiles_and_of_its_seed(self, models: Models) -> None:
+        x = Image(np.random.default_rng(0).uniform(0, 1, (150, 131, 3)).astype(np.float32))
+        how: dict[str, Any] = {"sigma": 0.4, "perception": 1.0, "steps": 4}
+        whole, *others = (self.told(models, tile=t).frame(x, draw=3, **how).pixels for t in (1000, 64, 96))
+        for other in others:
+            np.testing.assert_allclose(other, whole, atol=1e-4)
+        pipeline = self.told(models)
+        np.testing.assert_array_equal(pipeline.frame(x, draw=3, **how).pixels, whole)
+        assert np.abs(pipeline.frame(x, draw=4, **how).pixels - whole).std() > 1e-3
+
+    def test_the_dial_goes_from_the_mean_to_a_draw(self, models: Models) -> None:
+        x = Image(np.random.default_rng(0).uniform(0, 1, (40, 50, 1)).astype(np.float32))
+        pipeline = self.told(models)
+        mean = pipeline.frame(x, sigma=0.1).pixels
+        at = {p: pipeline.frame(x, sigma=0.1, perception=p).pixels for p in (0.0, 0.25, 1.0)}
+        np.testing.assert_array_equal(at[0.0], mean)
+        np.testing.assert_allclose(at[0.25], 0.75 * mean + 0.25 * at[1.0], atol=1e-6)
+        np.testing.assert_array_equal(pipeline.frame(x, sigma=0.1, perception=1.0, steps=1).pixels, mean)
+        np.testing.assert_array_equal(
+            pipeline.frame(x, sigma=0.0, perception=1.0).pixels, pipeline.frame(x, sigma=0.0).pixels
+        )
+
+    def test_a_file_tells_whether_noise_was_taken_away(self, models: Models, tmp_path: Path) -> None:
+        Pillow.fromarray(pixels(40, 50)).save(tmp_path / "a.png")
+        pipeline = self.told(models)
+        drawn = pipeline.file(tmp_path / "a.png", tmp_path / "b.png", sigma=0.1, perception=1.0, draw=0).asdict()
+        assert 0 < drawn["residual_by_sigma"] < 20
+        assert -1 <= drawn["residual_correlation"] <= 1
+        plain = pipeline.file(tmp_path / "a.png", tmp_path / "c.png", sigma=0.1).asdict()
+        assert "residual_by_sigma" not in plain
+
+    def test_in_memory_it_takes_the_model_that_draws(self) -> None:
+        x = pixels(24, 20)
+        one, same, another = (denoise_image(x, sigma=25, perception=1, steps=3, seed=s) for s in (0, 0, 1))
+        np.testing.assert_array_equal(one, same)
+        assert (one != another).any()
+
+    def test_what_makes_no_sense_is_told(self, models: Models) -> None:
+        x = Image(pixels(8, 8, 3))
+        with pytest.raises(ConfigError, match="draws no samples"):
+            ImagePipeline(models["keep-image"]).frame(x, perception=0.5)
+        with pytest.raises(ConfigError, match="leave perception out"):
+            ImagePipeline(models["vary-image"]).frame(x, perception=0.5)
+        for wrong in ({"perception": 1.5}, {"perception": float("nan")}, {"perception": 1, "steps": 0}):
+            with pytest.raises(ConfigError, match="expected"):
+                self.told(models).frame(x, **wrong)  # type: ignore[arg-type]

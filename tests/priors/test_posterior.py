@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from denoise.priors.faithful import consistency, faithful
 from denoise.priors.operators import Blur, Mask, Reduce
-from denoise.priors.posterior import coarse_mask, ddrm, diffpir, dps, impute, inpaint, pnp_flow
+from denoise.priors.posterior import coarse_mask, ddrm, diffpir, dps, drawn_clean, impute, inpaint, pnp_flow
 from denoise.priors.solvers import ancestral
 from denoise.probability_path import karras_sigmas
 
@@ -160,3 +161,79 @@ def test_gaussian_noise_is_taken_away_by_drawing_from_the_posterior() -> None:
     standard_error = (covariance.diagonal() / n).sqrt()
     assert ((out.mean(dim=0) - mean).abs() < 4 * standard_error + 5e-3).all()
     torch.testing.assert_close(out.T.cov(), covariance, atol=0.01, rtol=0.05)
+
+
+def test_a_noisy_signal_is_one_of_those_that_it_may_have_been() -> None:
+    """Mean and covariance of the draws are those of the posterior, within three standard errors."""
+    noisy, sigma, n = torch.tensor([1.4, -0.6, 0.3], dtype=torch.float64), 0.8, 20_000
+    generator = torch.Generator().manual_seed(0)
+    drawn, mean = drawn_clean(denoiser, noisy.expand(n, 3), sigma, 150, generator=generator)
+    precision = torch.linalg.inv(COVARIANCE) + torch.eye(3, dtype=torch.float64) / sigma**2
+    covariance = torch.linalg.inv(precision)
+    expected = covariance @ (torch.linalg.solve(COVARIANCE, MEAN) + noisy / sigma**2)
+    torch.testing.assert_close(mean, expected.expand(n, 3))
+    error = (covariance.diagonal() / n).sqrt()
+    assert ((drawn.mean(dim=0) - expected).abs() < 3 * error).all()
+    spread = (covariance.diagonal().outer(covariance.diagonal()) + covariance.square()) / n
+    assert ((drawn.T.cov() - covariance).abs() < 3 * spread.sqrt()).all()
+
+
+def test_twelve_steps_draw_nearly_as_many() -> None:
+    """For signals that spread a tenth as far as the noise and more: within a tenth of the posterior's variance."""
+    for spread in (0.1, 0.3, 1.0, 3.0):
+        variance = spread**2 / (spread**2 + 1)
+        drawn, _ = drawn_clean(
+            lambda x, sigma, s=spread: x * (s**2 / (s**2 + sigma**2)).reshape(-1, 1),
+            torch.zeros(40_000, 1, dtype=torch.float64),
+            1.0,
+            12,
+            generator=torch.Generator().manual_seed(0),
+        )
+        assert float(drawn.var()) == pytest.approx(variance, rel=0.1)
+
+
+def test_a_noisy_entry_of_a_mixture_is_drawn_from_both_sides() -> None:
+    """Signals are -1 or 1, give or take 0.2: how often each side, and where on it, is known."""
+    centres, share, sigma, y, n = torch.tensor([-1.0, 1.0]).double(), torch.tensor([0.4, 0.6]), 0.9, -0.1, 20_000
+
+    def mixture(x: Tensor, level: Tensor) -> Tensor:
+        weights, means = parts(x, level.reshape(-1, 1))
+        return (weights * means).sum(-1)
+
+    def parts(x: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+        total = 0.04 + level[..., None] ** 2
+        logits = share.log() - (x[..., None] - centres) ** 2 / (2 * total)
+        return logits.softmax(-1), (0.04 * x[..., None] + level[..., None] ** 2 * centres) / total
+
+    noisy = torch.full((n, 1), y, dtype=torch.float64)
+    drawn, _ = drawn_clean(mixture, noisy, sigma, 200, generator=torch.Generator().manual_seed(0))
+    weights, means = (p[0, 0] for p in parts(noisy[:1], torch.tensor([[sigma]]).double()))
+    right = drawn > 0
+    assert abs(float(right.double().mean() - weights[1])) < 3 * float((weights[0] * weights[1] / n) ** 0.5)
+    variance = 0.04 * sigma**2 / (0.04 + sigma**2)
+    for side, mean in ((~right, means[0]), (right, means[1])):
+        count = int(side.sum())
+        assert abs(float(drawn[side].mean() - mean)) < 3 * (variance / count) ** 0.5
+        assert abs(float(drawn[side].var()) - variance) < 3 * variance * (2 / count) ** 0.5
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 64, 80), (1, 1, 64, 64), (2, 1, 4000)])
+def test_an_answer_stays_where_it_leaves_only_noise_and_goes_where_it_takes_more(shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    drawn, mean = torch.rand(shape, generator=generator), torch.zeros(shape)
+    noisy = drawn + 0.1 * torch.randn(shape, generator=generator)
+    torch.testing.assert_close(faithful(noisy, drawn, mean, 0.1), drawn)
+    noisy[..., 20:40] += 0.3  # something that was seen and is not in the answer
+    out = faithful(noisy, drawn, mean, 0.1)
+    assert (out[..., 25:35] == 0).all()
+    torch.testing.assert_close(out[..., 50:], drawn[..., 50:])
+
+
+def test_noise_left_over_is_consistent_and_a_scene_is_not() -> None:
+    noise = 0.1 * torch.randn(3, 200, 200, generator=torch.Generator().manual_seed(0))
+    level, correlation = consistency(noise, 0.1)
+    assert level == pytest.approx(1, abs=0.02)
+    assert abs(correlation) < 0.02
+    coarse = torch.nn.functional.interpolate(noise[None, :, :100, :100], scale_factor=2)[0]
+    assert consistency(coarse, 0.1).correlation == pytest.approx(0.5, abs=0.05)
+    assert consistency(2 * noise[:, :1], 0.1).level == pytest.approx(2, abs=0.2)
