@@ -103,13 +103,14 @@ def diffpir(
     sigmas: Tensor,
     *,
     start: Tensor,
-    trust: float = 7.0,
-    fresh: float = 0.3,
+    trust: float = 1.0,
+    fresh: float = 1.0,
     generator: Generator | None = None,
 ) -> Tensor:
     """Denoise, go to the nearest signal that fits the measurement, take up noise again. NFE: steps.
 
-    ``trust`` is the weight of the prior (the paper's lambda), ``fresh`` the share of noise that is drawn anew.
+    ``trust`` is the weight of the prior (the paper's lambda, 1 as Bayes has it), ``fresh`` the share of noise that is
+    drawn anew (its zeta; with less than all, errors of the first steps stay).
 
     Shape:
         y: a measurement of signals (batch, *event) with noise of ``sigma_y``; start, returns: (batch, *event).
@@ -175,20 +176,23 @@ def dps(
 ) -> Tensor:
     """Sample as if nothing were measured, and push each step towards the measurement. NFE: steps, with gradients.
 
+    ``step`` is that of the gradient of half the squared misfit, 1 where one step would do for what is measured best.
+    (The paper divides by the misfit in place of that, for a thousand steps.)
+
     Shape:
         as in `diffpir`.
     Reference:
         Diffusion Posterior Sampling for General Noisy Inverse Problems, 2022, arXiv:2209.14687, algorithm 1
         (on the exploding path).
     """
-    x = start
+    x, largest = start, operator.singular(operator.spectral(start)).max().square()
     for sigma, after in pairwise(sigmas):
         with torch.enable_grad():
             at = x.detach().requires_grad_()
             x0 = denoiser(at, sigma.to(x).expand(len(x)))
-            misfit = (y - operator.forward(x0)).flatten(1).norm(dim=1)
-            (gradient,) = torch.autograd.grad(misfit.sum(), at)
-        x = ancestral_step(x0.detach(), x, sigma, after, generator) - step * gradient
+            misfit = (y - operator.forward(x0)).square().sum() / 2
+            (gradient,) = torch.autograd.grad(misfit, at)
+        x = ancestral_step(x0.detach(), x, sigma, after, generator) - step / largest * gradient
     return x
 
 
@@ -200,23 +204,24 @@ def pnp_flow(
     *,
     start: Tensor,
     rate: float = 1.0,
-    draws: int = 3,
+    fall: float = 0.1,
+    draws: int = 1,
     generator: Generator | None = None,
 ) -> Tensor:
     """Step towards the measurement, take up noise, denoise; with less and less noise. NFE: draws * steps.
 
-    Its answer is one likely signal, not a draw. ``rate`` is the step of the gradient, at most 2 by the largest
-    eigenvalue of A^T A, and falls with the noise.
+    Its answer is one likely signal, not a draw. ``rate``, below 2, is the step of the gradient, 1 where one step would
+    do for what is measured best; with the noise it falls, by the power ``fall`` (the paper's alpha).
 
     Shape:
         as in `diffpir`.
     Reference:
         PnP-Flow: Plug-and-Play Image Restoration with Flow Matching, 2024, arXiv:2410.02423, algorithm 3.
     """
-    x = start
+    x, largest = start, operator.singular(operator.spectral(start)).max().square()
     for sigma in sigmas[:-1]:
         share = sigma.to(x) / (1 + sigma.to(x))  # the paper's 1 - t
-        z = x - rate * share**0.5 * operator.adjoint(operator.forward(x) - y)
+        z = x - rate / largest * share**fall * operator.adjoint(operator.forward(x) - y)
         total = torch.zeros_like(x)
         for _ in range(draws):
             drawn = noise_like(x, generator)
