@@ -23,7 +23,7 @@ from denoise.training.perceptual import HEARING_S, disturbance
 from denoise.training.recipe import Loss, Recipe
 
 NATS = 5 * math.log(10)  # in the unit of the loss of images
-USUAL = 0.0075  # the MSE of denoised photographs, by the sigma of their noise
+USUAL = 0.0075  # the MSE of denoised photographs, by the rms of their noise: 34, 31 and 28 dB at 15, 25 and 50
 Objective = Callable[[Any, Batch, Loss], tuple[Tensor, dict[str, Tensor]]]
 
 
@@ -37,7 +37,7 @@ def as_denoiser(module: Any, batch: Batch, draw: Draw | None = None) -> Denoiser
 def image_denoising(module: Any, batch: Batch, settings: Loss) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean over the examples of the logarithm of their MSE, which is their PSNR; reports MSE, PSNR and R^2.
 
-    So examples count the same, whatever their noise, but for those with far less error than is usual at their sigma:
+    So examples count the same, whatever their noise, but for those with far less error than is usual with so much:
     a patch of plain sky is no picture but part of one, whose PSNR hangs on its other parts. It is the likelihood of
     a normal distribution about the answer, as wide as fits the example and not much narrower than usual, per entry
     and in units of ``NATS``; in these a variational network pays ``settings.beta`` times for what its latents tell.
@@ -53,7 +53,8 @@ def image_denoising(module: Any, batch: Batch, settings: Loss) -> tuple[Tensor, 
     errors = (out - clean).square().mean(dim=(1, 2, 3))
     error = errors.mean().detach()
     metrics = {"mse": error, "psnr": -10 * torch.log10(error), "r2": r2(out, clean).detach()}
-    usual = 1e-5 + USUAL * (0.0 if batch.sigma is None else batch.sigma)
+    noise = (batch.noisy - clean).square().mean(dim=(1, 2, 3)).sqrt()
+    usual = 1e-5 + USUAL * noise
     return _paid(0.1 * torch.log10(errors + usual).mean(), metrics, latents, batch, settings)
 
 

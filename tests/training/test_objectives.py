@@ -50,16 +50,16 @@ def test_no_loss_is_less_than_that_of_the_clean_signal(
     assert loss(clean) < loss(0.5 * (clean + noisy)) < loss(noisy)
 
 
-def test_examples_count_the_same_at_any_sigma_and_plain_ones_less_than_others() -> None:
-    """One decibel of error matters as much at sigma 50 as at 10; in a patch that is easy at its sigma, it does not."""
+def test_examples_count_the_same_at_any_noise_and_plain_ones_less_than_others() -> None:
+    """One decibel of error matters as much at sigma 50 as at 10; in a patch that is easy for its noise, it does not."""
 
     def worth_of_a_decibel(decibel: float, sigma: float) -> float:
-        """What the loss gains by one, from an error in decibels against that of photographs of such noise."""
-        clean, known = torch.zeros(1, 3, 8, 8), torch.tensor([sigma / 255])
-        usual = 0.0075 * sigma / 255  # 34, 31 and 28 dB at 15, 25 and 50
-        batches = [torch.full_like(clean, (usual * 10 ** (d / 10)) ** 0.5) for d in (decibel, decibel + 1)]
-        losses = [OBJECTIVES["image"](Known(out), Batch(out, clean, sigma=known), Loss())[0] for out in batches]
-        return float(losses[1] - losses[0])
+        """What the loss loses by one, from an error in decibels above that of photographs with such noise."""
+        clean, usual = torch.zeros(1, 3, 8, 8), 0.0075 * sigma / 255
+        batch = Batch(clean + sigma / 255, clean)
+        outs = [torch.full_like(clean, (usual * 10 ** (d / 10)) ** 0.5) for d in (decibel, decibel + 1)]
+        less, more = (float(OBJECTIVES["image"](Known(out), batch, Loss())[0]) for out in outs)
+        return more - less
 
     assert worth_of_a_decibel(0, 10) == pytest.approx(worth_of_a_decibel(0, 50), rel=0.1)
     assert worth_of_a_decibel(-12, 25) < 0.2 * worth_of_a_decibel(6, 25)
@@ -72,6 +72,7 @@ def test_a_variational_network_pays_for_what_its_latents_tell() -> None:
     net = build("conv-dae", settings | {"latents": [2, 3]})
     clean = torch.rand(2, 3, 8, 8)
     batch = Batch(clean + 0.1 * torch.randn_like(clean), clean)
+    usual = 1e-5 + 0.0075 * (batch.noisy - clean).square().mean(dim=(1, 2, 3)).sqrt()
     found: list[Tensor] = []
 
     def mean(level: int, q: Normal, stride: int) -> Tensor:
@@ -85,7 +86,7 @@ def test_a_variational_network_pays_for_what_its_latents_tell() -> None:
         torch.manual_seed(1)
         loss, metrics = OBJECTIVES["image"](net, batch, Loss(beta=beta))
         assert float(metrics["kl"]) == pytest.approx(nats, rel=1e-5)
-        expected = 0.1 * float(((net_drawn(net, batch) - clean).square().mean(dim=(1, 2, 3)) + 1e-5).log10().mean())
+        expected = 0.1 * float(((net_drawn(net, batch) - clean).square().mean(dim=(1, 2, 3)) + usual).log10().mean())
         assert float(loss.detach()) == pytest.approx(expected + beta * nats / (5 * math.log(10)), rel=1e-5)
 
 
