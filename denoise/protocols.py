@@ -92,6 +92,17 @@ class StreamingNetwork(Network, Protocol):
 
 
 @runtime_checkable
+class FlowNetwork(StreamingNetwork, Protocol):
+    """A streaming network whose draws begin with noise and go to clean signals in steps, on paths learnt from pairs."""
+
+    def drawn(self, seed: int, steps: int) -> StreamingNetwork:
+        """The network of one draw."""
+
+    def on_the_way(self, noisy: Tensor, clean: Tensor, *, sample_rate: int) -> Tensor:
+        """Its answer at a drawn point between the two of each pair. Shape: as both."""
+
+
+@runtime_checkable
 class Codec(Protocol):
     """An autoencoder: signals to latents and back."""
 

@@ -21,6 +21,7 @@ NETWORKS = {  # denoisers
     "conv-dae": ("denoise.models.conv_dae", "ConvDAE"),
     "dense-ae": ("denoise.models.dense_ae", "DenseAE"),
     "dpcrn": ("denoise.models.dpcrn", "DPCRN"),
+    "speech-flow": ("denoise.models.speech_flow", "SpeechFlow"),
     "spectral-dae": ("denoise.models.spectral_dae", "SpectralDAE"),
 }
 CODECS = {

@@ -117,7 +117,7 @@ def load_tensors(path: Path, module: nn.Module, *, grown: bool = False) -> None:
     """Fill ``module`` with the tensors of a weights file, as float32.
 
     What a ``grown`` module has beyond the file (more blocks, say) stays as it is; of convolutions, what they hear
-    beyond (sigma) counts for nothing at first, and what they no longer hear is left out.
+    beyond (sigma) counts for nothing at first, what they no longer hear is left out, and what they say beyond is 0.
 
     Raises:
         WeightsError: names, shapes or values do not fit the module.
@@ -144,8 +144,11 @@ def load_tensors(path: Path, module: nn.Module, *, grown: bool = False) -> None:
 
 
 def _hearing(weight: Tensor, own: Tensor | None) -> Tensor:
-    """A convolution's weight for other input channels than its own: deaf to more of them, the first of fewer."""
-    if own is None or weight.ndim < 3:
+    """A convolution's weight or bias for other channels: deaf to more of them, the first of fewer, more give 0."""
+    if own is None or weight.ndim == 2:
         return weight
-    more = max(0, own.shape[1] - weight.shape[1])
-    return F.pad(weight[:, : own.shape[1]], [0, 0] * (weight.ndim - 2) + [0, more])
+    said = max(0, own.shape[0] - weight.shape[0])
+    if weight.ndim == 1:
+        return F.pad(weight, [0, said])
+    heard = max(0, own.shape[1] - weight.shape[1])
+    return F.pad(weight[:, : own.shape[1]], [0, 0] * (weight.ndim - 2) + [0, heard, 0, said])

@@ -89,6 +89,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     add("swap-audio", "conv-dae", {**swapping, "activation": "relu", "bias": False}, "audio", swap)
     add("mask-audio", "spectral-dae", SPECTRAL, "audio", louder)
     add("causal-audio", "dpcrn", CAUSAL, "audio", louder)
+    add("flow-audio", "speech-flow", {**CAUSAL, "lookahead": 1}, "audio", louder)
     add("keep-image", "conv-dae", {**TINY_2D, "residual": True}, "image", zero)
     add("mute-image", "conv-dae", TINY_2D, "image", zero)
     add("blur-image", "conv-dae", {**TINY_2D, "residual": True, "bias": False, "activation": "relu"}, "image")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from denoise.config import config
 from denoise.errors import ConfigError
-from denoise.nn.blocks import zero_init
 from denoise.nn.conditioning import check_sigma
+from denoise.nn.dual_path import DualPathNet
 
 DEFAULT_RATE = 48_000
 LEVEL_S = 1.0  # how long the running level remembers
@@ -66,6 +67,11 @@ class DPCRNConfig:
         """Points over frequency that the network works on."""
         return self.linear_bins + self.bands
 
+    def net(self) -> dict[str, Any]:
+        """Of a `DualPathNet`."""
+        own = ("positions", "widths", "blocks", "hidden", "squeeze", "memory", "lookahead")
+        return {name: getattr(self, name) for name in own}
+
 
 @dataclass(frozen=True)
 class DPCRNState:
@@ -79,7 +85,7 @@ class DPCRNState:
     memories: tuple[Tensor | None, ...]
 
 
-class DPCRN(nn.Module):
+class DPCRN(DualPathNet):
     """A mask over the short-time spectrum, drawn frame by frame from what has been heard up to ``lookahead`` later.
 
     Frames last ``2 * hop_s`` at any sample rate, so that a bin means the same frequency in all files
@@ -107,22 +113,13 @@ class DPCRN(nn.Module):
     context: int | None = None  # all that went before: carried by `stream`
 
     def __init__(self, config: DPCRNConfig) -> None:
-        super().__init__()
-        self.config = c = config
-        stem, *deeper = c.widths
-        self.stem = nn.Conv2d(3, stem, (1, 5), padding=(0, 2))
-        self.down = nn.ModuleList(Down(a, b) for a, b in zip(c.widths, deeper, strict=False))
-        coarse = c.positions >> len(deeper)
-        self.blocks = nn.ModuleList(
-            DualPathBlock(c.widths[-1], coarse, c.hidden, c.squeeze, c.memory, c.lookahead) for _ in range(c.blocks)
-        )
-        self.up = nn.ModuleList(Up(b, a) for a, b in reversed([*zip(c.widths, deeper, strict=False)]))
-        self.head = nn.Conv2d(stem, 3, (1, 3), padding=(0, 1))
+        super().__init__(3, 3, **config.net())
+        self.config = config
 
     @property
     def delay(self) -> int:
         """Hops that what comes out lags behind what went in: half a frame, and what the blocks wait for."""
-        return 1 + self.config.blocks * self.config.lookahead
+        return 1 + self.late
 
     @property
     def latency_s(self) -> float:
@@ -146,8 +143,7 @@ class DPCRN(nn.Module):
         silence = like.new_zeros(batch, channels, hop, dtype=torch.float32)
         level = (like.new_zeros(batch, dtype=torch.float32), like.new_zeros((), dtype=torch.float32))
         waiting = like.new_zeros(batch, channels, self.delay - 1, hop + 1, dtype=torch.complex64)
-        memories = (None,) * (len(self.down) + 3 * len(self.blocks) + len(self.config.widths))
-        return DPCRNState(hop, silence, waiting, silence, level, memories)
+        return DPCRNState(hop, silence, waiting, silence, level, self.memories())
 
     def stream(self, x: Tensor, state: DPCRNState) -> tuple[Tensor, DPCRNState]:
         """Denoise the next hops of a stream; what comes out is ``delay`` hops late.
@@ -172,155 +168,45 @@ class DPCRN(nn.Module):
         self, spectrum: Tensor, state: DPCRNState
     ) -> tuple[Tensor, tuple[Tensor, Tensor], tuple[Tensor | None, ...]]:
         """Shape: spectrum (batch, channels, frames, bins) to one factor for all channels, (batch, frames, bins)."""
-        c, n = self.config, spectrum.shape[-1]
-        power = (spectrum.real.square() + spectrum.imag.square()).mean(dim=1)
-        mixed = spectrum.mean(dim=1)[..., : c.linear_bins]
-        power, mixed = (F.pad(z, (0, max(0, m - z.shape[-1]))) for z, m in ((power, c.bins), (mixed, c.linear_bins)))
-        bands = erb_bands(c).to(power.device)
-        low, high = power[..., : c.linear_bins], power[..., c.linear_bins : c.bins]
-        high = high @ (bands / bands.sum(dim=1, keepdim=True)).T
-        magnitude = (torch.cat([low, high], dim=-1) + 1e-20) ** (c.compression / 2)
-        phase = mixed / mixed.abs().clamp_min(1e-12)
-        level, carried = running_level(magnitude.mean(dim=-1), state.level, c.hop_s)
-        magnitude = magnitude / level[..., None]
-        turned = torch.stack([phase.real, phase.imag], dim=1) * magnitude[:, None, :, : c.linear_bins]
-        features = torch.cat([magnitude[:, None], F.pad(turned, (0, c.bands))], dim=1)
-
-        out, memories = self._network(features, state.memories)
-        out = out.float()
-        gain = torch.sigmoid(out[:, 0] + 2.0)
-        above = gain[..., c.linear_bins :] @ bands
-        turn = torch.complex(out[:, 1] + 1.0, out[:, 2])[..., : c.linear_bins]  # at first no turn at all
-        mask = torch.cat([gain[..., : c.linear_bins] * turn / turn.abs().clamp_min(1e-6), above.to(turn.dtype)], dim=-1)
-        beyond = mask[..., -1:].expand(*mask.shape[:-1], max(0, n - c.bins))
-        return torch.cat([mask, beyond], dim=-1)[..., :n], carried, memories
-
-    def _network(self, x: Tensor, before: tuple[Tensor | None, ...]) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-        """Shape: x (batch, 3, frames, positions), returns the same, ``delay - 1`` frames late."""
-        memories = iter(before)
-        after: list[Tensor | None] = []
-        features = F.silu(self.stem(x))
-        skips = [features]
-        for down in self.down:
-            features, memory = down(features, next(memories))
-            skips.append(features)
-            after.append(memory)
-        for block in self.blocks:
-            features, *three = block(features, next(memories), next(memories), next(memories))
-            after.extend(three)
-        for i, skip in enumerate(skips):
-            skips[i], memory = delayed(skip, next(memories), self.delay - 1)
-            after.append(memory)
-        for up in self.up:
-            features = up(features + skips.pop())
-        return self.head(features + skips.pop()), tuple(after)
+        c = self.config
+        features = heard(spectrum, c)
+        level, carried = running_level(features[:, 0].mean(dim=-1), state.level, c.hop_s)
+        out, memories = self.body(features / level[:, None, :, None], state.memories)
+        return mask_of(out.float(), c, spectrum.shape[-1]), carried, memories
 
 
-class Down(nn.Module):
-    """Half the positions, seen together with the frame before.
+def heard(spectrum: Tensor, c: DPCRNConfig) -> Tensor:
+    """Compressed magnitudes of bins and bands, and up to ``linear_hz`` the spectrum with these magnitudes.
 
     Shape:
-        x: (batch, before, frames, positions); returns (batch, after, frames, positions / 2).
+        spectrum: (batch, channels, frames, bins), complex; returns (batch, 3, frames, positions).
     """
-
-    def __init__(self, before: int, after: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(before, after, (2, 3), stride=(1, 2), padding=(0, 1))
-
-    def forward(self, x: Tensor, last: Tensor | None) -> tuple[Tensor, Tensor]:
-        x = torch.cat([torch.zeros_like(x[:, :, :1]) if last is None else last, x], dim=2)
-        return F.silu(self.conv(x)), x[:, :, -1:]
-
-
-class Up(nn.Module):
-    """The mirror of `Down`, within one frame."""
-
-    def __init__(self, before: int, after: int) -> None:
-        super().__init__()
-        self.conv = nn.ConvTranspose2d(before, after, (1, 4), stride=(1, 2), padding=(0, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.silu(self.conv(x))
+    power = (spectrum.real.square() + spectrum.imag.square()).mean(dim=1)
+    mixed = spectrum.mean(dim=1)[..., : c.linear_bins]
+    power, mixed = (F.pad(z, (0, max(0, m - z.shape[-1]))) for z, m in ((power, c.bins), (mixed, c.linear_bins)))
+    bands = erb_bands(c).to(power.device)
+    low, high = power[..., : c.linear_bins], power[..., c.linear_bins : c.bins]
+    high = high @ (bands / bands.sum(dim=1, keepdim=True)).T
+    magnitude = (torch.cat([low, high], dim=-1) + 1e-20) ** (c.compression / 2)
+    phase = mixed / mixed.abs().clamp_min(1e-12)
+    turned = torch.stack([phase.real, phase.imag], dim=1) * magnitude[:, None, :, : c.linear_bins]
+    return torch.cat([magnitude[:, None], F.pad(turned, (0, c.bands))], dim=1)
 
 
-class Lookahead(nn.Module):
-    """Each frame hears so many frames before and after it, and leaves so many later.
-
-    Shape:
-        x, returns: (batch, channels, frames, positions).
-    """
-
-    def __init__(self, channels: int, frames: int) -> None:
-        super().__init__()
-        self.frames = frames
-        self.conv = nn.Conv2d(channels, channels, (2 * frames + 1, 1), groups=channels)
-        self.out = zero_init(nn.Conv2d(channels, channels, 1))
-
-    def forward(self, x: Tensor, last: Tensor | None) -> tuple[Tensor, Tensor]:
-        n, time = self.frames, x.shape[2]
-        x = torch.cat([torch.zeros_like(x[:, :, :1]).expand(-1, -1, 2 * n, -1) if last is None else last, x], dim=2)
-        return x[:, :, n : n + time] + self.out(F.silu(self.conv(x))), x[:, :, time:]
+def mask_of(out: Tensor, c: DPCRNConfig, bins: int) -> Tensor:
+    """A gain below one and a turn. Shape: out (batch, 3, frames, positions), returns (batch, frames, bins), complex."""
+    gain = over_bins(torch.sigmoid(out[:, 0] + 2.0), c, bins)
+    turn = torch.complex(out[:, 1] + 1.0, out[:, 2])[..., : c.linear_bins]  # at first no turn at all
+    turn = F.pad(turn / turn.abs().clamp_min(1e-6), (0, max(0, bins - c.linear_bins)), value=1.0)
+    return gain * turn[..., :bins]
 
 
-class DualPathBlock(nn.Module):
-    """Across frequency within a frame, then along time at each position and over the full band.
-
-    It begins as an identity, so that a trained network can grow by more blocks.
-
-    Shape:
-        x, returns: (batch, channels, frames, positions), ``lookahead`` frames late.
-    """
-
-    def __init__(
-        self, channels: int, positions: int, hidden: int, squeeze: int, memory: int, lookahead: int = 0
-    ) -> None:
-        super().__init__()
-        self.lookahead = Lookahead(channels, lookahead) if lookahead else None
-        self.across_norm = nn.LayerNorm(channels)
-        self.across_in = nn.Linear(positions, 2 * positions)
-        self.across_out = zero_init(nn.Linear(2 * positions, positions))
-        self.along_norm = nn.LayerNorm(channels)
-        self.along = nn.LSTM(channels, hidden, batch_first=True)
-        self.along_out = zero_init(nn.Linear(hidden, channels))
-        self.full_norm = nn.LayerNorm(channels)
-        self.full_in = nn.Linear(channels, squeeze)
-        self.full = nn.LSTM(squeeze * positions, memory, batch_first=True)
-        self.full_out = nn.Linear(memory, squeeze * positions)
-        self.full_back = zero_init(nn.Linear(squeeze, channels))
-
-    def forward(
-        self, x: Tensor, ahead: Tensor | None, along: Tensor | None, full: Tensor | None
-    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-        if self.lookahead is not None:
-            x, ahead = self.lookahead(x, ahead)
-        x = x.permute(0, 2, 3, 1)  # (batch, frames, positions, channels)
-        batch, frames, positions, channels = x.shape
-        mixed = self.across_out(F.silu(self.across_in(self.across_norm(x).transpose(2, 3))))
-        x = x + mixed.transpose(2, 3)
-        rows = self.along_norm(x).transpose(1, 2).reshape(batch * positions, frames, channels)
-        heard, along = recur(self.along, rows, along)
-        x = x + self.along_out(heard).reshape(batch, positions, frames, channels).transpose(1, 2)
-        heard, full = recur(self.full, self.full_in(self.full_norm(x)).flatten(2), full)
-        x = x + self.full_back(F.silu(self.full_out(heard)).reshape(batch, frames, positions, -1))
-        return x.permute(0, 3, 1, 2), ahead, along, full
-
-
-def delayed(x: Tensor, before: Tensor | None, frames: int) -> tuple[Tensor, Tensor | None]:
-    """What came so many frames before, and what is still to come. Shape: x (batch, channels, frames, positions)."""
-    if not frames:
-        return x, None
-    x = torch.cat([x.new_zeros(*x.shape[:2], frames, x.shape[3]) if before is None else before, x], dim=2)
-    return x[:, :, :-frames], x[:, :, -frames:]
-
-
-def recur(lstm: nn.LSTM, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Run an LSTM in float32 also under autocast: rounding would add up over time.
-
-    LSTM and not GRU, as torch runs it on CPUs in one fused kernel, two to three times faster.
-    """
-    with torch.autocast(x.device.type, enabled=False):
-        out, (hidden, cell) = lstm(x.float(), None if state is None else (state[0], state[1]))
-    return out, torch.stack([hidden, cell])
+def over_bins(x: Tensor, c: DPCRNConfig, bins: int) -> Tensor:
+    """What is known at bins and bands, at all bins. Shape: (..., positions) to (..., bins)."""
+    above = x[..., c.linear_bins :] @ erb_bands(c).to(x.device)
+    known = torch.cat([x[..., : c.linear_bins], above], dim=-1)
+    beyond = known[..., -1:].expand(*known.shape[:-1], max(0, bins - c.bins))
+    return torch.cat([known, beyond], dim=-1)[..., :bins]
 
 
 def running_level(x: Tensor, state: tuple[Tensor, Tensor], hop_s: float) -> tuple[Tensor, tuple[Tensor, Tensor]]:

@@ -25,13 +25,14 @@ from denoise.pipelines.device import as_numpy, pick_device
 from denoise.pipelines.latent_noise import Draw, check_draws
 from denoise.pipelines.result import Result, limited_strength
 from denoise.pipelines.stream import AudioStream
-from denoise.protocols import Progress, StreamingNetwork
+from denoise.protocols import FlowNetwork, Progress, StreamingNetwork
 from denoise.registry import DEFAULTS, load, version
 from denoise.signals import MAX_CHANNELS, AudioFormat, require_finite_samples
 
 BLOCK_S = 20.0
 STEP_S = 2.0  # read and streamed at a time: tensors that still fit the cache
 FADE_S = 0.02
+STEPS = 5  # calls of the network for a draw
 RESAMPLER_S = 0.1  # what the resampling filters reach, generously
 Samples = TypeVar("Samples", bound=NDArray[Any] | Tensor)
 
@@ -121,10 +122,12 @@ class AudioPipeline:
         strength: float = 1.0,
         attenuation_limit: float | None = None,
         draws: Sequence[int] | None = None,
+        steps: int = STEPS,
     ) -> Iterator[NDArray[Any]]:
         """Denoise chunks as they come; what comes out has the same total length and no shift.
 
-        ``draws`` are the seeds of answers that a variational model can give, in place of their middle.
+        ``draws`` are the seeds of answers that a variational model can give, in place of their middle; one that
+        goes to them on a path calls its network ``steps`` times.
 
         Shape:
             chunks: (channels, any time) each, float32 or float64; what is yielded as well, the answers of
@@ -140,7 +143,9 @@ class AudioPipeline:
             yield from chunks
             return
         if isinstance(self.model, StreamingNetwork):
-            yield from self._carried(chunks, sample_rate, strength)
+            model = self.model
+            drawn = [cast(FlowNetwork, model).drawn(seed, steps) for seed in draws] if draws is not None else [model]
+            yield from self._carried(drawn, chunks, sample_rate, strength)
             return
         grid = self._grid(sample_rate)
         tensors = (torch.from_numpy(np.ascontiguousarray(chunk)) for chunk in chunks)
@@ -152,20 +157,21 @@ class AudioPipeline:
         """Samples to wait for when they come as they are recorded."""
         return self.model.hop(sample_rate) if isinstance(self.model, StreamingNetwork) else sample_rate // 100
 
-    def _carried(self, chunks: Iterable[NDArray[Any]], sample_rate: int, strength: float) -> Iterator[NDArray[Any]]:
-        """A causal network needs no windows: its state goes from chunk to chunk."""
-        stream = None
+    def _carried(
+        self, networks: Sequence[StreamingNetwork], chunks: Iterable[NDArray[Any]], sample_rate: int, strength: float
+    ) -> Iterator[NDArray[Any]]:
+        """Causal networks need no windows: their state goes from chunk to chunk. Their answers go below each other."""
+        streams: list[AudioStream] = []
         for chunk in chunks:
-            if stream is None:
-                network = cast(StreamingNetwork, self.model)
-                stream = AudioStream(network, sample_rate=sample_rate, channels=chunk.shape[0], strength=strength)
+            how: dict[str, Any] = {"sample_rate": sample_rate, "channels": chunk.shape[0], "strength": strength}
+            streams = streams or [AudioStream(network, **how) for network in networks]
             step = round(STEP_S * sample_rate)
             for start in range(0, chunk.shape[1], step):  # chunks may be of any length
-                out = stream.push(chunk[:, start : start + step])
+                out = np.concatenate([stream.push(chunk[:, start : start + step]) for stream in streams])
                 if out.shape[1]:
                     yield out
-        if stream is not None:
-            yield stream.flush()
+        if streams:
+            yield np.concatenate([stream.flush() for stream in streams])
 
     def _grid(self, sample_rate: int) -> Grid:
         """Windows at the file's rate that start on whole strides of the model at the model's rate."""

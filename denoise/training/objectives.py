@@ -15,7 +15,7 @@ from torch import Tensor
 
 from denoise.dsp import stft
 from denoise.metrics import mse, r2, si_sdr
-from denoise.protocols import Denoiser, Draw, StreamingNetwork, VariationalNetwork
+from denoise.protocols import Denoiser, Draw, FlowNetwork, StreamingNetwork, VariationalNetwork
 from denoise.training import generative
 from denoise.training.data import Batch
 from denoise.training.generative import Latents
@@ -81,7 +81,10 @@ def audio_denoising(module: Any, batch: Batch, settings: Loss) -> tuple[Tensor, 
         2020, arXiv:2009.12286; Parallel WaveGAN, 2019, arXiv:1910.11480 (several resolutions).
     """
     latents = Latents(settings.free_bits)
-    out = as_denoiser(module, batch, latents)(batch.noisy).float()
+    if isinstance(module, FlowNetwork):
+        out = module.on_the_way(batch.noisy, batch.clean, sample_rate=batch.sample_rate or 16_000).float()
+    else:
+        out = as_denoiser(module, batch, latents)(batch.noisy).float()
     with torch.autocast(out.device.type, enabled=False):  # what is heard is not judged in bfloat16
         return _paid(*_audio_loss(out, batch, settings), latents, batch, settings)
 

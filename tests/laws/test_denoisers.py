@@ -106,6 +106,11 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
         {"linear_hz": 2000.0, "bands": 16, "widths": [4, 6], "blocks": 2, "hidden": 5, "squeeze": 2, "memory": 7}
         | {"lookahead": 2},
     ),
+    "flow": (
+        "speech-flow",
+        {"linear_hz": 2000.0, "bands": 16, "widths": [4, 6], "blocks": 2, "hidden": 5, "squeeze": 2, "memory": 7}
+        | {"lookahead": 1},
+    ),
     "spectral": (
         "spectral-dae",
         {

@@ -20,7 +20,7 @@ from denoise.pipelines.samples import STD_TIMES, Moments, Places, draw_audio, dr
 from denoise.signals import Image
 
 Models = dict[str, Path]
-AUDIO = ["vary-audio", "vary-mask-audio"]
+AUDIO = ["vary-audio", "vary-mask-audio", "flow-audio"]
 
 
 def picture(height: int, width: int, channels: int = 3) -> Any:

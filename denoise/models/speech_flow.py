@@ -1,0 +1,215 @@
+"""Flow matching from noisy speech to clean: one likely answer in a few steps, or about their mean in one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from denoise.config import config
+from denoise.dsp import istft, stft
+from denoise.errors import ConfigError
+from denoise.models.dpcrn import DEFAULT_RATE, DPCRNConfig, heard, mask_of, over_bins, running_level
+from denoise.nn.conditioning import check_sigma
+from denoise.nn.dual_path import DualPathNet, delayed
+from denoise.noise import noise_field
+
+SILENCE = 1e-10  # magnitudes far below it are not compressed
+FROM_THE_END = 0.3  # share of the points in training from where all answers begin
+
+
+@config
+class SpeechFlowConfig(DPCRNConfig):
+    """As that of `DPCRN`; ``noise`` is added to the noisy spectrum, of unit mean, where a draw begins."""
+
+    noise: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.noise <= 100:
+            raise ConfigError(f"noise is {self.noise:g}; expected more than 0, at most 100.")
+
+
+@dataclass(frozen=True)
+class SpeechFlowState:
+    """What a stream carries from block to block: as `DPCRNState`, with what each step of a draw keeps."""
+
+    hop: int
+    history: Tensor  # (batch, channels, hop)
+    overlap: Tensor  # (batch, channels, hop)
+    level: tuple[Tensor, Tensor]
+    frame: int
+    waiting: tuple[tuple[Tensor | None, ...], ...]  # for each step: the point, the noisy spectrum and the level
+    memories: tuple[tuple[Tensor | None, ...], ...]
+
+
+class SpeechFlow(DualPathNet):
+    """Straight paths between the compressed spectra of clean speech and of noisy speech with noise added.
+
+    At a point x_t = (1 - t) clean + t (noisy + noise * eps) of a path the network says where it began, D(x_t, noisy,
+    t): between the noisy spectrum under a mask, as that of `DPCRN`, and the point itself. From t = 1, without noise,
+    one step gives about the mean of all answers; `drawn` begins with its own noise and takes more. Each step is a
+    causal network of its own memories that hears ahead, so draws are streamed as the mean is, at any sample rate.
+    All channels share mask and place between, so that the stereo image stays, and the noise.
+
+    Shape:
+        x, returns: (batch, channels, time) at ``sample_rate`` Hz, full scale 1.0; sigma is refused.
+    Reference:
+        FlowSE: Efficient and High-Quality Speech Enhancement via Flow Matching, 2025, arXiv:2505.19476 (the paths);
+        Investigating Training Objectives for Generative Speech Enhancement, 2024, arXiv:2409.10753 (data prediction).
+    """
+
+    channels = 1  # or any number
+    ndim = 1
+    blind = True
+    variational = True
+    size_multiple = 1
+    window: int | None = None
+    context: int | None = None  # all that went before: carried by `stream`
+
+    def __init__(self, config: SpeechFlowConfig) -> None:
+        super().__init__(7, 4, **config.net())
+        self.config = config
+        self.latency_s = (2 + self.late) * config.hop_s
+
+    @property
+    def delay(self) -> int:
+        """Hops that what comes out lags behind what went in."""
+        return 1 + self.late
+
+    def hop(self, sample_rate: int) -> int:
+        """Samples that a stream takes at a time."""
+        return max(1, round(self.config.hop_s * sample_rate))
+
+    def forward(self, x: Tensor, sigma: Tensor | None = None, *, sample_rate: int = DEFAULT_RATE) -> Tensor:
+        check_sigma(sigma, blind=self.blind)
+        return Drawn(self).forward(x, sample_rate=sample_rate)
+
+    def start(self, batch: int, channels: int, sample_rate: int) -> SpeechFlowState:
+        """The state before the first sample."""
+        return Drawn(self).start(batch, channels, sample_rate)
+
+    def stream(self, x: Tensor, state: SpeechFlowState) -> tuple[Tensor, SpeechFlowState]:
+        """The next hops of the mean; what comes out is ``delay`` hops late. Shape: (batch, channels, n * hop)."""
+        return Drawn(self).stream(x, state)
+
+    def drawn(self, seed: int, steps: int) -> Drawn:
+        """The network that draws an answer. NFE: steps."""
+        return Drawn(self, steps, seed)
+
+    def on_the_way(self, noisy: Tensor, clean: Tensor, *, sample_rate: int = DEFAULT_RATE) -> Tensor:
+        """Where a drawn point of each path seems to begin, as sound. Shape: (batch, channels, time), kept."""
+        hop, time, c = self.hop(sample_rate), noisy.shape[-1], self.config
+        spectra = (stft(F.pad(z.float(), (0, -time % hop)), 2 * hop, hop).transpose(2, 3) / hop for z in (noisy, clean))
+        heard_there, heard_here = spectra
+        level, _ = self.level(heard_there, (noisy.new_zeros(len(noisy)), noisy.new_zeros(())))
+        there, here = (compressed(z, c.compression) / level for z in (heard_there, heard_here))
+        t, noise = (torch.rand(len(noisy), 1, 1, 1, device=noisy.device) for _ in range(2))
+        t = torch.where(torch.rand_like(t) < FROM_THE_END, 1.0, t)
+        eps = torch.view_as_complex(torch.randn(*there.shape, 2, device=noisy.device))
+        end = there + torch.where(noise < 0.5, self.config.noise, 0.0) * eps  # the mean goes without
+        at, there = (F.pad(z, (0, 0, 0, self.late)) for z in (here + t * (end - here), there))
+        out, _ = self.body(self.features(at, there, t), self.memories())
+        frames = at.shape[2] - self.late
+        beginning = self.answer(out[:, :, self.late :], at[:, :, :frames], there[:, :, :frames])
+        spectrum = expanded(beginning * level, c.compression) * hop
+        return istft(spectrum.transpose(2, 3), 2 * hop, hop)[..., :time].to(noisy.dtype)
+
+    def features(self, at: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
+        """Shape: (batch, channels, frames, bins), complex, and t (batch, 1, 1, 1) to (batch, 7, frames, positions)."""
+        c = self.config
+        both = [heard(expanded(z, c.compression), c) for z in (noisy, at)]
+        return torch.cat([*both, t.expand(-1, 1, at.shape[2], c.positions)], dim=1)
+
+    def answer(self, out: Tensor, at: Tensor, noisy: Tensor) -> Tensor:
+        """Shape: out (batch, 4, frames, positions); at, noisy, returns (batch, channels, frames, bins)."""
+        c, bins = self.config, noisy.shape[-1]
+        mask = compressed(mask_of(out.float(), c, bins), c.compression)
+        share = over_bins(torch.sigmoid(out[:, 3].float() - 4), c, bins)[:, None]
+        return (1 - share) * mask[:, None] * noisy + share * at
+
+    def level(self, spectrum: Tensor, before: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """The running level of the noisy spectrum, (batch, 1, frames, 1), and what it remembers."""
+        c = self.config
+        level, after = running_level(heard(spectrum, c)[:, 0].mean(dim=-1), before, c.hop_s)
+        return level[:, None, :, None], after
+
+
+class Drawn(nn.Module):
+    """A `SpeechFlow` in so many steps, from a noise of its own or (``seed`` None) from none.
+
+    It has what a `StreamingNetwork` has.
+    """
+
+    def __init__(self, flow: SpeechFlow, steps: int = 1, seed: int | None = None) -> None:
+        super().__init__()
+        if steps < 1:
+            raise ConfigError(f"steps is {steps}; expected at least 1.")
+        self.flow, self.steps, self.seed = flow, steps, seed
+        self.config, self.channels, self.ndim, self.blind = flow.config, flow.channels, flow.ndim, flow.blind
+        self.size_multiple, self.context, self.window = flow.size_multiple, flow.context, flow.window
+        self.delay = 1 + steps * flow.late
+        self.latency_s = (1 + self.delay) * flow.config.hop_s
+        self.hop = flow.hop
+
+    def forward(self, x: Tensor, sigma: Tensor | None = None, *, sample_rate: int = DEFAULT_RATE) -> Tensor:
+        check_sigma(sigma, blind=self.blind)
+        hop, time = self.hop(sample_rate), x.shape[-1]
+        late = self.delay * hop
+        y, _ = self.stream(F.pad(x, (0, late + -time % hop)), self.start(x.shape[0], x.shape[1], sample_rate))
+        return y[..., late : late + time]
+
+    def start(self, batch: int, channels: int, sample_rate: int) -> SpeechFlowState:
+        """The state before the first sample."""
+        hop, like = self.hop(sample_rate), self.flow.stem.weight.detach()
+        silence = like.new_zeros(batch, channels, hop, dtype=torch.float32)
+        level = (like.new_zeros(batch, dtype=torch.float32), like.new_zeros((), dtype=torch.float32))
+        waiting, memories = ((None, None, None),) * self.steps, (self.flow.memories(),) * self.steps
+        return SpeechFlowState(hop, silence, silence, level, 0, waiting, memories)
+
+    def stream(self, x: Tensor, state: SpeechFlowState) -> tuple[Tensor, SpeechFlowState]:
+        """The next hops; what comes out is ``delay`` hops late. Shape: (batch, channels, n * hop)."""
+        hop, c = state.hop, self.config
+        sound = torch.cat([state.history, x.float()], dim=-1)
+        window = torch.hann_window(2 * hop, device=x.device).sqrt()
+        spectrum = torch.fft.rfft(sound.unfold(-1, 2 * hop, hop) * window) / hop
+        level, carried = self.flow.level(spectrum, state.level)
+        noisy = compressed(spectrum, c.compression) / level
+        at = noisy if self.seed is None else noisy + self.config.noise * self._noise(state, noisy)
+        waiting, memories = [], []
+        for turn in range(self.steps):
+            left = self.steps - turn
+            t = torch.full((len(noisy), 1, 1, 1), left / self.steps, device=x.device)
+            out, memory = self.flow.body(self.flow.features(at, noisy, t), state.memories[turn])
+            pairs = zip((at, noisy, level), state.waiting[turn], strict=True)
+            (at, noisy, level), kept = zip(*(delayed(z, before, self.flow.late) for z, before in pairs), strict=True)
+            beginning = self.flow.answer(out, at, noisy)
+            at = beginning + (left - 1) / left * (at - beginning)
+            waiting.append(kept)
+            memories.append(memory)
+        frames = torch.fft.irfft(expanded(at * level, c.compression) * hop, n=2 * hop) * window
+        early, rest = frames.split(hop, dim=-1)
+        rest = torch.cat([state.overlap[:, :, None], rest], dim=2)
+        y = (early + rest[:, :, :-1]).flatten(2)
+        after = replace(state, history=sound[..., -hop:], overlap=rest[:, :, -1], level=carried)
+        after = replace(after, frame=state.frame + at.shape[2], waiting=tuple(waiting), memories=tuple(memories))
+        return y.to(x.dtype), after
+
+    def _noise(self, state: SpeechFlowState, like: Tensor) -> Tensor:
+        """The same for all channels. Shape: (frames, bins), complex."""
+        assert self.seed is not None
+        frames, bins = like.shape[2:]
+        field = noise_field(self.seed, 0, 2 * bins, (state.frame,), (frames,)).reshape(2, bins, frames)
+        return torch.complex(field[0], field[1]).T.to(like)
+
+
+def compressed(z: Tensor, exponent: float) -> Tensor:
+    """Of each complex number the magnitude raised to ``exponent``. Shape: any, kept."""
+    return z * (z.real.square() + z.imag.square() + SILENCE**2) ** ((exponent - 1) / 2)
+
+
+def expanded(z: Tensor, exponent: float) -> Tensor:
+    """The inverse of `compressed`, but for near silence. Shape: any, kept."""
+    return z * (z.real.square() + z.imag.square() + 1e-20) ** ((1 / exponent - 1) / 2)
