@@ -55,13 +55,14 @@ System = Callable[[], Denoise]  # begins a recording: what a peer remembers must
 
 
 class Ours:
-    """A model of `denoise`."""
+    """A model of `denoise`: its one answer, or one that it draws in so many steps."""
 
-    def __init__(self, pipeline: Any) -> None:
+    def __init__(self, pipeline: Any, steps: int | None = None) -> None:
         self.pipeline = pipeline
+        self.how = {} if steps is None else {"draws": [0], "steps": steps}
 
     def __call__(self, samples: Samples, rate: int) -> Samples:
-        return np.concatenate([*self.pipeline.stream([samples[None]], rate)], axis=1)[0]
+        return np.concatenate([*self.pipeline.stream([samples[None]], rate, **self.how)], axis=1)[0]
 
 
 class NoiseReduce:
@@ -156,12 +157,13 @@ PEERS: dict[str, System] = {
 
 
 def system(name: str) -> System:
-    """A peer by its name, else one of our models by its name or file."""
+    """A peer by its name, else one of our models by its name or file; NAME:5 draws in five steps."""
     if name in PEERS:
         return PEERS[name]
     from denoise import AudioPipeline
 
-    return partial(Ours, AudioPipeline(name, device="cpu"))
+    model, _, steps = name.partition(":")
+    return partial(Ours, AudioPipeline(model, device="cpu"), int(steps) if steps else None)
 
 
 # The mixes
