@@ -114,7 +114,7 @@ class Image:
         """The number that stands for white: 255, 65535 or 1."""
         return 1.0 if self.pixels.dtype == np.float32 else float(np.iinfo(self.pixels.dtype).max)
 
-    def light(self) -> Image:
+    def as_float(self) -> Image:
         """The same picture in float32, full scale 1.0."""
         alpha = None if self.alpha is None else self.alpha.astype(np.float32) / np.float32(self.full_scale)
         return Image((self.pixels / np.float32(self.full_scale)).astype(np.float32), alpha)

@@ -77,7 +77,7 @@ def audio(
         raw = RawFormat(rate, channels, encoding)
     pipeline = AudioPipeline(model or DEFAULTS["audio"], device=device, block=block)
 
-    check_samples(pipeline, samples, out, extras | {"--skip-existing": skip_existing or None, "raw PCM": raw})
+    check_samples(pipeline, samples, inputs, out, extras | {"--skip-existing": skip_existing or None, "raw PCM": raw})
 
     def one(source: Any, target: Any, progress: Progress, name: str | None) -> Result:
         if samples:

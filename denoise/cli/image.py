@@ -24,7 +24,7 @@ def image(
     sigma: Annotated[
         str | None,
         typer.Option(
-            help="Of white noise, 0 to 255, or auto (estimated); takes the model for it unless one is named.",
+            help="Standard deviation of white noise, 0 to 255 at any depth, or auto; for `gaussian`, the model then.",
             metavar="SIGMA|auto",
         ),
     ] = None,
@@ -36,15 +36,15 @@ def image(
     perception: Annotated[
         float | None,
         typer.Option(
-            help="From 0, the mean of all likely pictures, which is smooth, to 1, one of them; for white noise.",
+            help="From 0, the mean of all likely pictures, which is smooth, to 1, one of them (`gaussian`).",
             metavar="0..1",
         ),
     ] = None,
     samples: Annotated[
         int, typer.Option(help="Write so many of the likely pictures, their mean and 8 times their deviation.", min=0)
     ] = 0,
-    steps: Annotated[int, typer.Option(help="Calls of the network for each of them.")] = 12,
-    seed: Annotated[int, typer.Option(help="The same seed draws the same.")] = 0,
+    steps: Annotated[int, typer.Option(help="With --perception, --samples: calls of the network for a picture.")] = 12,
+    seed: Annotated[int, typer.Option(help="With --perception, --samples: the same seed draws the same.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     tile: Annotated[int, typer.Option(help="Side of the squares worked on at a time.", metavar="PIXELS")] = 1408,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
@@ -73,11 +73,13 @@ def image(
     try:
         level: Any = sigma if sigma in (None, "auto") else float(sigma) / 255
     except ValueError:
-        raise ConfigError(f"--sigma is {sigma!r}; expected auto or a number from 0 to 255.") from None
+        level = -1.0
+    if isinstance(level, float) and not 0 <= level <= 1:
+        raise ConfigError(f"--sigma is {sigma!r}; expected auto or a number from 0 to 255.")
     pipeline = ImagePipeline(pick(model, sigma, perception, samples or None), device=device, tile=tile)
     pipeline.check_sigma(level)
     pipeline.check_drawing(perception, steps, samples or None)
-    check_samples(pipeline, samples, out, {"--compare": compare, "--skip-existing": skip_existing or None})
+    check_samples(pipeline, samples, inputs, out, {"--compare": compare, "--skip-existing": skip_existing or None})
 
     how: dict[str, Any] = {"sigma": level, "strength": strength, "overwrite": overwrite}
     how |= {"max_megapixels": max_megapixels, "perception": perception, "steps": steps}

@@ -102,7 +102,7 @@ def _reason(error: Exception, source: str) -> str:
         return str(error)
     text = " ".join(str(error).split())[:200]
     if isinstance(error, MemoryError) or "memory" in text:
-        return f"{source}: needs more memory than there is. Give a smaller --block or --tile."
+        return f"{source}: needs more memory than there is. Give a smaller --block or --tile, or no --perception."
     return f"{source}: {type(error).__name__}: {text}. This is a fault of denoise; please report it."
 
 

@@ -20,6 +20,6 @@ def find_files(root: Path, folders: Sequence[str], extensions: frozenset[str]) -
         found = [path for path in sorted(place.rglob("*")) if path.suffix.lower() in extensions and path.is_file()]
         if not found:
             wrong = "holds no files of a known kind" if place.is_dir() else "no such folder"
-            raise ConfigError(f"{place}: {wrong}. Give --data the folder that holds them.")
+            raise ConfigError(f"{place}: {wrong}. Give the folder that holds them.")
         files += found
     return files

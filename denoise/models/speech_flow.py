@@ -51,7 +51,7 @@ class SpeechFlow(DualPathNet):
     At a point x_t = (1 - t) clean + t (noisy + noise * eps) of a path the network says where it began, D(x_t, noisy,
     t): between the noisy spectrum under a mask, as that of `DPCRN`, and the point itself. From t = 1, without noise,
     one step gives about the mean of all answers; `drawn` begins with its own noise and takes more. Each step is a
-    causal network of its own memories that hears ahead, so draws are streamed as the mean is, at any sample rate.
+    network of its own memories that hears ahead, so draws are streamed as the mean is, but later with each step.
     All channels share mask and place between, so that the stereo image stays, and the noise.
 
     Shape:
@@ -212,4 +212,4 @@ def compressed(z: Tensor, exponent: float) -> Tensor:
 
 def expanded(z: Tensor, exponent: float) -> Tensor:
     """The inverse of `compressed`, but for near silence. Shape: any, kept."""
-    return z * (z.real.square() + z.imag.square() + 1e-20) ** ((1 / exponent - 1) / 2)
+    return z * (z.real.square() + z.imag.square() + SILENCE**2) ** ((1 / exponent - 1) / 2)

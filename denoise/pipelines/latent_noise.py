@@ -31,4 +31,5 @@ class Draw:
 def check_draws(model: Any, name: str, draws: Any) -> None:
     """Refuse draws from a model that gives one answer, unless it is told sigma: one that is can be a prior."""
     if draws is not None and model.blind and not getattr(model, "variational", False):
-        raise ConfigError(f"model {name} gives one answer and draws no samples; take gaussian, or a variational one.")
+        one = "gaussian" if model.ndim == 2 else "one that does"
+        raise ConfigError(f"model {name} gives one answer and draws no samples; take {one}.")

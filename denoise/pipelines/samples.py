@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -22,7 +22,7 @@ from denoise.pipelines.image import part_of, sigma_255
 from denoise.pipelines.latent_noise import check_draws
 from denoise.pipelines.result import Result
 from denoise.protocols import Progress
-from denoise.signals import Image, ImageFormat
+from denoise.signals import ImageFormat
 
 STD_TIMES = 8  # in files of pictures: what differs by more than an eighth of full scale is rare
 Place = str | Path
@@ -53,6 +53,18 @@ class Places:
     def all(self) -> tuple[Path, ...]:
         return (*self.samples, self.mean, self.std)
 
+    def require_free(self, source: Place | BinaryIO, overwrite: bool) -> None:
+        """Refuse, before hours of drawing, to replace the source, or anything unless told to.
+
+        Raises:
+            InputError: a file is there.
+        """
+        for place in self.all():
+            own = isinstance(source, (str, Path)) and place.resolve() == Path(source).resolve()
+            if own or (place.exists() and not overwrite):
+                told = "is the input itself" if own else "exists"
+                raise InputError(f"{place}: {told}. Give another -o{'' if own else ', or --overwrite'}.")
+
 
 def draw_images(
     pipeline: Any,
@@ -76,12 +88,13 @@ def draw_images(
         InputError: the file cannot be read, holds several pictures, or a target cannot be written.
     """
     places, started = Places.beside(target, n), time.perf_counter()
+    places.require_free(source, overwrite)
     with ImageReader(source, max_megapixels=max_megapixels, name=name) as reader:
         frames = [*islice(reader, 2)]
         if len(frames) > 1:
             raise InputError(f"{reader.name}: holds several pictures; samples are of one. Save it apart.")
         frame, format = frames[0], reader.format
-        light = frame.light()
+        light = frame.as_float()
 
         def write(place: Path, pixels: NDArray[Any], format: ImageFormat) -> None:
             write_image(place, [replace(frame, pixels=frame.numbers(pixels))], format, overwrite=overwrite)
@@ -101,7 +114,7 @@ def draw_images(
             speed=round(pixels / 1e6 / seconds, 3),
             speed_unit="megapixels_per_s",
             noise_before=round(sigma_255(frame), 2),
-            noise_after=round(sigma_255(Image(moments.mean.astype(np.float32))), 2),
+            noise_after=round(sigma_255(replace(light, pixels=moments.mean.astype(np.float32))), 2),
             noise_unit="sigma_255",
             warnings=tuple(reader.warnings),
         )
@@ -126,6 +139,7 @@ def draw_audio(
         InputError: the file cannot be read or a target cannot be written.
     """
     places, started, done = Places.beside(target, n), time.perf_counter(), 0
+    places.require_free(source, overwrite)
     with AudioReader(source, name=name) as reader, ExitStack() as stack:
         format, frames = reader.format, reader.frames
 
@@ -177,7 +191,7 @@ class Moments:
         return np.sqrt(self.squares / max(1, self.n - 1))
 
 
-def check_samples(pipeline: Any, n: int, out: str | None, others: Mapping[str, Any]) -> None:
+def check_samples(pipeline: Any, n: int, inputs: Sequence[str], out: str | None, others: Mapping[str, Any]) -> None:
     """Refuse, before any work, samples that could not be drawn or written.
 
     Raises:
@@ -187,7 +201,7 @@ def check_samples(pipeline: Any, n: int, out: str | None, others: Mapping[str, A
         return
     check_draws(pipeline.model, pipeline.card.name, n)
     Places.beside("NAME.EXT", n)
-    if out == STREAM:
+    if out == STREAM or (out is None and STREAM in inputs):
         raise ConfigError("samples are files; give -o a name or a folder.")
     for option, value in others.items():
         if value is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -23,7 +22,7 @@ def consistency(residual: Tensor, sigma: float) -> Consistency:
     """Judge what is left over.
 
     Shape:
-        residual: (..., *space) with two axes of space, or one axis if it is 1 long.
+        residual: (..., height, width), or (..., 1, time).
     """
     power = residual.square().mean()
     pairs = [
@@ -33,18 +32,17 @@ def consistency(residual: Tensor, sigma: float) -> Consistency:
     return Consistency(float(power.sqrt()) / max(sigma, 1e-9), shared / max(float(power), 1e-20))
 
 
-def faithful(noisy: Tensor, drawn: Tensor, mean: Tensor, sigma: float) -> Tensor:
-    """Go from a drawn answer to the mean of all where the drawn one leaves more over than noise of ``sigma`` is.
+def doubts(noisy: Tensor, drawn: Tensor, sigma: float) -> Tensor:
+    """How far to go from a drawn answer back to the mean of all: where it leaves more over than noise of ``sigma`` is.
 
     There it would have put something in place of what was seen.
 
     Shape:
-        all: (batch, channels, height, width), or (batch, channels, time).
+        noisy, drawn: (batch, channels, *space) with one or two axes of space; returns (batch, 1, *space), 0 to 1.
     """
     space = noisy.ndim - 2
     power = (noisy - drawn).square().mean(dim=1, keepdim=True) / max(sigma, 1e-9) ** 2
     pool = (F.avg_pool1d, F.avg_pool2d)[space - 1]
     level = pool(power, SIDE, stride=1, padding=SIDE // 2, count_include_pad=False)
     chance = (2 / (noisy.shape[1] * SIDE**space)) ** 0.5
-    doubt = ((level - 1) / chance - LIMITS[0]) / (LIMITS[1] - LIMITS[0])
-    return torch.lerp(drawn, mean, doubt.clamp(0, 1))
+    return (((level - 1) / chance - LIMITS[0]) / (LIMITS[1] - LIMITS[0])).clamp(0, 1)

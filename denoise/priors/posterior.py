@@ -51,7 +51,7 @@ def inpaint(
 ) -> Tensor:
     """Fill what is missing: the known part is held at every level, and the rest goes down and up again to fit it.
 
-    NFE: again * steps.
+    NFE: again * (steps - 1) + 1.
 
     Shape:
         known, mask, start, returns: (batch, *event); mask is 1 where ``known`` is known, and start has

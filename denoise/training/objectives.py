@@ -22,7 +22,7 @@ from denoise.training.generative import Latents
 from denoise.training.perceptual import HEARING_S, disturbance
 from denoise.training.recipe import Loss, Recipe
 
-NATS = 5 * math.log(10)  # in the unit of the loss of images
+NATS = 5 * math.log(10)  # in the unit of the losses of denoisers
 USUAL = 0.0075  # the MSE of denoised photographs, by the rms of their noise: 34, 31 and 28 dB at 15, 25 and 50
 Objective = Callable[[Any, Batch, Loss], tuple[Tensor, dict[str, Tensor]]]
 
@@ -35,7 +35,9 @@ def as_denoiser(module: Any, batch: Batch, draw: Draw | None = None) -> Denoiser
 
 
 def image_denoising(module: Any, batch: Batch, settings: Loss) -> tuple[Tensor, dict[str, Tensor]]:
-    """Mean over the examples of the logarithm of their MSE, which is their PSNR; reports MSE, PSNR and R^2.
+    """Mean over the examples of a tenth of the logarithm of their MSE: their PSNR, but for sign and unit.
+
+    Reports MSE, PSNR and R^2.
 
     So examples count the same, whatever their noise, but for those with far less error than is usual with so much:
     a patch of plain sky is no picture but part of one, whose PSNR hangs on its other parts. It is the likelihood of

@@ -304,7 +304,7 @@ class TestArrays:
         noisy = np.clip(128 + np.random.default_rng(0).normal(0, 20, (60, 70, 3)), 0, 255).astype(np.uint8)
         assert np.ptp(pipeline.frame(Image(noisy)).pixels) == 0
         assert pipeline.frame(Image(noisy)).pixels[0, 0, 0] == pytest.approx(20, abs=1)  # estimated
-        with pytest.raises(ConfigError, match="expected 0 to 255"):
+        with pytest.raises(ConfigError, match="expected 0 to 1"):
             pipeline.frame(Image(pixels(4, 4, 3)), sigma=1.5)
 
     def test_a_blind_model_refuses_a_sigma(self, models: Models) -> None:
@@ -412,6 +412,23 @@ class TestPerception:
         assert -1 <= drawn["residual_correlation"] <= 1
         plain = pipeline.file(tmp_path / "a.png", tmp_path / "c.png", sigma=0.1).asdict()
         assert "residual_by_sigma" not in plain
+
+    def test_a_draw_that_does_not_fit_is_told(self, models: Models, tmp_path: Path) -> None:
+        """Of a scene that is no noise at all, told to be full of it: this network takes away more than there is."""
+        Pillow.fromarray(pixels(60, 50)).save(tmp_path / "a.png")
+        result = self.told(models).file(tmp_path / "a.png", tmp_path / "b.png", sigma=0.02, perception=1.0)
+        assert "gave way to the mean" in result.warnings[0]
+
+    def test_hidden_pixels_are_not_judged(self, models: Models) -> None:
+        """Colours under transparency have nothing to do with a draw beside them."""
+        x = np.random.default_rng(0).uniform(0, 1, (60, 64, 3)).astype(np.float32)
+        alpha = np.ones((60, 64), np.float32)
+        alpha[:, 32:] = 0
+        other = np.where(alpha[..., None] > 0, x, x + 50).astype(np.float32)
+        how: dict[str, Any] = {"sigma": 0.4, "perception": 1.0, "steps": 3}
+        a, b = (self.told(models).frame(Image(z, alpha), **how).pixels for z in (x, other))
+        np.testing.assert_allclose(a[:, :32], b[:, :32], atol=1e-5)
+        assert (b[:, 32:] == other[:, 32:]).all()
 
     def test_in_memory_it_takes_the_model_that_draws(self) -> None:
         x = pixels(24, 20)
