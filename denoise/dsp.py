@@ -44,6 +44,31 @@ def istft(spectrum: Tensor, n_fft: int, hop: int) -> Tensor:
     return out.reshape(*shape, -1)
 
 
+def framed(x: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
+    """Spectra of the next frames of a stream, two hops long, and the last hop, which the next call wants.
+
+    Shape:
+        x: (batch, channels, n * hop); history: (batch, channels, hop), zeros at first.
+        returns: (batch, channels, n, hop + 1), complex, and as history.
+    """
+    hop = history.shape[-1]
+    x = torch.cat([history, x], dim=-1)
+    return torch.fft.rfft(x.unfold(-1, 2 * hop, hop) * _window(2 * hop, x)), x[..., -hop:]
+
+
+def joined(spectra: Tensor, overlap: Tensor) -> tuple[Tensor, Tensor]:
+    """The inverse of `framed`, one hop late, and the second half of the last frame.
+
+    Shape:
+        spectra: (batch, channels, n, hop + 1); overlap: (batch, channels, hop), zeros at first.
+        returns: (batch, channels, n * hop) and as overlap.
+    """
+    hop = overlap.shape[-1]
+    early, late = (torch.fft.irfft(spectra, n=2 * hop) * _window(2 * hop, overlap)).split(hop, dim=-1)
+    late = torch.cat([overlap[:, :, None], late], dim=2)
+    return (early + late[:, :, :-1]).flatten(2), late[:, :, -1]
+
+
 def _window(n_fft: int, like: Tensor) -> Tensor:
     return torch.hann_window(n_fft, dtype=like.dtype, device=like.device).sqrt()
 

@@ -80,3 +80,18 @@ def test_frames_stand_on_multiples_of_the_hop() -> None:
     power = dsp.stft(x, 256, 64).abs().square().sum(dim=0)
     assert int(power.argmax()) == 7
     torch.testing.assert_close(power[:8], power[7:15].flip(0))
+
+
+@pytest.mark.parametrize("hops", [[7], [1, 3, 1, 2]])
+def test_frames_of_a_stream_are_those_of_the_whole_and_join_one_hop_late(hops: list[int]) -> None:
+    hop, x = 16, torch.randn(2, 3, 7 * 16, generator=torch.Generator().manual_seed(0))
+    history = overlap = torch.zeros(2, 3, hop)
+    spectra, outs = [], []
+    for part in x.split([n * hop for n in hops], dim=-1):
+        spectrum, history = dsp.framed(part, history)
+        out, overlap = dsp.joined(spectrum, overlap)
+        spectra.append(spectrum)
+        outs.append(out)
+    whole = dsp.stft(x, 2 * hop, hop).transpose(2, 3)
+    torch.testing.assert_close(torch.cat(spectra, dim=2), whole[:, :, :-1])  # the last one waits for the next hop
+    torch.testing.assert_close(torch.cat(outs, dim=-1)[..., hop:], x[..., :-hop])

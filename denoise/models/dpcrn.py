@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from denoise.config import config
+from denoise.dsp import framed, joined
 from denoise.errors import ConfigError
 from denoise.nn.conditioning import check_sigma
 from denoise.nn.dual_path import DualPathNet
@@ -151,18 +152,13 @@ class DPCRN(DualPathNet):
         Shape:
             x, returns: (batch, channels, a multiple of hop).
         """
-        hop, dtype = state.hop, x.dtype
-        x = torch.cat([state.history, x.float()], dim=-1)
-        window = torch.hann_window(2 * hop, device=x.device).sqrt()
-        spectrum = torch.fft.rfft(x.unfold(-1, 2 * hop, hop) * window)  # (batch, channels, frames, bins)
+        hop = state.hop
+        spectrum, history = framed(x.float(), state.history)
         mask, level, memories = self._mask(spectrum / hop, state)
         spectrum = torch.cat([state.waiting, spectrum], dim=2)
         spectrum, waiting = spectrum.split([mask.shape[1], self.delay - 1], dim=2)
-        frames = torch.fft.irfft(spectrum * mask[:, None], n=2 * hop) * window
-        early, late = frames.split(hop, dim=-1)
-        late = torch.cat([state.overlap[:, :, None], late], dim=2)
-        out = (early + late[:, :, :-1]).flatten(2)
-        return out.to(dtype), DPCRNState(hop, x[..., -hop:], waiting, late[:, :, -1], level, memories)
+        out, overlap = joined(spectrum * mask[:, None], state.overlap)
+        return out.to(x.dtype), DPCRNState(hop, history, waiting, overlap, level, memories)
 
     def _mask(
         self, spectrum: Tensor, state: DPCRNState

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from denoise.config import config
-from denoise.dsp import istft, stft
+from denoise.dsp import framed, istft, joined, stft
 from denoise.errors import ConfigError
 from denoise.models.dpcrn import DEFAULT_RATE, DPCRNConfig, heard, mask_of, over_bins, running_level
 from denoise.nn.conditioning import check_sigma
@@ -172,9 +172,8 @@ class Drawn(nn.Module):
     def stream(self, x: Tensor, state: SpeechFlowState) -> tuple[Tensor, SpeechFlowState]:
         """The next hops; what comes out is ``delay`` hops late. Shape: (batch, channels, n * hop)."""
         hop, c = state.hop, self.config
-        sound = torch.cat([state.history, x.float()], dim=-1)
-        window = torch.hann_window(2 * hop, device=x.device).sqrt()
-        spectrum = torch.fft.rfft(sound.unfold(-1, 2 * hop, hop) * window) / hop
+        spectrum, history = framed(x.float(), state.history)
+        spectrum = spectrum / hop
         level, carried = self.flow.level(spectrum, state.level)
         noisy = compressed(spectrum, c.compression) / level
         at = noisy if self.seed is None else noisy + self.config.noise * self._noise(state, noisy)
@@ -189,11 +188,8 @@ class Drawn(nn.Module):
             at = beginning + (left - 1) / left * (at - beginning)
             waiting.append(kept)
             memories.append(memory)
-        frames = torch.fft.irfft(expanded(at * level, c.compression) * hop, n=2 * hop) * window
-        early, rest = frames.split(hop, dim=-1)
-        rest = torch.cat([state.overlap[:, :, None], rest], dim=2)
-        y = (early + rest[:, :, :-1]).flatten(2)
-        after = replace(state, history=sound[..., -hop:], overlap=rest[:, :, -1], level=carried)
+        y, overlap = joined(expanded(at * level, c.compression) * hop, state.overlap)
+        after = replace(state, history=history, overlap=overlap, level=carried)
         after = replace(after, frame=state.frame + at.shape[2], waiting=tuple(waiting), memories=tuple(memories))
         return y.to(x.dtype), after
 
