@@ -46,7 +46,7 @@ def image(
     steps: Annotated[int, typer.Option(help="With --perception, --samples: calls of the network for a picture.")] = 12,
     seed: Annotated[int, typer.Option(help="With --perception, --samples: the same seed draws the same.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    tile: Annotated[int, typer.Option(help="Side of the squares worked on at a time.", metavar="PIXELS")] = 1408,
+    tile: Annotated[int, typer.Option(help="Side of the squares worked on at a time.", metavar="PIXELS")] = 1936,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Pass over inputs whose output exists: go on with a broken run.")

@@ -30,8 +30,8 @@ from denoise.protocols import Progress
 from denoise.registry import DEFAULTS, WITH_SIGMA, load, version
 from denoise.signals import Image
 
-TILE = 1408
-REACH = 56  # pixels: what lies further away changes answers by less than 1/255, whatever the receptive field
+TILE = 1936
+REACH = 80  # pixels: what lies further away changes answers by less than 1/255, whatever the receptive field
 FADE = 8
 Pixels = TypeVar("Pixels", bound=NDArray[Any] | Tensor)
 Sigma = float | Literal["auto"] | None

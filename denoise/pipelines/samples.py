@@ -62,7 +62,7 @@ class Places:
         for place in self.all():
             own = isinstance(source, (str, Path)) and place.resolve() == Path(source).resolve()
             if own or (place.exists() and not overwrite):
-                told = "is the input itself" if own else "exists"
+                told = "is the input itself" if own else "exists already"
                 raise InputError(f"{place}: {told}. Give another -o{'' if own else ', or --overwrite'}.")
 
 

@@ -324,6 +324,10 @@ class TestWhatWasDone:
         assert len([*tmp_path.iterdir()]) == 6
         for more in (["--skip-existing"], ["-o", "-"], ["--compare", "x.png"]):
             assert command(*words, *more).code == 2
+        words[1] = f"a.sample-1{end}"  # whose second sample would be of another name, and whose own is an input
+        own = command(*words, "-o", f"a{end}", "--overwrite")
+        assert (own.code, own.err.count("is the input itself")) == (1, 1)
+        assert command(kind, "-", "--model", models[f"vary-{kind}"], "--samples", 2, stdin=before).code == 2
 
 
 class TestStreams:
