@@ -14,6 +14,7 @@ from denoise.errors import ConfigError
 
 
 class Precision(StrEnum):
+    AUTO = "auto"
     BF16 = "bf16-mixed"
     FLOAT32 = "32-true"
 
@@ -28,7 +29,9 @@ def train(
     minutes: Annotated[float | None, typer.Option(help="Time budget; the schedule is fitted to it.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    precision: Annotated[Precision, typer.Option()] = Precision.BF16,
+    precision: Annotated[
+        Precision, typer.Option(help="auto is bfloat16 where the machine multiplies it fast.")
+    ] = Precision.AUTO,
 ) -> None:
     """Train a recipe and write NAME.safetensors, metrics.jsonl and samples.
 
@@ -41,11 +44,12 @@ def train(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from denoise.pipelines.device import pick_device
+    from denoise.pipelines.device import pick_device, precision_of
     from denoise.training.recipe import load_recipe
 
-    if device != "auto":
-        pick_device(device)
+    fast = precision_of(pick_device(device)) == "bfloat16"
+    if precision is Precision.AUTO:
+        precision = Precision.BF16 if fast else Precision.FLOAT32
     what = load_recipe(recipe, settings or ())
     if not data.is_dir():
         raise ConfigError(f"{data}: not a folder. Give --data the folder that holds the training data.")

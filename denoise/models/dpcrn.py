@@ -13,10 +13,9 @@ from torch.nn import functional as F
 from denoise.config import config
 from denoise.dsp import framed, joined
 from denoise.errors import ConfigError
-from denoise.nn.conditioning import check_sigma
 from denoise.nn.dual_path import DualPathNet
+from denoise.nn.streaming import Streaming
 
-DEFAULT_RATE = 48_000
 LEVEL_S = 1.0  # how long the running level remembers
 
 
@@ -86,7 +85,7 @@ class DPCRNState:
     memories: tuple[Tensor | None, ...]
 
 
-class DPCRN(DualPathNet):
+class DPCRN(Streaming, DualPathNet):
     """A mask over the short-time spectrum, drawn frame by frame from what has been heard up to ``lookahead`` later.
 
     Frames last ``2 * hop_s`` at any sample rate, so that a bin means the same frequency in all files
@@ -106,37 +105,10 @@ class DPCRN(DualPathNet):
         arXiv:2107.05429; GTCRN, Rong et al., 2024 (bands above a linear part, shared recurrences).
     """
 
-    channels = 1  # or any number: they share the mask
-    ndim = 1
-    blind = True
-    size_multiple = 1
-    window: int | None = None
-    context: int | None = None  # all that went before: carried by `stream`
-
     def __init__(self, config: DPCRNConfig) -> None:
         super().__init__(3, 3, **config.net())
         self.config = config
-
-    @property
-    def delay(self) -> int:
-        """Hops that what comes out lags behind what went in: half a frame, and what the blocks wait for."""
-        return 1 + self.late
-
-    @property
-    def latency_s(self) -> float:
-        """Seconds from a sample's arrival in a stream to its leaving it, computing aside."""
-        return (1 + self.delay) * self.config.hop_s
-
-    def hop(self, sample_rate: int) -> int:
-        """Samples that a stream takes at a time."""
-        return max(1, round(self.config.hop_s * sample_rate))
-
-    def forward(self, x: Tensor, sigma: Tensor | None = None, *, sample_rate: int = DEFAULT_RATE) -> Tensor:
-        check_sigma(sigma, blind=self.blind)
-        hop, time = self.hop(sample_rate), x.shape[-1]
-        late = self.delay * hop
-        y, _ = self.stream(F.pad(x, (0, late + -time % hop)), self.start(x.shape[0], x.shape[1], sample_rate))
-        return y[..., late : late + time]
+        self.delay = 1 + self.late  # half a frame, and what the blocks wait for
 
     def start(self, batch: int, channels: int, sample_rate: int) -> DPCRNState:
         """The state before the first sample."""

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from denoise.config import config
 from denoise.dsp import framed, istft, joined, stft
 from denoise.errors import ConfigError
-from denoise.models.dpcrn import DEFAULT_RATE, DPCRNConfig, heard, mask_of, over_bins, running_level
-from denoise.nn.conditioning import check_sigma
+from denoise.models.dpcrn import DPCRNConfig, heard, mask_of, over_bins, running_level
 from denoise.nn.dual_path import DualPathNet, delayed
+from denoise.nn.streaming import DEFAULT_RATE, Streaming
 from denoise.noise import noise_field
 
 SILENCE = 1e-10  # magnitudes far below it are not compressed
@@ -45,7 +45,7 @@ class SpeechFlowState:
     memories: tuple[tuple[Tensor | None, ...], ...]
 
 
-class SpeechFlow(DualPathNet):
+class SpeechFlow(Streaming, DualPathNet):
     """Straight paths between the compressed spectra of clean speech and of noisy speech with noise added.
 
     At a point x_t = (1 - t) clean + t (noisy + noise * eps) of a path the network says where it began, D(x_t, noisy,
@@ -61,31 +61,12 @@ class SpeechFlow(DualPathNet):
         Investigating Training Objectives for Generative Speech Enhancement, 2024, arXiv:2409.10753 (data prediction).
     """
 
-    channels = 1  # or any number
-    ndim = 1
-    blind = True
     variational = True
-    size_multiple = 1
-    window: int | None = None
-    context: int | None = None  # all that went before: carried by `stream`
 
     def __init__(self, config: SpeechFlowConfig) -> None:
         super().__init__(7, 4, **config.net())
         self.config = config
-        self.latency_s = (2 + self.late) * config.hop_s
-
-    @property
-    def delay(self) -> int:
-        """Hops that what comes out lags behind what went in."""
-        return 1 + self.late
-
-    def hop(self, sample_rate: int) -> int:
-        """Samples that a stream takes at a time."""
-        return max(1, round(self.config.hop_s * sample_rate))
-
-    def forward(self, x: Tensor, sigma: Tensor | None = None, *, sample_rate: int = DEFAULT_RATE) -> Tensor:
-        check_sigma(sigma, blind=self.blind)
-        return Drawn(self).forward(x, sample_rate=sample_rate)
+        self.delay = 1 + self.late
 
     def start(self, batch: int, channels: int, sample_rate: int) -> SpeechFlowState:
         """The state before the first sample."""
@@ -137,7 +118,7 @@ class SpeechFlow(DualPathNet):
         return level[:, None, :, None], after
 
 
-class Drawn(nn.Module):
+class Drawn(Streaming, nn.Module):
     """A `SpeechFlow` in so many steps, from a noise of its own or (``seed`` None) from none.
 
     It has what a `StreamingNetwork` has.
@@ -148,18 +129,8 @@ class Drawn(nn.Module):
         if steps < 1:
             raise ConfigError(f"steps is {steps}; expected at least 1.")
         self.flow, self.steps, self.seed = flow, steps, seed
-        self.config, self.channels, self.ndim, self.blind = flow.config, flow.channels, flow.ndim, flow.blind
-        self.size_multiple, self.context, self.window = flow.size_multiple, flow.context, flow.window
+        self.config = flow.config
         self.delay = 1 + steps * flow.late
-        self.latency_s = (1 + self.delay) * flow.config.hop_s
-        self.hop = flow.hop
-
-    def forward(self, x: Tensor, sigma: Tensor | None = None, *, sample_rate: int = DEFAULT_RATE) -> Tensor:
-        check_sigma(sigma, blind=self.blind)
-        hop, time = self.hop(sample_rate), x.shape[-1]
-        late = self.delay * hop
-        y, _ = self.stream(F.pad(x, (0, late + -time % hop)), self.start(x.shape[0], x.shape[1], sample_rate))
-        return y[..., late : late + time]
 
     def start(self, batch: int, channels: int, sample_rate: int) -> SpeechFlowState:
         """The state before the first sample."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import os
@@ -637,3 +638,12 @@ class TestProcesses:
         assert len(early + late) == 32_000
         at_once = denoise.denoise_audio(x, 16_000, model=models["causal-audio"])
         np.testing.assert_allclose(np.frombuffer(early + late, np.int16), at_once, atol=1)
+
+
+def test_the_options_begin_with_what_the_library_begins_with():
+    """They are written out in the commands, which must not import torch to say --help."""
+    from denoise.cli.image import image
+    from denoise.pipelines import image as library
+
+    given = inspect.signature(image).parameters
+    assert (given["steps"].default, given["tile"].default) == (library.STEPS, library.TILE)
