@@ -28,6 +28,16 @@ def zero_init(layer: Layer) -> Layer:
     return layer
 
 
+def into_patches(ndim: int, channels: int, width: int, patch: int) -> nn.Module:
+    """The convolution that makes squares (or pieces) of ``patch`` a side one position; `out_of_patches` mirrors it."""
+    return CONV[ndim](channels, width, patch + 2, stride=patch, padding=1)
+
+
+def out_of_patches(ndim: int, width: int, channels: int, patch: int) -> nn.Module:
+    """The transposed convolution from positions to squares (or pieces) of ``patch`` a side."""
+    return CONV_TRANSPOSE[ndim](width, channels, patch + 2, stride=patch, padding=1)
+
+
 class ChannelNorm(nn.Module):
     """Layer normalisation over the channels of each position alone.
 

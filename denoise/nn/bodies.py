@@ -10,12 +10,13 @@ from torch import nn
 
 from denoise.config import config
 from denoise.errors import ConfigError
-from denoise.nn.blocks import ACTIVATIONS, CONV, CONV_TRANSPOSE, ResidualBlock
+from denoise.nn.blocks import ACTIVATIONS, CONV, CONV_TRANSPOSE, ResidualBlock, into_patches, out_of_patches
 
 
 @config
 class BodyConfig:
-    """``dense``: hidden layers of ``widths`` units. ``conv``: entry i of ``widths`` at a resolution halved i times.
+    """``dense``: hidden layers of ``widths`` units. ``conv``: entry i of ``widths`` at a resolution halved i times,
+    beginning with squares (or pieces) of ``patch`` a side as one position.
 
     Each resolution has ``blocks`` residual blocks. The latent of a dense body is a vector; that of a
     convolutional one too, through one full layer, unless it is ``spatial``: then it has a vector at each
@@ -25,12 +26,15 @@ class BodyConfig:
     kind: Literal["dense", "conv"] = "dense"
     widths: tuple[int, ...] = (64, 32)
     blocks: int = 1
+    patch: int = 1
     spatial: bool = False
     activation: str = "elu"
 
     def __post_init__(self) -> None:
         if not self.widths or min(self.widths) < 1 or max(self.widths) > 1 << 14 or not 0 <= self.blocks <= 100:
             raise ConfigError(f"widths are {self.widths}, blocks {self.blocks}; expected at least 1 and 0.")
+        if not 1 <= self.patch <= 64:
+            raise ConfigError(f"patch is {self.patch}; expected 1 to 64.")
         if self.activation not in ACTIVATIONS:
             raise ConfigError(f"activation is {self.activation!r}; expected one of {', '.join(ACTIVATIONS)}.")
         if self.spatial and self.kind == "dense":
@@ -49,7 +53,7 @@ def encoder(c: BodyConfig, shape: tuple[int, ...], features: int) -> nn.Module:
         layers = [layer for a, b in zip(sizes, c.widths, strict=False) for layer in (nn.Linear(a, b), act())]
         return nn.Sequential(nn.Flatten(), *layers, nn.Linear(sizes[-1], features))
     ndim = _ndim(shape)
-    layers = [CONV[ndim](shape[0], c.widths[0], 3, padding=1), *_blocks(c, ndim, c.widths[0])]
+    layers = [into_patches(ndim, shape[0], c.widths[0], c.patch), *_blocks(c, ndim, c.widths[0])]
     for a, b in zip(c.widths, c.widths[1:], strict=False):
         layers += [act(), CONV[ndim](a, b, 4, stride=2, padding=1), *_blocks(c, ndim, b)]
     if c.spatial:
@@ -78,12 +82,12 @@ def decoder(c: BodyConfig, shape: tuple[int, ...], features: int, outputs: int) 
     layers += _blocks(c, ndim, last)
     for a, b in zip(c.widths[::-1], c.widths[-2::-1], strict=False):
         layers += [act(), CONV_TRANSPOSE[ndim](a, b, 4, stride=2, padding=1), *_blocks(c, ndim, b)]
-    return nn.Sequential(*layers, act(), CONV[ndim](c.widths[0], outputs, 3, padding=1))
+    return nn.Sequential(*layers, act(), out_of_patches(ndim, c.widths[0], outputs, c.patch))
 
 
 def size_multiple(c: BodyConfig) -> int:
     """What sizes must be a multiple of."""
-    return 1 << (len(c.widths) - 1) if c.kind == "conv" else 1
+    return c.patch << (len(c.widths) - 1) if c.kind == "conv" else 1
 
 
 def _blocks(c: BodyConfig, ndim: int, width: int) -> list[nn.Module]:
@@ -102,6 +106,7 @@ def _coarse(c: BodyConfig, shape: tuple[int, ...]) -> tuple[int, ...]:
     multiple = size_multiple(c)
     if any(n % multiple for n in shape[1:]):
         raise ConfigError(
-            f"the sizes of {shape} must be multiples of {multiple} to be halved {len(c.widths) - 1} times."
+            f"the sizes of {shape} must be multiples of {multiple}: patches of {c.patch}, "
+            f"halved {len(c.widths) - 1} times."
         )
     return tuple(n // multiple for n in shape[1:])

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from denoise.config import config
 from denoise.errors import ConfigError
-from denoise.nn.blocks import CONV, zero_init
+from denoise.nn.blocks import CONV, into_patches, out_of_patches, zero_init
 from denoise.nn.embeddings import Fourier
 
 
@@ -19,13 +19,14 @@ from denoise.nn.embeddings import Fourier
 class BackboneConfig:
     """``mlp`` has ``blocks`` of ``widths[0]`` units; ``unet`` halves space between the entries of ``widths``.
 
-    ``blocks`` is per resolution. ``attention`` looks across the coarsest. ``embedding`` is the length of the
-    vector that tells level and condition.
+    It begins with squares (or pieces) of ``patch`` a side as one position. ``blocks`` is per resolution.
+    ``attention`` looks across the coarsest. ``embedding`` is the length of the vector that tells level and condition.
     """
 
     kind: Literal["mlp", "unet"] = "unet"
     widths: tuple[int, ...] = (32, 64, 96)
     blocks: int = 2
+    patch: int = 1
     attention: bool = True
     embedding: int = 128
     dropout: float = 0.0
@@ -33,6 +34,8 @@ class BackboneConfig:
     def __post_init__(self) -> None:
         if not self.widths or min(self.widths) < 8 or max(self.widths) > 4096 or any(w % 8 for w in self.widths):
             raise ConfigError(f"widths are {self.widths}; expected multiples of 8 up to 4096.")
+        if not 1 <= self.patch <= 64:
+            raise ConfigError(f"patch is {self.patch}; expected 1 to 64.")
         if not 1 <= self.blocks <= 100 or not 8 <= self.embedding <= 4096 or self.embedding % 2:
             raise ConfigError("blocks must be 1 to 100, embedding even and 8 to 4096.")
         if not 0 <= self.dropout < 1:
@@ -149,11 +152,11 @@ class UNet(nn.Module):
 
     def __init__(self, c: BackboneConfig, channels: int, ndim: int) -> None:
         super().__init__()
-        self.multiple = 1 << (len(c.widths) - 1)
+        self.multiple = c.patch << (len(c.widths) - 1)
         self.level = nn.Sequential(
             Fourier(c.embedding), nn.Linear(c.embedding, c.embedding), nn.SiLU(), nn.Linear(c.embedding, c.embedding)
         )
-        self.into = CONV[ndim](channels, c.widths[0], 3, padding=1)
+        self.into = into_patches(ndim, channels, c.widths[0], c.patch)
         self.down, self.shrink, self.up, self.grow = (nn.ModuleList() for _ in range(4))
         for i, width in enumerate(c.widths):
             before = c.widths[max(0, i - 1)]
@@ -165,7 +168,7 @@ class UNet(nn.Module):
             self.up.append(nn.ModuleList(Block(ndim, 2 * width, width, c) for _ in range(c.blocks)))
             self.grow.append(CONV[ndim](width, c.widths[i - 1], 3, padding=1) if i else nn.Identity())
         self.out = nn.Sequential(
-            nn.GroupNorm(8, c.widths[0]), nn.SiLU(), zero_init(CONV[ndim](c.widths[0], channels, 3, padding=1))
+            nn.GroupNorm(8, c.widths[0]), nn.SiLU(), zero_init(out_of_patches(ndim, c.widths[0], channels, c.patch))
         )
 
     def forward(self, x: Tensor, level: Tensor, condition: Tensor) -> Tensor:

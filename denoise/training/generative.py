@@ -5,6 +5,7 @@ Each takes a module, signals and labels and gives one number to minimise; nothin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 from denoise.nn.embeddings import Label
 from denoise.probability_path import convert, linear, precondition
 
-Estimator = Literal["A", "B", "score"]
+Estimator = Literal["A", "B", "score", "importance"]
 
 
 def reconstruction(codec: Any, x: Tensor) -> Tensor:
@@ -43,7 +44,8 @@ def negative_elbo(
 
     Estimator A draws the whole of ``log p(x, z) - log q(z|x)``; B draws log p(x|z) alone and takes the
     Kullback-Leibler divergence in closed form, for a standard normal prior; "score" has the same value as A
-    and the gradient of the score function, through which no gradient of the decoder's input flows. ``beta``
+    and the gradient of the score function, through which no gradient of the decoder's input flows; "importance" is the
+    tighter bound of all ``samples`` together, which is A with one. ``beta``
     weighs the divergence; of it, the first ``free_bits`` nats of each latent cost nothing (B alone). ``labels``
     are told to the prior, not to the codec.
 
@@ -52,7 +54,8 @@ def negative_elbo(
     Reference:
         Auto-Encoding Variational Bayes, 2013, arXiv:1312.6114, eq. 6 and 7, and section 2.3 (the naive
         gradient); beta-VAE, Higgins et al., 2017; Improved Variational Inference with Inverse Autoregressive
-        Flow, 2016, arXiv:1606.04934, appendix C.8 (free bits).
+        Flow, 2016, arXiv:1606.04934, appendix C.8 (free bits); Importance Weighted Autoencoders, 2015,
+        arXiv:1509.00519, eq. 8.
     """
     q = model.codec.posterior(x)
     noise = torch.randn(samples, *q.loc.shape, device=x.device)
@@ -68,6 +71,8 @@ def negative_elbo(
     bound = heard + beta * (model.prior.log_prob(z.flatten(0, 1), told).unflatten(0, (samples, -1)) - log_q)
     if estimator == "A":
         return -bound.mean()
+    if estimator == "importance":
+        return math.log(samples) - bound.logsumexp(dim=0).mean()
     # d/dphi E_q[f] = E_q[f d log q / dphi]: the value of the bound, with that gradient
     return -(bound + bound.detach() * (log_q - log_q.detach())).mean()
 

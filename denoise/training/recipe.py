@@ -149,7 +149,7 @@ class Loss:
     beta: float = 1.0
     free_bits: float = 0.0
     samples: int = 1
-    estimator: Literal["A", "B", "score"] = "A"
+    estimator: Literal["A", "B", "score", "importance"] = "A"
     adversarial: float = 1.0
 
     def __post_init__(self) -> None:

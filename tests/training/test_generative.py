@@ -78,6 +78,17 @@ def test_both_estimators_and_the_score_have_the_value_of_the_bound() -> None:
         assert value == pytest.approx(exact, abs=0.02)
 
 
+def test_many_samples_by_importance_have_the_value_of_the_evidence() -> None:
+    model, x = linear_model(0.2), signals()
+    torch.manual_seed(0)
+    many = negative_elbo(model, x, estimator="importance", samples=50_000)
+    assert -many.item() == pytest.approx(model.codec.evidence(x).mean().item(), abs=0.02)
+    one = [negative_elbo(model, x, estimator="importance") for _ in range(2000)]
+    bound = negative_elbo(model, x, samples=20_000)
+    assert torch.stack(one).mean().item() == pytest.approx(bound.item(), abs=0.05)
+    assert bound > many + 0.02
+
+
 def test_labels_are_told_to_the_prior() -> None:
     torch.manual_seed(0)
     model, x, labels = linear_model(), signals(), [0, 1, None, 1, 0, 0]
