@@ -16,6 +16,7 @@ from denoise.errors import ConfigError
 from denoise.files.find import find_files
 from denoise.files.image import IMAGE_EXTENSIONS, read_image
 from denoise.nn.embeddings import Label
+from denoise.signals import Image
 from denoise.training.degrade import degrade, jpeg
 from denoise.training.recipe import ImageData
 
@@ -41,24 +42,28 @@ class Batch(NamedTuple):
 class ImagePatches:
     """Random patches of clean photographs, turned and mirrored, with white or other noise.
 
+    Networks of one channel see luma. Pictures of four inks are left out.
+
     Shape:
-        noisy, clean: (batch, 3, patch, patch), float32, full scale 1.0, unclipped unless a file was in between.
+        noisy, clean: (batch, channels, patch, patch), float32, full scale 1.0, unclipped unless a file was in between.
     """
 
-    def __init__(self, settings: ImageData, root: Path) -> None:
-        self.settings = settings
+    def __init__(self, settings: ImageData, root: Path, channels: int = 3) -> None:
+        if channels not in (1, 3):
+            raise ConfigError(f"the network takes {channels} channels; photographs have 1 (grey) or 3.")
+        self.settings, self.channels = settings, channels
         self.images = []
         for path in find_files(root, settings.folders, IMAGE_EXTENSIONS):
-            pixels = read_image(path).pixels
-            if pixels.shape[2] != 3 or pixels.dtype != np.uint8:
+            found = read_image(path)
+            if found.pixels.shape[2] == 4:
                 continue
-            image = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+            image = in_8_bits(found)
             for scale in settings.scales:
                 reduced = image if scale == 1 else shrink(image, scale)
                 if min(reduced.shape[1:]) >= settings.patch:
                     self.images.append(reduced)
         if not self.images:
-            raise ConfigError(f"{root}: no 8-bit RGB image of at least {settings.patch} pixels a side.")
+            raise ConfigError(f"{root}: no image in RGB or grey of at least {settings.patch} pixels a side.")
         # The square root keeps the few largest photographs from being most of what is seen.
         self.shares = torch.tensor([image[0].numel() for image in self.images], dtype=torch.float64).sqrt()
 
@@ -83,12 +88,19 @@ class ImagePatches:
             drawn, place = torch.rand(2, size, generator=generator)
             sigma = torch.where(drawn < s.strong, s.sigma[1] * (s.strongest / s.sigma[1]) ** place, sigma)
         added = noise.gaussian(torch.zeros_like(clean), sigma[:, None, None, None], generator)
-        grey = torch.rand(size, generator=generator) < s.grey
+        grey = torch.rand(size, generator=generator) < (s.grey if self.channels == 3 else 2)
         clean[grey] = luma(clean[grey])
         added[grey] = added[grey, :1].expand(-1, 3, -1, -1)
         noisy = degrade(clean, clean + added, sigma, s.degrade, generator)
         noisy[grey] = luma(noisy[grey])
-        return Batch(noisy, clean, sigma=sigma)
+        return Batch(noisy[:, : self.channels], clean[:, : self.channels], sigma=sigma)
+
+
+def in_8_bits(image: Image) -> Tensor:
+    """The colours of a picture in RGB or grey. Shape: returns uint8 (3, height, width)."""
+    light = image.as_float().pixels
+    pixels = np.rint(255 * light).clip(0, 255).astype(np.uint8)
+    return torch.from_numpy(pixels).permute(2, 0, 1).expand(3, -1, -1).contiguous()
 
 
 def saturate(x: Tensor, factor: float) -> Tensor:

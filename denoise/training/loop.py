@@ -64,8 +64,8 @@ def train(
     s = recipe.schedule
     fabric.seed_everything(s.seed, verbose=False)
     module, architecture = make(recipe)
-    given = recipe.audio.channels if recipe.audio else 3
-    if recipe.objective == "denoising" and module.channels != given:
+    if recipe.audio and module.channels != recipe.audio.channels:
+        given = recipe.audio.channels
         raise ConfigError(f"recipe {recipe.name}: the network takes {module.channels} channels, the data have {given}.")
     if recipe.image and recipe.image.degrade != Degradations() and not module.blind:
         raise ConfigError(
@@ -95,7 +95,7 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     if fabric.is_global_zero:
         keep_rows(out / "metrics.jsonl", state["step"])
-    source = open_data(recipe, data)
+    source = open_data(recipe, data, getattr(module, "channels", 3))
 
     def progress(step: int, seconds: float) -> float:
         """The part of the schedule that is behind us."""
@@ -235,11 +235,13 @@ def make(recipe: Recipe) -> tuple[nn.Module, str]:
     return LatentPrior(codec, module, parts), "latent-prior"
 
 
-def open_data(recipe: Recipe, root: Path) -> Source:
-    """Load the data of a recipe into memory."""
+def open_data(recipe: Recipe, root: Path, channels: int = 3) -> Source:
+    """Load the data of a recipe into memory; photographs have so many channels."""
     if recipe.examples:
         return LabelledExamples(recipe.examples, root)
-    return AudioMixes(recipe.audio, root) if recipe.audio else ImagePatches(recipe.image, root)  # type: ignore[arg-type]
+    if recipe.audio:
+        return AudioMixes(recipe.audio, root)
+    return ImagePatches(recipe.image, root, channels)  # type: ignore[arg-type]
 
 
 def export(path: Path, recipe: Recipe, architecture: str, ema: nn.Module, source: Source) -> None:

@@ -118,6 +118,27 @@ def test_a_network_that_needs_sigma_is_told_it(data: Path, tmp_path: Path) -> No
     assert errors[1] < 0.3 * sigma.square().mean()
 
 
+def test_a_network_of_one_channel_sees_luma(data: Path, tmp_path: Path) -> None:
+    rows = run(IMAGE, data, tmp_path, "model.channels=1")
+    assert np.mean([r["loss"] for r in rows[-3:]]) < np.mean([r["loss"] for r in rows[:2]])
+    module, card = load(tmp_path / "tiny-image.safetensors")
+    assert card.channels == 1
+    noisy, clean, *_ = open_data(recipe(IMAGE), data, 1).batch(8, generator_for(7, 7))
+    assert noisy.shape == clean.shape == (8, 1, 24, 24)
+    assert (noisy - clean).std().item() == pytest.approx(0.1, rel=0.05)
+    assert (module(noisy) - clean).square().mean() < (noisy - clean).square().mean()
+    with pytest.raises(ConfigError, match="2 channels"):
+        open_data(recipe(IMAGE), data, 2)
+
+
+def test_photographs_of_any_depth_are_seen(tmp_path: Path) -> None:
+    ramp = np.arange(32 * 32, dtype=np.uint16).reshape(32, 32, 1) * 64
+    write_image(tmp_path / "deep-grey.png", [Image(ramp)], ImageFormat(mode="I;16", bits=16))
+    (image,) = open_data(recipe(IMAGE), tmp_path).images
+    assert image.shape == (3, 32, 32)
+    np.testing.assert_array_equal(image[1], np.rint(ramp[..., 0] / 257))
+
+
 class KilledError(Exception):
     pass
 
