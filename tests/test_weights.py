@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from denoise.errors import ConfigError, WeightsError
-from denoise.registry import build, bundled, load, locate
+from denoise.registry import DEFAULTS, WITH_SIGMA, build, bundled, load, locate
 from denoise.weights import Card, load_tensors, read_header, record_metrics, save_weights
 
 SETTINGS = {"ndim": 2, "channels": 3, "widths": [4, 6], "kernels": [3, 2], "strides": [1, 2], "blocks": [1, 1]}
@@ -138,7 +138,7 @@ def test_every_bundled_model_loads_and_tells_its_origin(name: str) -> None:
 
 
 def test_the_bundle_is_small() -> None:
-    assert {"conv-dae-audio", "conv-dae-image"} <= set(bundled())
+    assert {*DEFAULTS.values(), WITH_SIGMA} <= set(bundled())
     assert sum(locate(name).stat().st_size for name in bundled()) <= 40 * 2**20
 
 

@@ -13,7 +13,7 @@ from denoise.priors.faithful import Consistency
 class Result:
     """One finished file. ``speed`` and ``noise_*`` are in the units beside them.
 
-    ``residual`` is of what a drawn answer takes away.
+    ``residual`` is of what a drawn answer takes away. Of samples, ``output`` is the mean and ``files`` are all.
     """
 
     input: str
@@ -25,6 +25,7 @@ class Result:
     noise_after: float | None
     noise_unit: str
     residual: Consistency | None = None
+    files: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     def asdict(self) -> dict[str, Any]:
@@ -34,11 +35,11 @@ class Result:
         row[speed_unit] = row.pop("speed")
         row[f"noise_before_{noise_unit}"] = row.pop("noise_before")
         row[f"noise_after_{noise_unit}"] = row.pop("noise_after")
-        residual = row.pop("residual")
+        residual, files = row.pop("residual"), row.pop("files")
         row |= (
             {} if residual is None else dict(zip(("residual_by_sigma", "residual_correlation"), residual, strict=True))
         )
-        return row
+        return row | ({"files": files} if files else {})
 
 
 def check_strength(strength: float) -> None:

@@ -116,6 +116,7 @@ def draw_images(
             noise_before=round(sigma_255(frame), 2),
             noise_after=round(sigma_255(replace(light, pixels=moments.mean.astype(np.float32))), 2),
             noise_unit="sigma_255",
+            files=tuple(map(str, places.all())),
             warnings=tuple(reader.warnings),
         )
 
@@ -166,6 +167,7 @@ def draw_audio(
             noise_before=None,
             noise_after=None,
             noise_unit="dbfs",
+            files=tuple(map(str, places.all())),
             warnings=tuple(reader.warnings),
         )
 

@@ -312,8 +312,12 @@ class TestWhatWasDone:
     ) -> None:
         (sound if kind == "audio" else picture)(tmp_path / f"a{end}")
         words = [kind, f"a{end}", "--model", models[f"vary-{kind}"], "--samples", 2, "--seed", 7]
-        assert command(*words, "--json").code == 0
+        told = command(*words, "--json")
+        assert told.code == 0
         made = {f"a.{part}{end}" for part in ("sample-1", "sample-2", "mean", "std")}
+        row = json.loads(told.out)
+        assert {Path(file).name for file in row["files"]} == made
+        assert Path(row["output"]).name == f"a.mean{end}"
         assert {p.name for p in tmp_path.iterdir()} == made | {f"a{end}"}
         before = (tmp_path / f"a.sample-2{end}").read_bytes()
         assert before != (tmp_path / f"a.sample-1{end}").read_bytes()
