@@ -270,7 +270,7 @@ def denoise_once(name: str, threads: int, noisy: Pixels, sigma: float) -> None:
 
 def main(
     data: Annotated[Path, typer.Option(help="A folder of clean images.", metavar="DIR")],
-    models: Models = "conv-dae-image,gaussian,gaussian:auto",
+    models: Models = "photo,gaussian,gaussian:auto",
     peers: Annotated[str, peers_option(PEERS)] = "all",
     noise: Annotated[Noise, typer.Option(help="jpeg75: Gaussian, then JPEG; raw: a sensor's.")] = Noise.GAUSSIAN,
     sigma: Annotated[str, typer.Option(help="Of the Gaussian noise, 0 to 255, comma separated.")] = "15,25,50",

@@ -1,6 +1,7 @@
-"""Measure priors of labelled pictures: likelihood, whether samples are what was asked for, variety, speed.
+"""Measure priors of labelled pictures or sounds: likelihood, whether samples are what was asked for, variety, speed.
 
 python recipes/benchmarks/priors.py --data mnist.npz --priors mnist-vae,mnist-diffusion
+python recipes/benchmarks/priors.py --data digits.npz --priors digits-audio --limit 0 --epochs 40
 """
 
 from __future__ import annotations
@@ -18,39 +19,55 @@ SEED = 0  # of the one fixed draw of black and white, of the judge and of the sa
 
 
 def read(path: Path, binary: bool) -> dict[str, Any]:
-    """Train and test pictures, full scale 1.0, and labels; ``binary``: each pixel drawn once by its grey."""
+    """Train and test signals, full scale 1.0, and labels; ``binary``: each pixel drawn once by its grey."""
     import torch
 
     with np.load(path) as archive:
-        arrays = {name: torch.from_numpy(archive[name]) for name in archive}
+        arrays = {name: torch.from_numpy(archive[name]) for name in archive if archive[name].dtype.kind != "U"}
     generator = torch.Generator().manual_seed(SEED)
     for part in ("train", "test"):
-        x = arrays[f"{part}_images"][:, None].float() / 255
-        drawn = (torch.rand(x.shape, generator=generator) < x).float() if binary else x
-        arrays[f"{part}_images"] = drawn
+        sounds = arrays.pop(f"{part}_signals", None)
+        if sounds is None:
+            x = arrays.pop(f"{part}_images")[:, None].float() / 255
+            arrays[part] = (torch.rand(x.shape, generator=generator) < x).float() if binary else x
+        else:
+            arrays[part] = sounds[:, None].float() / 32768
     return arrays
 
 
+def seen(x: Any) -> Any:
+    """What a judge looks at: pictures as they are, of sounds the logarithm of their spectra, 128 bins."""
+    import torch
+
+    if x.ndim == 4:
+        return x
+    from denoise.dsp import stft
+
+    level = (stft(x[:, 0], 256, 128).abs()[:, None, :128] + 1e-3).log()
+    return (level - level.mean(dim=(1, 2, 3), keepdim=True)) / torch.tensor(2.0)
+
+
 def train_judge(data: dict[str, Any], epochs: int) -> Any:
-    """A convolutional classifier that has seen real training pictures alone."""
+    """A convolutional classifier that has seen real training examples alone, moved by up to a sixteenth."""
     import torch
     from torch import nn
     from torch.nn import functional as F
 
     torch.manual_seed(SEED)
-    side = data["train_images"].shape[-1] // 4
+    x, labels = seen(data["train"]), data["train_labels"].long()
+    places = (x.shape[2] // 4) * (x.shape[3] // 4)
     judge = nn.Sequential(
         nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
         nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Dropout(0.3), nn.Linear(64 * side**2, 10),
+        nn.Flatten(), nn.Dropout(0.3), nn.Linear(64 * places, 10),
     )  # fmt: skip
-    x, labels = data["train_images"], data["train_labels"].long()
     steps = epochs * len(x) // 128
     optimizer = torch.optim.AdamW(judge.parameters(), 2e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
     for _ in bar([*range(steps)], "judge"):
         rows = torch.randint(len(x), (128,))
-        loss = F.cross_entropy(judge(x[rows]), labels[rows])
+        moves = [int(torch.randint(-(n // 16), n // 16 + 1, ())) for n in x.shape[2:]]
+        loss = F.cross_entropy(judge(x[rows].roll(moves, dims=(2, 3))), labels[rows])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -59,11 +76,11 @@ def train_judge(data: dict[str, Any], epochs: int) -> Any:
 
 
 def accuracy(judge: Any, x: Any, labels: Any) -> float:
-    """The share of pictures that the judge takes for what they shall be."""
+    """The share of examples that the judge takes for what they shall be."""
     import torch
 
     with torch.no_grad():
-        found = torch.cat([judge(part).argmax(dim=1) for part in x.split(500)])
+        found = torch.cat([judge(seen(part)).argmax(dim=1) for part in x.split(500)])
     return float((found == labels).float().mean())
 
 
@@ -72,7 +89,7 @@ def entropy_bits(judge: Any, x: Any) -> float:
     import torch
 
     with torch.no_grad():
-        found = torch.cat([judge(part).argmax(dim=1) for part in x.split(500)])
+        found = torch.cat([judge(seen(part)).argmax(dim=1) for part in x.split(500)])
     shares = torch.bincount(found, minlength=10) / len(found)
     return float(-(shares * shares.clamp_min(1e-12).log2()).sum())
 
@@ -89,35 +106,73 @@ def bound(model: Any, x: Any, samples: int) -> float:
 
 
 def nearest(made: Any, train: Any) -> Any:
-    """For each picture the training picture with the least squared distance. Shape: as made."""
+    """For each example that of the training that looks most like it. Shape: as made."""
     import torch
 
-    flat = train.flatten(1)
-    return train[torch.cdist(made.flatten(1), flat).argmin(dim=1)]
+    return train[torch.cdist(seen(made).flatten(1), seen(train).flatten(1)).argmin(dim=1)]
+
+
+def unlikely_midpoints(pipeline: Any, made: Any, ends: Any) -> float | None:
+    """Half way between pairs of real examples: the share less likely than the first percentile of samples.
+
+    Likelihoods are of the latents, for a prior over those, and of pictures in black and white for a bound.
+    """
+    import torch
+
+    from denoise.pipelines.prior import path_between
+
+    model = pipeline.model
+    noise = pipeline.encode(ends)
+    middles = torch.cat([path_between(noise[[i, i + 1]], 3)[1:2] for i in range(0, len(noise), 2)])
+    middle = pipeline.decode(middles)
+    if hasattr(getattr(model, "codec", None), "posterior") and made.ndim == 4:
+        own, between = (pipeline.log_prob(x.round())[0] for x in (made, middle))
+    else:
+        inner = getattr(model, "prior", model)
+        if not hasattr(inner, "log_prob"):
+            return None
+        own, between = (_log_prob(inner, pipeline.latents(x) if inner is not model else x) for x in (made, middle))
+    return float((between < own.quantile(0.01)).float().mean())
+
+
+def _log_prob(prior: Any, x: Any) -> Any:
+    import inspect
+
+    import torch
+
+    known = inspect.signature(prior.log_prob).parameters
+    return prior.log_prob(x, **({"generator": torch.Generator().manual_seed(SEED)} if "generator" in known else {}))
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="train_images, train_labels, test_images and test_labels.", metavar="NPZ")],
+    data: Annotated[
+        Path, typer.Option(help="train_ and test_images (or _signals), with train_ and test_labels.", metavar="NPZ")
+    ],
     priors: Annotated[str, typer.Option(help="Names or .safetensors files, comma separated.")],
     n: Annotated[int, typer.Option(help="Samples to judge, of each prior.")] = 1000,
     limit: Annotated[int, typer.Option(help="Test pictures of the bound; 0 leaves it out.")] = 10_000,
     samples: Annotated[int, typer.Option(help="Of the importance-weighted bound.")] = 500,
     epochs: Annotated[int, typer.Option(help="Of the judge.")] = 4,
+    guidance: Annotated[float | None, typer.Option(help="Exaggerates the class asked for, beyond 1.")] = None,
     threads: Threads = 2,
     out: Annotated[Path | None, typer.Option(help="Write samples beside their nearest neighbours here.")] = None,
     json_file: JsonFile = None,
+    record: Annotated[bool, typer.Option("--record", help="Write the figures into the cards, too.")] = False,
 ) -> None:
-    """Measure priors of labelled pictures, and print a table in Markdown and the protocol."""
+    """Measure priors of labelled pictures or sounds, and print a table in Markdown and the protocol."""
     use_threads(threads)
     import torch
 
-    from denoise.pipelines.prior import PriorPipeline, path_between
+    from denoise.pipelines.prior import PriorPipeline
     from denoise.pipelines.prior_files import write_signals
+    from denoise.registry import locate
+    from denoise.weights import record_metrics
 
     torch.set_num_threads(threads)
     grey, binary = read(data, False), read(data, True)
     judge = train_judge(grey, epochs)
-    sure = accuracy(judge, grey["test_images"], grey["test_labels"])
+    sure = accuracy(judge, grey["test"], grey["test_labels"])
+    pictures = grey["test"].ndim == 4
     table: list[Row] = []
     for name in priors.split(","):
         pipeline = PriorPipeline(name, device="cpu")
@@ -128,34 +183,37 @@ def main(
         row["s for 64"] = time.perf_counter() - began
         if pipeline.card.classes:
             each = n // len(pipeline.card.classes)
-            asked = [pipeline.sample(each, label=i, seed=SEED + i) for i in bar([*range(10)], "samples")]
+            asked = [
+                pipeline.sample(each, label=i, seed=SEED + i, guidance=guidance) for i in bar([*range(10)], "samples")
+            ]
             wanted = torch.arange(10).repeat_interleave(each)
             row["as asked"] = accuracy(judge, torch.cat(asked), wanted)
         made = pipeline.sample(n, seed=SEED)
         row["entropy bits"] = entropy_bits(judge, made)
         has_bound = hasattr(pipeline.model, "bound") and hasattr(pipeline.model.codec, "posterior")
-        row["nats"] = -bound(pipeline.model, binary["test_images"][:limit], samples) if limit and has_bound else None
-        own = pipeline.log_prob(made[:200].round() if has_bound else made[:200])[0]
-        ends = pipeline.encode(grey["test_images"][:100])
-        middles = torch.cat([path_between(ends[[i, i + 1]], 3)[1:2] for i in range(0, 100, 2)])
-        middle = pipeline.decode(middles)
-        between = pipeline.log_prob(middle.round() if has_bound else middle)[0]
-        row["midpoints below 1st percentile"] = float((between < own.quantile(0.01)).float().mean())
+        row["nats"] = -bound(pipeline.model, binary["test"][:limit], samples) if limit and has_bound else None
+        row["midpoints below 1st percentile"] = unlikely_midpoints(pipeline, made[:200], grey["test"][:100])
         table.append(row)
         if out:
             shown = made[:10]
-            pair = torch.cat([shown, nearest(shown, grey["train_images"])])
-            write_signals(out / f"{pipeline.card.name}.neighbours.png", pair, pipeline.card, columns=10, overwrite=True)
+            pair = torch.cat([shown, nearest(shown, grey["train"])])
+            place = out / f"{pipeline.card.name}.neighbours{'.png' if pictures else '.wav'}"
+            write_signals(place, pair, pipeline.card, columns=10, overwrite=True)
+    told = f" (guidance {guidance:g})" if guidance else ""
     protocol = (
-        f"judge: a convolutional classifier, {epochs} epochs of the real training pictures, right on "
-        f"{100 * sure:.2f} % of the {len(grey['test_images'])} test pictures; as asked: share of {n} samples, equally "
-        f"many of each class, that the judge takes for the class; entropy: of its answers for {n} samples without a "
+        f"judge: a convolutional classifier, {epochs} epochs of the real training examples, right on "
+        f"{100 * sure:.2f} % of the {len(grey['test'])} test examples; as asked: share of {n} samples, equally "
+        f"many of each class{told}, that the judge takes for the class; entropy: of its answers for {n} samples without a "
         f"class ({math.log2(10):.2f} at most); nats: importance-weighted bound, {samples} samples, mean over {limit} "
         f"test pictures whose pixels were drawn black or white once by their grey, seed {SEED}; midpoints: half way "
-        f"between 50 pairs of test pictures, share whose log-likelihood is below the 1st percentile of 200 samples'; "
+        f"between 50 pairs of test examples, share whose log-likelihood is below the 1st percentile of 200 samples'; "
         f"{threads} threads, wall clock; {where(['torch', 'zuko'])}"
     )
     report(table, protocol, {"as asked": 3, "s for 64": 2}, json_file, {})
+    if record:
+        for name, row in zip(priors.split(","), table, strict=True):
+            numbers = {key: value for key, value in row.items() if isinstance(value, int | float)}
+            record_metrics(locate(name), {"prior": {"rows": [numbers], "protocol": protocol}})
 
 
 if __name__ == "__main__":
