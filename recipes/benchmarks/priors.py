@@ -204,10 +204,10 @@ def main(
         f"judge: a convolutional classifier, {epochs} epochs of the real training examples, right on "
         f"{100 * sure:.2f} % of the {len(grey['test'])} test examples; as asked: share of {n} samples, equally "
         f"many of each class{told}, that the judge takes for the class; entropy: of its answers for {n} "
-        f"samples without a class ({math.log2(10):.2f} at most); nats: importance-weighted bound, {samples} samples, mean "
-        f"over {limit} test pictures whose pixels were drawn black or white once by their grey, seed {SEED}; midpoints: half way "
-        f"between 50 pairs of test examples, share whose log-likelihood is below the 1st percentile of 200 samples'; "
-        f"{threads} threads, wall clock; {where(['torch', 'zuko'])}"
+        f"samples without a class ({math.log2(10):.2f} at most); nats: importance-weighted bound, {samples} "
+        f"samples, mean over {limit} test pictures whose pixels were drawn black or white once by their grey, "
+        f"seed {SEED}; midpoints: half way between 50 pairs of test examples, share whose log-likelihood is below "
+        f"the 1st percentile of 200 samples'; {threads} threads, wall clock; {where(['torch', 'zuko'])}"
     )
     report(table, protocol, {"as asked": 3, "s for 64": 2}, json_file, {})
     if record:
