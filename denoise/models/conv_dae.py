@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from denoise.config import config
 from denoise.errors import ConfigError
-from denoise.nn.blocks import ACTIVATIONS, CONV, CONV_TRANSPOSE, ResidualBlock
+from denoise.nn.blocks import ACTIVATIONS, CONV, CONV_TRANSPOSE, ResidualBlock, added
 from denoise.nn.conditioning import check_sigma, sigma_map
 from denoise.protocols import Draw
 
@@ -171,11 +171,11 @@ class ConvDAE(nn.Module):
             features = stage(features)
             skips.append(features)
         skips = self._through_latents(skips, draw) if self.variational else skips
-        features = skips[-1]
+        features = skips.pop()
         *stages, last = (cast(nn.Sequential, stage) for stage in self.decoder)
         for i, stage in enumerate([*stages, last[:-1]]):
             if i and self.config.skips:
-                features = features + skips[-1 - i]
+                features = added(features, skips.pop())
             features = stage(features)
         with torch.autocast(x.device.type, enabled=False):  # in bfloat16, neighbours of a result are 1/256 apart
             out = last[-1](features.to(cast(Tensor, last[-1].weight).dtype))
