@@ -39,7 +39,7 @@ PRIORS = {
 ARCHITECTURES = NETWORKS | CODECS | PRIORS
 
 PRETRAINED = Path(__file__).parent / "pretrained"
-DEFAULTS = {"audio": "speech", "image": "conv-dae-image"}
+DEFAULTS = {"audio": "speech", "image": "photo"}
 WITH_SIGMA = "gaussian"  # the image model for those who know their noise
 
 

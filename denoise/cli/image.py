@@ -46,7 +46,9 @@ def image(
     steps: Annotated[int, typer.Option(help="With --perception, --samples: calls of the network for a picture.")] = 12,
     seed: Annotated[int, typer.Option(help="With --perception, --samples: the same seed draws the same.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    tile: Annotated[int, typer.Option(help="Side of the squares worked on at a time.", metavar="PIXELS")] = 1936,
+    tile: Annotated[
+        int | None, typer.Option(help="Side of the squares worked on at a time; bounds the memory.", metavar="PIXELS")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Pass over inputs whose output exists: go on with a broken run.")
@@ -61,6 +63,7 @@ def image(
     Without -o, NAME.denoised.EXT is written beside each input. Format, mode, bit depth, alpha, profile
     and metadata stay as they were.
     """
+    from denoise.cli.malloc import keep_freed_memory
     from denoise.cli.run import run
     from denoise.files.image import IMAGE_EXTENSIONS
     from denoise.pipelines.compare import check_extras, compare_image
@@ -93,4 +96,5 @@ def image(
             compare_image(source, target, compare, overwrite=overwrite, max_megapixels=max_megapixels)
         return result
 
-    run(inputs, out, IMAGE_EXTENSIONS, one, overwrite=overwrite, skip_existing=skip_existing, as_json=as_json)
+    how_often = {"overwrite": overwrite, "skip_existing": skip_existing, "as_json": as_json}
+    run(inputs, out, IMAGE_EXTENSIONS, one, memory=keep_freed_memory, **how_often)

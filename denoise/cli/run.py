@@ -29,12 +29,14 @@ def run(
     overwrite: bool,
     skip_existing: bool,
     as_json: bool,
+    memory: Callable[[], None] = return_freed_memory,
 ) -> None:
     """Denoise every planned pair; a file that fails is told and the others go on.
 
     ``skip_existing`` takes an output that is there for done: a run that was broken off goes on.
 
-    ``one(source, target, progress, name)`` does the work. Exit code 1 if any file failed.
+    ``one(source, target, progress, name)`` does the work, and ``memory`` says how the C library treats what is freed
+    (see `denoise.cli.malloc`). Exit code 1 if any file failed.
     """
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
@@ -42,7 +44,7 @@ def run(
 
     from denoise.pipelines.batch import STREAM, passed_over, plan
 
-    return_freed_memory()
+    memory()
     if skip_existing and overwrite:
         raise ConfigError("--skip-existing and --overwrite exclude each other.")
     pairs = plan(inputs, out, extensions, overwrite=overwrite)

@@ -20,7 +20,7 @@ from denoise.files.image import ImageReader
 from denoise.files.image_write import write_image
 from denoise.frames import Grid, Window, overlap_add, split
 from denoise.noise_level import estimate_sigma
-from denoise.pipelines.device import as_numpy, autocast, pick_device
+from denoise.pipelines.device import as_numpy, autocast, pick_device, precision_of
 from denoise.pipelines.latent_noise import Draw, check_draws
 from denoise.pipelines.perception import STEPS, as_tensor, doubted_much, draw_image, left_over
 from denoise.pipelines.result import Result, check_strength
@@ -30,7 +30,7 @@ from denoise.protocols import Progress
 from denoise.registry import DEFAULTS, WITH_SIGMA, load, version
 from denoise.signals import Image
 
-TILE = 1936
+TILE = {"bfloat16": 1936, "float32": 1280}  # the larger, the less is done twice; these take two gigabytes at most
 REACH = 80  # pixels: what lies further away changes answers by less than 1/255, whatever the receptive field
 FADE = 8
 Pixels = TypeVar("Pixels", bound=NDArray[Any] | Tensor)
@@ -40,15 +40,22 @@ Sigma = float | Literal["auto"] | None
 class ImagePipeline:
     """A loaded image denoiser that takes files, bytes and frames.
 
-    ``tile`` is the side of the squares in pixels that the network sees; it bounds the memory and changes the result by
-    less than one step of 8 bits (up to sigma 75 of 255). ``precision`` is ``auto`` (bfloat16 where it is fast) or
-    ``float32``.
+    ``tile`` is the side of the squares in pixels that the network sees, by itself as large as two gigabytes allow; it
+    changes the result by less than one step of 8 bits (up to sigma 75 of 255). ``precision`` is ``auto`` (bfloat16
+    where it is fast) or ``float32``.
     """
 
     def __init__(
-        self, model: str | Path = DEFAULTS["image"], *, device: str = "auto", tile: int = TILE, precision: str = "auto"
+        self,
+        model: str | Path = DEFAULTS["image"],
+        *,
+        device: str = "auto",
+        tile: int | None = None,
+        precision: str = "auto",
     ) -> None:
         self.device = pick_device(device)
+        if tile is None:
+            tile = TILE[precision_of(self.device) if precision == "auto" else "float32"]
         if tile < 1:
             raise ConfigError(f"tile is {tile} pixels; expected at least 1.")
         if precision not in ("auto", "float32"):
@@ -263,7 +270,7 @@ def denoise_image(
     perception: float | None = None,
     steps: int = STEPS,
     seed: int = 0,
-    tile: int = TILE,
+    tile: int | None = None,
     device: str = "auto",
 ) -> Pixels:
     """Denoise an image in memory; kind, dtype, shape and device stay.
@@ -333,7 +340,7 @@ def pick(model: str | Path | None, *said: object) -> str | Path:
 
 
 @lru_cache(maxsize=4)
-def _pipeline(model: str | Path, version: int, device: str, tile: int) -> ImagePipeline:
+def _pipeline(model: str | Path, version: int, device: str, tile: int | None) -> ImagePipeline:
     """Loaded once per version of the weights, for callers in a loop."""
     return ImagePipeline(model, device=device, tile=tile)
 

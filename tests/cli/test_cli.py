@@ -650,4 +650,4 @@ def test_the_options_begin_with_what_the_library_begins_with():
     from denoise.pipelines import image as library
 
     given = inspect.signature(image).parameters
-    assert (given["steps"].default, given["tile"].default) == (library.STEPS, library.TILE)
+    assert given["steps"].default == library.STEPS

@@ -356,7 +356,7 @@ class TestBundled:
         assert np.abs((y - x).mean(axis=(0, 1))).max() <= 0.2 / 255
         assert (y - x).std() > 0.8 * level / 255
 
-    @pytest.mark.parametrize("name", [WITH_SIGMA])
+    @pytest.mark.parametrize("name", IMAGE_MODELS)
     @pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (12, 200, 90)])
     def test_one_colour_stays(self, name: str, colour: tuple[int, int, int]) -> None:
         x = np.full((75, 130, 3), colour, np.uint8)
