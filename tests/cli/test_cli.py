@@ -459,7 +459,7 @@ class TestEvaluateAndTrain:
             (["evaluate", "{model}", "--data", "."], "holds no files of a known kind"),
             (["train", "recipe.toml", "--data", ".", "--device", "tpu"], "device 'tpu' is not available"),
             (["train", "recipe.toml", "--data", ".", "--set", "image.patch=0"], "patch 0"),
-            (["train", "recipe.toml", "--data", ".", "--set", "model.channels=1"], "the data have 3"),
+            (["train", "recipe.toml", "--data", ".", "--set", "model.channels=2"], "photographs have 1 (grey) or 3"),
             (["train", "recipe.toml", "--data", ".", "--set", "name=a/b"], "leave slashes out"),
             (["train", "recipe.toml", "--data", ".", "--set", "steps=5"], "steps: no such setting"),
             (["train", "recipe.toml", "--data", ".", "-o", "/proc/nope"], "/proc/nope"),
