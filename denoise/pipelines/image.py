@@ -30,7 +30,7 @@ from denoise.protocols import Progress
 from denoise.registry import DEFAULTS, WITH_SIGMA, load, version
 from denoise.signals import Image
 
-TILE = {"bfloat16": 1936, "float32": 1184}  # the larger, the less is done twice; these take two gigabytes at most
+TILE = {"bfloat16": 1936, "float32": 1024}  # larger ones do less twice; these stay below two gigabytes
 REACH = 80  # pixels: what lies further away changes answers by less than 1/255, whatever the receptive field
 FADE = 8
 Pixels = TypeVar("Pixels", bound=NDArray[Any] | Tensor)
