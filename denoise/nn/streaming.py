@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from torch import Tensor
@@ -12,7 +13,7 @@ from denoise.nn.conditioning import check_sigma
 DEFAULT_RATE = 48_000
 
 
-class Streaming:
+class Streaming(ABC):
     """Facts and whole signals of a `denoise.protocols.StreamingNetwork` whose configuration has ``hop_s``.
 
     It is mixed in before a module that says ``delay``, `start` and `stream`.
@@ -48,10 +49,10 @@ class Streaming:
         y, _ = self.stream(F.pad(x, (0, late + -time % hop)), self.start(x.shape[0], x.shape[1], sample_rate))
         return y[..., late : late + time]
 
+    @abstractmethod
     def start(self, batch: int, channels: int, sample_rate: int) -> Any:
         """The state before the first sample."""
-        raise NotImplementedError
 
+    @abstractmethod
     def stream(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         """The next hops; what comes out is ``delay`` hops late. Shape: (batch, channels, n * hop)."""
-        raise NotImplementedError

@@ -64,7 +64,7 @@ def train(
     s = recipe.schedule
     fabric.seed_everything(s.seed, verbose=False)
     module, architecture = make(recipe)
-    if recipe.audio and module.channels != recipe.audio.channels:
+    if recipe.objective == "denoising" and recipe.audio and module.channels != recipe.audio.channels:
         given = recipe.audio.channels
         raise ConfigError(f"recipe {recipe.name}: the network takes {module.channels} channels, the data have {given}.")
     if recipe.image and recipe.image.degrade != Degradations() and not module.blind:
