@@ -116,8 +116,9 @@ def read_header(path: Path) -> dict[str, Any]:
 def load_tensors(path: Path, module: nn.Module, *, grown: bool = False) -> None:
     """Fill ``module`` with the tensors of a weights file, as float32.
 
-    What a ``grown`` module has beyond the file (more blocks, say) stays as it is; of convolutions, what they hear
-    beyond (sigma) counts for nothing at first, what they no longer hear is left out, and what they say beyond is 0.
+    What a ``grown`` module has beyond the file (more blocks, another prior) stays as it is, and what the file has
+    beyond the module is left out; of convolutions, what they hear beyond (sigma) counts for nothing at first, what
+    they no longer hear is left out, and what they say beyond is 0.
 
     Raises:
         WeightsError: names, shapes or values do not fit the module.
@@ -136,7 +137,9 @@ def load_tensors(path: Path, module: nn.Module, *, grown: bool = False) -> None:
         raise WeightsError(f"{path}: holds NaN or infinite weights. Get it again.")
     try:
         own = {k: v for k, v in module.state_dict().items() if grown or not v.is_floating_point()}
-        found = {k: _hearing(v.float(), own.get(k)) for k, v in tensors.items()}
+        found = {k: _hearing(v.float(), own.get(k)) for k, v in tensors.items() if k in own or not grown}
+        if not found:
+            raise WeightsError(f"{path}: has no tensor in common with the network. Give weights of one like it.")
         module.load_state_dict(own | found, assign=True)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]

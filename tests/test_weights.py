@@ -178,3 +178,17 @@ def test_a_grown_network_begins_as_the_smaller_one_was(tmp_path: Path) -> None:
         load_tensors(path, large)
     with pytest.raises(WeightsError, match="do not fit"):
         load_tensors(path, build("dpcrn", {**settings, "hidden": 9}), grown=True)
+
+
+def test_what_a_grown_network_no_longer_has_is_left_out(tmp_path: Path) -> None:
+    vae = {"architecture": "vae", "shape": [1, 8, 8], "latent": 4}
+    path = tmp_path / "normal.safetensors"
+    normal = build("latent-prior", {"codec": vae, "prior": {"architecture": "flow", "kind": "normal", "shape": [4]}})
+    save_weights(path, normal, Card("normal", "latent-prior", "image", 1, kind="prior"), {}, torch.float32)
+    maf = {"architecture": "flow", "kind": "maf", "shape": [4], "hidden": [8]}
+    other = build("latent-prior", {"codec": vae, "prior": maf})
+    load_tensors(path, other, grown=True)
+    x = torch.rand(2, 1, 8, 8)
+    torch.testing.assert_close(other.codec.encode(x), normal.codec.encode(x))
+    with pytest.raises(WeightsError, match="in common"):
+        load_tensors(path, build("dpcrn", {}), grown=True)

@@ -39,7 +39,8 @@ def sample(
 ) -> None:
     """Make new pictures or sounds.
 
-    A .png holds all of them in one picture, a .wav in one sound with short pauses, a folder a file for each.
+    A .png holds all of them in one picture (of sounds the spectrograms), a .wav in one sound with short pauses, a
+    folder a file for each.
     """
     from rich.console import Console
     from rich.progress import Progress

@@ -51,7 +51,7 @@ def score(
 
 
 def embed(
-    folder: Annotated[Path, typer.Argument(help="Pictures.", metavar="FOLDER")],
+    folder: Annotated[Path, typer.Argument(help="Pictures or sounds.", metavar="FOLDER")],
     codec: Annotated[str, typer.Option("--codec", help="A prior with a codec, or a file.", metavar="NAME|FILE")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The map.", metavar="PNG")],
     size: Annotated[int, typer.Option(help="Side of the map in pixels.", min=64)] = 1024,
@@ -59,30 +59,30 @@ def embed(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Draw a map of pictures: each where its latents lie, by the two directions in which they differ most."""
+    """Draw a map of pictures (or of the spectrograms of sounds): each where its latents lie, by the two directions
+    in which they differ most.
+    """
     import torch
 
     from denoise.files.image_write import write_image
     from denoise.metrics import r2
     from denoise.pipelines.prior import PriorPipeline, principal_map
-    from denoise.pipelines.prior_files import map_of, read_signal
+    from denoise.pipelines.prior_files import as_pictures, map_of, read_signal
     from denoise.signals import ImageFormat
 
     if out.suffix.lower() != ".png":
         raise ConfigError(f"{out}: expected a .png.")
     pipeline = PriorPipeline(codec, device=device)
-    if pipeline.card.modality != "image":
-        raise ConfigError(f"{codec} is for {pipeline.card.modality}; a map needs pictures.")
-    paths = _files([str(folder)], "image")
+    paths = _files([str(folder)], pipeline.card.modality)
     signals = torch.cat([read_signal(path, pipeline.card) for path in paths])
     latents = pipeline.latents(signals)
     remembered = float(r2(pipeline.reconstruct(signals), signals))
     places = principal_map(latents.flatten(1))
-    write_image(out, [map_of(signals, places, size)], ImageFormat(), overwrite=overwrite)
+    write_image(out, [map_of(as_pictures(signals, pipeline.card), places, size)], ImageFormat(), overwrite=overwrite)
     if as_json:
         print(json.dumps({"file": str(out), "n": len(paths), "r2": remembered}))
     else:
-        print(f"{out}: {len(paths)} pictures; R^2 of what the codec remembers: {remembered:.4f}")
+        print(f"{out}: {len(paths)} files; R^2 of what the codec remembers: {remembered:.4f}")
 
 
 def _files(inputs: list[str], modality: str) -> list[Path]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from denoise.dsp import resample
+from denoise.dsp import resample, stft
 from denoise.errors import ConfigError
 from denoise.files.audio import read_audio, write_audio
 from denoise.files.image import read_image
@@ -22,6 +22,8 @@ from denoise.weights import Card
 PAUSE_S = 0.25  # between the sounds of one file
 FADE_S = 0.005
 GIF_MS = 60
+WINDOW_S = 0.032  # of spectrograms
+FLOOR_DB = -60.0  # below the loudest place; what is weaker is black
 
 
 def read_signal(path: str | Path, card: Card) -> Tensor:
@@ -65,6 +67,8 @@ def write_signals(
 ) -> list[Path]:
     """Write signals: one picture of all (.png), one that moves (.gif), one file of all sounds (.wav), or a folder.
 
+    A picture of sounds shows their spectrograms.
+
     Shape:
         made: (n, *card.shape).
     Raises:
@@ -73,7 +77,7 @@ def write_signals(
     """
     path = Path(out)
     suffix = path.suffix.lower()
-    fitting = {"audio": (".wav",), "image": (".png", ".gif")}[card.modality]
+    fitting = {"audio": (".wav", ".png"), "image": (".png", ".gif")}[card.modality]
     if suffix and suffix not in fitting:
         raise ConfigError(f"{out}: this prior makes {card.modality}; expected {' or '.join(fitting)}, or a folder.")
     if not suffix:
@@ -82,15 +86,32 @@ def write_signals(
         for one, target in zip(made, paths, strict=True):
             write_signals(target, one[None], card, columns=1, overwrite=overwrite)
         return paths
-    if card.modality == "audio":
+    if suffix == ".wav":
         _write_sounds(path, made, card, overwrite)
     elif suffix == ".gif":
         frames = [_frame(one) for one in made]
         format = ImageFormat("GIF", _mode(made), info={"frames": [{"duration": GIF_MS}] * len(frames), "loop": 0})
         write_image(path, frames, format, overwrite=overwrite)
     else:
-        write_image(path, [_frame(grid(made, columns))], ImageFormat("PNG", _mode(made)), overwrite=overwrite)
+        shown = as_pictures(made, card)
+        write_image(path, [_frame(grid(shown, columns))], ImageFormat("PNG", _mode(shown)), overwrite=overwrite)
     return [path]
+
+
+def as_pictures(made: Tensor, card: Card) -> Tensor:
+    """Pictures as they are; of sounds the spectrograms, in decibels: time to the right, frequencies upwards, each
+    white at its loudest place.
+
+    Shape:
+        made: (n, *card.shape); returns (n, channels, height, width).
+    """
+    if card.modality == "image":
+        return made
+    size = 1 << round(math.log2(WINDOW_S * (card.sample_rate or 16_000)))
+    x = F.pad(made.mean(dim=1), (0, -made.shape[2] % (size // 4)))
+    power = stft(x, size, size // 4).abs().square().flip(1)[:, None]
+    level = 10 * (power / power.amax(dim=(2, 3), keepdim=True).clamp_min(1e-12)).clamp_min(1e-12).log10()
+    return (1 - level / FLOOR_DB).clamp(0, 1)
 
 
 def grid(made: Tensor, columns: int | None = None, gap: int = 2) -> Tensor:

@@ -14,7 +14,7 @@ from denoise.errors import ConfigError, InputError
 from denoise.files.audio import read_audio, write_audio
 from denoise.files.image import ImageReader, read_image, write_image
 from denoise.pipelines.prior import PriorPipeline, bits_per_dim, grid_between, path_between, principal_map
-from denoise.pipelines.prior_files import grid, read_signal, write_signals
+from denoise.pipelines.prior_files import as_pictures, grid, read_signal, write_signals
 from denoise.registry import build
 from denoise.signals import Audio, AudioFormat, Image, ImageFormat
 from denoise.weights import Card, save_weights
@@ -234,3 +234,17 @@ class TestFiles:
         kept = min(400, n // 2)
         torch.testing.assert_close(y[0, 0, kept // 2], torch.tensor(0.25), atol=0.05, rtol=0)
         assert not y[0, 0, kept:].any()
+
+
+def test_sounds_are_shown_as_spectrograms(priors: dict[str, PriorPipeline], tmp_path: Path) -> None:
+    time = torch.arange(2048) / 8000
+    pure = torch.stack([(2 * torch.pi * hertz * time).sin() for hertz in (1000, 3000)])[:, None]
+    card = priors["sound"].card
+    shown = as_pictures(0.01 * pure, card)
+    assert shown.shape == (2, 1, 129, 33)  # 32 ms of 8 kHz are 256 samples, frames lie 64 apart
+    assert [128 - int(row) for row in shown[:, 0, :, 16].argmax(dim=1)] == [32, 96]  # 31.25 Hz a row, upwards
+    assert shown.amax() == 1
+    assert shown[0, 0, 128 - 96].max() == 0
+    assert as_pictures(torch.zeros(1, 1, 300), card).max() == 0
+    write_signals(tmp_path / "sounds.png", pure, card)
+    assert read_image(tmp_path / "sounds.png").pixels.shape == (129, 33 * 2 + 2, 1)
