@@ -203,7 +203,7 @@ class TestFiles:
         assert not audio.samples[0, 400:2400].any()
         assert audio.samples[0, 200] == pytest.approx(0.5, abs=1e-3)
         with pytest.raises(ConfigError, match=r"expected \.wav"):
-            write_signals(tmp_path / "a.png", x, card)
+            write_signals(tmp_path / "a.gif", x, card)
         assert len(write_signals(tmp_path / "sounds", x, card)) == 3
 
     @pytest.mark.parametrize("size", [(8, 6), (16, 12), (5, 3), (40, 100), (100, 40), (1, 1)])
