@@ -28,7 +28,7 @@ from denoise.registry import build, kind_of, load, locate
 from denoise.training.data import Batch, ImagePatches
 from denoise.training.examples import LabelledExamples
 from denoise.training.mixes import AudioMixes
-from denoise.training.objectives import Objective, as_denoiser, objective_of
+from denoise.training.objectives import Metrics, Objective, as_denoiser, objective_of
 from denoise.training.optimizer import Muon
 from denoise.training.recipe import Degradations, Loss, Recipe, Schedule
 from denoise.training.samples import write_denoised, write_signals
@@ -131,7 +131,7 @@ def train(
                     "lr": rate,
                     "grad_norm": float(norm) if norm is not None else 0.0,
                 }
-                row |= {key: value.item() for key, value in metrics.items()}
+                row |= {key: value.item() for key, value in metrics().items()}
                 row |= {"seconds": round(state["seconds"], 1), "progress": min(1.0, done)}
                 row["examples_per_s"] = round(
                     s.batch * fabric.world_size * (step + 1 - rows_from) / (now - last_row), 1
@@ -161,7 +161,7 @@ class Trained(nn.Module):
         super().__init__()
         self.module, self.objective, self.settings = module, objective, settings
 
-    def forward(self, batch: Callable[[], Batch]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def forward(self, batch: Callable[[], Batch]) -> tuple[torch.Tensor, Metrics]:
         return self.objective(self.module, batch(), self.settings)
 
 

@@ -24,7 +24,8 @@ from denoise.training.recipe import Loss, Recipe
 
 NATS = 5 * math.log(10)  # in the unit of the losses of denoisers
 USUAL = 0.0075  # the MSE of denoised photographs, by the rms of their noise: 34, 31 and 28 dB at 15, 25 and 50
-Objective = Callable[[Any, Batch, Loss], tuple[Tensor, dict[str, Tensor]]]
+Metrics = Callable[[], dict[str, Tensor]]  # worked out for the rows of a log only
+Objective = Callable[[Any, Batch, Loss], tuple[Tensor, Metrics]]
 
 
 def as_denoiser(module: Any, batch: Batch, draw: Draw | None = None) -> Denoiser:
@@ -34,7 +35,7 @@ def as_denoiser(module: Any, batch: Batch, draw: Draw | None = None) -> Denoiser
     return partial(module, **known | ({} if module.blind else {"sigma": batch.sigma}))
 
 
-def image_denoising(module: Any, batch: Batch, settings: Loss) -> tuple[Tensor, dict[str, Tensor]]:
+def image_denoising(module: Any, batch: Batch, settings: Loss) -> tuple[Tensor, Metrics]:
     """Mean over the examples of a tenth of the logarithm of their MSE: their PSNR, but for sign and unit.
 
     Reports MSE, PSNR and R^2.
@@ -54,23 +55,24 @@ def image_denoising(module: Any, batch: Batch, settings: Loss) -> tuple[Tensor, 
     out, clean = as_denoiser(module, batch, latents)(batch.noisy).float(), batch.clean
     errors = (out - clean).square().mean(dim=(1, 2, 3))
     error = errors.mean().detach()
-    metrics = {"mse": error, "psnr": -10 * torch.log10(error), "r2": r2(out, clean).detach()}
+
+    def metrics() -> dict[str, Tensor]:
+        return {"mse": error, "psnr": -10 * torch.log10(error), "r2": r2(out.detach(), clean)}
+
     noise = (batch.noisy - clean).square().mean(dim=(1, 2, 3)).sqrt()
     usual = 1e-5 + USUAL * noise
     return _paid(0.1 * torch.log10(errors + usual).mean(), metrics, latents, batch, settings)
 
 
-def _paid(
-    loss: Tensor, metrics: dict[str, Tensor], latents: Latents, batch: Batch, settings: Loss
-) -> tuple[Tensor, dict[str, Tensor]]:
+def _paid(loss: Tensor, metrics: Metrics, latents: Latents, batch: Batch, settings: Loss) -> tuple[Tensor, Metrics]:
     """With what the latents of a variational network cost."""
     if not latents.nats.requires_grad:
         return loss, metrics
     told = latents.nats / batch.clean[0].numel()
-    return loss + settings.beta * told / NATS, metrics | {"kl": told.detach()}
+    return loss + settings.beta * told / NATS, lambda: metrics() | {"kl": told.detach()}
 
 
-def audio_denoising(module: Any, batch: Batch, settings: Loss) -> tuple[Tensor, dict[str, Tensor]]:
+def audio_denoising(module: Any, batch: Batch, settings: Loss) -> tuple[Tensor, Metrics]:
     """Compressed spectra at three resolutions plus the waveform; reports MSE, R^2 and the gain in SI-SDR.
 
     All examples are brought to one level first, or the loud ones would be all that is learnt. What a listener
@@ -91,7 +93,7 @@ def audio_denoising(module: Any, batch: Batch, settings: Loss) -> tuple[Tensor, 
         return _paid(*_audio_loss(out, batch, settings), latents, batch, settings)
 
 
-def _audio_loss(out: Tensor, batch: Batch, settings: Loss) -> tuple[Tensor, dict[str, Tensor]]:
+def _audio_loss(out: Tensor, batch: Batch, settings: Loss) -> tuple[Tensor, Metrics]:
     noisy, clean, rate = batch.noisy, batch.clean, batch.sample_rate or 16_000
     # that of the speech; noise far louder, or in short bursts, does not make errors small
     rms = [x.square().mean(dim=(1, 2), keepdim=True).sqrt() for x in (noisy, clean)]
@@ -111,14 +113,17 @@ def _audio_loss(out: Tensor, batch: Batch, settings: Loss) -> tuple[Tensor, dict
     energy = clean.square().sum(dim=(1, 2)) + 1e-4 * level[:, 0, 0].square() * clean[0].numel()
     ratio = (out - clean).square().sum(dim=(1, 2)) / energy
     loss = loss + settings.waveform * torch.log10(ratio + 1e-3).mean()
-    with torch.no_grad():
+
+    @torch.no_grad()
+    def metrics() -> dict[str, Tensor]:
         gain = si_sdr(out, clean) - si_sdr(noisy, clean)
         heard = torch.isfinite(gain) & (noisy != clean).flatten(1).any(dim=1, keepdim=True)
-        metrics = {
+        return {
             "mse": mse(out, clean),
             "r2": r2(out, clean),
             "si_sdr_gain": gain[heard].clamp(-30, 30).sum() / heard.sum().clamp_min(1),
         }
+
     return loss, metrics
 
 
@@ -139,37 +144,37 @@ def _spectrum(x: Tensor, hop: int) -> Tensor:
     return stft(x[..., : x.shape[-1] // hop * hop], 2 * hop, hop) * (128 / hop) ** 0.5
 
 
-def reconstruction(module: Any, batch: Batch, settings: Loss) -> tuple[Tensor, dict[str, Tensor]]:
+def reconstruction(module: Any, batch: Batch, settings: Loss) -> tuple[Tensor, Metrics]:
     """Of a plain autoencoder; reports MSE and R^2."""
-    return generative.reconstruction(module, batch.clean), _fidelity(module, batch.clean)
+    return generative.reconstruction(module, batch.clean), lambda: _fidelity(module, batch.clean)
 
 
-def elbo(module: Any, batch: Batch, settings: Loss) -> tuple[Tensor, dict[str, Tensor]]:
+def elbo(module: Any, batch: Batch, settings: Loss) -> tuple[Tensor, Metrics]:
     """Of a latent prior with a variational codec, both learning; reports nats per signal, MSE and R^2."""
     s, x = settings, batch.clean
     labels = batch.labels if module.classes else None
     nats = generative.negative_elbo(
         module, x, labels, estimator=s.estimator, samples=s.samples, beta=s.beta, free_bits=s.free_bits
     )
-    return nats / x[0].numel(), {"nats": nats.detach(), **_fidelity(module.codec, x)}
+    return nats / x[0].numel(), lambda: {"nats": nats.detach(), **_fidelity(module.codec, x)}
 
 
-def adversarial(module: Any, batch: Batch, settings: Loss) -> tuple[Tensor, dict[str, Tensor]]:
+def adversarial(module: Any, batch: Batch, settings: Loss) -> tuple[Tensor, Metrics]:
     """Of a latent prior with an adversarial codec; reports the critic's right answers, MSE and R^2."""
     loss, accuracy = generative.adversarial(module, batch.clean, settings.adversarial)
-    return loss, {"critic": accuracy.detach(), **_fidelity(module.codec, batch.clean)}
+    return loss, lambda: {"critic": accuracy.detach(), **_fidelity(module.codec, batch.clean)}
 
 
 def of_a_prior(loss: Callable[..., Tensor]) -> Objective:
     """Of a prior over signals, or over the latents of a codec that learns no more."""
 
-    def objective(module: Any, batch: Batch, settings: Loss) -> tuple[Tensor, dict[str, Tensor]]:
+    def objective(module: Any, batch: Batch, settings: Loss) -> tuple[Tensor, Metrics]:
         x = batch.clean
         if not hasattr(module, "codec"):
-            return loss(module, x, batch.labels), {}
+            return loss(module, x, batch.labels), dict
         with torch.no_grad():
             z = module.codec.encode(x)
-        return loss(module.prior, z, batch.labels), {"latent_std": z.std()}
+        return loss(module.prior, z, batch.labels), lambda: {"latent_std": z.std()}
 
     return objective
 

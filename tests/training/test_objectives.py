@@ -44,7 +44,7 @@ def test_no_loss_is_less_than_that_of_the_clean_signal(
 
     def loss(out: Tensor) -> float:
         value, metrics = OBJECTIVES[modality](Known(out), Batch(noisy, clean, 16_000), Loss(perceptual))
-        torch.testing.assert_close(metrics["mse"], (out - clean).square().mean())
+        torch.testing.assert_close(metrics()["mse"], (out - clean).square().mean())
         return float(value)
 
     assert loss(clean) < loss(0.5 * (clean + noisy)) < loss(noisy)
@@ -85,7 +85,7 @@ def test_a_variational_network_pays_for_what_its_latents_tell() -> None:
     for beta in (0.0, 2.0):
         torch.manual_seed(1)
         loss, metrics = OBJECTIVES["image"](net, batch, Loss(beta=beta))
-        assert float(metrics["kl"]) == pytest.approx(nats, rel=1e-5)
+        assert float(metrics()["kl"]) == pytest.approx(nats, rel=1e-5)
         expected = 0.1 * float(((net_drawn(net, batch) - clean).square().mean(dim=(1, 2, 3)) + usual).log10().mean())
         assert float(loss.detach()) == pytest.approx(expected + beta * nats / (5 * math.log(10)), rel=1e-5)
 
