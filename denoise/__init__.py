@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from denoise.errors import ConfigError, DenoiseError, InputError, WeightsError
-    from denoise.pipelines import AudioPipeline, ImagePipeline, load
+    from denoise.pipelines import AudioPipeline, ImagePipeline, PriorPipeline, load
     from denoise.pipelines.audio import denoise_audio
     from denoise.pipelines.image import denoise_image
     from denoise.pipelines.stream import AudioStream
@@ -25,6 +25,7 @@ __all__ = [
     "DenoiseError",
     "ImagePipeline",
     "InputError",
+    "PriorPipeline",
     "WeightsError",
     "__version__",
     "bundled",
@@ -37,6 +38,7 @@ _HOMES = {
     "AudioPipeline": "denoise.pipelines",
     "AudioStream": "denoise.pipelines.stream",
     "ImagePipeline": "denoise.pipelines",
+    "PriorPipeline": "denoise.pipelines",
     "load": "denoise.pipelines",
     "denoise_audio": "denoise.pipelines.audio",
     "denoise_image": "denoise.pipelines.image",

@@ -21,6 +21,7 @@ NAMES = [
     "DenoiseError",
     "ImagePipeline",
     "InputError",
+    "PriorPipeline",
     "WeightsError",
     "__version__",
     "bundled",
@@ -75,6 +76,7 @@ assert not heavy, heavy
 def test_pipelines_by_the_file_of_their_weights(models: dict[str, Path]) -> None:
     assert isinstance(denoise.load(models["keep-audio"]), denoise.AudioPipeline)
     assert isinstance(denoise.load(models["keep-image"]), denoise.ImagePipeline)
+    assert isinstance(denoise.load("mnist-vae"), denoise.PriorPipeline)
     with pytest.raises(denoise.ConfigError, match="model 'no-such' is unknown; expected one of"):
         denoise.load("no-such")
     with pytest.raises(denoise.WeightsError, match="No such file"):
@@ -93,7 +95,9 @@ def test_every_bundled_model_runs() -> None:
     """By name, on a short signal, whatever it has learned: the length, the size and the kind are kept."""
     for name in denoise.bundled():
         pipeline = denoise.load(name)
-        if isinstance(pipeline, denoise.AudioPipeline):
+        if isinstance(pipeline, denoise.PriorPipeline):
+            assert pipeline.sample(1).shape == (1, *pipeline.card.shape)
+        elif isinstance(pipeline, denoise.AudioPipeline):
             out = denoise.denoise_audio(np.zeros((2, 3001), np.float32), 44_100, model=name)
             assert out.shape == (2, 3001)
             assert np.isfinite(out).all()

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from denoise.cli.sample import AsJson, Class, Device, OutOption, Overwrite, PriorOption, tell
+from denoise.cli.sample import AsJson, Class, Device, OutOption, Overwrite, PriorOption, bar, tell
 from denoise.errors import ConfigError
 
 
@@ -45,7 +45,6 @@ def interpolate(
     from denoise.files.find import find_files
     from denoise.files.image import IMAGE_EXTENSIONS
     from denoise.pipelines.prior import PriorPipeline, grid_between, path_between
-    from denoise.pipelines.prior_files import read_signal, write_signals
 
     if (away is None) != (towards is None):
         raise ConfigError("--away and --towards belong together: give both or none.")
@@ -58,12 +57,12 @@ def interpolate(
     def noise(place: str) -> torch.Tensor:
         if place.isdecimal() and not Path(place).exists():
             return pipeline.noise(int(place))
-        return pipeline.encode(read_signal(place, pipeline.card), label=wanted)
+        return pipeline.encode(pipeline.read(place), label=wanted)
 
     def mean(folder: Path) -> torch.Tensor:
         known = AUDIO_EXTENSIONS if pipeline.card.modality == "audio" else IMAGE_EXTENSIONS
-        signals = [read_signal(path, pipeline.card) for path in find_files(folder, (".",), known)]
-        return pipeline.encode(torch.cat(signals), label=wanted).mean(dim=0, keepdim=True)
+        signals = pipeline.read(*find_files(folder, (".",), known))
+        return pipeline.encode(signals, label=wanted).mean(dim=0, keepdim=True)
 
     places = torch.cat([noise(end) for end in ends])
     if away and towards:
@@ -73,6 +72,7 @@ def interpolate(
         path = grid_between(places, n, spherical=not linear)
     else:
         path = path_between(places, n, spherical=not linear)
-    made = pipeline.decode(path, label=wanted, steps=steps)
-    files = write_signals(out, made, pipeline.card, columns=n, overwrite=overwrite)
+    with bar("decoding") as progress:
+        made = pipeline.decode(path, label=wanted, steps=steps, progress=progress)
+    files = pipeline.write(out, made, columns=n, overwrite=overwrite)
     tell(as_json, files, prior=prior, n=n, ends=ends)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from denoise.errors import ConfigError
+
+if TYPE_CHECKING:
+    from denoise.protocols import Progress
 
 PriorOption = Annotated[
     str, typer.Option("--prior", help="A prior of `denoise models` or a file.", metavar="NAME|FILE")
@@ -42,27 +47,14 @@ def sample(
     A .png holds all of them in one picture (of sounds the spectrograms), a .wav in one sound with short pauses, a
     folder a file for each.
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
     from denoise.pipelines.prior import PriorPipeline
-    from denoise.pipelines.prior_files import write_signals
 
     pipeline = PriorPipeline(prior, device=device)
-    wanted = pipeline.label(label, text)
-    console, started = Console(stderr=True), time.perf_counter()
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("sampling", total=1.0)
-        made = pipeline.sample(
-            n,
-            label=wanted,
-            seed=seed,
-            steps=steps,
-            guidance=guidance,
-            temperature=temperature,
-            progress=lambda done: bar.update(task, completed=done),
-        )
-    files = write_signals(out, made, pipeline.card, overwrite=overwrite)
+    wanted, started = pipeline.label(label, text), time.perf_counter()
+    how = {"steps": steps, "guidance": guidance, "temperature": temperature}
+    with bar("sampling") as progress:
+        made = pipeline.sample(n, label=wanted, seed=seed, progress=progress, **how)
+    files = pipeline.write(out, made, overwrite=overwrite)
     tell(as_json, files, prior=prior, n=n, seed=seed, seconds=round(time.perf_counter() - started, 3))
 
 
@@ -78,11 +70,9 @@ def decode(
 ) -> None:
     """Decode several latents that one file may have: what the codec takes for the same."""
     from denoise.pipelines.prior import PriorPipeline
-    from denoise.pipelines.prior_files import read_signal, write_signals
 
     pipeline = PriorPipeline(codec, device=device)
-    made = pipeline.decodings(read_signal(file, pipeline.card), n, seed=seed)
-    files = write_signals(out, made, pipeline.card, overwrite=overwrite)
+    files = pipeline.write(out, pipeline.decodings(pipeline.read(file), n, seed=seed), overwrite=overwrite)
     tell(as_json, files, codec=codec, n=n, seed=seed)
 
 
@@ -109,10 +99,9 @@ def complete(
     import torch
 
     from denoise.pipelines.prior import PriorPipeline
-    from denoise.pipelines.prior_files import read_signal, write_signals
 
     pipeline = PriorPipeline(prior, device=device)
-    x = read_signal(file, pipeline.card)
+    x = pipeline.read(file)
     if mask == "half":
         known = torch.ones_like(x)
         axis = -1 if pipeline.card.modality == "audio" else -2
@@ -121,10 +110,24 @@ def complete(
     else:
         if pipeline.card.modality == "audio":
             raise ConfigError("a mask of a sound is half; a picture says nothing of it.")
-        known = (read_signal(mask, pipeline.card).mean(dim=1, keepdim=True) < 0.5).float().expand_as(x).contiguous()
-    made = pipeline.complete(x, known, n, label=pipeline.label(label, text), seed=seed, steps=steps)
-    files = write_signals(out, made, pipeline.card, overwrite=overwrite)
+        known = (pipeline.read(mask).mean(dim=1, keepdim=True) < 0.5).float().expand_as(x).contiguous()
+    wanted = pipeline.label(label, text)
+    with bar("completing") as progress:
+        made = pipeline.complete(x, known, n, label=wanted, seed=seed, steps=steps, progress=progress)
+    files = pipeline.write(out, made, overwrite=overwrite)
     tell(as_json, files, prior=prior, n=n, seed=seed)
+
+
+@contextmanager
+def bar(words: str) -> Iterator[Progress]:
+    """A bar on a terminal, gone when the work is done."""
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    with Bar(console=console, transient=True, disable=not console.is_terminal) as shown:
+        task = shown.add_task(words, total=1.0)
+        yield lambda done: shown.update(task, completed=done)
 
 
 def tell(as_json: bool, files: list[Path], **facts: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from denoise.cli.sample import AsJson, Class, Device, Overwrite, PriorOption, Seed
+from denoise.cli.sample import AsJson, Class, Device, Overwrite, PriorOption, Seed, bar
 from denoise.errors import ConfigError
 
 
@@ -26,17 +26,16 @@ def score(
     Likelihoods are densities of values in [0, 1], in nats for the whole signal and in bits for each of its
     entries, as if these had 256 levels.
     """
-    import torch
     from rich.console import Console
     from rich.table import Table
 
     from denoise.pipelines.prior import PriorPipeline, bits_per_dim
-    from denoise.pipelines.prior_files import read_signal
 
     pipeline = PriorPipeline(prior, device=device)
     paths = _files(inputs, pipeline.card.modality)
-    signals = torch.cat([read_signal(path, pipeline.card) for path in paths])
-    nats, kind = pipeline.log_prob(signals, label=pipeline.label(label), seed=seed)
+    signals, wanted = pipeline.read(*paths), pipeline.label(label)
+    with bar("scoring") as progress:
+        nats, kind = pipeline.log_prob(signals, label=wanted, seed=seed, progress=progress)
     bits = bits_per_dim(nats, signals[0].numel())
     rows = sorted(zip(paths, nats.tolist(), bits.tolist(), strict=True), key=lambda row: row[1])
     if as_json:
@@ -62,20 +61,19 @@ def embed(
     """Draw a map of pictures (or of the spectrograms of sounds): each where its latents lie, by the two directions
     in which they differ most.
     """
-    import torch
-
     from denoise.files.image_write import write_image
     from denoise.metrics import r2
     from denoise.pipelines.prior import PriorPipeline, principal_map
-    from denoise.pipelines.prior_files import as_pictures, map_of, read_signal
+    from denoise.pipelines.prior_files import as_pictures, map_of
     from denoise.signals import ImageFormat
 
     if out.suffix.lower() != ".png":
         raise ConfigError(f"{out}: expected a .png.")
     pipeline = PriorPipeline(codec, device=device)
     paths = _files([str(folder)], pipeline.card.modality)
-    signals = torch.cat([read_signal(path, pipeline.card) for path in paths])
-    latents = pipeline.latents(signals)
+    signals = pipeline.read(*paths)
+    with bar("encoding") as progress:
+        latents = pipeline.latents(signals, progress=progress)
     remembered = float(r2(pipeline.reconstruct(signals), signals))
     places = principal_map(latents.flatten(1))
     write_image(out, [map_of(as_pictures(signals, pipeline.card), places, size)], ImageFormat(), overwrite=overwrite)

@@ -1,12 +1,13 @@
 """What a prior makes: samples, ways between signals, several readings of one, likelihoods.
 
-Signals are tensors (n, *shape), full scale 1.0; `denoise.pipelines.prior_files` reads and writes their files.
+Signals are tensors (n, *shape), full scale 1.0; `denoise.pipelines.prior_files` knows their files.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from denoise.errors import ConfigError
 from denoise.nn.embeddings import Label
 from denoise.pipelines.device import pick_device
+from denoise.pipelines.prior_files import read_signal, write_signals
 from denoise.priors.posterior import coarse_mask, impute, inpaint
 from denoise.probability_path import karras_sigmas
 from denoise.protocols import Progress
@@ -54,6 +56,16 @@ class PriorPipeline:
             return int(name)
         raise ConfigError(f"prior {self.card.name} knows no class {name!r}{_classes(self.card)}.")
 
+    def read(self, *files: str | Path) -> Tensor:
+        """Files as signals that the prior knows, whatever their sizes; see `read_signal`. Shape: (n, *shape)."""
+        return torch.cat([read_signal(file, self.card) for file in files])
+
+    def write(
+        self, out: str | Path, made: Tensor, *, columns: int | None = None, overwrite: bool = False
+    ) -> list[Path]:
+        """Write signals into one file or a folder; see `write_signals`. Shape: made (n, *shape)."""
+        return write_signals(out, made, self.card, columns=columns, overwrite=overwrite)
+
     def sample(
         self, n: int, *, label: Label = None, seed: int = 0, progress: Progress | None = None, **how: Any
     ) -> Tensor:
@@ -62,12 +74,8 @@ class PriorPipeline:
             raise ConfigError(f"{n} samples are asked for; expected at least 1.")
         generator = torch.Generator().manual_seed(seed)
         asked = self._asked(self.model.sample, label, how)
-        made = []
-        for start in range(0, n, AT_ONCE):
-            made.append(self.model.sample(min(AT_ONCE, n - start), generator=generator, **asked).cpu())
-            if progress:
-                progress(min(1.0, (start + AT_ONCE) / n))
-        return torch.cat(made)
+        parts = _told(torch.empty(n).split(AT_ONCE), progress)
+        return torch.cat([self.model.sample(len(part), generator=generator, **asked).cpu() for part in parts])
 
     def noise(self, seed: int) -> Tensor:
         """The noise that a seed stands for. Shape: (1, *noise shape)."""
@@ -79,13 +87,12 @@ class PriorPipeline:
         self._need("encode_noise", "turn a signal into noise")
         return self.model.encode_noise(x.to(self.device), **self._asked(self.model.encode_noise, label, {})).cpu()
 
-    def decode(self, noise: Tensor, *, label: Label = None, **how: Any) -> Tensor:
+    def decode(self, noise: Tensor, *, label: Label = None, progress: Progress | None = None, **how: Any) -> Tensor:
         """The signals that noise stands for. Shape: (n, *noise shape) to (n, *shape)."""
         self._need("decode_noise", "make signals of given noise")
         asked = self._asked(self.model.decode_noise, label, how)
-        return torch.cat(
-            [self.model.decode_noise(part.to(self.device), **asked).cpu() for part in noise.split(AT_ONCE)]
-        )
+        parts = _told(noise.split(AT_ONCE), progress)
+        return torch.cat([self.model.decode_noise(part.to(self.device), **asked).cpu() for part in parts])
 
     def decodings(self, x: Tensor, n: int, *, seed: int = 0) -> Tensor:
         """Decodings of ``n`` latents that one signal may have. Shape: x (1, *shape), returns (n, *shape).
@@ -104,7 +111,15 @@ class PriorPipeline:
 
     @torch.no_grad()
     def complete(
-        self, x: Tensor, mask: Tensor, n: int, *, label: Label = None, seed: int = 0, steps: int = 40
+        self,
+        x: Tensor,
+        mask: Tensor,
+        n: int,
+        *,
+        label: Label = None,
+        seed: int = 0,
+        steps: int = 40,
+        progress: Progress | None = None,
     ) -> Tensor:
         """``n`` ways to fill what the mask says is missing (0). Shape: x, mask (1, *shape), returns (n, *shape).
 
@@ -120,30 +135,41 @@ class PriorPipeline:
         codec, prior = getattr(self.model, "codec", None), getattr(self.model, "prior", self.model)
         if hasattr(prior, "score"):
             if codec is None:
-                return self._inpaint(prior, known, there, label, steps, generator)
+                return self._inpaint(prior, known, there, label, steps, generator, progress)
             z = codec.encode(known)
             if z.ndim > 2:  # latents with places: those of what is known are held
                 coarse = coarse_mask(there[:, :1], tuple(z.shape[2:])).expand_as(z)
-                z = self._inpaint(prior, z, coarse, label, steps, generator)
+                z = self._inpaint(prior, z, coarse, label, steps, generator, progress)
                 return torch.where(there > 0, known, codec.decode(z)).cpu()
         if not hasattr(codec, "draw"):
             raise ConfigError(f"prior {self.card.name} ({self.card.architecture}) cannot complete; take another.")
-        return impute(codec, known, there, generator=generator).cpu()
+        start = self.model.sample(n, generator=generator, **self._asked(self.model.sample, label, {}))
+        return impute(codec, known, there, start=start, generator=generator).cpu()
 
     def _inpaint(
-        self, prior: Any, known: Tensor, mask: Tensor, label: Label, steps: int, generator: torch.Generator
+        self,
+        prior: Any,
+        known: Tensor,
+        mask: Tensor,
+        label: Label,
+        steps: int,
+        generator: torch.Generator,
+        progress: Progress | None,
     ) -> Tensor:
         c = prior.config
         scale = c.sigma_data
         sigmas = karras_sigmas(steps, 0.004 * scale, 40 * scale)
         start = c.mean + sigmas[0] * torch.randn(known.shape, generator=generator)
         labels = [label] * len(known)
-        out = inpaint(
-            lambda x, sigma: prior(x, sigma, labels), known, mask, sigmas, start=start.to(known), generator=generator
-        )
-        return out.cpu()
 
-    def latents(self, x: Tensor) -> Tensor:
+        def denoiser(x: Tensor, sigma: Tensor) -> Tensor:
+            if progress:
+                progress(float((sigmas > sigma[0].cpu()).sum()) / steps)
+            return prior(x, sigma, labels)
+
+        return inpaint(denoiser, known, mask, sigmas, start=start.to(known), generator=generator).cpu()
+
+    def latents(self, x: Tensor, *, progress: Progress | None = None) -> Tensor:
         """What the codec keeps of signals. Shape: (n, *shape) to (n, *latent shape).
 
         Raises:
@@ -152,7 +178,8 @@ class PriorPipeline:
         if not hasattr(self.model, "codec"):
             raise ConfigError(f"prior {self.card.name} ({self.card.architecture}) has no codec; take another.")
         with torch.no_grad():
-            return torch.cat([self.model.codec.encode(part.to(self.device)).cpu() for part in x.split(AT_ONCE)])
+            parts = _told(x.split(AT_ONCE), progress)
+            return torch.cat([self.model.codec.encode(part.to(self.device)).cpu() for part in parts])
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Signals as the codec remembers them. Shape: (n, *shape), kept."""
@@ -160,25 +187,27 @@ class PriorPipeline:
             z = self.latents(x)
             return torch.cat([self.model.codec.decode(part.to(self.device)).cpu() for part in z.split(AT_ONCE)])
 
-    def log_prob(self, x: Tensor, *, label: Label = None, seed: int = 0) -> tuple[Tensor, str]:
+    def log_prob(
+        self, x: Tensor, *, label: Label = None, seed: int = 0, progress: Progress | None = None
+    ) -> tuple[Tensor, str]:
         """Log-likelihoods in nats, and of which kind they are. Shape: x (n, *shape), returns (n,).
 
         Raises:
             ConfigError: the prior has none.
         """
-        x, generator = x.to(self.device), torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed)
+        parts = _told(x.to(self.device).split(AT_ONCE), progress)
         if hasattr(self.model, "bound") and hasattr(self.model.codec, "posterior"):
-            parts = [self.model.bound(one, 500, generator) for one in x.split(AT_ONCE)]
-            return torch.cat(parts).cpu(), "importance-weighted bound, 500 samples"
+            found = [self.model.bound(one, 500, generator) for one in parts]
+            return torch.cat(found).cpu(), "importance-weighted bound, 500 samples"
         self._need("log_prob", "say how likely a signal is")
         labels = None if label is None else [label] * len(x)
         if "probes" in inspect.signature(self.model.log_prob).parameters:
-            found = [
-                self.model.log_prob(one, labels and labels[: len(one)], generator=generator) for one in x.split(AT_ONCE)
-            ]
+            found = [self.model.log_prob(one, labels and labels[: len(one)], generator=generator) for one in parts]
             return torch.cat(found).cpu(), "estimate along the probability flow, 1 probe"
         with torch.no_grad():
-            return self.model.log_prob(x, labels).cpu(), "exact"
+            found = [self.model.log_prob(one, labels and labels[: len(one)]) for one in parts]
+            return torch.cat(found).cpu(), "exact"
 
     def _need(self, ability: str, words: str) -> None:
         inner = getattr(self.model, "prior", self.model)
@@ -194,6 +223,15 @@ class PriorPipeline:
         if unknown:
             raise ConfigError(f"prior {self.card.name} takes no {', '.join(unknown)}; leave it out.")
         return asked | ({} if label is None else {"label": label})
+
+
+def _told(parts: Iterable[Tensor], progress: Progress | None) -> Iterator[Tensor]:
+    """The parts of a work one by one, and how many of them are done."""
+    waiting = [*parts]
+    for i, part in enumerate(waiting):
+        yield part
+        if progress:
+            progress((i + 1) / len(waiting))
 
 
 def bits_per_dim(log_prob: Tensor, entries: int, levels: int = 256) -> Tensor:

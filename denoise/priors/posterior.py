@@ -73,16 +73,20 @@ def inpaint(
     return x
 
 
-def impute(codec: Any, known: Tensor, mask: Tensor, *, turns: int = 60, generator: Generator | None = None) -> Tensor:
+def impute(
+    codec: Any, known: Tensor, mask: Tensor, *, start: Tensor, turns: int = 60, generator: Generator | None = None
+) -> Tensor:
     """Fill what is missing by remembering it again and again, the known part put back each time.
 
+    It begins with the missing part of ``start``: of samples, say. Of noise a codec remembers what it never saw.
+
     Shape:
-        known, mask, returns: (batch, *event), as in `inpaint`; the codec draws its latents.
+        known, mask, start, returns: (batch, *event), as in `inpaint`; the codec draws its latents.
     Reference:
         Stochastic Backpropagation and Approximate Inference in Deep Generative Models, 2014,
         arXiv:1401.4082, appendix F.
     """
-    x = torch.where(mask > 0, known, torch.rand(known.shape, generator=generator).to(known))
+    x = torch.where(mask > 0, known, start)
     for _ in range(turns):
         x = torch.where(mask > 0, known, codec.decode(codec.draw(x, generator)))
     return x

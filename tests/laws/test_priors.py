@@ -17,7 +17,7 @@ from denoise.priors.diffusion import Diffusion, DiffusionConfig
 from denoise.priors.flow_matching import FlowMatching, FlowMatchingConfig
 from denoise.priors.flows import Flow, FlowConfig
 from denoise.priors.latent import LatentPrior
-from denoise.registry import PRIORS, load
+from denoise.registry import PRIORS, bundled, load
 from denoise.weights import Card, save_weights
 
 NET = BackboneConfig("mlp", widths=(16,), blocks=1, embedding=8)
@@ -230,3 +230,20 @@ def test_guidance_of_one_is_the_label_and_of_none_nothing() -> None:
     nothing, asked = net.velocity(z, t), net.velocity(z, t, [1] * 4)
     torch.testing.assert_close(net.velocity(z, t, [1] * 4, 0.0), nothing)
     torch.testing.assert_close(net.velocity(z, t, [1] * 4, 3.0), nothing + 3 * (asked - nothing))
+
+
+@pytest.mark.parametrize("name", bundled(kind="prior"))
+def test_a_bundled_prior_is_what_its_card_says(name: str) -> None:
+    made, card = load(name)
+    assert card.shape == tuple(made.event_shape)
+    assert len(card.classes) == made.classes
+    assert card.text == made.text
+    assert (card.sample_rate is not None) == (card.modality == "audio")
+    a, b = (made.sample(2, generator=seeded(1)) for _ in range(2))
+    assert torch.equal(a, b)
+    assert a.shape == (2, *card.shape)
+    assert 0.02 < float((a - a.mean()).square().mean().sqrt()) < 0.5  # neither empty nor noise of full scale
+    low = 0.0 if card.modality == "image" else -1.0
+    assert float(((a < low - 0.1) | (a > 1.1)).float().mean()) < 0.01
+    for label in range(made.classes):
+        assert not torch.equal(made.sample(2, generator=seeded(1), label=label), a)

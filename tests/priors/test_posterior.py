@@ -52,7 +52,7 @@ class Copying:
 def test_a_codec_remembers_what_goes_with_the_known_part() -> None:
     known = torch.tensor([[0.8, 0.0]]).expand(500, 2)
     mask = torch.tensor([[1.0, 0.0]]).expand(500, 2)
-    out = impute(Copying(), known, mask, generator=torch.Generator().manual_seed(0))
+    out = impute(Copying(), known, mask, start=torch.zeros_like(known), generator=torch.Generator().manual_seed(0))
     assert (out[:, 0] == 0.8).all()
     assert (out[:, 1] - 0.8).abs().mean() < 0.03
     assert out[:, 1].std() > 0.005
