@@ -216,10 +216,12 @@ class PriorPipeline:
 
     def _asked(self, function: Any, label: Label, how: dict[str, Any]) -> dict[str, Any]:
         """The settings that a function takes; of what it does not know, one line."""
-        inner = getattr(getattr(self.model, "prior", self.model), function.__name__)
-        known = inspect.signature(inner).parameters
+        prior = getattr(self.model, "prior", self.model)
+        known = {*inspect.signature(getattr(prior, function.__name__)).parameters}
+        if "asked" in known:  # the rest is handed on
+            known |= {*inspect.signature(prior.decode_noise).parameters}
         asked = {key: value for key, value in how.items() if value is not None}
-        unknown = sorted(set(asked) - set(known))
+        unknown = sorted(set(asked) - known)
         if unknown:
             raise ConfigError(f"prior {self.card.name} takes no {', '.join(unknown)}; leave it out.")
         return asked | ({} if label is None else {"label": label})

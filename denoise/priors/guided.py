@@ -20,7 +20,7 @@ from denoise.probability_path import convert, exploding
 class GuidedConfig:
     """Events of ``shape`` with about the mean ``mean`` and standard deviation ``sigma_data``, in signal units.
 
-    ``classes`` and ``text`` say what it can be asked for.
+    ``classes`` and ``text`` say what it can be asked for; samples exaggerate it by ``guidance`` unless told otherwise.
     """
 
     shape: tuple[int, ...]
@@ -29,12 +29,13 @@ class GuidedConfig:
     sigma_data: float = 1.0
     classes: int = 0
     text: bool = False
+    guidance: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.shape or min(self.shape) < 1 or max(self.shape) > 1 << 24:
             raise ConfigError(f"shape is {self.shape}; expected sizes of at least 1.")
-        if not (self.sigma_data > 0 and self.classes >= 0):
-            raise ConfigError("sigma_data must be above 0, classes at least 0.")
+        if not (self.sigma_data > 0 and self.classes >= 0 and 0 <= self.guidance <= 100):
+            raise ConfigError("sigma_data must be above 0, classes at least 0, guidance 0 to 100.")
 
 
 class Guided(nn.Module):
@@ -48,7 +49,7 @@ class Guided(nn.Module):
 
     def __init__(self, config: GuidedConfig) -> None:
         super().__init__()
-        self.event_shape = torch.Size(config.shape)
+        self.event_shape, self.guidance = torch.Size(config.shape), config.guidance
         self.classes, self.text = config.classes, config.text
         self.net = backbone(config.net, config.shape)
         self.condition = Condition(config.net.embedding, config.classes, config.text)
@@ -69,11 +70,20 @@ class Guided(nn.Module):
         return convert(self(x, sigma, labels), x, exploding(sigma), "x0", "score")
 
     @torch.no_grad()
-    def sample(self, n: int, *, temperature: float = 1.0, generator: Generator | None = None, **asked: Any) -> Tensor:
+    def sample(
+        self,
+        n: int,
+        *,
+        temperature: float = 1.0,
+        guidance: float | None = None,
+        generator: Generator | None = None,
+        **asked: Any,
+    ) -> Tensor:
         """Draw signals; ``temperature`` scales the noise that they begin as, the rest is as in `decode_noise`.
 
         Shape:
             returns: (n, *shape).
         """
         start = torch.randn(n, *self.event_shape, generator=generator)
-        return self.decode_noise(temperature * start, generator=generator, **asked)
+        guidance = self.guidance if guidance is None else guidance
+        return self.decode_noise(temperature * start, generator=generator, guidance=guidance, **asked)

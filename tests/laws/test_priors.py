@@ -247,3 +247,16 @@ def test_a_bundled_prior_is_what_its_card_says(name: str) -> None:
     assert float(((a < low - 0.1) | (a > 1.1)).float().mean()) < 0.01
     for label in range(made.classes):
         assert not torch.equal(made.sample(2, generator=seeded(1), label=label), a)
+
+
+def test_samples_are_guided_as_the_configuration_says() -> None:
+    torch.manual_seed(0)
+    made = Diffusion(DiffusionConfig((3,), NET, classes=2, guidance=3.0))
+    with torch.no_grad():
+        for p in made.parameters():
+            p.add_(0.1 * torch.randn(p.shape))
+    plain = made.sample(2, label=1, generator=seeded())
+    assert torch.equal(plain, made.sample(2, label=1, guidance=3.0, generator=seeded()))
+    assert not torch.equal(plain, made.sample(2, label=1, guidance=1.0, generator=seeded()))
+    nothing = made.sample(2, generator=seeded())
+    assert torch.equal(nothing, made.sample(2, guidance=1.0, generator=seeded()))

@@ -248,3 +248,14 @@ def test_sounds_are_shown_as_spectrograms(priors: dict[str, PriorPipeline], tmp_
     assert as_pictures(torch.zeros(1, 1, 300), card).max() == 0
     write_signals(tmp_path / "sounds.png", pure, card)
     assert read_image(tmp_path / "sounds.png").pixels.shape == (129, 33 * 2 + 2, 1)
+
+
+def test_a_solver_is_told_steps_and_guidance(priors: dict[str, PriorPipeline]) -> None:
+    matching = priors["flow-matching"]
+    plain = matching.sample(2, label=1, seed=1)
+    for how in ({"steps": 3}, {"guidance": 2.0}, {"temperature": 0.5}):
+        assert not torch.equal(matching.sample(2, label=1, seed=1, **how), plain)
+    with pytest.raises(ConfigError, match="takes no solver"):
+        matching.sample(2, solver="heun")
+    with pytest.raises(ConfigError, match="takes no guidance"):
+        priors["vae"].sample(2, guidance=2.0)
