@@ -23,20 +23,20 @@ def score(
 ) -> None:
     """Tell how likely files are under a prior, the most unusual first.
 
-    Likelihoods are densities of values in [0, 1], in nats for the whole signal and in bits for each of its
-    entries, as if these had 256 levels.
+    Likelihoods are in nats for the whole signal, and in bits for each of its pixels or samples, whose values are
+    taken for 256 levels where the prior has a density. Exact, estimate or bound: the last line says it.
     """
     from rich.console import Console
     from rich.table import Table
 
-    from denoise.pipelines.prior import PriorPipeline, bits_per_dim
+    from denoise.pipelines.prior import PriorPipeline
 
     pipeline = PriorPipeline(prior, device=device)
     paths = _files(inputs, pipeline.card.modality)
     signals, wanted = pipeline.read(*paths), pipeline.label(label)
     with bar("scoring") as progress:
         nats, kind = pipeline.log_prob(signals, label=wanted, seed=seed, progress=progress)
-    bits = bits_per_dim(nats, signals[0].numel())
+    bits = pipeline.bits_per_dim(nats)
     rows = sorted(zip(paths, nats.tolist(), bits.tolist(), strict=True), key=lambda row: row[1])
     if as_json:
         for path, value, per_entry in rows:

@@ -18,6 +18,7 @@ from denoise.errors import ConfigError
 from denoise.nn.embeddings import Label
 from denoise.pipelines.device import pick_device
 from denoise.pipelines.prior_files import read_signal, write_signals
+from denoise.priors.latent import estimated
 from denoise.priors.posterior import coarse_mask, impute, inpaint
 from denoise.probability_path import karras_sigmas
 from denoise.protocols import Progress
@@ -196,18 +197,33 @@ class PriorPipeline:
             ConfigError: the prior has none.
         """
         generator = torch.Generator().manual_seed(seed)
-        parts = _told(x.to(self.device).split(AT_ONCE), progress)
-        if hasattr(self.model, "bound") and hasattr(self.model.codec, "posterior"):
-            found = [self.model.bound(one, 500, generator) for one in parts]
-            return torch.cat(found).cpu(), "importance-weighted bound, 500 samples"
+        codec, prior = getattr(self.model, "codec", None), getattr(self.model, "prior", self.model)
+        bounded = hasattr(codec, "posterior") and hasattr(prior, "log_prob")
+        many = AT_ONCE if not bounded or not estimated(prior) else 4  # of those every sample takes long
+        parts = _told(x.to(self.device).split(many), progress)
+        if bounded:
+            draws = 5 if estimated(prior) else 500
+            found = [self.model.bound(one, draws, generator, label=label) for one in parts]
+            kind = f"importance-weighted bound, {draws} samples"
+            return torch.cat(found).cpu(), kind + (", of compressed spectra" if hasattr(codec, "spectrum") else "")
         self._need("log_prob", "say how likely a signal is")
         labels = None if label is None else [label] * len(x)
-        if "probes" in inspect.signature(self.model.log_prob).parameters:
+        if estimated(self.model):
             found = [self.model.log_prob(one, labels and labels[: len(one)], generator=generator) for one in parts]
             return torch.cat(found).cpu(), "estimate along the probability flow, 1 probe"
         with torch.no_grad():
             found = [self.model.log_prob(one, labels and labels[: len(one)]) for one in parts]
             return torch.cat(found).cpu(), "exact"
+
+    def bits_per_dim(self, nats: Tensor) -> Tensor:
+        """Of likelihoods of `log_prob`, for each entry of what they are of. Shape: any, kept.
+
+        Values of a density fill 256 levels; a Bernoulli or discretised distribution has levels of its own.
+        """
+        codec = getattr(self.model, "codec", None)
+        inner = getattr(codec, "codec", codec)
+        own = getattr(getattr(inner, "config", None), "likelihood", None) in ("bernoulli", "logistic")
+        return bits_per_dim(nats, math.prod((inner or self.model).event_shape), levels=1 if own else 256)
 
     def _need(self, ability: str, words: str) -> None:
         inner = getattr(self.model, "prior", self.model)
@@ -238,6 +254,8 @@ def _told(parts: Iterable[Tensor], progress: Progress | None) -> Iterator[Tensor
 
 def bits_per_dim(log_prob: Tensor, entries: int, levels: int = 256) -> Tensor:
     """From nats per event, of entries whose ``levels`` values fill [0, 1], to bits per entry. Shape: any, kept.
+
+    With one level, of probabilities in place of densities.
 
     Reference:
         A Note on the Evaluation of Generative Models, 2015, arXiv:1511.01844.

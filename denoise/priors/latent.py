@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from denoise.config import config
+from denoise.nn.embeddings import Label
 
 
 @config
@@ -17,6 +19,11 @@ class LatentPriorConfig:
 
     codec: dict[str, Any]
     prior: dict[str, Any]
+
+
+def estimated(prior: Any) -> bool:
+    """Whether a prior's densities are estimates, which are drawn, and each of which takes long."""
+    return "probes" in inspect.signature(prior.log_prob).parameters
 
 
 class LatentPrior(nn.Module):
@@ -50,7 +57,9 @@ class LatentPrior(nn.Module):
         """The noise whose signal is nearly ``x``: that of its latents. Shape: returns (n, *prior.event_shape)."""
         return self.prior.encode_noise(self.codec.encode(x), **asked)
 
-    def log_weights(self, x: Tensor, samples: int = 1, generator: Generator | None = None) -> Tensor:
+    def log_weights(
+        self, x: Tensor, samples: int = 1, generator: Generator | None = None, *, label: Label = None
+    ) -> Tensor:
         """log p(x|z) + log p(z) - log q(z|x) of draws from q(z|x), whose mean is the evidence lower bound.
 
         The codec must be variational, the prior have a density.
@@ -66,15 +75,25 @@ class LatentPrior(nn.Module):
         entropy_term = (-0.5 * noise.square() - q.scale.log() - 0.5 * math.log(2 * math.pi)).flatten(2).sum(dim=2)
         flat = z.flatten(0, 1)
         heard = self.codec.likelihood(flat).log_prob(x.expand(samples, *x.shape).flatten(0, 1))
-        believed = self.prior.log_prob(flat)
+        own = {"generator": generator} if estimated(self.prior) else {}
+        believed = self.prior.log_prob(flat, None if label is None else [label] * len(flat), **own)
         return (heard + believed).unflatten(0, (samples, -1)) - entropy_term
 
     @torch.no_grad()
-    def bound(self, x: Tensor, samples: int = 500, generator: Generator | None = None, batch: int = 100) -> Tensor:
+    def bound(
+        self,
+        x: Tensor,
+        samples: int = 500,
+        generator: Generator | None = None,
+        *,
+        label: Label = None,
+        batch: int = 100,
+    ) -> Tensor:
         """A lower bound of log p(x), tighter with more samples. Shape: returns (batch,), nats.
 
         Reference:
             Importance Weighted Autoencoders, 2015, arXiv:1509.00519, eq. 8.
         """
-        parts = [self.log_weights(x, min(batch, samples - done), generator) for done in range(0, samples, batch)]
+        turns = [min(batch, samples - done) for done in range(0, samples, batch)]
+        parts = [self.log_weights(x, turn, generator, label=label) for turn in turns]
         return torch.cat(parts).logsumexp(dim=0) - math.log(samples)

@@ -127,11 +127,40 @@ def test_likelihoods_say_of_which_kind_they_are(priors: dict[str, PriorPipeline]
     assert nats.shape == (3,)
     assert torch.isfinite(nats).all()
     assert kind in how
+    again, _ = priors[name].log_prob(x)
+    torch.testing.assert_close(again, nats)
+    levels = 1 if name == "vae" else 256  # whose pixels are black or white
+    torch.testing.assert_close(priors[name].bits_per_dim(nats), bits_per_dim(nats, x[0].numel(), levels))
 
 
 def test_bits_are_those_of_levels() -> None:
     assert float(bits_per_dim(torch.tensor(0.0), 4)) == pytest.approx(8.0)  # uniform over [0, 1]
     assert float(bits_per_dim(torch.tensor(4 * np.log(256.0)), 4)) == pytest.approx(0.0)  # certain of one level
+    assert float(bits_per_dim(torch.tensor(4 * np.log(0.5)), 4, levels=1)) == pytest.approx(1.0)  # a coin each
+
+
+def test_a_bound_of_sounds_and_of_diffusions_is_told_the_class(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    inner = {"architecture": "vae", "shape": [129, 8], "latent": 2, "body": {"kind": "conv", "widths": [4, 4]}}
+    codec = {"architecture": "spectral-codec", "time": 512, "codec": inner}
+    makers = {
+        "flow": {"architecture": "flow", "kind": "maf", "hidden": [8], "shape": [2], "classes": 2},
+        "diffusion": {"architecture": "diffusion", "net": NET, "shape": [2], "classes": 2},
+    }
+    for name, prior in makers.items():
+        module = build("latent-prior", {"codec": codec, "prior": prior})
+        with torch.no_grad():
+            for p in module.parameters():
+                p.add_(0.1 * torch.randn(p.shape))
+        card = Card(name, "latent-prior", "audio", 1, "prior", sample_rate=8000, shape=(1, 512), classes=("a", "b"))
+        save_weights(tmp_path / f"{name}.safetensors", module, card, {}, torch.float32)
+        pipeline = PriorPipeline(tmp_path / f"{name}.safetensors", device="cpu")
+        x = 0.1 * torch.randn(2, 1, 512, generator=torch.Generator().manual_seed(0))
+        nats, kind = pipeline.log_prob(x, label=1)
+        assert "of compressed spectra" in kind
+        assert torch.equal(nats, pipeline.log_prob(x, label=1)[0])
+        assert not torch.equal(nats, pipeline.log_prob(x, label=0)[0])
+        torch.testing.assert_close(pipeline.bits_per_dim(nats), bits_per_dim(nats, 129 * 8))
 
 
 def test_ways_begin_and_end_where_they_should_and_keep_their_length() -> None:
