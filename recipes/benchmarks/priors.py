@@ -46,14 +46,14 @@ def read(path: Path, binary: bool) -> dict[str, Any]:
 
 
 def seen(x: Any) -> Any:
-    """What a judge looks at: pictures as they are, of sounds the logarithm of their spectra, 128 bins."""
+    """What a judge looks at: pictures as they are, of sounds the logarithm of their spectra, 64 bands."""
     import torch
 
     if x.ndim == 4:
         return x
     from denoise.dsp import stft
 
-    level = (stft(x[:, 0], 256, 128).abs()[:, None, :128] + 1e-3).log()
+    level = (torch.nn.functional.avg_pool2d(stft(x[:, 0], 256, 128).abs()[:, None], (2, 1)) + 1e-3).log()
     return (level - level.mean(dim=(1, 2, 3), keepdim=True)) / torch.tensor(2.0)
 
 
