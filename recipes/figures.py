@@ -19,7 +19,7 @@ from torch import Tensor
 from denoise import PriorPipeline
 from denoise.files.image_write import write_image
 from denoise.pipelines.prior import path_between, principal_map
-from denoise.pipelines.prior_files import as_pictures, map_of
+from denoise.pipelines.prior_files import as_pictures, half_known, map_of
 from denoise.signals import ImageFormat
 
 HERE = Path(__file__).parent
@@ -63,10 +63,7 @@ def between(prior: PriorPipeline, x: Tensor, out: Path) -> None:
 
 def known_in_part(prior: PriorPipeline, x: Tensor, out: Path) -> None:
     """The first half of each example is kept, and the second drawn seven times; the whole example stands first."""
-    mask = torch.ones_like(x[:1])
-    axis = -1 if prior.card.modality == "audio" else -2
-    half = x.shape[axis] // 2
-    mask.narrow(axis, half, x.shape[axis] - half).zero_()
+    mask = half_known(prior.card)
     rows = [torch.cat([one, prior.complete(one, mask, STEPS - 1, seed=i)]) for i, one in enumerate(x.split(1))]
     prior.write(out / "completed.png", torch.cat(rows), columns=STEPS, overwrite=True)
 

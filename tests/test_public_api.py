@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -104,3 +105,14 @@ def test_every_bundled_model_runs() -> None:
         else:
             picture = np.full((37, 41, 3), 128, np.uint8)
             assert denoise.denoise_image(picture, model=name).shape == picture.shape
+
+
+def test_the_readme_names_priors_and_pictures_that_are_there() -> None:
+    root = Path(__file__).parents[1]
+    pages = [root / "README.md", *root.glob("recipes/*/README.md")]
+    for page in pages:
+        text = page.read_text("utf-8")
+        for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text):
+            assert (page.parent / picture).is_file(), (page, picture)
+        named = set(re.findall(r"denoise sample ([a-z-]+)|--prior ([a-z-]+)|--codec ([a-z-]+)", text))
+        assert {name for names in named for name in names if name} <= {*denoise.bundled(), ""}, page

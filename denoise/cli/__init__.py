@@ -14,7 +14,7 @@ from denoise.errors import DenoiseError
 
 app = typer.Typer(
     name="denoise",
-    help="Remove noise from recordings and pictures, offline, and train the models that do it.",
+    help="Remove noise from recordings and pictures, offline; sample priors; train the models of both.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

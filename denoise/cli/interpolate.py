@@ -23,6 +23,7 @@ def interpolate(
     ] = False,
     label: Class = None,
     steps: Annotated[int | None, typer.Option(help="Of the solver.", min=1)] = None,
+    guidance: Annotated[float | None, typer.Option(help="Beyond 1: more like the class, less like the ends.")] = None,
     away: Annotated[
         Path | None, typer.Option(help="Examples of what A shall be less like: see --towards.", metavar="FOLDER")
     ] = None,
@@ -53,6 +54,7 @@ def interpolate(
         raise ConfigError(f"{len(ends)} inputs; expected {expected}.")
     pipeline = PriorPipeline(prior, device=device)
     wanted = pipeline.label(label)
+    pipeline.places(out, n * n if len(ends) == 4 else n, overwrite=overwrite)
 
     def noise(place: str) -> torch.Tensor:
         if place.isdecimal() and not Path(place).exists():
@@ -73,6 +75,6 @@ def interpolate(
     else:
         path = path_between(places, n, spherical=not linear)
     with bar("decoding") as progress:
-        made = pipeline.decode(path, label=wanted, steps=steps, progress=progress)
+        made = pipeline.decode(path, label=wanted, steps=steps, guidance=guidance, progress=progress)
     files = pipeline.write(out, made, columns=n, overwrite=overwrite)
     tell(as_json, files, prior=prior, n=n, ends=ends)

@@ -35,8 +35,12 @@ def sample(
     label: Class = None,
     text: Text = None,
     steps: Annotated[int | None, typer.Option(help="Of the solver: more are slower and finer.", min=1)] = None,
-    guidance: Annotated[float | None, typer.Option(help="Beyond 1: more like the class or text, less various.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="Below 1: nearer to the middle, less various.")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Beyond 1: more like the class or text, less various.", min=0)
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="Below 1: nearer to the middle, less various.", min=0)
+    ] = None,
     seed: Seed = 0,
     device: Device = "auto",
     overwrite: Overwrite = False,
@@ -51,6 +55,7 @@ def sample(
 
     pipeline = PriorPipeline(prior, device=device)
     wanted, started = pipeline.label(label, text), time.perf_counter()
+    pipeline.places(out, n, overwrite=overwrite)
     how = {"steps": steps, "guidance": guidance, "temperature": temperature}
     with bar("sampling") as progress:
         made = pipeline.sample(n, label=wanted, seed=seed, progress=progress, **how)
@@ -72,6 +77,7 @@ def decode(
     from denoise.pipelines.prior import PriorPipeline
 
     pipeline = PriorPipeline(codec, device=device)
+    pipeline.places(out, n, overwrite=overwrite)
     files = pipeline.write(out, pipeline.decodings(pipeline.read(file), n, seed=seed), overwrite=overwrite)
     tell(as_json, files, codec=codec, n=n, seed=seed)
 
@@ -86,7 +92,7 @@ def complete(
     n: Annotated[int, typer.Option("-n", help="How many ways.")] = 8,
     label: Class = None,
     text: Text = None,
-    steps: Annotated[int, typer.Option(help="Of the solver: more are slower and finer.", min=2)] = 40,
+    steps: Annotated[int | None, typer.Option(help="Of the solver: more are slower and finer.", min=2)] = None,
     seed: Seed = 0,
     device: Device = "auto",
     overwrite: Overwrite = False,
@@ -96,21 +102,15 @@ def complete(
 
     ``--mask half`` takes the lower half of a picture, or the second half of a sound, for missing.
     """
-    import torch
-
     from denoise.pipelines.prior import PriorPipeline
+    from denoise.pipelines.prior_files import half_known, read_mask
 
     pipeline = PriorPipeline(prior, device=device)
+    pipeline.places(out, n, overwrite=overwrite)
     x = pipeline.read(file)
-    if mask == "half":
-        known = torch.ones_like(x)
-        axis = -1 if pipeline.card.modality == "audio" else -2
-        half = x.shape[axis] // 2
-        known.narrow(axis, x.shape[axis] - half, half).zero_()
-    else:
-        if pipeline.card.modality == "audio":
-            raise ConfigError("a mask of a sound is half; a picture says nothing of it.")
-        known = (pipeline.read(mask).mean(dim=1, keepdim=True) < 0.5).float().expand_as(x).contiguous()
+    if mask != "half" and pipeline.card.modality == "audio":
+        raise ConfigError("a mask of a sound is half; a picture says nothing of it.")
+    known = half_known(pipeline.card) if mask == "half" else read_mask(mask, file, pipeline.card)
     wanted = pipeline.label(label, text)
     with bar("completing") as progress:
         made = pipeline.complete(x, known, n, label=wanted, seed=seed, steps=steps, progress=progress)

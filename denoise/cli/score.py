@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from denoise.cli.sample import AsJson, Class, Device, Overwrite, PriorOption, Seed, bar
-from denoise.errors import ConfigError
+from denoise.errors import ConfigError, DenoiseError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from denoise.pipelines.prior import PriorPipeline
 
 
 def score(
@@ -33,7 +39,8 @@ def score(
 
     pipeline = PriorPipeline(prior, device=device)
     paths = _files(inputs, pipeline.card.modality)
-    signals, wanted = pipeline.read(*paths), pipeline.label(label)
+    wanted = pipeline.label(label)
+    paths, signals, failed = _read(pipeline, paths)
     with bar("scoring") as progress:
         nats, kind = pipeline.log_prob(signals, label=wanted, seed=seed, progress=progress)
     bits = pipeline.bits_per_dim(nats)
@@ -41,12 +48,13 @@ def score(
     if as_json:
         for path, value, per_entry in rows:
             print(json.dumps({"file": str(path), "nats": value, "bits_per_dim": per_entry, "kind": kind}))
-        return
+        raise typer.Exit(failed)
     table = Table("nats", "bits per dim", "file", box=None, pad_edge=False)
     for path, value, per_entry in rows:
         table.add_row(f"{value:.2f}", f"{per_entry:.3f}" if math.isfinite(per_entry) else "-", str(path))
     Console(soft_wrap=True).print(table)
     print(f"{kind}; the most unusual first")
+    raise typer.Exit(failed)
 
 
 def embed(
@@ -71,7 +79,7 @@ def embed(
         raise ConfigError(f"{out}: expected a .png.")
     pipeline = PriorPipeline(codec, device=device)
     paths = _files([str(folder)], pipeline.card.modality)
-    signals = pipeline.read(*paths)
+    paths, signals, failed = _read(pipeline, paths)
     with bar("encoding") as progress:
         latents = pipeline.latents(signals, progress=progress)
     remembered = float(r2(pipeline.reconstruct(signals), signals))
@@ -81,6 +89,22 @@ def embed(
         print(json.dumps({"file": str(out), "n": len(paths), "r2": remembered}))
     else:
         print(f"{out}: {len(paths)} files; R^2 of what the codec remembers: {remembered:.4f}")
+    raise typer.Exit(failed)
+
+
+def _read(pipeline: PriorPipeline, paths: list[Path]) -> tuple[list[Path], Tensor, bool]:
+    """The files that can be read, and whether there are others, each of which is told."""
+    import torch
+
+    signals: dict[Path, Tensor] = {}
+    for path in paths:
+        try:
+            signals[path] = pipeline.read(path)
+        except DenoiseError as error:
+            print(f"denoise: {error}", file=sys.stderr)
+    if not signals:
+        raise typer.Exit(1)
+    return [*signals], torch.cat([*signals.values()]), len(signals) < len(paths)
 
 
 def _files(inputs: list[str], modality: str) -> list[Path]:

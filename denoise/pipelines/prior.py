@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Iterable, Iterator
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from denoise.errors import ConfigError
 from denoise.nn.embeddings import Label
 from denoise.pipelines.device import pick_device
-from denoise.pipelines.prior_files import read_signal, write_signals
+from denoise.pipelines.prior_files import places, read_signal, write_signals
 from denoise.priors.latent import estimated
 from denoise.priors.posterior import coarse_mask, impute, inpaint
 from denoise.probability_path import karras_sigmas
@@ -25,7 +26,8 @@ from denoise.protocols import Progress
 from denoise.registry import load
 from denoise.weights import Card
 
-AT_ONCE = 64  # signals in memory, whatever the number asked for
+AT_ONCE = 64  # signals at once, whatever the number asked for
+STEPS = 40  # of a completion
 
 
 class PriorPipeline:
@@ -57,8 +59,16 @@ class PriorPipeline:
             return int(name)
         raise ConfigError(f"prior {self.card.name} knows no class {name!r}{_classes(self.card)}.")
 
+    def places(self, out: str | Path, n: int, *, overwrite: bool = False) -> list[Path]:
+        """Where `write` will put ``n`` signals, refused before they are made if it cannot be."""
+        if n < 1:
+            raise ConfigError(f"{n} samples are asked for; expected at least 1.")
+        return places(out, n, self.card, overwrite=overwrite)
+
     def read(self, *files: str | Path) -> Tensor:
         """Files as signals that the prior knows, whatever their sizes; see `read_signal`. Shape: (n, *shape)."""
+        if not files:
+            raise ConfigError("no files are given to be read; expected at least one.")
         return torch.cat([read_signal(file, self.card) for file in files])
 
     def write(
@@ -70,7 +80,10 @@ class PriorPipeline:
     def sample(
         self, n: int, *, label: Label = None, seed: int = 0, progress: Progress | None = None, **how: Any
     ) -> Tensor:
-        """Draw ``n`` signals; ``how`` may say ``steps``, ``guidance`` and ``temperature``. Shape: (n, *shape)."""
+        """Draw ``n`` signals; ``how`` may say ``steps``, ``guidance`` and ``temperature``. Shape: (n, *shape).
+
+        ``label``, here and below, is a class by its name or number, or words.
+        """
         if n < 1:
             raise ConfigError(f"{n} samples are asked for; expected at least 1.")
         generator = torch.Generator().manual_seed(seed)
@@ -86,10 +99,14 @@ class PriorPipeline:
     def encode(self, x: Tensor, *, label: Label = None) -> Tensor:
         """The noise that signals are made of. Shape: (n, *shape) to (n, *noise shape)."""
         self._need("encode_noise", "turn a signal into noise")
-        return self.model.encode_noise(x.to(self.device), **self._asked(self.model.encode_noise, label, {})).cpu()
+        asked = self._asked(self.model.encode_noise, label, {})
+        return torch.cat([self.model.encode_noise(part.to(self.device), **asked).cpu() for part in x.split(AT_ONCE)])
 
     def decode(self, noise: Tensor, *, label: Label = None, progress: Progress | None = None, **how: Any) -> Tensor:
-        """The signals that noise stands for. Shape: (n, *noise shape) to (n, *shape)."""
+        """The signals that noise stands for. Shape: (n, *noise shape) to (n, *shape).
+
+        Unguided unless told otherwise, which is the inverse of `encode`; `sample` is guided as the card says.
+        """
         self._need("decode_noise", "make signals of given noise")
         asked = self._asked(self.model.decode_noise, label, how)
         parts = _told(noise.split(AT_ONCE), progress)
@@ -106,9 +123,9 @@ class PriorPipeline:
             raise ConfigError(f"prior {self.card.name} has no codec that draws latents; take one with a VAE or an AAE.")
         if n < 1:
             raise ConfigError(f"{n} decodings are asked for; expected at least 1.")
-        many = x.to(self.device).expand(n, *x.shape[1:])
+        parts, generator = x.to(self.device).expand(n, *x.shape[1:]).split(AT_ONCE), torch.Generator().manual_seed(seed)
         with torch.no_grad():
-            return codec.decode(codec.draw(many, torch.Generator().manual_seed(seed))).cpu()
+            return torch.cat([codec.decode(codec.draw(part, generator)).cpu() for part in parts])
 
     @torch.no_grad()
     def complete(
@@ -119,10 +136,12 @@ class PriorPipeline:
         *,
         label: Label = None,
         seed: int = 0,
-        steps: int = 40,
+        steps: int | None = None,
         progress: Progress | None = None,
     ) -> Tensor:
         """``n`` ways to fill what the mask says is missing (0). Shape: x, mask (1, *shape), returns (n, *shape).
+
+        ``steps`` are those of a solver, 40 if not told.
 
         Raises:
             ConfigError: the mask is of another shape, or the prior has no way to hold what is known.
@@ -131,19 +150,21 @@ class PriorPipeline:
             raise ConfigError(f"the mask is of {tuple(mask.shape[1:])}, the signal of {tuple(x.shape[1:])}.")
         if n < 1:
             raise ConfigError(f"{n} completions are asked for; expected at least 1.")
-        generator = torch.Generator().manual_seed(seed)
+        generator, label = torch.Generator().manual_seed(seed), self._known(label)
         known, there = (y.to(self.device).expand(n, *y.shape[1:]) for y in (x, mask))
         codec, prior = getattr(self.model, "codec", None), getattr(self.model, "prior", self.model)
         if hasattr(prior, "score"):
             if codec is None:
-                return self._inpaint(prior, known, there, label, steps, generator, progress)
+                return self._inpaint(prior, known, there, label, steps or STEPS, generator, progress)
             z = codec.encode(known)
             if z.ndim > 2:  # latents with places: those of what is known are held
                 coarse = coarse_mask(there[:, :1], tuple(z.shape[2:])).expand_as(z)
-                z = self._inpaint(prior, z, coarse, label, steps, generator, progress)
+                z = self._inpaint(prior, z, coarse, label, steps or STEPS, generator, progress)
                 return torch.where(there > 0, known, codec.decode(z)).cpu()
         if not hasattr(codec, "draw"):
             raise ConfigError(f"prior {self.card.name} ({self.card.architecture}) cannot complete; take another.")
+        if steps is not None:
+            raise ConfigError(f"prior {self.card.name} takes no steps to complete; leave them out.")
         start = self.model.sample(n, generator=generator, **self._asked(self.model.sample, label, {}))
         return impute(codec, known, there, start=start, generator=generator).cpu()
 
@@ -196,15 +217,18 @@ class PriorPipeline:
         Raises:
             ConfigError: the prior has none.
         """
-        generator = torch.Generator().manual_seed(seed)
+        generator, label = torch.Generator().manual_seed(seed), self._known(label)
         codec, prior = getattr(self.model, "codec", None), getattr(self.model, "prior", self.model)
         bounded = hasattr(codec, "posterior") and hasattr(prior, "log_prob")
         many = AT_ONCE if not bounded or not estimated(prior) else 4  # of those every sample takes long
+        binary = bounded and self._likelihood() == "bernoulli"
+        x = (torch.rand(x.shape, generator=generator) < x.cpu()).to(x) if binary else x
         parts = _told(x.to(self.device).split(many), progress)
         if bounded:
             draws = 5 if estimated(prior) else 500
             found = [self.model.bound(one, draws, generator, label=label) for one in parts]
             kind = f"importance-weighted bound, {draws} samples"
+            kind += ", of pixels drawn black or white by their grey" if binary else ""
             return torch.cat(found).cpu(), kind + (", of compressed spectra" if hasattr(codec, "spectrum") else "")
         self._need("log_prob", "say how likely a signal is")
         labels = None if label is None else [label] * len(x)
@@ -220,10 +244,27 @@ class PriorPipeline:
 
         Values of a density fill 256 levels; a Bernoulli or discretised distribution has levels of its own.
         """
+        levels = 1 if self._likelihood() in ("bernoulli", "logistic") else 256
+        return bits_per_dim(nats, math.prod((self._codec() or self.model).event_shape), levels)
+
+    def _codec(self) -> Any:
+        """The codec of pictures or of spectra, if there is one."""
         codec = getattr(self.model, "codec", None)
-        inner = getattr(codec, "codec", codec)
-        own = getattr(getattr(inner, "config", None), "likelihood", None) in ("bernoulli", "logistic")
-        return bits_per_dim(nats, math.prod((inner or self.model).event_shape), levels=1 if own else 256)
+        return getattr(codec, "codec", codec)
+
+    def _likelihood(self) -> str | None:
+        return getattr(getattr(self._codec(), "config", None), "likelihood", None)
+
+    def _known(self, label: Any) -> Label:
+        """A label that the model knows, of any that was given."""
+        if label is None:
+            return None
+        if isinstance(label, str):
+            return label if self.card.text else self.label(label)
+        try:
+            return self.label(str(index(label)))
+        except TypeError:
+            raise ConfigError(f"a label is a class by its name or number, or words; {label!r} is none.") from None
 
     def _need(self, ability: str, words: str) -> None:
         inner = getattr(self.model, "prior", self.model)
@@ -240,6 +281,10 @@ class PriorPipeline:
         unknown = sorted(set(asked) - known)
         if unknown:
             raise ConfigError(f"prior {self.card.name} takes no {', '.join(unknown)}; leave it out.")
+        for key, least, most in (("steps", 1, 10_000), ("guidance", 0, 100), ("temperature", 0, 100)):
+            if key in asked and not least <= asked[key] <= most:
+                raise ConfigError(f"{key} is {asked[key]}; expected {least} to {most}.")
+        label = self._known(label)
         return asked | ({} if label is None else {"label": label})
 
 

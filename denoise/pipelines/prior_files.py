@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from denoise.dsp import resample, stft
-from denoise.errors import ConfigError
+from denoise.errors import ConfigError, InputError
 from denoise.files.audio import read_audio, write_audio
 from denoise.files.image import read_image
 from denoise.files.image_write import write_image
@@ -29,9 +29,9 @@ FLOOR_DB = -60.0  # below the loudest place; what is weaker is black
 def read_signal(path: str | Path, card: Card) -> Tensor:
     """A file as one of the signals that a model knows, whatever its size.
 
-    Pictures are cut to the middle in the model's proportions, reduced or enlarged, and made grey or coloured;
-    sounds are made mono and brought to the model's rate, and its length is cut from their start or filled
-    with silence.
+    Pictures are cut to the middle in the model's proportions, reduced or enlarged, and made grey or coloured, on
+    black where they are transparent; sounds are made mono and brought to the model's rate, and its length is cut from
+    their start or filled with silence.
 
     Shape:
         returns: (1, *card.shape).
@@ -48,8 +48,9 @@ def _read_sound(path: str | Path, card: Card, time: int) -> Tensor:
 
 
 def _read_picture(path: str | Path, shape: Sequence[int]) -> Tensor:
-    frame = read_image(Path(path))
-    x = torch.from_numpy(frame.pixels.astype(np.float32) / frame.full_scale).permute(2, 0, 1)[:3]
+    frame = read_image(Path(path)).as_float()
+    x = torch.from_numpy(frame.pixels).permute(2, 0, 1)[:3]
+    x = x if frame.alpha is None else x * torch.from_numpy(frame.alpha)
     channels, height, width = shape
     if len(x) != channels:
         x = x.mean(dim=0, keepdim=True).expand(channels, -1, -1)
@@ -75,14 +76,9 @@ def write_signals(
         ConfigError: the extension does not fit what is made.
         InputError: a file exists or cannot be written.
     """
-    path = Path(out)
+    path, paths = Path(out), places(out, len(made), card, overwrite=overwrite)
     suffix = path.suffix.lower()
-    fitting = {"audio": (".wav", ".png"), "image": (".png", ".gif")}[card.modality]
-    if suffix and suffix not in fitting:
-        raise ConfigError(f"{out}: this prior makes {card.modality}; expected {' or '.join(fitting)}, or a folder.")
     if not suffix:
-        digits = len(str(len(made) - 1))
-        paths = [path / f"{i:0{digits}d}{fitting[0]}" for i in range(len(made))]
         for one, target in zip(made, paths, strict=True):
             write_signals(target, one[None], card, columns=1, overwrite=overwrite)
         return paths
@@ -95,7 +91,50 @@ def write_signals(
     else:
         shown = as_pictures(made, card)
         write_image(path, [_frame(grid(shown, columns))], ImageFormat("PNG", _mode(shown)), overwrite=overwrite)
-    return [path]
+    return paths
+
+
+def places(out: str | Path, n: int, card: Card, *, overwrite: bool = False) -> list[Path]:
+    """Where ``n`` signals will be written; to be asked before they are made.
+
+    Raises:
+        ConfigError: the extension does not fit what is made.
+        InputError: a file exists.
+    """
+    path = Path(out)
+    fitting = {"audio": (".wav", ".png"), "image": (".png", ".gif")}[card.modality]
+    if path.suffix and path.suffix.lower() not in fitting:
+        kind = {"audio": "sounds", "image": "pictures"}[card.modality]
+        raise ConfigError(f"{out}: this prior makes {kind}; expected {' or '.join(fitting)}, or a folder.")
+    digits = len(str(n - 1))
+    paths = [path] if path.suffix else [path / f"{i:0{digits}d}{fitting[0]}" for i in range(n)]
+    for target in paths:
+        if target.exists() and not overwrite:
+            raise InputError(f"{target}: exists already. Give --overwrite to replace it.")
+    return paths
+
+
+def read_mask(path: str | Path, beside: str | Path, card: Card) -> Tensor:
+    """What is known (1) and what is missing (0, white in the file) of a picture, whose size the mask must have.
+
+    Shape:
+        returns: (1, *card.shape).
+    """
+    sizes = [read_image(Path(file)).pixels.shape[:2] for file in (path, beside)]
+    if sizes[0] != sizes[1]:
+        (h, w), (height, width) = sizes
+        raise InputError(f"{path}: is {w} x {h} pixels, {beside} {width} x {height}. Give a mask of the same size.")
+    known = (read_signal(path, card).mean(dim=1, keepdim=True) < 0.5).float()
+    return known.expand(1, *_shape(card)).contiguous()
+
+
+def half_known(card: Card) -> Tensor:
+    """A mask of which the upper half of a picture, or the first half of a sound, is known. Shape: (1, *card.shape)."""
+    known = torch.ones(1, *_shape(card))
+    axis = -1 if card.modality == "audio" else -2
+    half = known.shape[axis] // 2
+    known.narrow(axis, known.shape[axis] - half, half).zero_()
+    return known
 
 
 def as_pictures(made: Tensor, card: Card) -> Tensor:

@@ -61,8 +61,9 @@ class Guided(nn.Module):
             return self.net(x, level, self.condition(wanted)).to(x.dtype)
 
         nothing = [None] * len(x)
-        if labels is None or guidance == 0:
+        if guidance == 0 or all(label is None for label in labels or ()):
             return asked(nothing)
+        assert labels is not None
         return asked(labels) if guidance == 1 else torch.lerp(asked(nothing), asked(labels), guidance)
 
     def score(self, x: Tensor, sigma: Tensor, labels: Sequence[Label] | None = None) -> Tensor:

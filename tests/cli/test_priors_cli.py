@@ -70,7 +70,7 @@ def test_samples(command: Command, prior: Path, tmp_path: Path) -> None:
         (["--class", "tulip"], "its classes are rose, daisy"),
         (["--text", "a rose"], "knows no words"),
         (["--steps", 3], "takes no steps"),
-        (["-o", "a.wav"], "this prior makes image"),
+        (["-o", "a.wav"], "this prior makes pictures"),
     ],
 )
 def test_what_cannot_be_sampled_is_one_line(command: Command, prior: Path, words: list[Any], reason: str) -> None:
@@ -142,6 +142,8 @@ def test_what_is_missing_is_filled_in(command: Command, prior: Path, pictures: P
     np.testing.assert_allclose(one[4:], before[4:], atol=1)
     assert not np.array_equal(one[2:4], before[2:4])
     assert "no such file" in command("complete", file, "--mask", "x.png", "--prior", prior, "-o", "two.png").err
+    write_image(tmp_path / "wide.png", [Image(np.zeros((8, 9, 1), np.uint8))], ImageFormat(mode="L"))
+    assert "is 9 x 8 pixels" in command("complete", file, "--mask", "wide.png", "--prior", prior, "-o", "two.png").err
 
 
 def test_a_map(command: Command, prior: Path, pictures: Path, tmp_path: Path) -> None:
@@ -167,3 +169,14 @@ def test_scores_rank_the_unusual_first(command: Command, prior: Path, pictures: 
     text = command("score", pictures / "a/0.png", "--prior", prior).out.decode()
     assert "bound, 500 samples" in text
     assert json.loads(done.out.decode().splitlines()[0])["file"].endswith(".png")
+
+
+def test_a_bad_file_does_not_cost_the_others(command: Command, prior: Path, pictures: Path) -> None:
+    (pictures / "a/bad.png").write_bytes(b"no picture")
+    done = command("score", pictures, "--prior", prior, "--json")
+    assert done.code == 1
+    assert len(done.rows) == 6
+    assert done.err.count("bad.png") == 1
+    done = command("embed", pictures, "--codec", prior, "-o", "map.png", "--json")
+    assert (done.code, done.rows[0]["n"]) == (1, 6)
+    assert command("score", pictures / "a/bad.png", "--prior", prior).code == 1

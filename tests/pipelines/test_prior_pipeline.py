@@ -104,10 +104,11 @@ def test_completions_keep_what_is_known(priors: dict[str, PriorPipeline], name: 
     x = priors[name].sample(1)
     mask = torch.ones_like(x)
     mask[..., 3:] = 0
-    ways = priors[name].complete(x, mask, 3, steps=5)
+    how = {} if name == "vae" else {"steps": 5}
+    ways = priors[name].complete(x, mask, 3, **how)
     torch.testing.assert_close(ways[..., :3], x[..., :3].expand(3, -1, -1, -1))
     assert not torch.equal(ways[0], ways[1])
-    assert torch.equal(ways, priors[name].complete(x, mask, 3, steps=5))
+    assert torch.equal(ways, priors[name].complete(x, mask, 3, **how))
 
 
 def test_readings_differ_and_are_near_each_other(priors: dict[str, PriorPipeline]) -> None:
@@ -288,3 +289,49 @@ def test_a_solver_is_told_steps_and_guidance(priors: dict[str, PriorPipeline]) -
         matching.sample(2, solver="heun")
     with pytest.raises(ConfigError, match="takes no guidance"):
         priors["vae"].sample(2, guidance=2.0)
+
+
+def test_a_label_is_a_name_or_any_whole_number_and_nothing_else(priors: dict[str, PriorPipeline]) -> None:
+    flow = priors["flow-matching"]
+    asked = flow.sample(2, label=1)
+    for label in (np.int64(1), torch.tensor(1)):
+        assert torch.equal(flow.sample(2, label=label), asked)
+    assert not torch.equal(flow.sample(2, label="a daisy"), asked)  # words, which it knows, too
+    for name, label in (("flow-matching", 2), ("flow-matching", -1), ("flow-matching", 1.5), ("vae", 0), ("vae", "x")):
+        with pytest.raises(ConfigError):
+            priors[name].sample(2, label=label)
+        with pytest.raises(ConfigError):
+            priors[name].log_prob(asked, label=label)
+    with pytest.raises(ConfigError, match="takes no steps"):
+        priors["vae"].complete(asked[:1], torch.ones_like(asked[:1]), 2, steps=3)
+    for how in ({"steps": 0}, {"guidance": -1.0}, {"temperature": float("nan")}):
+        with pytest.raises(ConfigError, match="expected"):
+            flow.sample(2, **how)
+
+
+def test_grey_pixels_are_scored_as_one_draw_of_black_and_white(priors: dict[str, PriorPipeline]) -> None:
+    x = torch.full((2, 1, 8, 6), 0.5)
+    nats, kind = priors["vae"].log_prob(x, seed=1)
+    assert "black or white" in kind
+    assert nats[0] != nats[1]  # two draws of the same grey
+    torch.testing.assert_close(nats, priors["vae"].log_prob(x, seed=1)[0])
+
+
+def test_transparent_pictures_lie_on_black(priors: dict[str, PriorPipeline], tmp_path: Path) -> None:
+    alpha = np.full((8, 6), 255, np.uint8)
+    alpha[:4] = 0
+    image = Image(np.full((8, 6, 3), 255, np.uint8), alpha)
+    write_image(tmp_path / "a.png", [image], ImageFormat(mode="RGBA"))
+    x = read_signal(tmp_path / "a.png", priors["vae"].card)
+    assert x[..., :4, :].max() == 0
+    assert x[..., 4:, :].min() == 1
+
+
+def test_places_are_refused_before_the_work(priors: dict[str, PriorPipeline], tmp_path: Path) -> None:
+    priors["vae"].write(tmp_path / "made/2.png", priors["vae"].sample(1))
+    with pytest.raises(InputError, match=r"2\.png: exists already"):
+        priors["vae"].places(tmp_path / "made", 4)
+    with pytest.raises(InputError, match="exists already"):
+        priors["vae"].write(tmp_path / "made", priors["vae"].sample(4))
+    assert [path.name for path in (tmp_path / "made").iterdir()] == ["2.png"]
+    assert len(priors["vae"].places(tmp_path / "made", 4, overwrite=True)) == 4
