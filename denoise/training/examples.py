@@ -16,15 +16,20 @@ from denoise.training.recipe import Examples
 
 
 class LabelledExamples:
-    """All examples in memory, in the numbers of their files.
+    """All examples in memory, in the numbers of their files, with labels that a network of so many ``classes``, and of
+    words or not, understands.
+
+    Raises:
+        ConfigError: there are more classes, or captions for a network without words.
 
     Shape:
         signals: (n, channels, height, width) or (n, channels, time).
         batch: clean (batch, channels, *space), float32, full scale 1.0.
     """
 
-    def __init__(self, settings: Examples, root: Path) -> None:
+    def __init__(self, settings: Examples, root: Path, classes: int | None = None, text: bool = True) -> None:
         self.settings = s = settings
+        self.numbered = classes != 0
         arrays, labels = [], []
         names: tuple[str, ...] = ()
         for name in s.files:
@@ -35,11 +40,19 @@ class LabelledExamples:
             names = tuple(map(str, _array(archive, s.names, path))) if s.names else ()
         if len({(a.shape[1:], a.dtype) for a in arrays}) > 1:
             raise ConfigError(f"{root}: the archives hold signals of different shapes or types; expected one.")
-        signals, classes = np.concatenate(arrays), np.concatenate(labels)
+        signals, found = np.concatenate(arrays), np.concatenate(labels)
         if s.hold_out:
             kept = np.arange(len(signals)) % s.hold_out != 0
-            signals, classes = signals[kept], classes[kept]
-        self.signals, self.labels = torch.from_numpy(signals), classes.tolist() if s.labels else None
+            signals, found = signals[kept], found[kept]
+        self.signals, self.labels = torch.from_numpy(signals), found.tolist() if s.labels else None
+        if classes and found.max() >= classes:
+            raise ConfigError(
+                f"{root / s.files[0]}: holds {found.max() + 1} classes; the network knows {classes}. Mend classes."
+            )
+        if s.captions and not text:
+            raise ConfigError(
+                "examples.captions are words, which the network does not know; set text or leave them out."
+            )
         self.names = names or (tuple(map(str, range(max(self.labels) + 1))) if self.labels else ())
 
     def batch(self, size: int, generator: Generator) -> Batch:
@@ -61,7 +74,9 @@ class LabelledExamples:
         told, worded = torch.rand(2, generator=generator).tolist()
         if told < s.label_dropout:
             return None
-        if not s.captions or worded < 0.5:
+        if not s.captions:
+            return label
+        if self.numbered and worded < 0.5:
             return label
         caption = s.captions[int(torch.randint(len(s.captions), (), generator=generator))]
         return caption.format(self.names[label])

@@ -96,7 +96,8 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     if fabric.is_global_zero:
         keep_rows(out / "metrics.jsonl", state["step"])
-    source = open_data(recipe, data, getattr(module, "channels", 3))
+    knows = {key: getattr(module, key) for key in ("channels", "classes", "text") if hasattr(module, key)}
+    source = open_data(recipe, data, **knows)
 
     def progress(step: int, seconds: float) -> float:
         """The part of the schedule that is behind us."""
@@ -236,10 +237,12 @@ def make(recipe: Recipe) -> tuple[nn.Module, str]:
     return LatentPrior(codec, module, parts), "latent-prior"
 
 
-def open_data(recipe: Recipe, root: Path, channels: int = 3) -> Source:
-    """Load the data of a recipe into memory; photographs have so many channels."""
+def open_data(
+    recipe: Recipe, root: Path, channels: int = 3, *, classes: int | None = None, text: bool = True
+) -> Source:
+    """Load the data of a recipe into memory, with the channels of photographs and the labels that a network knows."""
     if recipe.examples:
-        return LabelledExamples(recipe.examples, root)
+        return LabelledExamples(recipe.examples, root, classes, text)
     if recipe.audio:
         return AudioMixes(recipe.audio, root)
     return ImagePatches(recipe.image, root, channels)  # type: ignore[arg-type]

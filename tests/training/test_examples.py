@@ -216,3 +216,14 @@ def test_binary_pixels_are_drawn_by_their_grey(data: Path) -> None:
 def test_what_is_not_there_is_told(examples: dict[str, Any], reason: str, data: Path) -> None:
     with pytest.raises(ConfigError, match=reason):
         open_data(recipe("elbo", examples=examples), data)
+
+
+def test_a_network_is_told_what_it_knows(data: Path) -> None:
+    worded = recipe("flow-matching", examples=DIGITS | {"names": "names", "captions": ["a {}"], "label_dropout": 0.0})
+    labels = open_data(worded, data, classes=0, text=True).batch(200, generator_for(0, 0)).labels
+    assert labels is not None
+    assert all(isinstance(label, str) for label in labels)
+    with pytest.raises(ConfigError, match="holds 10 classes; the network knows 9"):
+        open_data(worded, data, classes=9)
+    with pytest.raises(ConfigError, match="are words"):
+        open_data(worded, data, classes=10, text=False)
