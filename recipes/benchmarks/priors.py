@@ -228,8 +228,8 @@ def main(
         f"{100 * sure:.2f} % of the {len(grey['test'])} test examples; as asked: share of {n} samples, equally "
         f"many of each class, that the judge takes for the class, guided as by default; unguided: with guidance 1; "
         f"entropy: of its answers for {n} samples without a class ({math.log2(classes):.2f} at most); nats: "
-        f"bound of -log p, importance-weighted, {samples} samples, mean over {limit} test pictures whose pixels were drawn black "
-        f"or white once by their grey, seed {SEED}; midpoints: half way between 50 pairs of test examples, share "
+        f"bound of -log p, importance-weighted, {samples} samples, mean over {limit} test pictures whose pixels were "
+        f"drawn black or white once by their grey, seed {SEED}; midpoints: half way between 50 pairs of test examples, share "
         f"whose log-likelihood is below the 1st percentile of 200 samples'; {threads} threads, wall clock; "
         f"{where(['torch', 'zuko'])}"
     )
