@@ -229,9 +229,9 @@ def main(
         f"many of each class, that the judge takes for the class, guided as by default; unguided: with guidance 1; "
         f"entropy: of its answers for {n} samples without a class ({math.log2(classes):.2f} at most); nats: "
         f"bound of -log p, importance-weighted, {samples} samples, mean over {limit} test pictures whose pixels were "
-        f"drawn black or white once by their grey, seed {SEED}; midpoints: half way between 50 pairs of test examples, share "
-        f"whose log-likelihood is below the 1st percentile of 200 samples'; {threads} threads, wall clock; "
-        f"{where(['torch', 'zuko'])}"
+        f"drawn black or white once by their grey, seed {SEED}; midpoints: half way between 50 pairs of test "
+        f"examples, share whose log-likelihood is below the 1st percentile of 200 samples'; {threads} threads, "
+        f"wall clock; {where(['torch', 'zuko'])}"
     )
     report(table, protocol, {"as asked": 3, "unguided": 3, "s for 64": 2}, json_file, {})
     if record:
