@@ -398,3 +398,15 @@ def test_a_recipe_says_what_differs_from_another(tmp_path: Path) -> None:
     (tmp_path / "a/recipe.toml").write_text('extends = "../b/recipe.toml"\n')
     with pytest.raises(ConfigError, match="extends itself"):
         load_recipe(tmp_path / "b/recipe.toml")
+
+
+def test_tiny_numbers_are_zero_while_it_trains_and_not_after(data: Path, tmp_path: Path) -> None:
+    seen: list[float] = []
+    run(IMAGE, data, tmp_path / "run", "schedule.steps=2", report=lambda row: seen.append(halved(1e-40)))
+    assert seen
+    assert not any(seen)
+    assert halved(1e-40) > 0
+
+
+def halved(x: float) -> float:
+    return float(torch.tensor(x) * 0.5)
