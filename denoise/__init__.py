@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from denoise.errors import ConfigError, DenoiseError, InputError, WeightsError
-    from denoise.pipelines import AudioPipeline, ImagePipeline, PriorPipeline, load
+    from denoise.pipelines import AudioPipeline, ImagePipeline, load
     from denoise.pipelines.audio import denoise_audio
     from denoise.pipelines.image import denoise_image
+    from denoise.pipelines.prior import PriorPipeline
     from denoise.pipelines.stream import AudioStream
     from denoise.registry import bundled
 
@@ -38,7 +39,7 @@ _HOMES = {
     "AudioPipeline": "denoise.pipelines",
     "AudioStream": "denoise.pipelines.stream",
     "ImagePipeline": "denoise.pipelines",
-    "PriorPipeline": "denoise.pipelines",
+    "PriorPipeline": "denoise.pipelines.prior",
     "load": "denoise.pipelines",
     "denoise_audio": "denoise.pipelines.audio",
     "denoise_image": "denoise.pipelines.image",

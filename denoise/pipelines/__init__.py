@@ -1,14 +1,19 @@
-"""The pipelines, `AudioPipeline`, `ImagePipeline` and `PriorPipeline`, and `load` for any by a model's name."""
+"""The two domain pipelines, `AudioPipeline` and `ImagePipeline`, and `load` for these or a prior by its name."""
+
+from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from denoise.pipelines.audio import AudioPipeline
 from denoise.pipelines.image import ImagePipeline
-from denoise.pipelines.prior import PriorPipeline
 from denoise.registry import locate
 from denoise.weights import read_header
 
-__all__ = ["AudioPipeline", "ImagePipeline", "PriorPipeline", "load"]
+if TYPE_CHECKING:
+    from denoise.pipelines.prior import PriorPipeline
+
+__all__ = ["AudioPipeline", "ImagePipeline", "load"]
 
 
 def load(name_or_file: str | Path, *, device: str = "auto") -> AudioPipeline | ImagePipeline | PriorPipeline:
@@ -20,5 +25,7 @@ def load(name_or_file: str | Path, *, device: str = "auto") -> AudioPipeline | I
     """
     card = read_header(locate(name_or_file))["card"]
     if card.kind == "prior":
+        from denoise.pipelines.prior import PriorPipeline  # which no denoiser of files waits for
+
         return PriorPipeline(name_or_file, device=device)
     return (AudioPipeline if card.modality == "audio" else ImagePipeline)(name_or_file, device=device)

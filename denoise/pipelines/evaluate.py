@@ -17,7 +17,7 @@ from denoise.files.audio import AUDIO_EXTENSIONS, read_audio
 from denoise.files.find import find_files
 from denoise.files.image import IMAGE_EXTENSIONS, read_image
 from denoise.noise import generator_for
-from denoise.pipelines import AudioPipeline, ImagePipeline, PriorPipeline, load
+from denoise.pipelines import AudioPipeline, ImagePipeline, load
 from denoise.pipelines.device import precision_of
 from denoise.signals import Image
 
@@ -50,7 +50,7 @@ def evaluate(
         ConfigError: there are no files, a twin is missing, or a level is out of range.
     """
     pipeline = load(model, device=device)
-    if isinstance(pipeline, PriorPipeline):
+    if not isinstance(pipeline, AudioPipeline | ImagePipeline):
         raise ConfigError(f"{model} is a prior, which denoises nothing; expected a denoiser.")
     is_audio = isinstance(pipeline, AudioPipeline)
     if noisy and levels:

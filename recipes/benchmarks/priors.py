@@ -165,12 +165,11 @@ def unlikely_midpoints(pipeline: Any, made: Any, ends: Any) -> float | None:
 
 
 def _log_prob(prior: Any, x: Any) -> Any:
-    import inspect
-
     import torch
 
-    known = inspect.signature(prior.log_prob).parameters
-    return prior.log_prob(x, **({"generator": torch.Generator().manual_seed(SEED)} if "generator" in known else {}))
+    from denoise.priors.latent import estimated
+
+    return prior.log_prob(x, **({"generator": torch.Generator().manual_seed(SEED)} if estimated(prior) else {}))
 
 
 def main(
