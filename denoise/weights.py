@@ -16,6 +16,7 @@ from denoise.errors import WeightsError
 
 FORMAT_VERSION = 1
 MAX_BYTES = 1 << 30
+SCALE = ":scale"  # of the rows of a tensor in 8 bits, beside it
 
 
 @config
@@ -53,12 +54,18 @@ def save_weights(
 ) -> None:
     """Write ``module`` with its configuration, recipe and card; floats are stored as ``dtype``.
 
-    Masks and orders, which are no floats, follow from the configuration and are not stored.
+    As int8, matrices and the kernels of convolutions have a scale for each row, and the rest, which is small, is
+    float16. Masks and orders, which are no floats, follow from the configuration and are not stored.
     """
     from safetensors.torch import save
 
     floats = {k: v for k, v in module.state_dict().items() if v.is_floating_point()}
-    tensors = {k: v.to(dtype).contiguous().cpu() for k, v in floats.items()}
+    tensors: dict[str, Tensor] = {}
+    for name, v in floats.items():
+        if dtype == torch.int8 and v.ndim > 1:
+            tensors[name], tensors[name + SCALE] = _rounded(v.cpu())
+        else:
+            tensors[name] = v.to(torch.float16 if dtype == torch.int8 else dtype).contiguous().cpu()
     header = {
         "format_version": FORMAT_VERSION,
         "card": asdict(card),
@@ -130,9 +137,14 @@ def load_tensors(path: Path, module: nn.Module, *, grown: bool = False) -> None:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path}: damaged ({error}). Get it again.") from None
+    scales = {k: tensors.pop(k) for k in [*tensors] if k.endswith(SCALE)}
+    try:
+        tensors = {k: v * scales[k + SCALE] if v.dtype == torch.int8 else v for k, v in tensors.items()}
+    except (KeyError, RuntimeError):
+        raise WeightsError(f"{path}: holds int8 tensors without fitting scales. Get it again.") from None
     kinds = {t.dtype for t in tensors.values()} - {torch.float16, torch.bfloat16, torch.float32, torch.float64}
     if kinds:
-        raise WeightsError(f"{path}: holds tensors of {kinds.pop()}; expected 16- to 64-bit floats. Export it again.")
+        raise WeightsError(f"{path}: holds tensors of {kinds.pop()}; expected floats or scaled int8. Export it again.")
     if not all(torch.isfinite(t).all() for t in tensors.values() if t.is_floating_point()):
         raise WeightsError(f"{path}: holds NaN or infinite weights. Get it again.")
     try:
@@ -144,6 +156,17 @@ def load_tensors(path: Path, module: nn.Module, *, grown: bool = False) -> None:
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(f"{path}: tensors do not fit the configuration ({reason}). Get it again.") from None
+
+
+def _rounded(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Integers of 8 bits and the scale of each row, float32, that make nearly ``x``.
+
+    Shape:
+        x: (rows, *columns); returns the same and (rows, 1, ...).
+    """
+    scale = x.float().flatten(1).abs().amax(dim=1).clamp_min(1e-30) / 127
+    scale = scale.reshape(-1, *[1] * (x.ndim - 1))
+    return (x.float() / scale).round().to(torch.int8).contiguous(), scale
 
 
 def _hearing(weight: Tensor, own: Tensor | None) -> Tensor:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from denoise.errors import ConfigError, WeightsError
 from denoise.registry import DEFAULTS, WITH_SIGMA, build, bundled, load, locate
@@ -48,6 +49,36 @@ def test_float16_is_close(saved: tuple[Path, torch.nn.Module], tmp_path: Path) -
     x = torch.rand(1, 3, 16, 16)
     half, _ = load(tmp_path / "half.safetensors")
     torch.testing.assert_close(half(x), module(x), atol=2e-3, rtol=0)
+
+
+def test_int8_is_off_by_half_a_step_at_most(saved: tuple[Path, torch.nn.Module], tmp_path: Path) -> None:
+    _, module = saved
+    small = tmp_path / "small.safetensors"
+    with torch.no_grad():
+        next(module.parameters())[0] = 0.0  # a row that says nothing
+    save_weights(small, module, CARD, {}, torch.int8)
+    again = load(small)[0].state_dict()
+    for name, tensor in module.state_dict().items():
+        step = tensor.flatten(1).abs().amax(dim=1) / 127 if tensor.ndim > 1 else 2e-3 * tensor.abs()
+        off = (again[name] - tensor).flatten(1).abs().amax(dim=1) if tensor.ndim > 1 else (again[name] - tensor).abs()
+        assert (off <= 0.5001 * step).all()
+    stored = load_file(small)
+    assert sum(t.nbytes for t in stored.values() if t.ndim > 1) < 0.6 * sum(
+        t.nbytes / 2 for t in module.state_dict().values() if t.ndim > 1
+    )  # below the half of float16, scales and all
+
+
+def test_int8_without_its_scales_is_refused(saved: tuple[Path, torch.nn.Module]) -> None:
+    path, module = saved
+    save_weights(path, module, CARD, {}, torch.int8)
+    with safe_open(path, framework="pt") as file:
+        told = file.metadata()
+    whole = load_file(path)
+    lost = {key: value for key, value in whole.items() if key != "encoder.0.0.weight:scale"}
+    assert len(lost) < len(whole)
+    save_file(lost, path, metadata=told)
+    with pytest.raises(WeightsError, match="scales"):
+        load(path)
 
 
 def test_figures_are_recorded(saved: tuple[Path, torch.nn.Module]) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import soxr
 import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
+from torch.nn import functional as F
 
 from denoise.errors import ConfigError
 from denoise.nn.embeddings import Label
@@ -62,10 +64,21 @@ class LabelledExamples:
         if s.flip:
             mirrored = torch.rand(size, generator=generator) < 0.5
             x[mirrored] = x[mirrored].flip(-1)
+        if s.speed or s.shift_s:
+            x = torch.stack([self.replayed(sound, generator) for sound in x])
         if s.binary:
             x = (torch.rand(x.shape, generator=generator) < x).float()
         labels = tuple(self.label(int(row), generator) for row in rows) if self.labels else None
         return Batch(x, x, s.sample_rate, labels=labels)
+
+    def replayed(self, x: Tensor, generator: Generator) -> Tensor:
+        """A sound at another speed, with its pitch, from another moment on. Shape: (channels, time), kept."""
+        s, time = self.settings, x.shape[-1]
+        speed, shift = (2 * torch.rand(2, generator=generator) - 1).tolist()
+        rate = round(1000 * (1 + s.speed * speed))
+        played = torch.from_numpy(soxr.resample(x.T.numpy(), rate, 1000)).T
+        before = (time - played.shape[-1]) // 2 + round(s.shift_s * (s.sample_rate or 0) * shift)
+        return F.pad(played, (before, time - played.shape[-1] - before))  # negative ones cut
 
     def label(self, row: int, generator: Generator) -> Label:
         """What is told of an example: its class, a caption, or nothing."""

@@ -285,4 +285,4 @@ def export(path: Path, recipe: Recipe, architecture: str, ema: nn.Module, source
     )
     told = recipe.asdict()
     begun_with = {key: Path(told[key]).stem for key in ("init", "codec") if told.get(key)}  # no places
-    save_weights(path, ema, card, told | begun_with)
+    save_weights(path, ema, card, told | begun_with, getattr(torch, recipe.stored))

@@ -114,7 +114,8 @@ class Examples:
     ``signals`` names the array, (n, height, width[, channels]) or (n, time), integers of their full scale or
     floats of 1.0; ``labels`` that of their classes and ``names`` that of the classes' names. Every
     ``hold_out``-th example is left out. ``binary`` draws each pixel as black or white, by its grey, anew each
-    time. A share ``label_dropout`` of the labels is not told; ``captions`` ("a photo of a {}") are told in place of
+    time. Sounds are played faster or slower by up to the share ``speed`` and begin up to ``shift_s`` earlier or later.
+    A share ``label_dropout`` of the labels is not told; ``captions`` ("a photo of a {}") are told in place of
     classes, half of the time if the network knows both.
     """
 
@@ -126,12 +127,18 @@ class Examples:
     hold_out: int = 0
     binary: bool = False
     flip: bool = False  # left and right
+    speed: float = 0.0
+    shift_s: float = 0.0
     label_dropout: float = 0.1
     captions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.label_dropout <= 1 or self.hold_out < 0 or self.hold_out == 1:
             raise ConfigError("label_dropout must be 0 to 1, hold_out 0 or more than 1.")
+        if not (0 <= self.speed <= 0.5 and 0 <= self.shift_s <= 10):
+            raise ConfigError("speed must be 0 to 0.5, shift_s 0 to 10 seconds.")
+        if (self.speed or self.shift_s) and self.sample_rate is None:
+            raise ConfigError("speed and shift_s are for sounds; give their sample_rate or leave them out.")
 
 
 @config
@@ -197,6 +204,7 @@ class Recipe:
 
     ``objective`` is denoising, of ``image`` or ``audio`` data, or what codecs and priors learn from ``examples``.
     With ``codec``, weights of a trained one, a prior learns the codec's latents, and both are written together.
+    The file holds numbers of type ``stored``.
     """
 
     name: str
@@ -211,6 +219,7 @@ class Recipe:
     examples: Examples | None = None
     codec: str | None = None
     init: str | None = None  # weights to start from, perhaps of fewer blocks: a bundled name or a file
+    stored: Literal["float16", "int8"] = "float16"
     description: str = ""
     licence: str = "MIT"
     sources: tuple[str, ...] = field(default_factory=tuple)

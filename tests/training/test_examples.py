@@ -14,8 +14,9 @@ from denoise.config import parse
 from denoise.errors import ConfigError
 from denoise.noise import generator_for
 from denoise.registry import build, load
+from denoise.training.examples import LabelledExamples
 from denoise.training.loop import open_data, train
-from denoise.training.recipe import Recipe
+from denoise.training.recipe import Examples, Recipe
 
 SCHEDULE = {"steps": 30, "batch": 32, "learning_rate": 3e-3, "warmup": 5, "log_every": 10, "ema": 0.9}
 DIGITS = {"files": ["digits.npz"], "signals": "images", "labels": "labels", "hold_out": 5}
@@ -227,3 +228,26 @@ def test_a_network_is_told_what_it_knows(data: Path) -> None:
         open_data(worded, data, classes=9)
     with pytest.raises(ConfigError, match="are words"):
         open_data(worded, data, classes=10, text=False)
+
+
+def test_sounds_are_replayed_at_other_speeds_and_moments(tmp_path: Path) -> None:
+    t = np.arange(8000) / 8000
+    word = np.sin(2 * np.pi * 500 * t) * np.exp(-(((t - 0.5) / 0.1) ** 2))
+    np.savez(tmp_path / "tone.npz", signals=np.round(word * 20_000).astype(np.int16)[None])
+    how = {"files": ["tone.npz"], "sample_rate": 8000, "speed": 0.2, "shift_s": 0.05}
+    batch = LabelledExamples(parse(Examples, how, "test"), tmp_path).batch(64, generator_for(0, 0)).clean[:, 0]
+    assert batch.shape == (64, 8000)
+    hz = torch.fft.rfft(batch, dim=1).abs().argmax(dim=1) * 1.0
+    assert 400 <= hz.min() < 450
+    assert 560 < hz.max() <= 625.5
+    power = batch.square()
+    middles = (power * torch.arange(8000)).sum(dim=1) / power.sum(dim=1) / 8000
+    assert 0.449 <= middles.min() < 0.46
+    assert 0.54 < middles.max() <= 0.551
+    assert torch.corrcoef(torch.stack([hz, middles]))[0, 1].abs() < 0.4  # drawn apart
+
+
+@pytest.mark.parametrize("wrong", [{"speed": 0.1}, {"speed": 0.6, "sample_rate": 8000}, {"shift_s": -1.0}])
+def test_pictures_are_not_replayed(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="speed"):
+        parse(Examples, {"files": ["a.npz"]} | wrong, "test")
