@@ -92,11 +92,19 @@ class StreamingNetwork(Network, Protocol):
 
 
 @runtime_checkable
+class DrawnNetwork(StreamingNetwork, Protocol):
+    """A streaming network of one draw, which is judged beside the mean of all."""
+
+    def judged(self, state: Any) -> tuple[float, float, float]:
+        """What was taken away by the noise (rms), its correlation with what is left, and the share doubted."""
+
+
+@runtime_checkable
 class FlowNetwork(StreamingNetwork, Protocol):
     """A streaming network whose draws begin with noise and go to clean signals in steps, on paths learnt from pairs."""
 
-    def drawn(self, seed: int, steps: int) -> StreamingNetwork:
-        """The network of one draw."""
+    def drawn(self, seed: int, steps: int, perception: float = 1.0) -> DrawnNetwork:
+        """The network that goes by ``perception`` from the mean (0) to one draw (1)."""
 
     def on_the_way(self, noisy: Tensor, clean: Tensor, *, sample_rate: int) -> Tensor:
         """Its answer at a drawn point between the two of each pair. Shape: as both."""

@@ -41,6 +41,7 @@ ARCHITECTURES = NETWORKS | CODECS | PRIORS
 PRETRAINED = Path(__file__).parent / "pretrained"
 DEFAULTS = {"audio": "speech", "image": "photo"}
 WITH_SIGMA = "gaussian"  # the image model for those who know their noise
+WITH_DRAWS = "speech-flow"  # that of recordings for whom one answer is not enough
 
 
 def bundled(**like: str) -> list[str]:

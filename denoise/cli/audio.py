@@ -31,10 +31,16 @@ def audio(
         typer.Option(help="Spectrograms before, after and of what was removed.", metavar="PNG"),
     ] = None,
     removed: Annotated[str | None, typer.Option(help="Write what was taken away.", metavar="WAV")] = None,
-    samples: Annotated[
-        int, typer.Option(help="Draw so many answers, of a model that can; with their mean and deviation.", min=0)
-    ] = 0,
-    seed: Annotated[int, typer.Option(help="Of the samples: the same seed draws the same.")] = 0,
+    perception: Annotated[
+        float | None,
+        typer.Option(
+            help="From 0, the mean of all likely answers, which is dull, to 1, one of them (`speech-flow`).",
+            metavar="0..1",
+        ),
+    ] = None,
+    samples: Annotated[int, typer.Option(help="Write so many likely answers, their mean and deviation.", min=0)] = 0,
+    steps: Annotated[int, typer.Option(help="With --perception, --samples: calls of the network for an answer.")] = 5,
+    seed: Annotated[int, typer.Option(help="With --perception, --samples: the same seed draws the same.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     block: Annotated[
         float, typer.Option(help="Seconds at a time, of models that cannot stream.", metavar="SECONDS")
@@ -62,7 +68,7 @@ def audio(
     from denoise.pipelines.compare import check_extras, compare_audio, write_removed
     from denoise.pipelines.result import limited_strength
     from denoise.pipelines.samples import check_samples, draw_audio
-    from denoise.registry import DEFAULTS
+    from denoise.registry import DEFAULTS, WITH_DRAWS
 
     limited_strength(strength, attenuation_limit)
     extras = {"--compare": compare, "--removed": removed}
@@ -75,14 +81,16 @@ def audio(
     raw = None
     if rate is not None and channels is not None and encoding is not None:
         raw = RawFormat(rate, channels, encoding)
-    pipeline = AudioPipeline(model or DEFAULTS["audio"], device=device, block=block)
-
+    drawing = samples or perception is not None
+    pipeline = AudioPipeline(model or (WITH_DRAWS if drawing else DEFAULTS["audio"]), device=device, block=block)
+    pipeline.check_drawing(perception, steps, samples or None)
     check_samples(pipeline, samples, inputs, out, extras | {"--skip-existing": skip_existing or None, "raw PCM": raw})
 
     def one(source: Any, target: Any, progress: Progress, name: str | None) -> Result:
         if samples:
             part = limited_strength(strength, attenuation_limit)
             how: dict[str, Any] = {"strength": part, "overwrite": overwrite, "progress": progress, "name": name}
+            how |= {"perception": perception, "steps": steps}
             return draw_audio(pipeline, source, target, samples, seed=seed, **how)
         with until_interrupted(source) as pipe:
             result = pipeline.file(
@@ -94,6 +102,9 @@ def audio(
                 raw=raw,
                 progress=progress,
                 name=name,
+                perception=perception,
+                steps=steps,
+                draw=None if perception is None else seed,
             )
         if removed:
             write_removed(source, target, removed, overwrite=overwrite)

@@ -17,6 +17,11 @@ from denoise.nn.streaming import DEFAULT_RATE, Streaming
 from denoise.noise import noise_field
 
 SILENCE = 1e-10  # magnitudes far below it are not compressed
+BAND = 17  # bins, half a kilohertz
+LIMITS = (
+    2.0,
+    4.0,
+)  # of the difference between draw and mean by the noise: doubted from the first, refused from the second on
 FROM_THE_END = 0.3  # share of the points in training from where all answers begin
 
 
@@ -32,17 +37,23 @@ class SpeechFlowConfig(DPCRNConfig):
             raise ConfigError(f"noise is {self.noise:g}; expected more than 0, at most 100.")
 
 
+Kept = tuple[tuple[tuple[Tensor | None, ...], tuple[Tensor | None, ...]], ...]
+"""Of each step of a way: the point, the noisy spectrum and the level that wait, and the network's memories."""
+
+
 @dataclass(frozen=True)
 class SpeechFlowState:
-    """What a stream carries from block to block: as `DPCRNState`, with what each step of a draw keeps."""
+    """What a stream carries from block to block: as `DPCRNState`, and what the steps to a draw and to the mean keep."""
 
     hop: int
     history: Tensor  # (batch, channels, hop)
     overlap: Tensor  # (batch, channels, hop)
     level: tuple[Tensor, Tensor]
     frame: int
-    waiting: tuple[tuple[Tensor | None, ...], ...]  # for each step: the point, the noisy spectrum and the level
-    memories: tuple[tuple[Tensor | None, ...], ...]
+    draw: Kept
+    mean: Kept  # none without a draw: the one way is that to the mean
+    waiting: Tensor | None  # means of frames whose draw is not known yet
+    sums: Tensor  # (5,): what `Drawn.judged` wants
 
 
 class SpeechFlow(Streaming, DualPathNet):
@@ -76,9 +87,9 @@ class SpeechFlow(Streaming, DualPathNet):
         """The next hops of the mean; what comes out is ``delay`` hops late. Shape: (batch, channels, n * hop)."""
         return Drawn(self).stream(x, state)
 
-    def drawn(self, seed: int, steps: int) -> Drawn:
-        """The network that draws an answer. NFE: steps."""
-        return Drawn(self, steps, seed)
+    def drawn(self, seed: int, steps: int, perception: float = 1.0) -> Drawn:
+        """The network that goes by ``perception`` from the mean to a drawn answer. NFE: steps, and one for the mean."""
+        return Drawn(self, steps, seed, perception)
 
     def on_the_way(self, noisy: Tensor, clean: Tensor, *, sample_rate: int = DEFAULT_RATE) -> Tensor:
         """Where a drawn point of each path seems to begin, as sound. Shape: (batch, channels, time), kept."""
@@ -121,14 +132,18 @@ class SpeechFlow(Streaming, DualPathNet):
 class Drawn(Streaming, nn.Module):
     """A `SpeechFlow` in so many steps, from a noise of its own or (``seed`` None) from none.
 
-    It has what a `StreamingNetwork` has.
+    ``perception`` goes from the mean of all answers (0) to the drawn one (1), which gives way to the mean where it is
+    `doubted`. It has what a `StreamingNetwork` has.
+
+    Reference:
+        A Theory of the Distortion-Perception Tradeoff in Wasserstein Space, 2021, arXiv:2107.02555 (mixing).
     """
 
-    def __init__(self, flow: SpeechFlow, steps: int = 1, seed: int | None = None) -> None:
+    def __init__(self, flow: SpeechFlow, steps: int = 1, seed: int | None = None, perception: float = 1.0) -> None:
         super().__init__()
         if steps < 1:
             raise ConfigError(f"steps is {steps}; expected at least 1.")
-        self.flow, self.steps, self.seed = flow, steps, seed
+        self.flow, self.steps, self.seed, self.perception = flow, steps, seed, perception
         self.config = flow.config
         self.delay = 1 + steps * flow.late
 
@@ -137,8 +152,10 @@ class Drawn(Streaming, nn.Module):
         hop, like = self.hop(sample_rate), self.flow.stem.weight.detach()
         silence = like.new_zeros(batch, channels, hop, dtype=torch.float32)
         level = (like.new_zeros(batch, dtype=torch.float32), like.new_zeros((), dtype=torch.float32))
-        waiting, memories = ((None, None, None),) * self.steps, (self.flow.memories(),) * self.steps
-        return SpeechFlowState(hop, silence, silence, level, 0, waiting, memories)
+        step = ((None, None, None), self.flow.memories())
+        mean = () if self.seed is None else (step,)
+        sums = like.new_zeros(5, dtype=torch.float64)
+        return SpeechFlowState(hop, silence, silence, level, 0, (step,) * self.steps, mean, None, sums)
 
     def stream(self, x: Tensor, state: SpeechFlowState) -> tuple[Tensor, SpeechFlowState]:
         """The next hops; what comes out is ``delay`` hops late. Shape: (batch, channels, n * hop)."""
@@ -147,22 +164,43 @@ class Drawn(Streaming, nn.Module):
         spectrum = spectrum / hop
         level, carried = self.flow.level(spectrum, state.level)
         noisy = compressed(spectrum, c.compression) / level
+        after = replace(state, history=history, level=carried, frame=state.frame + noisy.shape[2])
         at = noisy if self.seed is None else noisy + self.config.noise * self._noise(state, noisy)
-        waiting, memories = [], []
-        for turn in range(self.steps):
-            left = self.steps - turn
-            t = torch.full((len(noisy), 1, 1, 1), left / self.steps, device=x.device)
-            out, memory = self.flow.body(self.flow.features(at, noisy, t), state.memories[turn])
-            pairs = zip((at, noisy, level), state.waiting[turn], strict=True)
-            (at, noisy, level), kept = zip(*(delayed(z, before, self.flow.late) for z, before in pairs), strict=True)
+        drawn, heard_then, level_then, kept = self._gone(at, noisy, level, state.draw)
+        answer = expanded(drawn * level_then, c.compression)
+        if self.seed is not None:
+            mean, *_, mean_kept = self._gone(noisy, noisy, level, state.mean)
+            mean, waiting = delayed(mean, state.waiting, (self.steps - 1) * self.flow.late)
+            mean, there = (expanded(z * level_then, c.compression) for z in (mean, heard_then))
+            noise = noise_of(there, mean)
+            doubt = doubted(noise, answer, mean)
+            answer = mean + self.perception * (1 - doubt) * (answer - mean)
+            sums = state.sums + sums_of(there, answer, noise, doubt)
+            after = replace(after, mean=mean_kept, waiting=waiting, sums=sums)
+        y, overlap = joined(answer * hop, state.overlap)
+        return y.to(x.dtype), replace(after, overlap=overlap, draw=kept)
+
+    def judged(self, state: SpeechFlowState) -> tuple[float, float, float]:
+        """Of all so far: the rms of what was taken away by that of the noise, its correlation with what is left, 0 for
+        noise, and the share that was doubted.
+        """
+        away, noise, shared, left, doubt = state.sums.tolist()
+        correlation = shared / max((away * left) ** 0.5, 1e-20)
+        return (away / max(noise, 1e-20)) ** 0.5, correlation, doubt / max(1, state.frame)
+
+    def _gone(self, at: Tensor, noisy: Tensor, level: Tensor, kept: Kept) -> tuple[Tensor, Tensor, Tensor, Kept]:
+        """All steps of a way from ``at``: its beginning, noisy spectrum and level of then, and what is kept now."""
+        after = []
+        for turn, (waiting, memories) in enumerate(kept):
+            left = len(kept) - turn
+            t = torch.full((len(noisy), 1, 1, 1), left / len(kept), device=noisy.device)
+            out, memories = self.flow.body(self.flow.features(at, noisy, t), memories)
+            pairs = zip((at, noisy, level), waiting, strict=True)
+            (at, noisy, level), waiting = zip(*(delayed(z, old, self.flow.late) for z, old in pairs), strict=True)
             beginning = self.flow.answer(out, at, noisy)
             at = beginning + (left - 1) / left * (at - beginning)
-            waiting.append(kept)
-            memories.append(memory)
-        y, overlap = joined(expanded(at * level, c.compression) * hop, state.overlap)
-        after = replace(state, history=history, overlap=overlap, level=carried)
-        after = replace(after, frame=state.frame + at.shape[2], waiting=tuple(waiting), memories=tuple(memories))
-        return y.to(x.dtype), after
+            after.append((waiting, memories))
+        return at, noisy, level, tuple(after)
 
     def _noise(self, state: SpeechFlowState, like: Tensor) -> Tensor:
         """The same for all channels. Shape: (frames, bins), complex."""
@@ -172,11 +210,54 @@ class Drawn(Streaming, nn.Module):
         return torch.complex(field[0], field[1]).T.to(like)
 
 
+def noise_of(noisy: Tensor, mean: Tensor) -> Tensor:
+    """The power of the noise, given the mean of all answers, in bands of ``BAND`` bins.
+
+    The mean takes away the share n / (s + n) of what is heard, where the power s is signal and n noise. What is taken
+    away has the power n^2 / (s + n), then, and what is heard s + n: n is their geometric mean.
+
+    Shape:
+        noisy, mean: (batch, channels, frames, bins); returns (batch, frames, bins).
+    """
+    return (_banded(noisy - mean) * _banded(noisy)).sqrt()
+
+
+def doubted(noise: Tensor, drawn: Tensor, mean: Tensor) -> Tensor:
+    """How far to go from a drawn answer back to the mean: where they differ by more than there is noise.
+
+    What is uncertain of a signal is no more than its noise. A draw that differs more has put something in place of
+    what was heard.
+
+    Shape:
+        noise: as `noise_of` gives it; others (batch, channels, frames, bins); returns (batch, 1, frames, bins), 0 to 1.
+    """
+    excess = _banded(drawn - mean) / (noise + SILENCE**2)
+    return ((excess - LIMITS[0]) / (LIMITS[1] - LIMITS[0])).clamp(0, 1)[:, None]
+
+
+def _banded(z: Tensor) -> Tensor:
+    """Power, the mean of channels and neighbours. Shape: (batch, channels, frames, bins) to (batch, frames, bins)."""
+    return F.avg_pool1d(power(z).mean(dim=1), BAND, 1, BAND // 2, count_include_pad=False)
+
+
+def sums_of(noisy: Tensor, answer: Tensor, noise: Tensor, doubt: Tensor) -> Tensor:
+    """Of the power taken away, of the noise, of what is shared with the answer, of the answer; of doubt by frames."""
+    away = noisy - answer
+    shared = away.real * answer.real + away.imag * answer.imag
+    sums = [z.sum() for z in (power(away), noise * answer.shape[1], shared, power(answer))]
+    return torch.stack([*sums, doubt.mean() * doubt.shape[2]]).double()
+
+
+def power(z: Tensor) -> Tensor:
+    """Squared magnitudes. Shape: any, kept."""
+    return z.real.square() + z.imag.square()
+
+
 def compressed(z: Tensor, exponent: float) -> Tensor:
     """Of each complex number the magnitude raised to ``exponent``. Shape: any, kept."""
-    return z * (z.real.square() + z.imag.square() + SILENCE**2) ** ((exponent - 1) / 2)
+    return z * (power(z) + SILENCE**2) ** ((exponent - 1) / 2)
 
 
 def expanded(z: Tensor, exponent: float) -> Tensor:
     """The inverse of `compressed`, but for near silence. Shape: any, kept."""
-    return z * (z.real.square() + z.imag.square() + SILENCE**2) ** ((1 / exponent - 1) / 2)
+    return z * (power(z) + SILENCE**2) ** ((1 / exponent - 1) / 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from numbers import Real
 from pathlib import Path
@@ -22,11 +22,12 @@ from denoise.errors import ConfigError, InputError
 from denoise.files.audio import AudioReader, AudioWriter, RawFormat
 from denoise.frames import Grid, Window, overlap_add, split
 from denoise.pipelines.device import as_numpy, pick_device
-from denoise.pipelines.latent_noise import Draw, check_draws
-from denoise.pipelines.result import Result, limited_strength
+from denoise.pipelines.latent_noise import Draw, check_dial, check_draws
+from denoise.pipelines.result import Result, doubted_much, limited_strength
 from denoise.pipelines.stream import AudioStream
+from denoise.priors.faithful import Consistency
 from denoise.protocols import FlowNetwork, Progress, StreamingNetwork
-from denoise.registry import DEFAULTS, load, version
+from denoise.registry import DEFAULTS, WITH_DRAWS, load, version
 from denoise.signals import MAX_CHANNELS, AudioFormat, require_finite_samples
 
 BLOCK_S = 20.0
@@ -67,13 +68,25 @@ class AudioPipeline:
         raw: RawFormat | None = None,
         progress: Progress | None = None,
         name: str | None = None,
+        perception: float | None = None,
+        steps: int = STEPS,
+        draw: int | None = None,
     ) -> Result:
         """Denoise an audio file into another of the same make, block by block; a pipe as its bytes arrive.
+
+        ``draw`` is the seed of one of the answers that are likely, in place of their mean, of a variational model or
+        of one that goes to them on a path. With the latter, ``perception`` goes from the mean (0) to that one (1), in
+        so many ``steps``, calls of the network.
 
         Raises:
             InputError: the file cannot be read or the target cannot be written; nothing is left behind.
         """
         strength = limited_strength(strength, attenuation_limit)
+        self.check_drawing(perception, steps, draw)
+        if perception is not None:
+            draw = None if perception == 0 else draw or 0
+        drawing: dict[str, Any] = {} if draw is None else {"draws": [draw], "steps": steps, "perception": perception}
+        judged: list[tuple[Consistency, float]] = []
         started = time.perf_counter()
         before, after = _NoiseFloor(), _NoiseFloor()
         with AudioReader(source, raw=raw, name=name) as reader:
@@ -88,7 +101,7 @@ class AudioPipeline:
 
             done = 0
             with AudioWriter(target, reader.format, overwrite=overwrite, raw=raw, frames=frames) as writer:
-                for out in self.stream(chunks(), rate, strength=strength):
+                for out in self.stream(chunks(), rate, strength=strength, judged=judged.append, **drawing):
                     after.add(out, rate)
                     writer.write(out)
                     done += out.shape[1]
@@ -104,14 +117,14 @@ class AudioPipeline:
                 noise_before=before.level_db(),
                 noise_after=after.level_db(),
                 noise_unit="dbfs",
-                warnings=tuple(reader.warnings),
+                residual=judged[0][0] if judged else None,
+                warnings=tuple(reader.warnings) + (doubted_much(reader.name, judged[0][1]) if judged else ()),
             )
 
-    def bytes(self, data: bytes, *, strength: float = 1.0, attenuation_limit: float | None = None) -> bytes:
-        """Denoise an audio file in memory; the result is a file of the same make."""
+    def bytes(self, data: bytes, **how: Any) -> bytes:
+        """Denoise an audio file in memory, as `file` does; the result is a file of the same make."""
         out = io.BytesIO()
-        source = io.BytesIO(data)
-        self.file(source, out, strength=strength, attenuation_limit=attenuation_limit, name="audio bytes")
+        self.file(io.BytesIO(data), out, name="audio bytes", **how)
         return out.getvalue()
 
     def stream(
@@ -123,11 +136,14 @@ class AudioPipeline:
         attenuation_limit: float | None = None,
         draws: Sequence[int] | None = None,
         steps: int = STEPS,
+        perception: float | None = None,
+        judged: Callable[[tuple[Consistency, float]], None] = lambda told: None,
     ) -> Iterator[NDArray[Any]]:
         """Denoise chunks as they come; what comes out has the same total length and no shift.
 
         ``draws`` are the seeds of answers that a variational model can give, in place of their middle; one that
-        goes to them on a path calls its network ``steps`` times.
+        goes to them on a path calls its network ``steps`` times, and once for the middle, from which ``perception``
+        goes to them. Each of those is ``judged`` at the end: what it took away, and the share that was doubted.
 
         Shape:
             chunks: (channels, any time) each, float32 or float64; what is yielded as well, the answers of
@@ -143,9 +159,9 @@ class AudioPipeline:
             yield from chunks
             return
         if isinstance(self.model, StreamingNetwork):
-            model = self.model
-            drawn = [cast(FlowNetwork, model).drawn(seed, steps) for seed in draws] if draws is not None else [model]
-            yield from self._carried(drawn, chunks, sample_rate, strength)
+            share = 1.0 if perception is None else perception
+            drawn = [cast(FlowNetwork, self.model).drawn(seed, steps, share) for seed in draws or ()]
+            yield from self._carried(drawn or [self.model], chunks, sample_rate, strength, judged)
             return
         grid = self._grid(sample_rate)
         tensors = (torch.from_numpy(np.ascontiguousarray(chunk)) for chunk in chunks)
@@ -157,8 +173,18 @@ class AudioPipeline:
         """Samples to wait for when they come as they are recorded."""
         return self.model.hop(sample_rate) if isinstance(self.model, StreamingNetwork) else sample_rate // 100
 
+    def check_drawing(self, perception: float | None, steps: int, draw: int | None) -> None:
+        """Refuse draws from a model that gives one answer, and settings that make no sense."""
+        check_draws(self.model, self.card.name, draw if perception is None else perception)
+        check_dial(self.card.name, perception, steps, goes=isinstance(self.model, FlowNetwork))
+
     def _carried(
-        self, networks: Sequence[StreamingNetwork], chunks: Iterable[NDArray[Any]], sample_rate: int, strength: float
+        self,
+        networks: Sequence[StreamingNetwork],
+        chunks: Iterable[NDArray[Any]],
+        sample_rate: int,
+        strength: float,
+        judged: Callable[[tuple[Consistency, float]], None],
     ) -> Iterator[NDArray[Any]]:
         """Causal networks need no windows: their state goes from chunk to chunk. Their answers go below each other."""
         streams: list[AudioStream] = []
@@ -172,6 +198,9 @@ class AudioPipeline:
                     yield out
         if streams:
             yield np.concatenate([stream.flush() for stream in streams])
+        for stream in streams:
+            if told := stream.judged():
+                judged(told)
 
     def _grid(self, sample_rate: int) -> Grid:
         """Windows at the file's rate that start on whole strides of the model at the model's rate."""
@@ -296,14 +325,19 @@ def denoise_audio(
     samples: Samples,
     sample_rate: int,
     *,
-    model: str | Path = DEFAULTS["audio"],
+    model: str | Path | None = None,
     strength: float = 1.0,
     attenuation_limit: float | None = None,
+    perception: float | None = None,
+    steps: int = STEPS,
+    seed: int = 0,
     device: str = "auto",
 ) -> Samples:
     """Denoise audio in memory; kind, dtype and shape stay. ``sample_rate`` is in Hz.
 
-    Integers (int16, int32) have the full scale of their type, floats 1.0; floats are not clipped.
+    Integers (int16, int32) have the full scale of their type, floats 1.0; floats are not clipped. ``perception``
+    selects the model that draws unless one is named: 0 gives the mean of all likely answers, 1 one of them, drawn by
+    ``seed`` in so many ``steps``.
 
     Shape:
         samples: NumPy (time,) or (channels, time) as librosa has it; tensor (channels, time) or
@@ -329,14 +363,18 @@ def denoise_audio(
     if not is_float and x.dtype.newbyteorder("=") not in (np.int16, np.int32):
         raise InputError(f"samples are {x.dtype}; expected int16, int32 or a float type.")
     scale = 1.0 if is_float else -float(np.iinfo(x.dtype).min)
+    model = model or (DEFAULTS["audio"] if perception is None else WITH_DRAWS)
     pipeline = _pipeline(model, version(model), device)
+    pipeline.check_drawing(perception, steps, None)
     if strength == 0:
         return cast(Samples, samples.clone() if isinstance(samples, Tensor) else x.copy())
     out = np.empty_like(x).reshape(-1, channels, x.shape[-1])
     for i, item in enumerate(x.reshape(out.shape)):
         light = item.astype(np.float32 if x.dtype in (np.float32, np.float16, np.int16) else np.float64) / scale
         require_finite_samples(light)
-        y = np.concatenate([*pipeline.stream([light], sample_rate, strength=strength)], axis=1) * scale
+        draws = [seed + i] if perception else None
+        told = {"strength": strength, "draws": draws, "steps": steps, "perception": perception}
+        y = np.concatenate([*pipeline.stream([light], sample_rate, **told)], axis=1) * scale
         out[i] = y if is_float else np.rint(y).clip(-scale, scale - 1)
     shaped = out.reshape(x.shape)
     return cast(Samples, torch.from_numpy(shaped).to(samples) if isinstance(samples, Tensor) else shaped)

@@ -21,9 +21,9 @@ from denoise.files.image_write import write_image
 from denoise.frames import Grid, Window, overlap_add, split
 from denoise.noise_level import estimate_sigma
 from denoise.pipelines.device import as_numpy, autocast, pick_device, precision_of
-from denoise.pipelines.latent_noise import Draw, check_draws
-from denoise.pipelines.perception import STEPS, as_tensor, doubted_much, draw_image, left_over
-from denoise.pipelines.result import Result, check_strength
+from denoise.pipelines.latent_noise import Draw, check_dial, check_draws
+from denoise.pipelines.perception import STEPS, as_tensor, draw_image, left_over
+from denoise.pipelines.result import Result, check_strength, doubted_much
 from denoise.pipelines.transparency import cover
 from denoise.priors.faithful import Consistency
 from denoise.protocols import Progress
@@ -212,14 +212,7 @@ class ImagePipeline:
     def check_drawing(self, perception: float | None, steps: int, draw: int | None) -> None:
         """Refuse draws from a model that gives one answer, and settings that make no sense."""
         check_draws(self.model, self.card.name, draw if perception is None else perception)
-        if perception is not None and self.variational:
-            raise ConfigError(f"model {self.card.name} draws whole answers; leave perception out.")
-        if perception is not None and not 0 <= perception <= 1:
-            raise ConfigError(
-                f"perception is {perception:g}; expected 0 (the mean of what is likely) to 1 (one of it)."
-            )
-        if steps < 1:
-            raise ConfigError(f"steps is {steps}; expected at least 1.")
+        check_dial(self.card.name, perception, steps, goes=not self.variational)
 
     def _denoise(
         self, image: Image, sigma: float | None, strength: float, draw: int | None, progress: Progress | None

@@ -33,3 +33,13 @@ def check_draws(model: Any, name: str, draws: Any) -> None:
     if draws is not None and model.blind and not getattr(model, "variational", False):
         one = "gaussian" if model.ndim == 2 else "one that does"
         raise ConfigError(f"model {name} gives one answer and draws no samples; take {one}.")
+
+
+def check_dial(name: str, perception: float | None, steps: int, *, goes: bool) -> None:
+    """Refuse a dial that makes no sense, or one for a model that ``goes`` no way from a mean to a draw."""
+    if perception is not None and not goes:
+        raise ConfigError(f"model {name} draws whole answers; leave perception out.")
+    if perception is not None and not 0 <= perception <= 1:
+        raise ConfigError(f"perception is {perception:g}; expected 0 (the mean of what is likely) to 1 (one of it).")
+    if steps < 1:
+        raise ConfigError(f"steps is {steps}; expected at least 1.")

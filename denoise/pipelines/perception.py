@@ -14,7 +14,6 @@ from denoise.protocols import Progress
 from denoise.signals import Image
 
 STEPS = 12  # calls of the network for a draw: the variance is then right within a tenth
-MUCH = 0.1  # of a draw
 
 Mean = Callable[[Image, float, Progress | None], Tensor]
 """The denoised picture (channels, height, width), given a sigma of full scale 1.0."""
@@ -55,16 +54,6 @@ def left_over(noisy: Image, denoised: Image, sigma: float) -> Consistency:
     residual = (noisy.pixels.astype(np.float32) - denoised.pixels) / noisy.full_scale
     share = 1.0 if noisy.seen is None else max(1e-9, float(noisy.seen.mean()))  # the others are as they were
     return consistency(torch.from_numpy(residual).permute(2, 0, 1), sigma * share**0.5)
-
-
-def doubted_much(name: str, share: float) -> tuple[str, ...]:
-    """A warning where much of a draw did not fit the picture."""
-    if share < MUCH:
-        return ()
-    return (
-        f"{name}: {100 * share:.0f} % of the draw took away more than noise of this sigma and gave way to the mean; "
-        "the noise is stronger, or not white.",
-    )
 
 
 def as_tensor(image: Image) -> Tensor:

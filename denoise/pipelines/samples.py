@@ -20,7 +20,8 @@ from denoise.files.image_write import write_image
 from denoise.pipelines.batch import STREAM
 from denoise.pipelines.image import part_of, sigma_255
 from denoise.pipelines.latent_noise import check_draws
-from denoise.pipelines.result import Result
+from denoise.pipelines.result import Result, doubted_much
+from denoise.priors.faithful import Consistency
 from denoise.protocols import Progress
 from denoise.signals import ImageFormat
 
@@ -132,8 +133,11 @@ def draw_audio(
     overwrite: bool = False,
     progress: Progress | None = None,
     name: str | None = None,
+    **how: Any,
 ) -> Result:
     """Write ``n`` samples of a recording, their mean and their deviation, block by block, by an `AudioPipeline`.
+
+    ``how`` is ``steps`` and ``perception``, as in `AudioPipeline.stream`.
 
     Raises:
         ConfigError: the model draws nothing.
@@ -150,7 +154,9 @@ def draw_audio(
 
         files = (AudioWriter(place, format, overwrite=overwrite, frames=frames) for place in places.all())
         writers = [stack.enter_context(file) for file in files]
-        for out in pipeline.stream(chunks(), format.sample_rate, strength=strength, draws=range(seed, seed + n)):
+        judged: list[tuple[Consistency, float]] = []
+        how |= {"strength": strength, "draws": range(seed, seed + n), "judged": judged.append}
+        for out in pipeline.stream(chunks(), format.sample_rate, **how):
             drawn = out.reshape(n, format.channels, -1)
             for writer, x in zip(writers, [*drawn, drawn.mean(axis=0), drawn.std(axis=0, ddof=1)], strict=True):
                 writer.write(np.ascontiguousarray(x))
@@ -168,7 +174,9 @@ def draw_audio(
             noise_after=None,
             noise_unit="dbfs",
             files=tuple(map(str, places.all())),
-            warnings=tuple(reader.warnings),
+            residual=Consistency(*np.mean([told for told, _ in judged], axis=0).tolist()) if judged else None,
+            warnings=tuple(reader.warnings)
+            + doubted_much(reader.name, float(np.mean([share for _, share in judged])) if judged else 0.0),
         )
 
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from denoise.errors import ConfigError, InputError
 from denoise.pipelines.device import pick_device
 from denoise.pipelines.result import limited_strength
-from denoise.protocols import StreamingNetwork
+from denoise.priors.faithful import Consistency
+from denoise.protocols import DrawnNetwork, StreamingNetwork
 from denoise.registry import DEFAULTS, load
 from denoise.signals import AudioFormat, require_finite_samples
 
@@ -112,6 +113,13 @@ class AudioStream:
         n = samples.shape[1]
         out, self._late = ready[:, :n], ready[:, n:]
         return out.astype(samples.dtype, copy=False)
+
+    def judged(self) -> tuple[Consistency, float] | None:
+        """Of a drawn answer so far, how far what it takes away is noise, and the share of it that was doubted."""
+        if not isinstance(self.network, DrawnNetwork):
+            return None
+        level, correlation, doubted = self.network.judged(self._state)
+        return Consistency(level, correlation), doubted
 
     @torch.inference_mode()
     def _run(self, block: NDArray[Any]) -> NDArray[Any]:

@@ -334,6 +334,19 @@ class TestWhatWasDone:
         assert (own.code, own.err.count("is the input itself")) == (1, 1)
         assert command(kind, "-", "--model", models[f"vary-{kind}"], "--samples", 2, stdin=before).code == 2
 
+    def test_the_dial_of_a_recording(self, command: Command, models: Models, tmp_path: Path) -> None:
+        sound(tmp_path / "a.wav")
+        words = ["audio", "a.wav", "--model", models["flow-audio"], "--overwrite", "--steps", 2, "--json"]
+        made, told = {}, {}
+        for share, seed in ((0, 1), (1, 1), (1, 2)):
+            done = command(*words, "--perception", share, "--seed", seed)
+            assert (done.code, done.err) == (0, "")
+            told[share], made[share, seed] = json.loads(done.out), (tmp_path / "a.denoised.wav").read_bytes()
+        assert command(*words).code == 0
+        assert made[0, 1] == (tmp_path / "a.denoised.wav").read_bytes()  # the mean
+        assert len({*made.values()}) == 3
+        assert {"residual_by_noise", "residual_correlation"} <= told[1].keys() - told[0].keys()
+
 
 class TestStreams:
     def test_wav_through(self, command: Command, models: Models, tmp_path: Path) -> None:
@@ -394,6 +407,8 @@ class TestMistakes:
             (["image", "a.png", "--sigma", "25"], "keep-image is blind"),
             (["image", "a.png", "--samples", "3"], "keep-image gives one answer and draws no samples"),
             (["audio", "a.wav", "--samples", "3"], "keep-audio gives one answer and draws no samples"),
+            (["audio", "a.wav", "--perception", "1"], "keep-audio gives one answer and draws no samples"),
+            (["audio", "a.wav", "--steps", "0"], "steps is 0; expected at least 1"),
             (["audio", "a.wav", "--device", "tpu"], "device 'tpu' is not available"),
             (["audio", "a.wav", "b.wav", "-o", "-"], "-o - takes one input"),
             (["audio", "a.wav", "-o", "./a.wav"], "is an input itself"),

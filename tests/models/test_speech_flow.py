@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from denoise.errors import ConfigError
 from denoise.models import speech_flow
-from denoise.models.speech_flow import compressed, expanded
+from denoise.models.speech_flow import compressed, doubted, expanded, noise_of, sums_of
 from denoise.protocols import FlowNetwork, StreamingNetwork
 from denoise.registry import build
 from tests.laws.test_streaming import sound, streamed
@@ -71,6 +72,47 @@ def test_compression_and_its_inverse() -> None:
     torch.testing.assert_close(small.abs(), z.abs() ** 0.3, rtol=1e-3, atol=0)
     torch.testing.assert_close(small.angle(), z.angle())
     torch.testing.assert_close(expanded(small, 0.3), z, rtol=1e-2, atol=1e-9)
+
+
+def test_the_dial_goes_from_the_mean_to_the_draw(net: Any) -> None:
+    x = sound(8_000, channels=2)
+    mean, half, drawn = (net.drawn(3, 3, share)(x, sample_rate=16_000) for share in (0.0, 0.5, 1.0))
+    torch.testing.assert_close(mean, net(x, sample_rate=16_000), atol=1e-5, rtol=1e-3)
+    torch.testing.assert_close(half, (mean + drawn) / 2, atol=1e-5, rtol=1e-3)
+    assert (drawn - mean).std() > 0.05 * mean.std()
+
+
+def gaussian(signal: float, noise: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A noisy spectrum, an exact draw and the mean of what it may have been, for powers of so much."""
+    a, b, e = torch.randn(3, 1, 2, 400, 129, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+    noisy = signal**0.5 * a + noise**0.5 * b
+    mean = signal / (signal + noise) * noisy
+    return noisy, mean + (signal * noise / (signal + noise)) ** 0.5 * e, mean
+
+
+@pytest.mark.parametrize("signal", [0.01, 1.0, 100.0])
+def test_exact_draws_are_not_doubted_and_leave_noise(net: Any, signal: float) -> None:
+    noisy, drawn, mean = gaussian(signal, 0.3)
+    noise = noise_of(noisy, mean)
+    assert noise.mean() == pytest.approx(0.3, rel=0.05)
+    doubt = doubted(noise, drawn, mean)
+    assert doubt.mean() < 0.01
+    draw = net.drawn(0, 2)
+    told = replace(draw.start(1, 2, 16_000), sums=sums_of(noisy, drawn, noise, doubt), frame=400)
+    level, correlation, share = draw.judged(told)
+    assert level == pytest.approx(1.0, rel=0.03)
+    assert abs(correlation) < 4 / noisy.numel() ** 0.5
+    assert share == pytest.approx(float(doubt.mean()))
+
+
+def test_what_was_not_heard_gives_way_to_the_mean() -> None:
+    noisy, drawn, mean = gaussian(1.0, 0.01)
+    drawn[:, :, 200:, 60:100] += 0.5  # a voice where there was none
+    doubt = doubted(noise_of(noisy, mean), drawn, mean)[0, 0]
+    assert doubt.shape == (400, 129)
+    assert doubt[:200].mean() < 0.01
+    assert doubt[200:, :40].mean() < 0.01
+    assert doubt[200:, 60:100].min() == 1.0
 
 
 def test_a_path_needs_a_step(net: Any) -> None:

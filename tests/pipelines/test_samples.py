@@ -13,7 +13,7 @@ from PIL import Image as Pillow
 from torch.distributions import Normal
 
 from denoise.errors import ConfigError, InputError
-from denoise.pipelines.audio import AudioPipeline
+from denoise.pipelines.audio import AudioPipeline, denoise_audio
 from denoise.pipelines.image import ImagePipeline
 from denoise.pipelines.latent_noise import Draw
 from denoise.pipelines.samples import STD_TIMES, Moments, Places, draw_audio, draw_images
@@ -110,6 +110,43 @@ def test_files_of_sounds(models: Models, tmp_path: Path, name: str) -> None:
     np.testing.assert_allclose(mean, np.mean(samples, axis=0), atol=1e-6)
     np.testing.assert_allclose(std, np.std(samples, axis=0, ddof=1), atol=1e-6)
     assert std.max() > 1e-3
+
+
+def test_the_dial_of_a_recording(models: Models, tmp_path: Path) -> None:
+    """The mean at 0, one answer at 1; what it takes away is told; the same through files, chunks and arrays."""
+    pipeline, x = AudioPipeline(models["flow-audio"]), sound(2, 30_000)
+    soundfile.write(tmp_path / "a.wav", x.T, 16_000, "FLOAT")
+    answers = {}
+    for share in (0.0, 0.5, 1.0):
+        told = pipeline.file(tmp_path / "a.wav", tmp_path / "b.wav", perception=share, steps=3, draw=4, overwrite=True)
+        answers[share] = soundfile.read(tmp_path / "b.wav", dtype="float32")[0].T
+        same = denoise_audio(x, 16_000, model=models["flow-audio"], perception=share, steps=3, seed=4)
+        np.testing.assert_allclose(answers[share], same, atol=1e-6)
+        row = told.asdict()
+        assert ("residual_by_noise" in row) == (share > 0)
+        if share:
+            assert told.residual is not None
+            assert 0 < row["residual_by_noise"] < 10
+            assert abs(told.residual.correlation) <= 1
+    plain = denoise_audio(x, 16_000, model=models["flow-audio"])
+    np.testing.assert_allclose(answers[0.0], plain, atol=1e-6)
+    np.testing.assert_allclose(answers[0.5], (answers[0.0] + answers[1.0]) / 2, atol=1e-5)
+    assert np.abs(answers[1.0] - plain).std() > 1e-3
+    assert pipeline.file(tmp_path / "a.wav", tmp_path / "b.wav", overwrite=True).residual is None
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "told"),
+    [
+        ("vary-audio", {"perception": 1.0}, "draws whole answers"),
+        ("causal-audio", {"perception": 1.0}, "draws no samples"),
+        ("flow-audio", {"perception": 1.5}, "expected 0"),
+        ("flow-audio", {"perception": 1.0, "steps": 0}, "steps is 0"),
+    ],
+)
+def test_dials_that_make_no_sense(models: Models, name: str, wrong: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        denoise_audio(sound(1, 100), 16_000, model=models[name], **wrong)
 
 
 def test_what_cannot_be_drawn_is_told(models: Models, tmp_path: Path) -> None:
