@@ -111,8 +111,11 @@ class Preconditioning(NamedTuple):
     noise: Tensor
 
 
-def precondition(sigma: Tensor, sigma_data: float) -> Preconditioning:
+def precondition(sigma: Tensor, sigma_data: float | Tensor) -> Preconditioning:
     """The factors for a network that hears signals of standard deviation ``sigma_data`` under noise of ``sigma``.
+
+    Shape:
+        sigma, sigma_data: any that go together; of the factors, ``noise`` is as sigma.
 
     Reference:
         Elucidating the Design Space of Diffusion-Based Generative Models, 2022, arXiv:2206.00364, table 1.

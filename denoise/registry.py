@@ -27,6 +27,7 @@ NETWORKS = {  # denoisers
 CODECS = {
     "aae": ("denoise.models.autoencoder", "AAE"),
     "ae": ("denoise.models.autoencoder", "AE"),
+    "mdct": ("denoise.models.mdct", "MDCT"),
     "spectral-codec": ("denoise.models.spectral_codec", "SpectralCodec"),
     "vae": ("denoise.models.autoencoder", "VAE"),
 }

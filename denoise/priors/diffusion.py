@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Generator, Tensor
+from torch.nn import functional as F
 
 from denoise.config import config
 from denoise.errors import ConfigError
@@ -20,15 +20,20 @@ from denoise.probability_path import convert, exploding, karras_sigmas, like, pr
 class DiffusionConfig(GuidedConfig):
     """Training draws the logarithm of sigma from a normal distribution of ``log_sigma`` (mean, deviation).
 
-    Sampling goes from ``sigma_max`` to ``sigma_min``.
+    Sampling goes from ``sigma_max`` to ``sigma_min``. Where some entries are far larger than others, as the lows of
+    sounds, ``profile`` says by how much: factors of ``sigma_data`` at equal distances along the first axis of space,
+    and between them in a straight line of their logarithms.
     """
 
     sigma_min: float = 0.002
     sigma_max: float = 80.0
     log_sigma: tuple[float, float] = (-1.2, 1.2)
+    profile: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.profile and (len(self.profile) < 2 or min(self.profile) <= 0 or len(self.shape) < 2):
+            raise ConfigError("profile must be two factors or more, above 0, of signals with space.")
         if not 0 < self.sigma_min < self.sigma_max:
             raise ConfigError("sigma_min must be above 0 and below sigma_max.")
 
@@ -42,17 +47,25 @@ class Diffusion(Guided):
         Elucidating the Design Space of Diffusion-Based Generative Models, 2022, arXiv:2206.00364.
     """
 
+    sigma_data: Tensor
+
     def __init__(self, config: DiffusionConfig) -> None:
         super().__init__(config)
-        self.config = config
+        self.config = c = config
+        spread = torch.full((1,) * len(c.shape), c.sigma_data, device="cpu")  # even while the weights are but shapes
+        if c.profile:
+            logs = torch.tensor(c.profile, device="cpu").log()[None, None]
+            along = F.interpolate(logs, c.shape[1], mode="linear", align_corners=True).exp()
+            spread = spread * along.reshape(-1, *[1] * (len(c.shape) - 2))
+        self.register_buffer("sigma_data", spread, persistent=False)  # goes with (batch, *shape)
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Sequence[Label] | None = None, guidance: float = 1.0) -> Tensor:
         """The mean of all clean signals that ``x`` may come from; beyond 1, ``guidance`` exaggerates the label."""
         c = self.config
-        factors = precondition(sigma, c.sigma_data)
-        skip, out, into = (like(factor, x) for factor in factors[:3])
+        skip, out, into, noise = precondition(like(sigma, x), self.sigma_data.to(x))
         centred = x - c.mean
-        return c.mean + skip * centred + out * self.predict(into * centred, factors.noise, labels, guidance)
+        said = self.predict(into * centred, noise.flatten().expand(len(x)), labels, guidance)
+        return c.mean + skip * centred + out * said
 
     @torch.no_grad()
     def decode_noise(
@@ -105,8 +118,8 @@ class Diffusion(Guided):
             lambda x, sigma: self.slope(x, sigma, labels), x, self._rising(steps), probes=probes, generator=generator
         )
         # at the end, signals are as good as gone: what is left is normal, of their variance and the noise's
-        scale = (c.sigma_max**2 + c.sigma_data**2) ** 0.5
-        return standard_normal((noise - c.mean) / scale) + gained - x[0].numel() * math.log(scale)
+        scale = (c.sigma_max**2 + self.sigma_data.to(x).square()).sqrt().expand(x.shape[1:])
+        return standard_normal((noise - c.mean) / scale) + gained - scale.log().sum()
 
     def slope(self, x: Tensor, sigma: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
         """dx/dsigma on the way to noise. Shape: as x."""

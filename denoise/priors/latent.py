@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
 from denoise.config import config
+from denoise.errors import ConfigError
 from denoise.nn.embeddings import Label
 
 
@@ -41,6 +43,16 @@ class LatentPrior(nn.Module):
         self.event_shape: torch.Size = codec.event_shape
         self.classes: int = prior.classes
         self.text: bool = prior.text
+
+    def forward(self, x: Tensor, sigma: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
+        """The mean of all clean signals that ``x`` may come from, if the prior denoises and the codec keeps distances.
+
+        Shape:
+            x, returns: (batch, *event_shape); sigma: (batch,), in signal units.
+        """
+        if not getattr(self.codec, "orthonormal", False) or not hasattr(self.prior, "score"):
+            raise ConfigError("only a prior that denoises, over latents of an orthonormal codec, denoises signals.")
+        return self.codec.decode(self.prior(self.codec.encode(x), sigma, labels))
 
     @torch.no_grad()
     def sample(self, n: int, *, generator: Generator | None = None, **asked: Any) -> Tensor:

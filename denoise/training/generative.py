@@ -16,7 +16,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from denoise.nn.embeddings import Label
-from denoise.probability_path import convert, linear, precondition
+from denoise.probability_path import convert, like, linear, precondition
 
 Estimator = Literal["A", "B", "score", "importance"]
 
@@ -132,10 +132,9 @@ def denoising_score_matching(prior: Any, x: Tensor, labels: Sequence[Label] | No
     """
     c = prior.config
     sigma = (c.log_sigma[0] + c.log_sigma[1] * torch.randn(len(x), device=x.device)).exp()
-    weight = precondition(sigma, c.sigma_data).out.square().reciprocal()
-    noisy = x + sigma.reshape(-1, *[1] * (x.ndim - 1)) * torch.randn_like(x)
-    error = (prior(noisy, sigma, labels) - x).square().flatten(1).mean(dim=1)
-    return (weight * error).mean()
+    weight = precondition(like(sigma, x), prior.sigma_data).out.square().reciprocal()
+    noisy = x + like(sigma, x) * torch.randn_like(x)
+    return (weight * (prior(noisy, sigma, labels) - x).square()).mean()
 
 
 def flow_matching(prior: Any, x: Tensor, labels: Sequence[Label] | None = None) -> Tensor:

@@ -265,6 +265,7 @@ def export(path: Path, recipe: Recipe, architecture: str, ema: nn.Module, source
     rate = max(audio.sample_rates) if audio else examples.sample_rate if examples else None
     if isinstance(ema, Network):
         facts: dict[str, Any] = {"channels": ema.channels, "blind": ema.blind, "size_multiple": ema.size_multiple}
+        facts["snr_db"] = audio.snr_db if audio else None
     else:
         shape = tuple(ema.event_shape)  # type: ignore[arg-type]
         names = source.names if isinstance(source, LabelledExamples) and bool(getattr(ema, "classes", False)) else ()
@@ -277,7 +278,6 @@ def export(path: Path, recipe: Recipe, architecture: str, ema: nn.Module, source
         description=recipe.description,
         sample_rate=rate,
         sigma=(image.sigma[0], image.strongest if image.strong else image.sigma[1]) if image else None,
-        snr_db=audio.snr_db if audio else None,
         parameters=sum(p.numel() for p in ema.parameters()),
         licence=recipe.licence,
         data=recipe.sources,

@@ -202,7 +202,8 @@ Objective = Literal["denoising", "reconstruction", "elbo", "adversarial", "diffu
 class Recipe:
     """One training, whole: architecture and its settings, data, schedule, and what the card will say.
 
-    ``objective`` is denoising, of ``image`` or ``audio`` data, or what codecs and priors learn from ``examples``.
+    ``objective`` is denoising, of ``image`` or ``audio`` data, or what codecs and priors learn from ``examples`` or
+    from the clean speech of ``audio``.
     With ``codec``, weights of a trained one, a prior learns the codec's latents, and both are written together.
     The file holds numbers of type ``stored``.
     """
@@ -225,9 +226,9 @@ class Recipe:
     sources: tuple[str, ...] = field(default_factory=tuple)
 
     def __post_init__(self) -> None:
-        section = self.modality if self.objective == "denoising" else "examples"
-        if getattr(self, section) is None:
-            raise ConfigError(f"recipe {self.name}: no [{section}] section; add it.")
+        sections = (self.modality,) if self.objective == "denoising" else ("examples", "audio")
+        if all(getattr(self, section) is None for section in sections):
+            raise ConfigError(f"recipe {self.name}: no [{sections[0]}] section; add it.")
         if self.codec and self.objective == "denoising":
             raise ConfigError(f"recipe {self.name}: a codec is for priors; leave it out.")
         if self.loss.perceptual and self.modality != "audio":

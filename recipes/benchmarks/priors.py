@@ -18,6 +18,7 @@ from common import JsonFile, Row, Threads, bar, report, use_threads, where
 
 HOLD_OUT = 10  # of an archive that is not parted, every tenth
 SEED = 0  # of the one fixed draw of black and white, of the judge and of the samples
+FEW = 200  # samples whose likelihood takes long
 
 
 def read(path: Path, binary: bool) -> dict[str, Any]:
@@ -149,6 +150,7 @@ def unlikely_midpoints(pipeline: Any, made: Any, ends: Any) -> float | None:
     import torch
 
     from denoise.pipelines.prior import path_between
+    from denoise.priors.latent import estimated
 
     model = pipeline.model
     inner = getattr(model, "prior", model)
@@ -156,10 +158,11 @@ def unlikely_midpoints(pipeline: Any, made: Any, ends: Any) -> float | None:
     middles = torch.cat([path_between(noise[[i, i + 1]], 3)[1:2] for i in range(0, len(noise), 2)])
     middle = pipeline.decode(middles)
     if of_black_and_white(model):
-        own, between = (pipeline.log_prob(x.round())[0] for x in (made, middle))
+        own, between = (pipeline.log_prob(x.round())[0] for x in (made[:FEW], middle))
     else:
         if not hasattr(inner, "log_prob"):
             return None
+        made = made[:FEW] if estimated(inner) else made
         own, between = (_log_prob(inner, pipeline.latents(x) if inner is not model else x) for x in (made, middle))
     return float((between < own.quantile(0.01)).float().mean())
 
@@ -215,21 +218,25 @@ def main(
         row["entropy bits"] = entropy_bits(judge, made)
         bounded = limit and of_black_and_white(pipeline.model)
         row["nats"] = -bound(pipeline.model, binary["test"][:limit], samples) if bounded else None
-        row["midpoints below 1st percentile"] = unlikely_midpoints(pipeline, made[:200], grey["test"][:100])
+        row["midpoints below 1st percentile"] = unlikely_midpoints(pipeline, made, grey["test"][:100])
         table.append(row)
         if out:
             shown = made[:10]
             pair = torch.cat([shown, nearest(shown, grey["train"])])
             pipeline.write(out / pipeline.card.name / "neighbours.png", pair, columns=10, overwrite=True)
     classes = len(grey["test_labels"].unique())
+    bounds = (
+        f"nats: bound of -log p, importance-weighted, {samples} samples, mean over {limit} test pictures whose pixels "
+        f"were drawn black or white once by their grey, seed {SEED}; "
+    )
     protocol = (
         f"judge: a convolutional classifier, {epochs} epochs of the real training examples, right on "
         f"{100 * sure:.2f} % of the {len(grey['test'])} test examples; as asked: share of {n} samples, equally "
         f"many of each class, that the judge takes for the class, guided as by default; unguided: with guidance 1; "
-        f"entropy: of its answers for {n} samples without a class ({math.log2(classes):.2f} at most); nats: "
-        f"bound of -log p, importance-weighted, {samples} samples, mean over {limit} test pictures whose pixels were "
-        f"drawn black or white once by their grey, seed {SEED}; midpoints: half way between 50 pairs of test "
-        f"examples, share whose log-likelihood is below the 1st percentile of 200 samples'; {threads} threads, "
+        f"entropy: of its answers for {n} samples without a class ({math.log2(classes):.2f} at most); "
+        f"{bounds * bool(limit)}midpoints: half way between 50 pairs of test "
+        f"examples, share whose log-likelihood is below the 1st percentile of these samples' ({FEW} of "
+        f"them for a bound or an estimate); {threads} threads, "
         f"wall clock; {where(['torch', 'zuko'])}"
     )
     report(table, protocol, {"as asked": 3, "unguided": 3, "s for 64": 2}, json_file, {})

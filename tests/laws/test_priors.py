@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from denoise.models.autoencoder import AAE, AE, VAE, AAEConfig, AEConfig, VAEConfig
+from denoise.models.mdct import MDCT, MDCTConfig
 from denoise.nn.bodies import BodyConfig
 from denoise.nn.unet import BackboneConfig
 from denoise.priors.diffusion import Diffusion, DiffusionConfig
@@ -37,9 +38,11 @@ MAKERS |= {
     "diffusion-unet": lambda: Diffusion(DiffusionConfig((2, 7, 6), UNET, classes=3, text=True)),
     "diffusion-sound": lambda: Diffusion(DiffusionConfig((1, 21), UNET, classes=2)),
     "diffusion-patches": lambda: Diffusion(DiffusionConfig((1, 9, 7), replace(UNET, patch=2), classes=2)),
+    "diffusion-profile": lambda: Diffusion(DiffusionConfig((1, 6, 4), UNET, sigma_data=0.5, profile=(2.0, 1.0, 0.1))),
     "matching-mlp": lambda: FlowMatching(FlowMatchingConfig((3,), NET, mean=0.5, sigma_data=0.5)),
     "matching-unet": lambda: FlowMatching(FlowMatchingConfig((1, 8, 8), UNET, classes=3, text=True)),
     "latent-flow": lambda: LatentPrior(VAE(VAEConfig((1, 8, 8), 2, BODY)), flow("nsf", classes=3)),
+    "latent-mdct": lambda: LatentPrior(MDCT(MDCTConfig(64, 8)), Diffusion(DiffusionConfig((1, 8, 8), UNET, classes=2))),
     "latent-normal": lambda: LatentPrior(AAE(AAEConfig((4,), 2)), flow("normal")),
     "latent-diffusion": lambda: LatentPrior(
         AE(AEConfig((3, 8, 8), 2, BodyConfig("conv", widths=(4, 6), spatial=True))),

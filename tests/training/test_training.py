@@ -410,3 +410,34 @@ def test_tiny_numbers_are_zero_while_it_trains_and_not_after(data: Path, tmp_pat
 
 def halved(x: float) -> float:
     return float(torch.tensor(x) * 0.5)
+
+
+def test_a_prior_learns_recordings(data: Path, tmp_path: Path) -> None:
+    """Of tones of 300 and 500 Hz, it makes what has its power there, and takes noise off them."""
+    net = {"kind": "unet", "widths": [16, 32], "blocks": 1, "embedding": 16}
+    values = {
+        "name": "tones",
+        "architecture": "latent-prior",
+        "modality": "audio",
+        "objective": "diffusion",
+        "model": {
+            "codec": {"architecture": "mdct", "time": 512, "bins": 16},
+            "prior": {"architecture": "diffusion", "shape": [1, 16, 32], "sigma_data": 0.1, "sigma_max": 2.0}
+            | {"log_sigma": [-2.5, 1.2], "net": net},
+        },
+        "schedule": SCHEDULE | {"steps": 120, "batch": 8, "learning_rate": 3e-3},
+        "audio": AUDIO["audio"] | {"clean": 1.0, "reverb": 0.0, "seconds": 0.064},
+        "stored": "int8",
+        "sources": ["made here"],
+    }
+    run(values, data, tmp_path)
+    prior, card = load(tmp_path / "tones.safetensors")
+    assert (card.kind, card.sample_rate, card.shape, card.snr_db) == ("prior", 8000, (1, 512), None)
+    made = prior.sample(8, generator=torch.Generator().manual_seed(0))[:, 0]
+    power = torch.fft.rfft(made * torch.hann_window(512)).abs().square().mean(dim=0)
+    assert power[:48].sum() > 0.7 * power.sum()  # below 750 Hz
+    clean = open_data(recipe(values), data).batch(8, generator_for(1, 0)).clean
+    noisy = clean + 0.1 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        answer = prior(noisy, torch.full((8,), 0.1))
+    assert (answer - clean).square().mean() < 0.3 * (noisy - clean).square().mean()

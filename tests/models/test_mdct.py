@@ -1,0 +1,87 @@
+"""The cosine transform is a rotation, and what lies inside of a sound has the coefficients of the textbook."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from denoise.errors import ConfigError
+from denoise.priors.diffusion import Diffusion, DiffusionConfig
+from denoise.priors.latent import LatentPrior
+from denoise.registry import build
+
+
+@given(bins=st.integers(1, 40), frames=st.integers(1, 9))
+def test_it_is_orthonormal(bins: int, frames: int) -> None:
+    time = bins * frames
+    codec = build("mdct", {"time": time, "bins": bins})
+    assert (codec.event_shape, codec.latent_shape) == ((1, time), (1, bins, frames))
+    matrix = codec.encode(torch.eye(time)[:, None]).flatten(1)
+    assert matrix.shape == (time, time)
+    torch.testing.assert_close(matrix @ matrix.T, torch.eye(time), atol=1e-5, rtol=0)
+    x = torch.randn(2, 1, time, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(codec(x), x, atol=1e-5, rtol=1e-5)
+
+
+def test_inside_it_is_that_of_the_textbook() -> None:
+    n, frame = 16, 3
+    x = torch.randn(1, 1, 6 * n, generator=torch.Generator().manual_seed(0))
+    found = build("mdct", {"time": 6 * n, "bins": n}).encode(x)[0, 0, :, frame]
+    block = x[0, 0, frame * n : (frame + 2) * n]
+    for k in range(n):
+        expected = sum(
+            float(block[i])
+            * math.sin(math.pi * (i + 0.5) / (2 * n))
+            * math.cos(math.pi / n * (i + 0.5 + n / 2) * (k + 0.5))
+            for i in range(2 * n)
+        )
+        assert float(found[k]) == pytest.approx((2 / n) ** 0.5 * expected, abs=1e-4)
+
+
+def test_a_tone_is_where_its_frequency_is() -> None:
+    x = torch.sin(2 * math.pi * 1000 / 16_000 * torch.arange(16_384))[None, None]
+    power = build("mdct", {"time": 16_384}).encode(x)[0, 0].square().mean(dim=1)
+    assert power.argmax().item() in (31, 32)  # of bins of 31.25 Hz
+    assert power[28:36].sum() > 0.99 * power.sum()
+
+
+@pytest.mark.parametrize("wrong", [{"time": 100, "bins": 64}, {"time": 0}, {"time": 4096, "bins": 2048}])
+def test_sizes_that_do_not_fit(wrong: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match="time"):
+        build("mdct", wrong)
+
+
+def test_over_it_a_prior_denoises_sounds() -> None:
+    """Before it has learnt anything it is Wiener's filter for the powers that its profile tells."""
+    profile, bins, time = (2.0, 0.02), 32, 2048
+    codec = build("mdct", {"time": time, "bins": bins})
+    prior = LatentPrior(codec, Diffusion(DiffusionConfig((1, bins, time // bins), sigma_data=0.5, profile=profile)))
+    power = (0.5 * torch.logspace(math.log10(2.0), math.log10(0.02), bins)) ** 2
+    generator = torch.Generator().manual_seed(0)
+    clean = codec.decode(
+        power.sqrt()[None, None, :, None] * torch.randn(64, 1, bins, time // bins, generator=generator)
+    )
+    sigma = torch.tensor([0.1, 1.0]).repeat(32)
+    noisy = clean + sigma[:, None, None] * torch.randn(clean.shape, generator=generator)
+    with torch.no_grad():
+        errors = (prior(noisy, sigma) - clean).square().mean(dim=(1, 2))
+    for level in (0.1, 1.0):
+        expected = (power * level**2 / (power + level**2)).mean()
+        assert float(errors[sigma == level].mean()) == pytest.approx(float(expected), rel=0.05)
+    for other in (build("spectral-codec", SPECTRAL), codec):
+        wrong = LatentPrior(other, build("flow", {"shape": list(other.latent_shape), "kind": "normal"}))
+        with pytest.raises(ConfigError, match="orthonormal"):
+            wrong(torch.zeros(1, 1, 2048), torch.ones(1))
+
+
+SPECTRAL = {"time": 2048, "n_fft": 64, "hop": 32, "codec": {"architecture": "ae", "shape": [33, 64], "latent": 4}}
+
+
+@pytest.mark.parametrize("profile", [(1.0,), (1.0, 0.0)])
+def test_profiles_that_make_no_sense(profile: tuple[float, ...]) -> None:
+    with pytest.raises(ConfigError, match="profile"):
+        DiffusionConfig((1, 8, 8), profile=profile)
