@@ -5,6 +5,7 @@ Shape of all: signals (batch, channels, *space); measurements as each says.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -71,9 +72,44 @@ class Mask:
         return y * self.mask
 
 
+class Filter(ABC):
+    """A factor for each frequency, which goes round at the borders."""
+
+    @abstractmethod
+    def response(self, x: Tensor) -> Tensor:
+        """The factors, in the order of torch.fft. Shape: (*space) of x."""
+
+    @abstractmethod
+    def axes(self) -> tuple[int, ...]:
+        """Those of space."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.signal(self.spectral(x) * self.response(x))
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.signal(self.spectral(y) * self.response(y).conj())
+
+    def solve(self, r: Tensor, damping: float | Tensor) -> Tensor:
+        return self.signal(self.spectral(r) / (self.response(r).abs().square() + damping))
+
+    def spectral(self, x: Tensor) -> Tensor:
+        return torch.fft.fftn(x, dim=self.axes(), norm="ortho")
+
+    def signal(self, z: Tensor) -> Tensor:
+        return torch.fft.ifftn(z, dim=self.axes(), norm="ortho").real
+
+    def singular(self, like: Tensor) -> Tensor:
+        return self.response(like).abs().expand(like.shape)
+
+    def pseudoinverse(self, y: Tensor) -> Tensor:
+        response = self.response(y)
+        seen = response.abs() > 1e-6
+        return torch.where(seen, self.spectral(y) / torch.where(seen, response, torch.ones_like(response)), 0.0)
+
+
 @dataclass(frozen=True)
-class Blur:
-    """A convolution that goes round at the borders.
+class Blur(Filter):
+    """A convolution.
 
     Shape:
         kernel: (*space), odd sides, its middle at the origin; sums to one for a blur. Measurements as signals.
@@ -81,42 +117,68 @@ class Blur:
 
     kernel: Tensor
 
-    def _response(self, x: Tensor) -> Tensor:
+    def response(self, x: Tensor) -> Tensor:
         dims = self.kernel.ndim
         if any(k % 2 == 0 or k > n for k, n in zip(self.kernel.shape, x.shape[-dims:], strict=True)):
             raise ConfigError(
                 f"a kernel of {tuple(self.kernel.shape)} for {tuple(x.shape)}; expected smaller, odd sides."
             )
-        padded = x.new_zeros(x.shape[-dims:])
-        padded[tuple(slice(k) for k in self.kernel.shape)] = self.kernel.to(x)
+        padded = x.real.new_zeros(x.shape[-dims:])
+        padded[tuple(slice(k) for k in self.kernel.shape)] = self.kernel.to(padded)
         middle = tuple(-(k // 2) for k in self.kernel.shape)
         return torch.fft.fftn(padded.roll(middle, tuple(range(dims))))
 
-    def _dims(self) -> tuple[int, ...]:
+    def axes(self) -> tuple[int, ...]:
         return tuple(range(-self.kernel.ndim, 0))
 
+
+@dataclass(frozen=True)
+class Band(Filter):
+    """Sounds up to ``limit`` cycles per sample, and nothing above: what a narrow line leaves of them."""
+
+    limit: float
+
+    def response(self, x: Tensor) -> Tensor:
+        return (torch.fft.fftfreq(x.shape[-1], device=x.device).abs() <= self.limit).to(x.real.dtype)
+
+    def axes(self) -> tuple[int, ...]:
+        return (-1,)
+
+
+@dataclass(frozen=True)
+class Clipped:
+    """A recording of which what reached ``limit`` is known to have gone at least as far, the rest as it is.
+
+    It is not linear and has no spectrum; `diffpir`, `dps` and `pnp_flow` do with what it has.
+
+    Shape:
+        y: the recording itself, as the signals.
+    """
+
+    y: Tensor
+    limit: float
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.signal(self.spectral(x) * self._response(x))
+        """What of ``x`` is not as it was recorded stays; what may be the truth is the recording."""
+        return torch.where((self.y.abs() >= self.limit) & (x * self.y.sign() >= self.limit), self.y, x)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        return self.signal(self.spectral(y) * self._response(y).conj())
+        return y
 
     def solve(self, r: Tensor, damping: float | Tensor) -> Tensor:
-        return self.signal(self.spectral(r) / (self._response(r).abs().square() + damping))
+        return r / (1 + damping)
 
     def spectral(self, x: Tensor) -> Tensor:
-        return torch.fft.fftn(x, dim=self._dims(), norm="ortho")
+        return x
 
     def signal(self, z: Tensor) -> Tensor:
-        return torch.fft.ifftn(z, dim=self._dims(), norm="ortho").real
+        return z
 
     def singular(self, like: Tensor) -> Tensor:
-        return self._response(like).abs().expand(like.shape)
+        return torch.ones_like(like)
 
     def pseudoinverse(self, y: Tensor) -> Tensor:
-        response = self._response(y)
-        seen = response.abs() > 1e-6
-        return torch.where(seen, self.spectral(y) / torch.where(seen, response, torch.ones_like(response)), 0.0)
+        raise ConfigError("what was clipped has no linear inverse, which ddrm wants; take diffpir.")
 
 
 @dataclass(frozen=True)
