@@ -152,10 +152,11 @@ class PriorPipeline:
             raise ConfigError(f"{n} completions are asked for; expected at least 1.")
         generator, label = torch.Generator().manual_seed(seed), self._known(label)
         known, there = (y.to(self.device).expand(n, *y.shape[1:]) for y in (x, mask))
-        codec, prior = getattr(self.model, "codec", None), getattr(self.model, "prior", self.model)
+        codec: Any = getattr(self.model, "codec", None)
+        prior = getattr(self.model, "prior", self.model)
         if hasattr(prior, "score"):
-            if codec is None:
-                return self._inpaint(prior, known, there, label, steps or STEPS, generator, progress)
+            if hasattr(self.model, "score"):  # of signals, not of their latents
+                return self._inpaint(self.model, known, there, label, steps or STEPS, generator, progress)
             z = codec.encode(known)
             if z.ndim > 2:  # latents with places: those of what is known are held
                 coarse = coarse_mask(there[:, :1], tuple(z.shape[2:])).expand_as(z)
@@ -178,7 +179,7 @@ class PriorPipeline:
         generator: torch.Generator,
         progress: Progress | None,
     ) -> Tensor:
-        c = prior.config
+        c = getattr(prior, "prior", prior).config
         scale = c.sigma_data
         sigmas = karras_sigmas(steps, 0.004 * scale, 40 * scale)
         start = c.mean + sigmas[0] * torch.randn(known.shape, generator=generator)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Sequence
+from functools import wraps
 from typing import Any
 
 import torch
@@ -43,6 +44,11 @@ class LatentPrior(nn.Module):
         self.event_shape: torch.Size = codec.event_shape
         self.classes: int = prior.classes
         self.text: bool = prior.text
+        self.orthonormal: bool = getattr(codec, "orthonormal", False)
+        if self.orthonormal and hasattr(prior, "log_prob"):  # a rotation changes no volume
+            self.log_prob = wraps(prior.log_prob)(lambda x, *told, **how: prior.log_prob(codec.encode(x), *told, **how))
+        if self.orthonormal and hasattr(prior, "score"):
+            self.score = lambda x, sigma, labels=None: codec.decode(prior.score(codec.encode(x), sigma, labels))
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
         """The mean of all clean signals that ``x`` may come from, if the prior denoises and the codec keeps distances.
@@ -50,7 +56,7 @@ class LatentPrior(nn.Module):
         Shape:
             x, returns: (batch, *event_shape); sigma: (batch,), in signal units.
         """
-        if not getattr(self.codec, "orthonormal", False) or not hasattr(self.prior, "score"):
+        if not hasattr(self, "score"):
             raise ConfigError("only a prior that denoises, over latents of an orthonormal codec, denoises signals.")
         return self.codec.decode(self.prior(self.codec.encode(x), sigma, labels))
 

@@ -72,10 +72,21 @@ def test_over_it_a_prior_denoises_sounds() -> None:
     for level in (0.1, 1.0):
         expected = (power * level**2 / (power + level**2)).mean()
         assert float(errors[sigma == level].mean()) == pytest.approx(float(expected), rel=0.05)
+    inner = prior.prior.score(codec.encode(noisy), sigma)
+    torch.testing.assert_close(prior.score(noisy, sigma), codec.decode(inner), atol=1e-4, rtol=1e-4)
     for other in (build("spectral-codec", SPECTRAL), codec):
         wrong = LatentPrior(other, build("flow", {"shape": list(other.latent_shape), "kind": "normal"}))
         with pytest.raises(ConfigError, match="orthonormal"):
             wrong(torch.zeros(1, 1, 2048), torch.ones(1))
+
+
+def test_a_rotation_keeps_densities() -> None:
+    codec = build("mdct", {"time": 64, "bins": 8})
+    prior = LatentPrior(codec, build("flow", {"shape": [1, 8, 8], "kind": "normal", "scale": 0.3}))
+    x = torch.randn(4, 1, 64, generator=torch.Generator().manual_seed(0))
+    expected = torch.distributions.Normal(0, 0.3).log_prob(x).sum(dim=(1, 2))  # white noise is white in any frame
+    torch.testing.assert_close(prior.log_prob(x), expected)
+    assert not hasattr(prior, "score")
 
 
 SPECTRAL = {"time": 2048, "n_fft": 64, "hop": 32, "codec": {"architecture": "ae", "shape": [33, 64], "latent": 4}}
