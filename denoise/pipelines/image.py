@@ -208,6 +208,11 @@ class ImagePipeline:
                 raise ConfigError(f"sigma is {sigma!r}; expected auto or a number.")
         elif not 0 <= sigma <= 1:
             raise ConfigError(f"sigma is {sigma:g}; expected 0 to 1, full scale (25 of 255 is 0.098).")
+        elif self.card.sigma and sigma > self.card.sigma[1]:
+            top = self.card.sigma[1]
+            raise ConfigError(
+                f"sigma is {sigma:g}; model {self.card.name} knows noise up to {top:g} ({255 * top:.3g} of 255)."
+            )
 
     def check_drawing(self, perception: float | None, steps: int, draw: int | None) -> None:
         """Refuse draws from a model that gives one answer, and settings that make no sense."""

@@ -306,6 +306,10 @@ class TestArrays:
         assert pipeline.frame(Image(noisy)).pixels[0, 0, 0] == pytest.approx(20, abs=1)  # estimated
         with pytest.raises(ConfigError, match="expected 0 to 1"):
             pipeline.frame(Image(pixels(4, 4, 3)), sigma=1.5)
+        pipeline.card = replace(pipeline.card, sigma=(0.0, 0.2))
+        assert pipeline.frame(Image(pixels(4, 4, 3)), sigma=0.2).pixels.max() == 51
+        with pytest.raises(ConfigError, match=r"knows noise up to 0.2 \(51 of 255\)"):
+            pipeline.frame(Image(pixels(4, 4, 3)), sigma=0.25)
 
     def test_a_blind_model_refuses_a_sigma(self, models: Models) -> None:
         with pytest.raises(ConfigError, match="keep-image is blind"):
