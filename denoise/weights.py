@@ -54,8 +54,8 @@ def save_weights(
 ) -> None:
     """Write ``module`` with its configuration, recipe and card; floats are stored as ``dtype``.
 
-    As int8, matrices and the kernels of convolutions have a scale for each row, and the rest, which is small, is
-    float16. Masks and orders, which are no floats, follow from the configuration and are not stored.
+    As int8, all of two axes or more has a scale for each row, and the rest, which is small, is float16. Masks and
+    orders, which are no floats, follow from the configuration and are not stored.
     """
     from safetensors.torch import save
 
@@ -139,8 +139,8 @@ def load_tensors(path: Path, module: nn.Module, *, grown: bool = False) -> None:
         raise WeightsError(f"{path}: damaged ({error}). Get it again.") from None
     scales = {k: tensors.pop(k) for k in [*tensors] if k.endswith(SCALE)}
     try:
-        tensors = {k: v * scales[k + SCALE] if v.dtype == torch.int8 else v for k, v in tensors.items()}
-    except (KeyError, RuntimeError):
+        tensors = {k: _restored(v, scales[k + SCALE]) if v.dtype == torch.int8 else v for k, v in tensors.items()}
+    except (KeyError, ValueError):
         raise WeightsError(f"{path}: holds int8 tensors without fitting scales. Get it again.") from None
     kinds = {t.dtype for t in tensors.values()} - {torch.float16, torch.bfloat16, torch.float32, torch.float64}
     if kinds:
@@ -167,6 +167,13 @@ def _rounded(x: Tensor) -> tuple[Tensor, Tensor]:
     scale = x.float().flatten(1).abs().amax(dim=1).clamp_min(1e-30) / 127
     scale = scale.reshape(-1, *[1] * (x.ndim - 1))
     return (x.float() / scale).round().to(torch.int8).contiguous(), scale
+
+
+def _restored(x: Tensor, scale: Tensor) -> Tensor:
+    """The floats that `_rounded` was given, nearly."""
+    if scale.shape != (len(x), *[1] * (x.ndim - 1)):
+        raise ValueError(f"scales are {tuple(scale.shape)} for {tuple(x.shape)}.")
+    return x * scale
 
 
 def _hearing(weight: Tensor, own: Tensor | None) -> Tensor:

@@ -39,8 +39,8 @@ def audio(
         ),
     ] = None,
     samples: Annotated[int, typer.Option(help="Write so many likely answers, their mean and deviation.", min=0)] = 0,
-    steps: Annotated[int, typer.Option(help="With --perception, --samples: calls of the network for an answer.")] = 5,
-    seed: Annotated[int, typer.Option(help="With --perception, --samples: the same seed draws the same.")] = 0,
+    steps: Annotated[int, typer.Option(help="With --perception, --samples: calls of the network on the way.")] = 5,
+    seed: Annotated[int, typer.Option(help="With --perception, --samples: the same seed draws the same.", min=0)] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     block: Annotated[
         float, typer.Option(help="Seconds at a time, of models that cannot stream.", metavar="SECONDS")
@@ -84,7 +84,13 @@ def audio(
     drawing = samples or perception is not None
     pipeline = AudioPipeline(model or (WITH_DRAWS if drawing else DEFAULTS["audio"]), device=device, block=block)
     pipeline.check_drawing(perception, steps, samples or None)
-    check_samples(pipeline, samples, inputs, out, extras | {"--skip-existing": skip_existing or None, "raw PCM": raw})
+    check_samples(
+        pipeline,
+        samples,
+        inputs,
+        out,
+        extras | {"--skip-existing": skip_existing or None, "raw PCM": raw, "--perception 0": perception == 0 or None},
+    )
 
     def one(source: Any, target: Any, progress: Progress, name: str | None) -> Result:
         if samples:

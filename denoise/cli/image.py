@@ -43,8 +43,8 @@ def image(
     samples: Annotated[
         int, typer.Option(help="Write so many of the likely pictures, their mean and 8 times their deviation.", min=0)
     ] = 0,
-    steps: Annotated[int, typer.Option(help="With --perception, --samples: calls of the network for a picture.")] = 12,
-    seed: Annotated[int, typer.Option(help="With --perception, --samples: the same seed draws the same.")] = 0,
+    steps: Annotated[int, typer.Option(help="With --perception, --samples: calls of the network on the way.")] = 12,
+    seed: Annotated[int, typer.Option(help="With --perception, --samples: the same seed draws the same.", min=0)] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     tile: Annotated[
         int | None, typer.Option(help="Side of the squares worked on at a time; bounds the memory.", metavar="PIXELS")
@@ -82,7 +82,13 @@ def image(
     pipeline = ImagePipeline(pick(model, sigma, perception, samples or None), device=device, tile=tile)
     pipeline.check_sigma(level)
     pipeline.check_drawing(perception, steps, samples or None)
-    check_samples(pipeline, samples, inputs, out, {"--compare": compare, "--skip-existing": skip_existing or None})
+    check_samples(
+        pipeline,
+        samples,
+        inputs,
+        out,
+        {"--compare": compare, "--skip-existing": skip_existing or None, "--perception 0": perception == 0 or None},
+    )
 
     how: dict[str, Any] = {"sigma": level, "strength": strength, "overwrite": overwrite}
     how |= {"max_megapixels": max_megapixels, "perception": perception, "steps": steps}

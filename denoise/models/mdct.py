@@ -1,4 +1,4 @@
-"""Sounds as real spectra of as many numbers, by rotation and mirrors alone: noise that is white here is white there."""
+"""Sounds as real spectra of as many numbers by an orthonormal transform: noise that is white here is white there."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ class MDCTConfig:
 
 
 class MDCT(nn.Module):
-    """The modified discrete cosine transform with a sine window, orthonormal: the end goes on at the beginning.
+    """The modified discrete cosine transform with a sine window, orthonormal because circular: after the end
+    comes the beginning.
 
     As it keeps distances, a prior that denoises its coefficients is one that denoises sounds, at the same sigma.
 
@@ -46,20 +47,22 @@ class MDCT(nn.Module):
         self.latent_shape = torch.Size([1, config.bins, config.time // config.bins])
         n = config.bins
         exact: Any = {"dtype": torch.float64, "device": "cpu"}  # even while weights are but shapes
-        at, hz = torch.arange(2 * n, **exact) + 0.5, torch.arange(n, **exact) + 0.5
+        at, bins = torch.arange(2 * n, **exact) + 0.5, torch.arange(n, **exact) + 0.5
         window = torch.sin(math.pi / (2 * n) * at)
-        basis = (2 / n) ** 0.5 * torch.cos(math.pi / n * hz[:, None] * (at + n / 2)) * window
+        basis = (2 / n) ** 0.5 * torch.cos(math.pi / n * bins[:, None] * (at + n / 2)) * window
         self.register_buffer("basis", basis.float(), persistent=False)  # (bins, 2 * bins)
 
     def encode(self, x: Tensor) -> Tensor:
         """The coefficients of sounds."""
-        hops = x[:, 0].unflatten(1, (-1, self.config.bins))
+        hops = x[:, 0].float().unflatten(1, (-1, self.config.bins))
         frames = torch.cat([hops, hops.roll(-1, dims=1)], dim=2)
-        return (frames.float() @ self.basis.T).transpose(1, 2)[:, None]
+        with torch.autocast(x.device.type, enabled=False):  # what is rounded is no longer the same sound
+            return (frames @ self.basis.T).transpose(1, 2)[:, None]
 
     def decode(self, z: Tensor) -> Tensor:
         """The sounds of coefficients."""
-        early, late = (z[:, 0].transpose(1, 2).float() @ self.basis).chunk(2, dim=2)
+        with torch.autocast(z.device.type, enabled=False):
+            early, late = (z[:, 0].transpose(1, 2).float() @ self.basis).chunk(2, dim=2)
         return (early + late.roll(1, dims=1)).flatten(1)[:, None]
 
     def forward(self, x: Tensor) -> Tensor:

@@ -18,10 +18,7 @@ from denoise.noise import noise_field
 
 SILENCE = 1e-10  # magnitudes far below it are not compressed
 BAND = 17  # bins, half a kilohertz
-LIMITS = (
-    2.0,
-    4.0,
-)  # of the difference between draw and mean by the noise: doubted from the first, refused from the second on
+LIMITS = (2.0, 4.0)  # power of draw less mean, by the noise's: doubted from the first, refused from the second
 FROM_THE_END = 0.3  # share of the points in training from where all answers begin
 
 
@@ -38,7 +35,7 @@ class SpeechFlowConfig(DPCRNConfig):
 
 
 Kept = tuple[tuple[tuple[Tensor | None, ...], tuple[Tensor | None, ...]], ...]
-"""Of each step of a way: the point, the noisy spectrum and the level that wait, and the network's memories."""
+"""For each step of a path: point, noisy spectrum and level, which wait for the network, and the network's memories."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +47,10 @@ class SpeechFlowState:
     overlap: Tensor  # (batch, channels, hop)
     level: tuple[Tensor, Tensor]
     frame: int
-    draw: Kept
-    mean: Kept  # none without a draw: the one way is that to the mean
+    path: Kept  # of the draw, or of the mean if that is all there is
+    mean: Kept  # beside a draw
     waiting: Tensor | None  # means of frames whose draw is not known yet
-    sums: Tensor  # (5,): what `Drawn.judged` wants
+    sums: Tensor  # (6,): what `Drawn.judged` wants, on the CPU
 
 
 class SpeechFlow(Streaming, DualPathNet):
@@ -63,7 +60,7 @@ class SpeechFlow(Streaming, DualPathNet):
     t): between the noisy spectrum under a mask, as that of `DPCRN`, and the point itself. From t = 1, without noise,
     one step gives about the mean of all answers; `drawn` begins with its own noise and takes more. Each step is a
     network of its own memories that hears ahead, so draws are streamed as the mean is, but later with each step.
-    All channels share mask and place between, so that the stereo image stays, and the noise.
+    All channels share mask, share and noise, each as loud as it is, so that the stereo image stays.
 
     Shape:
         x, returns: (batch, channels, time) at ``sample_rate`` Hz, full scale 1.0; sigma is refused.
@@ -130,7 +127,7 @@ class SpeechFlow(Streaming, DualPathNet):
 
 
 class Drawn(Streaming, nn.Module):
-    """A `SpeechFlow` in so many steps, from a noise of its own or (``seed`` None) from none.
+    """A `SpeechFlow` in so many steps, from a noise of its own, or (``seed`` None) from none: the mean of all answers.
 
     ``perception`` goes from the mean of all answers (0) to the drawn one (1), which gives way to the mean where it is
     `doubted`. It has what a `StreamingNetwork` has.
@@ -154,7 +151,7 @@ class Drawn(Streaming, nn.Module):
         level = (like.new_zeros(batch, dtype=torch.float32), like.new_zeros((), dtype=torch.float32))
         step = ((None, None, None), self.flow.memories())
         mean = () if self.seed is None else (step,)
-        sums = like.new_zeros(5, dtype=torch.float64)
+        sums = torch.zeros(6, dtype=torch.float64)
         return SpeechFlowState(hop, silence, silence, level, 0, (step,) * self.steps, mean, None, sums)
 
     def stream(self, x: Tensor, state: SpeechFlowState) -> tuple[Tensor, SpeechFlowState]:
@@ -165,31 +162,31 @@ class Drawn(Streaming, nn.Module):
         level, carried = self.flow.level(spectrum, state.level)
         noisy = compressed(spectrum, c.compression) / level
         after = replace(state, history=history, level=carried, frame=state.frame + noisy.shape[2])
-        at = noisy if self.seed is None else noisy + self.config.noise * self._noise(state, noisy)
-        drawn, heard_then, level_then, kept = self._gone(at, noisy, level, state.draw)
+        start = noisy if self.seed is None else noisy + self.config.noise * balance(noisy) * self._noise(state, noisy)
+        drawn, noisy_then, level_then, path = self._integrated(start, noisy, level, state.path)
         answer = expanded(drawn * level_then, c.compression)
         if self.seed is not None:
-            mean, *_, mean_kept = self._gone(noisy, noisy, level, state.mean)
+            mean, *_, mean_kept = self._integrated(noisy, noisy, level, state.mean)
             mean, waiting = delayed(mean, state.waiting, (self.steps - 1) * self.flow.late)
-            mean, there = (expanded(z * level_then, c.compression) for z in (mean, heard_then))
-            noise = noise_of(there, mean)
-            doubt = doubted(noise, answer, mean)
-            answer = mean + self.perception * (1 - doubt) * (answer - mean)
-            sums = state.sums + sums_of(there, answer, noise, doubt)
+            mean, heard_then = (expanded(z * level_then, c.compression) for z in (mean, noisy_then))
+            noise = noise_of(heard_then, mean)
+            doubt, change = doubted(noise, answer, mean), answer - mean
+            answer = mean + self.perception * (1 - doubt) * change
+            sums = state.sums + sums_of(heard_then, answer, noise, change, doubt)
             after = replace(after, mean=mean_kept, waiting=waiting, sums=sums)
         y, overlap = joined(answer * hop, state.overlap)
-        return y.to(x.dtype), replace(after, overlap=overlap, draw=kept)
+        return y.to(x.dtype), replace(after, overlap=overlap, path=path)
 
     def judged(self, state: SpeechFlowState) -> tuple[float, float, float]:
-        """Of all so far: the rms of what was taken away by that of the noise, its correlation with what is left, 0 for
-        noise, and the share that was doubted.
+        """Of all so far: the rms of what was taken away by that of the noise (1 if all of it is noise), its correlation
+        with what is left (0 then), and the share of the draw's change, in power, that was doubted.
         """
-        away, noise, shared, left, doubt = state.sums.tolist()
+        away, noise, shared, left, doubt, change = state.sums.tolist()
         correlation = shared / max((away * left) ** 0.5, 1e-20)
-        return (away / max(noise, 1e-20)) ** 0.5, correlation, doubt / max(1, state.frame)
+        return (away / max(noise, 1e-20)) ** 0.5, correlation, doubt / max(change, 1e-20)
 
-    def _gone(self, at: Tensor, noisy: Tensor, level: Tensor, kept: Kept) -> tuple[Tensor, Tensor, Tensor, Kept]:
-        """All steps of a way from ``at``: its beginning, noisy spectrum and level of then, and what is kept now."""
+    def _integrated(self, at: Tensor, noisy: Tensor, level: Tensor, kept: Kept) -> tuple[Tensor, Tensor, Tensor, Kept]:
+        """All steps of a path from ``at``: where it begins, noisy spectrum and level of that time, and what is kept."""
         after = []
         for turn, (waiting, memories) in enumerate(kept):
             left = len(kept) - turn
@@ -217,7 +214,7 @@ def noise_of(noisy: Tensor, mean: Tensor) -> Tensor:
     away has the power n^2 / (s + n), then, and what is heard s + n: n is their geometric mean.
 
     Shape:
-        noisy, mean: (batch, channels, frames, bins); returns (batch, frames, bins).
+        all: (batch, channels, frames, bins).
     """
     return (_banded(noisy - mean) * _banded(noisy)).sqrt()
 
@@ -229,23 +226,33 @@ def doubted(noise: Tensor, drawn: Tensor, mean: Tensor) -> Tensor:
     what was heard.
 
     Shape:
-        noise: as `noise_of` gives it; others (batch, channels, frames, bins); returns (batch, 1, frames, bins), 0 to 1.
+        all: (batch, channels, frames, bins); ``noise`` as `noise_of` gives it; returns 0 to 1.
     """
     excess = _banded(drawn - mean) / (noise + SILENCE**2)
-    return ((excess - LIMITS[0]) / (LIMITS[1] - LIMITS[0])).clamp(0, 1)[:, None]
+    return ((excess - LIMITS[0]) / (LIMITS[1] - LIMITS[0])).clamp(0, 1)
+
+
+def balance(z: Tensor) -> Tensor:
+    """How loud each channel is by the rms of all, in bands. Shape: (batch, channels, frames, bins), kept."""
+    loud = _banded(z) + SILENCE**2
+    return (loud / loud.mean(dim=1, keepdim=True)).sqrt()
 
 
 def _banded(z: Tensor) -> Tensor:
-    """Power, the mean of channels and neighbours. Shape: (batch, channels, frames, bins) to (batch, frames, bins)."""
-    return F.avg_pool1d(power(z).mean(dim=1), BAND, 1, BAND // 2, count_include_pad=False)
+    """Power, the mean of neighbouring bins. Shape: (batch, channels, frames, bins), kept."""
+    return F.avg_pool1d(power(z).flatten(0, 1), BAND, 1, BAND // 2, count_include_pad=False).reshape(z.shape)
 
 
-def sums_of(noisy: Tensor, answer: Tensor, noise: Tensor, doubt: Tensor) -> Tensor:
-    """Of the power taken away, of the noise, of what is shared with the answer, of the answer; of doubt by frames."""
-    away = noisy - answer
-    shared = away.real * answer.real + away.imag * answer.imag
-    sums = [z.sum() for z in (power(away), noise * answer.shape[1], shared, power(answer))]
-    return torch.stack([*sums, doubt.mean() * doubt.shape[2]]).double()
+def sums_of(noisy: Tensor, answer: Tensor, noise: Tensor, change: Tensor, doubt: Tensor) -> Tensor:
+    """Of power: taken away, the noise's, common to that and the answer, the answer's, doubted of the change, all of it.
+
+    Shape:
+        all: (batch, channels, frames, bins); returns (6,), float64, on the CPU: others may have no such numbers.
+    """
+    away, changed = noisy - answer, power(change)
+    common = away.real * answer.real + away.imag * answer.imag
+    sums = [z.sum() for z in (power(away), noise, common, power(answer), doubt * changed, changed)]
+    return torch.stack(sums).cpu().double()
 
 
 def power(z: Tensor) -> Tensor:

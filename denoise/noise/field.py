@@ -8,6 +8,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from denoise.errors import ConfigError
 from denoise.noise.common import generator_for
 
 BLOCK = 64
@@ -18,7 +19,11 @@ def noise_field(seed: int, level: int, channels: int, start: Sequence[int], size
 
     Shape:
         start, size: one number, 0 or more, for each axis of space; returns (channels, *size).
+    Raises:
+        ConfigError: the seed is negative.
     """
+    if seed < 0:
+        raise ConfigError(f"seed is {seed}; expected at least 0.")
     out = torch.empty(channels, *size)
     blocks = [range(a // BLOCK, -(-(a + n) // BLOCK)) for a, n in zip(start, size, strict=True)]
     for place in product(*blocks):

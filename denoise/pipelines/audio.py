@@ -24,7 +24,7 @@ from denoise.frames import Grid, Window, overlap_add, split
 from denoise.pipelines.device import as_numpy, pick_device
 from denoise.pipelines.latent_noise import Draw, check_dial, check_draws
 from denoise.pipelines.result import Result, doubted_much, limited_strength
-from denoise.pipelines.stream import AudioStream
+from denoise.pipelines.stream import STEPS, AudioStream
 from denoise.priors.faithful import Consistency
 from denoise.protocols import FlowNetwork, Progress, StreamingNetwork
 from denoise.registry import DEFAULTS, WITH_DRAWS, load, version
@@ -33,7 +33,6 @@ from denoise.signals import MAX_CHANNELS, AudioFormat, require_finite_samples
 BLOCK_S = 20.0
 STEP_S = 2.0  # read and streamed at a time: tensors that still fit the cache
 FADE_S = 0.02
-STEPS = 5  # calls of the network for a draw
 RESAMPLER_S = 0.1  # what the resampling filters reach, generously
 Samples = TypeVar("Samples", bound=NDArray[Any] | Tensor)
 
@@ -141,9 +140,10 @@ class AudioPipeline:
     ) -> Iterator[NDArray[Any]]:
         """Denoise chunks as they come; what comes out has the same total length and no shift.
 
-        ``draws`` are the seeds of answers that a variational model can give, in place of their middle; one that
-        goes to them on a path calls its network ``steps`` times, and once for the middle, from which ``perception``
-        goes to them. Each of those is ``judged`` at the end: what it took away, and the share that was doubted.
+        ``draws`` are the seeds of answers that a variational model can give, in place of their mean. A model that goes
+        to them on a path calls its network ``steps`` times for each and once for the mean; ``perception`` mixes from
+        the mean (0) to them (1, if not told), and ``judged`` gets what is to be said of each at the end: how far what
+        it takes away is noise, and the share of its change that gave way to the mean.
 
         Shape:
             chunks: (channels, any time) each, float32 or float64; what is yielded as well, the answers of
@@ -153,6 +153,9 @@ class AudioPipeline:
         """
         strength = limited_strength(strength, attenuation_limit)
         check_draws(self.model, self.card.name, draws)
+        self.check_drawing(perception, steps, None)
+        if perception is not None and draws is None:
+            draws = [0]
         AudioFormat(sample_rate, 1)  # checks the rate
         chunks = _checked(chunks)
         if strength == 0 and draws is None:

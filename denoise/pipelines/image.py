@@ -101,7 +101,7 @@ class ImagePipeline:
                 for i, frame in enumerate(reader):
                     part = part_of(progress, i, reader.n_frames)
                     before = sigma_255(frame)
-                    level = before / 255 if sigma in (None, "auto") and not self.card.blind else sigma
+                    level = self._believed(before / 255) if sigma in (None, "auto") and not self.card.blind else sigma
                     out, share = self._answer(frame, level, strength, progress=part, **drawing)
                     doubted.append(share)
                     levels.append((before, sigma_255(out)))
@@ -173,7 +173,8 @@ class ImagePipeline:
         if strength == 0:
             return image, 0.0
         doubted = 0.0
-        level: Any = sigma_255(image) / 255 if sigma in (None, "auto") and not self.card.blind else sigma
+        estimated = sigma in (None, "auto") and not self.card.blind
+        level: Any = self._believed(sigma_255(image) / 255) if estimated else sigma
         share = float(draw is not None) if perception is None else perception
         if share and level and not self.variational:
 
@@ -213,6 +214,10 @@ class ImagePipeline:
             raise ConfigError(
                 f"sigma is {sigma:g}; model {self.card.name} knows noise up to {top:g} ({255 * top:.3g} of 255)."
             )
+
+    def _believed(self, sigma: float) -> float:
+        """An estimate, but no more than the model knows."""
+        return min(sigma, self.card.sigma[1]) if self.card.sigma else sigma
 
     def check_drawing(self, perception: float | None, steps: int, draw: int | None) -> None:
         """Refuse draws from a model that gives one answer, and settings that make no sense."""

@@ -1,4 +1,4 @@
-"""What a variational network draws its latents from, window by window."""
+"""Draws: what a variational network draws its latents from, window by window, and what cannot be asked for."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch.distributions import Normal
 
 from denoise.errors import ConfigError
 from denoise.noise import noise_field
+from denoise.registry import WITH_DRAWS, WITH_SIGMA
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Draw:
 def check_draws(model: Any, name: str, draws: Any) -> None:
     """Refuse draws from a model that gives one answer, unless it is told sigma: one that is can be a prior."""
     if draws is not None and model.blind and not getattr(model, "variational", False):
-        one = "gaussian" if model.ndim == 2 else "one that does"
+        one = WITH_SIGMA if model.ndim == 2 else WITH_DRAWS
         raise ConfigError(f"model {name} gives one answer and draws no samples; take {one}.")
 
 

@@ -40,8 +40,8 @@ class Result:
         row[f"noise_after_{noise_unit}"] = row.pop("noise_after")
         residual, files = row.pop("residual"), row.pop("files")
         if residual is not None:
-            by = "noise" if noise_unit == "dbfs" else "sigma"
-            row |= {f"residual_by_{by}": round(residual[0], 3), "residual_correlation": round(residual[1], 3)}
+            by, with_ = ("noise", "with_answer") if noise_unit == "dbfs" else ("sigma", "correlation")
+            row |= {f"residual_by_{by}": round(residual[0], 3), f"residual_{with_}": round(residual[1], 3)}
         return row | ({"files": files} if files else {})
 
 
@@ -50,8 +50,8 @@ def doubted_much(name: str, share: float) -> tuple[str, ...]:
     if share < MUCH:
         return ()
     return (
-        f"{name}: {100 * share:.0f} % of the draw changed more than there is noise and gave way to the mean; "
-        "the noise is stronger, or of another kind, than the model was told or taught.",
+        f"{name}: {100 * share:.0f} % of the draw changed more than there is noise and gave way to the mean; there is "
+        "hardly any noise, or it is stronger or of another kind than the model was told or taught.",
     )
 
 

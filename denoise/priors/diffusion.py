@@ -22,7 +22,7 @@ class DiffusionConfig(GuidedConfig):
 
     Sampling goes from ``sigma_max`` to ``sigma_min``. Where some entries are far larger than others, as the lows of
     sounds, ``profile`` says by how much: factors of ``sigma_data`` at equal distances along the first axis of space,
-    and between them in a straight line of their logarithms.
+    between which the logarithm is interpolated linearly.
     """
 
     sigma_min: float = 0.002

@@ -12,7 +12,9 @@ LIMITS = (5.0, 10.0)  # standard deviations of chance: from the first on an answ
 
 
 class Consistency(NamedTuple):
-    """The residual's rms by sigma, 1 for noise; and the correlation of its neighbours, 0 for white noise."""
+    """The residual's rms by that of the noise, 1 for noise; and a correlation that is 0 for it: of pictures between
+    neighbours, of recordings with the answer.
+    """
 
     level: float
     correlation: float

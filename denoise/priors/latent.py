@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
@@ -44,11 +44,31 @@ class LatentPrior(nn.Module):
         self.event_shape: torch.Size = codec.event_shape
         self.classes: int = prior.classes
         self.text: bool = prior.text
-        self.orthonormal: bool = getattr(codec, "orthonormal", False)
-        if self.orthonormal and hasattr(prior, "log_prob"):  # a rotation changes no volume
-            self.log_prob = wraps(prior.log_prob)(lambda x, *told, **how: prior.log_prob(codec.encode(x), *told, **how))
-        if self.orthonormal and hasattr(prior, "score"):
-            self.score = lambda x, sigma, labels=None: codec.decode(prior.score(codec.encode(x), sigma, labels))
+
+    @property
+    def log_prob(self) -> Callable[..., Tensor]:
+        """That of signals: an orthonormal codec, which only turns them, changes no volume.
+
+        Raises:
+            AttributeError: there is none.
+        """
+        inner, encode = self._of_signals("log_prob"), self.codec.encode
+        return wraps(inner)(lambda x, *told, **how: inner(encode(x), *told, **how))
+
+    @property
+    def score(self) -> Callable[..., Tensor]:
+        """That of signals: with an orthonormal codec, the score of its latents turned back.
+
+        Raises:
+            AttributeError: there is none.
+        """
+        inner, codec = self._of_signals("score"), self.codec
+        return wraps(inner)(lambda x, *told, **how: codec.decode(inner(codec.encode(x), *told, **how)))
+
+    def _of_signals(self, name: str) -> Callable[..., Tensor]:
+        if not getattr(self.codec, "orthonormal", False):
+            raise AttributeError(f"latents of this codec have no {name} of signals.")
+        return getattr(self.prior, name)
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
         """The mean of all clean signals that ``x`` may come from, if the prior denoises and the codec keeps distances.

@@ -1,4 +1,4 @@
-"""What was measured of a signal: linear operators with their adjoints, spectra and regularised inverses.
+"""What was measured of a signal: operators, nearly all linear, with adjoints, spectra and regularised inverses.
 
 Shape of all: signals (batch, channels, *space); measurements as each says.
 """
@@ -147,7 +147,7 @@ class Band(Filter):
 
 @dataclass(frozen=True)
 class Clipped:
-    """A recording of which what reached ``limit`` is known to have gone at least as far, the rest as it is.
+    """A clipped recording: where it reached ``limit`` the signal went at least as far, elsewhere it is as recorded.
 
     It is not linear and has no spectrum; `diffpir`, `dps` and `pnp_flow` do with what it has.
 

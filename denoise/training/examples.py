@@ -55,6 +55,8 @@ class LabelledExamples:
             raise ConfigError(
                 "examples.captions are words, which the network does not know; set text or leave them out."
             )
+        if s.shift_s * (s.sample_rate or 0) > signals.shape[-1] / 2:
+            raise ConfigError(f"examples.shift_s is {s.shift_s:g}; expected less than half of a sound.")
         self.names = names or (tuple(map(str, range(max(self.labels) + 1))) if self.labels else ())
 
     def batch(self, size: int, generator: Generator) -> Batch:
@@ -72,7 +74,7 @@ class LabelledExamples:
         return Batch(x, x, s.sample_rate, labels=labels)
 
     def replayed(self, x: Tensor, generator: Generator) -> Tensor:
-        """A sound at another speed, with its pitch, from another moment on. Shape: (channels, time), kept."""
+        """A sound at another speed, and so another pitch, from another moment on. Shape: (channels, time), kept."""
         s, time = self.settings, x.shape[-1]
         speed, shift = (2 * torch.rand(2, generator=generator) - 1).tolist()
         rate = round(1000 * (1 + s.speed * speed))

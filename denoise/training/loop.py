@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,10 @@ def train(
     if recipe.objective == "denoising" and recipe.audio and module.channels != recipe.audio.channels:
         given = recipe.audio.channels
         raise ConfigError(f"recipe {recipe.name}: the network takes {module.channels} channels, the data have {given}.")
+    if recipe.objective != "denoising" and recipe.audio and not recipe.examples:
+        made, wanted = round(recipe.audio.seconds * recipe.audio.sample_rates[0]), tuple(module.event_shape)  # type: ignore[arg-type]
+        if wanted != (1, made):
+            raise ConfigError(f"recipe {recipe.name}: signals are of {wanted}, audio.seconds makes (1, {made}).")
     if recipe.image and recipe.image.degrade != Degradations() and not module.blind:
         raise ConfigError(
             f"recipe {recipe.name}: the network is told sigma, which image.degrade changes; leave one out."
@@ -254,8 +258,8 @@ def open_data(
     """Load the data of a recipe into memory, with the channels of photographs and the labels that a network knows."""
     if recipe.examples:
         return LabelledExamples(recipe.examples, root, classes, text)
-    if recipe.audio:
-        return AudioMixes(recipe.audio, root)
+    if recipe.audio:  # of which a prior learns the clean speech
+        return AudioMixes(recipe.audio if recipe.objective == "denoising" else replace(recipe.audio, clean=1.0), root)
     return ImagePatches(recipe.image, root, channels)  # type: ignore[arg-type]
 
 

@@ -86,8 +86,9 @@ class AudioMixes:
     def __init__(self, settings: AudioData, root: Path) -> None:
         self.settings = s = settings
         top = max(s.sample_rates)
-        self.speech, self.noise = Clips(root, s.speech, top), Clips(root, s.noise, top)
-        self.noise.shares = self.noise.shares.sqrt()  # many noises, not many minutes of one
+        self.speech, self.noise = Clips(root, s.speech, top), Clips(root, s.noise, top) if s.noise else None
+        if self.noise:
+            self.noise.shares = self.noise.shares.sqrt()  # many noises, not many minutes of one
         self.rooms: dict[int, list[Tensor]] = {rate: [] for rate in s.sample_rates}
         recorded = Clips(root, s.rir, top).sounds if s.rir else []
         simulated = simulate_rooms(s.rooms, min(top, 48_000))
@@ -162,6 +163,7 @@ class AudioMixes:
         if kind < s.disturbance:
             made = (noise.hum, noise.clicks, noise.wind)[int(torch.randint(3, (), generator=generator))]
             return made(time, rate, generator)
+        assert self.noise is not None  # as recipes of denoisers are checked
         return self.noise.crop(time, rate, self.noise.shares, generator)
 
 

@@ -173,7 +173,7 @@ def of_a_prior(loss: Callable[..., Tensor]) -> Objective:
         if not hasattr(module, "codec"):
             return loss(module, x, batch.labels), dict
         with torch.no_grad():
-            z = module.codec.encode(x)
+            z = module.codec.encode(x).float()  # rounded ones would hide noise of small sigmas
         return loss(module.prior, z, batch.labels), lambda: {"latent_std": z.std()}
 
     return objective

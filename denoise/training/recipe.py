@@ -80,7 +80,7 @@ class AudioData:
     """Folders (below ``--data``) of clean speech, noise and room responses, and how they are mixed."""
 
     speech: tuple[str, ...]
-    noise: tuple[str, ...]
+    noise: tuple[str, ...] = ()  # priors learn without
     rir: tuple[str, ...] = ()
     sample_rates: tuple[int, ...] = (16_000,)  # Hz; each batch has one of them
     channels: int = 1
@@ -228,7 +228,15 @@ class Recipe:
     def __post_init__(self) -> None:
         sections = (self.modality,) if self.objective == "denoising" else ("examples", "audio")
         if all(getattr(self, section) is None for section in sections):
-            raise ConfigError(f"recipe {self.name}: no [{sections[0]}] section; add it.")
+            raise ConfigError(f"recipe {self.name}: no [{'] or ['.join(sections)}] section; add it.")
+        if (
+            self.objective != "denoising"
+            and self.audio
+            and (len(self.audio.sample_rates), self.audio.channels) != (1, 1)
+        ):
+            raise ConfigError(f"recipe {self.name}: a prior learns mono sounds of one sample rate; give one.")
+        if self.objective == "denoising" and self.audio and not self.audio.noise:
+            raise ConfigError(f"recipe {self.name}: audio.noise names no folder; speech alone teaches no denoising.")
         if self.codec and self.objective == "denoising":
             raise ConfigError(f"recipe {self.name}: a codec is for priors; leave it out.")
         if self.loss.perceptual and self.modality != "audio":

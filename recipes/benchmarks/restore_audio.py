@@ -84,13 +84,14 @@ def main(
         clean = loudest(path, time, rate)
 
         def add(lost: str, way: str, x: Any, began: float, clean: Any = clean) -> None:
-            seconds = (clock() - began) * rate / time
+            seconds = (clock() - began) * rate / time  # of what was done since, before it is judged
             rows.append({"lost to": lost, "way": way} | quality(x, clean, rate) | {"s/s": seconds})
 
         with torch.no_grad():
             noisy = clean + NOISE * torch.randn(clean.shape, generator=generator_for(seed, index, 0))
             began = clock()
             add("noise", "none", noisy, began)
+            began = clock()
             add("noise", "mean", prior(noisy, torch.full((1,), NOISE)), began)
             began = clock()
             add(
@@ -106,6 +107,7 @@ def main(
             ):
                 began = clock()
                 add(lost, "none", y, began)
+                began = clock()
                 generator = generator_for(seed, index, 2)
                 start = y + sigmas[0] * torch.randn(clean.shape, generator=generator)
                 add(lost, "diffpir", diffpir(prior, y, operator, 1e-4, sigmas, start=start, generator=generator), began)
@@ -116,8 +118,8 @@ def main(
     protocol = (
         f"{card.name}; the loudest {time / rate:.2f} s of {min(limit, len(files))} of {len(files)} recordings of "
         f"{data.resolve().parent.name}, {rate} Hz, rms {LEVEL:g} of full scale; noise: white, {NOISE:g}; clipping: at "
-        f"{CLIP:g}; band: nothing above {BAND_HZ:g} Hz; {steps} levels from 1 to 0.001; LSD: distance of logarithmic "
-        f"of spectra, 60 dB; s/s: seconds for a second, {clock_name(threads)}; seed {seed}; {where(['torch'])}"
+        f"{CLIP:g}; band: nothing above {BAND_HZ:g} Hz; {steps} levels from 1 to 0.001; LSD: rms distance "
+        f"of log spectra, 60 dB; s/s: seconds for a second, {clock_name(threads)}; seed {seed}; {where(['torch'])}"
     )
     report(table, protocol, DIGITS, json_file, {"rows": rows})
 

@@ -67,11 +67,11 @@ def main(
         return 100 * (1 - accuracy(judge, torch.from_numpy(x).reshape(words.shape), labels))
 
     clean = words.flatten().numpy()
-    systems = {"noisy": lambda x, rate: x} | {name: system(name)() for name in models.split(",")}
+    systems: dict[str, Any] = {"noisy": lambda: lambda x, rate: x} | {name: system(name) for name in models.split(",")}
     table: list[Row] = [
-        {"system": Path(name).name, "clean": wrong(denoise(clean, RATE))}
-        | {f"{level} dB": wrong(denoise(x, RATE)) for level, x in mixed.items()}
-        for name, denoise in bar([*systems.items()], "systems")
+        {"system": Path(name).name, "clean": wrong(start()(clean, RATE))}
+        | {f"{level} dB": wrong(start()(x, RATE)) for level, x in mixed.items()}  # each recording begins anew
+        for name, start in bar([*systems.items()], "systems")
     ]
     protocol = (
         f"errors in percent of {len(words)} spoken digits of {data.stem} (test), judged by a convolutional classifier "

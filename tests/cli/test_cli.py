@@ -345,7 +345,9 @@ class TestWhatWasDone:
         assert command(*words).code == 0
         assert made[0, 1] == (tmp_path / "a.denoised.wav").read_bytes()  # the mean
         assert len({*made.values()}) == 3
-        assert {"residual_by_noise", "residual_correlation"} <= told[1].keys() - told[0].keys()
+        alike = command(*words, "--perception", 0, "--samples", 2)
+        assert (alike.code, "--perception 0 is of the one answer" in alike.err) == (2, True)
+        assert {"residual_by_noise", "residual_with_answer"} <= told[1].keys() - told[0].keys()
 
 
 class TestStreams:
@@ -409,6 +411,7 @@ class TestMistakes:
             (["audio", "a.wav", "--samples", "3"], "keep-audio gives one answer and draws no samples"),
             (["audio", "a.wav", "--perception", "1"], "keep-audio gives one answer and draws no samples"),
             (["audio", "a.wav", "--steps", "0"], "steps is 0; expected at least 1"),
+            (["audio", "a.wav", "--seed", "-1"], "-1 is not in the range"),
             (["audio", "a.wav", "--device", "tpu"], "device 'tpu' is not available"),
             (["audio", "a.wav", "b.wav", "-o", "-"], "-o - takes one input"),
             (["audio", "a.wav", "-o", "./a.wav"], "is an input itself"),

@@ -117,6 +117,20 @@ def test_a_sound_card_gets_as_much_as_it_gives_one_latency_late(models: dict[str
     np.testing.assert_array_equal(late[:, stream.latency :], expected[:, : -stream.latency])
 
 
+def test_a_draw_is_streamed_with_the_dial(models: dict[str, Path]) -> None:
+    x = np.random.default_rng(0).standard_normal((2, 20_000)).astype(np.float32) * 0.1
+    stream = AudioStream(models["flow-audio"], sample_rate=16_000, channels=2, perception=0.5, steps=2, seed=3)
+    mean = AudioStream(models["flow-audio"], sample_rate=16_000, channels=2, perception=0.0)
+    assert stream.latency > mean.latency
+    parts = [stream.push(part) for part in np.array_split(x, 33, axis=1)] + [stream.flush()]
+    whole = denoise_audio(x, 16_000, model=models["flow-audio"], perception=0.5, steps=2, seed=3)
+    np.testing.assert_allclose(np.concatenate(parts, axis=1), whole, atol=1e-4)
+    assert stream.judged() is not None
+    assert mean.judged() is None
+    with pytest.raises(ConfigError, match="gives one answer"):
+        AudioStream(models["causal-audio"], sample_rate=16_000, perception=1.0)
+
+
 def test_a_limit_of_attenuation_is_a_strength_everywhere(models: dict[str, Path]) -> None:
     x, model, limit = sound(1, 3_000), models["causal-audio"], {"attenuation_limit": 6.0}
     expected = through(AudioStream(model, sample_rate=16_000, strength=1 - 10 ** (-6 / 20)), x, [500])

@@ -123,7 +123,7 @@ def test_the_dial_of_a_recording(models: Models, tmp_path: Path) -> None:
         same = denoise_audio(x, 16_000, model=models["flow-audio"], perception=share, steps=3, seed=4)
         np.testing.assert_allclose(answers[share], same, atol=1e-6)
         row = told.asdict()
-        assert ("residual_by_noise" in row) == (share > 0)
+        assert ("residual_by_noise" in row) == ("residual_with_answer" in row) == (share > 0)
         if share:
             assert told.residual is not None
             assert 0 < row["residual_by_noise"] < 10
@@ -142,6 +142,7 @@ def test_the_dial_of_a_recording(models: Models, tmp_path: Path) -> None:
         ("causal-audio", {"perception": 1.0}, "draws no samples"),
         ("flow-audio", {"perception": 1.5}, "expected 0"),
         ("flow-audio", {"perception": 1.0, "steps": 0}, "steps is 0"),
+        ("flow-audio", {"perception": 1.0, "seed": -1}, "seed is -1"),
     ],
 )
 def test_dials_that_make_no_sense(models: Models, name: str, wrong: dict[str, Any], told: str) -> None:

@@ -426,7 +426,8 @@ def test_a_prior_learns_recordings(data: Path, tmp_path: Path) -> None:
             | {"log_sigma": [-2.5, 1.2], "net": net},
         },
         "schedule": SCHEDULE | {"steps": 120, "batch": 8, "learning_rate": 3e-3},
-        "audio": AUDIO["audio"] | {"clean": 1.0, "reverb": 0.0, "seconds": 0.064},
+        "audio": {key: value for key, value in AUDIO["audio"].items() if key not in ("noise", "rir")}
+        | {"seconds": 0.064},
         "stored": "int8",
         "sources": ["made here"],
     }
@@ -441,3 +442,10 @@ def test_a_prior_learns_recordings(data: Path, tmp_path: Path) -> None:
     with torch.no_grad():
         answer = prior(noisy, torch.full((8,), 0.1))
     assert (answer - clean).square().mean() < 0.3 * (noisy - clean).square().mean()
+    for wrong, told in (
+        ("audio.seconds=0.1", r"makes \(1, 800\)"),
+        ("audio.sample_rates=[8000, 16000]", "one sample rate"),
+        ("objective='denoising'", "audio.noise names no folder"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            run(values, data, tmp_path / "wrong", wrong)
