@@ -13,14 +13,15 @@ def models() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from denoise.registry import DEFAULTS, bundled, locate
+    from denoise.registry import DEFAULTS, WITH_DRAWS, WITH_SIGMA, bundled, locate
     from denoise.weights import read_header
 
+    chosen = dict.fromkeys(DEFAULTS.values(), "default") | {WITH_SIGMA: "--sigma", WITH_DRAWS: "--perception"}
     table = Table("name", "kind", "for", "parameters", "MiB", "description", box=None, pad_edge=False)
-    for name in bundled():
+    for name in [name for kind in ("denoiser", "prior", "codec") for name in bundled(kind=kind)]:
         path = locate(name)
         card = read_header(path)["card"]
-        mark = " (default)" if name in DEFAULTS.values() else ""
+        mark = f" ({chosen[name]})" if name in chosen else ""
         size = f"{path.stat().st_size / 2**20:.1f}"
         table.add_row(name + mark, card.kind, card.modality, f"{card.parameters / 1e6:.1f} M", size, card.description)
     Console(soft_wrap=True).print(table)

@@ -45,7 +45,7 @@ def quality(x: Any, clean: Any, rate: int) -> Row:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         row: Row = {"SNR dB": float(10 * (clean.square().mean() / (x - clean).square().mean()).log10())}
-        row["PESQ"] = metrics.pesq(x[0], clean[0], rate)
+        row["PESQ"] = metrics.pesq(x[0, 0], clean[0, 0], rate)
     floor = 1e-3 * clean.square().mean().sqrt() * 256**0.5  # 60 dB below the speech
     levels = [20 * (stft(s[0], 512, 256).abs() + floor).log10() for s in (x, clean)]
     return row | {"LSD dB": float((levels[0] - levels[1]).square().mean(dim=1).sqrt().mean())}
