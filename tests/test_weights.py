@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from denoise.errors import ConfigError, WeightsError
-from denoise.registry import DEFAULTS, WITH_SIGMA, build, bundled, load, locate
+from denoise.registry import DEFAULTS, WITH_DRAWS, WITH_SIGMA, build, bundled, load, locate
 from denoise.weights import Card, load_tensors, read_header, record_metrics, save_weights
 
 SETTINGS = {"ndim": 2, "channels": 3, "widths": [4, 6], "kernels": [3, 2], "strides": [1, 2], "blocks": [1, 1]}
@@ -169,7 +169,7 @@ def test_every_bundled_model_loads_and_tells_its_origin(name: str) -> None:
 
 
 def test_the_bundle_is_small() -> None:
-    assert {*DEFAULTS.values(), WITH_SIGMA} <= set(bundled())
+    assert {*DEFAULTS.values(), WITH_DRAWS, WITH_SIGMA} <= set(bundled())
     assert sum(locate(name).stat().st_size for name in bundled()) <= 40 * 2**20
     assert sum(locate(name).stat().st_size for name in bundled(kind="prior")) <= 16 * 2**20
 
