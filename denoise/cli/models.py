@@ -56,7 +56,12 @@ def info(
             for name, measured in value.items():
                 print(f"  {name} ({measured['protocol']})")
                 for row in measured["rows"]:
-                    print("    " + "  ".join(f"{column} {number:g}" for column, number in row.items()))
+                    print(
+                        "    "
+                        + "  ".join(
+                            f"{column} {n if isinstance(n, str) else format(n, 'g')}" for column, n in row.items()
+                        )
+                    )
         elif value is not None:
             print(f"{key}: {value}")
 

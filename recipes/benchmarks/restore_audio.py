@@ -61,6 +61,7 @@ def main(
     seed: Annotated[int, typer.Option(help="Seed of noise and draws.")] = 0,
     threads: Threads = 1,
     json_file: JsonFile = None,
+    record: Annotated[bool, typer.Option("--record", help="Write the figures into the card, too.")] = False,
 ) -> None:
     """Measure each repair, and print a table in Markdown and the protocol."""
     clock = use_threads(threads)
@@ -72,7 +73,8 @@ def main(
     from denoise.priors.operators import Band, Clipped
     from denoise.priors.posterior import diffpir, drawn_clean
     from denoise.probability_path import karras_sigmas
-    from denoise.registry import load
+    from denoise.registry import load, locate
+    from denoise.weights import record_metrics
 
     torch.set_num_threads(threads)
     prior, card = load(model, kind="prior", modality="audio")
@@ -122,6 +124,8 @@ def main(
         f"of log spectra, 60 dB; s/s: seconds for a second, {clock_name(threads)}; seed {seed}; {where(['torch'])}"
     )
     report(table, protocol, DIGITS, json_file, {"rows": rows})
+    if record:
+        record_metrics(locate(model), {"repairs": {"rows": table, "protocol": protocol}})
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from PIL import Image as Pillow
 
 import denoise
 from denoise.pipelines.audio import AudioPipeline
+from denoise.registry import bundled
 from tests.cli.conftest import Command
 
 Models = dict[str, Path]
@@ -537,6 +538,13 @@ class TestModels:
         text = done.out.decode()
         assert all(name in text for name in denoise.bundled())
         assert len(text.splitlines()) == 1 + len(denoise.bundled())
+
+    @pytest.mark.parametrize("name", bundled())
+    def test_what_is_bundled_tells_its_figures(self, command: Command, name: str) -> None:
+        done = command("info", name)
+        assert (done.code, done.err) == (0, "")
+        assert f"name: {name}\n" in done.out.decode()
+        assert "\nmetrics:\n" in done.out.decode()
 
     def test_the_card(self, command: Command, models: Models) -> None:
         done = command("info", models["mask-audio"])
