@@ -34,7 +34,7 @@ def audio(
     perception: Annotated[
         float | None,
         typer.Option(
-            help="From 0, the mean of all likely answers, which is dull, to 1, one of them (`speech-flow`).",
+            help="From 0, the mean of all likely answers, which is cleanest, to 1, one of them (`speech-flow`).",
             metavar="0..1",
         ),
     ] = None,
