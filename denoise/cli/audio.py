@@ -71,6 +71,8 @@ def audio(
     from denoise.registry import DEFAULTS, WITH_DRAWS
 
     limited_strength(strength, attenuation_limit)
+    if seed < 0:
+        raise ConfigError(f"--seed is {seed}; expected at least 0.")
     extras = {"--compare": compare, "--removed": removed}
     check_extras(extras, inputs, out, AUDIO_EXTENSIONS, overwrite=overwrite)
     given = [value is not None for value in (rate, channels, encoding)]

@@ -72,6 +72,8 @@ def image(
     from denoise.pipelines.samples import check_samples, draw_images
 
     check_strength(strength)
+    if seed < 0:
+        raise ConfigError(f"--seed is {seed}; expected at least 0.")
     check_extras({"--compare": compare}, inputs, out, IMAGE_EXTENSIONS, overwrite=overwrite)
     try:
         level: Any = sigma if sigma in (None, "auto") else float(sigma) / 255
