@@ -40,7 +40,7 @@ def audio(
     ] = None,
     samples: Annotated[int, typer.Option(help="Write so many likely answers, their mean and deviation.", min=0)] = 0,
     steps: Annotated[int, typer.Option(help="With --perception, --samples: calls of the network on the way.")] = 5,
-    seed: Annotated[int, typer.Option(help="With --perception, --samples: the same seed draws the same.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="With --perception, --samples: the same seed draws the same.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     block: Annotated[
         float, typer.Option(help="Seconds at a time, of models that cannot stream.", metavar="SECONDS")

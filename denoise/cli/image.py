@@ -44,7 +44,7 @@ def image(
         int, typer.Option(help="Write so many of the likely pictures, their mean and 8 times their deviation.", min=0)
     ] = 0,
     steps: Annotated[int, typer.Option(help="With --perception, --samples: calls of the network on the way.")] = 12,
-    seed: Annotated[int, typer.Option(help="With --perception, --samples: the same seed draws the same.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="With --perception, --samples: the same seed draws the same.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     tile: Annotated[
         int | None, typer.Option(help="Side of the squares worked on at a time; bounds the memory.", metavar="PIXELS")
