@@ -22,7 +22,7 @@ from denoise.errors import ConfigError, InputError
 from denoise.files.audio import AudioReader, AudioWriter, RawFormat
 from denoise.frames import Grid, Window, overlap_add, split
 from denoise.pipelines.device import as_numpy, pick_device
-from denoise.pipelines.latent_noise import Draw, check_dial, check_draws
+from denoise.pipelines.latent_noise import Draw, check_dial
 from denoise.pipelines.result import Result, doubted_much, limited_strength
 from denoise.pipelines.stream import STEPS, AudioStream
 from denoise.priors.faithful import Consistency
@@ -82,9 +82,8 @@ class AudioPipeline:
         """
         strength = limited_strength(strength, attenuation_limit)
         self.check_drawing(perception, steps, draw)
-        if perception is not None:
-            draw = None if perception == 0 else draw or 0
-        drawing: dict[str, Any] = {} if draw is None else {"draws": [draw], "steps": steps, "perception": perception}
+        draws = None if draw is None or perception == 0 else [draw]
+        drawing: dict[str, Any] = {"draws": draws, "steps": steps, "perception": perception}
         judged: list[tuple[Consistency, float]] = []
         started = time.perf_counter()
         before, after = _NoiseFloor(), _NoiseFloor()
@@ -152,9 +151,8 @@ class AudioPipeline:
             InputError: shape, type or values of a chunk do not fit; what was yielded before stands.
         """
         strength = limited_strength(strength, attenuation_limit)
-        check_draws(self.model, self.card.name, draws)
-        self.check_drawing(perception, steps, None)
-        if perception is not None and draws is None:
+        self.check_drawing(perception, steps, draws)
+        if perception and draws is None:
             draws = [0]
         AudioFormat(sample_rate, 1)  # checks the rate
         chunks = _checked(chunks)
@@ -176,10 +174,9 @@ class AudioPipeline:
         """Samples to wait for when they come as they are recorded."""
         return self.model.hop(sample_rate) if isinstance(self.model, StreamingNetwork) else sample_rate // 100
 
-    def check_drawing(self, perception: float | None, steps: int, draw: int | None) -> None:
+    def check_drawing(self, perception: float | None, steps: int, draws: int | Sequence[int] | None) -> None:
         """Refuse draws from a model that gives one answer, and settings that make no sense."""
-        check_draws(self.model, self.card.name, draw if perception is None else perception)
-        check_dial(self.card.name, perception, steps, goes=isinstance(self.model, FlowNetwork))
+        check_dial(self.model, self.card.name, draws, perception, steps, goes=isinstance(self.model, FlowNetwork))
 
     def _carried(
         self,

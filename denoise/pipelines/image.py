@@ -21,7 +21,7 @@ from denoise.files.image_write import write_image
 from denoise.frames import Grid, Window, overlap_add, split
 from denoise.noise_level import estimate_sigma
 from denoise.pipelines.device import as_numpy, autocast, pick_device, precision_of
-from denoise.pipelines.latent_noise import Draw, check_dial, check_draws
+from denoise.pipelines.latent_noise import Draw, check_dial
 from denoise.pipelines.perception import STEPS, as_tensor, draw_image, left_over
 from denoise.pipelines.result import Result, check_strength, doubted_much
 from denoise.pipelines.transparency import cover
@@ -101,12 +101,12 @@ class ImagePipeline:
                 for i, frame in enumerate(reader):
                     part = part_of(progress, i, reader.n_frames)
                     before = sigma_255(frame)
-                    level = self._believed(before / 255) if sigma in (None, "auto") and not self.card.blind else sigma
+                    level = self._level(sigma, frame, before)
                     out, share = self._answer(frame, level, strength, progress=part, **drawing)
                     doubted.append(share)
                     levels.append((before, sigma_255(out)))
                     if drawing.get("perception") and level and strength:
-                        residuals.append(left_over(frame, out, strength * cast(float, level)))
+                        residuals.append(left_over(frame, out, strength * level))
                     pixels += frame.pixels.shape[0] * frame.pixels.shape[1]
                     yield out
 
@@ -173,8 +173,7 @@ class ImagePipeline:
         if strength == 0:
             return image, 0.0
         doubted = 0.0
-        estimated = sigma in (None, "auto") and not self.card.blind
-        level: Any = self._believed(sigma_255(image) / 255) if estimated else sigma
+        level = self._level(sigma, image)
         share = float(draw is not None) if perception is None else perception
         if share and level and not self.variational:
 
@@ -215,14 +214,16 @@ class ImagePipeline:
                 f"sigma is {sigma:g}; model {self.card.name} knows noise up to {top:g} ({255 * top:.3g} of 255)."
             )
 
-    def _believed(self, sigma: float) -> float:
-        """An estimate, but no more than the model knows."""
-        return min(sigma, self.card.sigma[1]) if self.card.sigma else sigma
+    def _level(self, sigma: Sigma, image: Image, estimate: float | None = None) -> float | None:
+        """What the network is told: what was given, or an estimate (of 255), but no more than it knows."""
+        if not isinstance(sigma, str | None) or self.card.blind:
+            return cast(float | None, sigma)
+        estimate = sigma_255(image) if estimate is None else estimate
+        return min(estimate / 255, self.card.sigma[1] if self.card.sigma else 1.0)
 
     def check_drawing(self, perception: float | None, steps: int, draw: int | None) -> None:
         """Refuse draws from a model that gives one answer, and settings that make no sense."""
-        check_draws(self.model, self.card.name, draw if perception is None else perception)
-        check_dial(self.card.name, perception, steps, goes=not self.variational)
+        check_dial(self.model, self.card.name, draw, perception, steps, goes=not self.variational)
 
     def _denoise(
         self, image: Image, sigma: float | None, strength: float, draw: int | None, progress: Progress | None

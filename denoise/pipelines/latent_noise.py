@@ -36,8 +36,9 @@ def check_draws(model: Any, name: str, draws: Any) -> None:
         raise ConfigError(f"model {name} gives one answer and draws no samples; take {one}.")
 
 
-def check_dial(name: str, perception: float | None, steps: int, *, goes: bool) -> None:
-    """Refuse a dial that makes no sense, or one for a model that ``goes`` no way from a mean to a draw."""
+def check_dial(model: Any, name: str, draws: Any, perception: float | None, steps: int, *, goes: bool) -> None:
+    """As `check_draws`; and refuse a dial that makes no sense, or one for a model that ``goes`` no way to a draw."""
+    check_draws(model, name, draws if perception is None else perception)
     if perception is not None and not goes:
         raise ConfigError(f"model {name} draws whole answers; leave perception out.")
     if perception is not None and not 0 <= perception <= 1:

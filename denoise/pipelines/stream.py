@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from denoise.errors import ConfigError, InputError
 from denoise.pipelines.device import pick_device
-from denoise.pipelines.latent_noise import check_dial, check_draws
+from denoise.pipelines.latent_noise import check_dial
 from denoise.pipelines.result import limited_strength
 from denoise.priors.faithful import Consistency
 from denoise.protocols import DrawnNetwork, FlowNetwork, StreamingNetwork
@@ -61,8 +61,7 @@ class AudioStream:
             raise ConfigError(
                 f"model {_name(model)} needs whole windows and cannot stream; give a causal one, such as speech."
             )
-        check_draws(network, _name(model), perception)
-        check_dial(_name(model), perception, steps, goes=isinstance(network, FlowNetwork))
+        check_dial(network, _name(model), None, perception, steps, goes=isinstance(network, FlowNetwork))
         if perception and isinstance(network, FlowNetwork):
             network = network.drawn(seed, steps, perception)
         self.network, self.sample_rate, self.channels, self.strength = network, sample_rate, channels, strength

@@ -203,12 +203,12 @@ def read_mixes(data: Path, limit: int | None, seed: int) -> tuple[list[Mix], str
 
     speech, noises = there("speech/test", "speech2/test"), there("noise/test", "noise2/test")
     speech = spread(speech, limit or len(speech))
-    read = lru_cache(_mono)
+    read = lru_cache(mono)
     mixes = []
     for index, path in enumerate(speech):
         with AudioReader(path) as reader:
             rate = FULL_BAND if reader.format.sample_rate >= 44_100 else WIDE_BAND
-        clean = _mono(path, rate)
+        clean = mono(path, rate)
         generator = generator_for(seed, index)
         clip = read(noises[int(torch.randint(len(noises), (), generator=generator))], rate)
         clip = np.tile(clip, -(-len(clean) // len(clip)))
@@ -224,7 +224,8 @@ def read_mixes(data: Path, limit: int | None, seed: int) -> tuple[list[Mix], str
     )
 
 
-def _mono(path: Path, rate: int) -> Samples:
+def mono(path: Path, rate: int) -> Samples:
+    """A recording's mean of channels at a rate. Shape: (time,)."""
     import torch
 
     from denoise.dsp import resample

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from audio import mono
 from common import JsonFile, Row, Threads, bar, clock_name, report, spread, use_threads, where
 
 LEVEL = 0.06  # rms of speech, full scale 1.0
@@ -24,12 +25,7 @@ def loudest(path: Path, time: int, rate: int) -> Any:
     """The loudest stretch of a recording, at ``LEVEL``. Shape: (1, 1, time)."""
     import torch
 
-    from denoise.dsp import resample
-    from denoise.files.audio import read_audio
-
-    audio = read_audio(path)
-    x = torch.from_numpy(audio.samples.mean(axis=0, keepdims=True).astype(np.float32))
-    x = resample(x, audio.format.sample_rate, rate)
+    x = torch.from_numpy(mono(path, rate))[None]
     x = torch.nn.functional.pad(x, (0, max(0, time - x.shape[1])))
     hop = time // 8
     start = hop * int(torch.nn.functional.avg_pool1d(x.square()[None], time, hop).argmax())

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from audio import system
+from audio import mono, system
 from common import JsonFile, Models, Row, Threads, bar, report, use_threads, where
 from numpy.typing import NDArray
 from priors import accuracy, read, train_judge
@@ -23,16 +23,12 @@ def noisy_words(words: Any, noises: list[Path], snr_db: float) -> NDArray[np.flo
     """One recording of all words, each with a random stretch of a random noise. Shape: (words * time,)."""
     import torch
 
-    from denoise.dsp import resample
-    from denoise.files.audio import read_audio
     from denoise.noise import generator_for, scale_to_snr
 
     parts = []
     for index, word in enumerate(words[:, 0]):
         generator = generator_for(SEED, index)
-        audio = read_audio(noises[int(torch.randint(len(noises), (), generator=generator))])
-        mono = torch.from_numpy(audio.samples.mean(axis=0, keepdims=True).astype(np.float32))
-        noise = resample(mono, audio.format.sample_rate, RATE)[0]
+        noise = torch.from_numpy(mono(noises[int(torch.randint(len(noises), (), generator=generator))], RATE))
         noise = noise.repeat(-(-len(word) // len(noise)))
         start = int(torch.randint(len(noise) - len(word) + 1, (), generator=generator))
         noise = noise[start : start + len(word)] + 1e-5 * torch.randn(len(word), generator=generator)  # of silence

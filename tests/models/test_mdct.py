@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -40,6 +41,22 @@ def test_inside_it_is_that_of_the_textbook() -> None:
             for i in range(2 * n)
         )
         assert float(found[k]) == pytest.approx((2 / n) ** 0.5 * expected, abs=1e-4)
+
+
+def test_nothing_is_rounded_in_a_training_of_less_precision() -> None:
+    codec, x = build("mdct", {"time": 1024, "bins": 32}), torch.randn(2, 1, 1024)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(codec(x), x, atol=1e-5, rtol=1e-5)
+
+
+def test_a_copy_scores_with_its_own_weights() -> None:
+    codec = build("mdct", {"time": 64, "bins": 8})
+    prior = LatentPrior(codec, Diffusion(DiffusionConfig((1, 8, 8))))
+    other, x = copy.deepcopy(prior), torch.randn(2, 1, 64)
+    with torch.no_grad():
+        for p in other.parameters():
+            p.add_(0.1)
+        assert not torch.allclose(prior.score(x, torch.ones(2)), other.score(x, torch.ones(2)))
 
 
 def test_a_tone_is_where_its_frequency_is() -> None:

@@ -308,6 +308,11 @@ class TestArrays:
             pipeline.frame(Image(pixels(4, 4, 3)), sigma=1.5)
         pipeline.card = replace(pipeline.card, sigma=(0.0, 0.2))
         assert pipeline.frame(Image(pixels(4, 4, 3)), sigma=0.2).pixels.max() == 51
+        pipeline.card = replace(pipeline.card, sigma=(0.0, 0.04))
+        assert (pipeline.frame(Image(noisy)).pixels == 10).all()  # an estimate stays within
+        pipeline.file(io.BytesIO(png(noisy)), out := io.BytesIO())
+        assert (np.asarray(Pillow.open(out)) == 10).all()
+        pipeline.card = replace(pipeline.card, sigma=(0.0, 0.2))
         with pytest.raises(ConfigError, match=r"knows noise up to 0.2 \(51 of 255\)"):
             pipeline.frame(Image(pixels(4, 4, 3)), sigma=0.25)
 

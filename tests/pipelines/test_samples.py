@@ -133,6 +133,11 @@ def test_the_dial_of_a_recording(models: Models, tmp_path: Path) -> None:
     np.testing.assert_allclose(answers[0.5], (answers[0.0] + answers[1.0]) / 2, atol=1e-5)
     assert np.abs(answers[1.0] - plain).std() > 1e-3
     assert pipeline.file(tmp_path / "a.wav", tmp_path / "b.wav", overwrite=True).residual is None
+    told = pipeline.file(tmp_path / "a.wav", tmp_path / "b.wav", perception=1.0, overwrite=True)
+    assert told.residual is not None  # of seed 0
+    judged: list[Any] = []
+    [*pipeline.stream([x], 16_000, perception=0.0, judged=judged.append)]
+    assert not judged  # the mean is one call, without a draw beside it
 
 
 @pytest.mark.parametrize(
