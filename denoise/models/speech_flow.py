@@ -19,7 +19,7 @@ from denoise.noise import noise_field
 SILENCE = 1e-10  # magnitudes far below it are not compressed
 BAND = 17  # bins, half a kilohertz
 LIMITS = (2.0, 4.0)  # power of draw less mean, by the noise's: doubted from the first, refused from the second
-FROM_THE_END = 0.3  # share of the points in training from where all answers begin
+OF_THE_MEAN = 0.3  # share of the examples in training that learn the mean alone: without noise, from the noisy end
 
 
 @config
@@ -88,23 +88,28 @@ class SpeechFlow(Streaming, DualPathNet):
         """The network that goes by ``perception`` from the mean to a drawn answer. NFE: steps, and one for the mean."""
         return Drawn(self, steps, seed, perception)
 
-    def on_the_way(self, noisy: Tensor, clean: Tensor, *, sample_rate: int = DEFAULT_RATE) -> Tensor:
-        """Where a drawn point of each path seems to begin, as sound. Shape: (batch, channels, time), kept."""
+    def on_the_way(self, noisy: Tensor, clean: Tensor, *, sample_rate: int = DEFAULT_RATE) -> tuple[Tensor, Tensor]:
+        """Where a drawn point of each path seems to begin, as sound, and the share of the noise that was in it.
+
+        Shape:
+            noisy, clean: (batch, channels, time), as the first that it returns; the second is (batch,).
+        """
         hop, time, c = self.hop(sample_rate), noisy.shape[-1], self.config
         spectra = (stft(F.pad(z.float(), (0, -time % hop)), 2 * hop, hop).transpose(2, 3) / hop for z in (noisy, clean))
         heard_there, heard_here = spectra
         level, _ = self.level(heard_there, (noisy.new_zeros(len(noisy)), noisy.new_zeros(())))
         there, here = (compressed(z, c.compression) / level for z in (heard_there, heard_here))
-        t, noise = (torch.rand(len(noisy), 1, 1, 1, device=noisy.device) for _ in range(2))
-        t = torch.where(torch.rand_like(t) < FROM_THE_END, 1.0, t)
+        t, which = (torch.rand(len(noisy), 1, 1, 1, device=noisy.device) for _ in range(2))
+        share = torch.where(which < OF_THE_MEAN, 0.0, t)
+        t = torch.where(which < OF_THE_MEAN, 1.0, t)
         eps = torch.view_as_complex(torch.randn(*there.shape, 2, device=noisy.device))
-        end = there + torch.where(noise < 0.5, self.config.noise, 0.0) * eps  # the mean goes without
-        at, there = (F.pad(z, (0, 0, 0, self.late)) for z in (here + t * (end - here), there))
+        at = here + t * (there - here) + share * c.noise * eps
+        at, there = (F.pad(z, (0, 0, 0, self.late)) for z in (at, there))
         out, _ = self.body(self.features(at, there, t), self.memories())
         frames = at.shape[2] - self.late
         beginning = self.answer(out[:, :, self.late :], at[:, :, :frames], there[:, :, :frames])
         spectrum = expanded(beginning * level, c.compression) * hop
-        return istft(spectrum.transpose(2, 3), 2 * hop, hop)[..., :time].to(noisy.dtype)
+        return istft(spectrum.transpose(2, 3), 2 * hop, hop)[..., :time].to(noisy.dtype), share[:, 0, 0, 0]
 
     def features(self, at: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
         """Shape: (batch, channels, frames, bins), complex, and t (batch, 1, 1, 1) to (batch, 7, frames, positions)."""

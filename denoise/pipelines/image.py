@@ -13,14 +13,15 @@ from typing import Any, BinaryIO, Literal, TypeVar, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from denoise.errors import ConfigError, InputError
 from denoise.files.image import ImageReader
 from denoise.files.image_write import write_image
 from denoise.frames import Grid, Window, overlap_add, split
+from denoise.nn.int8 import in_8_bits
 from denoise.noise_level import estimate_sigma
-from denoise.pipelines.device import as_numpy, autocast, pick_device, precision_of
+from denoise.pipelines.device import as_numpy, autocast, liveliest, pick_device, precision_of, worth_8_bits
 from denoise.pipelines.latent_noise import Draw, check_dial
 from denoise.pipelines.perception import STEPS, as_tensor, draw_image, left_over
 from denoise.pipelines.result import Result, check_strength, doubted_much
@@ -31,8 +32,9 @@ from denoise.registry import DEFAULTS, WITH_SIGMA, load, version
 from denoise.signals import Image
 
 TILE = {"bfloat16": 1936, "float32": 1024}  # larger ones do less twice; these stay below two gigabytes
-REACH = 80  # pixels: what lies further away changes answers by less than 1/255, whatever the receptive field
+REACH = 56  # pixels: what lies further away changes answers by less than 0.1 of 255, whatever the receptive field
 FADE = 8
+CALM = 12  # of 255: with more noise, the rounding of 8 bits would differ between tiles by more than 1 of 255
 Pixels = TypeVar("Pixels", bound=NDArray[Any] | Tensor)
 Sigma = float | Literal["auto"] | None
 
@@ -42,7 +44,7 @@ class ImagePipeline:
 
     ``tile`` is the side of the squares in pixels that the network sees, by itself as large as two gigabytes allow; it
     changes the result by less than one step of 8 bits (up to sigma 75 of 255). ``precision`` is ``auto`` (bfloat16
-    where it is fast) or ``float32``.
+    where it is fast; else 8 bits for large pictures of 8 bits, where those are) or ``float32``.
     """
 
     def __init__(
@@ -235,31 +237,45 @@ class ImagePipeline:
             def tile(w: Window) -> Tensor:
                 drawn = None if draw is None else Draw(draw, (band.start, w.start))
                 x = w.data.float() / image.full_scale
-                return self._tile(x if image.seen is None else cover(x[:-1], x[-1] > 0), sigma, strength, drawn)
+                x = x if image.seen is None else cover(x[:-1], x[-1] > 0)
+                return self._tile(network, x, sigma, strength, drawn)
 
             windows = (w.map(tile(w)) for w in split([band.data], self.grid, dim=2))
             return torch.cat([*overlap_add(windows, self.grid, dim=2)], dim=2)
 
-        done, bands = 0, _bands(image)
+        done, bands, network = 0, _bands(image), self._network_for(image, sigma)
         for rows in overlap_add((w.map(tiles(w)) for w in split(bands, self.grid, dim=1)), self.grid, dim=1):
             yield rows
             done += rows.shape[1]
             if progress:
                 progress(done / image.pixels.shape[0])
 
+    def _network_for(self, image: Image, sigma: float | None) -> nn.Module:
+        """The model, or, where it is worth while, one of 8 bits that was shown the most lively squares of a picture."""
+        if self.precision != "auto" or not worth_8_bits(self.device, image.pixels):
+            return self.model
+        if (sigma_255(image) if sigma is None else 255 * sigma) > CALM:
+            return self.model
+        squares = torch.from_numpy(liveliest(image.pixels)).permute(0, 3, 1, 2).float() / image.full_scale
+        return in_8_bits(self.model, *self._fed(squares[:, :3], sigma))
+
+    def _fed(self, x: Tensor, sigma: float | None) -> tuple[Tensor, Tensor | None]:
+        """Shape: (batch, 1 or 3, height, width) to the model's channels: 3, or 1, the colours one by one."""
+        n = self.card.channels
+        fed = (x.expand(-1, n, -1, -1) if x.shape[1] == 1 else x).reshape(-1, n, *x.shape[2:])
+        fed = fed.to(self.device).contiguous(memory_format=torch.channels_last)
+        return fed, None if sigma is None else torch.full((len(fed),), sigma, device=self.device)
+
     @torch.inference_mode()
-    def _tile(self, x: Tensor, sigma: float | None, strength: float, draw: Draw | None) -> Tensor:
+    def _tile(self, network: nn.Module, x: Tensor, sigma: float | None, strength: float, draw: Draw | None) -> Tensor:
         """One tile (channels, height, width), channels 1, 3 or 4, full scale 1.0."""
         groups = [x[:3], x[3:]] if x.shape[0] == 4 else [x]  # the black ink of CMYK is a grey image of its own
-        return torch.cat([self._group(group, sigma, strength, draw) for group in groups])
+        return torch.cat([self._group(network, group, sigma, strength, draw) for group in groups])
 
-    def _group(self, x: Tensor, sigma: float | None, strength: float, draw: Draw | None) -> Tensor:
-        n = self.card.channels  # 3, or 1: a grey model takes the colours one by one, as a batch
-        fed = (x.expand(n, -1, -1) if x.shape[0] == 1 else x).reshape(-1, n, *x.shape[1:])
-        fed = fed.to(self.device).contiguous(memory_format=torch.channels_last)
+    def _group(self, network: nn.Module, x: Tensor, sigma: float | None, strength: float, draw: Draw | None) -> Tensor:
         with autocast(self.device) if self.precision == "auto" else torch.autocast("cpu", enabled=False):
-            level = None if sigma is None else torch.full((len(fed),), sigma, device=self.device)
-            y = self.model(fed, level, **({"draw": draw} if draw else {})).flatten(0, 1).float().cpu()
+            fed, level = self._fed(x[None], sigma)
+            y = network(fed, level, **({"draw": draw} if draw else {})).flatten(0, 1).float().cpu()
         if len(y) > len(x):
             y = y.mean(dim=0, keepdim=True)
         return x + strength * (y - x)

@@ -76,28 +76,35 @@ def audio_denoising(module: Any, batch: Batch, settings: Loss) -> tuple[Tensor, 
     """Compressed spectra at three resolutions plus the waveform; reports MSE, R^2 and the gain in SI-SDR.
 
     All examples are brought to one level first, or the loud ones would be all that is learnt. What a listener
-    would hear of the rest is added with the weight ``settings.perceptual``.
+    would hear of the rest is added with the weight ``settings.perceptual``. Where a flow is on the way to a draw it
+    pays for the squared error of the compressed spectra alone, the more the less noise there is: only the mean of what
+    is possible there leads to one of it, and a loss of magnitudes would fill with noise what may have been speech.
 
     Shape:
         batch: noisy and clean are (batch, channels, time).
     Reference:
         A Consolidated View of Loss Functions for Supervised Deep Learning-based Speech Enhancement,
-        2020, arXiv:2009.12286; Parallel WaveGAN, 2019, arXiv:1910.11480 (several resolutions).
+        2020, arXiv:2009.12286; Parallel WaveGAN, 2019, arXiv:1910.11480 (several resolutions);
+        Flow Matching for Generative Modeling, 2022, arXiv:2210.02747 (the weight 1/t^2 of data prediction).
     """
     latents = Latents(settings.free_bits)
+    noise = batch.noisy.new_zeros(len(batch.noisy))
     if isinstance(module, FlowNetwork):
-        out = module.on_the_way(batch.noisy, batch.clean, sample_rate=batch.sample_rate or 16_000).float()
+        out, noise = module.on_the_way(batch.noisy, batch.clean, sample_rate=batch.sample_rate or 16_000)
     else:
-        out = as_denoiser(module, batch, latents)(batch.noisy).float()
+        out = as_denoiser(module, batch, latents)(batch.noisy)
     with torch.autocast(out.device.type, enabled=False):  # what is heard is not judged in bfloat16
-        return _paid(*_audio_loss(out, batch, settings), latents, batch, settings)
+        return _paid(*_audio_loss(out.float(), noise, batch, settings), latents, batch, settings)
 
 
-def _audio_loss(out: Tensor, batch: Batch, settings: Loss) -> tuple[Tensor, Metrics]:
+def _audio_loss(out: Tensor, own: Tensor, batch: Batch, settings: Loss) -> tuple[Tensor, Metrics]:
+    """``own``, (batch,), is how much noise of its own was left in what a flow was shown."""
     noisy, clean, rate = batch.noisy, batch.clean, batch.sample_rate or 16_000
     # that of the speech; noise far louder, or in short bursts, does not make errors small
     rms = [x.square().mean(dim=(1, 2), keepdim=True).sqrt() for x in (noisy, clean)]
     level = torch.maximum(rms[1], rms[0] / 4).clamp_min(1e-5) * 10
+    whole = (own == 0).float()  # not on the way
+    magnitude, phase = (w[:, None, None, None] for w in (whole, torch.where(own > 0, 1 / (own.square() + 0.04), 0.4)))
     loss = torch.zeros((), device=out.device)
     for seconds in (0.016, 0.032, 0.064):
         hop = round(seconds / 2 * rate)
@@ -105,14 +112,14 @@ def _audio_loss(out: Tensor, batch: Batch, settings: Loss) -> tuple[Tensor, Metr
         # what lies above the band of speech is heard, but there is much of it
         hz = torch.arange(a.shape[-2], device=a.device) / (2 * hop) * rate
         weight = torch.where(hz <= 8000, 1.0, 0.25)[:, None] * len(hz) / (hz <= 8000).sum()
-        loss = loss + (weight * compressed_distance(a, b, phase=0.4)).mean()
+        loss = loss + (weight * compressed_distance(a, b, phase, magnitude)).mean()
         if settings.perceptual and seconds == HEARING_S:
-            symmetric, asymmetric = disturbance(a.flatten(0, 1), b.flatten(0, 1))
-            loss = loss + settings.perceptual * (0.1 * symmetric + 0.0309 * asymmetric).mean()
+            symmetric, asymmetric = (d.view(len(a), -1) for d in disturbance(a.flatten(0, 1), b.flatten(0, 1)))
+            loss = loss + settings.perceptual * (whole[:, None] * (0.1 * symmetric + 0.0309 * asymmetric)).mean()
     # The ratio of error to speech in decibels, soft at both ends so that no single clip rules the batch.
     energy = clean.square().sum(dim=(1, 2)) + 1e-4 * level[:, 0, 0].square() * clean[0].numel()
     ratio = (out - clean).square().sum(dim=(1, 2)) / energy
-    loss = loss + settings.waveform * torch.log10(ratio + 1e-3).mean()
+    loss = loss + settings.waveform * (whole * torch.log10(ratio + 1e-3)).mean()
 
     @torch.no_grad()
     def metrics() -> dict[str, Tensor]:
@@ -127,8 +134,10 @@ def _audio_loss(out: Tensor, batch: Batch, settings: Loss) -> tuple[Tensor, Metr
     return loss, metrics
 
 
-def compressed_distance(a: Tensor, b: Tensor, phase: float, exponent: float = 0.3) -> Tensor:
-    """(|a|^e - |b|^e)^2 + phase * |a |a|^(e-1) - b |b|^(e-1)|^2 of two spectra, in real numbers: half the time.
+def compressed_distance(
+    a: Tensor, b: Tensor, phase: float | Tensor, magnitude: float | Tensor = 1.0, exponent: float = 0.3
+) -> Tensor:
+    """magnitude * (|a|^e - |b|^e)^2 + phase * |a |a|^(e-1) - b |b|^(e-1)|^2, in real numbers: half the time.
 
     Shape:
         a, b: complex, any; returns the same shape, real.
@@ -136,7 +145,7 @@ def compressed_distance(a: Tensor, b: Tensor, phase: float, exponent: float = 0.
     logs = [(x.real.square() + x.imag.square() + 1e-8).log() for x in (a, b)]
     m, n = (torch.exp(exponent / 2 * x) for x in logs)
     aligned = (a.real * b.real + a.imag * b.imag) * torch.exp((exponent - 1) / 2 * (logs[0] + logs[1]))
-    return (1 + phase) * (m.square() + n.square()) - 2 * m * n - 2 * phase * aligned
+    return (magnitude + phase) * (m.square() + n.square()) - 2 * magnitude * m * n - 2 * phase * aligned
 
 
 def _spectrum(x: Tensor, hop: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from PIL import Image as Pillow
 
 from denoise.errors import ConfigError, InputError
 from denoise.files.image import read_image
-from denoise.pipelines import ImagePipeline
+from denoise.nn.int8 import multiplies_bytes
+from denoise.pipelines import ImagePipeline, device
 from denoise.pipelines.image import denoise_image, pick, sigma_255
 from denoise.pipelines.transparency import cover
 from denoise.registry import DEFAULTS, WITH_SIGMA
@@ -356,6 +358,29 @@ class TestBundled:
         for tile in (256, 512):
             y = ImagePipeline(name, tile=tile, precision=precision).frame(Image(x), sigma=sigma).pixels
             assert np.abs(y - whole).max() <= steps / 255
+
+    @pytest.mark.skipif(not multiplies_bytes(), reason="this processor has no products of bytes")
+    @pytest.mark.parametrize("name", IMAGE_MODELS)
+    @pytest.mark.parametrize("level", [0.5, 10])
+    def test_large_pictures_in_8_bits(self, name: str, level: float, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(device, "LARGE", 0)
+        x = (255 * self.noisy(520, level / 255)).clip(0, 255).astype(np.uint8)
+        sigma = self.sigma(name, level / 255)
+        exact = ImagePipeline(name, precision="float32").frame(Image(x), sigma=sigma).pixels.astype(float)
+        with torch.autocast("cpu", enabled=False):
+            monkeypatch.setattr(device, "autocast", lambda _: nullcontext())  # as if bfloat16 were slow
+            whole = ImagePipeline(name, tile=2000).frame(Image(x), sigma=sigma).pixels.astype(float)
+            parts = ImagePipeline(name, tile=256).frame(Image(x), sigma=sigma).pixels.astype(float)
+        assert (whole != exact).any()
+        assert np.sqrt(np.square(whole - exact).mean()) < 0.45  # rounding to 8 bits: 0.29 by itself
+        assert np.abs((whole - exact).mean(axis=(0, 1))).max() < 0.05
+        assert np.abs(parts - whole).max() <= 1
+        loud = (x + np.random.default_rng(1).normal(0, 30, x.shape)).clip(0, 255)
+        for kind, full_scale in ((np.uint8, 255), (np.uint16, 65535), (np.float32, 1)):  # they want more
+            y = Image((loud if kind == np.uint8 else x * (full_scale / 255)).astype(kind))
+            how = {"sigma": None if sigma is None else 30 / 255 if kind == np.uint8 else sigma}
+            found, wanted = (ImagePipeline(name, precision=p).frame(y, **how).pixels for p in ("auto", "float32"))
+            np.testing.assert_array_equal(found, wanted)
 
     @pytest.mark.parametrize("name", IMAGE_MODELS)
     @pytest.mark.parametrize("level", [10, 40])
