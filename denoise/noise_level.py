@@ -10,6 +10,9 @@ from torch import Tensor
 PATCHES = 40_000
 CALM = 0.05  # share of the patches that is listened to
 FINE = 0.75  # share of the components in which calm patches hold noise alone
+COARSE = 0.3  # finest detail of the colours by that of the light: with less, no white noise is in them
+LIGHT = (0.299, 0.587, 0.114)  # Rec. 601
+COLOURS = (-0.169, -0.331, 0.5), (0.5, -0.419, -0.081)
 CLIPPED = 1e-4  # share of pixels at black or white that tells of clipping
 
 
@@ -17,6 +20,8 @@ def estimate_sigma(x: Tensor, full_scale: float = 1.0, seen: Tensor | None = Non
     """Estimate the standard deviation of white noise in an image, also where black and white clip it.
 
     Patches that are black or white all over tell nothing, nor do those with pixels that are not ``seen``.
+
+    Where colours were kept at half the resolution, as JPEG does, only the light tells.
 
     Patches are turned into their principal components. Noise is in all of them alike and scenes in few,
     so that the weakest ones of the patches that are calmest in the others hold noise alone; the largest
@@ -29,13 +34,19 @@ def estimate_sigma(x: Tensor, full_scale: float = 1.0, seen: Tensor | None = Non
         An Efficient Statistical Method for Image Noise Level Estimation, Chen et al., 2015 (the set);
         Single-Image Noise Level Estimation for Blind Denoising, Liu et al., 2013 (calm patches).
     """
-    side = 5 if len(x) > 1 else 7  # channels are alike, and tell noise from scene as more pixels do
-    while side > 1 and math.prod(max(0, n - side + 1) for n in x.shape[1:]) < 4 * len(x) * side**2:
+    light = len(x) == 3 and min(x.shape[1:]) > 1 and _colours_are_coarse(_patches(x, 2, seen))
+    channels = 1 if light else len(x)
+    side = 5 if channels > 1 else 7  # channels are alike, and tell noise from scene as more pixels do
+    while side > 1 and math.prod(max(0, n - side + 1) for n in x.shape[1:]) < 4 * channels * side**2:
         side -= 1
     if side < 2:
         return 0.0
-    enough = 2 * len(x) * side**2
+    enough = 2 * channels * side**2
     patches = _patches(x, side, seen) / full_scale
+    if light:
+        grey = (patches == patches[:, :1]).all()
+        full_scale /= 1.0 if grey else math.hypot(*LIGHT)  # of white noise, the light has less than each colour
+        patches = torch.einsum("ncp,c->np", patches, patches.new_tensor(LIGHT))[:, None]
     lost = ((patches <= 0) | (patches >= 1)).all(dim=2)  # in a channel: there the noise is clipped away
     patches = patches[~lost.any(dim=1)] if (~lost.any(dim=1)).sum() >= enough else patches[~lost.all(dim=1)]
     if len(patches) < enough:
@@ -51,6 +62,13 @@ def estimate_sigma(x: Tensor, full_scale: float = 1.0, seen: Tensor | None = Non
             if abs(last - sigma) <= 0.002 * sigma:
                 break
     return sigma * full_scale
+
+
+def _colours_are_coarse(patches: Tensor) -> bool:
+    """Whether neighbours differ in light far more than in colour. Shape: (patches, 3, 4), squares of two pixels."""
+    fine = patches[..., 0] - patches[..., 1] - patches[..., 2] + patches[..., 3]
+    light, *colours = (((fine @ fine.new_tensor(w)).abs().mean() / math.hypot(*w)) for w in (LIGHT, *COLOURS))
+    return bool(max(colours) < COARSE * light)
 
 
 def clipped_variance(mean: Tensor, sigma: float) -> Tensor:

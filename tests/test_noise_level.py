@@ -1,9 +1,13 @@
 """The estimate of sigma against noise that was added, and clipping against draws."""
 
+from io import BytesIO
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
 
 from denoise.noise import gaussian
@@ -38,6 +42,22 @@ def test_the_noise_before_it_was_clipped(channels: int, sigma: float) -> None:
     noisy = gaussian(scene(channels), sigma / 255, seeded(2))
     stored = (noisy * 255).round().clamp(0, 255).to(torch.uint8)
     assert estimate_sigma(stored, 255) == pytest.approx(sigma, rel=0.07, abs=0.5)
+
+
+@pytest.mark.parametrize("sigma", [5.0, 25.0, 50.0])
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+def test_colours_at_half_the_resolution_do_not_hide_it(sigma: float, subsampling: int) -> None:
+    """A JPEG keeps the noise of the light and less of that of the colours."""
+    noisy = gaussian(scene(3), sigma / 255, seeded(2))
+    stored = Image.fromarray((noisy * 255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy())
+    stored.save(held := BytesIO(), "JPEG", quality=95, subsampling=subsampling)
+    pixels = torch.from_numpy(np.array(Image.open(held))).permute(2, 0, 1)
+    assert estimate_sigma(pixels, 255) == pytest.approx(sigma, rel=0.2)
+
+
+def test_grey_in_three_colours_is_grey() -> None:
+    noisy = gaussian(scene(1), 0.1, seeded(1))
+    assert estimate_sigma(noisy.expand(3, -1, -1)) == pytest.approx(estimate_sigma(noisy), rel=1e-4)
 
 
 def test_it_follows_the_units() -> None:
