@@ -6,11 +6,12 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 PATCHES = 40_000
 CALM = 0.05  # share of the patches that is listened to
 FINE = 0.75  # share of the components in which calm patches hold noise alone
-COARSE = 0.3  # finest detail of the colours by that of the light: with less, no white noise is in them
+COARSE = 0.58  # detail of the colours between pixels by that between squares of them: with less, no white noise
 LIGHT = (0.299, 0.587, 0.114)  # Rec. 601
 COLOURS = (-0.169, -0.331, 0.5), (0.5, -0.419, -0.081)
 CLIPPED = 1e-4  # share of pixels at black or white that tells of clipping
@@ -34,7 +35,7 @@ def estimate_sigma(x: Tensor, full_scale: float = 1.0, seen: Tensor | None = Non
         An Efficient Statistical Method for Image Noise Level Estimation, Chen et al., 2015 (the set);
         Single-Image Noise Level Estimation for Blind Denoising, Liu et al., 2013 (calm patches).
     """
-    light = len(x) == 3 and min(x.shape[1:]) > 1 and _colours_are_coarse(_patches(x, 2, seen))
+    light = len(x) == 3 and min(x.shape[1:]) > 3 and _colours_are_coarse(_patches(x, 4, seen))
     channels = 1 if light else len(x)
     side = 5 if channels > 1 else 7  # channels are alike, and tell noise from scene as more pixels do
     while side > 1 and math.prod(max(0, n - side + 1) for n in x.shape[1:]) < 4 * channels * side**2:
@@ -65,10 +66,17 @@ def estimate_sigma(x: Tensor, full_scale: float = 1.0, seen: Tensor | None = Non
 
 
 def _colours_are_coarse(patches: Tensor) -> bool:
-    """Whether neighbours differ in light far more than in colour. Shape: (patches, 3, 4), squares of two pixels."""
-    fine = patches[..., 0] - patches[..., 1] - patches[..., 2] + patches[..., 3]
-    light, *colours = (((fine @ fine.new_tensor(w)).abs().mean() / math.hypot(*w)) for w in (LIGHT, *COLOURS))
-    return bool(max(colours) < COARSE * light)
+    """Whether the colours differ far less between pixels than between squares of four. Shape: (patches, 3, 16)."""
+    pixels = patches.unflatten(2, (4, 4))
+    fine, wide = (_diagonal(x) for x in (pixels[..., :2, :2] / 2, F.avg_pool2d(pixels, 2)))  # of white noise, alike
+    least = 1e-6 * patches.abs().max()  # grey has colours by rounding alone
+    colours = patches.new_tensor(COLOURS)
+    return all((fine @ w).abs().median() <= COARSE * (wide @ w).abs().median() + least for w in colours)
+
+
+def _diagonal(x: Tensor) -> Tensor:
+    """The finest detail of squares of two by two."""
+    return x[..., 0, 0] - x[..., 0, 1] - x[..., 1, 0] + x[..., 1, 1]
 
 
 def clipped_variance(mean: Tensor, sigma: float) -> Tensor:
