@@ -192,15 +192,14 @@ class Drawn(Streaming, nn.Module):
 
     def _integrated(self, at: Tensor, noisy: Tensor, level: Tensor, kept: Kept) -> tuple[Tensor, Tensor, Tensor, Kept]:
         """All steps of a path from ``at``: where it begins, noisy spectrum and level of that time, and what is kept."""
-        after = []
-        for turn, (waiting, memories) in enumerate(kept):
-            left = len(kept) - turn
-            t = torch.full((len(noisy), 1, 1, 1), left / len(kept), device=noisy.device)
+        after, times = [], [(n / len(kept)) ** 2 for n in range(len(kept), -1, -1)]  # small steps where noise is little
+        for (waiting, memories), now, then in zip(kept, times, times[1:], strict=False):
+            t = torch.full((len(noisy), 1, 1, 1), now, device=noisy.device)
             out, memories = self.flow.body(self.flow.features(at, noisy, t), memories)
             pairs = zip((at, noisy, level), waiting, strict=True)
             (at, noisy, level), waiting = zip(*(delayed(z, old, self.flow.late) for z, old in pairs), strict=True)
             beginning = self.flow.answer(out, at, noisy)
-            at = beginning + (left - 1) / left * (at - beginning)
+            at = beginning + then / now * (at - beginning)
             after.append((waiting, memories))
         return at, noisy, level, tuple(after)
 
