@@ -13,6 +13,7 @@ CALM = 0.05  # share of the patches that is listened to
 FINE = 0.75  # share of the components in which calm patches hold noise alone
 COARSE = 0.58  # detail of the colours between pixels by that between squares of them: with less, no white noise
 LIGHT = (0.299, 0.587, 0.114)  # Rec. 601
+GREY = 0.9  # share of the patches without colour by which a picture is grey, whatever is stamped on it
 COLOURS = (-0.169, -0.331, 0.5), (0.5, -0.419, -0.081)
 CLIPPED = 1e-4  # share of pixels at black or white that tells of clipping
 
@@ -22,7 +23,8 @@ def estimate_sigma(x: Tensor, full_scale: float = 1.0, seen: Tensor | None = Non
 
     Patches that are black or white all over tell nothing, nor do those with pixels that are not ``seen``.
 
-    Where colours were kept at half the resolution, as JPEG does, only the light tells.
+    Where colours were kept at half the resolution, as JPEG does, or pictures are grey, only the light tells; what is
+    found is then the white noise that left as much in the light.
 
     Patches are turned into their principal components. Noise is in all of them alike and scenes in few,
     so that the weakest ones of the patches that are calmest in the others hold noise alone; the largest
@@ -44,11 +46,12 @@ def estimate_sigma(x: Tensor, full_scale: float = 1.0, seen: Tensor | None = Non
         return 0.0
     enough = 2 * channels * side**2
     patches = _patches(x, side, seen) / full_scale
+    lost = ((patches <= 0) | (patches >= 1)).all(dim=2)  # in a channel: there the noise is clipped away
     if light:
-        grey = (patches == patches[:, :1]).all()
+        grey = (patches == patches[:, :1]).flatten(1).all(dim=1).float().mean() > GREY
         full_scale /= 1.0 if grey else math.hypot(*LIGHT)  # of white noise, the light has less than each colour
         patches = torch.einsum("ncp,c->np", patches, patches.new_tensor(LIGHT))[:, None]
-    lost = ((patches <= 0) | (patches >= 1)).all(dim=2)  # in a channel: there the noise is clipped away
+        lost = lost.all(dim=1, keepdim=True)
     patches = patches[~lost.any(dim=1)] if (~lost.any(dim=1)).sum() >= enough else patches[~lost.all(dim=1)]
     if len(patches) < enough:
         return 0.0
@@ -67,6 +70,8 @@ def estimate_sigma(x: Tensor, full_scale: float = 1.0, seen: Tensor | None = Non
 
 def _colours_are_coarse(patches: Tensor) -> bool:
     """Whether the colours differ far less between pixels than between squares of four. Shape: (patches, 3, 16)."""
+    if not len(patches):
+        return False
     pixels = patches.unflatten(2, (4, 4))
     fine, wide = (_diagonal(x) for x in (pixels[..., :2, :2] / 2, F.avg_pool2d(pixels, 2)))  # of white noise, alike
     least = 1e-6 * patches.abs().max()  # grey has colours by rounding alone

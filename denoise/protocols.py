@@ -107,8 +107,8 @@ class FlowNetwork(StreamingNetwork, Protocol):
         """The network that goes by ``perception`` from the mean (0) to one draw (1)."""
 
     def on_the_way(self, noisy: Tensor, clean: Tensor, *, sample_rate: int) -> tuple[Tensor, Tensor]:
-        """Its answer at a drawn point between the two of each pair, and how much of all noise of its own is there, 0 if
-        it is to be the mean of all answers. Shape: as both, (batch,).
+        """Its answer at a drawn point between the two of each pair, and how much of the noise that draws begin with is
+        added there, 0 to 1, 0 if it is to be the mean of all answers. Shape: as both, (batch,).
         """
 
 

@@ -57,7 +57,17 @@ def test_colours_at_half_the_resolution_do_not_hide_it(sigma: float, subsampling
 
 def test_grey_in_three_colours_is_grey() -> None:
     noisy = gaussian(scene(1), 0.1, seeded(1))
-    assert estimate_sigma(noisy.expand(3, -1, -1)) == pytest.approx(estimate_sigma(noisy), rel=1e-4)
+    stamped = noisy.expand(3, -1, -1).clone()
+    assert estimate_sigma(stamped) == pytest.approx(estimate_sigma(noisy), rel=1e-4)
+    stamped[0, :20, :20] = 1
+    assert estimate_sigma(stamped) == pytest.approx(estimate_sigma(noisy), rel=0.05)
+
+
+def test_what_is_hardly_seen_tells_nothing() -> None:
+    noisy, seen = gaussian(scene(3), 0.1, seeded(1)), torch.zeros(300, 300, dtype=torch.bool)
+    assert estimate_sigma(noisy, seen=seen) == 0
+    seen[::7] = True  # lines of one pixel
+    assert estimate_sigma(noisy, seen=seen) == 0
 
 
 def test_it_follows_the_units() -> None:

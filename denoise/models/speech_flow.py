@@ -89,7 +89,7 @@ class SpeechFlow(Streaming, DualPathNet):
         return Drawn(self, steps, seed, perception)
 
     def on_the_way(self, noisy: Tensor, clean: Tensor, *, sample_rate: int = DEFAULT_RATE) -> tuple[Tensor, Tensor]:
-        """Where a drawn point of each path seems to begin, as sound, and the share of the noise that was in it.
+        """Where a drawn point of each path seems to begin, as sound, and how much of the noise added was there, 0 to 1.
 
         Shape:
             noisy, clean: (batch, channels, time), as the first that it returns; the second is (batch,).
@@ -100,16 +100,16 @@ class SpeechFlow(Streaming, DualPathNet):
         level, _ = self.level(heard_there, (noisy.new_zeros(len(noisy)), noisy.new_zeros(())))
         there, here = (compressed(z, c.compression) / level for z in (heard_there, heard_here))
         t, which = (torch.rand(len(noisy), 1, 1, 1, device=noisy.device) for _ in range(2))
-        share = torch.where(which < OF_THE_MEAN, 0.0, t)
+        added = torch.where(which < OF_THE_MEAN, 0.0, t)
         t = torch.where(which < OF_THE_MEAN, 1.0, t)
         eps = torch.view_as_complex(torch.randn(*there.shape, 2, device=noisy.device))
-        at = here + t * (there - here) + share * c.noise * eps
+        at = here + t * (there - here) + added * c.noise * eps
         at, there = (F.pad(z, (0, 0, 0, self.late)) for z in (at, there))
         out, _ = self.body(self.features(at, there, t), self.memories())
         frames = at.shape[2] - self.late
         beginning = self.answer(out[:, :, self.late :], at[:, :, :frames], there[:, :, :frames])
         spectrum = expanded(beginning * level, c.compression) * hop
-        return istft(spectrum.transpose(2, 3), 2 * hop, hop)[..., :time].to(noisy.dtype), share[:, 0, 0, 0]
+        return istft(spectrum.transpose(2, 3), 2 * hop, hop)[..., :time].to(noisy.dtype), added[:, 0, 0, 0]
 
     def features(self, at: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
         """Shape: (batch, channels, frames, bins), complex, and t (batch, 1, 1, 1) to (batch, 7, frames, positions)."""

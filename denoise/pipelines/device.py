@@ -5,16 +5,11 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from denoise.errors import ConfigError
-from denoise.nn.int8 import multiplies_bytes
-
-LARGE = 2_000_000  # pixels: below them 8 bits save less than a second or two
-SQUARE = 128  # pixels: the sides of squares that stand for a picture
 
 
 def pick_device(name: str) -> torch.device:
@@ -48,21 +43,6 @@ def autocast(device: torch.device) -> AbstractContextManager[object]:
     else:
         fast = device.type == "cpu" and torch.cpu._is_amx_tile_supported()
     return torch.autocast(device.type, torch.bfloat16) if fast else nullcontext()
-
-
-def worth_8_bits(device: torch.device, pixels: NDArray[Any]) -> bool:
-    """Whether a picture has no more than 8 bits, is large, and the device is a CPU that multiplies bytes fastest."""
-    slow = device.type == "cpu" and precision_of(device) == "float32" and multiplies_bytes()
-    return slow and pixels.dtype == np.uint8 and pixels[..., 0].size >= LARGE and min(pixels.shape[:2]) >= SQUARE
-
-
-def liveliest(pixels: NDArray[Any], n: int = 16) -> NDArray[Any]:
-    """The squares that deviate most. Shape: (height, width, channels) to (up to n, SQUARE, SQUARE, channels)."""
-    height, width = (size - size % SQUARE for size in pixels.shape[:2])
-    squares: list[NDArray[Any]] = []
-    for rows in np.split(pixels[:height, :width], height // SQUARE):
-        squares += [*rows.reshape(SQUARE, -1, SQUARE, pixels.shape[2]).swapaxes(0, 1)]
-    return np.stack(sorted(squares, key=lambda x: -x.std(dtype=np.float32))[:n])
 
 
 def as_numpy(x: Tensor) -> NDArray[Any]:

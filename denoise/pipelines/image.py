@@ -19,9 +19,10 @@ from denoise.errors import ConfigError, InputError
 from denoise.files.image import ImageReader
 from denoise.files.image_write import write_image
 from denoise.frames import Grid, Window, overlap_add, split
-from denoise.nn.int8 import in_8_bits
+from denoise.nn.int8 import quantized
 from denoise.noise_level import estimate_sigma
-from denoise.pipelines.device import as_numpy, autocast, liveliest, pick_device, precision_of, worth_8_bits
+from denoise.pipelines.device import as_numpy, autocast, pick_device, precision_of
+from denoise.pipelines.int8 import CALM, liveliest, worth_int8
 from denoise.pipelines.latent_noise import Draw, check_dial
 from denoise.pipelines.perception import STEPS, as_tensor, draw_image, left_over
 from denoise.pipelines.result import Result, check_strength, doubted_much
@@ -34,7 +35,6 @@ from denoise.signals import Image
 TILE = {"bfloat16": 1936, "float32": 1024}  # larger ones do less twice; these stay below two gigabytes
 REACH = 56  # pixels: what lies further away changes answers by less than 0.1 of 255, whatever the receptive field
 FADE = 8
-CALM = 12  # of 255: with more noise, the rounding of 8 bits would differ between tiles by more than 1 of 255
 Pixels = TypeVar("Pixels", bound=NDArray[Any] | Tensor)
 Sigma = float | Literal["auto"] | None
 
@@ -44,7 +44,7 @@ class ImagePipeline:
 
     ``tile`` is the side of the squares in pixels that the network sees, by itself as large as two gigabytes allow; it
     changes the result by less than one step of 8 bits (up to sigma 75 of 255). ``precision`` is ``auto`` (bfloat16
-    where it is fast; else 8 bits for large pictures of 8 bits, where those are) or ``float32``.
+    where it is fast, else int8 for large calm pictures of 8 bits where the CPU has VNNI) or ``float32``.
     """
 
     def __init__(
@@ -251,13 +251,12 @@ class ImagePipeline:
                 progress(done / image.pixels.shape[0])
 
     def _network_for(self, image: Image, sigma: float | None) -> nn.Module:
-        """The model, or, where it is worth while, one of 8 bits that was shown the most lively squares of a picture."""
-        if self.precision != "auto" or not worth_8_bits(self.device, image.pixels):
+        """The model, or, where it is worth while, one of 8 bits that is calibrated by the picture."""
+        if self.precision != "auto" or not worth_int8(self.model, self.device, image.pixels):
             return self.model
         if (sigma_255(image) if sigma is None else 255 * sigma) > CALM:
             return self.model
-        squares = torch.from_numpy(liveliest(image.pixels)).permute(0, 3, 1, 2).float() / image.full_scale
-        return in_8_bits(self.model, *self._fed(squares[:, :3], sigma))
+        return quantized(self.model, *self._fed(liveliest(image.pixels)[:, :3] / image.full_scale, sigma))
 
     def _fed(self, x: Tensor, sigma: float | None) -> tuple[Tensor, Tensor | None]:
         """Shape: (batch, 1 or 3, height, width) to the model's channels: 3, or 1, the colours one by one."""

@@ -24,6 +24,8 @@ from denoise.training.recipe import Loss, Recipe
 
 NATS = 5 * math.log(10)  # in the unit of the losses of denoisers
 USUAL = 0.0075  # the MSE of denoised photographs, by the rms of their noise: 34, 31 and 28 dB at 15, 25 and 50
+PHASE = 0.4  # weight of complex spectra beside their magnitudes
+LEAST = 0.04  # keeps 1 / t^2 below 25
 Metrics = Callable[[], dict[str, Tensor]]  # worked out for the rows of a log only
 Objective = Callable[[Any, Batch, Loss], tuple[Tensor, Metrics]]
 
@@ -76,9 +78,9 @@ def audio_denoising(module: Any, batch: Batch, settings: Loss) -> tuple[Tensor, 
     """Compressed spectra at three resolutions plus the waveform; reports MSE, R^2 and the gain in SI-SDR.
 
     All examples are brought to one level first, or the loud ones would be all that is learnt. What a listener
-    would hear of the rest is added with the weight ``settings.perceptual``. Where a flow is on the way to a draw it
-    pays for the squared error of the compressed spectra alone, the more the less noise there is: only the mean of what
-    is possible there leads to one of it, and a loss of magnitudes would fill with noise what may have been speech.
+    would hear of the rest is added with the weight ``settings.perceptual``. On the way to a draw, with noise added, a
+    flow pays for the squared error of the compressed complex spectra alone: its ODE wants the posterior mean, and a
+    loss of magnitudes would fill with noise what may have been speech. The weight is about that of errors in velocity.
 
     Shape:
         batch: noisy and clean are (batch, channels, time).
@@ -88,23 +90,24 @@ def audio_denoising(module: Any, batch: Batch, settings: Loss) -> tuple[Tensor, 
         Flow Matching for Generative Modeling, 2022, arXiv:2210.02747 (the weight 1/t^2 of data prediction).
     """
     latents = Latents(settings.free_bits)
-    noise = batch.noisy.new_zeros(len(batch.noisy))
+    added = batch.noisy.new_zeros(len(batch.noisy))
     if isinstance(module, FlowNetwork):
-        out, noise = module.on_the_way(batch.noisy, batch.clean, sample_rate=batch.sample_rate or 16_000)
+        out, added = module.on_the_way(batch.noisy, batch.clean, sample_rate=batch.sample_rate or 16_000)
     else:
         out = as_denoiser(module, batch, latents)(batch.noisy)
     with torch.autocast(out.device.type, enabled=False):  # what is heard is not judged in bfloat16
-        return _paid(*_audio_loss(out.float(), noise, batch, settings), latents, batch, settings)
+        return _paid(*_audio_loss(out.float(), added, batch, settings), latents, batch, settings)
 
 
-def _audio_loss(out: Tensor, own: Tensor, batch: Batch, settings: Loss) -> tuple[Tensor, Metrics]:
-    """``own``, (batch,), is how much noise of its own was left in what a flow was shown."""
+def _audio_loss(out: Tensor, added: Tensor, batch: Batch, settings: Loss) -> tuple[Tensor, Metrics]:
+    """``added``, (batch,), is how much noise of its own, 0 to 1, was in what a flow was shown."""
     noisy, clean, rate = batch.noisy, batch.clean, batch.sample_rate or 16_000
     # that of the speech; noise far louder, or in short bursts, does not make errors small
     rms = [x.square().mean(dim=(1, 2), keepdim=True).sqrt() for x in (noisy, clean)]
     level = torch.maximum(rms[1], rms[0] / 4).clamp_min(1e-5) * 10
-    whole = (own == 0).float()  # not on the way
-    magnitude, phase = (w[:, None, None, None] for w in (whole, torch.where(own > 0, 1 / (own.square() + 0.04), 0.4)))
+    whole = (added == 0).float()  # not on the way
+    weights = whole, torch.where(added > 0, 1 / (added.square() + LEAST), PHASE)
+    magnitude, phase = (w[:, None, None, None] for w in weights)
     loss = torch.zeros((), device=out.device)
     for seconds in (0.016, 0.032, 0.064):
         hop = round(seconds / 2 * rate)

@@ -1,4 +1,4 @@
-"""Convolutions of bytes against sums of integers, and networks that use them against those that do not."""
+"""Convolutions of 8 bits against sums of integers, and networks that use them against those that do not."""
 
 from __future__ import annotations
 
@@ -12,100 +12,122 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from denoise.nn.blocks import ResidualBlock
-from denoise.nn.int8 import Block8, Conv8, as_bytes, in_8_bits, multiplies_bytes
+from denoise.nn.int8 import Int8Block, Int8Conv, has_vnni, int8_blocks, quantize, quantized
 
-pytestmark = pytest.mark.skipif(not multiplies_bytes(), reason="this processor has no products of bytes")
+pytestmark = pytest.mark.skipif(not has_vnni(), reason="this processor has no VNNI")
 
 
 def block(channels: int, **settings: Any) -> ResidualBlock:
+    torch.manual_seed(0)
     how: dict[str, Any] = {"dilation": 1, "bias": False, "activation": "relu", "norm": False}
     return ResidualBlock(2, channels, **how | settings).eval().requires_grad_(False)
 
 
-def laid(x: Tensor) -> Tensor:
+def drawn(*shape: int) -> Tensor:
+    x = torch.randn(*shape, generator=torch.Generator().manual_seed(1))
     return x.contiguous(memory_format=torch.channels_last)
+
+
+def change_kept(found: Tensor, expected: Tensor, x: Tensor) -> float:
+    """The error of what a block adds, by that: powers."""
+    return float((found - expected).square().mean() / (expected - x).square().mean())
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 5), st.integers(1, 40), st.integers(1, 9))
-def test_bytes_are_rounded_numbers(seed: int, batch: int, channels: int, side: int) -> None:
+def test_quantized_numbers_are_rounded(seed: int, batch: int, channels: int, side: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    x = laid(100 * torch.randn(batch, channels, side, 3, generator=generator))
-    per_step = 0.1 + torch.rand(channels, generator=generator)
-    expected = np.floor((x * per_step[:, None, None]).double().numpy() + 128.5).clip(0, 255)
-    assert np.abs(as_bytes(x, per_step).double().numpy() - expected).max() <= 1  # at a tie
-    assert (as_bytes(x, per_step).double().numpy() == expected).mean() > 0.99
+    x = 100 * torch.randn(batch, channels, side, 3, generator=generator)
+    x = x.contiguous(memory_format=torch.channels_last)
+    scale = 1 + 10 * torch.rand(channels, generator=generator)
+    expected = np.floor((x / scale[:, None, None]).double().numpy() + 128.5).clip(0, 255)
+    found = quantize(x, scale).double().numpy()
+    assert np.abs(found - expected).max() <= 1  # at a tie
+    assert (found == expected).mean() > 0.99
 
 
-@pytest.mark.parametrize("zero", [0, 128])
-def test_a_convolution_is_the_sum_of_products(zero: int) -> None:
+@pytest.mark.parametrize("zero_point", [0, 128])
+def test_a_convolution_is_the_sum_of_products(zero_point: int) -> None:
     generator = torch.Generator().manual_seed(0)
     conv = nn.Conv2d(24, 40, 3, padding=1).requires_grad_(False)
     bias: Any = conv.bias
-    steps = 0.01 + torch.rand(24, generator=generator)
-    x = laid(torch.randint(0, 256, (2, 24, 7, 9), generator=generator, dtype=torch.uint8))
-    weight = conv.weight.double() * steps[:, None, None]  # as it is rounded
-    scale = weight.abs().amax(dim=(1, 2, 3), keepdim=True) / 127
-    weight = (weight / scale).round() * scale
-    expected = nn.functional.conv2d(x.double() - zero, weight, bias.double(), padding=1)
-    torch.testing.assert_close(Conv8(conv, steps, zero)(x).double(), expected, rtol=1e-5, atol=1e-4)
+    scale = 0.01 + torch.rand(24, generator=generator)
+    x = torch.randint(0, 256, (2, 24, 7, 9), generator=generator, dtype=torch.uint8)
+    weight = conv.weight.double() * scale[:, None, None]  # as it is rounded
+    step = weight.abs().amax(dim=(1, 2, 3), keepdim=True) / 127
+    weight = (weight / step).round() * step
+    expected = nn.functional.conv2d(x.double() - zero_point, weight, bias.double(), padding=1)
+    layer = Int8Conv(conv, scale, zero_point)
+    found = layer(x.contiguous(memory_format=torch.channels_last))
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(layer.in_float32(x.float() - zero_point), found, rtol=1e-5, atol=1e-3)
 
 
 @pytest.mark.parametrize("pointwise", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
 def test_a_block_is_nearly_the_exact_one(pointwise: bool, bias: bool) -> None:
     exact = block(64, pointwise=pointwise, bias=bias)
-    loud = torch.linspace(0.1, 10, 64)[:, None, None]  # channels may differ much
-    x = laid(loud * torch.randn(2, 64, 40, 30, generator=torch.Generator().manual_seed(0)))
-    quick: Any = in_8_bits(nn.Sequential(exact), x)
-    assert isinstance(quick[0], Block8)
+    x = torch.linspace(0.1, 10, 64)[:, None, None] * drawn(2, 64, 40, 30)  # channels may differ much
+    network: Any = quantized(nn.Sequential(exact), x)
+    assert isinstance(network[0], Int8Block)
     with torch.inference_mode():
-        expected, found = exact(x), quick(x.clone())
-    change = (expected - x).square().mean()
-    assert 0 < (found - expected).square().mean() < 1e-3 * change
+        assert 0 < change_kept(network(x.clone()), exact(x), x) < 1e-3
 
 
-def test_what_is_greater_than_the_example_is_not_cut() -> None:
-    network = nn.Sequential(block(64))
-    x = laid(torch.randn(1, 64, 24, 24, generator=torch.Generator().manual_seed(0)))
-    quick = in_8_bits(network, 0.01 * x)
+@pytest.mark.parametrize("share", [0.01, 0.0])
+def test_what_the_calibration_did_not_hold_is_not_cut(share: float) -> None:
+    """Neither in all channels, nor in some that were silent."""
+    network, x = nn.Sequential(block(64)), drawn(1, 64, 24, 24)
+    shown = share * x
+    shown[:, ::2] = 0.01 * x[:, ::2]
+    quick = quantized(network, shown)
     with torch.inference_mode():
         for scale in (0.01, 1.0, 100.0):
-            expected, found = network(scale * x), quick(scale * x)
-            assert (found - expected).square().mean() < 1e-3 * (expected - scale * x).square().mean()
+            assert change_kept(quick(scale * x), network(scale * x), scale * x) < 1e-3
 
 
-def test_floats_go_on_where_bytes_end() -> None:
-    """With one place that no byte holds, the others are what they were."""
-    quick = in_8_bits(nn.Sequential(block(64)), x := laid(torch.randn(1, 64, 24, 24)))
-    for loud in (float(x.abs().max()) * 1.24, 1e4):  # too much within, and at once
-        louder = x.clone()
-        louder[..., 20, 20] = loud * torch.where(torch.arange(64) % 2 == 0, 1.0, -1.0)
-        with torch.inference_mode():
-            found = quick(louder.clone())
-            assert (found - louder)[..., 20, 20].abs().max() > 0.01 * loud  # it did something to it
-            torch.testing.assert_close(found[..., :18, :], quick(x.clone())[..., :18, :], rtol=0, atol=1e-4)
+def test_without_any_calibration_a_block_stays() -> None:
+    network, x = nn.Sequential(block(64)), drawn(1, 64, 8, 8)
+    quick = quantized(network, torch.zeros_like(x))
+    with torch.inference_mode():
+        torch.testing.assert_close(quick(x.clone()), network(x.clone()))
+
+
+@pytest.mark.parametrize("where", ["in", "within"])
+def test_float32_goes_on_where_8_bits_end(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one place that is too loud for the block or for its middle, the others are what they were."""
+    exact, x = block(64), drawn(1, 64, 24, 24)
+    quick: Any = quantized(nn.Sequential(exact), x)
+    louder = x.clone()
+    if where == "in":
+        louder[..., 20, 20] = 1e4 * torch.sign(x[..., 20, 20])
+    else:  # what the first filter of the block answers most to, within the range of the input
+        louder[..., 19:22, 19:22] = x.abs().amax() * 0.9 * torch.sign(exact.body[0].weight[0])  # type: ignore[index]
+    calls: list[Any] = []
+    exactly = Int8Conv.in_float32
+
+    def watched(self: Int8Conv, x: Tensor) -> Tensor:
+        calls.append(self)
+        return exactly(self, x)
+
+    monkeypatch.setattr(Int8Conv, "in_float32", watched)
+    with torch.inference_mode():
+        found = quick(louder.clone())
+        assert calls == {"in": [quick[0].first, quick[0].last], "within": [quick[0].last]}[where]
+        assert change_kept(found, exact(louder.clone()), louder) < 1e-2
+        torch.testing.assert_close(found[..., :17, :], quick(x.clone())[..., :17, :], rtol=0, atol=1e-4)
 
 
 def test_a_part_is_that_of_the_whole() -> None:
-    network = nn.Sequential(block(64), block(64))
-    x = laid(torch.randn(1, 64, 40, 40, generator=torch.Generator().manual_seed(0)))
-    quick = in_8_bits(network, x)
+    network, x = nn.Sequential(block(64), block(64)), drawn(1, 64, 40, 40)
+    quick = quantized(network, x)
     with torch.inference_mode():
-        whole, part = quick(x.clone()), quick(laid(x[..., 8:].clone()))
+        whole, part = quick(x.clone()), quick(x[..., 8:].clone())
     torch.testing.assert_close(part[..., 4:], whole[..., 12:], rtol=0, atol=1e-5)
 
 
 def test_other_blocks_stay() -> None:
-    other = [block(16, norm=True), block(16, activation="mish")]
-    x = laid(torch.randn(1, 16, 8, 8))
-    quick: Any = in_8_bits(nn.Sequential(*other), x)
-    assert all(isinstance(layer, ResidualBlock) for layer in quick)
+    network, x = nn.Sequential(block(16, norm=True), block(16, activation="mish")), drawn(1, 16, 8, 8)
+    assert not any(int8_blocks(network))
     with torch.inference_mode():
-        torch.testing.assert_close(quick(x.clone()), nn.Sequential(*other)(x))
-
-
-def test_nothing_gives_nothing() -> None:
-    network = nn.Sequential(block(64))
-    nothing = torch.zeros(1, 64, 8, 8)
-    assert not in_8_bits(network, nothing)(nothing.clone()).any()
+        torch.testing.assert_close(quantized(network, x)(x.clone()), network(x.clone()))

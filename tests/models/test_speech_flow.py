@@ -43,7 +43,7 @@ def test_draws_are_streamed(net: Any, steps: int, rate: int) -> None:
     assert (net.drawn(6, steps)(x, sample_rate=rate) - whole).std() > 0.05 * whole.std()
 
 
-def test_training_from_the_end_is_the_mean(net: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_for_the_mean_is_the_mean(net: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speech_flow, "OF_THE_MEAN", 1.0)
     noisy = sound(16_000 + 11, channels=2, batch=2)
     clean = torch.zeros_like(noisy)

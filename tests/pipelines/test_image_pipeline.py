@@ -16,9 +16,10 @@ from PIL import Image as Pillow
 
 from denoise.errors import ConfigError, InputError
 from denoise.files.image import read_image
-from denoise.nn.int8 import multiplies_bytes
-from denoise.pipelines import ImagePipeline, device
+from denoise.nn.int8 import has_vnni
+from denoise.pipelines import ImagePipeline, device, image, int8
 from denoise.pipelines.image import denoise_image, pick, sigma_255
+from denoise.pipelines.int8 import worth_int8
 from denoise.pipelines.transparency import cover
 from denoise.registry import DEFAULTS, WITH_SIGMA
 from denoise.signals import Image
@@ -351,7 +352,7 @@ class TestBundled:
         return sigma if name == WITH_SIGMA else None
 
     @pytest.mark.parametrize("name", IMAGE_MODELS)
-    @pytest.mark.parametrize(("level", "precision", "steps"), [(75, "auto", 1.0), (75, "float32", 0.2)])
+    @pytest.mark.parametrize(("level", "precision", "steps"), [(75, "auto", 1.0), (75, "float32", 0.1)])
     def test_tiles_are_not_seen(self, name: str, level: float, precision: str, steps: float) -> None:
         x, sigma = self.noisy(560, level / 255), self.sigma(name, level / 255)
         whole = ImagePipeline(name, tile=2000, precision=precision).frame(Image(x), sigma=sigma).pixels
@@ -359,28 +360,61 @@ class TestBundled:
             y = ImagePipeline(name, tile=tile, precision=precision).frame(Image(x), sigma=sigma).pixels
             assert np.abs(y - whole).max() <= steps / 255
 
-    @pytest.mark.skipif(not multiplies_bytes(), reason="this processor has no products of bytes")
+    @pytest.fixture
+    def int8(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Pictures of any size go through 8 bits, as if bfloat16 were slow."""
+        if not has_vnni():
+            pytest.skip("this processor has no VNNI")
+        monkeypatch.setattr(int8, "LARGE", 0)
+        for module in (device, image):
+            monkeypatch.setattr(module, "autocast", lambda _: nullcontext())
+
+    @staticmethod
+    def both(name: str, x: NDArray[Any], sigma: float | None) -> tuple[NDArray[Any], NDArray[Any]]:
+        """In 8 bits and in float32."""
+        pipelines = ImagePipeline(name, tile=2000), ImagePipeline(name, precision="float32")
+        assert worth_int8(pipelines[0].model, pipelines[0].device, x) == (x.dtype == np.uint8)
+        found, exact = (p.frame(Image(x), sigma=sigma).pixels.astype(float) for p in pipelines)
+        return found, exact
+
+    @pytest.mark.usefixtures("int8")
     @pytest.mark.parametrize("name", IMAGE_MODELS)
     @pytest.mark.parametrize("level", [0.5, 10])
-    def test_large_pictures_in_8_bits(self, name: str, level: float, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(device, "LARGE", 0)
+    def test_pictures_in_8_bits(self, name: str, level: float) -> None:
         x = (255 * self.noisy(520, level / 255)).clip(0, 255).astype(np.uint8)
         sigma = self.sigma(name, level / 255)
-        exact = ImagePipeline(name, precision="float32").frame(Image(x), sigma=sigma).pixels.astype(float)
-        with torch.autocast("cpu", enabled=False):
-            monkeypatch.setattr(device, "autocast", lambda _: nullcontext())  # as if bfloat16 were slow
-            whole = ImagePipeline(name, tile=2000).frame(Image(x), sigma=sigma).pixels.astype(float)
-            parts = ImagePipeline(name, tile=256).frame(Image(x), sigma=sigma).pixels.astype(float)
+        whole, exact = self.both(name, x, sigma)
         assert (whole != exact).any()
         assert np.sqrt(np.square(whole - exact).mean()) < 0.45  # rounding to 8 bits: 0.29 by itself
         assert np.abs((whole - exact).mean(axis=(0, 1))).max() < 0.05
+        parts = ImagePipeline(name, tile=256).frame(Image(x), sigma=sigma).pixels.astype(float)
         assert np.abs(parts - whole).max() <= 1
-        loud = (x + np.random.default_rng(1).normal(0, 30, x.shape)).clip(0, 255)
-        for kind, full_scale in ((np.uint8, 255), (np.uint16, 65535), (np.float32, 1)):  # they want more
-            y = Image((loud if kind == np.uint8 else x * (full_scale / 255)).astype(kind))
-            how = {"sigma": None if sigma is None else 30 / 255 if kind == np.uint8 else sigma}
-            found, wanted = (ImagePipeline(name, precision=p).frame(y, **how).pixels for p in ("auto", "float32"))
-            np.testing.assert_array_equal(found, wanted)
+
+    @pytest.mark.usefixtures("int8")
+    @pytest.mark.parametrize("name", IMAGE_MODELS)
+    def test_much_noise_and_more_bits_want_float32(self, name: str) -> None:
+        x = 255 * self.noisy(200, 30 / 255).clip(0, 1)
+        for kind, full_scale in ((np.uint8, 255), (np.uint16, 65535), (np.float32, 1)):
+            found, exact = self.both(name, (x * (full_scale / 255)).astype(kind), self.sigma(name, 30 / 255))
+            np.testing.assert_array_equal(found, exact)
+
+    @pytest.mark.usefixtures("int8")
+    @pytest.mark.parametrize("name", IMAGE_MODELS)
+    @pytest.mark.parametrize("colour", [(0, 0, 0), (10, 200, 30)])
+    @pytest.mark.parametrize("channels", [1, 3, 4])
+    def test_plain_pictures_with_something_at_the_border(
+        self, name: str, colour: tuple[int, int, int], channels: int
+    ) -> None:
+        x = np.empty((256, 356, channels), np.uint8)
+        x[:] = [*colour, 77][:channels]
+        x[:, -70:] = (255 * self.noisy(256, 5 / 255)[:, :70].mean(axis=2, keepdims=True)).clip(0, 255)
+        found, exact = self.both(name, x, self.sigma(name, 5 / 255))
+        assert np.abs(found - exact).max() <= 2
+
+    def test_a_network_of_one_size_is_not_shown_others(self, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(int8, "LARGE", 0)
+        x = pixels(150, 140, 3)
+        assert ImagePipeline(models["dense-image"]).frame(Image(x)).pixels.shape == x.shape
 
     @pytest.mark.parametrize("name", IMAGE_MODELS)
     @pytest.mark.parametrize("level", [10, 40])

@@ -31,6 +31,24 @@ def test_the_distance_of_compressed_spectra_is_that_of_complex_numbers() -> None
     torch.testing.assert_close(compressed_distance(a, b, phase=0.4), expected, rtol=1e-4, atol=1e-6)
 
 
+def test_on_the_way_to_a_draw_errors_count_by_their_square_alone() -> None:
+    """Of all answers that are constant, the best is the mean of what is possible: here of a sound and its negative."""
+    generator = torch.Generator().manual_seed(0)
+    sound = 0.1 * torch.randn(1, 1, 8000, generator=generator)
+    clean = torch.cat([sound, -sound])
+
+    def loss(size: float, added: float) -> float:
+        out = size * sound.expand(2, -1, -1)
+        flow: Any = build("speech-flow", {"widths": [8, 8, 16], "blocks": 1, "hidden": 8, "squeeze": 2, "memory": 16})
+        flow.on_the_way = lambda *_, sample_rate: (out, torch.full((2,), added))
+        return float(OBJECTIVES["audio"](flow, Batch(clean, clean, 16_000), Loss(0.1))[0])
+
+    for added in (0.1, 0.5, 1.0):
+        assert loss(0.0, added) < min(loss(0.05, added), loss(0.5, added), loss(1.0, added))
+    assert loss(0.5, 0.0) < loss(0.0, 0.0)  # magnitudes are wanted of the mean
+    assert loss(1.0, 0.5) == pytest.approx(loss(1.0, 1.0) * (1 + 0.04) / (0.25 + 0.04), rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("modality", "shape", "perceptual"),
     [("image", (2, 3, 16, 16), 0.0), ("audio", (2, 1, 8000), 0.0), ("audio", (2, 2, 8000), 0.1)],
