@@ -19,6 +19,7 @@ from denoise.noise import noise_field
 SILENCE = 1e-10  # magnitudes far below it are not compressed
 BAND = 17  # bins, half a kilohertz
 LIMITS = (2.0, 4.0)  # power of draw less mean, by the noise's: doubted from the first, refused from the second
+RHO = 7  # times of steps are those of equal steps to this power: most of them where little noise is left
 OF_THE_MEAN = 0.3  # share of the examples in training that learn the mean alone: without noise, from the noisy end
 
 
@@ -66,7 +67,8 @@ class SpeechFlow(Streaming, DualPathNet):
         x, returns: (batch, channels, time) at ``sample_rate`` Hz, full scale 1.0; sigma is refused.
     Reference:
         FlowSE: Efficient and High-Quality Speech Enhancement via Flow Matching, 2025, arXiv:2505.19476 (the paths);
-        Investigating Training Objectives for Generative Speech Enhancement, 2024, arXiv:2409.10753 (data prediction).
+        Investigating Training Objectives for Generative Speech Enhancement, 2024, arXiv:2409.10753 (data prediction);
+        Elucidating the Design Space of Diffusion-Based Generative Models, 2022, arXiv:2206.00364 (the times of steps).
     """
 
     variational = True
@@ -192,7 +194,7 @@ class Drawn(Streaming, nn.Module):
 
     def _integrated(self, at: Tensor, noisy: Tensor, level: Tensor, kept: Kept) -> tuple[Tensor, Tensor, Tensor, Kept]:
         """All steps of a path from ``at``: where it begins, noisy spectrum and level of that time, and what is kept."""
-        after, times = [], [(n / len(kept)) ** 2 for n in range(len(kept), -1, -1)]  # small steps where noise is little
+        after, times = [], [(n / len(kept)) ** RHO for n in range(len(kept), -1, -1)]
         for (waiting, memories), now, then in zip(kept, times, times[1:], strict=False):
             t = torch.full((len(noisy), 1, 1, 1), now, device=noisy.device)
             out, memories = self.flow.body(self.flow.features(at, noisy, t), memories)
