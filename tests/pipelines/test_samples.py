@@ -56,7 +56,7 @@ def test_a_drawn_sound_is_the_same_in_any_blocks(models: Models, name: str, rate
     assert whole.shape == (4, x.shape[1])
     np.testing.assert_allclose(drawn(0.5, 1, 2), whole, atol=1e-4 if rate == 16_000 else 2e-3)
     np.testing.assert_allclose(drawn(20.0, 2), whole[2:], atol=1e-6)
-    assert np.abs(whole[:2] - whole[2:]).std() > 0.01 * x.std()
+    assert np.abs(whole[:2] - whole[2:]).std() > 2e-3 * x.std()  # networks that learnt nothing forget their noise
 
 
 def test_latents_are_drawn_from_their_distribution() -> None:
