@@ -50,20 +50,19 @@ def info(
         elif isinstance(value, tuple | list):
             between = {"shape": " x ", "classes": ", "}.get(key, " to ")
             if value:
-                print(f"{key}: {between.join(v if isinstance(v, str) else f'{v:g}' for v in value)}")
+                print(f"{key}: {between.join(map(_told, value))}")
         elif isinstance(value, dict):
             print(f"{key}:")
             for name, measured in value.items():
                 print(f"  {name} ({measured['protocol']})")
                 for row in measured["rows"]:
-                    print(
-                        "    "
-                        + "  ".join(
-                            f"{column} {n if isinstance(n, str) else format(n, 'g')}" for column, n in row.items()
-                        )
-                    )
+                    print("    " + "  ".join(f"{column} {_told(n)}" for column, n in row.items()))
         elif value is not None:
             print(f"{key}: {value}")
+
+
+def _told(value: str | float) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 def _latency_ms(model: str) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -102,8 +103,8 @@ class SpeechFlow(Streaming, DualPathNet):
         level, _ = self.level(heard_there, (noisy.new_zeros(len(noisy)), noisy.new_zeros(())))
         there, here = (compressed(z, c.compression) / level for z in (heard_there, heard_here))
         t, which = (torch.rand(len(noisy), 1, 1, 1, device=noisy.device) for _ in range(2))
-        added = torch.where(which < OF_THE_MEAN, 0.0, t)
-        t = torch.where(which < OF_THE_MEAN, 1.0, t)
+        of_the_mean = which < OF_THE_MEAN
+        t, added = torch.where(of_the_mean, 1.0, t), torch.where(of_the_mean, 0.0, t)
         eps = torch.view_as_complex(torch.randn(*there.shape, 2, device=noisy.device))
         at = here + t * (there - here) + added * c.noise * eps
         at, there = (F.pad(z, (0, 0, 0, self.late)) for z in (at, there))
@@ -195,7 +196,7 @@ class Drawn(Streaming, nn.Module):
     def _integrated(self, at: Tensor, noisy: Tensor, level: Tensor, kept: Kept) -> tuple[Tensor, Tensor, Tensor, Kept]:
         """All steps of a path from ``at``: where it begins, noisy spectrum and level of that time, and what is kept."""
         after, times = [], [(n / len(kept)) ** RHO for n in range(len(kept), -1, -1)]
-        for (waiting, memories), now, then in zip(kept, times, times[1:], strict=False):
+        for (waiting, memories), (now, then) in zip(kept, pairwise(times), strict=True):
             t = torch.full((len(noisy), 1, 1, 1), now, device=noisy.device)
             out, memories = self.flow.body(self.flow.features(at, noisy, t), memories)
             pairs = zip((at, noisy, level), waiting, strict=True)
