@@ -101,10 +101,24 @@ def overlap_add(windows: Iterable[Window], grid: Grid, dim: int = -1) -> Iterato
         shape = [-1 if d == dim % x.ndim else 1 for d in range(x.ndim)]
         ramp = rise.to(x).reshape(shape)
         if carry is not None:
-            head = carry + x.narrow(dim, 0, grid.overlap) * ramp
-            x = torch.cat([head, x.narrow(dim, grid.overlap, n - grid.overlap)], dim)
+            carry += x.narrow(dim, 0, grid.overlap) * ramp
+            x = torch.cat([carry, x.narrow(dim, grid.overlap, n - grid.overlap)], dim)
         if window.last:
             yield x
         else:
             carry = x.narrow(dim, grid.hop, grid.overlap) * (1 - ramp)
             yield x.narrow(dim, 0, grid.hop)
+        del window, x  # not kept while the next one is made
+
+
+def gathered(pieces: Iterable[Tensor], shape: tuple[int, ...], dim: int = -1) -> Tensor:
+    """What ``torch.cat([*pieces], dim)`` gives, float32 of ``shape``, in one block that is there before the pieces.
+
+    They would lie in memory where the network needs whole blocks for the next one, and the process would grow.
+    """
+    whole, at = torch.empty(shape), 0
+    for piece in pieces:
+        whole.narrow(dim, at, piece.shape[dim]).copy_(piece)
+        at += piece.shape[dim]
+        del piece
+    return whole

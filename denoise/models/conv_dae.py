@@ -176,7 +176,8 @@ class ConvDAE(nn.Module):
         for i, stage in enumerate([*stages, last[:-1]]):
             if i and self.config.skips:
                 features = added(features, skips.pop())
-            features = stage(features)
+            for layer in stage:  # each lets go of what the one before has made
+                features = layer(features)
         with torch.autocast(x.device.type, enabled=False):  # in bfloat16, neighbours of a result are 1/256 apart
             out = last[-1](features.to(cast(Tensor, last[-1].weight).dtype))
         around = padded if self.config.residual else mean

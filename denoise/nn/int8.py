@@ -15,6 +15,7 @@ from denoise.nn.blocks import ResidualBlock, added
 
 MARGIN = 1.25  # room above the activations of the calibration
 QUIET = 1 / 32  # a channel has at least this share of the range of the loudest, whatever it held in the calibration
+STRIP = 32  # rows that are done again where one of them is out of the range of 8 bits
 CHUNK = 1 << 16  # numbers that are rounded at a time: they stay in the cache
 
 
@@ -93,14 +94,22 @@ class Int8Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
         q = quantize(x, self.scale)
-        if int(q.amin()) > 0 and int(q.amax()) < 255:
-            hidden = self.first(q)
-            if int(hidden.amax()) < 255:
-                return added(self.last(hidden), x)
-            hidden = self.first(q, torch.float32)
-        else:
-            hidden = self.first.in_float32(torch.addcmul(x.new_tensor(0.5), x, 1 / self.scale[:, None, None]).floor_())
-        return added(self.last.in_float32(hidden.relu_().round_()), x)
+        hidden = self.first(q)
+        out = added(self.last(hidden), x)
+        rows = (0, 1, 3)
+        lost = (q.amin(dim=rows) == 0) | (q.amax(dim=rows) == 255) | (hidden.amax(dim=rows) == 255)
+        del q, hidden
+        reach = self.first.reach + self.last.reach
+        for start in range(0, len(lost), STRIP):
+            low, high = max(0, start - reach), start + STRIP + reach
+            if lost[low:high].any():
+                out[:, :, start : start + STRIP] = self.in_float32(x[:, :, low:high])[:, :, start - low :][:, :, :STRIP]
+        return out
+
+    def in_float32(self, x: Tensor) -> Tensor:
+        """The same, also where the integers leave the range of 8 bits; rows at the border of a strip are wrong."""
+        q = torch.addcmul(x.new_tensor(0.5), x, 1 / self.scale[:, None, None]).floor_()
+        return added(self.last.in_float32(self.first.in_float32(q).relu_().round_()), x)
 
 
 def scale_of(top: Tensor, conv: nn.Conv2d) -> Tensor:
@@ -126,13 +135,13 @@ class Int8Conv:
         packed = torch.ops.onednn.qconv_prepack(q, scales, 1.0, zero_point, *how)
         bias = None if conv.bias is None else conv.bias.detach() / unit
         self.dtype = torch.float32 if hidden_scale is None else torch.uint8
+        self.reach = conv.dilation[0] * (conv.kernel_size[0] // 2)
         self.arguments = 1.0, zero_point, packed, scales, torch.zeros(len(scales)).int(), bias, *how, 1.0, 0
         self.float32 = (q * scales[:, None, None, None]).to(memory_format=torch.channels_last), bias, *how
 
-    def __call__(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        dtype = dtype or self.dtype
-        act = "relu" if dtype == torch.uint8 else "none"
-        y: Tensor = torch.ops.onednn.qconv2d_pointwise(x, *self.arguments, dtype, act, [], "")
+    def __call__(self, x: Tensor) -> Tensor:
+        act = "relu" if self.dtype == torch.uint8 else "none"
+        y: Tensor = torch.ops.onednn.qconv2d_pointwise(x, *self.arguments, self.dtype, act, [], "")
         return y
 
     def in_float32(self, x: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from denoise.errors import ConfigError, InputError
 from denoise.files.image import ImageReader
 from denoise.files.image_write import write_image
-from denoise.frames import Grid, Window, overlap_add, split
+from denoise.frames import Grid, Window, gathered, overlap_add, split
 from denoise.nn.int8 import quantized
 from denoise.noise_level import estimate_sigma
 from denoise.pipelines.device import as_numpy, autocast, pick_device, precision_of
@@ -32,7 +32,7 @@ from denoise.protocols import Progress
 from denoise.registry import DEFAULTS, WITH_SIGMA, load, version
 from denoise.signals import Image
 
-TILE = {"bfloat16": 1936, "float32": 1024}  # larger ones do less twice; these stay below two gigabytes
+TILE = {"bfloat16": 1936, "float32": 1384}  # a fifth is done twice, or less; these stay below two gigabytes
 REACH = 56  # pixels: what lies further away changes answers by less than 0.1 of 255, whatever the receptive field
 FADE = 8
 Pixels = TypeVar("Pixels", bound=NDArray[Any] | Tensor)
@@ -241,7 +241,8 @@ class ImagePipeline:
                 return self._tile(network, x, sigma, strength, drawn)
 
             windows = (w.map(tile(w)) for w in split([band.data], self.grid, dim=2))
-            return torch.cat([*overlap_add(windows, self.grid, dim=2)], dim=2)
+            shape = (image.pixels.shape[2], *band.data.shape[1:])
+            return gathered(overlap_add(windows, self.grid, dim=2), shape, dim=2)
 
         done, bands, network = 0, _bands(image), self._network_for(image, sigma)
         for rows in overlap_add((w.map(tiles(w)) for w in split(bands, self.grid, dim=1)), self.grid, dim=1):
