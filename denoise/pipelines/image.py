@@ -32,7 +32,7 @@ from denoise.protocols import Progress
 from denoise.registry import DEFAULTS, WITH_SIGMA, load, version
 from denoise.signals import Image
 
-TILE = {"bfloat16": 1936, "float32": 1384}  # a fifth is done twice, or less; these stay below two gigabytes
+TILE = {"bfloat16": 1936, "float32": 1280}  # a fifth is done twice, or less; these stay below two gigabytes
 REACH = 56  # pixels: what lies further away changes answers by less than 0.1 of 255, whatever the receptive field
 FADE = 8
 Pixels = TypeVar("Pixels", bound=NDArray[Any] | Tensor)
