@@ -19,10 +19,9 @@ from denoise.errors import ConfigError, InputError
 from denoise.files.image import ImageReader
 from denoise.files.image_write import write_image
 from denoise.frames import Grid, Window, gathered, overlap_add, split
-from denoise.nn.int8 import quantized
 from denoise.noise_level import estimate_sigma
 from denoise.pipelines.device import as_numpy, autocast, pick_device, precision_of
-from denoise.pipelines.int8 import CALM, liveliest, worth_int8
+from denoise.pipelines.int8 import LOUDEST, in_8_bits, worth_int8
 from denoise.pipelines.latent_noise import Draw, check_dial
 from denoise.pipelines.perception import STEPS, as_tensor, draw_image, left_over
 from denoise.pipelines.result import Result, check_strength, doubted_much
@@ -252,12 +251,12 @@ class ImagePipeline:
                 progress(done / image.pixels.shape[0])
 
     def _network_for(self, image: Image, sigma: float | None) -> nn.Module:
-        """The model, or, where it is worth while, one of 8 bits that is calibrated by the picture."""
-        if self.precision != "auto" or not worth_int8(self.model, self.device, image.pixels):
+        """The model, or, where that is worth while and does no harm, its twin of 8 bits."""
+        if self.precision != "auto" or not worth_int8(self.model, self.device, image):
             return self.model
-        if (sigma_255(image) if sigma is None else 255 * sigma) > CALM:
+        if (sigma_255(image) if sigma is None else 255 * sigma) > LOUDEST:
             return self.model
-        return quantized(self.model, *self._fed(liveliest(image.pixels)[:, :3] / image.full_scale, sigma))
+        return in_8_bits(self.model, image, lambda x: self._fed(x[:, :3] / image.full_scale, sigma))
 
     def _fed(self, x: Tensor, sigma: float | None) -> tuple[Tensor, Tensor | None]:
         """Shape: (batch, 1 or 3, height, width) to the model's channels: 3, or 1, the colours one by one."""

@@ -373,7 +373,7 @@ class TestBundled:
     def both(name: str, x: NDArray[Any], sigma: float | None) -> tuple[NDArray[Any], NDArray[Any]]:
         """In 8 bits and in float32."""
         pipelines = ImagePipeline(name, tile=2000), ImagePipeline(name, precision="float32")
-        assert worth_int8(pipelines[0].model, pipelines[0].device, x) == (x.dtype == np.uint8)
+        assert worth_int8(pipelines[0].model, pipelines[0].device, Image(x)) == (x.dtype == np.uint8)
         found, exact = (p.frame(Image(x), sigma=sigma).pixels.astype(float) for p in pipelines)
         return found, exact
 
@@ -410,6 +410,27 @@ class TestBundled:
         x[:, -70:] = (255 * self.noisy(256, 5 / 255)[:, :70].mean(axis=2, keepdims=True)).clip(0, 255)
         found, exact = self.both(name, x, self.sigma(name, 5 / 255))
         assert np.abs(found - exact).max() <= 2
+
+    @pytest.mark.usefixtures("int8")
+    @pytest.mark.parametrize("name", IMAGE_MODELS)
+    def test_calm_parts_beside_loud_ones_want_float32(self, name: str) -> None:
+        x = 255 * self.noisy(512, 3 / 255).clip(0, 1)
+        x[:, 256:] = 255 * (pixels(512, 316, 1) > 127)  # a dither
+        x[:, :256] = 100 + np.arange(256)[:, None] / 4
+        x[:, :256] += np.random.default_rng(1).normal(0, 3, (512, 256, 3))
+        found, exact = self.both(name, x.astype(np.uint8), self.sigma(name, 3 / 255))
+        assert np.abs(found - exact)[:, :250].mean() < 0.05
+
+    @pytest.mark.usefixtures("int8")
+    @pytest.mark.parametrize("name", IMAGE_MODELS)
+    def test_hidden_colours_do_not_matter_in_large_pictures(self, name: str) -> None:
+        x = (255 * self.noisy(300, 5 / 255)).clip(0, 255).astype(np.uint8)
+        alpha = np.full(x.shape[:2], 255, np.uint8)
+        alpha[:, 100:200] = 0
+        y = x.copy()
+        y[:, 100:200] = pixels(300, 100, 3)
+        a, b = (ImagePipeline(name).frame(Image(z, alpha), sigma=self.sigma(name, 5 / 255)).pixels for z in (x, y))
+        np.testing.assert_array_equal(a[alpha > 0], b[alpha > 0])
 
     def test_a_network_of_one_size_is_not_shown_others(self, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(int8, "LARGE", 0)
