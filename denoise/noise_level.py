@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 PATCHES = 40_000
-CALM = 0.05  # share of the patches that is listened to
+CALMEST = 0.05  # share of the patches that is listened to
 FINE = 0.75  # share of the components in which calm patches hold noise alone
 COARSE = 0.58  # detail of the colours between pixels by that between squares of them: with less, no white noise
 LIGHT = (0.299, 0.587, 0.114)  # Rec. 601
@@ -46,7 +46,9 @@ def estimate_sigma(x: Tensor, full_scale: float = 1.0, seen: Tensor | None = Non
         return 0.0
     enough = 2 * channels * side**2
     patches = _patches(x, side, seen) / full_scale
-    lost = ((patches <= 0) | (patches >= 1)).all(dim=2)  # in a channel: there the noise is clipped away
+    bounded = bool(patches.min() >= 0 and patches.max() <= 1) if len(patches) else True
+    # in a channel: there the noise is clipped away
+    lost = ((patches <= 0) | (patches >= 1)).all(dim=2) & bounded
     if light:
         grey = (patches == patches[:, :1]).flatten(1).all(dim=1).float().mean() > GREY
         full_scale /= 1.0 if grey else math.hypot(*LIGHT)  # of white noise, the light has less than each colour
@@ -57,7 +59,7 @@ def estimate_sigma(x: Tensor, full_scale: float = 1.0, seen: Tensor | None = Non
         return 0.0
     means = patches.mean(dim=2)
     sigma = _spread(patches)
-    if patches.min() >= 0 and patches.max() <= 1 and ((patches <= 0) | (patches >= 1)).float().mean() > CLIPPED:
+    if bounded and ((patches <= 0) | (patches >= 1)).float().mean() > CLIPPED:
         distance = torch.minimum(means, 1 - means).amin(dim=1)  # to black and white
         for _ in range(10):
             inner = distance >= min(2.5 * sigma, float(distance.quantile(0.6)))
@@ -116,7 +118,7 @@ def _spread(patches: Tensor) -> float:
     energies = (flat @ components.float()).square()
     fine = round(FINE * energies.shape[1])
     light = energies.shape[1] - patches.shape[1]  # the strongest are the light and the colour of a patch
-    calm = energies[:, fine:light].sum(dim=1).argsort()[: max(500, round(CALM * len(flat)))]
+    calm = energies[:, fine:light].sum(dim=1).argsort()[: max(500, round(CALMEST * len(flat)))]
     levels = energies[calm, :fine].double().mean(dim=0).sort().values
     for n in range(fine, 1, -1):
         mean = levels[:n].mean()

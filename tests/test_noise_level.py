@@ -70,6 +70,12 @@ def test_what_is_hardly_seen_tells_nothing() -> None:
     assert estimate_sigma(noisy, seen=seen) == 0
 
 
+@pytest.mark.parametrize("offset", [-1.5, 0.6, 1.5])
+def test_floats_that_leave_the_full_scale_are_not_clipped(offset: float) -> None:
+    noisy = gaussian(scene(3), 0.1, seeded())
+    assert estimate_sigma(noisy + offset) == pytest.approx(0.1, rel=0.05)
+
+
 def test_it_follows_the_units() -> None:
     noisy = gaussian(scene(3), 0.1, seeded())
     assert estimate_sigma(noisy * 65535, 65535) == pytest.approx(65535 * estimate_sigma(noisy), rel=1e-3)

@@ -23,10 +23,9 @@ from denoise.noise_level import estimate_sigma
 from denoise.pipelines.device import as_numpy, autocast, pick_device, precision_of
 from denoise.pipelines.int8 import LOUDEST, in_8_bits, worth_int8
 from denoise.pipelines.latent_noise import Draw, check_dial
-from denoise.pipelines.perception import STEPS, as_tensor, draw_image, left_over
-from denoise.pipelines.result import Result, check_strength, doubted_much
+from denoise.pipelines.perception import STEPS, as_tensor, draw_image, left_over, mean_of
+from denoise.pipelines.result import Result, check_strength, doubted_much, found_silent
 from denoise.pipelines.transparency import cover
-from denoise.priors.faithful import Consistency
 from denoise.protocols import Progress
 from denoise.registry import DEFAULTS, WITH_SIGMA, load, version
 from denoise.signals import Image
@@ -94,7 +93,7 @@ class ImagePipeline:
         """
         check_strength(strength)
         self.check_sigma(sigma)
-        started, levels, residuals, doubted, pixels = time.perf_counter(), [], [], [], 0
+        started, levels, residuals, doubted, silent, pixels = time.perf_counter(), [], [], [], [], 0
         with ImageReader(source, max_megapixels=max_megapixels, name=name) as reader:
 
             def frames() -> Iterator[Image]:
@@ -102,11 +101,12 @@ class ImagePipeline:
                 for i, frame in enumerate(reader):
                     part = part_of(progress, i, reader.n_frames)
                     before = sigma_255(frame)
-                    level = self._level(sigma, frame, before)
-                    out, share = self._answer(frame, level, strength, progress=part, **drawing)
+                    level = self.level(sigma, frame, before)
+                    silent.append(level == 0 and not isinstance(sigma, float))
+                    out, share = self.answer(frame, level, strength, progress=part, **drawing)
                     doubted.append(share)
                     levels.append((before, sigma_255(out)))
-                    if drawing.get("perception") and level and strength:
+                    if self.goes(drawing.get("perception"), drawing.get("draw")) and level and strength:
                         residuals.append(left_over(frame, out, strength * level))
                     pixels += frame.pixels.shape[0] * frame.pixels.shape[1]
                     yield out
@@ -123,8 +123,12 @@ class ImagePipeline:
                 noise_before=round(float(before), 2),
                 noise_after=round(float(after), 2),
                 noise_unit="sigma_255",
-                residual=Consistency(*np.mean(residuals, axis=0).round(3).tolist()) if residuals else None,
-                warnings=tuple(reader.warnings) + doubted_much(reader.name, float(np.mean(doubted))),
+                residual=mean_of(residuals),
+                warnings=(
+                    *reader.warnings,
+                    *doubted_much(reader.name, float(np.mean(doubted))),
+                    *found_silent(reader.name, any(silent)),
+                ),
             )
 
     def bytes(self, data: bytes, **how: Any) -> bytes:
@@ -155,9 +159,9 @@ class ImagePipeline:
         to that one answer (1), which has the detail of a photograph, in so many ``steps``, calls of the network. There
         memory grows with the picture.
         """
-        return self._answer(image, sigma, strength, perception, steps, draw, progress)[0]
+        return self.answer(image, sigma, strength, perception, steps, draw, progress)[0]
 
-    def _answer(
+    def answer(
         self,
         image: Image,
         sigma: Sigma,
@@ -174,14 +178,13 @@ class ImagePipeline:
         if strength == 0:
             return image, 0.0
         doubted = 0.0
-        level = self._level(sigma, image)
-        share = float(draw is not None) if perception is None else perception
-        if share and level and not self.variational:
+        level, share = self.level(sigma, image), self.goes(perception, draw)
+        if share and level:
 
-            def mean_of(x: Image, sigma: float, progress: Progress | None) -> Tensor:
+            def mean(x: Image, sigma: float, progress: Progress | None) -> Tensor:
                 return torch.cat([*self._denoise(x, sigma, 1.0, None, progress)], dim=1)
 
-            whole, doubted = draw_image(mean_of, image, level, share, steps, draw or 0, progress)
+            whole, doubted = draw_image(mean, image, level, share, steps, draw or 0, progress)
             drawn = iter([torch.lerp(as_tensor(image.as_float()), whole, strength)])
         else:
             drawn = self._denoise(image, level, strength, draw if self.variational else None, progress)
@@ -207,20 +210,29 @@ class ImagePipeline:
         if isinstance(sigma, str):
             if sigma != "auto":
                 raise ConfigError(f"sigma is {sigma!r}; expected auto or a number.")
-        elif not 0 <= sigma <= 1:
-            raise ConfigError(f"sigma is {sigma:g}; expected 0 to 1, full scale (25 of 255 is 0.098).")
-        elif self.card.sigma and sigma > self.card.sigma[1]:
-            top = self.card.sigma[1]
+        elif not 0 <= sigma <= self._loudest:
             raise ConfigError(
-                f"sigma is {sigma:g}; model {self.card.name} knows noise up to {top:g} ({255 * top:.3g} of 255)."
+                f"sigma is {sigma:g}; expected 0 to {self._loudest:g}, of full scale (25 of 255 is 0.098): model "
+                f"{self.card.name} knows noise up to {self._loudest:g} ({255 * self._loudest:.3g} of 255)."
             )
 
-    def _level(self, sigma: Sigma, image: Image, estimate: float | None = None) -> float | None:
+    @property
+    def _loudest(self) -> float:
+        """The most noise that the model knows; floats may be far louder than full scale."""
+        return self.card.sigma[1] if self.card.sigma else 1.0
+
+    def level(self, sigma: Sigma, image: Image, estimate: float | None = None) -> float | None:
         """What the network is told: what was given, or an estimate (of 255), but no more than it knows."""
         if not isinstance(sigma, str | None) or self.card.blind:
             return cast(float | None, sigma)
         estimate = sigma_255(image) if estimate is None else estimate
-        return min(estimate / 255, self.card.sigma[1] if self.card.sigma else 1.0)
+        return min(estimate / 255, self._loudest)
+
+    def goes(self, perception: float | None, draw: int | None) -> float:
+        """How far to go from the mean to a draw, 0 to 1; a variational model draws in another way."""
+        if self.variational:
+            return 0.0
+        return float(draw is not None) if perception is None else perception
 
     def check_drawing(self, perception: float | None, steps: int, draw: int | None) -> None:
         """Refuse draws from a model that gives one answer, and settings that make no sense."""
@@ -330,7 +342,7 @@ def denoise_image(
     model = pick(model, sigma, perception)
     pipeline = _pipeline(model, version(model), device, tile)
     scale = 1.0 if is_float else float(np.iinfo(x.dtype).max)
-    if isinstance(sigma, int | float) and not 0 <= sigma <= scale:
+    if isinstance(sigma, int | float) and not is_float and not 0 <= sigma <= scale:
         raise ConfigError(f"sigma is {sigma:g}; expected 0 to {scale:g}, as the pixels are.")
     unit_sigma = sigma if sigma is None or isinstance(sigma, str) else sigma / scale
     out = [
@@ -345,8 +357,8 @@ def denoise_image(
         for i, f in enumerate(frames)
     ]
     stacked = np.stack(out) if out else frames
-    if strength == 0:
-        stacked = frames
+    if strength == 0:  # to the bit, whatever the type
+        stacked = frames.copy()
     if isinstance(pixels, Tensor):
         result = torch.from_numpy(np.ascontiguousarray(np.moveaxis(stacked, -1, 1).reshape(shape)))
         return cast(Pixels, result.to(pixels))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -54,6 +54,11 @@ def left_over(noisy: Image, denoised: Image, sigma: float) -> Consistency:
     residual = (noisy.pixels.astype(np.float32) - denoised.pixels) / noisy.full_scale
     share = 1.0 if noisy.seen is None else max(1e-9, float(noisy.seen.mean()))  # the others are as they were
     return consistency(torch.from_numpy(residual).permute(2, 0, 1), sigma * share**0.5)
+
+
+def mean_of(residuals: Sequence[Consistency]) -> Consistency | None:
+    """What is told of several answers; None of none."""
+    return Consistency(*np.mean(residuals, axis=0).round(3).tolist()) if residuals else None
 
 
 def as_tensor(image: Image) -> Tensor:

@@ -55,6 +55,13 @@ def doubted_much(name: str, share: float) -> tuple[str, ...]:
     )
 
 
+def found_silent(name: str, silent: bool) -> tuple[str, ...]:
+    """A warning where a sigma of nothing was found, and so nothing was done."""
+    if not silent:
+        return ()
+    return (f"{name}: no noise was found, or too little is seen to tell; give sigma if there is some.",)
+
+
 def check_strength(strength: float) -> None:
     """Refuse a strength outside [0, 1]."""
     if not 0 <= strength <= 1:

@@ -18,9 +18,10 @@ from denoise.files.audio import AudioReader, AudioWriter
 from denoise.files.image import ImageReader
 from denoise.files.image_write import write_image
 from denoise.pipelines.batch import STREAM
-from denoise.pipelines.image import part_of, sigma_255
+from denoise.pipelines.image import Sigma, part_of, sigma_255
 from denoise.pipelines.latent_noise import check_draws
-from denoise.pipelines.result import Result, doubted_much
+from denoise.pipelines.perception import left_over, mean_of
+from denoise.pipelines.result import Result, doubted_much, found_silent
 from denoise.priors.faithful import Consistency
 from denoise.protocols import Progress
 from denoise.signals import ImageFormat
@@ -73,6 +74,8 @@ def draw_images(
     target: Place,
     n: int,
     *,
+    sigma: Sigma = None,
+    strength: float = 1.0,
     seed: int = 0,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -82,7 +85,8 @@ def draw_images(
 ) -> Result:
     """Write ``n`` samples of a picture, their mean and ``STD_TIMES`` times their deviation, by an `ImagePipeline`.
 
-    ``how`` is as in `ImagePipeline.frame`. One sample is in memory at a time.
+    ``sigma``, ``strength`` and ``how``, ``steps`` and ``perception``, are as in `ImagePipeline.frame`. One sample is in
+    memory at a time.
 
     Raises:
         ConfigError: the model draws nothing.
@@ -90,6 +94,7 @@ def draw_images(
     """
     places, started = Places.beside(target, n), time.perf_counter()
     places.require_free(source, overwrite)
+    pipeline.check_sigma(sigma)
     with ImageReader(source, max_megapixels=max_megapixels, name=name) as reader:
         frames = [*islice(reader, 2)]
         if len(frames) > 1:
@@ -100,11 +105,17 @@ def draw_images(
         def write(place: Path, pixels: NDArray[Any], format: ImageFormat) -> None:
             write_image(place, [replace(frame, pixels=frame.numbers(pixels))], format, overwrite=overwrite)
 
-        moments = Moments()
+        before = sigma_255(frame)
+        level = pipeline.level(sigma, frame, before)
+        moments, doubted, residuals = Moments(), [], []
         for i, place in enumerate(places.samples):
-            drawn = pipeline.frame(light, draw=seed + i, progress=part_of(progress, i, n), **how).pixels
-            moments.add(drawn)
-            write(place, drawn, format)
+            part = part_of(progress, i, n)
+            drawn, share = pipeline.answer(light, level, strength, draw=seed + i, progress=part, **how)
+            moments.add(drawn.pixels)
+            doubted.append(share)
+            if level and strength and pipeline.goes(how.get("perception"), seed):
+                residuals.append(left_over(light, drawn, strength * level))
+            write(place, drawn.pixels, format)
         write(places.mean, moments.mean, format)
         write(places.std, STD_TIMES * moments.std(), format)
         seconds, pixels = time.perf_counter() - started, n * frame.pixels.shape[0] * frame.pixels.shape[1]
@@ -114,11 +125,16 @@ def draw_images(
             seconds=round(seconds, 3),
             speed=round(pixels / 1e6 / seconds, 3),
             speed_unit="megapixels_per_s",
-            noise_before=round(sigma_255(frame), 2),
+            noise_before=round(before, 2),
             noise_after=round(sigma_255(replace(light, pixels=moments.mean.astype(np.float32))), 2),
             noise_unit="sigma_255",
+            residual=mean_of(residuals),
             files=tuple(map(str, places.all())),
-            warnings=tuple(reader.warnings),
+            warnings=(
+                *reader.warnings,
+                *doubted_much(reader.name, float(np.mean(doubted))),
+                *found_silent(reader.name, level == 0 and not isinstance(sigma, float)),
+            ),
         )
 
 
@@ -174,7 +190,7 @@ def draw_audio(
             noise_after=None,
             noise_unit="dbfs",
             files=tuple(map(str, places.all())),
-            residual=Consistency(*np.mean([told for told, _ in judged], axis=0).tolist()) if judged else None,
+            residual=mean_of([told for told, _ in judged]),
             warnings=tuple(reader.warnings)
             + doubted_much(reader.name, float(np.mean([share for _, share in judged])) if judged else 0.0),
         )

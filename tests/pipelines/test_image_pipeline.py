@@ -319,6 +319,22 @@ class TestArrays:
         with pytest.raises(ConfigError, match=r"knows noise up to 0.2 \(51 of 255\)"):
             pipeline.frame(Image(pixels(4, 4, 3)), sigma=0.25)
 
+    def test_floats_may_be_louder_than_full_scale(self) -> None:
+        x = np.random.default_rng(0).normal(0, 2, (60, 70, 3)).astype(np.float32)
+        for sigma in (2.0, "auto"):
+            assert denoise_image(x, sigma).std() < 0.5  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match="expected 0 to 255"):
+            denoise_image(pixels(20, 20, 3), 300)
+
+    @pytest.mark.parametrize("kind", ["numpy", "torch"])
+    def test_an_answer_has_memory_of_its_own(self, models: Models, kind: str) -> None:
+        x = pixels(12, 13, 3, dtype=np.float32)
+        given: Any = x if kind == "numpy" else torch.from_numpy(x).permute(2, 0, 1)
+        for strength in (0.0, 1.0):
+            before = x.copy()
+            denoise_image(given, model=models["keep-image"], strength=strength)[:] = 7
+            np.testing.assert_array_equal(x, before)
+
     def test_a_blind_model_refuses_a_sigma(self, models: Models) -> None:
         with pytest.raises(ConfigError, match="keep-image is blind"):
             denoise_image(pixels(4, 4), 25, model=models["keep-image"])

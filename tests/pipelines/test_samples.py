@@ -17,6 +17,7 @@ from denoise.pipelines.audio import STEPS, AudioPipeline, denoise_audio
 from denoise.pipelines.image import ImagePipeline
 from denoise.pipelines.latent_noise import Draw
 from denoise.pipelines.samples import STD_TIMES, Moments, Places, draw_audio, draw_images
+from denoise.registry import WITH_SIGMA
 from denoise.signals import Image
 
 Models = dict[str, Path]
@@ -59,6 +60,32 @@ def test_a_drawn_sound_is_the_same_in_any_blocks(models: Models, name: str, rate
     np.testing.assert_allclose(drawn(20.0, 2), whole[2:], atol=1e-6)
     once = drawn(20.0, 1, 2, steps=1)  # with each step, a network that learnt nothing forgets more of its noise
     assert np.abs(once[:2] - once[2:]).std() > 0.05 * x.std()
+
+
+def test_draws_of_pictures_are_judged_alike(tmp_path: Path) -> None:
+    """By samples and by single draws: what is left of the noise, and a warning where it is not as told."""
+    noisy = np.random.default_rng(0).normal(128, 20, (120, 130, 3)).clip(0, 255).astype(np.uint8)
+    Pillow.fromarray(noisy).save(tmp_path / "a.png")
+    pipeline = ImagePipeline(WITH_SIGMA, precision="float32")
+    for sigma, fits in ((20 / 255, True), (2 / 255, False)):
+        how: dict[str, Any] = {"sigma": sigma, "steps": 2, "overwrite": True}
+        one = pipeline.file(tmp_path / "a.png", tmp_path / "b.png", draw=0, **how)
+        also = pipeline.file(tmp_path / "a.png", tmp_path / "b.png", draw=0, perception=1.0, **how)
+        some = draw_images(pipeline, tmp_path / "a.png", tmp_path / "b.png", 2, **how)
+        assert one.residual is not None
+        assert one.residual == also.residual
+        assert some.residual == pytest.approx(one.residual, rel=0.1, abs=0.05)
+        assert one.warnings == also.warnings
+        assert bool(one.warnings) == bool(some.warnings) == (not fits)
+
+
+def test_finding_no_noise_is_told(models: Models, tmp_path: Path) -> None:
+    Pillow.fromarray(np.full((1, 1, 3), 90, np.uint8)).save(tmp_path / "a.png")
+    pipeline = ImagePipeline(models["told-image"])
+    places = tmp_path / "a.png", tmp_path / "b.png"
+    for result in (pipeline.file(*places, sigma="auto"), draw_images(pipeline, *places, 2)):
+        assert "no noise was found" in result.warnings[0]
+    assert not pipeline.file(*places, sigma=0.0, overwrite=True).warnings
 
 
 def test_latents_are_drawn_from_their_distribution() -> None:
