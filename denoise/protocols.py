@@ -131,21 +131,5 @@ class Prior(Protocol):
         """Draw n of them. Shape: (n, *event_shape)."""
 
 
-@runtime_checkable
-class HasLogProb(Protocol):
-    """A prior with a density."""
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Nats. Shape: x (batch, *event_shape), returns (batch,)."""
-
-
-@runtime_checkable
-class HasScore(Protocol):
-    """A prior that knows the slope of the log-density of noisy signals."""
-
-    def score(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """Shape: x, returns (batch, *event_shape); sigma (batch,), in signal units."""
-
-
 Progress = Callable[[float], None]
 """Called with the fraction done, 0 to 1; library code knows nothing of terminals."""

@@ -10,6 +10,7 @@ import sys
 import typer
 
 from denoise.cli import audio, evaluate, image, interpolate, models, sample, score, train
+from denoise.cli.shared import reason
 from denoise.errors import DenoiseError
 
 app = typer.Typer(
@@ -57,11 +58,17 @@ def main() -> None:
         print(f"denoise: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        if error.filename is not None:  # a place that a path names; what follows is of standard output
+        if error.filename is not None:  # a place that a path names
             print(f"denoise: {error.filename}: {error.strerror}. Check the path.", file=sys.stderr)
             sys.exit(1)
-        # Python flushes once more when it exits, and would complain once more
+        if error.errno is None:  # of a library that could not be loaded
+            print(f"denoise: {error}", file=sys.stderr)
+            sys.exit(1)
+        # Python flushes standard output once more when it exits, and would complain once more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
-            print(f"denoise: standard output: {error.strerror or error}. Free space.", file=sys.stderr)
+            print(f"denoise: standard output: {error.strerror}. Free space.", file=sys.stderr)
+        sys.exit(1)
+    except Exception as error:
+        print(f"denoise: {reason(error)}", file=sys.stderr)
         sys.exit(1)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from denoise.cli.shared import Device, Overwrite, Seed
 from denoise.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def audio(
     ] = None,
     compare: Annotated[
         str | None,
-        typer.Option(help="Spectrograms before, after and of what was removed.", metavar="PNG"),
+        typer.Option(help='Spectrograms before, after and of what was removed; needs ".[compare]".', metavar="PNG"),
     ] = None,
     removed: Annotated[str | None, typer.Option(help="Write what was taken away.", metavar="WAV")] = None,
     perception: Annotated[
@@ -40,12 +41,12 @@ def audio(
     ] = None,
     samples: Annotated[int, typer.Option(help="Write so many likely answers, their mean and deviation.", min=0)] = 0,
     steps: Annotated[int, typer.Option(help="With --perception, --samples: calls of the network on the way.")] = 5,
-    seed: Annotated[int, typer.Option(help="With --perception, --samples: the same seed draws the same.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    seed: Seed = 0,
+    device: Device = "auto",
     block: Annotated[
         float, typer.Option(help="Seconds at a time, of models that cannot stream.", metavar="SECONDS")
     ] = 20.0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
+    overwrite: Overwrite = False,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Pass over inputs whose output exists: go on with a broken run.")
     ] = False,
@@ -71,8 +72,6 @@ def audio(
     from denoise.registry import DEFAULTS, WITH_DRAWS
 
     limited_strength(strength, attenuation_limit)
-    if seed < 0:
-        raise ConfigError(f"--seed is {seed}; expected at least 0.")
     extras = {"--compare": compare, "--removed": removed}
     check_extras(extras, inputs, out, AUDIO_EXTENSIONS, overwrite=overwrite)
     given = [value is not None for value in (rate, channels, encoding)]

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from denoise.cli.shared import Device, Seed, print_table
 from denoise.errors import ConfigError
 
 
@@ -23,8 +24,8 @@ def evaluate(
         str | None, typer.Option("--levels", help="sigma (0-255) or snr_db, comma separated.", metavar="A,B,...")
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Use at most this many files.", min=1)] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    seed: Seed = 0,
+    device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
     record: Annotated[str | None, typer.Option(help="Write the figures into the card under this name.")] = None,
 ) -> None:
@@ -64,5 +65,5 @@ def evaluate(
     table = Table(*rows[0], box=None, pad_edge=False)
     for row in rows:
         table.add_row(*(f"{value:.3g}" if isinstance(value, int) else f"{value:.3f}" for value in row.values()))
-    Console(soft_wrap=True).print(table)
+    print_table(table)
     print(f"Protocol: {protocol}")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from denoise.cli.shared import Device, Overwrite, Seed
 from denoise.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def image(
     sigma: Annotated[
         str | None,
         typer.Option(
-            help="Standard deviation of white noise, 0 to 255 at any depth, or auto; for `gaussian`, the model then.",
+            help="Standard deviation of white noise, 0 to 255 at any depth, or auto. Selects the model `gaussian`.",
             metavar="SIGMA|auto",
         ),
     ] = None,
@@ -44,12 +45,12 @@ def image(
         int, typer.Option(help="Write so many of the likely pictures, their mean and 8 times their deviation.", min=0)
     ] = 0,
     steps: Annotated[int, typer.Option(help="With --perception, --samples: calls of the network on the way.")] = 12,
-    seed: Annotated[int, typer.Option(help="With --perception, --samples: the same seed draws the same.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    seed: Seed = 0,
+    device: Device = "auto",
     tile: Annotated[
         int | None, typer.Option(help="Side of the squares worked on at a time; bounds the memory.", metavar="PIXELS")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
+    overwrite: Overwrite = False,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Pass over inputs whose output exists: go on with a broken run.")
     ] = False,
@@ -65,15 +66,14 @@ def image(
     """
     from denoise.cli.malloc import keep_freed_memory
     from denoise.cli.run import run
-    from denoise.files.image import IMAGE_EXTENSIONS
+    from denoise.files.image import IMAGE_EXTENSIONS, check_megapixels
     from denoise.pipelines.compare import check_extras, compare_image
     from denoise.pipelines.image import ImagePipeline, pick
     from denoise.pipelines.result import check_strength
     from denoise.pipelines.samples import check_samples, draw_images
 
     check_strength(strength)
-    if seed < 0:
-        raise ConfigError(f"--seed is {seed}; expected at least 0.")
+    check_megapixels(max_megapixels)
     check_extras({"--compare": compare}, inputs, out, IMAGE_EXTENSIONS, overwrite=overwrite)
     try:
         level: Any = sigma if sigma in (None, "auto") else float(sigma) / 255

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from denoise.cli.sample import AsJson, Class, Device, OutOption, Overwrite, PriorOption, bar, tell
+from denoise.cli.sample import Class, OutOption, PriorOption, bar, tell
+from denoise.cli.shared import AsJson, Device, Overwrite
 from denoise.errors import ConfigError
 
 

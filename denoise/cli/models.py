@@ -7,10 +7,13 @@ from typing import Annotated
 
 import typer
 
+from denoise.cli.shared import print_table
 
-def models() -> None:
+
+def models(
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON per model.")] = False,
+) -> None:
     """List the bundled models."""
-    from rich.console import Console
     from rich.table import Table
 
     from denoise.registry import DEFAULTS, WITH_DRAWS, WITH_SIGMA, bundled, locate
@@ -21,10 +24,16 @@ def models() -> None:
     for name in [name for kind in ("denoiser", "prior", "codec") for name in bundled(kind=kind)]:
         path = locate(name)
         card = read_header(path)["card"]
+        if as_json:
+            told = {key: getattr(card, key) for key in ("kind", "modality", "parameters", "description")}
+            chosen_by = {"chosen_by": chosen[name]} if name in chosen else {}
+            print(json.dumps({"name": name} | told | chosen_by | {"bytes": path.stat().st_size}))
+            continue
         mark = f" ({chosen[name]})" if name in chosen else ""
         size = f"{path.stat().st_size / 2**20:.1f}"
         table.add_row(name + mark, card.kind, card.modality, f"{card.parameters / 1e6:.1f} M", size, card.description)
-    Console(soft_wrap=True).print(table)
+    if not as_json:
+        print_table(table)
 
 
 def info(

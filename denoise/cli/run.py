@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from denoise.cli.malloc import return_freed_memory
+from denoise.cli.shared import reason
 from denoise.errors import ConfigError, DenoiseError
 from denoise.protocols import Progress
 
@@ -78,12 +79,10 @@ def run(
                 raise  # the reader of our output has left: nobody waits for the other files
             except Exception as error:
                 failed += 1
-                reason = _reason(error, name or source)
-                print(f"denoise: {reason}", file=sys.stderr)
+                told = str(error) if isinstance(error, DenoiseError) else f"{name or source}: {reason(error)}"
+                print(f"denoise: {told}", file=sys.stderr)
                 if as_json:
-                    print(
-                        json.dumps({"input": name or source, "output": None, "error": reason}), file=lines, flush=True
-                    )
+                    print(json.dumps({"input": name or source, "output": None, "error": told}), file=lines, flush=True)
                 continue
             for warning in result.warnings:
                 print(f"denoise: warning: {warning}", file=sys.stderr)
@@ -96,16 +95,6 @@ def run(
         print(f"denoise: {skipped} of {len(pairs)} done already", file=sys.stderr)
     if failed:
         raise typer.Exit(1)
-
-
-def _reason(error: Exception, source: str) -> str:
-    """One line for anything that can go wrong with one file, so that the others are still done."""
-    if isinstance(error, DenoiseError):
-        return str(error)
-    text = " ".join(str(error).split())[:200]
-    if isinstance(error, MemoryError) or "memory" in text:
-        return f"{source}: needs more memory than there is. Give a smaller --block or --tile, or no --perception."
-    return f"{source}: {type(error).__name__}: {text}. This is a fault of denoise; please report it."
 
 
 def _line(result: Result) -> str:

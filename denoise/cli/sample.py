@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from denoise.cli.shared import AsJson, Device, Overwrite, Seed
 from denoise.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,10 +21,6 @@ PriorOption = Annotated[
     str, typer.Option("--prior", help="A prior of `denoise models` or a file.", metavar="NAME|FILE")
 ]
 OutOption = Annotated[str, typer.Option("-o", "--out", help="A .png (or .gif), a .wav, or a folder.", metavar="OUT")]
-Seed = Annotated[int, typer.Option(help="The same seed makes the same.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One line of JSON.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Class = Annotated[str | None, typer.Option("--class", help="A class by its name or number.", metavar="CLASS")]
 Text = Annotated[str | None, typer.Option(help="What it should be, in words.")]
 

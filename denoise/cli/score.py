@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from denoise.cli.sample import AsJson, Class, Device, Overwrite, PriorOption, Seed, bar
+from denoise.cli.sample import Class, PriorOption, bar
+from denoise.cli.shared import AsJson, Device, Overwrite, Seed, print_table
 from denoise.errors import ConfigError, DenoiseError
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ def score(
     Likelihoods are in nats for the whole signal, and in bits for each of its pixels or samples, whose values are
     taken for 256 levels where the prior has a density. Exact, estimate or bound: the last line says it.
     """
-    from rich.console import Console
     from rich.table import Table
 
     from denoise.pipelines.prior import PriorPipeline
@@ -52,7 +52,7 @@ def score(
     table = Table("nats", "bits per dim", "file", box=None, pad_edge=False)
     for path, value, per_entry in rows:
         table.add_row(f"{value:.2f}", f"{per_entry:.3f}" if math.isfinite(per_entry) else "-", str(path))
-    Console(soft_wrap=True).print(table)
+    print_table(table)
     print(f"{kind}; the most unusual first")
     raise typer.Exit(failed)
 

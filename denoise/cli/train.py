@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from denoise.cli.malloc import keep_freed_memory
+from denoise.cli.shared import Device
 from denoise.errors import ConfigError
 
 
@@ -28,7 +29,7 @@ def train(
     ] = None,
     minutes: Annotated[float | None, typer.Option(help="Time budget; the schedule is fitted to it.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    device: Device = "auto",
     precision: Annotated[
         Precision, typer.Option(help="auto is bfloat16 where the machine multiplies it fast.")
     ] = Precision.AUTO,

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import ImageFile
 
-from denoise.errors import InputError
+from denoise.errors import ConfigError, InputError
 from denoise.files.image_png16 import bands, read_png16
 from denoise.files.image_probe import DAMAGE, blame, carried, container_of, open_picture
 from denoise.files.image_tiff import TIFF_COLOURS, Ifd, is_deep, read_tiff, tiff_info, tiff_pages
@@ -61,6 +62,7 @@ class ImageReader:
 
     def __init__(self, source: str | Path | BinaryIO, *, max_megapixels: float = 200, name: str | None = None) -> None:
         self.name = name or str(source if isinstance(source, str | Path) else getattr(source, "name", "<stdin>"))
+        check_megapixels(max_megapixels)
         self.max_megapixels = max_megapixels
         self.warnings: list[str] = []
         self._owns = isinstance(source, str | Path)
@@ -261,6 +263,12 @@ def read_image(source: str | Path | BinaryIO, *, max_megapixels: float = 200, na
     """
     with ImageReader(source, max_megapixels=max_megapixels, name=name) as reader:
         return next(iter(reader))
+
+
+def check_megapixels(most: float) -> None:
+    """Refuse a limit that is none."""
+    if not 0 < most < math.inf:
+        raise ConfigError(f"max_megapixels is {most:g}; expected a number above 0.")
 
 
 def upright(frame: Image, format: ImageFormat) -> Image:

@@ -63,8 +63,10 @@ class ConvDAEConfig:
             raise ConfigError("widths, kernels, strides and blocks differ in length; give one of each per stage.")
         positive = (self.channels, self.dilation_cycle, *self.widths, *self.kernels, *self.strides)
         positive += () if self.out_channels is None else (self.out_channels,)
-        if min(positive) < 1 or max(positive) > MAX_SETTING or not all(0 <= n <= 1000 for n in self.blocks):
+        if min(positive) < 1 or max(positive) > MAX_SETTING:
             raise ConfigError(f"channels, widths, kernels, strides and dilation_cycle must be 1 to {MAX_SETTING}.")
+        if not all(0 <= n <= 1000 for n in self.blocks):
+            raise ConfigError(f"blocks are {self.blocks}; expected 0 to 1000 each.")
         if any(s == 1 and k % 2 == 0 for k, s in zip(self.kernels, self.strides, strict=True)):
             raise ConfigError(f"kernels {self.kernels}: a kernel at stride 1 must be odd, or the size would change.")
         if any(k < s for k, s in zip(self.kernels, self.strides, strict=True)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from os.path import isdir  # unlike Path.is_dir it answers for any name, even one that is too long
+from os.path import isdir, isfile  # unlike those of Path they answer for any name, even one that is too long
 from pathlib import Path
 
 from denoise.errors import ConfigError
@@ -24,10 +24,13 @@ def plan(
     stands beside each input.
 
     Raises:
-        ConfigError: two inputs would land on one output, an output is an input, or nothing was found.
+        ConfigError: two inputs would land on one output, an output is an input, or nothing was found; ``out`` is a
+            file for several.
     """
     known = frozenset(extensions)
     single = len(inputs) == 1 and not isdir(inputs[0])
+    if not single and out is not None and not isdir(out) and (isfile(out) or Path(out).suffix.lower() in known):
+        raise ConfigError(f"{out}: is one file, and there are several inputs. Give a folder as -o.")
     pairs: list[tuple[str, str]] = []
     for name in inputs:
         path = Path(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from itertools import pairwise
 from os.path import exists, isdir  # unlike those of Path they answer for any name, even one that is too long
 from pathlib import Path
@@ -62,6 +63,8 @@ def check_extras(
     for option, name in given.items():
         if option == "--compare":
             _require_png(name)
+            if "--removed" in extras:  # of sounds
+                _require_spectrograms()
         if (place := Path(name).resolve()) in taken:
             raise ConfigError(f"{name}: is another file of this run already. Give {option} a name of its own.")
         taken.add(place)
@@ -92,11 +95,10 @@ def compare_audio(before: str | Path, after: str | Path, target: str | Path, *, 
         ConfigError: the extra is not installed, or the target is no PNG.
         InputError: a file cannot be read or written, or ``target`` exists.
     """
-    try:
-        import librosa.display
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ConfigError(f'{error.name} is missing. In the source: pip install ".[compare]".') from None
+    _require_spectrograms()
+    import librosa.display
+    from matplotlib.figure import Figure
+
     _require_png(target)
     with AudioReader(before) as reader:
         rate = reader.format.sample_rate
@@ -244,6 +246,12 @@ def _bytes(x: NDArray[np.float32]) -> NDArray[np.uint8]:
 def _require_png(target: str | Path) -> None:
     if Path(target).suffix.lower() != ".png":
         raise ConfigError(f"{target}: a comparison is drawn as .png; choose such a name.")
+
+
+def _require_spectrograms() -> None:
+    for name in ("librosa", "matplotlib"):
+        if find_spec(name) is None:
+            raise ConfigError(f'{name} is missing. In the source: pip install ".[compare]".')
 
 
 def _pairs(

@@ -24,6 +24,7 @@ from denoise.signals import Image
 SIGMAS = (15.0, 25.0, 50.0)
 SNRS_DB = (-5.0, 0.0, 5.0, 10.0, 15.0)
 JUDGED_HZ = 16_000  # the rate of wide-band PESQ
+SSIM_SIDE = 11  # pixels, of its window
 Row = dict[str, float]
 Scores = dict[float | None, list[Row]]  # of each file, by the level of its noise
 Each = Callable[[Sequence[Any]], Iterable[Any]]
@@ -81,6 +82,9 @@ def _images(
     scores: Scores = {None: []} if noisy else {sigma: [] for sigma in levels}
     for index, path in enumerate(each(files)):
         clean = _pixels(path)
+        if min(clean.shape[:2]) < SSIM_SIDE:
+            size = f"{clean.shape[1]} x {clean.shape[0]} pixels"
+            raise ConfigError(f"{path}: is of {size}; SSIM needs sides of {SSIM_SIDE}. Leave it out.")
         for sigma, found in scores.items():
             if sigma is None:
                 before = _pixels(twins[path])

@@ -65,6 +65,8 @@ class ImageData:
     def __post_init__(self) -> None:
         if not 1 <= self.patch <= 1 << 14 or not 0 <= self.sigma[0] <= self.sigma[1]:
             raise ConfigError(f"patch {self.patch} or sigma {self.sigma} is out of range.")
+        if self.degrade.jpeg and self.patch < 8:
+            raise ConfigError(f"patch is {self.patch}; expected at least 8, the side of a block, with degrade.jpeg.")
         if not 0 <= self.strong <= 1 or (self.strong and not 0 < self.sigma[1] <= self.strongest):
             raise ConfigError(f"strong {self.strong} or strongest {self.strongest} is out of range.")
         if not self.scales or not 0.05 <= min(self.scales) <= max(self.scales) <= 1:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import os
+import re
 import sys
 import warnings
 from abc import ABC, abstractmethod
@@ -33,6 +34,7 @@ from common import (
     peak_mib,
     peers_option,
     report,
+    short,
     spread,
     take_part,
     use_threads,
@@ -165,6 +167,8 @@ def system(name: str) -> System:
     from denoise import AudioPipeline
 
     model, *dial = name.split(":")
+    if len(dial) > 2 or not all(re.fullmatch(r"\d+(\.\d+)?", part) for part in dial):
+        raise typer.BadParameter(f"{name}: expected NAME, NAME:STEPS or NAME:STEPS:PERCEPTION.")
     return partial(Ours, AudioPipeline(model, device="cpu"), *dial)
 
 
@@ -383,7 +387,7 @@ def _line(
         values = [row[key] for row in own if key in row and level in (None, row["snr_db"])]
         return float(np.mean(values)) if values else None
 
-    line: Row = {"system": Path(name).stem, "delay": delays.get(name)}
+    line: Row = {"system": short(name), "delay": delays.get(name)}
     titles = {"pesq": "PESQ", "stoi": "STOI", "si_sdr": "SI-SDR dB", "ovrl": "OVRL", "sig": "SIG", "bak": "BAK"}
     line |= {title: mean(key) for key, title in titles.items()}
     line |= {f"PESQ {level:g} dB": mean("pesq", level) for level in snrs}

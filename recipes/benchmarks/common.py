@@ -51,6 +51,11 @@ def take_part(models: str, peers: str, known: Mapping[str, Callable[[], object]]
     return names
 
 
+def short(name: str) -> str:
+    """The name of a system without the folder and the kind of its file; what follows a colon stays."""
+    return name.rpartition("/")[2].replace(".safetensors", "")
+
+
 def spread(items: Sequence[T], n: int) -> list[T]:
     """At most ``n`` of the items, from the whole list: it is sorted, often by kind."""
     return [items[i] for i in np.linspace(0, len(items) - 1, min(n, len(items))).round().astype(int)]

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from audio import FULL_BAND, ROUND_S, Mix, Samples, noisy_speech, quality, read_mixes
-from common import JsonFile, Models, Row, bar, clock_name, report, use_threads, where
+from common import JsonFile, Models, Row, bar, clock_name, report, short, use_threads, where
 
 CLEAN_DB = 45.0  # so far below speech the floor of a clean recording lies
 PAUSE_DB = 45.0  # and so far below it speech is silent
@@ -148,7 +148,7 @@ def main(
         rows = [*figures(system(name)(), mixes)]
         factor = stream_factor(name, noisy_speech(mixes, [SNR_DB], ROUND_S)[0], clock)
         rows.append(("stream of 10 ms blocks at 48 kHz: real-time factor", factor, clock_name(1)))
-        table += [{"model": Path(name).stem, "figure": what, "value": value, "of": of} for what, value, of in rows]
+        table += [{"model": short(name), "figure": what, "value": value, "of": of} for what, value, of in rows]
     protocol = (
         f"{how}; clean: floor (quietest tenth of frames of 20 ms) {CLEAN_DB:g} dB or more below the loudest twentieth; "
         f"noisy: {SNR_DB:g} dB SNR; pauses: frames {PAUSE_DB:g} dB below the loudest twentieth of the clean speech; "

@@ -7,7 +7,6 @@ What needs torch is imported where it is used: the peak memory of a peer must no
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -27,6 +26,7 @@ from common import (
     peak_mib,
     peers_option,
     report,
+    short,
     spread,
     take_part,
     use_threads,
@@ -203,19 +203,10 @@ def degrade(clean: Pixels, sigma: float, generator: Any, noise: Noise, clipped: 
         return from_8_bits(to_8_bits(developed if clean.shape[2] == 3 else developed @ np.float32(LUMA)[:, None]))
     noisy = gaussian(torch.from_numpy(clean), sigma, generator).numpy()
     if noise is Noise.JPEG75:
-        return from_8_bits(through_jpeg(to_8_bits(noisy)))
+        from denoise.training.degrade import jpeg
+
+        return from_8_bits(jpeg(torch.from_numpy(to_8_bits(noisy)).permute(2, 0, 1), 75).permute(1, 2, 0).numpy())
     return from_8_bits(to_8_bits(noisy)) if clipped else noisy
-
-
-def through_jpeg(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """What a JPEG file of quality 75 keeps of the pixels."""
-    from denoise.files.image import read_image, write_image
-    from denoise.signals import Image, ImageFormat
-
-    file = io.BytesIO()
-    write_image(file, [Image(pixels)], ImageFormat("JPEG", info={"jpeg": {"quality": 75, "subsampling": "4:2:0"}}))
-    file.seek(0)
-    return read_image(file).pixels
 
 
 def to_8_bits(x: NDArray[Any]) -> NDArray[np.uint8]:
@@ -349,7 +340,7 @@ def _line(name: str, rows: Sequence[Row], told: str | None, memory: Mapping[str,
     own, reference = ([row for row in rows if row["system"] == system] for system in (name, REFERENCE))
     line: Row = {
         "sigma": f"{own[0]['sigma']:g}" if own[0]["sigma"] else "drawn",
-        "system": Path(name).stem,
+        "system": short(name),
         "told": told,
     }
     line |= {title: float(np.mean([row[title.lower()] for row in own])) for title in ("PSNR", "SSIM")}

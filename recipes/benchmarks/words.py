@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from audio import mono, system
-from common import JsonFile, Models, Row, Threads, bar, report, use_threads, where
+from common import JsonFile, Models, Row, Threads, bar, report, short, use_threads, where
 from numpy.typing import NDArray
 from priors import accuracy, read, train_judge
 
@@ -65,7 +65,7 @@ def main(
     clean = words.flatten().numpy()
     systems: dict[str, Any] = {"noisy": lambda: lambda x, rate: x} | {name: system(name) for name in models.split(",")}
     table: list[Row] = [
-        {"system": Path(name).name, "clean": wrong(start()(clean, RATE))}
+        {"system": short(name), "clean": wrong(start()(clean, RATE))}
         | {f"{level} dB": wrong(start()(x, RATE)) for level, x in mixed.items()}  # each recording begins anew
         for name, start in bar([*systems.items()], "systems")
     ]

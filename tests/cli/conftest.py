@@ -33,7 +33,7 @@ Command = Callable[..., Done]
 def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> Command:
     """Run ``denoise WORDS`` in this process, in ``tmp_path``, as the console script does."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.setenv("COLUMNS", "40")
 
     def run(*words: Any, stdin: bytes = b"") -> Done:
         out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.TextIOWrapper(io.BytesIO(), "utf-8")

@@ -219,6 +219,27 @@ class TestManyFiles:
         assert done.err.count("\n") == 1
         assert sorted(os.listdir()) == ["a.wav", "b.denoised.wav", "b.wav"]
 
+    @pytest.mark.parametrize(
+        ("error", "told"),
+        [
+            (ZeroDivisionError("by zero"), "denoise: ZeroDivisionError: by zero. This is a fault of denoise"),
+            (OSError("libgomp.so.1: cannot open shared object file"), "denoise: libgomp.so.1: cannot open shared"),
+            (OSError(28, "No space left on device"), "denoise: standard output: No space left"),
+        ],
+    )
+    def test_what_nobody_foresaw_is_one_line(
+        self, command: Command, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
+    ) -> None:
+        def broken(*_: Any, **__: Any) -> None:
+            raise error
+
+        monkeypatch.setattr("denoise.weights.read_header", broken)
+        monkeypatch.setattr("os.dup2", lambda *_: None)  # of this process
+        done = command("models")
+        assert done.code == 1
+        assert done.err.startswith(told)
+        assert done.err.count("\n") == 1
+
 
 class TestWhatWasDone:
     def test_removed_is_the_difference(self, command: Command, models: Models, tmp_path: Path) -> None:
@@ -248,6 +269,16 @@ class TestWhatWasDone:
         assert (again.code, again.err.count("\n")) == (2, 1)
         assert "see.png: exists already" in again.err
         assert "one file" in command("audio", "a.wav", "b.wav", "--compare", "other.png").err
+
+    def test_a_comparison_that_cannot_be_drawn_is_told_before(
+        self, command: Command, models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sound(tmp_path / "a.wav")
+        monkeypatch.setattr("denoise.pipelines.compare.find_spec", lambda name: None)
+        done = command("audio", "a.wav", "--model", models["keep-audio"], "--compare", "b.png")
+        assert done.code == 2
+        assert "librosa is missing" in done.err
+        assert os.listdir() == ["a.wav"]
 
     def test_the_comparison_of_pictures(self, command: Command, models: Models, tmp_path: Path) -> None:
         picture(tmp_path / "a.png", 40)
@@ -412,8 +443,12 @@ class TestMistakes:
             (["audio", "a.wav", "--samples", "3"], "keep-audio gives one answer and draws no samples"),
             (["audio", "a.wav", "--perception", "1"], "keep-audio gives one answer and draws no samples"),
             (["audio", "a.wav", "--steps", "0"], "steps is 0; expected at least 1"),
-            (["audio", "a.wav", "--seed", "-1"], "--seed is -1; expected at least 0"),
-            (["image", "a.png", "--seed", "-1"], "--seed is -1; expected at least 0"),
+            (["audio", "a.wav", "--seed", "-1"], "--seed is -1; expected 0 to"),
+            (["image", "a.png", "--seed", "-1"], "--seed is -1; expected 0 to"),
+            (["image", "a.png", "--seed", "9" * 20], "expected 0 to"),
+            (["image", "a.png", "--max-megapixels", "nan"], "max_megapixels is nan; expected a number above 0"),
+            (["image", "a.png", "b.png", "-o", "c.png"], "c.png: is one file, and there are several inputs"),
+            (["audio", "empty", "-o", "all.wav"], "all.wav: is one file"),
             (["audio", "a.wav", "--device", "tpu"], "device 'tpu' is not available"),
             (["audio", "a.wav", "b.wav", "-o", "-"], "-o - takes one input"),
             (["audio", "a.wav", "-o", "./a.wav"], "is an input itself"),
@@ -479,6 +514,10 @@ class TestEvaluateAndTrain:
             (["evaluate", "{model}", "--data", "."], "holds no files of a known kind"),
             (["train", "recipe.toml", "--data", ".", "--device", "tpu"], "device 'tpu' is not available"),
             (["train", "recipe.toml", "--data", ".", "--set", "image.patch=0"], "patch 0"),
+            (
+                ["train", "recipe.toml", "--data", ".", "--set", "image.patch=6", "--set", "image.degrade.jpeg=0.5"],
+                "patch is 6; expected at least 8",
+            ),
             (["train", "recipe.toml", "--data", ".", "--set", "model.channels=2"], "photographs have 1 (grey) or 3"),
             (["train", "recipe.toml", "--data", ".", "--set", "name=a/b"], "leave slashes out"),
             (["train", "recipe.toml", "--data", ".", "--set", "steps=5"], "steps: no such setting"),
@@ -539,6 +578,12 @@ class TestModels:
         text = done.out.decode()
         assert all(name in text for name in denoise.bundled())
         assert len(text.splitlines()) == 1 + len(denoise.bundled())
+
+    def test_the_list_in_json(self, command: Command) -> None:
+        rows = command("models", "--json").rows
+        assert [row["name"] for row in rows] != []
+        assert {row["name"] for row in rows} == set(denoise.bundled())
+        assert {row["chosen_by"] for row in rows if "chosen_by" in row} == {"default", "--sigma", "--perception"}
 
     @pytest.mark.parametrize("name", bundled())
     def test_what_is_bundled_tells_its_figures(self, command: Command, name: str) -> None:

@@ -44,6 +44,12 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def test_pictures_that_are_too_small_are_told(models: Models, tmp_path: Path) -> None:
+    write_image(tmp_path / "dot.png", [Image(np.zeros((1, 12, 3), np.uint8))], ImageFormat())
+    with pytest.raises(ConfigError, match=r"dot.png: is of 12 x 1 pixels; SSIM needs sides of 11"):
+        evaluate(models["keep-image"], tmp_path)
+
+
 def test_pictures_that_nothing_was_done_to(models: Models, pictures: Path) -> None:
     rows, protocol = evaluate(models["keep-image"], pictures, levels=[10.0, 50.0])
     assert [row["sigma"] for row in rows] == [10.0, 50.0]
