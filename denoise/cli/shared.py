@@ -40,7 +40,7 @@ def reason(error: Exception) -> str:
     """One line for what nobody foresaw."""
     text = " ".join(str(error).split())[:200]
     if isinstance(error, MemoryError) or "memory" in text:
-        return "needs more memory than there is. Ask for less at a time: a smaller --block or --tile, -n or --samples."
+        return "needs more memory than there is. Give a smaller --block or --tile, a smaller -n, or no --perception."
     if os.environ.get("DENOISE_DEBUG"):
         traceback.print_exception(error)
     return (

@@ -102,7 +102,7 @@ class ImagePipeline:
                     part = part_of(progress, i, reader.n_frames)
                     before = sigma_255(frame)
                     level = self.level(sigma, frame, before)
-                    silent.append(level == 0 and not isinstance(sigma, float))
+                    silent.append(level == 0 and isinstance(sigma, str | None))
                     out, share = self.answer(frame, level, strength, progress=part, **drawing)
                     doubted.append(share)
                     levels.append((before, sigma_255(out)))

@@ -133,7 +133,7 @@ def draw_images(
             warnings=(
                 *reader.warnings,
                 *doubted_much(reader.name, float(np.mean(doubted))),
-                *found_silent(reader.name, level == 0 and not isinstance(sigma, float)),
+                *found_silent(reader.name, level == 0 and isinstance(sigma, str | None)),
             ),
         )
 

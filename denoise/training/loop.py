@@ -167,6 +167,8 @@ def train(
     if fabric.is_global_zero:  # anew, also after a resumption with nothing left to do
         export(out / f"{recipe.name}.safetensors", recipe, architecture, ema, source)
     fabric.barrier()
+    if fabric.world_size > 1:  # its threads must end before the process does, which now and then died of them
+        torch.distributed.destroy_process_group()
     return out / f"{recipe.name}.safetensors"
 
 
