@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from denoise.nn.winograd import Conv3x3
+
 CONV = {1: nn.Conv1d, 2: nn.Conv2d}
 CONV_TRANSPOSE = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d}
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -83,6 +85,8 @@ class ResidualBlock(nn.Module):
         super().__init__()
 
         def conv() -> Any:
+            if ndim == 2 and dilation == 1:
+                return Conv3x3(channels, channels, bias=bias)
             return CONV[ndim](channels, channels, 3, padding=dilation, dilation=dilation, bias=bias)
 
         last = CONV[ndim](channels, channels, 1, bias=bias) if pointwise else conv()

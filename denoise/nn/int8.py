@@ -39,9 +39,10 @@ def has_vnni() -> bool:
 
 def int8_blocks(network: nn.Module) -> Iterator[tuple[str, Any]]:
     """The blocks that `quantized` replaces: convolution, ReLU, convolution, in two dimensions."""
-    kinds = [nn.Conv2d, nn.ReLU, nn.Conv2d]
+    kinds = nn.Conv2d, nn.ReLU, nn.Conv2d
     for name, module in [*network.named_modules()]:
-        if name and isinstance(module, ResidualBlock) and [type(layer) for layer in module.body] == kinds:
+        body = module.body if name and isinstance(module, ResidualBlock) else ()
+        if len(body) == len(kinds) and all(map(isinstance, body, kinds)):
             yield name, module
 
 

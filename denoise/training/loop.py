@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from itertools import count
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import torch
@@ -120,7 +121,7 @@ def train(
 
     started, before = time.monotonic(), state["seconds"]
     last_row, rows_from = started, state["step"]
-    with closing(batches_ahead(source, s, state["step"], fabric.global_rank)) as batches:
+    with closing(batches_ahead(source, s, state["step"], fabric.global_rank, fabric.device.type == "cpu")) as batches:
         while (done := progress(state["step"], state["seconds"])) < 1:
             step = state["step"]
             rate = s.learning_rate * min(1.0, (step + 1) / max(1, s.warmup)) * (0.5 + 0.5 * math.cos(math.pi * done))
@@ -183,16 +184,34 @@ class Trained(nn.Module):
         return self.objective(self.module, batch(), self.settings)
 
 
-def batches_ahead(source: Source, s: Schedule, step: int, rank: int) -> Generator[Batch, None, None]:
-    """The batches of all steps from ``step`` on, made by other threads while the network trains."""
-    pool, waiting = ThreadPoolExecutor(s.workers), deque[Future[Batch]]()
+def batches_ahead(
+    source: Source, s: Schedule, step: int, rank: int, on_cpu: bool = True
+) -> Generator[Batch, None, None]:
+    """The batches of all steps from ``step`` on, made by other threads while the network trains, perhaps ``on_cpu``."""
+    threads = torch.get_num_threads()
+    pool, waiting = ThreadPoolExecutor(s.workers, initializer=compute_alone if on_cpu else None), deque[Future[Batch]]()
     try:
+        begun = Barrier(s.workers + 1)
+        for _ in range(s.workers):
+            pool.submit(begun.wait)
+        begun.wait()
+        torch.set_num_threads(threads)  # MKL's number is one for all threads
         for ahead in count(step):
             waiting.append(pool.submit(source.batch, s.batch, generator_for(s.seed, ahead, rank)))
             if len(waiting) > s.workers:
                 yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def compute_alone() -> None:
+    """Keep PyTorch's loops of this thread to it.
+
+    OpenMP would give it others as well, and as soon as there are more than processors all fall asleep after each
+    operation: those of the network too, which then takes half as long again.
+    """
+    torch.get_num_threads()  # or the number would be set again when this thread first computes
+    torch.set_num_threads(1)
 
 
 @torch.no_grad()

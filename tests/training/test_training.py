@@ -4,6 +4,7 @@ import json
 import socket
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from denoise.registry import load
 from denoise.signals import Audio, AudioFormat, Image, ImageFormat
 from denoise.training.data import Batch, saturate
 from denoise.training.degrade import jpeg
-from denoise.training.loop import open_data, train
+from denoise.training.loop import batches_ahead, open_data, train
 from denoise.training.objectives import OBJECTIVES
 from denoise.training.recipe import Recipe, load_recipe
 from denoise.weights import read_header
@@ -174,6 +175,18 @@ def test_a_run_is_neither_replaced_nor_invented(data: Path, tmp_path: Path) -> N
     run(IMAGE, data, tmp_path, "schedule.steps=5")
     with pytest.raises(ConfigError, match="--resume"):
         run(IMAGE, data, tmp_path, "schedule.steps=5")
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_threads_that_make_batches_leave_those_of_the_network(data: Path, workers: int) -> None:
+    before = torch.get_num_threads()
+    found = recipe(IMAGE, f"schedule.workers={workers}")
+    source, schedule = open_data(found, data), found.schedule
+    with closing(batches_ahead(source, schedule, 0, 0)) as batches:
+        first = [next(batches) for _ in range(4)]
+        assert torch.get_num_threads() == before
+    for step, batch in enumerate(first):
+        assert torch.equal(batch.noisy, source.batch(schedule.batch, generator_for(schedule.seed, step)).noisy)
 
 
 def test_weights_of_the_way_are_kept(data: Path, tmp_path: Path) -> None:
