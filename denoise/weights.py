@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from denoise.config import config, parse
 from denoise.errors import WeightsError
+from denoise.migrations import migrate_config, migrate_recipe, migrate_tensor_name
 
 FORMAT_VERSION = 1
 MAX_BYTES = 1 << 30
@@ -113,7 +114,9 @@ def read_header(path: Path) -> dict[str, Any]:
         header = {key: json.loads(metadata[key]) for key in ("format_version", "card", "config", "recipe")}
         version = header["format_version"]
         header["card"] = parse(Card, header["card"], f"{path}: card")
-    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        header["config"] = migrate_config(header["config"])
+        header["recipe"] = migrate_recipe(header["recipe"])
+    except (AttributeError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise WeightsError(f"{path}: carries no card of this package ({error}). Train or export it again.") from None
     if version != FORMAT_VERSION:
         raise WeightsError(f"{path}: format version {version}; this release reads {FORMAT_VERSION}. Update denoise.")
@@ -134,7 +137,7 @@ def load_tensors(path: Path, module: nn.Module, *, grown: bool = False) -> None:
     from safetensors.torch import load_file
 
     try:
-        tensors = load_file(path)
+        tensors = {migrate_tensor_name(name): tensor for name, tensor in load_file(path).items()}
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path}: damaged ({error}). Get it again.") from None
     scales = {k: tensors.pop(k) for k in [*tensors] if k.endswith(SCALE)}

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from denoise.config import config, override, parse, read_toml
 from denoise.errors import ConfigError
+from denoise.migrations import migrate_recipe
 
 DATA = ("image.folders", "audio.speech", "audio.noise", "audio.rir", "examples.files")
 
@@ -258,7 +259,7 @@ def load_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
     Raises:
         ConfigError: the file or a setting is wrong.
     """
-    values = override(_read(path, set()), settings)
+    values = migrate_recipe(override(migrate_recipe(_read(path, set())), settings))
     changed = [setting for setting in settings if setting.partition("=")[0].strip() in DATA]
     if changed and not any(setting.startswith("sources=") for setting in settings):
         values["sources"] = [f"not the recipe's: {setting}" for setting in changed]  # or the card would lie

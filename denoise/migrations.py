@@ -1,0 +1,85 @@
+"""Names of earlier releases in stored files, translated when a file is read.
+
+Weights files keep the names of the release that wrote them: tensor names, configuration keys and the recipe. Recipes of
+users keep old keys, too. Nothing else in the package knows an old name. To rename a module attribute, a field of a
+configuration or a recipe key, add a line here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+STATE_DICT: tuple[tuple[str, str], ...] = ()
+"""Regular expressions for parts of tensor names and their replacements, applied in this order to every name.
+
+A pattern must match whole dotted components, e.g. ``(r"(^|\\.)told\\.linear\\.", r"\\1film.linear.")``."""
+
+CONFIG: dict[str, str] = {}
+"""Old names of configuration fields of networks, codecs and priors, at any depth, and the new ones."""
+
+RECIPE: dict[str, str] = {}
+"""Old dotted keys of recipes and the new ones, e.g. ``"image.strong": "image.high_sigma_fraction"``.
+
+Keys below ``model`` are configuration fields: they are translated by `CONFIG`."""
+
+
+def migrate_tensor_name(name: str) -> str:
+    """Return the current name of a tensor of a weights file.
+
+    Args:
+        name: name in the file, perhaps of an earlier release.
+
+    Returns:
+        The name in the state dict of the module.
+    """
+    for pattern, replacement in STATE_DICT:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def migrate_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration with the current field names.
+
+    Args:
+        config: configuration of a network, codec or prior as stored, perhaps with nested ones.
+
+    Returns:
+        A new mapping; values are unchanged.
+    """
+    return {CONFIG.get(key, key): _nested(value) for key, value in config.items()}
+
+
+def migrate_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recipe with the current keys.
+
+    Args:
+        recipe: nested tables as in ``recipe.toml``.
+
+    Returns:
+        A new mapping; values are unchanged.
+    """
+    migrated: dict[str, Any] = {}
+    for path, value in _leaves(recipe):
+        *tables, key = RECIPE.get(".".join(path), ".".join(path)).split(".")
+        table = migrated
+        for name in tables:
+            table = table.setdefault(name, {})
+        table[key] = value
+    if isinstance(migrated.get("model"), dict):
+        migrated["model"] = migrate_config(migrated["model"])
+    return migrated
+
+
+def _nested(value: Any) -> Any:
+    return migrate_config(value) if isinstance(value, Mapping) else value
+
+
+def _leaves(table: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterable[tuple[tuple[str, ...], Any]]:
+    """Values of nested tables with their paths; the table of the model is one value."""
+    for key, value in table.items():
+        if isinstance(value, Mapping) and value and (*path, key) != ("model",):
+            yield from _leaves(value, (*path, key))
+        else:
+            yield (*path, key), value
