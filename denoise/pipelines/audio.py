@@ -25,9 +25,9 @@ from denoise.pipelines.device import as_numpy, pick_device
 from denoise.pipelines.latent_noise import Draw, check_dial
 from denoise.pipelines.result import Result, doubted_much, limited_strength
 from denoise.pipelines.stream import STEPS, AudioStream
-from denoise.priors.faithful import Consistency
 from denoise.protocols import FlowNetwork, Progress, StreamingNetwork
 from denoise.registry import DEFAULTS, WITH_DRAWS, load, version
+from denoise.sampling.consistency import Consistency
 from denoise.signals import MAX_CHANNELS, AudioFormat, require_finite_samples
 
 BLOCK_S = 20.0

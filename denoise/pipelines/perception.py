@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from denoise.priors.faithful import Consistency, consistency, doubts
-from denoise.priors.posterior import drawn_clean
 from denoise.protocols import Progress
+from denoise.sampling.consistency import Consistency, consistency, doubts
+from denoise.sampling.posterior import drawn_clean
 from denoise.signals import Image
 
 STEPS = 12  # calls of the network for a draw: the variance is then right within a tenth

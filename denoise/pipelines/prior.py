@@ -20,10 +20,10 @@ from denoise.nn.embeddings import Label
 from denoise.pipelines.device import pick_device
 from denoise.pipelines.prior_files import places, read_signal, write_signals
 from denoise.priors.latent import estimated
-from denoise.priors.posterior import coarse_mask, impute, inpaint
 from denoise.probability_path import karras_sigmas
 from denoise.protocols import Progress
 from denoise.registry import load
+from denoise.sampling.posterior import coarse_mask, impute, inpaint
 from denoise.weights import Card
 
 AT_ONCE = 64  # signals at once, whatever the number asked for

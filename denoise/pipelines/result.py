@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from denoise.errors import ConfigError
-from denoise.priors.faithful import Consistency
+from denoise.sampling.consistency import Consistency
 
 MUCH = 0.1  # of a draw
 

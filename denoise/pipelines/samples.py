@@ -22,8 +22,8 @@ from denoise.pipelines.image import Sigma, part_of, sigma_255
 from denoise.pipelines.latent_noise import check_draws
 from denoise.pipelines.perception import left_over, mean_of
 from denoise.pipelines.result import Result, doubted_much, found_silent
-from denoise.priors.faithful import Consistency
 from denoise.protocols import Progress
+from denoise.sampling.consistency import Consistency
 from denoise.signals import ImageFormat
 
 STD_TIMES = 8  # in files of pictures: what differs by more than an eighth of full scale is rare

@@ -13,9 +13,9 @@ from denoise.errors import ConfigError, InputError
 from denoise.pipelines.device import pick_device
 from denoise.pipelines.latent_noise import check_dial
 from denoise.pipelines.result import limited_strength
-from denoise.priors.faithful import Consistency
 from denoise.protocols import DrawnNetwork, FlowNetwork, StreamingNetwork
 from denoise.registry import DEFAULTS, load
+from denoise.sampling.consistency import Consistency
 from denoise.signals import AudioFormat, require_finite_samples
 
 STEPS = 5  # calls of the network for a draw

@@ -12,8 +12,8 @@ from denoise.config import config
 from denoise.errors import ConfigError
 from denoise.nn.embeddings import Label
 from denoise.priors.guided import Guided, GuidedConfig
-from denoise.priors.solvers import SOLVERS, Callback, ode, ode_log_prob, standard_normal
 from denoise.probability_path import convert, exploding, karras_sigmas, like, precondition
+from denoise.sampling.solvers import SOLVERS, Callback, ode, ode_log_prob, standard_normal
 
 
 @config

@@ -12,8 +12,8 @@ from torch import Generator, Tensor
 from denoise.config import config
 from denoise.nn.embeddings import Label
 from denoise.priors.guided import Guided, GuidedConfig
-from denoise.priors.solvers import Callback, ode, ode_log_prob, standard_normal
 from denoise.probability_path import convert, like, linear
+from denoise.sampling.solvers import Callback, ode, ode_log_prob, standard_normal
 
 
 @config

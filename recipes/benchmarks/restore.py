@@ -22,7 +22,7 @@ def problems(generator: Any) -> dict[str, Any]:
     """Operators by name."""
     import torch
 
-    from denoise.priors.operators import Blur, Mask, Reduce
+    from denoise.sampling.operators import Blur, Mask, Reduce
 
     at = torch.arange(-7, 8, dtype=torch.float32)
     bell = torch.exp(-(at**2) / (2 * 1.6**2))
@@ -33,7 +33,7 @@ def problems(generator: Any) -> dict[str, Any]:
 
 def solvers(sigma_y: float, steps: int) -> dict[str, Callable[..., Any]]:
     """Ways to solve them, from (denoiser, measurement, operator, start, levels, generator)."""
-    from denoise.priors import posterior
+    from denoise.sampling import posterior
 
     def with_sigma(name: str, **more: Any) -> Callable[..., Any]:
         def solve(denoiser: Any, y: Any, operator: Any, levels: Any, **draws: Any) -> Any:

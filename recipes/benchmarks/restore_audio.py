@@ -66,10 +66,10 @@ def main(
     from denoise.files.audio import AUDIO_EXTENSIONS
     from denoise.files.find import find_files
     from denoise.noise import generator_for
-    from denoise.priors.operators import Band, Clipped
-    from denoise.priors.posterior import diffpir, drawn_clean
     from denoise.probability_path import karras_sigmas
     from denoise.registry import load, locate
+    from denoise.sampling.operators import Band, Clipped
+    from denoise.sampling.posterior import diffpir, drawn_clean
     from denoise.weights import record_metrics
 
     torch.set_num_threads(threads)

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from denoise.priors.faithful import consistency, doubts
-from denoise.priors.operators import Blur, Mask, Reduce
-from denoise.priors.posterior import coarse_mask, ddrm, diffpir, dps, drawn_clean, impute, inpaint, pnp_flow
-from denoise.priors.solvers import ancestral
 from denoise.probability_path import karras_sigmas
+from denoise.sampling.consistency import consistency, doubts
+from denoise.sampling.operators import Blur, Mask, Reduce
+from denoise.sampling.posterior import coarse_mask, ddrm, diffpir, dps, drawn_clean, impute, inpaint, pnp_flow
+from denoise.sampling.solvers import ancestral
 
 MEAN = torch.tensor([0.5, -0.2, 0.1], dtype=torch.float64)
 COVARIANCE = torch.tensor([[1.0, 0.8, 0.3], [0.8, 1.0, 0.5], [0.3, 0.5, 0.7]], dtype=torch.float64)

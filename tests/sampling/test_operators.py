@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from denoise.errors import ConfigError
-from denoise.priors.operators import Band, Blur, Clipped, Mask, Reduce
-from denoise.priors.posterior import ddrm, diffpir
 from denoise.probability_path import karras_sigmas
+from denoise.sampling.operators import Band, Blur, Clipped, Mask, Reduce
+from denoise.sampling.posterior import ddrm, diffpir
 
 KERNEL = torch.tensor([[0.0, 0.2, 0.0], [0.1, 0.4, 0.1], [0.0, 0.1, 0.1]], dtype=torch.float64)
 HOLES = (torch.rand(1, 1, 8, 12, generator=torch.Generator().manual_seed(0)) < 0.6).double()

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from denoise.priors.solvers import SOLVERS, ode
 from denoise.probability_path import karras_sigmas, like
+from denoise.sampling.solvers import SOLVERS, ode
 
 MEAN, DEVIATION = 0.7, 0.5
 

@@ -9,9 +9,9 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from denoise.priors.operators import Operator
-from denoise.priors.solvers import Denoise, ancestral_step, dpmpp_2m_sde
 from denoise.probability_path import karras_sigmas, noise_like
+from denoise.sampling.operators import Operator
+from denoise.sampling.solvers import Denoise, ancestral_step, dpmpp_2m_sde
 
 
 def drawn_clean(

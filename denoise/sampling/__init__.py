@@ -1,0 +1,1 @@
+"""Solvers, guidance, operators and posterior samplers: pure functions over a denoiser or a velocity."""
