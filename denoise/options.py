@@ -1,0 +1,110 @@
+"""Options of a denoising run: one frozen object, validated once, and the defaults that every interface shows.
+
+This module imports no torch, so that ``denoise --help`` stays quick.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from denoise.errors import ConfigError
+
+AUDIO_STEPS = 5
+"""Network calls per posterior sample of audio; each adds to the latency of a stream."""
+
+IMAGE_STEPS = 12
+"""Network calls per posterior sample of an image; the variance is then right within a tenth."""
+
+BLOCK_S = 20.0
+"""Seconds of audio that a network without a state processes at a time."""
+
+MAX_MEGAPIXELS = 200.0
+"""Size up to which images are read; larger files may be made to exhaust the memory."""
+
+Sigma = float | Literal["auto"] | None
+"""Noise level of an image, full scale 1.0; ``"auto"`` and None estimate it for networks that need one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoiseOptions:
+    """Options of one denoising run, from the public boundary down to the network.
+
+    Args:
+        steps: network calls per posterior sample, at least 1.
+        strength: mix of input and output, from 0 (input unchanged) to 1 (full denoising).
+        attenuation_limit: maximum attenuation of any component in dB, 0 or more; None sets no limit.
+        sigma: noise level of an image, see `Sigma`.
+        perception: perception-distortion trade-off, from 0 (posterior mean) to 1 (posterior sample); None selects the
+            posterior sample if ``seed`` is given, else the posterior mean.
+        seed: seed of the posterior sample; None is seed 0 if ``perception`` is above 0.
+        overwrite: whether existing files are replaced.
+        max_megapixels: size up to which images are read, above 0.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    steps: int
+    strength: float = 1.0
+    attenuation_limit: float | None = None
+    sigma: Sigma = None
+    perception: float | None = None
+    seed: int | None = None
+    overwrite: bool = False
+    max_megapixels: float = MAX_MEGAPIXELS
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength <= 1:
+            raise ConfigError(f"strength is {self.strength:g}; expected 0 (input unchanged) to 1 (full denoising).")
+        if self.attenuation_limit is not None and not self.attenuation_limit >= 0:
+            raise ConfigError(f"attenuation limit is {self.attenuation_limit:g} dB; expected 0 or more.")
+        if isinstance(self.sigma, str) and self.sigma != "auto":
+            raise ConfigError(f"sigma is {self.sigma!r}; expected auto or a number.")
+        if self.perception is not None and not 0 <= self.perception <= 1:
+            raise ConfigError(
+                f"perception is {self.perception:g}; expected 0 (posterior mean) to 1 (posterior sample)."
+            )
+        if self.steps < 1:
+            raise ConfigError(f"steps is {self.steps}; expected at least 1.")
+        check_max_megapixels(self.max_megapixels)
+
+    @property
+    def limited_strength(self) -> float:
+        """Strength at which no component is attenuated by more than ``attenuation_limit``.
+
+        >>> DenoiseOptions(steps=1, attenuation_limit=20.0).limited_strength
+        0.9
+        """
+        if self.attenuation_limit is None:
+            return self.strength
+        return min(self.strength, 1 - 10 ** (-self.attenuation_limit / 20))
+
+    @property
+    def uses_posterior(self) -> bool:
+        """Whether a posterior sample or a perception is requested, which not every network supports."""
+        return self.seed is not None or self.perception is not None
+
+    @property
+    def mix_weight(self) -> float:
+        """Weight of the posterior sample beside the posterior mean, 0 to 1."""
+        return float(self.seed is not None) if self.perception is None else self.perception
+
+    @property
+    def estimates_sigma(self) -> bool:
+        """Whether the noise level is estimated, by the pipeline or by a blind network."""
+        return self.sigma is None or self.sigma == "auto"
+
+
+def check_max_megapixels(max_megapixels: float) -> None:
+    """Refuse a limit that no image could keep.
+
+    Args:
+        max_megapixels: size up to which images are read.
+
+    Raises:
+        ConfigError: the limit is not a finite number above 0.
+    """
+    if not 0 < max_megapixels < math.inf:
+        raise ConfigError(f"max_megapixels is {max_megapixels:g}; expected a number above 0.")
