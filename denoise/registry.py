@@ -1,6 +1,7 @@
-"""The tables: architectures that a recipe or a weights file can name, by what they are, and the bundled weights.
+"""The tables of architectures that recipes and weights files can name, and the bundled weights.
 
-To add a model: write ``models/NAME.py`` with its Config above it, and add one line to `NETWORKS`.
+To add a network, codec or prior, write ``models/NAME.py`` or ``priors/NAME.py`` with its Config above its class, and
+add one line to a table below.
 """
 
 from __future__ import annotations
@@ -8,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from denoise.config import parse
 from denoise.errors import ConfigError, WeightsError
 from denoise.protocols import Codec, Network, Prior
-from denoise.weights import Card, load_tensors, read_header
+from denoise.weights import RETRY, Card, check_tensors, load_tensors, read_header
 
 NETWORKS = {  # denoisers
     "conv-dae": ("denoise.models.conv_dae", "ConvDAE"),
@@ -38,53 +40,77 @@ PRIORS = {
     "flow-matching": ("denoise.priors.flow_matching", "FlowMatching"),
 }
 ARCHITECTURES = NETWORKS | CODECS | PRIORS
+PARTS = {  # fields of a configuration that describe submodules by their architecture and settings
+    "latent-prior": ("codec", "prior"),
+    "spectral-codec": ("codec",),
+}
+
+Kind = Literal["denoiser", "codec", "prior"]
+Modality = Literal["audio", "image"]
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 DEFAULTS = {"audio": "speech", "image": "photo"}
-WITH_SIGMA = "gaussian"  # the image model for those who know their noise
-WITH_DRAWS = "speech-flow"  # that of recordings for whom one answer is not enough
+SIGMA_MODEL = "gaussian"  # the image denoiser that takes sigma
+POSTERIOR_MODEL = "speech-flow"  # the audio denoiser that samples the posterior
 
 
-def bundled(**like: str) -> list[str]:
-    """Names of the weights that come with the package; ``like`` says what their cards shall say (kind, modality)."""
+def bundled(kind: Kind | None = None, modality: Modality | None = None) -> list[str]:
+    """List the names of the weights that come with the package.
+
+    Args:
+        kind: list denoisers, codecs or priors only.
+        modality: list models for audio or for images only.
+
+    Returns:
+        Names in alphabetical order.
+    """
     names = sorted(path.stem for path in PRETRAINED.glob("*.safetensors"))
-    cards = {name: read_header(PRETRAINED / f"{name}.safetensors")["card"] for name in names} if like else {}
-    return [name for name in names if all(getattr(cards[name], key) == value for key, value in like.items())]
+    if kind is None and modality is None:
+        return names
+    return [name for name in names if _fits(read_header(PRETRAINED / f"{name}.safetensors")["card"], kind, modality)]
 
 
 def build(architecture: str, settings: Mapping[str, Any], where: str = "model") -> Any:
-    """Make an untrained module: a `denoise.protocols` Network, Codec or Prior.
+    """Build an untrained module.
+
+    Args:
+        architecture: key of `ARCHITECTURES`.
+        settings: fields of its configuration.
+        where: prefix of error messages.
+
+    Returns:
+        A `denoise.protocols.Network`, `Codec` or `Prior`.
 
     Raises:
         ConfigError: the architecture is unknown, or a setting does not fit.
     """
     if architecture not in ARCHITECTURES:
         raise ConfigError(f"{where}: architecture {architecture!r}; expected one of {', '.join(ARCHITECTURES)}.")
-    module_name, name = ARCHITECTURES[architecture]
-    module = import_module(module_name)
-    kind, config = getattr(module, name), parse(getattr(module, f"{name}Config"), settings, where)
-    parts = {part: _part(getattr(config, part), f"{where}.{part}") for part in getattr(kind, "parts", ())}
-    made = kind(config=config, **parts)
-    if not isinstance(made, Network | Codec | Prior):  # told now, not when hours of training are to be written
-        facts = [fact for fact, value in vars(Network).items() if isinstance(value, property)]
-        lacking = [fact for fact in facts if not hasattr(made, fact)]
-        raise TypeError(f"{name} is no denoise.protocols.Network: it lacks {', '.join(lacking)}.")
-    return made
+    module_name, class_name = ARCHITECTURES[architecture]
+    source = import_module(module_name)
+    cls, config = getattr(source, class_name), parse(getattr(source, f"{class_name}Config"), settings, where)
+    parts = {name: _build_part(getattr(config, name), f"{where}.{name}") for name in PARTS.get(architecture, ())}
+    module = cls(config=config, **parts)
+    if not isinstance(module, Network | Codec | Prior):  # found out now, not when hours of training are exported
+        missing = sorted(
+            name for name, fact in vars(Network).items() if isinstance(fact, property) and name not in dir(module)
+        )
+        raise TypeError(f"{class_name} does not implement denoise.protocols.Network: it lacks {', '.join(missing)}.")
+    return module
 
 
-def _part(settings: Mapping[str, Any], where: str) -> Any:
-    """One part of a module that is made of others; the settings of a part say its architecture, too."""
-    rest = dict(settings)
-    return build(str(rest.pop("architecture", "")), rest, where)
-
-
-def kind_of(module: Any) -> str:
-    """``"denoiser"``, ``"codec"`` or ``"prior"``, as cards say it."""
+def kind_of(module: Any) -> Kind:
+    """Return the kind of a module as model cards state it."""
     return "prior" if isinstance(module, Prior) else "denoiser" if isinstance(module, Network) else "codec"
 
 
-def locate(name_or_file: str | Path, **like: str) -> Path:
-    """Find weights by a bundled name or by the path of a ``.safetensors`` file; ``like`` says which would fit.
+def locate(name_or_file: str | Path, kind: Kind | None = None, modality: Modality | None = None) -> Path:
+    """Find weights by a bundled name or by the path of a ``.safetensors`` file.
+
+    Args:
+        name_or_file: bundled name, or path.
+        kind: kind of the names that the error message lists.
+        modality: modality of the names that the error message lists.
 
     Raises:
         ConfigError: there is no such name and no such file.
@@ -95,44 +121,69 @@ def locate(name_or_file: str | Path, **like: str) -> Path:
     path = Path(name_or_file)
     if path.suffix == ".safetensors" or path.is_file():
         return path
-    names = bundled(**like)
+    names = bundled(kind, modality)
     expected = f"one of {', '.join(names)} or a" if names else "a"
-    raise ConfigError(f"{like.get('kind', 'model')} {name!r} is unknown; expected {expected} .safetensors file.")
+    raise ConfigError(f"{kind or 'model'} {name!r} is unknown; expected {expected} .safetensors file.")
 
 
-def version(name_or_file: str | Path) -> int:
-    """A number that changes when the weights are written anew; 0 where there is no file."""
+def weights_version(name_or_file: str | Path) -> int:
+    """Return a number that changes when the weights file is rewritten; 0 if there is no file."""
     path = locate(name_or_file)
     return path.stat().st_mtime_ns if path.exists() else 0
 
 
-def load(name_or_file: str | Path, **like: str) -> tuple[Any, Card]:
-    """Load a network, ready to run, with its card, which must say what ``like`` says.
+def load(name_or_file: str | Path, *, kind: Kind | None = None, modality: Modality | None = None) -> tuple[Any, Card]:
+    """Load a model, ready for inference, with its card.
+
+    Args:
+        name_or_file: bundled name, or path of a weights file.
+        kind: kind that the model must be of.
+        modality: modality that the model must be for.
+
+    Returns:
+        The module in evaluation mode on the CPU, without gradients, and its card.
 
     Raises:
-        ConfigError: there is no such name, or it is of another kind or for the other modality.
-        WeightsError: the file is missing, damaged, hostile or of another make.
+        ConfigError: there is no such name, or the model is of another kind or for the other modality.
+        WeightsError: the file is missing, damaged, hostile or of another release.
     """
-    path = locate(name_or_file, **like)
+    path = locate(name_or_file, kind, modality)
     header = read_header(path)
-    card = header["card"]
-    if any(getattr(card, key) != value for key, value in like.items()):
-        wanted = " for ".join(like[key] for key in ("kind", "modality") if key in like)
+    card: Card = header["card"]
+    if not _fits(card, kind, modality):
+        required = " for ".join(word for word in (kind, modality) if word)
         raise ConfigError(
-            f"{name_or_file} is a {card.kind} for {card.modality}; expected a {wanted}. See `denoise models`."
+            f"{name_or_file} is a {card.kind} for {card.modality}; expected a {required}. See `denoise models`."
         )
+    with torch.device("meta"):  # shapes alone: a hostile configuration cannot make the process allocate terabytes
+        check_tensors(path, _build_stored(path, card, header["config"]))
+    module = _build_stored(path, card, header["config"])
+    if kind_of(module) != card.kind:
+        raise WeightsError(f"{path}: the card states {card.kind}, the module is a {kind_of(module)}. {RETRY}")
+    channels = module.channels if card.kind == "denoiser" else module.event_shape[0]
+    if channels != card.channels:
+        raise WeightsError(f"{path}: the card states {card.channels} channels, the network has {channels}. {RETRY}")
+    if card.kind == "denoiser" and module.blind != card.blind:
+        raise WeightsError(f"{path}: card and network disagree on whether sigma is an input. {RETRY}")
+    load_tensors(path, module)
+    return module.eval().requires_grad_(False).to(memory_format=torch.channels_last), card  # faster on CPUs
+
+
+def _fits(card: Card, kind: Kind | None, modality: Modality | None) -> bool:
+    return kind in (None, card.kind) and modality in (None, card.modality)
+
+
+def _build_part(settings: Mapping[str, Any], where: str) -> Any:
+    """Build a submodule whose settings name its architecture, too."""
+    remaining = dict(settings)
+    return build(str(remaining.pop("architecture", "")), remaining, where)
+
+
+def _build_stored(path: Path, card: Card, config: Mapping[str, Any]) -> nn.Module:
+    """Build the module that a weights file describes."""
     try:
-        with torch.device("meta"):  # shapes without memory: a hostile configuration cannot ask for terabytes
-            module = build(card.architecture, header["config"], f"{path}: config")
+        module: nn.Module = build(card.architecture, config, f"{path}: config")
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:  # ConfigError is a ValueError
         reason = " ".join(str(error).split())[:200].removeprefix(f"{path}: ")
         raise WeightsError(f"{path}: {reason} The file is damaged or of a newer release.") from None
-    if kind_of(module) != card.kind:
-        raise WeightsError(f"{path}: the card says {card.kind}, it is a {kind_of(module)}. Get it again.")
-    channels = module.channels if card.kind == "denoiser" else module.event_shape[0]
-    if channels != card.channels:
-        raise WeightsError(f"{path}: the card says {card.channels} channels, the network {channels}. Get it again.")
-    if card.kind == "denoiser" and module.blind != card.blind:
-        raise WeightsError(f"{path}: card and network differ about sigma. Get it again.")
-    load_tensors(path, module)
-    return module.eval().requires_grad_(False).to(memory_format=torch.channels_last), card  # quicker on CPUs
+    return module

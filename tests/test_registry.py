@@ -1,4 +1,4 @@
-"""The tables, and what a weights file may ask for: nothing in it does more than fail in one line."""
+"""The tables of architectures; a hostile weights file is refused in one line."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ DENSE = {"shape": [3, 4, 4], "widths": [5]}
 SPECTRAL = {"n_fft": 64, "hop": 16, "net": {**NET, "channels": 99, "out_channels": 66}}
 
 
-def crafted(path: Path, architecture: str, settings: dict[str, Any], **header: str) -> Path:
-    """A good file, with raw texts put in place of parts of its header."""
+def craft(path: Path, architecture: str, settings: dict[str, Any], **header: str) -> Path:
+    """Write a valid file, with raw texts in place of parts of its header."""
     module = build(architecture, settings)
     card = Card("crafted", architecture, "audio", module.channels, size_multiple=module.size_multiple)
     save_weights(path, module, card, {}, torch.float32)
-    good = {"format_version": "1", "card": json.dumps(asdict(card)), "config": json.dumps(settings), "recipe": "{}"}
-    save_file(load_file(path), path, metadata=good | header)
+    header_fields = {"format_version": "1", "card": json.dumps(asdict(card)), "config": json.dumps(settings), "recipe": "{}"}
+    save_file(load_file(path), path, metadata=header_fields | header)
     return path
 
 
-def refused(path: Path) -> str:
+def refusal(path: Path) -> str:
     with pytest.raises(WeightsError) as caught:
         load(path)
     message = str(caught.value)
@@ -39,9 +39,9 @@ def refused(path: Path) -> str:
     return message
 
 
-def test_what_is_not_crafted_loads(tmp_path: Path) -> None:
+def test_valid_files_load(tmp_path: Path) -> None:
     for architecture, settings in {"conv-dae": NET, "dense-ae": DENSE, "spectral-dae": SPECTRAL}.items():
-        assert load(crafted(tmp_path / "good.safetensors", architecture, settings))[1].architecture == architecture
+        assert load(craft(tmp_path / "valid.safetensors", architecture, settings))[1].architecture == architecture
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_what_is_not_crafted_loads(tmp_path: Path) -> None:
     ids=lambda header: str(header)[:60],
 )
 def test_a_hostile_header_is_refused(tmp_path: Path, header: dict[str, str]) -> None:
-    refused(crafted(tmp_path / "hostile.safetensors", "conv-dae", NET, **header))
+    refusal(craft(tmp_path / "hostile.safetensors", "conv-dae", NET, **header))
 
 
 @pytest.mark.parametrize(
@@ -83,27 +83,27 @@ def test_a_hostile_header_is_refused(tmp_path: Path, header: dict[str, str]) -> 
     ],
 )
 def test_a_hostile_config_is_refused(tmp_path: Path, architecture: str, settings: dict[str, Any], config: str) -> None:
-    refused(crafted(tmp_path / "hostile.safetensors", architecture, settings, config=config))
+    refusal(craft(tmp_path / "hostile.safetensors", architecture, settings, config=config))
 
 
-def test_a_hostile_config_asks_for_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forty thousand channels squared would be gigabytes; nothing of that size may be made."""
-    made: list[int] = []
+def test_a_hostile_config_allocates_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A convolution of 6000 channels is refused before it is allocated."""
+    allocated: list[int] = []
     init = torch.nn.Conv1d.reset_parameters
 
     def watch(module: torch.nn.Conv1d) -> None:
         if module.weight.device.type != "meta":
-            made.append(module.weight.numel())
+            allocated.append(module.weight.numel())
         init(module)
 
-    path = crafted(tmp_path / "hostile.safetensors", "conv-dae", NET, config=json.dumps({**NET, "widths": [6000]}))
+    path = craft(tmp_path / "hostile.safetensors", "conv-dae", NET, config=json.dumps({**NET, "widths": [6000]}))
     monkeypatch.setattr(torch.nn.Conv1d, "reset_parameters", watch)
-    assert "fit" in refused(path)
-    assert not made
+    assert "expects (6000, 1, 3)" in refusal(path)
+    assert not allocated
 
 
-def replaced(path: Path, change: Any) -> Path:
-    crafted(path, "conv-dae", NET)
+def rewrite(path: Path, change: Any) -> Path:
+    craft(path, "conv-dae", NET)
     card = Card("crafted", "conv-dae", "audio", 1, size_multiple=2)
     header = {"format_version": "1", "card": json.dumps(asdict(card)), "config": json.dumps(NET), "recipe": "{}"}
     save_file({key: change(value) for key, value in load_file(path).items()}, path, metadata=header)
@@ -111,31 +111,31 @@ def replaced(path: Path, change: Any) -> Path:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, value: float) -> None:
-    def spoil(tensor: torch.Tensor) -> torch.Tensor:
-        spoilt = tensor.clone()
-        spoilt.view(-1)[-1] = value
-        return spoilt
+def test_non_finite_weights_are_refused(tmp_path: Path, value: float) -> None:
+    def corrupt(tensor: torch.Tensor) -> torch.Tensor:
+        corrupted = tensor.clone()
+        corrupted.view(-1)[-1] = value
+        return corrupted
 
-    assert "NaN or infinite" in refused(replaced(tmp_path / "nan.safetensors", spoil))
+    assert "NaN or infinite" in refusal(rewrite(tmp_path / "nan.safetensors", corrupt))
 
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.complex64], ids=str)
-def test_weights_of_strange_types_are_refused(tmp_path: Path, dtype: torch.dtype) -> None:
-    refused(replaced(tmp_path / "odd.safetensors", lambda tensor: tensor.to(dtype)))
+def test_weights_of_unsupported_types_are_refused(tmp_path: Path, dtype: torch.dtype) -> None:
+    refusal(rewrite(tmp_path / "odd.safetensors", lambda tensor: tensor.to(dtype)))
 
 
-def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+def test_a_file_above_the_size_limit_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "large.safetensors"
     with path.open("wb") as file:
-        file.truncate(MAX_BYTES + 1)  # a hole: takes no room
-    assert "larger than" in refused(path)
+        file.truncate(MAX_BYTES + 1)  # sparse: takes no space on disk
+    assert "larger than" in refusal(path)
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "folder.safetensors"
     folder.mkdir()
-    refused(folder)
+    refusal(folder)
 
 
 def test_the_defaults_are_architectures_of_their_modality() -> None:
@@ -144,7 +144,7 @@ def test_the_defaults_are_architectures_of_their_modality() -> None:
             assert load(name)[1].modality == modality
 
 
-def test_unknown_names_are_refused_with_the_known_ones(tmp_path: Path) -> None:
+def test_unknown_names_are_refused_with_a_list_of_names(tmp_path: Path) -> None:
     for name in ("resnet", str(tmp_path), "", "../conv-dae-audio", "conv-dae-audio.pt"):
         with pytest.raises(ConfigError, match="expected one of"):
             locate(name)

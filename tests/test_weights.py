@@ -1,4 +1,4 @@
-"""Weights come back as they were, and a damaged or hostile file is one clear line."""
+"""Weights files restore modules exactly; a damaged or hostile file is refused in one line."""
 
 import json
 import pickle
@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from denoise.errors import ConfigError, WeightsError
-from denoise.registry import DEFAULTS, WITH_DRAWS, WITH_SIGMA, build, bundled, load, locate
+from denoise.registry import DEFAULTS, POSTERIOR_MODEL, SIGMA_MODEL, build, bundled, load, locate
 from denoise.weights import Card, load_tensors, read_header, record_metrics, save_weights
 
 SETTINGS = {"ndim": 2, "channels": 3, "widths": [4, 6], "kernels": [3, 2], "strides": [1, 2], "blocks": [1, 1]}
@@ -34,13 +34,13 @@ def rewrite(path: Path, **changes: object) -> None:
     save_file(module.state_dict(), path, metadata={k: json.dumps(v) for k, v in header.items()})
 
 
-def test_weights_come_back(saved: tuple[Path, torch.nn.Module]) -> None:
+def test_weights_are_restored(saved: tuple[Path, torch.nn.Module]) -> None:
     path, module = saved
-    again, card = load(path)
+    restored, card = load(path)
     assert card == CARD
     assert read_header(path)["recipe"] == {"seed": 0}
     for name, tensor in module.state_dict().items():
-        assert torch.equal(again.state_dict()[name], tensor)
+        assert torch.equal(restored.state_dict()[name], tensor)
 
 
 def test_float16_is_close(saved: tuple[Path, torch.nn.Module], tmp_path: Path) -> None:
@@ -51,48 +51,48 @@ def test_float16_is_close(saved: tuple[Path, torch.nn.Module], tmp_path: Path) -
     torch.testing.assert_close(half(x), module(x), atol=2e-3, rtol=0)
 
 
-def test_int8_is_off_by_half_a_step_at_most(saved: tuple[Path, torch.nn.Module], tmp_path: Path) -> None:
+def test_int8_error_is_at_most_half_a_step(saved: tuple[Path, torch.nn.Module], tmp_path: Path) -> None:
     _, module = saved
     small = tmp_path / "small.safetensors"
     with torch.no_grad():
-        next(module.parameters())[0] = 0.0  # a row that says nothing
+        next(module.parameters())[0] = 0.0  # a row of zeros
     save_weights(small, module, CARD, {}, torch.int8)
-    again = load(small)[0].state_dict()
+    restored = load(small)[0].state_dict()
     for name, tensor in module.state_dict().items():
         step = tensor.flatten(1).abs().amax(dim=1) / 127 if tensor.ndim > 1 else 2e-3 * tensor.abs()
-        off = (again[name] - tensor).flatten(1).abs().amax(dim=1) if tensor.ndim > 1 else (again[name] - tensor).abs()
-        assert (off <= 0.5001 * step).all()
+        error = (restored[name] - tensor).flatten(1).abs().amax(dim=1) if tensor.ndim > 1 else (restored[name] - tensor).abs()
+        assert (error <= 0.5001 * step).all()
     stored = load_file(small)
     assert sum(t.nbytes for t in stored.values() if t.ndim > 1) < 0.6 * sum(
         t.nbytes / 2 for t in module.state_dict().values() if t.ndim > 1
-    )  # below the half of float16, scales and all
+    )  # about half of float16, including the scales
 
 
-def test_int8_without_its_scales_is_refused(saved: tuple[Path, torch.nn.Module]) -> None:
+def test_int8_without_scales_is_refused(saved: tuple[Path, torch.nn.Module]) -> None:
     path, module = saved
     save_weights(path, module, CARD, {}, torch.int8)
     with safe_open(path, framework="pt") as file:
-        told = file.metadata()
-    whole = load_file(path)
-    lost = {key: value for key, value in whole.items() if key != "encoder.0.0.weight:scale"}
-    assert len(lost) < len(whole)
-    save_file(lost, path, metadata=told)
+        metadata = file.metadata()
+    tensors = load_file(path)
+    remaining = {key: value for key, value in tensors.items() if key != "encoder.0.0.weight:scale"}
+    assert len(remaining) < len(tensors)
+    save_file(remaining, path, metadata=metadata)
     with pytest.raises(WeightsError, match="scales"):
         load(path)
 
 
-def test_figures_are_recorded(saved: tuple[Path, torch.nn.Module]) -> None:
+def test_metrics_are_recorded(saved: tuple[Path, torch.nn.Module]) -> None:
     path, module = saved
-    record_metrics(path, {"a": {"rows": [{"psnr": 30.0}], "protocol": "so"}})
-    record_metrics(path, {"b": {"rows": [], "protocol": "else"}})
-    again, card = load(path)
+    record_metrics(path, {"a": {"rows": [{"psnr": 30.0}], "protocol": "first"}})
+    record_metrics(path, {"b": {"rows": [], "protocol": "second"}})
+    restored, card = load(path)
     assert set(card.metrics) == {"a", "b"}
     assert card.metrics["a"]["rows"][0]["psnr"] == 30.0
-    assert torch.equal(next(again.parameters()), next(module.parameters()))
+    assert torch.equal(next(restored.parameters()), next(module.parameters()))
 
 
-def damaged(path: Path, kind: str) -> None:
-    whole = path.read_bytes()
+def damage(path: Path, kind: str) -> None:
+    data = path.read_bytes()
     module = build("conv-dae", SETTINGS)
     state = module.state_dict()
     if kind == "empty":
@@ -100,9 +100,9 @@ def damaged(path: Path, kind: str) -> None:
     elif kind == "random":
         path.write_bytes(bytes(range(256)) * 40)
     elif kind == "truncated":
-        path.write_bytes(whole[: len(whole) // 2])
+        path.write_bytes(data[: len(data) // 2])
     elif kind == "huge header":
-        path.write_bytes((1 << 62).to_bytes(8, "little") + whole[8:])
+        path.write_bytes((1 << 62).to_bytes(8, "little") + data[8:])
     elif kind == "pickle":
         path.write_bytes(pickle.dumps({"weights": [1, 2, 3]}))
     elif kind == "no card":
@@ -133,9 +133,9 @@ KINDS += ["other channels", "other architecture", "other widths", "absurd widths
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_bad_file_is_one_clear_line(saved: tuple[Path, torch.nn.Module], kind: str) -> None:
+def test_a_damaged_file_is_refused_in_one_line(saved: tuple[Path, torch.nn.Module], kind: str) -> None:
     path, _ = saved
-    damaged(path, kind)
+    damage(path, kind)
     with pytest.raises(WeightsError) as caught:
         load(path)
     message = str(caught.value)
@@ -144,7 +144,7 @@ def test_a_bad_file_is_one_clear_line(saved: tuple[Path, torch.nn.Module], kind:
     assert len(message) < 500
 
 
-def test_missing_names_and_files(tmp_path: Path) -> None:
+def test_missing_names_and_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"none\.safetensors"):
         load(tmp_path / "none.safetensors")
     with pytest.raises(ConfigError, match="no-such-model"):
@@ -152,12 +152,12 @@ def test_missing_names_and_files(tmp_path: Path) -> None:
 
 
 def test_tensors_of_another_network_are_refused(saved: tuple[Path, torch.nn.Module]) -> None:
-    with pytest.raises(WeightsError, match="do not fit"):
+    with pytest.raises(WeightsError, match="lacks tensor"):
         load_tensors(saved[0], build("dense-ae", {"shape": [3, 8, 8], "widths": [4]}))
 
 
 @pytest.mark.parametrize("name", bundled())
-def test_every_bundled_model_loads_and_tells_its_origin(name: str) -> None:
+def test_every_bundled_model_loads_and_states_its_origin(name: str) -> None:
     module, card = load(name)
     assert card.name == name
     assert card.data
@@ -168,29 +168,29 @@ def test_every_bundled_model_loads_and_tells_its_origin(name: str) -> None:
     assert locate(name).stat().st_size <= 16 * 2**20
 
 
-def test_the_bundle_is_small() -> None:
-    assert {*DEFAULTS.values(), WITH_DRAWS, WITH_SIGMA} <= set(bundled())
+def test_the_bundle_is_below_its_size_limits() -> None:
+    assert {*DEFAULTS.values(), POSTERIOR_MODEL, SIGMA_MODEL} <= set(bundled())
     assert sum(locate(name).stat().st_size for name in bundled()) <= 40 * 2**20
     assert sum(locate(name).stat().st_size for name in bundled(kind="prior")) <= 16 * 2**20
 
 
-def test_a_network_that_grows_an_ear_for_sigma_does_not_hear_it_at_first(tmp_path: Path) -> None:
+def test_a_network_with_a_new_sigma_input_ignores_it_before_training(tmp_path: Path) -> None:
     settings = {"ndim": 2, "channels": 3, "widths": [4, 6], "kernels": [3, 2], "strides": [1, 2], "blocks": [1, 1]}
     small = build("conv-dae", settings)
     save_weights(tmp_path / "a.safetensors", small, Card("a", "conv-dae", "image", 3), {}, torch.float32)
     large = build("conv-dae", settings | {"blind": False})
     with pytest.raises(WeightsError, match="do not fit"):
         load_tensors(tmp_path / "a.safetensors", large)
-    load_tensors(tmp_path / "a.safetensors", large, grown=True)
+    load_tensors(tmp_path / "a.safetensors", large, partial=True)
     x = torch.rand(2, 3, 9, 10)
     torch.testing.assert_close(large(x, torch.tensor([0.1, 3.0])), small(x))
-    blind = build("conv-dae", settings)  # and back again
+    blind = build("conv-dae", settings)  # the sigma input is dropped again
     save_weights(tmp_path / "b.safetensors", large, Card("b", "conv-dae", "image", 3, blind=False), {}, torch.float32)
-    load_tensors(tmp_path / "b.safetensors", blind, grown=True)
+    load_tensors(tmp_path / "b.safetensors", blind, partial=True)
     torch.testing.assert_close(blind(x), small(x))
 
 
-def test_a_grown_network_begins_as_the_smaller_one_was(tmp_path: Path) -> None:
+def test_a_larger_network_starts_as_the_smaller_one(tmp_path: Path) -> None:
     settings = {"widths": [4, 6, 8], "blocks": 1, "hidden": 8, "squeeze": 2, "memory": 8}
     small = build("dpcrn", settings).eval()
     with torch.no_grad():
@@ -202,25 +202,25 @@ def test_a_grown_network_begins_as_the_smaller_one_was(tmp_path: Path) -> None:
     for lookahead in (2, 0):
         torch.manual_seed(0)
         large = build("dpcrn", {**settings, "blocks": 3, "lookahead": lookahead}).eval()
-        load_tensors(path, large, grown=True)
-        settled = slice(8_000 if lookahead else 0, None)  # the frames that it waits for come to its memories first
-        expected = small(x, sample_rate=16_000)[..., settled]
-        torch.testing.assert_close(large(x, sample_rate=16_000)[..., settled], expected, atol=1e-3, rtol=0)
-    with pytest.raises(WeightsError, match="do not fit"):
+        load_tensors(path, large, partial=True)
+        after_warm_up = slice(8_000 if lookahead else 0, None)  # look-ahead frames reach the recurrent state first
+        expected = small(x, sample_rate=16_000)[..., after_warm_up]
+        torch.testing.assert_close(large(x, sample_rate=16_000)[..., after_warm_up], expected, atol=1e-3, rtol=0)
+    with pytest.raises(WeightsError, match="lacks tensor"):
         load_tensors(path, large)
     with pytest.raises(WeightsError, match="do not fit"):
-        load_tensors(path, build("dpcrn", {**settings, "hidden": 9}), grown=True)
+        load_tensors(path, build("dpcrn", {**settings, "hidden": 9}), partial=True)
 
 
-def test_what_a_grown_network_no_longer_has_is_left_out(tmp_path: Path) -> None:
+def test_tensors_that_the_network_lacks_are_ignored_when_partial(tmp_path: Path) -> None:
     vae = {"architecture": "vae", "shape": [1, 8, 8], "latent": 4}
     path = tmp_path / "normal.safetensors"
     normal = build("latent-prior", {"codec": vae, "prior": {"architecture": "flow", "kind": "normal", "shape": [4]}})
     save_weights(path, normal, Card("normal", "latent-prior", "image", 1, kind="prior"), {}, torch.float32)
     maf = {"architecture": "flow", "kind": "maf", "shape": [4], "hidden": [8]}
     other = build("latent-prior", {"codec": vae, "prior": maf})
-    load_tensors(path, other, grown=True)
+    load_tensors(path, other, partial=True)
     x = torch.rand(2, 1, 8, 8)
     torch.testing.assert_close(other.codec.encode(x), normal.codec.encode(x))
-    with pytest.raises(WeightsError, match="in common"):
-        load_tensors(path, build("dpcrn", {}), grown=True)
+    with pytest.raises(WeightsError, match="shares no tensor"):
+        load_tensors(path, build("dpcrn", {}), partial=True)

@@ -69,7 +69,7 @@ def audio(
     from denoise.pipelines.compare import check_extras, compare_audio, write_removed
     from denoise.pipelines.result import limited_strength
     from denoise.pipelines.samples import check_samples, draw_audio
-    from denoise.registry import DEFAULTS, WITH_DRAWS
+    from denoise.registry import DEFAULTS, POSTERIOR_MODEL
 
     limited_strength(strength, attenuation_limit)
     extras = {"--compare": compare, "--removed": removed}
@@ -83,7 +83,7 @@ def audio(
     if rate is not None and channels is not None and encoding is not None:
         raw = RawFormat(rate, channels, encoding)
     drawing = samples or perception is not None
-    pipeline = AudioPipeline(model or (WITH_DRAWS if drawing else DEFAULTS["audio"]), device=device, block=block)
+    pipeline = AudioPipeline(model or (POSTERIOR_MODEL if drawing else DEFAULTS["audio"]), device=device, block=block)
     pipeline.check_drawing(perception, steps, samples or None)
     check_samples(
         pipeline,

@@ -16,10 +16,10 @@ def models(
     """List the bundled models."""
     from rich.table import Table
 
-    from denoise.registry import DEFAULTS, WITH_DRAWS, WITH_SIGMA, bundled, locate
+    from denoise.registry import DEFAULTS, POSTERIOR_MODEL, SIGMA_MODEL, bundled, locate
     from denoise.weights import read_header
 
-    chosen = dict.fromkeys(DEFAULTS.values(), "default") | {WITH_SIGMA: "--sigma", WITH_DRAWS: "--perception"}
+    chosen = dict.fromkeys(DEFAULTS.values(), "default") | {SIGMA_MODEL: "--sigma", POSTERIOR_MODEL: "--perception"}
     table = Table("name", "kind", "for", "parameters", "MiB", "description", box=None, pad_edge=False)
     for name in [name for kind in ("denoiser", "prior", "codec") for name in bundled(kind=kind)]:
         path = locate(name)

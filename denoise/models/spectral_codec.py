@@ -44,8 +44,6 @@ class SpectralCodec(nn.Module):
         Algorithm, Perraudin et al., 2013 (momentum).
     """
 
-    parts = ("codec",)  # of the config, made by the registry
-
     def __init__(self, config: SpectralCodecConfig, codec: Any) -> None:
         super().__init__()
         self.config, self.codec = config, codec

@@ -10,7 +10,7 @@ from torch.distributions import Normal
 
 from denoise.errors import ConfigError
 from denoise.noise import noise_field
-from denoise.registry import WITH_DRAWS, WITH_SIGMA
+from denoise.registry import POSTERIOR_MODEL, SIGMA_MODEL
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Draw:
 def check_draws(model: Any, name: str, draws: Any) -> None:
     """Refuse draws from a model that gives one answer, unless it is told sigma: one that is can be a prior."""
     if draws is not None and model.blind and not getattr(model, "variational", False):
-        one = WITH_SIGMA if model.ndim == 2 else WITH_DRAWS
+        one = SIGMA_MODEL if model.ndim == 2 else POSTERIOR_MODEL
         raise ConfigError(f"model {name} gives one answer and draws no samples; take {one}.")
 
 

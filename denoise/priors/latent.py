@@ -36,8 +36,6 @@ class LatentPrior(nn.Module):
         signals: (batch, *event_shape); latents: (batch, *prior.event_shape).
     """
 
-    parts = ("codec", "prior")  # of the config, made by the registry
-
     def __init__(self, codec: Any, prior: Any, config: LatentPriorConfig | None = None) -> None:
         super().__init__()
         self.codec, self.prior, self.config = codec, prior, config  # the config is for saving

@@ -89,7 +89,7 @@ def train(
             f"recipe {recipe.name}: the network is told sigma, which image.degrade changes; leave one out."
         )
     if recipe.init:
-        load_tensors(locate(recipe.init), module, grown=True)
+        load_tensors(locate(recipe.init), module, partial=True)
     if any(p.ndim == 4 for p in module.parameters()):
         module = module.to(memory_format=torch.channels_last)
     ema = copy.deepcopy(module).requires_grad_(False)
