@@ -17,7 +17,7 @@ import typer
 from torch import Tensor
 
 from denoise import PriorPipeline
-from denoise.files.image_write import write_image
+from denoise.files.image import write_image
 from denoise.pipelines.prior import path_between, principal_map
 from denoise.pipelines.prior_files import as_pictures, half_known, map_of
 from denoise.signals import ImageFormat

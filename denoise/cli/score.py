@@ -69,7 +69,7 @@ def embed(
     """Draw a map of pictures (or of the spectrograms of sounds): each where its latents lie, by the two directions
     in which they differ most.
     """
-    from denoise.files.image_write import write_image
+    from denoise.files.image import write_image
     from denoise.metrics import r2
     from denoise.pipelines.prior import PriorPipeline, principal_map
     from denoise.pipelines.prior_files import as_pictures, map_of

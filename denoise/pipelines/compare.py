@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from denoise.errors import ConfigError, InputError
 from denoise.files.atomic import atomic_file
 from denoise.files.audio import AudioReader, AudioWriter
-from denoise.files.image import ImageReader, upright
-from denoise.files.image_panel import Column, draw_panel
-from denoise.files.image_write import write_image
+from denoise.files.image import ImageReader, upright, write_image
+from denoise.files.image.panel import Column, draw_panel
 from denoise.pipelines.batch import STREAM, plan
 from denoise.signals import AudioFormat, Image, ImageFormat
 

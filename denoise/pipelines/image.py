@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from denoise.errors import ConfigError, InputError
-from denoise.files.image import ImageReader
-from denoise.files.image_write import write_image
+from denoise.files.image import ImageReader, write_image
 from denoise.frames import Grid, Window, gathered, overlap_add, split
 from denoise.noise_level import estimate_sigma
 from denoise.pipelines.device import as_numpy, autocast, pick_device, precision_of
@@ -27,7 +26,7 @@ from denoise.pipelines.perception import STEPS, as_tensor, draw_image, left_over
 from denoise.pipelines.result import Result, check_strength, doubted_much, found_silent
 from denoise.pipelines.transparency import cover
 from denoise.protocols import Progress
-from denoise.registry import DEFAULTS, WITH_SIGMA, load, version
+from denoise.registry import DEFAULTS, SIGMA_MODEL, load, weights_version
 from denoise.signals import Image
 
 TILE = {"bfloat16": 1936, "float32": 1280}  # a fifth is done twice, or less; these stay below two gigabytes
@@ -340,7 +339,7 @@ def denoise_image(
     if not is_float and x.dtype not in (np.uint8, np.uint16):
         raise InputError(f"pixels are {x.dtype}; expected uint8, uint16 or a float type.")
     model = pick(model, sigma, perception)
-    pipeline = _pipeline(model, version(model), device, tile)
+    pipeline = _pipeline(model, weights_version(model), device, tile)
     scale = 1.0 if is_float else float(np.iinfo(x.dtype).max)
     if isinstance(sigma, int | float) and not is_float and not 0 <= sigma <= scale:
         raise ConfigError(f"sigma is {sigma:g}; expected 0 to {scale:g}, as the pixels are.")
@@ -367,7 +366,7 @@ def denoise_image(
 
 def pick(model: str | Path | None, *said: object) -> str | Path:
     """The model that was named, else the one that is told sigma if anything is said of that, else the default."""
-    return model or (DEFAULTS["image"] if all(x is None for x in said) else WITH_SIGMA)
+    return model or (DEFAULTS["image"] if all(x is None for x in said) else SIGMA_MODEL)
 
 
 @lru_cache(maxsize=4)

@@ -14,8 +14,7 @@ from torch.nn import functional as F
 from denoise.dsp import resample, stft
 from denoise.errors import ConfigError, InputError
 from denoise.files.audio import read_audio, write_audio
-from denoise.files.image import read_image
-from denoise.files.image_write import write_image
+from denoise.files.image import read_image, write_image
 from denoise.signals import Audio, AudioFormat, Image, ImageFormat
 from denoise.weights import Card
 

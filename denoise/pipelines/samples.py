@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from denoise.errors import ConfigError, InputError
 from denoise.files.audio import AudioReader, AudioWriter
-from denoise.files.image import ImageReader
-from denoise.files.image_write import write_image
+from denoise.files.image import ImageReader, write_image
 from denoise.pipelines.batch import STREAM
 from denoise.pipelines.image import Sigma, part_of, sigma_255
 from denoise.pipelines.latent_noise import check_draws

@@ -15,8 +15,8 @@ import soundfile
 from numpy.typing import NDArray
 
 from denoise.errors import InputError
-from denoise.files import audio_write
 from denoise.files.audio import AudioReader, AudioWriter, RawFormat, read_audio, write_audio
+from denoise.files.audio import writer as audio_writer
 from denoise.signals import Audio, AudioFormat
 
 PCM = {"PCM_U8": (1, 8), "PCM_16": (1, 16), "PCM_24": (1, 24), "PCM_32": (1, 32), "FLOAT": (3, 32), "DOUBLE": (3, 64)}
@@ -205,7 +205,7 @@ class TestLosslessCopies:
         assert (read_audio(tmp_path / "FLOAT.wav").samples == loud).all()
 
     def test_beyond_four_gib_a_wav_becomes_rf64(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(audio_write, "MAX_WAV_BYTES", 1000)
+        monkeypatch.setattr(audio_writer, "MAX_WAV_BYTES", 1000)
         (tmp_path / "in.wav").write_bytes(wav(frames_of("PCM_16", 501)))
         copy(tmp_path / "in.wav", tmp_path / "out.wav")
         assert (tmp_path / "out.wav").read_bytes()[:4] == b"RF64"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from denoise.files.image_panel import FRAME, GAP, MARGIN, PAPER, TITLE, Column, draw_panel
+from denoise.files.image.panel import FRAME, GAP, MARGIN, PAPER, TITLE, Column, draw_panel
 
 TOP = MARGIN + TITLE + GAP
 WHITE, BLACK = 255, 0

@@ -14,7 +14,7 @@ from PIL import ImageCms, ImageOps
 
 from denoise.errors import ConfigError, InputError
 from denoise.files.image import read_image, write_image
-from denoise.files.image_panel import Column
+from denoise.files.image.panel import Column
 from denoise.pipelines import compare
 from denoise.pipelines.compare import HEIGHT, PART, WIDTH, compare_image, find_part
 from denoise.signals import Image, ImageFormat

@@ -14,13 +14,9 @@ import soundfile
 from numpy.typing import NDArray
 
 from denoise.errors import InputError
-from denoise.files.audio_write import CONTAINERS, AudioWriter, write_audio
-from denoise.files.wav_stream import ENDLESS, WIDTHS, RawFormat, decode, read_block, read_wav_header
+from denoise.files.audio.pcm import ENDLESS, WIDTHS, RawFormat, decode, read_block, read_wav_header
 from denoise.signals import Audio, AudioFormat, require_finite_samples
 
-__all__ = ["AUDIO_EXTENSIONS", "AudioReader", "AudioWriter", "RawFormat", "read_audio", "write_audio"]
-
-AUDIO_EXTENSIONS = frozenset(CONTAINERS)
 TAGS = ("title", "copyright", "software", "artist", "comment", "date", "album", "license", "tracknumber", "genre")
 WIDE = ("PCM_32", "DOUBLE")  # more than float32 holds
 READ_STEP = 4096  # samples; what a damaged file loses at most before the place where it breaks

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from denoise.errors import InputError
 from denoise.files.atomic import atomic_file
-from denoise.files.wav_stream import WIDTHS, RawFormat, encode, write_wav_header
+from denoise.files.audio.pcm import WIDTHS, RawFormat, encode, write_wav_header
 from denoise.signals import Audio, AudioFormat
 
 CONTAINERS = {

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from denoise.files.image_png16 import bands
+from denoise.files.image.png16 import bands
 
 
 def to_palette(picture: Pillow.Image, colors: int) -> tuple[Pillow.Image, bytes | None]:

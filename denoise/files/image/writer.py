@@ -17,9 +17,9 @@ from PIL import Image as Pillow
 
 from denoise.errors import InputError
 from denoise.files.atomic import atomic_file
-from denoise.files.image_palette import to_palette
-from denoise.files.image_png16 import Chunks, write_png16
-from denoise.files.image_tiff import EXIF_GROUPS, TIFF_BYTE_CODECS, tiff_tags, write_tiff
+from denoise.files.image.palette import to_palette
+from denoise.files.image.png16 import Chunks, write_png16
+from denoise.files.image.tiff_codec import EXIF_GROUPS, TIFF_BYTE_CODECS, tiff_tags, write_tiff
 from denoise.signals import Image, ImageFormat
 
 CONTAINERS = {

@@ -16,8 +16,8 @@ from PIL import BmpImagePlugin, GifImagePlugin, ImageFile, JpegImagePlugin, PngI
 from PIL import Image as Pillow
 
 from denoise.errors import InputError
-from denoise.files.image_png16 import PNG_SIGNATURE, png_chunks
-from denoise.files.image_tiff import TiffPicture
+from denoise.files.image.png16 import PNG_SIGNATURE, png_chunks
+from denoise.files.image.tiff_codec import TiffPicture
 
 # Pillow's readers by the first bytes of a file. Used without `PIL.Image.open`, which judges the size
 # of a picture by a global of Pillow that belongs to the whole process.

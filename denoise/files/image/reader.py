@@ -24,15 +24,11 @@ from PIL import Image as Pillow
 from PIL import ImageFile
 
 from denoise.errors import ConfigError, InputError
-from denoise.files.image_png16 import bands, read_png16
-from denoise.files.image_probe import DAMAGE, blame, carried, container_of, open_picture
-from denoise.files.image_tiff import TIFF_COLOURS, Ifd, is_deep, read_tiff, tiff_info, tiff_pages
-from denoise.files.image_write import CONTAINERS, write_image
+from denoise.files.image.pillow import DAMAGE, blame, carried, container_of, open_picture
+from denoise.files.image.png16 import bands, read_png16
+from denoise.files.image.tiff_codec import TIFF_COLOURS, Ifd, is_deep, read_tiff, tiff_info, tiff_pages
 from denoise.signals import Image, ImageFormat
 
-__all__ = ["IMAGE_EXTENSIONS", "ImageReader", "read_image", "upright", "write_image"]
-
-IMAGE_EXTENSIONS = frozenset(CONTAINERS)
 BYTES_PER_PIXEL = 16  # of the most wasteful file, when a pipe has to be read into memory
 NATURAL = {(1, False): "L", (1, True): "LA", (3, False): "RGB", (3, True): "RGBA", (4, False): "CMYK"}
 
