@@ -1,4 +1,4 @@
-"""Settings: TOML and ``key=value`` overrides into frozen dataclasses, unknown keys refused."""
+"""Configurations: TOML and ``key=value`` overrides parsed into frozen dataclasses; unknown keys are refused."""
 
 from __future__ import annotations
 
@@ -15,16 +15,21 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True)
 def config(cls: type[T]) -> type[T]:
-    """Make a frozen dataclass of settings that refuses unknown keys when it is parsed."""
+    """Turn a class into a frozen dataclass that refuses unknown keys when it is parsed."""
     cls.__pydantic_config__ = {"extra": "forbid"}  # type: ignore[attr-defined]
     return dataclass(frozen=True)(cls)
 
 
 def parse(kind: type[T], values: Mapping[str, Any], where: str) -> T:
-    """Turn plain values into the dataclass ``kind``.
+    """Parse plain values into a configuration.
+
+    Args:
+        kind: class made by `config`.
+        values: fields by name, nested tables as mappings.
+        where: prefix of error messages.
 
     Raises:
-        ConfigError: a key is unknown or missing, or a value does not fit; the message names ``where``.
+        ConfigError: a key is unknown or missing, or a value does not fit; the message names ``where`` and the key.
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -35,11 +40,14 @@ def parse(kind: type[T], values: Mapping[str, Any], where: str) -> T:
         key = ".".join(str(part) for part in first["loc"]) or kind.__name__
         unknown = first["type"] in ("unexpected_keyword_argument", "extra_forbidden")
         reason = "no such setting" if unknown else first["msg"].removeprefix("Value error, ").rstrip(".")
-        raise ConfigError(f"{where}: {key}: {reason}. Mend this setting.") from None
+        raise ConfigError(f"{where}: {key}: {reason}. Fix `{key}`.") from None
 
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file.
+
+    Args:
+        path: file to read, UTF-8.
 
     Raises:
         ConfigError: the file is missing or is not TOML.
@@ -49,19 +57,28 @@ def read_toml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}. Give the path of a recipe.toml.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not a TOML file ({error}). Mend it there.") from None
+        raise ConfigError(f"{path}: not a TOML file ({error}). Fix the line named.") from None
 
 
 def override(values: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
-    """Put ``section.key=value`` settings, whose values are written as in TOML, over nested ``values``.
+    """Override nested values with ``section.key=value`` settings.
+
+    Args:
+        values: nested tables; they are not changed.
+        settings: overrides in order; values are written as in TOML, and bare words are strings.
+
+    Returns:
+        A new mapping.
+
+    Raises:
+        ConfigError: a setting has no ``=``, or its section is a value.
 
     >>> override({"schedule": {"steps": 10}}, ["schedule.steps=20", "name=b"])
     {'schedule': {'steps': 20}, 'name': 'b'}
-
-    Raises:
-        ConfigError: a setting has no ``=`` or reaches into something that is no section.
     """
-    out: dict[str, Any] = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
+    overridden: dict[str, Any] = {
+        key: dict(value) if isinstance(value, dict) else value for key, value in values.items()
+    }
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not key:
@@ -71,12 +88,12 @@ def override(values: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
         except tomllib.TOMLDecodeError:
             value = text  # a bare word is a string, so that shells need no double quotes
         *sections, last = key.split(".")
-        place = out
+        table = overridden
         for section in sections:
-            inner = place.get(section, {})
+            inner = table.get(section, {})
             if not isinstance(inner, dict):
                 raise ConfigError(f"--set {setting}: {section} is a value, not a section.")
-            place[section] = dict(inner)
-            place = place[section]
-        place[last] = value
-    return out
+            table[section] = dict(inner)
+            table = table[section]
+        table[last] = value
+    return overridden

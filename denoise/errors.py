@@ -1,19 +1,18 @@
-"""The errors of `denoise`.
+"""The exceptions of `denoise`.
 
 ::
 
-    DenoiseError          every error that this package raises on purpose
+    DenoiseError          base of all exceptions that this package raises on purpose
     ├── InputError        a file, an array or a value that cannot be processed (also a ValueError)
-    ├── ConfigError       a recipe, a setting or a name that does not exist or does not fit (also a ValueError)
-    └── WeightsError      a weights file that is missing, damaged or of another make
+    ├── ConfigError       a recipe, a setting or a name that is unknown or invalid (also a ValueError)
+    └── WeightsError      a weights file that is missing, damaged or of another release
 
-A message says where, what came, what was expected and what to do, in one line, so that the command
-line can print it as it is.
+A message is one line: where, what came, what was expected, what to do. The command line prints it as it is.
 """
 
 
 class DenoiseError(Exception):
-    """Base of all errors raised on purpose by this package."""
+    """Base of all exceptions that this package raises on purpose."""
 
 
 class InputError(DenoiseError, ValueError):
@@ -21,8 +20,8 @@ class InputError(DenoiseError, ValueError):
 
 
 class ConfigError(DenoiseError, ValueError):
-    """A recipe, a setting or a name that does not exist or does not fit."""
+    """A recipe, a setting or a name that is unknown or invalid."""
 
 
 class WeightsError(DenoiseError):
-    """A weights file that is missing, damaged, hostile or of another make."""
+    """A weights file that is missing, damaged, hostile or of another release."""

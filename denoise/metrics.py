@@ -1,4 +1,4 @@
-"""Measures of quality, thin over kept libraries. All take (estimate, reference) in that order."""
+"""Quality metrics, thin wrappers of maintained libraries. All take (estimate, reference) in this order."""
 
 from __future__ import annotations
 
@@ -11,30 +11,57 @@ from torch.nn import functional as F
 
 
 def mse(estimate: Tensor, reference: Tensor) -> Tensor:
-    """Mean squared error over all entries. Shape: same, returns ()."""
+    """Return the mean squared error over all entries.
+
+    Args:
+        estimate: estimate, any shape.
+        reference: reference, same shape.
+
+    Returns:
+        Scalar tensor.
+    """
     return (estimate - reference).square().mean()
 
 
 def r2(estimate: Tensor, reference: Tensor) -> Tensor:
-    """Coefficient of determination over all entries: 1 is perfect, 0 as good as the mean. Shape: returns ()."""
+    """Return the coefficient of determination over all entries: 1 is perfect, 0 is as good as the mean.
+
+    Args:
+        estimate: estimate, any shape.
+        reference: reference, same shape.
+
+    Returns:
+        Scalar tensor.
+    """
     return 1 - mse(estimate, reference) / (reference - reference.mean()).square().mean().clamp_min(1e-12)
 
 
 def psnr(estimate: Tensor, reference: Tensor, full_scale: float = 1.0) -> Tensor:
-    """Peak signal-to-noise ratio in dB, per example.
+    """Return the peak signal-to-noise ratio of each example.
 
-    Shape:
-        estimate, reference: (batch, channels, height, width); returns (batch,).
+    Args:
+        estimate: (B, C, H, W).
+        reference: (B, C, H, W).
+        full_scale: value of white.
+
+    Returns:
+        (B,), dB.
     """
     error = (estimate - reference).square().flatten(1).mean(dim=1)
     return 10 * torch.log10(full_scale**2 / error)
 
 
 def ssim(estimate: Tensor, reference: Tensor, full_scale: float = 1.0) -> Tensor:
-    """Structural similarity, 11 x 11 Gaussian window of sigma 1.5, mean over channels, per example.
+    """Return the structural similarity of each example: 11 x 11 Gaussian window of sigma 1.5, mean over channels.
 
-    Shape:
-        estimate, reference: (batch, channels, height, width), sides of at least 11; returns (batch,).
+    Args:
+        estimate: (B, C, H, W), sides of at least 11 pixels.
+        reference: (B, C, H, W).
+        full_scale: value of white.
+
+    Returns:
+        (B,), at most 1.
+
     Reference:
         Image Quality Assessment: From Error Visibility to Structural Similarity, Wang et al., 2004.
     """
@@ -45,10 +72,15 @@ def ssim(estimate: Tensor, reference: Tensor, full_scale: float = 1.0) -> Tensor
 
 
 def si_sdr(estimate: Tensor, reference: Tensor) -> Tensor:
-    """Scale-invariant signal-to-distortion ratio in dB, at most 100, over the last axis, the mean not removed.
+    """Return the scale-invariant signal-to-distortion ratio over the last axis; the mean is not removed.
 
-    Shape:
-        estimate, reference: (..., time); returns (...,).
+    Args:
+        estimate: (..., time).
+        reference: (..., time).
+
+    Returns:
+        (...,), dB, at most 100.
+
     Reference:
         SDR - Half-baked or Well Done?, 2018, arXiv:1811.02508, eq. 3 to 5.
     """
@@ -59,10 +91,16 @@ def si_sdr(estimate: Tensor, reference: Tensor) -> Tensor:
 
 
 def pesq(estimate: Tensor, reference: Tensor, sample_rate: int) -> float:
-    """Wide-band PESQ (ITU-T P.862.2), 1 to 4.6, of one mono recording at 16 kHz; 1 where all is silent.
+    """Return the wide-band PESQ (ITU-T P.862.2) of one mono recording.
 
-    Shape:
-        estimate, reference: (time,).
+    Args:
+        estimate: (time,).
+        reference: (time,).
+        sample_rate: 16 000 Hz.
+
+    Returns:
+        MOS-LQO from 1 to 4.6; 1 for a silent estimate.
+
     Raises:
         pesq.NoUtterancesError: there is no speech in the reference.
     """
@@ -74,10 +112,16 @@ def pesq(estimate: Tensor, reference: Tensor, sample_rate: int) -> float:
 
 
 def stoi(estimate: Tensor, reference: Tensor, sample_rate: int) -> float:
-    """Short-time objective intelligibility, 0 to 1, of one mono recording.
+    """Return the short-time objective intelligibility of one mono recording.
 
-    Shape:
-        estimate, reference: (time,).
+    Args:
+        estimate: (time,).
+        reference: (time,).
+        sample_rate: in Hz.
+
+    Returns:
+        About 0 to 1.
+
     Reference:
         An Algorithm for Intelligibility Prediction of Time-Frequency Weighted Noisy Speech, Taal et al., 2011.
     """

@@ -1,4 +1,4 @@
-"""How much white noise is in a picture: a sigma for the models that take one, and for the report."""
+"""Estimation of the white noise in an image: a sigma for models that take one, and for reports."""
 
 from __future__ import annotations
 
@@ -8,120 +8,135 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-PATCHES = 40_000
-CALMEST = 0.05  # share of the patches that is listened to
-FINE = 0.75  # share of the components in which calm patches hold noise alone
-COARSE = 0.58  # detail of the colours between pixels by that between squares of them: with less, no white noise
-LIGHT = (0.299, 0.587, 0.114)  # Rec. 601
-GREY = 0.9  # share of the patches without colour by which a picture is grey, whatever is stamped on it
-COLOURS = (-0.169, -0.331, 0.5), (0.5, -0.419, -0.081)
-CLIPPED = 1e-4  # share of pixels at black or white that tells of clipping
+MAX_PATCHES = 40_000
+SMOOTH_FRACTION = 0.05  # of the patches: the smoothest, from which the noise is measured
+NOISE_FRACTION = 0.75  # of the principal components: in smooth patches they hold noise alone
+SUBSAMPLED_RATIO = 0.58  # fine by coarse detail of the chroma; below it the chroma has no white noise
+GREY_FRACTION = 0.9  # of the patches without colour: the image is grey, perhaps with a coloured stamp
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+CHROMA = (-0.169, -0.331, 0.5), (0.5, -0.419, -0.081)
+CLIPPED_FRACTION = 1e-4  # of the pixels at black or white: more of them mean that the noise is clipped
 
 
-def estimate_sigma(x: Tensor, full_scale: float = 1.0, seen: Tensor | None = None) -> float:
+def estimate_sigma(x: Tensor, full_scale: float = 1.0, visible: Tensor | None = None) -> float:
     """Estimate the standard deviation of white noise in an image, also where black and white clip it.
 
-    Patches that are black or white all over tell nothing, nor do those with pixels that are not ``seen``.
+    Patches are transformed to their principal components. Noise has the same variance in all of them and scenes
+    concentrate in few, so the weakest components of the smoothest patches hold noise alone. The estimate is the mean
+    of the largest set of them whose mean is its median.
 
-    Where colours were kept at half the resolution, as JPEG does, or pictures are grey, only the light tells; what is
-    found is then the white noise that left as much in the light.
+    Patches that are black or white in every pixel are ignored, and so are patches with hidden pixels. Where the chroma
+    is subsampled, as in JPEG, or the image is grey, the luma alone is used; the estimate is then the white noise that
+    would cause the noise of the luma.
 
-    Patches are turned into their principal components. Noise is in all of them alike and scenes in few,
-    so that the weakest ones of the patches that are calmest in the others hold noise alone; the largest
-    set of them whose mean is its median is taken.
+    Args:
+        x: image, (C, H, W).
+        full_scale: value of white.
+        visible: mask of the pixels that are not transparent, (H, W), bool.
 
-    Shape:
-        x: (channels, height, width); seen: (height, width), bool; returns the units of x, 0 for pictures too
-            small to tell.
+    Returns:
+        Standard deviation in the units of ``x``; 0 for images that are too small to estimate it.
+
     Reference:
-        An Efficient Statistical Method for Image Noise Level Estimation, Chen et al., 2015 (the set);
-        Single-Image Noise Level Estimation for Blind Denoising, Liu et al., 2013 (calm patches).
+        An Efficient Statistical Method for Image Noise Level Estimation, Chen et al., 2015 (the set of components);
+        Single-Image Noise Level Estimation for Blind Denoising, Liu et al., 2013 (smooth patches).
     """
-    light = len(x) == 3 and min(x.shape[1:]) > 3 and _colours_are_coarse(_patches(x, 4, seen))
-    channels = 1 if light else len(x)
-    side = 5 if channels > 1 else 7  # channels are alike, and tell noise from scene as more pixels do
+    use_luma = len(x) == 3 and min(x.shape[1:]) > 3 and _is_chroma_coarse(_patches(x, 4, visible))
+    channels = 1 if use_luma else len(x)
+    side = 5 if channels > 1 else 7  # channels are correlated and separate noise from scene as more pixels do
     while side > 1 and math.prod(max(0, n - side + 1) for n in x.shape[1:]) < 4 * channels * side**2:
         side -= 1
     if side < 2:
         return 0.0
-    enough = 2 * channels * side**2
-    patches = _patches(x, side, seen) / full_scale
-    bounded = bool(patches.min() >= 0 and patches.max() <= 1) if len(patches) else True
-    # in a channel: there the noise is clipped away
-    lost = ((patches <= 0) | (patches >= 1)).all(dim=2) & bounded
-    if light:
-        grey = (patches == patches[:, :1]).flatten(1).all(dim=1).float().mean() > GREY
-        full_scale /= 1.0 if grey else math.hypot(*LIGHT)  # of white noise, the light has less than each colour
-        patches = torch.einsum("ncp,c->np", patches, patches.new_tensor(LIGHT))[:, None]
-        lost = lost.all(dim=1, keepdim=True)
-    patches = patches[~lost.any(dim=1)] if (~lost.any(dim=1)).sum() >= enough else patches[~lost.all(dim=1)]
-    if len(patches) < enough:
+    min_patches = 2 * channels * side**2
+    patches = _patches(x, side, visible) / full_scale
+    is_bounded = bool(patches.min() >= 0 and patches.max() <= 1) if len(patches) else True
+    # per channel: there the noise is clipped away
+    saturated = ((patches <= 0) | (patches >= 1)).all(dim=2) & is_bounded
+    if use_luma:
+        is_grey = (patches == patches[:, :1]).flatten(1).all(dim=1).float().mean() > GREY_FRACTION
+        full_scale /= 1.0 if is_grey else math.hypot(*LUMA)  # luma has less white noise than each channel
+        patches = torch.einsum("ncp,c->np", patches, patches.new_tensor(LUMA))[:, None]
+        saturated = saturated.all(dim=1, keepdim=True)
+    unsaturated = ~saturated.any(dim=1)
+    patches = patches[unsaturated] if unsaturated.sum() >= min_patches else patches[~saturated.all(dim=1)]
+    if len(patches) < min_patches:
         return 0.0
     means = patches.mean(dim=2)
-    sigma = _spread(patches)
-    if bounded and ((patches <= 0) | (patches >= 1)).float().mean() > CLIPPED:
-        distance = torch.minimum(means, 1 - means).amin(dim=1)  # to black and white
+    sigma = _noise_std(patches)
+    if is_bounded and ((patches <= 0) | (patches >= 1)).float().mean() > CLIPPED_FRACTION:
+        headroom = torch.minimum(means, 1 - means).amin(dim=1)  # to black and white
         for _ in range(10):
-            inner = distance >= min(2.5 * sigma, float(distance.quantile(0.6)))
-            kept = clipped_variance(means[inner].clamp(0, 1), sigma + 1e-4).mean()
-            last, sigma = sigma, _spread(patches[inner]) / float(kept.clamp_min(0.05)) ** 0.5
-            if abs(last - sigma) <= 0.002 * sigma:
+            inner = headroom >= min(2.5 * sigma, float(headroom.quantile(0.6)))
+            remaining = clipped_variance(means[inner].clamp(0, 1), sigma + 1e-4).mean()
+            previous, sigma = sigma, _noise_std(patches[inner]) / float(remaining.clamp_min(0.05)) ** 0.5
+            if abs(previous - sigma) <= 0.002 * sigma:
                 break
     return sigma * full_scale
 
 
-def _colours_are_coarse(patches: Tensor) -> bool:
-    """Whether the colours differ far less between pixels than between squares of four. Shape: (patches, 3, 16)."""
-    if not len(patches):
-        return False
-    pixels = patches.unflatten(2, (4, 4))
-    fine, wide = (_diagonal(x) for x in (pixels[..., :2, :2] / 2, F.avg_pool2d(pixels, 2)))  # of white noise, alike
-    least = 1e-6 * patches.abs().max()  # grey has colours by rounding alone
-    colours = patches.new_tensor(COLOURS)
-    return all((fine @ w).abs().median() <= COARSE * (wide @ w).abs().median() + least for w in colours)
-
-
-def _diagonal(x: Tensor) -> Tensor:
-    """The finest detail of squares of two by two."""
-    return x[..., 0, 0] - x[..., 0, 1] - x[..., 1, 0] + x[..., 1, 1]
-
-
 def clipped_variance(mean: Tensor, sigma: float) -> Tensor:
-    """The share of its variance that Gaussian noise keeps when it is clipped to [0, 1]. Shape: mean any, kept."""
+    """Return the fraction of its variance that Gaussian noise keeps when it is clipped to [0, 1].
+
+    Args:
+        mean: mean of the signal before clipping, any shape.
+        sigma: standard deviation of the noise before clipping.
+
+    Returns:
+        Fractions, shape of ``mean``.
+    """
     normal = torch.distributions.Normal(0.0, 1.0)
     a, b = -mean / sigma, (1 - mean) / sigma
-    at_a, at_b = normal.log_prob(a).exp(), normal.log_prob(b).exp()
+    pdf_a, pdf_b = normal.log_prob(a).exp(), normal.log_prob(b).exp()
     inside, white = normal.cdf(b) - normal.cdf(a), 1 - normal.cdf(b)
-    first = mean * inside + sigma * (at_a - at_b) + white
-    second = (mean**2 + sigma**2) * inside + 2 * mean * sigma * (at_a - at_b) + sigma**2 * (a * at_a - b * at_b) + white
+    first = mean * inside + sigma * (pdf_a - pdf_b) + white
+    second = (mean**2 + sigma**2) * inside + 2 * mean * sigma * (pdf_a - pdf_b)
+    second = second + sigma**2 * (a * pdf_a - b * pdf_b) + white
     return (second - first**2) / sigma**2
 
 
-def _patches(x: Tensor, side: int, seen: Tensor | None) -> Tensor:
-    """Patches of all places, or of so many drawn ones. Shape: (patches, channels, side * side), float32."""
+def _is_chroma_coarse(patches: Tensor) -> bool:
+    """Whether chroma varies far less between pixels than between 2 x 2 blocks; patches are (N, 3, 16)."""
+    if not len(patches):
+        return False
+    pixels = patches.unflatten(2, (4, 4))
+    fine, coarse = (_diagonal(x) for x in (pixels[..., :2, :2] / 2, F.avg_pool2d(pixels, 2)))  # equal for white noise
+    tolerance = 1e-6 * patches.abs().max()  # the chroma of grey is rounding error
+    weights = patches.new_tensor(CHROMA)
+    return all((fine @ w).abs().median() <= SUBSAMPLED_RATIO * (coarse @ w).abs().median() + tolerance for w in weights)
+
+
+def _diagonal(x: Tensor) -> Tensor:
+    """Diagonal Haar detail of (..., 2, 2)."""
+    return x[..., 0, 0] - x[..., 0, 1] - x[..., 1, 0] + x[..., 1, 1]
+
+
+def _patches(x: Tensor, side: int, visible: Tensor | None) -> Tensor:
+    """All patches, or a random subset of `MAX_PATCHES`, (N, C, side * side), float32."""
     rows, columns = (n - side + 1 for n in x.shape[1:])
-    at = torch.arange(rows * columns)
-    if len(at) > PATCHES:
-        at = torch.randint(len(at), (PATCHES,), generator=torch.Generator().manual_seed(0))
-    if seen is not None:
-        whole = seen.unfold(0, side, 1).unfold(1, side, 1)[at // columns, at % columns]
-        at = at[whole.flatten(1).all(dim=1)]
+    index = torch.arange(rows * columns)
+    if len(index) > MAX_PATCHES:
+        index = torch.randint(len(index), (MAX_PATCHES,), generator=torch.Generator().manual_seed(0))
+    if visible is not None:
+        is_visible = visible.unfold(0, side, 1).unfold(1, side, 1)[index // columns, index % columns]
+        index = index[is_visible.flatten(1).all(dim=1)]
     windows = x.unfold(1, side, 1).unfold(2, side, 1)
-    return windows[:, at // columns, at % columns].transpose(0, 1).flatten(2).float()
+    return windows[:, index // columns, index % columns].transpose(0, 1).flatten(2).float()
 
 
-def _spread(patches: Tensor) -> float:
-    """The standard deviation of what is noise in them. Shape: (patches, channels, pixels)."""
+def _noise_std(patches: Tensor) -> float:
+    """Standard deviation of the noise in (N, C, pixels)."""
     flat = patches.flatten(1)
     flat = flat - flat.mean(dim=0)
-    _, components = torch.linalg.eigh((flat.T @ flat).double() / len(flat))  # the weakest first
+    _, components = torch.linalg.eigh((flat.T @ flat).double() / len(flat))  # in ascending order of variance
     energies = (flat @ components.float()).square()
-    fine = round(FINE * energies.shape[1])
-    light = energies.shape[1] - patches.shape[1]  # the strongest are the light and the colour of a patch
-    calm = energies[:, fine:light].sum(dim=1).argsort()[: max(500, round(CALMEST * len(flat)))]
-    levels = energies[calm, :fine].double().mean(dim=0).sort().values
-    for n in range(fine, 1, -1):
-        mean = levels[:n].mean()
-        if (levels[:n] > mean).sum() >= (levels[:n] < mean).sum():
+    n_noise = round(NOISE_FRACTION * energies.shape[1])
+    n_detail = energies.shape[1] - patches.shape[1]  # the strongest are the mean intensity and colour of a patch
+    detail = energies[:, n_noise:n_detail].sum(dim=1)
+    smooth = detail.argsort()[: max(500, round(SMOOTH_FRACTION * len(flat)))]
+    variances = energies[smooth, :n_noise].double().mean(dim=0).sort().values
+    for n in range(n_noise, 1, -1):
+        mean = variances[:n].mean()
+        if (variances[:n] > mean).sum() >= (variances[:n] < mean).sum():
             return math.sqrt(mean)
-    return math.sqrt(levels[0])
+    return math.sqrt(variances[0])

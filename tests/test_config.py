@@ -37,7 +37,7 @@ def test_values_become_nested_frozen_dataclasses() -> None:
         ({"inner": {"n": "no"}}, "inner.n"),
     ],
 )
-def test_wrong_settings_are_named(values: dict, named: str) -> None:
+def test_invalid_settings_are_named(values: dict, named: str) -> None:
     with pytest.raises(ConfigError, match=rf"^here: {named}: ") as caught:
         parse(Outer, values, "here")
     assert "\n" not in str(caught.value)

@@ -18,7 +18,7 @@ def test_psnr_of_a_known_error() -> None:
     np.testing.assert_allclose(metrics.psnr(255 * (x + error), 255 * x, 255.0), [20.0, 40.0], atol=1e-3)
 
 
-def test_si_sdr_is_torchmetrics() -> None:
+def test_si_sdr_matches_torchmetrics() -> None:
     reference, estimate = torch.randn(4, 1000), torch.randn(4, 1000)
     estimate = 3 * (reference + 0.1 * estimate)
     expected = scale_invariant_signal_distortion_ratio(estimate, reference)
@@ -31,19 +31,19 @@ def test_si_sdr_of_orthogonal_noise() -> None:
     assert float(metrics.si_sdr(reference + added, reference)) == pytest.approx(20.0, abs=1e-3)
 
 
-def test_ssim_of_the_same_and_of_another_picture() -> None:
+def test_ssim_of_equal_and_of_unrelated_images() -> None:
     x = torch.rand(2, 3, 32, 32)
     np.testing.assert_allclose(metrics.ssim(x, x), [1.0, 1.0], atol=1e-5)
     assert float(metrics.ssim(torch.rand(2, 3, 32, 32), x).max()) < 0.3
 
 
-def test_r2_of_the_mean_and_of_the_truth() -> None:
+def test_r2_of_the_mean_and_of_the_reference() -> None:
     x = torch.rand(100)
     assert float(metrics.r2(x, x)) == 1.0
     assert float(metrics.r2(x.mean().expand(100), x)) == pytest.approx(0.0, abs=1e-5)
 
 
-def test_speech_measures_fall_with_noise() -> None:
+def test_speech_metrics_fall_with_noise() -> None:
     t = torch.arange(32_000) / 16_000
     voice = sum(torch.sin(2 * torch.pi * 120 * k * t) / k for k in range(1, 20))
     clean = 0.1 * voice * (torch.sin(2 * torch.pi * 3 * t) > 0)
@@ -52,18 +52,18 @@ def test_speech_measures_fall_with_noise() -> None:
     assert metrics.stoi(clean, clean, 16_000) == pytest.approx(1.0, abs=1e-6)
     assert metrics.pesq(noisy, clean, 16_000) < 3
     assert metrics.stoi(noisy, clean, 16_000) < 0.95
-    assert metrics.pesq(torch.zeros_like(clean), clean, 16_000) == 1  # nothing is left
+    assert metrics.pesq(torch.zeros_like(clean), clean, 16_000) == 1  # a silent estimate
     with pytest.raises(pesq.NoUtterancesError):
         metrics.pesq(noisy, torch.zeros_like(clean), 16_000)
 
 
 def smooth(seed: int) -> torch.Tensor:
-    """Cloudy pictures in [0, 1]."""
+    """Return smooth random images in [0, 1]."""
     x = scipy.ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=(2, 3, 40, 50)), (0, 0, 3, 3))
     return torch.from_numpy((x - x.min()) / (x.max() - x.min()))
 
 
-def test_ssim_is_scipys_by_the_formula_of_the_paper() -> None:
+def test_ssim_matches_the_formula_of_the_paper_in_scipy() -> None:
     clean = smooth(0)
     added = torch.from_numpy(np.random.default_rng(1).normal(size=clean.shape))
     noisy = clean + torch.tensor([0.02, 0.2])[:, None, None, None] * added
@@ -74,18 +74,18 @@ def test_ssim_is_scipys_by_the_formula_of_the_paper() -> None:
     a, b, c1, c2 = noisy.numpy(), clean.numpy(), 0.01**2, 0.03**2
     mean_a, mean_b = blur(a), blur(b)
     var_a, var_b, cov = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2, blur(a * b) - mean_a * mean_b
-    light = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
-    expected = (light * (2 * cov + c2) / (var_a + var_b + c2)).mean(axis=(1, 2, 3))
+    luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+    expected = (luminance * (2 * cov + c2) / (var_a + var_b + c2)).mean(axis=(1, 2, 3))
     np.testing.assert_allclose(metrics.ssim(noisy, clean).numpy(), expected, atol=1e-5)
 
 
-def test_ssim_of_flat_pictures_is_the_likeness_of_their_light() -> None:
+def test_ssim_of_constant_images_is_the_luminance_term() -> None:
     a, b = torch.full((1, 3, 20, 20), 51.0), torch.full((1, 3, 20, 20), 204.0)
     expected = (2 * 51 * 204 + 2.55**2) / (51**2 + 204**2 + 2.55**2)
     assert metrics.ssim(a, b, 255.0).item() == pytest.approx(expected, abs=1e-4)
 
 
-def test_r2_is_scikit_learns() -> None:
+def test_r2_matches_scikit_learn() -> None:
     rng = np.random.default_rng(0)
     clean = 3 * rng.normal(size=400) + 2
     noisy = clean + 0.5 * rng.normal(size=400)
@@ -95,14 +95,14 @@ def test_r2_is_scikit_learns() -> None:
 
 @pytest.mark.parametrize("sdr", [-20.0, 0.0, 30.0])
 @pytest.mark.parametrize("scale", [1e-3, 7.0, -1.0])
-def test_si_sdr_does_not_mind_the_scale(sdr: float, scale: float) -> None:
+def test_si_sdr_is_invariant_to_scale(sdr: float, scale: float) -> None:
     t = torch.arange(16_000, dtype=torch.float64) / 16_000
     target, error = torch.sin(2 * torch.pi * 200 * t), torch.sin(2 * torch.pi * 300 * t)
     estimate = scale * (target + 10 ** (-sdr / 20) * error)
     assert float(metrics.si_sdr(estimate.float(), target.float())) == pytest.approx(sdr, abs=0.05)
 
 
-def test_si_sdr_of_a_fine_estimate_is_exact() -> None:
+def test_si_sdr_of_a_close_estimate_is_precise() -> None:
     clean, error = torch.randn(2, 48_000, generator=torch.Generator().manual_seed(0))
     estimate = clean + 1e-3 * error
     expected = scale_invariant_signal_distortion_ratio(estimate.double(), clean.double())
@@ -114,7 +114,7 @@ def test_si_sdr_of_a_perfect_estimate_is_finite() -> None:
     assert torch.isfinite(metrics.si_sdr(x, x))
 
 
-def test_the_estimate_comes_before_the_reference() -> None:
+def test_argument_order_is_estimate_then_reference() -> None:
     t = torch.arange(32_000) / 16_000
     voice = sum(torch.sin(2 * torch.pi * 120 * k * t) / k for k in range(1, 20))
     clean = 0.1 * voice * (torch.sin(2 * torch.pi * 3 * t) > 0)

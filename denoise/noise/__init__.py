@@ -1,4 +1,4 @@
-"""How clean signals become noisy ones: plain functions of tensors, all randomness from a generator."""
+"""Degradations of clean signals: functions of tensors; all randomness comes from a generator."""
 
 from denoise.noise.audio import (
     band_limit,

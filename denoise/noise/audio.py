@@ -1,4 +1,4 @@
-"""Noise as recordings have it, and what rooms, telephones and overdriven inputs do to them.
+"""Noise of recordings, reverberation, telephone coding and clipping.
 
 All tensors are (..., time), full scale 1.0.
 """
@@ -15,31 +15,40 @@ from denoise.noise.common import uniform
 
 
 def rms(x: Tensor) -> Tensor:
-    """Root mean square over the last axis, kept as length 1."""
+    """Return the root mean square over the last axis, which is kept with length 1."""
     return x.square().mean(dim=-1, keepdim=True).sqrt()
 
 
 def scale_to_snr(clean: Tensor, noise: Tensor, snr_db: Tensor | float) -> Tensor:
-    """Scale ``noise`` so that ``clean + noise`` has the signal-to-noise ratio ``snr_db``.
+    """Scale noise so that ``clean + noise`` has a given signal-to-noise ratio.
 
-    The ratio is of energies over the whole last axis. Silent noise or silent speech leaves it unscaled.
+    The ratio compares the energies over the whole last axis. Noise is not scaled if it or the signal is silent.
 
-    Shape:
-        clean, noise, returns: (..., time); snr_db: a number or (..., 1), dB.
+    Args:
+        clean: (..., time).
+        noise: (..., time).
+        snr_db: signal-to-noise ratio in dB, a number or (..., 1).
+
+    Returns:
+        Scaled noise, (..., time).
     """
     snr = torch.as_tensor(snr_db, dtype=clean.dtype)
-    level, noise_level = rms(clean), rms(noise)
-    factor = level / noise_level.clamp_min(1e-9) * 10 ** (-snr / 20)
-    return noise * torch.where((level > 1e-6) & (noise_level > 1e-9), factor, torch.ones_like(factor))
+    clean_rms, noise_rms = rms(clean), rms(noise)
+    factor = clean_rms / noise_rms.clamp_min(1e-9) * 10 ** (-snr / 20)
+    return noise * torch.where((clean_rms > 1e-6) & (noise_rms > 1e-9), factor, torch.ones_like(factor))
 
 
 def reverberate(x: Tensor, response: Tensor) -> Tensor:
-    """Convolve with a room's impulse response whose direct sound is its first strong sample.
+    """Convolve a signal with a room impulse response.
 
-    The result keeps the length and the time of the direct sound, which is scaled to one.
+    The direct sound, the largest tap, is scaled to one and keeps its time. The length stays.
 
-    Shape:
-        x, returns: (time,); response: (taps,).
+    Args:
+        x: (time,).
+        response: room impulse response, (taps,).
+
+    Returns:
+        (time,).
     """
     peak = int(response.abs().argmax())
     if not response[peak]:
@@ -51,20 +60,29 @@ def reverberate(x: Tensor, response: Tensor) -> Tensor:
 
 
 def set_level(x: Tensor, level_db: Tensor | float) -> Tensor:
-    """Scale to an RMS of ``level_db`` dB relative to full scale; silence stays silence.
+    """Scale a signal to a given RMS; silence stays silence.
 
-    Shape:
-        x, returns: (..., time); level_db: a number or (..., 1).
+    Args:
+        x: (..., time).
+        level_db: RMS in dB relative to full scale, a number or (..., 1).
+
+    Returns:
+        (..., time).
     """
     level = torch.as_tensor(level_db, dtype=x.dtype)
     return x * 10 ** (level / 20) / rms(x).clamp_min(db_to_amplitude(-120.0))
 
 
 def band_limit(x: Tensor, sample_rate: int, cutoff_hz: float) -> Tensor:
-    """Remove what lies above ``cutoff_hz``, with a raised-cosine edge one tenth of it wide.
+    """Remove frequencies above a cutoff, with a raised-cosine transition of a tenth of the cutoff.
 
-    Shape:
-        x, returns: (..., time).
+    Args:
+        x: (..., time).
+        sample_rate: in Hz.
+        cutoff_hz: end of the stop band's edge in Hz.
+
+    Returns:
+        (..., time).
     """
     n = x.shape[-1]
     frequency = torch.fft.rfftfreq(n, 1 / sample_rate)
@@ -74,31 +92,45 @@ def band_limit(x: Tensor, sample_rate: int, cutoff_hz: float) -> Tensor:
 
 
 def colour(x: Tensor, exponent: float, sample_rate: int) -> Tensor:
-    """Tilt a noise's spectrum by ``1 / f ** exponent`` in power: 0 white, 1 pink, 2 brown.
+    """Shape the power spectrum of white noise as ``1 / f ** exponent``: 0 white, 1 pink, 2 brown.
 
-    Shape:
-        x, returns: (..., time).
+    Args:
+        x: white noise, (..., time).
+        exponent: exponent of the power spectrum.
+        sample_rate: in Hz.
+
+    Returns:
+        (..., time).
     """
     n = x.shape[-1]
     frequency = torch.fft.rfftfreq(n, 1 / sample_rate).clamp_min(20.0)
     return torch.fft.irfft(torch.fft.rfft(x) * (frequency / 1000.0) ** (-exponent / 2), n)
 
 
-def clip(x: Tensor, share: float) -> Tensor:
-    """Clip at the level that a ``share`` of the samples exceeds, as an overdriven input does.
+def clip(x: Tensor, fraction: float) -> Tensor:
+    """Clip a signal, as an overdriven input does, so that a fraction of its samples is clipped.
 
-    Shape:
-        x, returns: (..., time); share: 0 to 1.
+    Args:
+        x: (..., time).
+        fraction: fraction of clipped samples, 0 to 1.
+
+    Returns:
+        (..., time).
     """
-    level = torch.quantile(x.abs().flatten()[:: max(1, x.numel() // 50_000)], 1 - share).clamp_min(1e-4)
-    return x.clamp(-level, level)
+    limit = torch.quantile(x.abs().flatten()[:: max(1, x.numel() // 50_000)], 1 - fraction).clamp_min(1e-4)
+    return x.clamp(-limit, limit)
 
 
 def mu_law(x: Tensor, mu: float = 255.0) -> Tensor:
-    """Quantise to the 8 bits of a telephone line.
+    """Quantise a signal by mu-law companding to 8 bits, as telephony does.
 
-    Shape:
-        x, returns: any, clipped to full scale 1.0.
+    Args:
+        x: any shape; clipped to full scale 1.0.
+        mu: parameter of the companding law.
+
+    Returns:
+        Same shape.
+
     Reference:
         Pulse Code Modulation of Voice Frequencies, ITU-T G.711.
     """
@@ -108,10 +140,15 @@ def mu_law(x: Tensor, mu: float = 255.0) -> Tensor:
 
 
 def hum(time: int, sample_rate: int, generator: Generator | None = None) -> Tensor:
-    """Mains hum: 50 or 60 Hz and its harmonics, falling at a drawn rate, drifting slightly in level.
+    """Generate mains hum: 50 or 60 Hz with harmonics of a random decay and a slowly varying level.
 
-    Shape:
-        returns: (time,), RMS about 1.
+    Args:
+        time: number of samples.
+        sample_rate: in Hz.
+        generator: source of randomness.
+
+    Returns:
+        (time,), RMS of about 1.
     """
     t = torch.arange(time, dtype=torch.float64) / sample_rate
     mains = 50.0 if float(torch.rand((), generator=generator)) < 0.5 else 60.0
@@ -125,16 +162,21 @@ def hum(time: int, sample_rate: int, generator: Generator | None = None) -> Tens
 
 
 def clicks(time: int, sample_rate: int, generator: Generator | None = None) -> Tensor:
-    """Crackle: a few to a hundred short decaying pulses a second, of very different levels.
+    """Generate clicks: 2 to 100 short decaying pulses per second with levels over 20 dB.
 
-    Shape:
-        returns: (time,), RMS 1 unless none falls into it.
+    Args:
+        time: number of samples.
+        sample_rate: in Hz.
+        generator: source of randomness.
+
+    Returns:
+        (time,), RMS of 1.
     """
     per_second = 10 ** float(uniform(0.3, 2.0, 1, generator))
     n = max(1, round(per_second * time / sample_rate))
     x = torch.zeros(time)
-    places = torch.randint(time, (n,), generator=generator)
-    x[places] = torch.randn(n, generator=generator) * 10 ** uniform(-1.0, 0.0, n, generator)
+    positions = torch.randint(time, (n,), generator=generator)
+    x[positions] = torch.randn(n, generator=generator) * 10 ** uniform(-1.0, 0.0, n, generator)
     taps = torch.arange(round(0.004 * sample_rate)) / sample_rate
     ring = torch.cos(2 * torch.pi * float(uniform(500.0, 0.4 * sample_rate, 1, generator)) * taps)
     pulse = ring * torch.exp(-taps / float(uniform(1e-4, 1e-3, 1, generator)))
@@ -144,10 +186,15 @@ def clicks(time: int, sample_rate: int, generator: Generator | None = None) -> T
 
 
 def impacts(time: int, sample_rate: int, generator: Generator | None = None) -> Tensor:
-    """One to three bumps and slams, far louder than all around them: bursts of noise that die away within 0.3 s.
+    """Generate one to three impacts: bursts of coloured noise that decay within 0.3 s.
 
-    Shape:
-        returns: (time,); the peak of the loudest is about 1.
+    Args:
+        time: number of samples.
+        sample_rate: in Hz.
+        generator: source of randomness.
+
+    Returns:
+        (time,); the peak of the loudest impact is about 1.
     """
     x = torch.zeros(time)
     for _ in range(int(torch.randint(1, 4, (), generator=generator))):
@@ -155,18 +202,24 @@ def impacts(time: int, sample_rate: int, generator: Generator | None = None) -> 
         burst = colour(torch.randn(taps, generator=generator), float(uniform(0.0, 2.0, 1, generator)), sample_rate)
         burst = burst * torch.exp(-5 * torch.arange(taps) / taps)
         start = int(torch.randint(time - taps + 1, (), generator=generator))
-        level = float(uniform(0.2, 1.0, 1, generator))
-        x[start : start + taps] += level * burst / burst.abs().max().clamp_min(1e-9)
+        peak = float(uniform(0.2, 1.0, 1, generator))
+        x[start : start + taps] += peak * burst / burst.abs().max().clamp_min(1e-9)
     return x
 
 
 def wind(time: int, sample_rate: int, generator: Generator | None = None) -> Tensor:
-    """Wind on a microphone: low rumble in gusts.
+    """Generate wind noise of a microphone: low-frequency rumble, modulated by gusts.
 
-    Shape:
-        returns: (time,), RMS 1.
+    Args:
+        time: number of samples.
+        sample_rate: in Hz.
+        generator: source of randomness.
+
+    Returns:
+        (time,), RMS of 1.
+
     Reference:
-        On the Measurement of Wind Noise, Strasberg, 1988 (spectra that fall steeply above some 10 Hz).
+        On the Measurement of Wind Noise, Strasberg, 1988 (spectra that decay steeply above some 10 Hz).
     """
     rumble = colour(torch.randn(time, generator=generator), float(uniform(2.0, 3.5, 1, generator)), sample_rate)
     points = max(2, round(time / sample_rate * float(uniform(1.0, 6.0, 1, generator)))) + 1

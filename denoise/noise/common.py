@@ -1,4 +1,4 @@
-"""Draws that sound and pictures share."""
+"""Random numbers and white noise for audio and images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from torch import Generator, Tensor
 
 
 def generator_for(seed: int, step: int, rank: int = 0) -> Generator:
-    """A generator that depends on its three numbers alone, so that a step can be drawn again."""
+    """Return a generator that depends on three numbers alone, so that any training step can be repeated.
+
+    Args:
+        seed: seed of the run.
+        step: index of the step.
+        rank: index of the process.
+    """
     state = np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
@@ -16,12 +22,17 @@ def generator_for(seed: int, step: int, rank: int = 0) -> Generator:
 def gaussian(x: Tensor, sigma: Tensor | float, generator: Generator | None = None) -> Tensor:
     """Add white Gaussian noise, unclipped.
 
-    Shape:
-        x, returns: any; sigma: a number or a tensor that broadcasts with x, in signal units.
+    Args:
+        x: clean signal, any shape.
+        sigma: standard deviation in signal units, a number or a tensor that broadcasts with ``x``.
+        generator: source of randomness.
+
+    Returns:
+        Noisy signal, shape of ``x``.
     """
     return x + sigma * torch.randn(x.shape, generator=generator, dtype=x.dtype)
 
 
 def uniform(low: float, high: float, n: int, generator: Generator | None = None) -> Tensor:
-    """Draw ``n`` numbers between ``low`` and ``high``; the shape is (n,)."""
+    """Return ``n`` numbers drawn uniformly from [low, high), shape (n,)."""
     return low + (high - low) * torch.rand(n, generator=generator)

@@ -1,4 +1,4 @@
-"""White noise that has a place: the same wherever a window is cut from it."""
+"""White noise as a function of position: overlapping windows of it agree."""
 
 from __future__ import annotations
 
@@ -15,10 +15,18 @@ BLOCK = 64
 
 
 def noise_field(seed: int, level: int, channels: int, start: Sequence[int], size: Sequence[int]) -> Tensor:
-    """The part of an endless standard normal field that begins at ``start``; each ``level`` has a field of its own.
+    """Return a window of an unbounded field of standard normal noise.
 
-    Shape:
-        start, size: one number, 0 or more, for each axis of space; returns (channels, *size).
+    Args:
+        seed: seed of the field.
+        level: index of an independent field of the same seed, e.g. of one level of latents.
+        channels: number of channels.
+        start: first position of the window on each axis, at least 0.
+        size: size of the window on each axis.
+
+    Returns:
+        (channels, *size).
+
     Raises:
         ConfigError: the seed is negative.
     """
@@ -26,20 +34,20 @@ def noise_field(seed: int, level: int, channels: int, start: Sequence[int], size
         raise ConfigError(f"seed is {seed}; expected at least 0.")
     out = torch.empty(channels, *size)
     blocks = [range(a // BLOCK, -(-(a + n) // BLOCK)) for a, n in zip(start, size, strict=True)]
-    for place in product(*blocks):
-        block = torch.randn(channels, *[BLOCK] * len(size), generator=generator_for(seed, level, _index(place)))
-        into, of = [slice(None)], [slice(None)]
-        for at, a, n in zip(place, start, size, strict=True):
-            low, high = max(a, at * BLOCK), min(a + n, (at + 1) * BLOCK)
-            into.append(slice(low - a, high - a))
-            of.append(slice(low - at * BLOCK, high - at * BLOCK))
-        out[tuple(into)] = block[tuple(of)]
+    for index in product(*blocks):
+        block = torch.randn(channels, *[BLOCK] * len(size), generator=generator_for(seed, level, _cantor(index)))
+        target, source = [slice(None)], [slice(None)]
+        for i, a, n in zip(index, start, size, strict=True):
+            low, high = max(a, i * BLOCK), min(a + n, (i + 1) * BLOCK)
+            target.append(slice(low - a, high - a))
+            source.append(slice(low - i * BLOCK, high - i * BLOCK))
+        out[tuple(target)] = block[tuple(source)]
     return out
 
 
-def _index(place: Sequence[int]) -> int:
-    """One number for each block, by Cantor's pairing."""
-    index = place[0]
-    for other in place[1:]:
-        index = (index + other) * (index + other + 1) // 2 + other
-    return index
+def _cantor(index: Sequence[int]) -> int:
+    """Map a tuple to one integer by Cantor's pairing function."""
+    number = index[0]
+    for other in index[1:]:
+        number = (number + other) * (number + other + 1) // 2 + other
+    return number

@@ -1,4 +1,4 @@
-"""Noise of pictures against what it is said to be: variances, correlations, and nothing where nothing is added."""
+"""Image noise against its specification: variances, correlations, and the identity without noise."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from denoise import noise
-from denoise.noise.image import _gamma, _linear, _smooth, _unsmooth
+from denoise.noise.image import _inverse_tone_curve, _linear_to_srgb, _srgb_to_linear, _tone_curve
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -19,40 +19,40 @@ def flat(value: float, batch: int = 2, side: int = 256) -> Tensor:
     return torch.full((batch, 3, side, side), value)
 
 
-def neighbours(x: Tensor) -> float:
-    """Correlation of each pixel with the next of its row."""
+def neighbour_correlation(x: Tensor) -> float:
+    """Return the correlation of each pixel with the next in its row."""
     a, b = x[..., :-1].flatten(), x[..., 1:].flatten()
     return float(np.corrcoef(a.numpy(), b.numpy())[0, 1])
 
 
-@pytest.mark.parametrize("light", [0.0, 0.1, 0.8])
-def test_the_variance_of_a_sensor_grows_with_the_light(light: float) -> None:
+@pytest.mark.parametrize("intensity", [0.0, 0.1, 0.8])
+def test_sensor_noise_variance_is_linear_in_intensity(intensity: float) -> None:
     shot, read = torch.tensor([0.01, 0.0]), torch.tensor([0.02, 0.05])
-    added = noise.shot_and_read(flat(light), shot, read, seeded()) - light
-    expected = shot * light + read**2
+    added = noise.shot_and_read(flat(intensity), shot, read, seeded()) - intensity
+    expected = shot * intensity + read**2
     assert torch.allclose(added.square().mean(dim=(1, 2, 3)), expected, rtol=0.02)
-    assert abs(neighbours(added)) < 0.01
+    assert abs(neighbour_correlation(added)) < 0.01
 
 
-def test_channels_go_together_and_keep_the_variance() -> None:
+def test_correlated_channels_keep_the_variance() -> None:
     sigma = torch.tensor([0.05, 0.2])
     added = noise.correlated_channels(flat(0.5), sigma, seeded()) - 0.5
     assert torch.allclose(added.square().mean(dim=(1, 2, 3)).sqrt(), sigma, rtol=0.02)
     correlation = np.corrcoef(added[0].flatten(1).numpy())
     assert np.abs(correlation - np.eye(3)).max() > 0.1
-    assert abs(neighbours(added)) < 0.01
+    assert abs(neighbour_correlation(added)) < 0.01
 
 
 @pytest.mark.parametrize("size", [1.0, 1.5, 3.0])
-def test_grains_are_as_large_as_they_are_said_to_be(size: float) -> None:
+def test_grains_have_the_given_size(size: float) -> None:
     sigma = torch.tensor([0.05, 0.2])
     added = noise.coarse(flat(0.5), sigma, size, seeded()) - 0.5
     assert torch.allclose(added.std(dim=(1, 2, 3)), sigma, rtol=1e-3)
     expected = {1.0: (-0.01, 0.01), 1.5: (0.2, 0.6), 3.0: (0.75, 0.95)}[size]
-    assert expected[0] < neighbours(added) < expected[1]
+    assert expected[0] < neighbour_correlation(added) < expected[1]
 
 
-def test_film_shows_its_grain_in_the_middle_tones_and_in_all_channels() -> None:
+def test_film_grain_is_strongest_in_mid_tones_and_correlated() -> None:
     sigma = torch.tensor([0.1, 0.1])
     for value in (0.0, 1.0):
         assert torch.equal(noise.film_grain(flat(value), sigma, 1.5, seeded()), flat(value))
@@ -62,15 +62,15 @@ def test_film_shows_its_grain_in_the_middle_tones_and_in_all_channels() -> None:
 
 
 @given(st.floats(0, 0.5))
-def test_the_share_of_faulty_pixels(share: float) -> None:
-    out = noise.salt_and_pepper(flat(0.5, 1, 64), torch.tensor([share]), seeded())
+def test_the_fraction_of_defective_pixels(fraction: float) -> None:
+    out = noise.salt_and_pepper(flat(0.5, 1, 64), torch.tensor([fraction]), seeded())
     assert set(out.unique().tolist()) <= {0.0, 0.5, 1.0}
     for value in (0.0, 1.0):
-        assert float((out == value).float().mean()) == pytest.approx(share / 2, abs=0.02)
+        assert float((out == value).float().mean()) == pytest.approx(fraction / 2, abs=0.02)
 
 
 @given(st.integers(2, 20), st.integers(2, 20), st.integers(0, 9))
-def test_demosaicing_keeps_what_was_seen_and_all_that_is_even(height: int, width: int, seed: int) -> None:
+def test_demosaicking_keeps_samples_and_constant_colours(height: int, width: int, seed: int) -> None:
     x = torch.rand(1, 3, height, width, generator=seeded(seed))
     out = noise.demosaic(x)
     torch.testing.assert_close(out[:, 0, ::2, ::2], x[:, 0, ::2, ::2])
@@ -80,40 +80,42 @@ def test_demosaicing_keeps_what_was_seen_and_all_that_is_even(height: int, width
     torch.testing.assert_close(noise.demosaic(colour), colour)
 
 
-def test_demosaicing_is_linear_interpolation() -> None:
+def test_demosaicking_is_linear_interpolation() -> None:
     ramp = (torch.arange(12.0)[:, None] + 3 * torch.arange(14.0)).expand(1, 3, 12, 14)
     torch.testing.assert_close(noise.demosaic(ramp)[..., 1:-1, 1:-1], ramp[..., 1:-1, 1:-1])
 
 
-@pytest.mark.parametrize(("there", "back"), [(_linear, _gamma), (_unsmooth, _smooth)])
-def test_curves_are_undone(there, back) -> None:
+@pytest.mark.parametrize(
+    ("forward", "inverse"), [(_srgb_to_linear, _linear_to_srgb), (_inverse_tone_curve, _tone_curve)]
+)
+def test_tone_curves_are_inverted(forward, inverse) -> None:
     x = torch.linspace(0, 1, 1001)
-    assert torch.allclose(back(there(x)), x, atol=2e-5)
-    assert (there(x).diff() >= 0).all()
+    assert torch.allclose(inverse(forward(x)), x, atol=2e-5)
+    assert (forward(x).diff() >= 0).all()
 
 
-def test_colours_of_the_sensor_keep_white_white() -> None:
+def test_colour_matrices_keep_white() -> None:
     matrix = noise.colour_matrices(50, seeded())
     assert torch.allclose(matrix.sum(dim=2), torch.ones(50, 3), atol=1e-5)
     assert float(torch.linalg.cond(matrix).max()) < 20
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_sensor_without_noise_changes_nothing(seed: int) -> None:
+def test_sensor_noise_of_zero_is_the_identity(seed: int) -> None:
     x = torch.rand(3, 3, 20, 30, generator=seeded(seed))
     out = noise.sensor(x, torch.zeros(3), torch.zeros(3), seeded(seed))
     assert float((out - x).abs().max()) < 2e-3
     levels = torch.full((3,), 0.01)
-    first, again = (noise.sensor(x, levels, levels, seeded(1)) for _ in range(2))
-    assert torch.equal(first, again)
+    first, second = (noise.sensor(x, levels, levels, seeded(1)) for _ in range(2))
+    assert torch.equal(first, second)
 
 
-def test_noise_of_a_sensor_is_spread_and_depends_on_the_light() -> None:
+def test_sensor_noise_is_correlated_and_depends_on_intensity() -> None:
     shot, read = torch.full((4,), 0.01), torch.full((4,), 0.002)
     deviations = []
     for value in (0.2, 0.5, 0.8):
         added = noise.sensor(flat(value, 4), shot, read, seeded(3)) - value
-        assert neighbours(added) > 0.2
+        assert neighbour_correlation(added) > 0.2
         deviations.append(float(added.std()))
     assert max(deviations) > 1.1 * min(deviations)
     twice = noise.sensor(flat(0.5, 4), 4 * shot, 2 * read, seeded(3)) - 0.5
