@@ -1,4 +1,4 @@
-"""The command line. Only this package knows typer and rich; torch is imported when a command runs."""
+"""The command line. Only this package imports typer and rich; torch is imported when a command runs."""
 
 from __future__ import annotations
 
@@ -6,37 +6,48 @@ import io
 import os
 import signal
 import sys
+from typing import Annotated
 
 import typer
 
 from denoise.cli import audio, evaluate, image, interpolate, models, sample, score, train
-from denoise.cli.shared import reason
+from denoise.cli.completion import Command, Group
+from denoise.cli.output import describe_unexpected, print_error
 from denoise.errors import DenoiseError
 
 app = typer.Typer(
     name="denoise",
-    help="Remove noise from recordings and pictures, offline; sample priors; train the models of both.",
+    cls=Group,
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
+    context_settings={"max_content_width": 100},
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # help and errors are plain text: markup would remove words in [brackets]
 )
-app.command("audio")(audio.audio)
-app.command("image")(image.image)
-app.command("sample")(sample.sample)
-app.command("interpolate")(interpolate.interpolate)
-app.command("complete")(sample.complete)
-app.command("decode")(sample.decode)
-app.command("embed")(score.embed)
-app.command("score")(score.score)
-app.command("models")(models.models)
-app.command("info")(models.info)
-app.command("evaluate")(evaluate.evaluate)
-app.command("train")(train.train)
+for name, function in {
+    "audio": audio.audio,
+    "image": image.image,
+    "sample": sample.sample,
+    "interpolate": interpolate.interpolate,
+    "complete": sample.complete,
+    "decode": sample.decode,
+    "embed": score.embed,
+    "score": score.score,
+    "models": models.models,
+    "info": models.info,
+    "evaluate": evaluate.evaluate,
+    "train": train.train,
+}.items():
+    summary = (function.__doc__ or "").partition("\n")[0]
+    app.command(name, cls=Command, short_help=summary)(function)
 
 
 @app.callback(invoke_without_command=True)
-def version(show: bool = typer.Option(False, "--version", help="Print the version and stop.")) -> None:
-    if show:
+def print_version(
+    is_requested: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Remove noise from audio and images, sample generative priors, and train the models of both."""
+    if is_requested:
         from denoise import __version__
 
         print(__version__)
@@ -44,31 +55,35 @@ def version(show: bool = typer.Option(False, "--version", help="Print the versio
 
 
 def main() -> None:
-    """Run the command line; an error is one line on standard error, never a traceback."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be text that a terminal can show
+    """Run the command line; report an error as one line on standard error, without a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # file names may hold bytes that are no text
         sys.stdout.reconfigure(errors="backslashreplace")
-    # a scheduler's kind way of stopping: unfinished files are removed, as after Ctrl-C
+    # Schedulers stop jobs by SIGTERM; unfinished files are removed, as after Ctrl-C.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         try:
-            app()
+            app(prog_name="denoise")
         finally:
-            sys.stdout.flush()  # here, where it can be told that it fails
+            sys.stdout.flush()  # so that an error of standard output is reported below
     except DenoiseError as error:
-        print(f"denoise: {error}", file=sys.stderr)
+        print_error(str(error))
         sys.exit(2)
     except OSError as error:
-        if error.filename is not None:  # a place that a path names
-            print(f"denoise: {error.filename}: {error.strerror}. Check the path.", file=sys.stderr)
-            sys.exit(1)
-        if error.errno is None:  # of a library that could not be loaded
-            print(f"denoise: {error}", file=sys.stderr)
-            sys.exit(1)
-        # Python flushes standard output once more when it exits, and would complain once more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):
-            print(f"denoise: standard output: {error.strerror}. Free space.", file=sys.stderr)
+        _report_os_error(error)
         sys.exit(1)
     except Exception as error:
-        print(f"denoise: {reason(error)}", file=sys.stderr)
+        print_error(describe_unexpected(error))
         sys.exit(1)
+
+
+def _report_os_error(error: OSError) -> None:
+    if error.filename is not None:
+        print_error(f"{error.filename}: {error.strerror}. Check the path.")
+        return
+    if error.errno is None:  # a shared library could not be loaded
+        print_error(str(error))
+        return
+    # Python flushes standard output again at exit and would print the error again.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if not isinstance(error, BrokenPipeError):
+        print_error(f"standard output: {error.strerror}. Free space.")

@@ -8,50 +8,53 @@ from typing import Annotated
 
 import typer
 
-from denoise.cli.shared import Device, Seed, print_table
+from denoise.cli.output import make_progress_bar, print_table
+from denoise.cli.params import DeviceOption, ModelArgument, SeedOption
 from denoise.errors import ConfigError
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A name of `denoise models` or a .safetensors file.")],
+    model: ModelArgument,
     data: Annotated[
-        Path, typer.Option(help="Clean images; or a folder with speech/test and noise/test inside.", metavar="DIR")
+        Path,
+        typer.Option(help="Folder of clean images, or one that holds speech/test and noise/test.", metavar="DIR"),
     ],
     noisy: Annotated[
-        Path | None, typer.Option(help="Noisy twins of the files of --data, by name; no noise is added.", metavar="DIR")
+        Path | None,
+        typer.Option(help="Noisy versions of the files in --data, by name; no noise is added.", metavar="DIR"),
     ] = None,
     levels: Annotated[
-        str | None, typer.Option("--levels", help="sigma (0-255) or snr_db, comma separated.", metavar="A,B,...")
+        str | None,
+        typer.Option("--levels", help="Noise levels: sigma (0-255) or SNR in dB, comma separated.", metavar="A,B,..."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Use at most this many files.", min=1)] = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
-    record: Annotated[str | None, typer.Option(help="Write the figures into the card under this name.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Maximum number of files.", min=1)] = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
+    record: Annotated[str | None, typer.Option(help="Store the metrics in the model card under this name.")] = None,
 ) -> None:
-    """Measure a model on clean files with known noise or noisy twins, and print the protocol with the figures."""
-    from rich.console import Console
-    from rich.progress import track
-    from rich.table import Table
+    """Measure a denoiser on clean files with added noise.
 
-    from denoise.pipelines.evaluate import evaluate as run
+    With --noisy, on pairs of clean and noisy files. The protocol is printed with the metrics.
+    """
+    from denoise.pipelines.evaluate import evaluate as run_evaluation
 
-    err = Console(stderr=True)
     try:
-        chosen = [float(level) for level in levels.split(",")] if levels else None
+        noise_levels = [float(level) for level in levels.split(",")] if levels else None
     except ValueError:
         raise ConfigError(f"--levels is {levels!r}; expected numbers with commas between, such as 15,25,50.") from None
     try:
-        rows, protocol = run(
-            model,
-            data,
-            noisy=noisy,
-            levels=chosen,
-            limit=limit,
-            seed=seed,
-            device=device,
-            each=lambda files: track(files, console=err, transient=True, disable=not err.is_terminal),
-        )
+        with make_progress_bar() as bar:
+            rows, protocol = run_evaluation(
+                model,
+                data,
+                noisy=noisy,
+                levels=noise_levels,
+                limit=limit,
+                seed=seed,
+                device=device,
+                each=bar.track,
+            )
     except ImportError as error:
         raise ConfigError(f'{error.name} is missing. In the source: pip install ".[metrics]".') from None
     if record:
@@ -62,8 +65,9 @@ def evaluate(
     if as_json:
         print(json.dumps({"model": model, "protocol": protocol, "rows": rows}, indent=2))
         return
-    table = Table(*rows[0], box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*(f"{value:.3g}" if isinstance(value, int) else f"{value:.3f}" for value in row.values()))
-    print_table(table)
+    print_table([*rows[0]], [[_format_value(value) for value in row.values()] for row in rows])
     print(f"Protocol: {protocol}")
+
+
+def _format_value(value: float) -> str:
+    return f"{value:.3g}" if isinstance(value, int) else f"{value:.3f}"

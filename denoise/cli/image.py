@@ -6,8 +6,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from denoise.cli.shared import Device, Overwrite, Seed
+from denoise.cli.completion import model_names
+from denoise.cli.params import (
+    DeviceOption,
+    InputsArgument,
+    JsonLinesOption,
+    OutputOption,
+    OverwriteOption,
+    SeedOption,
+    SkipExistingOption,
+    StrengthOption,
+)
 from denoise.errors import ConfigError
+from denoise.options import IMAGE_STEPS, MAX_MEGAPIXELS, DenoiseOptions, Sigma
 
 if TYPE_CHECKING:
     from denoise.pipelines.result import Result
@@ -15,94 +26,137 @@ if TYPE_CHECKING:
 
 
 def image(
-    inputs: Annotated[list[str], typer.Argument(help="Files, folders, or - for standard input.", metavar="INPUT")],
-    out: Annotated[
-        str | None, typer.Option("-o", "--out", help="A file, a folder, or - for standard output.", metavar="OUT")
-    ] = None,
+    inputs: InputsArgument,
+    out: OutputOption = None,
     model: Annotated[
-        str | None, typer.Option(help="A name of `denoise models` or a .safetensors file.", metavar="NAME|FILE")
+        str | None,
+        typer.Option(
+            help="Name of a bundled model, or a .safetensors file.",
+            metavar="NAME|FILE",
+            autocompletion=model_names("denoiser", "image"),
+        ),
     ] = None,
     sigma: Annotated[
         str | None,
         typer.Option(
-            help="Standard deviation of white noise, 0 to 255 at any depth, or auto. Selects the model `gaussian`.",
+            help="Standard deviation of white Gaussian noise, 0 to 255 at any bit depth, or auto. "
+            "Selects the model `gaussian`.",
             metavar="SIGMA|auto",
         ),
     ] = None,
-    strength: Annotated[float, typer.Option(help="0 leaves the file as it is, 1 is all that the model does.")] = 1.0,
+    strength: StrengthOption = 1.0,
     compare: Annotated[
         str | None,
-        typer.Option(help="The picture before, after and what was removed, with a part enlarged.", metavar="PNG"),
+        typer.Option(help="Write input, output and removed noise, with an enlarged crop.", metavar="PNG"),
     ] = None,
     perception: Annotated[
         float | None,
         typer.Option(
-            help="From 0, the mean of all likely pictures, which is smooth, to 1, one of them (`gaussian`).",
+            help="Trade-off between distortion and perception: 0 is the posterior mean (MMSE), 1 a posterior sample. "
+            "Selects the model `gaussian`.",
             metavar="0..1",
         ),
     ] = None,
     samples: Annotated[
-        int, typer.Option(help="Write so many of the likely pictures, their mean and 8 times their deviation.", min=0)
+        int,
+        typer.Option(help="Write this many posterior samples, their mean and 8 times their standard deviation.", min=0),
     ] = 0,
-    steps: Annotated[int, typer.Option(help="With --perception, --samples: calls of the network on the way.")] = 12,
-    seed: Seed = 0,
-    device: Device = "auto",
+    steps: Annotated[
+        int, typer.Option(help="Network calls per posterior sample, with --perception or --samples.")
+    ] = IMAGE_STEPS,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
     tile: Annotated[
-        int | None, typer.Option(help="Side of the squares worked on at a time; bounds the memory.", metavar="PIXELS")
+        int | None, typer.Option(help="Side of a tile; smaller tiles need less memory.", metavar="PIXELS")
     ] = None,
-    overwrite: Overwrite = False,
-    skip_existing: Annotated[
-        bool, typer.Option("--skip-existing", help="Pass over inputs whose output exists: go on with a broken run.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON per file.")] = False,
+    overwrite: OverwriteOption = False,
+    skip_existing: SkipExistingOption = False,
+    as_json: JsonLinesOption = False,
     max_megapixels: Annotated[
-        float, typer.Option(help="Refuse larger images: they may be made to exhaust the memory.")
-    ] = 200.0,
+        float, typer.Option(help="Refuse larger images, as a protection against decompression bombs.")
+    ] = MAX_MEGAPIXELS,
 ) -> None:
-    """Remove noise from pictures.
+    """Remove noise from images.
 
     Without -o, NAME.denoised.EXT is written beside each input. Format, mode, bit depth, alpha, profile
-    and metadata stay as they were.
+    and metadata are kept.
     """
+    from denoise.cli.batch import BatchOptions, denoise_files
     from denoise.cli.malloc import keep_freed_memory
-    from denoise.cli.run import run
-    from denoise.files.image import IMAGE_EXTENSIONS, check_megapixels
+    from denoise.files.image import IMAGE_EXTENSIONS
     from denoise.pipelines.compare import check_extras, compare_image
     from denoise.pipelines.image import ImagePipeline, pick
-    from denoise.pipelines.result import check_strength
     from denoise.pipelines.samples import check_samples, draw_images
 
-    check_strength(strength)
-    check_megapixels(max_megapixels)
-    check_extras({"--compare": compare}, inputs, out, IMAGE_EXTENSIONS, overwrite=overwrite)
-    try:
-        level: Any = sigma if sigma in (None, "auto") else float(sigma) / 255
-    except ValueError:
-        level = -1.0
-    if isinstance(level, float) and not 0 <= level <= 1:
-        raise ConfigError(f"--sigma is {sigma!r}; expected auto or a number from 0 to 255.")
-    pipeline = ImagePipeline(pick(model, sigma, perception, samples or None), device=device, tile=tile)
-    pipeline.check_sigma(level)
-    pipeline.check_drawing(perception, steps, samples or None)
-    check_samples(
-        pipeline,
-        samples,
-        inputs,
-        out,
-        {"--compare": compare, "--skip-existing": skip_existing or None, "--perception 0": perception == 0 or None},
+    batch = BatchOptions(overwrite=overwrite, skip_existing=skip_existing, as_json=as_json)
+    options = DenoiseOptions(
+        steps=steps,
+        strength=strength,
+        sigma=_parse_sigma(sigma),
+        perception=perception,
+        seed=seed if samples or perception is not None else None,
+        overwrite=overwrite,
+        max_megapixels=max_megapixels,
     )
+    check_extras({"--compare": compare}, inputs, out, IMAGE_EXTENSIONS, overwrite=overwrite)
+    pipeline = ImagePipeline(pick(model, sigma, perception, samples or None), device=device, tile=tile)
+    pipeline.check_sigma(options.sigma)
+    pipeline.check_drawing(perception, steps, samples or None)
+    single_output_options: dict[str, Any] = {
+        "--compare": compare,
+        "--skip-existing": skip_existing or None,
+        "--perception 0": perception == 0 or None,
+    }
+    check_samples(pipeline, samples, inputs, out, single_output_options)
 
-    how: dict[str, Any] = {"sigma": level, "strength": strength, "overwrite": overwrite}
-    how |= {"max_megapixels": max_megapixels, "perception": perception, "steps": steps}
-
-    def one(source: Any, target: Any, progress: Progress, name: str | None) -> Result:
+    def denoise_file(source: Any, target: Any, progress: Progress, name: str | None) -> Result:
         if samples:
-            return draw_images(pipeline, source, target, samples, seed=seed, progress=progress, name=name, **how)
-        draw = None if perception is None else seed
-        result = pipeline.file(source, target, draw=draw, progress=progress, name=name, **how)
+            return draw_images(
+                pipeline,
+                source,
+                target,
+                samples,
+                seed=seed,
+                progress=progress,
+                name=name,
+                sigma=options.sigma,
+                strength=strength,
+                overwrite=overwrite,
+                max_megapixels=max_megapixels,
+                perception=perception,
+                steps=steps,
+            )
+        result = pipeline.file(
+            source,
+            target,
+            draw=options.seed,
+            progress=progress,
+            name=name,
+            sigma=options.sigma,
+            strength=strength,
+            overwrite=overwrite,
+            max_megapixels=max_megapixels,
+            perception=perception,
+            steps=steps,
+        )
         if compare:
             compare_image(source, target, compare, overwrite=overwrite, max_megapixels=max_megapixels)
         return result
 
-    how_often = {"overwrite": overwrite, "skip_existing": skip_existing, "as_json": as_json}
-    run(inputs, out, IMAGE_EXTENSIONS, one, memory=keep_freed_memory, **how_often)
+    keep_freed_memory()
+    denoise_files(inputs, out, IMAGE_EXTENSIONS, denoise_file, batch)
+
+
+def _parse_sigma(text: str | None) -> Sigma:
+    """Return the noise level in signal units (full scale 1.0) for one given on the scale of 0 to 255."""
+    if text is None:
+        return None
+    if text == "auto":
+        return "auto"
+    try:
+        sigma = float(text)
+    except ValueError:
+        sigma = -1.0
+    if not 0 <= sigma <= 255:
+        raise ConfigError(f"--sigma is {text!r}; expected auto or a number from 0 to 255.")
+    return sigma / 255

@@ -1,4 +1,4 @@
-"""``denoise interpolate``: ways between signals."""
+"""``denoise interpolate``."""
 
 from __future__ import annotations
 
@@ -7,39 +7,52 @@ from typing import Annotated
 
 import typer
 
-from denoise.cli.sample import Class, OutOption, PriorOption, bar, tell
-from denoise.cli.shared import AsJson, Device, Overwrite
+from denoise.cli.output import print_outputs, progress_bar
+from denoise.cli.params import (
+    ClassOption,
+    DeviceOption,
+    JsonOption,
+    OverwriteOption,
+    PriorOption,
+    SamplesOutputOption,
+)
 from denoise.errors import ConfigError
 
 
 def interpolate(
     ends: Annotated[
-        list[str], typer.Argument(help="Two ends, or the four corners of a grid: files, or seeds.", metavar="A B [C D]")
+        list[str],
+        typer.Argument(help="Two end points, or the four corners of a grid: files or seeds.", metavar="A B [C D]"),
     ],
     prior: PriorOption,
-    out: OutOption,
-    n: Annotated[int, typer.Option("-n", help="Places from end to end.")] = 8,
+    out: SamplesOutputOption,
+    n: Annotated[int, typer.Option("-n", help="Number of points along each path, ends included.")] = 8,
     linear: Annotated[
-        bool, typer.Option("--linear", help="The straight way, in place of that along a sphere.")
+        bool, typer.Option("--linear", help="Interpolate linearly (lerp) instead of spherically (slerp).")
     ] = False,
-    label: Class = None,
-    steps: Annotated[int | None, typer.Option(help="Of the solver.", min=1)] = None,
-    guidance: Annotated[float | None, typer.Option(help="Beyond 1: more like the class, less like the ends.")] = None,
+    label: ClassOption = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of the solver.", min=1)] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Guidance scale; above 1, results match the class better and the ends less.")
+    ] = None,
     away: Annotated[
-        Path | None, typer.Option(help="Examples of what A shall be less like: see --towards.", metavar="FOLDER")
+        Path | None,
+        typer.Option(help="Examples of the attribute to remove from A; with --towards.", metavar="FOLDER"),
     ] = None,
     towards: Annotated[
-        Path | None, typer.Option(help="Examples of what A shall be more like; then A is alone.", metavar="FOLDER")
+        Path | None,
+        typer.Option(help="Examples of the attribute to add to A; with --away, and A only.", metavar="FOLDER"),
     ] = None,
-    weight: Annotated[float, typer.Option(help="How far: 1 adds the whole difference.")] = 1.0,
-    device: Device = "auto",
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
+    weight: Annotated[float, typer.Option(help="Largest multiple of the attribute vector that is added to A.")] = 1.0,
+    device: DeviceOption = "auto",
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Go from one picture or sound to another, or from one along a difference of kinds.
+    """Interpolate between files or seeds in the space of noise.
 
-    A .png is a strip (or a grid of four corners), a .gif moves, a .wav tells one after another. With --away and
-    --towards, the mean difference of the two folders' latents is added to A, more and more up to --weight.
+    A .png is a strip (a grid for four corners), a .gif an animation, a .wav plays the results one after another.
+    With --away and --towards, an attribute vector, the difference of the two folders' mean noise, is added to A
+    in steps up to --weight.
     """
     import torch
 
@@ -51,31 +64,31 @@ def interpolate(
     if (away is None) != (towards is None):
         raise ConfigError("--away and --towards belong together: give both or none.")
     if len(ends) not in ((1,) if towards else (2, 4)):
-        expected = "one file or seed beside --away and --towards" if towards else "two ends or four corners"
+        expected = "one file or seed with --away and --towards" if towards else "two ends or four corners"
         raise ConfigError(f"{len(ends)} inputs; expected {expected}.")
     pipeline = PriorPipeline(prior, device=device)
-    wanted = pipeline.label(label)
+    condition = pipeline.label(label)
     pipeline.places(out, n * n if len(ends) == 4 else n, overwrite=overwrite)
 
-    def noise(place: str) -> torch.Tensor:
-        if place.isdecimal() and not Path(place).exists():
-            return pipeline.noise(int(place))
-        return pipeline.encode(pipeline.read(place), label=wanted)
+    def to_noise(file_or_seed: str) -> torch.Tensor:
+        if file_or_seed.isdecimal() and not Path(file_or_seed).exists():
+            return pipeline.noise(int(file_or_seed))
+        return pipeline.encode(pipeline.read(file_or_seed), label=condition)
 
-    def mean(folder: Path) -> torch.Tensor:
-        known = AUDIO_EXTENSIONS if pipeline.card.modality == "audio" else IMAGE_EXTENSIONS
-        signals = pipeline.read(*find_files(folder, (".",), known))
-        return pipeline.encode(signals, label=wanted).mean(dim=0, keepdim=True)
+    def mean_noise(folder: Path) -> torch.Tensor:
+        extensions = AUDIO_EXTENSIONS if pipeline.card.modality == "audio" else IMAGE_EXTENSIONS
+        signals = pipeline.read(*find_files(folder, (".",), extensions))
+        return pipeline.encode(signals, label=condition).mean(dim=0, keepdim=True)
 
-    places = torch.cat([noise(end) for end in ends])
+    noise = torch.cat([to_noise(end) for end in ends])
     if away and towards:
-        there = places + weight * (mean(towards) - mean(away))
-        path = path_between(torch.cat([places, there]), n, spherical=False)  # a sum of differences is a straight way
+        shifted = noise + weight * (mean_noise(towards) - mean_noise(away))
+        path = path_between(torch.cat([noise, shifted]), n, spherical=False)  # multiples of one vector
     elif len(ends) == 4:
-        path = grid_between(places, n, spherical=not linear)
+        path = grid_between(noise, n, spherical=not linear)
     else:
-        path = path_between(places, n, spherical=not linear)
-    with bar("decoding") as progress:
-        made = pipeline.decode(path, label=wanted, steps=steps, guidance=guidance, progress=progress)
-    files = pipeline.write(out, made, columns=n, overwrite=overwrite)
-    tell(as_json, files, prior=prior, n=n, ends=ends)
+        path = path_between(noise, n, spherical=not linear)
+    with progress_bar("decoding") as progress:
+        signals = pipeline.decode(path, label=condition, steps=steps, guidance=guidance, progress=progress)
+    paths = pipeline.write(out, signals, columns=n, overwrite=overwrite)
+    print_outputs(as_json, paths, prior=prior, n=n, ends=ends)

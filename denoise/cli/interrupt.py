@@ -1,4 +1,4 @@
-"""Ctrl-C while a recording comes in ends the recording, not the work on it."""
+"""Ctrl-C while audio is recorded from a pipe ends the recording and keeps what came until then."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 
-class _Ended(BaseException):
-    """Leaves a read that waits for sound."""
+class _RecordingEnded(BaseException):
+    """Interrupts a read that waits for data."""
 
 
-class _UntilInterrupted:
-    """A pipe that is at its end after the first Ctrl-C (or SIGTERM); a second one stops the program."""
+class _InterruptiblePipe:
+    """A pipe that ends at the first Ctrl-C (or SIGTERM); a second one stops the program."""
 
     def __init__(self, pipe: BinaryIO) -> None:
-        self.pipe, self.ended, self.waiting = pipe, False, False
+        self.pipe, self.has_ended, self.is_waiting = pipe, False, False
 
     def end(self, *_: Any) -> None:
-        if self.ended:
+        if self.has_ended:
             raise KeyboardInterrupt
-        self.ended = True
-        if self.waiting:
-            raise _Ended
+        self.has_ended = True
+        if self.is_waiting:
+            raise _RecordingEnded
 
     def read(self, n: int = -1) -> bytes:
         try:
             return self._read(n)
-        except _Ended:
+        except _RecordingEnded:
             return b""
 
     def _read(self, n: int) -> bytes:
         try:
-            self.waiting = True
-            return b"" if self.ended else self.pipe.read(n)
+            self.is_waiting = True
+            return b"" if self.has_ended else self.pipe.read(n)
         finally:
-            self.waiting = False
+            self.is_waiting = False
 
     def seekable(self) -> bool:
         return False
@@ -44,15 +44,19 @@ class _UntilInterrupted:
 
 @contextmanager
 def until_interrupted(source: Any) -> Iterator[Any]:
-    """Let the first Ctrl-C end a pipe, so that what was recorded until then is finished and kept."""
+    """Make the first Ctrl-C end a pipe, so that the audio read until then is denoised and written.
+
+    Args:
+        source: path, file or pipe; paths and files are yielded unchanged.
+    """
     if isinstance(source, str) or source.seekable():
         yield source
         return
-    pipe = _UntilInterrupted(source)
+    pipe = _InterruptiblePipe(source)
     signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, pipe.end) for number in signals]
+    previous = [signal.signal(number, pipe.end) for number in signals]
     try:
         yield pipe
     finally:
-        for number, handler in zip(signals, before, strict=True):
+        for number, handler in zip(signals, previous, strict=True):
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""How glibc treats the memory that tensors free. Other C libraries have no `mallopt`, and neither habit."""
+"""Settings of glibc's allocator for the memory of freed tensors. Other C libraries have no `mallopt` and need none."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD, MMAP_MAX = -1, -2, -3, -4  # of malloc.
 
 
 def return_freed_memory() -> None:
-    """Give large blocks back at once: the threshold for that rises with use, and the process with it.
+    """Return large freed blocks to the system at once.
 
-    Over an hour of audio that is a tenth of the memory.
+    By default, the threshold for that rises with use, and the memory of the process with it: for an hour of audio
+    by a tenth.
     """
-    _set({MMAP_THRESHOLD: 4 << 20, TRIM_THRESHOLD: 4 << 20})
+    _set_options({MMAP_THRESHOLD: 4 << 20, TRIM_THRESHOLD: 4 << 20})
 
 
 def keep_freed_memory() -> None:
-    """Keep all: a training asks for the same blocks at every step, a picture at every tile.
+    """Keep freed blocks for reuse, since every training step and every tile of an image allocates the same ones.
 
-    Fresh pages cost a quarter of the time of the one, a third of that of the other.
+    Fresh pages would take a quarter of the time of a training step and a third of that of a tile.
     """
-    _set({MMAP_MAX: 0, TRIM_THRESHOLD: (1 << 31) - 1, TOP_PAD: 256 << 20})
+    _set_options({MMAP_MAX: 0, TRIM_THRESHOLD: (1 << 31) - 1, TOP_PAD: 256 << 20})
 
 
-def _set(options: dict[int, int]) -> None:
+def _set_options(options: dict[int, int]) -> None:
     with contextlib.suppress(AttributeError, OSError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
         for option, value in options.items():

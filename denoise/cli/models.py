@@ -3,44 +3,51 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from denoise.cli.shared import print_table
+from denoise.cli.output import print_table
+from denoise.cli.params import ModelArgument
+
+KINDS = ("denoiser", "prior", "codec")
+COLUMNS = ("name", "kind", "for", "parameters", "MiB", "description")
+SEPARATORS = {"shape": " x ", "classes": ", "}  # of the lists in a card; all others are ranges
 
 
 def models(
-    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON per model.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON per model.")] = False,
 ) -> None:
     """List the bundled models."""
-    from rich.table import Table
-
     from denoise.registry import DEFAULTS, POSTERIOR_MODEL, SIGMA_MODEL, bundled, locate
     from denoise.weights import read_header
 
-    chosen = dict.fromkeys(DEFAULTS.values(), "default") | {SIGMA_MODEL: "--sigma", POSTERIOR_MODEL: "--perception"}
-    table = Table("name", "kind", "for", "parameters", "MiB", "description", box=None, pad_edge=False)
-    for name in [name for kind in ("denoiser", "prior", "codec") for name in bundled(kind=kind)]:
+    selecting_options = dict.fromkeys(DEFAULTS.values(), "default")
+    selecting_options |= {SIGMA_MODEL: "--sigma", POSTERIOR_MODEL: "--perception"}
+    rows: list[tuple[str, ...]] = []
+    for name in [name for kind in KINDS for name in bundled(kind=kind)]:
         path = locate(name)
         card = read_header(path)["card"]
+        option = selecting_options.get(name)
         if as_json:
-            told = {key: getattr(card, key) for key in ("kind", "modality", "parameters", "description")}
-            chosen_by = {"chosen_by": chosen[name]} if name in chosen else {}
-            print(json.dumps({"name": name} | told | chosen_by | {"bytes": path.stat().st_size}))
+            row: dict[str, Any] = {"name": name, "kind": card.kind, "modality": card.modality}
+            row |= {"parameters": card.parameters, "description": card.description}
+            row |= {"chosen_by": option} if option else {}
+            print(json.dumps(row | {"bytes": path.stat().st_size}))
             continue
-        mark = f" ({chosen[name]})" if name in chosen else ""
-        size = f"{path.stat().st_size / 2**20:.1f}"
-        table.add_row(name + mark, card.kind, card.modality, f"{card.parameters / 1e6:.1f} M", size, card.description)
+        title = f"{name} ({option})" if option else name
+        mebibytes = f"{path.stat().st_size / 2**20:.1f}"
+        parameters = f"{card.parameters / 1e6:.1f} M"
+        rows.append((title, card.kind, card.modality, parameters, mebibytes, card.description))
     if not as_json:
-        print_table(table)
+        print_table(COLUMNS, rows)
 
 
 def info(
-    model: Annotated[str, typer.Argument(help="A name of `denoise models` or a .safetensors file.")],
-    as_json: Annotated[bool, typer.Option("--json", help="The whole header as JSON.")] = False,
+    model: ModelArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole header as JSON.")] = False,
 ) -> None:
-    """Tell what a model is, what it was trained on, under which licence, and what was measured."""
+    """Show a model's architecture, training data, licence and metrics."""
     from dataclasses import asdict
 
     from denoise.registry import locate
@@ -56,26 +63,29 @@ def info(
     for key, value in card.items():
         if key == "data":
             print("data:\n" + "".join(f"  - {line}\n" for line in value), end="")
+        elif key == "metrics":
+            _print_metrics(value)
         elif isinstance(value, tuple | list):
-            between = {"shape": " x ", "classes": ", "}.get(key, " to ")
             if value:
-                print(f"{key}: {between.join(map(_told, value))}")
-        elif isinstance(value, dict):
-            print(f"{key}:")
-            for name, measured in value.items():
-                print(f"  {name} ({measured['protocol']})")
-                for row in measured["rows"]:
-                    print("    " + "  ".join(f"{column} {_told(n)}" for column, n in row.items()))
+                print(f"{key}: {SEPARATORS.get(key, ' to ').join(map(_format_value, value))}")
         elif value is not None:
             print(f"{key}: {value}")
 
 
-def _told(value: str | float) -> str:
+def _print_metrics(metrics: dict[str, Any]) -> None:
+    print("metrics:")
+    for name, measured in metrics.items():
+        print(f"  {name} ({measured['protocol']})")
+        for row in measured["rows"]:
+            print("    " + "  ".join(f"{column} {_format_value(value)}" for column, value in row.items()))
+
+
+def _format_value(value: str | float) -> str:
     return value if isinstance(value, str) else f"{value:g}"
 
 
 def _latency_ms(model: str) -> float | None:
-    """Of a model that carries its state and takes any sample rate; None of one that sees whole windows."""
+    """Return the latency of a streaming network, None for one that processes whole windows."""
     from denoise.protocols import StreamingNetwork
     from denoise.registry import load
 

@@ -1,17 +1,25 @@
-"""``denoise score`` and ``denoise embed``: what a prior thinks of files."""
+"""``denoise score`` and ``denoise embed``."""
 
 from __future__ import annotations
 
 import json
 import math
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from denoise.cli.sample import Class, PriorOption, bar
-from denoise.cli.shared import AsJson, Device, Overwrite, Seed, print_table
+from denoise.cli.output import print_error, print_table, progress_bar
+from denoise.cli.params import (
+    ClassOption,
+    CodecOption,
+    DeviceOption,
+    JsonLinesOption,
+    JsonOption,
+    OverwriteOption,
+    PriorOption,
+    SeedOption,
+)
 from denoise.errors import ConfigError, DenoiseError
 
 if TYPE_CHECKING:
@@ -23,51 +31,52 @@ if TYPE_CHECKING:
 def score(
     inputs: Annotated[list[str], typer.Argument(help="Files or folders.", metavar="FILES")],
     prior: PriorOption,
-    label: Class = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON per file.")] = False,
+    label: ClassOption = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    as_json: JsonLinesOption = False,
 ) -> None:
-    """Tell how likely files are under a prior, the most unusual first.
+    """Rank files by their log-likelihood under a prior.
 
-    Likelihoods are in nats for the whole signal, and in bits for each of its pixels or samples, whose values are
-    taken for 256 levels where the prior has a density. Exact, estimate or bound: the last line says it.
+    The lowest comes first. Log-likelihoods are in nats per signal and in bits per dimension (pixel or sample, 256
+    levels each for densities). The last line states whether they are exact, estimates or bounds.
     """
-    from rich.table import Table
-
     from denoise.pipelines.prior import PriorPipeline
 
     pipeline = PriorPipeline(prior, device=device)
-    paths = _files(inputs, pipeline.card.modality)
-    wanted = pipeline.label(label)
-    paths, signals, failed = _read(pipeline, paths)
-    with bar("scoring") as progress:
-        nats, kind = pipeline.log_prob(signals, label=wanted, seed=seed, progress=progress)
+    condition = pipeline.label(label)
+    paths, signals, has_failures = _read_signals(pipeline, _list_files(inputs, pipeline.card.modality))
+    with progress_bar("scoring") as progress:
+        nats, kind = pipeline.log_prob(signals, label=condition, seed=seed, progress=progress)
     bits = pipeline.bits_per_dim(nats)
     rows = sorted(zip(paths, nats.tolist(), bits.tolist(), strict=True), key=lambda row: row[1])
     if as_json:
-        for path, value, per_entry in rows:
-            print(json.dumps({"file": str(path), "nats": value, "bits_per_dim": per_entry, "kind": kind}))
-        raise typer.Exit(failed)
-    table = Table("nats", "bits per dim", "file", box=None, pad_edge=False)
-    for path, value, per_entry in rows:
-        table.add_row(f"{value:.2f}", f"{per_entry:.3f}" if math.isfinite(per_entry) else "-", str(path))
-    print_table(table)
-    print(f"{kind}; the most unusual first")
-    raise typer.Exit(failed)
+        for path, log_prob, bits_per_dim in rows:
+            print(json.dumps({"file": str(path), "nats": log_prob, "bits_per_dim": bits_per_dim, "kind": kind}))
+        raise typer.Exit(has_failures)
+    print_table(
+        ("nats", "bits per dim", "file"),
+        [
+            (f"{log_prob:.2f}", f"{bits_per_dim:.3f}" if math.isfinite(bits_per_dim) else "-", str(path))
+            for path, log_prob, bits_per_dim in rows
+        ],
+    )
+    print(f"{kind}; lowest likelihood first")
+    raise typer.Exit(has_failures)
 
 
 def embed(
-    folder: Annotated[Path, typer.Argument(help="Pictures or sounds.", metavar="FOLDER")],
-    codec: Annotated[str, typer.Option("--codec", help="A prior with a codec, or a file.", metavar="NAME|FILE")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="The map.", metavar="PNG")],
+    folder: Annotated[Path, typer.Argument(help="Folder of images or audio files.", metavar="FOLDER")],
+    codec: CodecOption,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Map to write.", metavar="PNG")],
     size: Annotated[int, typer.Option(help="Side of the map in pixels.", min=64)] = 1024,
-    device: Device = "auto",
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
+    device: DeviceOption = "auto",
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Draw a map of pictures (or of the spectrograms of sounds): each where its latents lie, by the two directions
-    in which they differ most.
+    """Plot a map of files by the latents of a codec.
+
+    Each file is a thumbnail (a spectrogram of audio) at the first two principal components of its latents.
     """
     from denoise.files.image import write_image
     from denoise.metrics import r2
@@ -78,22 +87,22 @@ def embed(
     if out.suffix.lower() != ".png":
         raise ConfigError(f"{out}: expected a .png.")
     pipeline = PriorPipeline(codec, device=device)
-    paths = _files([str(folder)], pipeline.card.modality)
-    paths, signals, failed = _read(pipeline, paths)
-    with bar("encoding") as progress:
+    paths, signals, has_failures = _read_signals(pipeline, _list_files([str(folder)], pipeline.card.modality))
+    with progress_bar("encoding") as progress:
         latents = pipeline.latents(signals, progress=progress)
-    remembered = float(r2(pipeline.reconstruct(signals), signals))
-    places = principal_map(latents.flatten(1))
-    write_image(out, [map_of(as_pictures(signals, pipeline.card), places, size)], ImageFormat(), overwrite=overwrite)
+    reconstruction_r2 = float(r2(pipeline.reconstruct(signals), signals))
+    positions = principal_map(latents.flatten(1))
+    thumbnails = as_pictures(signals, pipeline.card)
+    write_image(out, [map_of(thumbnails, positions, size)], ImageFormat(), overwrite=overwrite)
     if as_json:
-        print(json.dumps({"file": str(out), "n": len(paths), "r2": remembered}))
+        print(json.dumps({"file": str(out), "n": len(paths), "r2": reconstruction_r2}))
     else:
-        print(f"{out}: {len(paths)} files; R^2 of what the codec remembers: {remembered:.4f}")
-    raise typer.Exit(failed)
+        print(f"{out}: {len(paths)} files; R^2 of the codec's reconstructions: {reconstruction_r2:.4f}")
+    raise typer.Exit(has_failures)
 
 
-def _read(pipeline: PriorPipeline, paths: list[Path]) -> tuple[list[Path], Tensor, bool]:
-    """The files that can be read, and whether there are others, each of which is told."""
+def _read_signals(pipeline: PriorPipeline, paths: list[Path]) -> tuple[list[Path], Tensor, bool]:
+    """Return the readable files, their signals and whether others failed; the failures are reported."""
     import torch
 
     signals: dict[Path, Tensor] = {}
@@ -101,19 +110,19 @@ def _read(pipeline: PriorPipeline, paths: list[Path]) -> tuple[list[Path], Tenso
         try:
             signals[path] = pipeline.read(path)
         except DenoiseError as error:
-            print(f"denoise: {error}", file=sys.stderr)
+            print_error(str(error))
     if not signals:
         raise typer.Exit(1)
     return [*signals], torch.cat([*signals.values()]), len(signals) < len(paths)
 
 
-def _files(inputs: list[str], modality: str) -> list[Path]:
+def _list_files(inputs: list[str], modality: str) -> list[Path]:
     from denoise.files.audio import AUDIO_EXTENSIONS
     from denoise.files.find import find_files
     from denoise.files.image import IMAGE_EXTENSIONS
 
-    known = AUDIO_EXTENSIONS if modality == "audio" else IMAGE_EXTENSIONS
-    found: list[Path] = []
+    extensions = AUDIO_EXTENSIONS if modality == "audio" else IMAGE_EXTENSIONS
+    paths: list[Path] = []
     for name in inputs:
-        found += find_files(Path(name), (".",), known) if Path(name).is_dir() else [Path(name)]
-    return found
+        paths += find_files(Path(name), (".",), extensions) if Path(name).is_dir() else [Path(name)]
+    return paths

@@ -10,68 +10,74 @@ from typing import Annotated, Any
 import typer
 
 from denoise.cli.malloc import keep_freed_memory
-from denoise.cli.shared import Device
+from denoise.cli.output import make_progress_bar
+from denoise.cli.params import DeviceOption
 from denoise.errors import ConfigError
 
 
 class Precision(StrEnum):
+    """Numerical precision of a training run, named as in Lightning Fabric."""
+
     AUTO = "auto"
     BF16 = "bf16-mixed"
     FLOAT32 = "32-true"
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="A recipe.toml.", metavar="RECIPE")],
-    data: Annotated[Path, typer.Option(help="The folder that the recipe's folders are in.", metavar="DIR")],
+    recipe: Annotated[Path, typer.Argument(help="Recipe file, recipe.toml.", metavar="RECIPE")],
+    data: Annotated[Path, typer.Option(help="Root of the data folders that the recipe names.", metavar="DIR")],
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Default: runs/NAME.", metavar="DIR")] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Override, e.g. schedule.steps=500.", metavar="KEY=VALUE")
+        list[str] | None,
+        typer.Option("--set", help="Override a setting, such as schedule.steps=500.", metavar="KEY=VALUE"),
     ] = None,
     minutes: Annotated[float | None, typer.Option(help="Time budget; the schedule is fitted to it.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
-    device: Device = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
+    device: DeviceOption = "auto",
     precision: Annotated[
-        Precision, typer.Option(help="auto is bfloat16 where the machine multiplies it fast.")
+        Precision, typer.Option(help="auto selects bfloat16 where the hardware multiplies it fast.")
     ] = Precision.AUTO,
 ) -> None:
-    """Train a recipe and write NAME.safetensors, metrics.jsonl and samples.
+    """Train a model from a recipe.
 
-    Several processes or nodes, each with a batch of its own: fabric run --devices 4 -- $(which denoise) train ...
+    Writes NAME.safetensors, metrics.jsonl and samples. For several processes or nodes, each with batches of its
+    own: fabric run --devices 4 -- $(which denoise) train ...
     """
     try:
-        from denoise.training.loop import train as run
+        from denoise.training.loop import train as run_training
     except ImportError:
         raise ConfigError('training needs more packages. In the source: pip install ".[train]".') from None
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
     from denoise.pipelines.device import pick_device, precision_of
     from denoise.training.recipe import load_recipe
 
-    fast = precision_of(pick_device(device)) == "bfloat16"
+    has_fast_bfloat16 = precision_of(pick_device(device)) == "bfloat16"
     if precision is Precision.AUTO:
-        precision = Precision.BF16 if fast else Precision.FLOAT32
-    what = load_recipe(recipe, settings or ())
+        precision = Precision.BF16 if has_fast_bfloat16 else Precision.FLOAT32
+    loaded_recipe = load_recipe(recipe, settings or ())
     if not data.is_dir():
         raise ConfigError(f"{data}: not a folder. Give --data the folder that holds the training data.")
     if minutes is not None and not minutes > 0:
         raise ConfigError(f"--minutes is {minutes:g}; expected more than 0.")
     keep_freed_memory()
-    folder = out or Path("runs") / what.name
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    first = os.environ.get("RANK", "0") == "0"  # of the processes that a launcher has started
-    with Progress(*columns, console=console, disable=not (console.is_terminal and first)) as bar:
-        task = bar.add_task(what.name, total=1.0)
+    is_main_process = os.environ.get("RANK", "0") == "0"  # set by the launcher of several processes
+    with make_progress_bar(is_shown=is_main_process, is_transient=False) as bar:
+        task = bar.add_task(loaded_recipe.name, total=1.0)
 
         def report(row: dict[str, Any]) -> None:
             bar.update(task, completed=row["progress"])
-            numbers = {k: v for k, v in row.items() if k not in ("progress", "lr", "step")}
-            line = "  ".join(f"{key} {value:.4g}" for key, value in numbers.items())
-            bar.console.print(f"step {row['step']:>6}  {line}", highlight=False, soft_wrap=True)
+            losses = {key: value for key, value in row.items() if key not in ("progress", "lr", "step")}
+            line = "  ".join(f"{key} {value:.4g}" for key, value in losses.items())
+            bar.console.print(f"step {row['step']:>6}  {line}", soft_wrap=True)
 
-        path = run(
-            what, data, folder, minutes=minutes, resume=resume, device=device, precision=precision.value, report=report
+        path = run_training(
+            loaded_recipe,
+            data,
+            out or Path("runs") / loaded_recipe.name,
+            minutes=minutes,
+            resume=resume,
+            device=device,
+            precision=precision.value,
+            report=report,
         )
-    if first:
+    if is_main_process:
         print(path)

@@ -1,0 +1,117 @@
+"""Output of the commands: tables, progress bars and one-line error messages. No text is parsed as markup."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as ProgressBar
+
+    from denoise.protocols import Progress
+
+OUT_OF_MEMORY = "Out of memory. Reduce --block, --tile, --samples or -n, or leave --perception out."
+# PyTorch raises a plain RuntimeError where these allocators fail.
+OUT_OF_MEMORY_MESSAGES = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+    "MPS backend out of memory",
+)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table as wide as the terminal, or without wrapping where the output is no terminal.
+
+    Args:
+        columns: titles of the columns.
+        rows: cells of each row.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for title in columns:
+        table.add_column(Text(title))
+    for row in rows:
+        table.add_row(*map(Text, row))
+    terminal = Console(soft_wrap=True)
+    (terminal if terminal.is_terminal else Console(width=10_000, soft_wrap=True)).print(table)
+
+
+def make_progress_bar(*, is_shown: bool = True, is_transient: bool = True) -> ProgressBar:
+    """Return a progress bar on standard error that is drawn on terminals only.
+
+    Args:
+        is_shown: whether it is drawn at all.
+        is_transient: whether it is removed at the end.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True, markup=False, emoji=False, highlight=False)
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=is_transient,
+        disable=not (is_shown and console.is_terminal),
+    )
+
+
+@contextmanager
+def progress_bar(description: str) -> Iterator[Progress]:
+    """Show a progress bar and yield the callable that sets the fraction done."""
+    with make_progress_bar() as bar:
+        task = bar.add_task(description, total=1.0)
+        yield lambda fraction: bar.update(task, completed=fraction)
+
+
+def print_outputs(as_json: bool, paths: Sequence[Path], **facts: Any) -> None:
+    """Print the files that were written, as a path or one line of JSON.
+
+    Args:
+        as_json: whether to print JSON.
+        paths: files that were written, at least one.
+        **facts: further keys of the JSON object.
+    """
+    if as_json:
+        print(json.dumps({"files": [str(path) for path in paths], **facts}))
+    else:
+        print(paths[0] if len(paths) == 1 else f"{paths[0].parent} ({len(paths)} files)")
+
+
+def print_error(message: str) -> None:
+    """Print one line on standard error."""
+    print(f"denoise: {message}", file=sys.stderr)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an exception reports that an allocation failed."""
+    if isinstance(error, MemoryError):
+        return True
+    torch = sys.modules.get("torch")  # an error of torch implies that it is loaded
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(message in str(error) for message in OUT_OF_MEMORY_MESSAGES)
+
+
+def describe_unexpected(error: Exception) -> str:
+    """Describe in one line an exception that is not a `DenoiseError`; print its traceback if DENOISE_DEBUG is set."""
+    if is_out_of_memory(error):
+        return OUT_OF_MEMORY
+    if os.environ.get("DENOISE_DEBUG"):
+        traceback.print_exception(error)
+    text = " ".join(str(error).split())[:200]
+    return (
+        f"{type(error).__name__}: {text}. This is a bug in denoise; please report it "
+        "(DENOISE_DEBUG=1 prints the traceback)."
+    )

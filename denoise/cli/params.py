@@ -1,0 +1,67 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from denoise.cli.completion import complete_device, model_names
+from denoise.errors import ConfigError
+
+SEEDS = 1 << 62
+
+
+def _check_seed(value: int) -> int:
+    if not 0 <= value < SEEDS:
+        raise ConfigError(f"--seed is {value}; expected 0 to {SEEDS - 1}.")
+    return value
+
+
+InputsArgument = Annotated[list[str], typer.Argument(help="Files, folders, or - for standard input.", metavar="INPUT")]
+OutputOption = Annotated[
+    str | None, typer.Option("-o", "--out", help="A file, a folder, or - for standard output.", metavar="OUT")
+]
+StrengthOption = Annotated[float, typer.Option(help="0 keeps the input, 1 applies the model in full.")]
+SeedOption = Annotated[int, typer.Option(help="Seed of all random numbers.", callback=_check_seed)]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
+SkipExistingOption = Annotated[
+    bool, typer.Option("--skip-existing", help="Skip inputs whose output exists, to resume an interrupted run.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one line of JSON.")]
+JsonLinesOption = Annotated[bool, typer.Option("--json", help="Print one line of JSON per file.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", autocompletion=complete_device)]
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(help="Name of a bundled model, or a .safetensors file.", autocompletion=model_names()),
+]
+PriorOption = Annotated[
+    str,
+    typer.Option(
+        "--prior",
+        help="Name of a bundled prior, or a .safetensors file.",
+        metavar="NAME|FILE",
+        autocompletion=model_names("prior"),
+    ),
+]
+CodecOption = Annotated[
+    str,
+    typer.Option(
+        "--codec",
+        help="Prior with a codec: its name, or a .safetensors file.",
+        metavar="NAME|FILE",
+        autocompletion=model_names("prior"),
+    ),
+]
+SignalArgument = Annotated[str, typer.Argument(help="Image or audio file.", metavar="FILE")]
+SamplesOutputOption = Annotated[
+    str, typer.Option("-o", "--out", help="A .png (or .gif), a .wav, or a folder.", metavar="OUT")
+]
+ClassOption = Annotated[
+    str | None, typer.Option("--class", help="Class to condition on: its name or number.", metavar="CLASS")
+]
+TextOption = Annotated[str | None, typer.Option(help="Text prompt to condition on.")]
+SolverStepsOption = Annotated[
+    int | None, typer.Option(help="Steps of the solver; more are slower and more accurate.", min=1)
+]
