@@ -1,10 +1,10 @@
-"""The few types that the layers share; see each for who fulfils it."""
+"""Protocols of denoisers, codecs and priors: the capabilities that callers test for with ``isinstance``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from torch import Generator, Size, Tensor
 from torch.distributions import Distribution, Normal
@@ -14,104 +14,155 @@ from denoise.errors import ConfigError
 
 @runtime_checkable
 class Denoiser(Protocol):
-    """A function from noisy to clean: ``D(x, sigma)``.
+    """A denoiser as a function ``D(x, sigma)``."""
 
-    Shape:
-        x: (batch, channels, *space); full scale is 1.0.
-        sigma: (batch,) standard deviation of the noise in signal units, or None for a blind model.
-        returns: as x.
-    """
+    def __call__(self, x: Tensor, sigma: Tensor | None = None) -> Tensor:
+        """Denoise signals.
 
-    def __call__(self, x: Tensor, sigma: Tensor | None = None) -> Tensor: ...
+        Args:
+            x: noisy signals, (batch, channels, *space), full scale 1.0.
+            sigma: standard deviation of the noise in signal units, (batch,), or None for a blind network.
+
+        Returns:
+            Denoised signals of the shape of ``x``.
+        """
 
 
 @runtime_checkable
 class Network(Denoiser, Protocol):
-    """A denoiser with the facts that a pipeline needs to feed it window by window."""
+    """A denoiser with the facts that a pipeline needs to apply it to windows or tiles."""
 
     @property
     def config(self) -> Any:
-        """The `denoise.config.config` that it was made from; it is stored with the weights."""
+        """Its `denoise.config.config`, which is stored with the weights."""
 
     @property
     def ndim(self) -> int:
-        """1 for sound, 2 for pictures."""
+        """Dimensions of space: 1 for audio, 2 for images."""
 
     @property
     def channels(self) -> int:
-        """Channels that it takes and gives."""
+        """Channels of input and output."""
 
     @property
     def blind(self) -> bool:
-        """Whether it judges the noise itself; then a sigma is refused, else it is needed."""
+        """Whether it estimates the noise level itself; sigma is then refused, else required."""
+
+    @property
+    def variational(self) -> bool:
+        """Whether some of its features are latent variables; it is then a `VariationalNetwork`."""
 
     @property
     def size_multiple(self) -> int:
-        """Windows that start at multiples of this see the same strides as the whole signal."""
+        """Total stride: windows must start at multiples of it to give the same output as the whole signal."""
 
     @property
     def context(self) -> int | None:
-        """Samples (or pixels) to each side that one output sample can depend on; None: all that went before."""
+        """Receptive field to each side in samples or pixels; None for all of the past."""
 
     @property
     def window(self) -> int | None:
-        """The only size that it takes, or None for any."""
+        """Only size that it accepts, None for any size."""
 
 
-Draw = Callable[[int, Normal, int], Tensor]
-"""Says a value for the latents of a level, given their distribution (batch, channels, *space) and the samples
-of the signal that one position of it stands for."""
+LatentSampler = Callable[[int, Normal, int], Tensor]
+"""Returns a sample for one latent level.
+
+Its arguments are the index of the level, the posterior of the latents, (batch, channels, *space), and the stride of the
+level: samples or pixels of the signal for each of its positions.
+"""
 
 
-@runtime_checkable
 class VariationalNetwork(Network, Protocol):
-    """A network some of whose features are latent variables: it gives one answer, or draws as many as wanted."""
+    """A network with latent variables: it returns the output of their means, or of samples."""
 
-    variational: bool
-
-    def __call__(self, x: Tensor, sigma: Tensor | None = None, draw: Draw | None = None) -> Tensor: ...
+    def __call__(self, x: Tensor, sigma: Tensor | None = None, sample_latent: LatentSampler | None = None) -> Tensor:
+        """Denoise signals as every `Denoiser`, with latents from ``sample_latent``; None takes their means."""
 
 
 @runtime_checkable
 class StreamingNetwork(Network, Protocol):
     """A network for any sample rate that carries its state from block to block.
 
-    The law: the outputs of `stream` over the blocks of a signal, joined, are the network's output for
-    the whole signal ``delay`` hops later.
+    The outputs of `step` for the blocks of a signal, concatenated, are the output of the network for the whole signal,
+    ``delay`` hops later.
     """
 
     delay: int
+    """Hops by which the output of `step` lags behind the input."""
 
     latency_s: float
+    """Seconds between the arrival of a sample and its output, without the time of computation."""
 
     def hop(self, sample_rate: int) -> int:
-        """Samples that it takes at a time."""
+        """Return the number of samples of one hop at ``sample_rate`` Hz."""
 
-    def start(self, batch: int, channels: int, sample_rate: int) -> Any:
-        """The state before the first sample."""
+    def initial_state(self, batch: int, channels: int, sample_rate: int) -> Any:
+        """Return the state before the first sample.
 
-    def stream(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Denoise the next hops; the state given stays as it was. Shape: (batch, channels, n * hop)."""
+        Args:
+            batch: number of signals.
+            channels: channels of each signal.
+            sample_rate: rate of the signals in Hz.
+        """
+
+    def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Denoise the next hops of a stream.
+
+        Args:
+            x: next samples, (batch, channels, n * hop).
+            state: state after the previous samples; it is not modified.
+
+        Returns:
+            Denoised samples of the shape of ``x``, ``delay`` hops late, and the new state.
+        """
+
+
+class PosteriorDiagnostics(NamedTuple):
+    """What tells whether a posterior sample removed noise and nothing else.
+
+    ``residual_by_sigma`` is the rms of the removed part, relative to the estimated noise: 1 if exactly the noise was
+    removed. ``residual_correlation`` is the correlation of the removed part and the output: 0 then.
+    ``rejected_fraction`` is the fraction of the difference to the posterior mean, in power, that was rejected.
+    """
+
+    residual_by_sigma: float
+    residual_correlation: float
+    rejected_fraction: float
 
 
 @runtime_checkable
-class DrawnNetwork(StreamingNetwork, Protocol):
-    """A streaming network of one draw, which is judged beside the mean of all."""
+class PosteriorSampler(StreamingNetwork, Protocol):
+    """A streaming network that returns one posterior sample and compares it with the posterior mean."""
 
-    def judged(self, state: Any) -> tuple[float, float, float]:
-        """What was taken away by the noise (rms), its correlation with what is left, and the share doubted."""
+    def diagnostics(self, state: Any) -> PosteriorDiagnostics:
+        """Return the diagnostics of all output up to a state."""
 
 
 @runtime_checkable
 class FlowNetwork(StreamingNetwork, Protocol):
-    """A streaming network whose draws begin with noise and go to clean signals in steps, on paths learnt from pairs."""
+    """A streaming network trained by flow matching, whose posterior samples start as noise and are refined in steps."""
 
-    def drawn(self, seed: int, steps: int, perception: float = 1.0) -> DrawnNetwork:
-        """The network that goes by ``perception`` from the mean (0) to one draw (1)."""
+    def posterior_sampler(self, seed: int, steps: int, perception: float = 1.0) -> PosteriorSampler:
+        """Return a network that mixes posterior mean and posterior sample.
 
-    def on_the_way(self, noisy: Tensor, clean: Tensor, *, sample_rate: int) -> tuple[Tensor, Tensor]:
-        """Its answer at a drawn point between the two of each pair, and how much of the noise that draws begin with is
-        added there, 0 to 1, 0 if it is to be the mean of all answers. Shape: as both, (batch,).
+        Args:
+            seed: seed of the noise.
+            steps: steps from noise to the sample, at least 1.
+            perception: weight of the sample, from 0 (mean) to 1 (sample).
+        """
+
+    def training_pair(self, noisy: Tensor, clean: Tensor, *, sample_rate: int) -> tuple[Tensor, Tensor]:
+        """Estimate the clean signals from a random point on each path between them and the noisy ones.
+
+        Args:
+            noisy: noisy signals, (batch, channels, time).
+            clean: clean signals of the same shape.
+            sample_rate: their rate in Hz.
+
+        Returns:
+            Estimates of the shape of ``clean``, and the fraction of the noise at each point, (batch,), from 0 to 1: 0
+            for the examples that train the posterior mean.
         """
 
 
@@ -159,18 +210,23 @@ class StochasticCodec(Codec, Protocol):
 
 
 @runtime_checkable
-class VariationalCodec(StochasticCodec, Protocol):
-    """A codec with densities: it has an evidence lower bound."""
+class LikelihoodCodec(Codec, Protocol):
+    """A codec whose decoder is a distribution p(x|z), of which `decode` returns the mean."""
 
     @property
     def support(self) -> Support:
         """The space on which p(x|z) is defined."""
 
-    def posterior(self, x: Tensor) -> Normal:
-        """Return q(z|x), with independent entries, of shape (batch, *latent_shape)."""
-
     def likelihood(self, z: Tensor) -> Distribution:
         """Return p(x|z), a distribution of whole events: its log_prob takes signals and has shape (batch,)."""
+
+
+@runtime_checkable
+class VariationalCodec(StochasticCodec, LikelihoodCodec, Protocol):
+    """A codec with densities of both encoder and decoder: it has an evidence lower bound."""
+
+    def posterior(self, x: Tensor) -> Normal:
+        """Return q(z|x), with independent entries, of shape (batch, *latent_shape)."""
 
 
 @runtime_checkable

@@ -1,32 +1,40 @@
-"""The speech denoiser: a dual-path convolutional recurrent network for streams of any sample rate."""
+"""Speech denoiser: a dual-path convolutional recurrent network for streams of any sample rate."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cache
-from typing import Any
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from denoise.config import config
-from denoise.dsp import framed, joined
+from denoise.dsp import compress_magnitude, power, stream_istft, stream_stft
 from denoise.errors import ConfigError
-from denoise.nn.dual_path import DualPathNet
-from denoise.nn.streaming import Streaming
+from denoise.nn.dual_path import DualPathNet, DualPathState
+from denoise.nn.streaming import StreamingMixin
 
-LEVEL_S = 1.0  # how long the running level remembers
+LEVEL_TIME_CONSTANT_S = 1.0
+POWER_FLOOR = 1e-20
 
 
 @config
 class DPCRNConfig:
-    """What the network hears: bins of ``1 / (2 * hop_s)`` Hz up to ``linear_hz``, ERB bands from there to ``top_hz``.
+    """Configuration of `DPCRN`.
 
-    ``widths[0]`` channels stand at every position; each further entry halves the positions. On the
-    coarsest, ``blocks`` dual-path blocks of ``hidden`` units, each with a full-band memory of ``memory``
-    units that sees ``squeeze`` numbers of each position. Positions must be a multiple of the halvings.
-    Each block waits for the next ``lookahead`` frames of one hop; 0 is causal.
+    Args:
+        hop_s: distance of two frames in seconds; a frame is two hops long.
+        linear_hz: frequency in Hz up to which every bin of ``1 / (2 * hop_s)`` Hz is a position of its own.
+        top_hz: upper end of the ERB bands in Hz.
+        bands: number of ERB bands from ``linear_hz`` to ``top_hz``.
+        widths: channels at each resolution over frequency; each entry after the first halves the positions, whose
+            number must be a multiple of these halvings.
+        blocks: number of dual-path blocks at the coarsest resolution.
+        hidden: units of the recurrence at each position.
+        squeeze: channels of each position that the full-band recurrence receives.
+        full_hidden: units of the full-band recurrence.
+        lookahead: future frames that each block uses; 0 is causal.
+        compression: exponent of the magnitudes of the input features.
     """
 
     hop_s: float = 0.016
@@ -37,7 +45,7 @@ class DPCRNConfig:
     blocks: int = 2
     hidden: int = 64
     squeeze: int = 8
-    memory: int = 256
+    full_hidden: int = 256
     lookahead: int = 0
     compression: float = 0.3
 
@@ -45,60 +53,180 @@ class DPCRNConfig:
         if not (
             0.001 <= self.hop_s <= 0.1 and 0 < self.linear_hz < self.top_hz <= 96_000 and 0 < self.compression <= 1
         ):
-            raise ConfigError("hop_s, linear_hz, top_hz or compression is out of range.")
-        sizes = (self.bands - 1, self.hidden, self.squeeze, self.memory, *self.widths)
+            raise ConfigError(
+                f"hop_s is {self.hop_s:g}, linear_hz {self.linear_hz:g}, top_hz {self.top_hz:g}, compression "
+                f"{self.compression:g}; expected hop_s of 0.001 to 0.1, linear_hz below top_hz, top_hz up to 96000, "
+                "compression above 0 up to 1."
+            )
+        sizes = (self.bands - 1, self.hidden, self.squeeze, self.full_hidden, *self.widths)
         if len(self.widths) < 2 or min(sizes) < 1 or max(sizes) > 4096 or not 1 <= self.blocks <= 100:
-            raise ConfigError("widths needs two entries or more; bands, hidden, squeeze, memory and widths 1 to 4096.")
+            raise ConfigError(
+                "widths needs at least two entries; bands, hidden, squeeze, full_hidden and widths must be 1 to 4096, "
+                "blocks 1 to 100."
+            )
         if not 0 <= self.lookahead <= 1000:
             raise ConfigError(f"lookahead is {self.lookahead} frames; expected 0 to 1000.")
         if self.positions % (1 << (len(self.widths) - 1)):
-            raise ConfigError(f"{self.positions} bins and bands cannot be halved {len(self.widths) - 1} times.")
+            raise ConfigError(
+                f"{self.positions} bins and bands cannot be halved {len(self.widths) - 1} times; change bands."
+            )
 
     @property
     def linear_bins(self) -> int:
+        """Number of bins that are positions of their own."""
         return round(self.linear_hz * 2 * self.hop_s)
 
     @property
     def bins(self) -> int:
+        """Number of bins up to ``top_hz``."""
         return round(self.top_hz * 2 * self.hop_s) + 1
 
     @property
     def positions(self) -> int:
-        """Points over frequency that the network works on."""
+        """Number of frequency positions of the network: linear bins and bands."""
         return self.linear_bins + self.bands
 
-    def net(self) -> dict[str, Any]:
-        """Of a `DualPathNet`."""
-        own = ("positions", "widths", "blocks", "hidden", "squeeze", "memory", "lookahead")
-        return {name: getattr(self, name) for name in own}
+
+class RunningMean(NamedTuple):
+    """State of an exponentially weighted mean."""
+
+    total: Tensor  # weighted sum of the values, (batch,)
+    weight: Tensor  # sum of the weights, ()
 
 
-@dataclass(frozen=True)
-class DPCRNState:
-    """What a stream carries from block to block: the last hop in, half a frame out, and all memories."""
+class DPCRNState(NamedTuple):
+    """State of a `DPCRN` between two blocks of a stream."""
 
     hop: int
-    history: Tensor  # (batch, channels, hop)
-    waiting: Tensor  # spectra whose mask is not known yet: (batch, channels, frames ahead, bins)
-    overlap: Tensor  # (batch, channels, hop)
-    level: tuple[Tensor, Tensor]  # weighted sum of levels (batch,), sum of weights ()
-    memories: tuple[Tensor | None, ...]
+    history: Tensor  # last hop of the input, (batch, channels, hop)
+    pending: Tensor  # spectra that wait for their mask, (batch, channels, frames, bins)
+    overlap: Tensor  # second half of the last output frame, (batch, channels, hop)
+    level: RunningMean
+    features: DualPathState
 
 
-class DPCRN(Streaming, DualPathNet):
-    """A mask over the short-time spectrum, drawn frame by frame from what has been heard up to ``lookahead`` later.
+class SpectralFeatures(nn.Module):
+    """Conversion between bins of a spectrum and frequency positions: linear bins, and ERB bands above them.
 
-    Frames last ``2 * hop_s`` at any sample rate, so that a bin means the same frequency in all files
-    and nothing is resampled: bins that a low rate lacks are silent, those above ``top_hz`` get the gain
-    of the highest band. Magnitudes are compressed and divided by their running mean: quiet speech is
-    heard as loud speech is. The mask is a gain below one and, up to ``linear_hz``, a phase; all channels
-    of one signal share it, so that the stereo image stays.
+    Args:
+        config: configuration with the frequencies, bands and compression.
+    """
 
-    Shape:
-        x, returns: (batch, channels, time) at ``sample_rate`` Hz, full scale 1.0; sigma is refused.
-    Unlike the published one, it sees ERB bands above a linear part, mixes within a frame by full layers in place of
-    a recurrence, remembers the whole band beside each position, and gives a gain and a phase in place of a
-    complex factor.
+    bands: Tensor
+    normalized_bands: Tensor
+
+    def __init__(self, config: DPCRNConfig) -> None:
+        super().__init__()
+        self.config = config
+        bands = erb_bands(config)
+        self.register_buffer("bands", bands, persistent=False)
+        self.register_buffer("normalized_bands", bands / bands.sum(dim=1, keepdim=True), persistent=False)
+
+    def to_features(self, spectrum: Tensor) -> Tensor:
+        """Compute the input features of the network, the same for all channels of the signal.
+
+        Args:
+            spectrum: complex spectrum, (batch, channels, frames, bins).
+
+        Returns:
+            Compressed magnitudes, and up to ``linear_hz`` real and imaginary part of the spectrum with these
+            magnitudes, (batch, 3, frames, positions).
+        """
+        c = self.config
+        mean_power = power(spectrum).mean(dim=1)
+        mono = spectrum.mean(dim=1)[..., : c.linear_bins]
+        mean_power, mono = (
+            F.pad(z, (0, max(0, n - z.shape[-1]))) for z, n in ((mean_power, c.bins), (mono, c.linear_bins))
+        )
+        low, high = mean_power[..., : c.linear_bins], mean_power[..., c.linear_bins : c.bins]
+        high = high @ self.normalized_bands.T
+        magnitude = compress_magnitude(torch.cat([low, high], dim=-1), c.compression / 2, POWER_FLOOR)
+        phase = mono / mono.abs().clamp_min(1e-12)
+        compressed = torch.stack([phase.real, phase.imag], dim=1) * magnitude[:, None, :, : c.linear_bins]
+        return torch.cat([magnitude[:, None], F.pad(compressed, (0, c.bands))], dim=1)
+
+    def to_bins(self, x: Tensor, bins: int) -> Tensor:
+        """Interpolate values at frequency positions to bins; bins above ``top_hz`` get the value of the last band.
+
+        Args:
+            x: values, (..., positions).
+            bins: number of bins of the spectrum.
+
+        Returns:
+            Values, (..., bins).
+        """
+        c = self.config
+        high = x[..., c.linear_bins :] @ self.bands
+        values = torch.cat([x[..., : c.linear_bins], high], dim=-1)
+        beyond = values[..., -1:].expand(*values.shape[:-1], max(0, bins - c.bins))
+        return torch.cat([values, beyond], dim=-1)[..., :bins]
+
+    def to_mask(self, output: Tensor, bins: int) -> Tensor:
+        """Convert the output of the network to a complex mask: a gain below 1, and a rotation up to ``linear_hz``.
+
+        Args:
+            output: output in float32, (batch, 3, frames, positions).
+            bins: number of bins of the spectrum.
+
+        Returns:
+            Complex mask, (batch, frames, bins).
+        """
+        c = self.config
+        gain = self.to_bins(torch.sigmoid(output[:, 0] + 2.0), bins)
+        rotation = torch.complex(output[:, 1] + 1.0, output[:, 2])[..., : c.linear_bins]  # output 0: no rotation
+        rotation = F.pad(rotation / rotation.abs().clamp_min(1e-6), (0, max(0, bins - c.linear_bins)), value=1.0)
+        return gain * rotation[..., :bins]
+
+
+class SpectralDualPathNet(StreamingMixin, DualPathNet):
+    """Base of streaming networks that apply a `DualPathNet` to features of a short-time spectrum.
+
+    Args:
+        config: configuration of the spectrum and of the network.
+        inputs: input channels of the network.
+        outputs: output channels of the network.
+    """
+
+    def __init__(self, config: DPCRNConfig, inputs: int, outputs: int) -> None:
+        super().__init__(
+            inputs,
+            outputs,
+            config.positions,
+            config.widths,
+            config.blocks,
+            hidden=config.hidden,
+            squeeze=config.squeeze,
+            full_hidden=config.full_hidden,
+            lookahead=config.lookahead,
+        )
+        self.config = config
+        self.spectral = SpectralFeatures(config)
+        self.delay = 1 + self.feature_delay  # half a frame, and the look-ahead of the blocks
+
+    def zeros(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Return zeros on the device of the network."""
+        return self.stem.weight.detach().new_zeros(shape, dtype=dtype)
+
+    def initial_level(self, batch: int) -> RunningMean:
+        """Return the state of `running_level` before the first frame."""
+        return RunningMean(self.zeros(batch), self.zeros())
+
+
+class DPCRN(SpectralDualPathNet):
+    """Dual-path convolutional recurrent network that estimates a complex mask of the short-time spectrum.
+
+    Frames last ``2 * hop_s`` at any sample rate, so that a bin has the same frequency in all files and nothing is
+    resampled. Bins that a low rate lacks are silent, those above ``top_hz`` get the gain of the highest band.
+    Magnitudes are compressed and divided by their running mean, so that the result does not depend on the level of
+    the signal. The mask is a gain below 1 and, up to ``linear_hz``, a rotation. All channels of a signal share it,
+    which keeps the stereo image.
+
+    Unlike the published network it uses ERB bands above a linear part, dense layers across frequency in place of a
+    recurrence, a full-band recurrence beside the one at each position, and a gain and a phase in place of a complex
+    ratio mask.
+
+    Args:
+        config: see `DPCRNConfig`.
 
     Reference:
         DPCRN: Dual-Path Convolution Recurrent Network for Single Channel Speech Enhancement, 2021,
@@ -106,108 +234,81 @@ class DPCRN(Streaming, DualPathNet):
     """
 
     def __init__(self, config: DPCRNConfig) -> None:
-        super().__init__(3, 3, **config.net())
-        self.config = config
-        self.delay = 1 + self.late  # half a frame, and what the blocks wait for
+        super().__init__(config, 3, 3)
 
-    def start(self, batch: int, channels: int, sample_rate: int) -> DPCRNState:
-        """The state before the first sample."""
-        hop, like = self.hop(sample_rate), self.stem.weight.detach()
-        silence = like.new_zeros(batch, channels, hop, dtype=torch.float32)
-        level = (like.new_zeros(batch, dtype=torch.float32), like.new_zeros((), dtype=torch.float32))
-        waiting = like.new_zeros(batch, channels, self.delay - 1, hop + 1, dtype=torch.complex64)
-        return DPCRNState(hop, silence, waiting, silence, level, self.memories())
+    def initial_state(self, batch: int, channels: int, sample_rate: int) -> DPCRNState:
+        """Return the state before the first sample.
 
-    def stream(self, x: Tensor, state: DPCRNState) -> tuple[Tensor, DPCRNState]:
-        """Denoise the next hops of a stream; what comes out is ``delay`` hops late.
-
-        Shape:
-            x, returns: (batch, channels, a multiple of hop).
+        Args:
+            batch: number of signals.
+            channels: channels of each signal.
+            sample_rate: rate of the signals in Hz.
         """
-        hop = state.hop
-        spectrum, history = framed(x.float(), state.history)
-        mask, level, memories = self._mask(spectrum / hop, state)
-        spectrum = torch.cat([state.waiting, spectrum], dim=2)
-        spectrum, waiting = spectrum.split([mask.shape[1], self.delay - 1], dim=2)
-        out, overlap = joined(spectrum * mask[:, None], state.overlap)
-        return out.to(x.dtype), DPCRNState(hop, history, waiting, overlap, level, memories)
+        hop = self.hop(sample_rate)
+        silence = self.zeros(batch, channels, hop)
+        pending = self.zeros(batch, channels, self.delay - 1, hop + 1, dtype=torch.complex64)
+        return DPCRNState(hop, silence, pending, silence, self.initial_level(batch), self.initial_feature_state())
 
-    def _mask(
-        self, spectrum: Tensor, state: DPCRNState
-    ) -> tuple[Tensor, tuple[Tensor, Tensor], tuple[Tensor | None, ...]]:
-        """Shape: spectrum (batch, channels, frames, bins) to one factor for all channels, (batch, frames, bins)."""
+    def step(self, x: Tensor, state: DPCRNState) -> tuple[Tensor, DPCRNState]:
+        """Denoise the next hops of a stream.
+
+        Args:
+            x: next samples, (batch, channels, n * hop).
+            state: state after the previous samples; it is not modified.
+
+        Returns:
+            Denoised samples of the shape of ``x``, ``delay`` hops late, and the new state.
+        """
         c = self.config
-        features = heard(spectrum, c)
-        level, carried = running_level(features[:, 0].mean(dim=-1), state.level, c.hop_s)
-        out, memories = self.body(features / level[:, None, :, None], state.memories)
-        return mask_of(out.float(), c, spectrum.shape[-1]), carried, memories
+        spectrum, history = stream_stft(x.float(), state.history)
+        features = self.spectral.to_features(spectrum / state.hop)
+        level, level_state = running_level(features[:, 0].mean(dim=-1), state.level, c.hop_s)
+        output, feature_state = self.forward_features(features / level[:, None, :, None], state.features)
+        mask = self.spectral.to_mask(output.float(), spectrum.shape[-1])
+        spectrum = torch.cat([state.pending, spectrum], dim=2)
+        spectrum, pending = spectrum.split([mask.shape[1], self.delay - 1], dim=2)
+        y, overlap = stream_istft(spectrum * mask[:, None], state.overlap)
+        return y.to(x.dtype), DPCRNState(state.hop, history, pending, overlap, level_state, feature_state)
 
 
-def heard(spectrum: Tensor, c: DPCRNConfig) -> Tensor:
-    """Compressed magnitudes of bins and bands, and up to ``linear_hz`` the spectrum with these magnitudes.
+def running_level(x: Tensor, state: RunningMean, hop_s: float) -> tuple[Tensor, RunningMean]:
+    """Compute the exponentially weighted mean of all values so far, at least a third of the present value.
 
-    Shape:
-        spectrum: (batch, channels, frames, bins), complex; returns (batch, 3, frames, positions).
-    """
-    power = (spectrum.real.square() + spectrum.imag.square()).mean(dim=1)
-    mixed = spectrum.mean(dim=1)[..., : c.linear_bins]
-    power, mixed = (F.pad(z, (0, max(0, m - z.shape[-1]))) for z, m in ((power, c.bins), (mixed, c.linear_bins)))
-    bands = erb_bands(c).to(power.device)
-    low, high = power[..., : c.linear_bins], power[..., c.linear_bins : c.bins]
-    high = high @ (bands / bands.sum(dim=1, keepdim=True)).T
-    magnitude = (torch.cat([low, high], dim=-1) + 1e-20) ** (c.compression / 2)
-    phase = mixed / mixed.abs().clamp_min(1e-12)
-    turned = torch.stack([phase.real, phase.imag], dim=1) * magnitude[:, None, :, : c.linear_bins]
-    return torch.cat([magnitude[:, None], F.pad(turned, (0, c.bands))], dim=1)
+    Args:
+        x: values of the next frames, (batch, frames).
+        state: state after the previous frames.
+        hop_s: distance of two frames in seconds.
 
-
-def mask_of(out: Tensor, c: DPCRNConfig, bins: int) -> Tensor:
-    """A gain below one and a turn. Shape: out (batch, 3, frames, positions), returns (batch, frames, bins), complex."""
-    gain = over_bins(torch.sigmoid(out[:, 0] + 2.0), c, bins)
-    turn = torch.complex(out[:, 1] + 1.0, out[:, 2])[..., : c.linear_bins]  # at first no turn at all
-    turn = F.pad(turn / turn.abs().clamp_min(1e-6), (0, max(0, bins - c.linear_bins)), value=1.0)
-    return gain * turn[..., :bins]
-
-
-def over_bins(x: Tensor, c: DPCRNConfig, bins: int) -> Tensor:
-    """What is known at bins and bands, at all bins. Shape: (..., positions) to (..., bins)."""
-    above = x[..., c.linear_bins :] @ erb_bands(c).to(x.device)
-    known = torch.cat([x[..., : c.linear_bins], above], dim=-1)
-    beyond = known[..., -1:].expand(*known.shape[:-1], max(0, bins - c.bins))
-    return torch.cat([known, beyond], dim=-1)[..., :bins]
-
-
-def running_level(x: Tensor, state: tuple[Tensor, Tensor], hop_s: float) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """The exponentially weighted mean so far, at least a third of the present value.
-
-    Shape:
-        x, returns: (batch, frames).
+    Returns:
+        Level of each frame, (batch, frames), and the new state.
     """
     frames = torch.arange(x.shape[1], device=x.device, dtype=torch.float32)
     ages = frames[:, None] - frames
-    weights = torch.exp(-ages.clamp_min(0) * hop_s / LEVEL_S) * (ages >= 0)
-    fading = torch.exp(-(frames + 1) * hop_s / LEVEL_S)
-    total = x @ weights.T + state[0][:, None] * fading
-    weight = weights.sum(dim=1) + state[1] * fading
+    weights = torch.exp(-ages.clamp_min(0) * hop_s / LEVEL_TIME_CONSTANT_S) * (ages >= 0)
+    decay = torch.exp(-(frames + 1) * hop_s / LEVEL_TIME_CONSTANT_S)
+    total = x @ weights.T + state.total[:, None] * decay
+    weight = weights.sum(dim=1) + state.weight * decay
     level = torch.maximum(total / weight, x / 3)
-    return level.clamp_min(1e-4), (total[:, -1], weight[-1])
+    return level.clamp_min(1e-4), RunningMean(total[:, -1], weight[-1])
 
 
-@cache  # not a buffer: a network is loaded without memory first
-@torch.inference_mode(False)  # nor one of the tensors that no gradient may see, whoever asks first
-def erb_bands(c: DPCRNConfig) -> Tensor:
-    """Triangles of equal width on the ERB-rate scale, which sum to one at every bin.
+def erb_bands(config: DPCRNConfig) -> Tensor:
+    """Compute triangular bands of equal width on the ERB-rate scale, which sum to 1 at every bin.
 
-    Shape:
-        returns: (bands, bins above the linear part).
+    Args:
+        config: configuration with the frequencies and the number of bands.
+
+    Returns:
+        Weights, (bands, bins above the linear part).
+
     Reference:
         Derivation of Auditory Filter Shapes from Notched-Noise Data, Glasberg and Moore, 1990.
     """
 
-    def erb(hz: Tensor) -> Tensor:
+    def erb_rate(hz: Tensor) -> Tensor:
         return 21.4 * torch.log10(1 + 0.00437 * hz)
 
-    hz = torch.arange(c.linear_bins, c.bins, dtype=torch.float64) / (2 * c.hop_s)
-    low, high = erb(hz[0]), erb(hz[-1])
-    place = (erb(hz) - low) / (high - low) * (c.bands - 1)
-    return (1 - (place - torch.arange(c.bands)[:, None]).abs()).clamp_min(0).float()
+    hz = torch.arange(config.linear_bins, config.bins, dtype=torch.float64) / (2 * config.hop_s)
+    low, high = erb_rate(hz[0]), erb_rate(hz[-1])
+    position = (erb_rate(hz) - low) / (high - low) * (config.bands - 1)
+    return (1 - (position - torch.arange(config.bands)[:, None]).abs()).clamp_min(0).float()

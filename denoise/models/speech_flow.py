@@ -1,32 +1,38 @@
-"""Flow matching from noisy speech to clean: one likely answer in a few steps, or about their mean in one."""
+"""Flow matching from noisy to clean speech: a posterior sample in a few steps, or about the posterior mean in one."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from denoise.config import config
-from denoise.dsp import framed, istft, joined, stft
+from denoise.dsp import compress_spectrum, expand_spectrum, istft, power, stft, stream_istft, stream_stft
 from denoise.errors import ConfigError
-from denoise.models.dpcrn import DPCRNConfig, heard, mask_of, over_bins, running_level
-from denoise.nn.dual_path import DualPathNet, delayed
-from denoise.nn.streaming import DEFAULT_RATE, Streaming
+from denoise.models.dpcrn import DPCRNConfig, RunningMean, SpectralDualPathNet, running_level
+from denoise.nn.dual_path import DualPathState, delay_frames
+from denoise.nn.streaming import DEFAULT_RATE, StreamingMixin
 from denoise.noise import noise_field
+from denoise.protocols import PosteriorDiagnostics
 
-SILENCE = 1e-10  # magnitudes far below it are not compressed
-BAND = 17  # bins, half a kilohertz
-LIMITS = (2.0, 4.0)  # power of draw less mean, by the noise's: doubted from the first, refused from the second
-RHO = 7  # times of steps are those of equal steps to this power: most of them where little noise is left
-OF_THE_MEAN = 0.3  # share of the examples in training that learn the mean alone: without noise, from the noisy end
+POWER_FLOOR = 1e-10**2  # powers far below it are not compressed
+SMOOTHING_BINS = 17  # half a kilohertz
+REJECTION_RANGE = (2.0, 4.0)  # power of sample - mean over noise power, from no rejection to full rejection
+RHO = 7  # exponent of equally spaced times: most steps are taken where little noise remains
+MEAN_FRACTION = 0.3  # of the training examples, at t = 1 and without noise: they train the posterior mean alone
 
 
 @config
 class SpeechFlowConfig(DPCRNConfig):
-    """As that of `DPCRN`; ``noise`` is added to the noisy spectrum, of unit mean, where a draw begins."""
+    """Configuration of `SpeechFlow`: that of `DPCRN`, and the noise of the paths.
+
+    Args:
+        noise: standard deviation of the noise at t = 1, for a compressed spectrum of unit mean magnitude.
+    """
 
     noise: float = 0.5
 
@@ -36,109 +42,222 @@ class SpeechFlowConfig(DPCRNConfig):
             raise ConfigError(f"noise is {self.noise:g}; expected more than 0, at most 100.")
 
 
-Kept = tuple[tuple[tuple[Tensor | None, ...], tuple[Tensor | None, ...]], ...]
-"""For each step of a path: point, noisy spectrum and level, which wait for the network, and the network's memories."""
+class PathStepState(NamedTuple):
+    """State of one step of a path: buffers that wait for the network, and the state of the network.
+
+    Point and noisy spectrum are (batch, channels, frames, bins), the level (batch, 1, frames, 1).
+    """
+
+    point: Tensor | None
+    noisy: Tensor | None
+    level: Tensor | None
+    features: DualPathState
+
+
+@dataclass(frozen=True)
+class PowerSums:
+    """Sums of powers over all bins so far, from which `SpeechFlowSampler.diagnostics` are computed.
+
+    Args:
+        removed: power of the noisy spectrum minus the output.
+        noise: estimated power of the noise.
+        cross: inner product of the removed part and the output.
+        output: power of the output.
+        rejected: power of sample - mean that was rejected.
+        change: power of sample - mean.
+    """
+
+    removed: float = 0.0
+    noise: float = 0.0
+    cross: float = 0.0
+    output: float = 0.0
+    rejected: float = 0.0
+    change: float = 0.0
+
+    def __add__(self, other: PowerSums) -> PowerSums:
+        return PowerSums(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    @classmethod
+    def of(cls, noisy: Tensor, output: Tensor, noise: Tensor, change: Tensor, rejection: Tensor) -> PowerSums:
+        """Compute the sums of some frames.
+
+        Args:
+            noisy: noisy spectrum, (batch, channels, frames, bins).
+            output: output spectrum, the same shape.
+            noise: estimated power of the noise, the same shape.
+            change: sample minus mean, the same shape.
+            rejection: weight of the mean in place of the sample, the same shape.
+        """
+        removed, change_power = noisy - output, power(change)
+        cross = removed.real * output.real + removed.imag * output.imag
+        terms = [power(removed), noise, cross, power(output), rejection * change_power, change_power]
+        return cls(*torch.stack([term.sum() for term in terms]).tolist())
 
 
 @dataclass(frozen=True)
 class SpeechFlowState:
-    """What a stream carries from block to block: as `DPCRNState`, and what the steps to a draw and to the mean keep."""
+    """State of a `SpeechFlowSampler` between two blocks of a stream."""
 
     hop: int
-    history: Tensor  # (batch, channels, hop)
-    overlap: Tensor  # (batch, channels, hop)
-    level: tuple[Tensor, Tensor]
-    frame: int
-    path: Kept  # of the draw, or of the mean if that is all there is
-    mean: Kept  # beside a draw
-    waiting: Tensor | None  # means of frames whose draw is not known yet
-    sums: Tensor  # (6,): what `Drawn.judged` wants, on the CPU
+    history: Tensor  # last hop of the input, (batch, channels, hop)
+    overlap: Tensor  # second half of the last output frame, (batch, channels, hop)
+    level: RunningMean
+    frame: int  # frames so far
+    path: tuple[PathStepState, ...]  # steps to the sample, or to the mean if there is no sample
+    mean_path: tuple[PathStepState, ...]  # step to the mean beside a sample
+    pending_mean: Tensor | None  # means of frames whose sample is not complete
+    sums: PowerSums
 
 
-class SpeechFlow(Streaming, DualPathNet):
-    """Straight paths between the compressed spectra of clean speech and of noisy speech with noise added.
+class SpeechFlow(SpectralDualPathNet):
+    """Straight paths between compressed spectra of clean speech and of noisy speech with noise added.
 
-    At a point x_t = (1 - t) clean + t (noisy + noise * eps) of a path the network says where it began, D(x_t, noisy,
-    t): between the noisy spectrum under a mask, as that of `DPCRN`, and the point itself. From t = 1, without noise,
-    one step gives about the mean of all answers; `drawn` begins with its own noise and takes more. Each step is a
-    network of its own memories that hears ahead, so draws are streamed as the mean is, but later with each step.
-    All channels share mask, share and noise, each as loud as it is, so that the stereo image stays.
+    At a point x_t = (1 - t) * clean + t * (noisy + noise * eps) the network predicts the clean end of the path,
+    D(x_t, noisy, t): a mix of the noisy spectrum under a mask, as that of `DPCRN`, and the point itself. One step from
+    t = 1 without noise gives about the posterior mean. `posterior_sampler` starts with noise and takes several steps.
+    Each step is a call of the network with a state of its own and with look-ahead, so samples can be streamed, with a
+    latency that grows with each step. All channels share the mask, and their noise is scaled by their level, which
+    keeps the stereo image.
 
-    Shape:
-        x, returns: (batch, channels, time) at ``sample_rate`` Hz, full scale 1.0; sigma is refused.
+    Args:
+        config: see `SpeechFlowConfig`.
+
     Reference:
         FlowSE: Efficient and High-Quality Speech Enhancement via Flow Matching, 2025, arXiv:2505.19476 (the paths);
         Investigating Training Objectives for Generative Speech Enhancement, 2024, arXiv:2409.10753 (data prediction);
         Elucidating the Design Space of Diffusion-Based Generative Models, 2022, arXiv:2206.00364 (the times of steps).
     """
 
-    variational = True
+    config: SpeechFlowConfig
 
     def __init__(self, config: SpeechFlowConfig) -> None:
-        super().__init__(7, 4, **config.net())
-        self.config = config
-        self.delay = 1 + self.late
+        super().__init__(config, 7, 4)
 
-    def start(self, batch: int, channels: int, sample_rate: int) -> SpeechFlowState:
-        """The state before the first sample."""
-        return Drawn(self).start(batch, channels, sample_rate)
+    def initial_state(self, batch: int, channels: int, sample_rate: int) -> SpeechFlowState:
+        """Return the state before the first sample.
 
-    def stream(self, x: Tensor, state: SpeechFlowState) -> tuple[Tensor, SpeechFlowState]:
-        """The next hops of the mean; what comes out is ``delay`` hops late. Shape: (batch, channels, n * hop)."""
-        return Drawn(self).stream(x, state)
+        Args:
+            batch: number of signals.
+            channels: channels of each signal.
+            sample_rate: rate of the signals in Hz.
+        """
+        return SpeechFlowSampler(self).initial_state(batch, channels, sample_rate)
 
-    def drawn(self, seed: int, steps: int, perception: float = 1.0) -> Drawn:
-        """The network that goes by ``perception`` from the mean to a drawn answer. NFE: steps, and one for the mean."""
-        return Drawn(self, steps, seed, perception)
+    def step(self, x: Tensor, state: SpeechFlowState) -> tuple[Tensor, SpeechFlowState]:
+        """Estimate the posterior mean of the next hops.
 
-    def on_the_way(self, noisy: Tensor, clean: Tensor, *, sample_rate: int = DEFAULT_RATE) -> tuple[Tensor, Tensor]:
-        """Where a drawn point of each path seems to begin, as sound, and how much of the noise added was there, 0 to 1.
+        Args:
+            x: next samples, (batch, channels, n * hop).
+            state: state after the previous samples; it is not modified.
 
-        Shape:
-            noisy, clean: (batch, channels, time), as the first that it returns; the second is (batch,).
+        Returns:
+            Denoised samples of the shape of ``x``, ``delay`` hops late, and the new state.
+        """
+        return SpeechFlowSampler(self).step(x, state)
+
+    def posterior_sampler(self, seed: int, steps: int, perception: float = 1.0) -> SpeechFlowSampler:
+        """Return a streaming network that mixes posterior mean and posterior sample; NFE: ``steps`` + 1.
+
+        Args:
+            seed: seed of the noise at the start of the path.
+            steps: steps from noise to the sample, at least 1.
+            perception: weight of the sample, from 0 (mean) to 1 (sample).
+
+        Raises:
+            ConfigError: there are no steps.
+        """
+        return SpeechFlowSampler(self, steps, seed, perception)
+
+    def training_pair(self, noisy: Tensor, clean: Tensor, *, sample_rate: int = DEFAULT_RATE) -> tuple[Tensor, Tensor]:
+        """Estimate the clean signals from a random point on each path between them and the noisy ones.
+
+        Args:
+            noisy: noisy signals, (batch, channels, time).
+            clean: clean signals of the same shape.
+            sample_rate: their rate in Hz.
+
+        Returns:
+            Estimates of the shape of ``clean``, and the fraction of the noise at each point, (batch,): t, or 0 for the
+            examples that train the posterior mean.
         """
         hop, time, c = self.hop(sample_rate), noisy.shape[-1], self.config
-        spectra = (stft(F.pad(z.float(), (0, -time % hop)), 2 * hop, hop).transpose(2, 3) / hop for z in (noisy, clean))
-        heard_there, heard_here = spectra
-        level, _ = self.level(heard_there, (noisy.new_zeros(len(noisy)), noisy.new_zeros(())))
-        there, here = (compressed(z, c.compression) / level for z in (heard_there, heard_here))
-        t, which = (torch.rand(len(noisy), 1, 1, 1, device=noisy.device) for _ in range(2))
-        of_the_mean = which < OF_THE_MEAN
-        t, added = torch.where(of_the_mean, 1.0, t), torch.where(of_the_mean, 0.0, t)
-        eps = torch.view_as_complex(torch.randn(*there.shape, 2, device=noisy.device))
-        at = here + t * (there - here) + added * c.noise * eps
-        at, there = (F.pad(z, (0, 0, 0, self.late)) for z in (at, there))
-        out, _ = self.body(self.features(at, there, t), self.memories())
-        frames = at.shape[2] - self.late
-        beginning = self.answer(out[:, :, self.late :], at[:, :, :frames], there[:, :, :frames])
-        spectrum = expanded(beginning * level, c.compression) * hop
-        return istft(spectrum.transpose(2, 3), 2 * hop, hop)[..., :time].to(noisy.dtype), added[:, 0, 0, 0]
+        noisy_spectrum, clean_spectrum = (
+            stft(F.pad(z.float(), (0, -time % hop)), 2 * hop, hop).transpose(2, 3) / hop for z in (noisy, clean)
+        )
+        level, _ = self.running_level(noisy_spectrum, RunningMean(noisy.new_zeros(len(noisy)), noisy.new_zeros(())))
+        start, end = (compress(z, c.compression) / level for z in (noisy_spectrum, clean_spectrum))
+        t, choice = (torch.rand(len(noisy), 1, 1, 1, device=noisy.device) for _ in range(2))
+        is_mean = choice < MEAN_FRACTION
+        t, noise_fraction = torch.where(is_mean, 1.0, t), torch.where(is_mean, 0.0, t)
+        eps = torch.view_as_complex(torch.randn(*start.shape, 2, device=noisy.device))
+        point = end + t * (start - end) + noise_fraction * c.noise * eps
+        point, start = (F.pad(z, (0, 0, 0, self.feature_delay)) for z in (point, start))
+        output, _ = self.forward_features(self.to_features(point, start, t), self.initial_feature_state())
+        frames = point.shape[2] - self.feature_delay
+        estimate = self.predict_clean(output[:, :, self.feature_delay :], point[:, :, :frames], start[:, :, :frames])
+        spectrum = expand(estimate * level, c.compression) * hop
+        signal = istft(spectrum.transpose(2, 3), 2 * hop, hop)[..., :time]
+        return signal.to(noisy.dtype), noise_fraction[:, 0, 0, 0]
 
-    def features(self, at: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
-        """Shape: (batch, channels, frames, bins), complex, and t (batch, 1, 1, 1) to (batch, 7, frames, positions)."""
+    def to_features(self, point: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
+        """Compute the input features of the network.
+
+        Args:
+            point: compressed spectrum at the point of the path, (batch, channels, frames, bins).
+            noisy: compressed noisy spectrum, the same shape.
+            t: time of the point, (batch, 1, 1, 1).
+
+        Returns:
+            Features, (batch, 7, frames, positions).
+        """
         c = self.config
-        both = [heard(expanded(z, c.compression), c) for z in (noisy, at)]
-        return torch.cat([*both, t.expand(-1, 1, at.shape[2], c.positions)], dim=1)
+        spectra = [self.spectral.to_features(expand(z, c.compression)) for z in (noisy, point)]
+        return torch.cat([*spectra, t.expand(-1, 1, point.shape[2], c.positions)], dim=1)
 
-    def answer(self, out: Tensor, at: Tensor, noisy: Tensor) -> Tensor:
-        """Shape: out (batch, 4, frames, positions); at, noisy, returns (batch, channels, frames, bins)."""
+    def predict_clean(self, output: Tensor, point: Tensor, noisy: Tensor) -> Tensor:
+        """Convert the output of the network to an estimate of the clean end of the path.
+
+        Args:
+            output: output of the network, (batch, 4, frames, positions).
+            point: compressed spectrum at the point of the path, (batch, channels, frames, bins).
+            noisy: compressed noisy spectrum, the same shape.
+
+        Returns:
+            Compressed spectrum of the same shape.
+        """
         c, bins = self.config, noisy.shape[-1]
-        mask = compressed(mask_of(out.float(), c, bins), c.compression)
-        share = over_bins(torch.sigmoid(out[:, 3].float() - 4), c, bins)[:, None]
-        return (1 - share) * mask[:, None] * noisy + share * at
+        mask = compress(self.spectral.to_mask(output.float(), bins), c.compression)
+        point_weight = self.spectral.to_bins(torch.sigmoid(output[:, 3].float() - 4), bins)[:, None]
+        return (1 - point_weight) * mask[:, None] * noisy + point_weight * point
 
-    def level(self, spectrum: Tensor, before: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """The running level of the noisy spectrum, (batch, 1, frames, 1), and what it remembers."""
-        c = self.config
-        level, after = running_level(heard(spectrum, c)[:, 0].mean(dim=-1), before, c.hop_s)
-        return level[:, None, :, None], after
+    def running_level(self, spectrum: Tensor, state: RunningMean) -> tuple[Tensor, RunningMean]:
+        """Compute the running mean of the compressed magnitudes.
+
+        Args:
+            spectrum: noisy spectrum, (batch, channels, frames, bins).
+            state: state after the previous frames.
+
+        Returns:
+            Level, (batch, 1, frames, 1), and the new state.
+        """
+        magnitude = self.spectral.to_features(spectrum)[:, 0]
+        level, state = running_level(magnitude.mean(dim=-1), state, self.config.hop_s)
+        return level[:, None, :, None], state
 
 
-class Drawn(Streaming, nn.Module):
-    """A `SpeechFlow` in so many steps, from a noise of its own, or (``seed`` None) from none: the mean of all answers.
+class SpeechFlowSampler(StreamingMixin, nn.Module):
+    """Posterior sampler over a `SpeechFlow`: a streaming network that mixes the posterior mean and one sample.
 
-    ``perception`` goes from the mean of all answers (0) to the drawn one (1), which gives way to the mean where it is
-    `doubted`. It has what a `StreamingNetwork` has.
+    The sample is replaced by the mean where it is rejected; see `rejection_weight`.
+
+    Args:
+        flow: network that predicts the clean end of a path.
+        steps: steps from noise to the sample, at least 1.
+        seed: seed of the noise at the start of the path; None computes the posterior mean alone, without noise.
+        perception: weight of the sample, from 0 (mean) to 1 (sample).
+
+    Raises:
+        ConfigError: there are no steps.
 
     Reference:
         A Theory of the Distortion-Perception Tradeoff in Wasserstein Space, 2021, arXiv:2107.02555 (mixing).
@@ -150,128 +269,159 @@ class Drawn(Streaming, nn.Module):
             raise ConfigError(f"steps is {steps}; expected at least 1.")
         self.flow, self.steps, self.seed, self.perception = flow, steps, seed, perception
         self.config = flow.config
-        self.delay = 1 + steps * flow.late
+        self.delay = 1 + steps * flow.feature_delay
 
-    def start(self, batch: int, channels: int, sample_rate: int) -> SpeechFlowState:
-        """The state before the first sample."""
-        hop, like = self.hop(sample_rate), self.flow.stem.weight.detach()
-        silence = like.new_zeros(batch, channels, hop, dtype=torch.float32)
-        level = (like.new_zeros(batch, dtype=torch.float32), like.new_zeros((), dtype=torch.float32))
-        step = ((None, None, None), self.flow.memories())
-        mean = () if self.seed is None else (step,)
-        sums = torch.zeros(6, dtype=torch.float64)
-        return SpeechFlowState(hop, silence, silence, level, 0, (step,) * self.steps, mean, None, sums)
+    def initial_state(self, batch: int, channels: int, sample_rate: int) -> SpeechFlowState:
+        """Return the state before the first sample.
 
-    def stream(self, x: Tensor, state: SpeechFlowState) -> tuple[Tensor, SpeechFlowState]:
-        """The next hops; what comes out is ``delay`` hops late. Shape: (batch, channels, n * hop)."""
-        hop, c = state.hop, self.config
-        spectrum, history = framed(x.float(), state.history)
-        spectrum = spectrum / hop
-        level, carried = self.flow.level(spectrum, state.level)
-        noisy = compressed(spectrum, c.compression) / level
-        after = replace(state, history=history, level=carried, frame=state.frame + noisy.shape[2])
-        start = noisy if self.seed is None else noisy + self.config.noise * balance(noisy) * self._noise(state, noisy)
-        drawn, noisy_then, level_then, path = self._integrated(start, noisy, level, state.path)
-        answer = expanded(drawn * level_then, c.compression)
-        if self.seed is not None:
-            mean, *_, mean_kept = self._integrated(noisy, noisy, level, state.mean)
-            mean, waiting = delayed(mean, state.waiting, (self.steps - 1) * self.flow.late)
-            mean, heard_then = (expanded(z * level_then, c.compression) for z in (mean, noisy_then))
-            noise = noise_of(heard_then, mean)
-            doubt, change = doubted(noise, answer, mean), answer - mean
-            answer = mean + self.perception * (1 - doubt) * change
-            sums = state.sums + sums_of(heard_then, answer, noise, change, doubt)
-            after = replace(after, mean=mean_kept, waiting=waiting, sums=sums)
-        y, overlap = joined(answer * hop, state.overlap)
-        return y.to(x.dtype), replace(after, overlap=overlap, path=path)
-
-    def judged(self, state: SpeechFlowState) -> tuple[float, float, float]:
-        """Of all so far: the rms of what was taken away by that of the noise (1 if all of it is noise), its correlation
-        with what is left (0 then), and the share of the draw's change, in power, that was doubted.
+        Args:
+            batch: number of signals.
+            channels: channels of each signal.
+            sample_rate: rate of the signals in Hz.
         """
-        away, noise, shared, left, doubt, change = state.sums.tolist()
-        correlation = shared / max((away * left) ** 0.5, 1e-20)
-        return (away / max(noise, 1e-20)) ** 0.5, correlation, doubt / max(change, 1e-20)
+        hop = self.hop(sample_rate)
+        silence = self.flow.zeros(batch, channels, hop)
+        path_step = PathStepState(None, None, None, self.flow.initial_feature_state())
+        return SpeechFlowState(
+            hop=hop,
+            history=silence,
+            overlap=silence,
+            level=self.flow.initial_level(batch),
+            frame=0,
+            path=(path_step,) * self.steps,
+            mean_path=() if self.seed is None else (path_step,),
+            pending_mean=None,
+            sums=PowerSums(),
+        )
 
-    def _integrated(self, at: Tensor, noisy: Tensor, level: Tensor, kept: Kept) -> tuple[Tensor, Tensor, Tensor, Kept]:
-        """All steps of a path from ``at``: where it begins, noisy spectrum and level of that time, and what is kept."""
-        after, times = [], [(n / len(kept)) ** RHO for n in range(len(kept), -1, -1)]
-        for (waiting, memories), (now, then) in zip(kept, pairwise(times), strict=True):
-            t = torch.full((len(noisy), 1, 1, 1), now, device=noisy.device)
-            out, memories = self.flow.body(self.flow.features(at, noisy, t), memories)
-            pairs = zip((at, noisy, level), waiting, strict=True)
-            (at, noisy, level), waiting = zip(*(delayed(z, old, self.flow.late) for z, old in pairs), strict=True)
-            beginning = self.flow.answer(out, at, noisy)
-            at = beginning + then / now * (at - beginning)
-            after.append((waiting, memories))
-        return at, noisy, level, tuple(after)
+    def step(self, x: Tensor, state: SpeechFlowState) -> tuple[Tensor, SpeechFlowState]:
+        """Denoise the next hops of a stream.
+
+        Args:
+            x: next samples, (batch, channels, n * hop).
+            state: state after the previous samples; it is not modified.
+
+        Returns:
+            Denoised samples of the shape of ``x``, ``delay`` hops late, and the new state.
+        """
+        hop, c = state.hop, self.config
+        spectrum, history = stream_stft(x.float(), state.history)
+        spectrum = spectrum / hop
+        level, level_state = self.flow.running_level(spectrum, state.level)
+        noisy = compress(spectrum, c.compression) / level
+        new_state = replace(state, history=history, level=level_state, frame=state.frame + noisy.shape[2])
+        start = noisy if self.seed is None else noisy + c.noise * channel_gains(noisy) * self._noise(state, noisy)
+        end, delayed_noisy, delayed_level, path = self._integrate(start, noisy, level, state.path)
+        output = expand(end * delayed_level, c.compression)
+        if self.seed is not None:
+            mean, _, _, mean_path = self._integrate(noisy, noisy, level, state.mean_path)
+            mean, pending_mean = delay_frames(mean, state.pending_mean, (self.steps - 1) * self.flow.feature_delay)
+            mean, delayed_noisy = (expand(z * delayed_level, c.compression) for z in (mean, delayed_noisy))
+            noise = estimate_noise_power(delayed_noisy, mean)
+            rejection, change = rejection_weight(noise, output, mean), output - mean
+            output = mean + self.perception * (1 - rejection) * change
+            sums = state.sums + PowerSums.of(delayed_noisy, output, noise, change, rejection)
+            new_state = replace(new_state, mean_path=mean_path, pending_mean=pending_mean, sums=sums)
+        y, overlap = stream_istft(output * hop, state.overlap)
+        return y.to(x.dtype), replace(new_state, overlap=overlap, path=path)
+
+    def diagnostics(self, state: SpeechFlowState) -> PosteriorDiagnostics:
+        """Compare what has been removed so far with the estimated noise; see `PosteriorDiagnostics`.
+
+        Args:
+            state: state after the last samples.
+        """
+        sums = state.sums
+        return PosteriorDiagnostics(
+            residual_by_sigma=(sums.removed / max(sums.noise, 1e-20)) ** 0.5,
+            residual_correlation=sums.cross / max((sums.removed * sums.output) ** 0.5, 1e-20),
+            rejected_fraction=sums.rejected / max(sums.change, 1e-20),
+        )
+
+    def _integrate(
+        self, point: Tensor, noisy: Tensor, level: Tensor, states: tuple[PathStepState, ...]
+    ) -> tuple[Tensor, Tensor, Tensor, tuple[PathStepState, ...]]:
+        """Take all steps of a path; return its end, noisy spectrum and level of the same frames, and the new states."""
+        lag, new_states = self.flow.feature_delay, []
+        times = [(n / len(states)) ** RHO for n in range(len(states), -1, -1)]
+        for state, (time, next_time) in zip(states, pairwise(times), strict=True):
+            t = torch.full((len(noisy), 1, 1, 1), time, device=noisy.device)
+            output, features = self.flow.forward_features(self.flow.to_features(point, noisy, t), state.features)
+            point, point_buffer = delay_frames(point, state.point, lag)
+            noisy, noisy_buffer = delay_frames(noisy, state.noisy, lag)
+            level, level_buffer = delay_frames(level, state.level, lag)
+            clean = self.flow.predict_clean(output, point, noisy)
+            point = clean + next_time / time * (point - clean)
+            new_states.append(PathStepState(point_buffer, noisy_buffer, level_buffer, features))
+        return point, noisy, level, tuple(new_states)
 
     def _noise(self, state: SpeechFlowState, like: Tensor) -> Tensor:
-        """The same for all channels. Shape: (frames, bins), complex."""
+        """Return complex noise, (frames, bins), the same for all channels."""
         assert self.seed is not None
         frames, bins = like.shape[2:]
         field = noise_field(self.seed, 0, 2 * bins, (state.frame,), (frames,)).reshape(2, bins, frames)
         return torch.complex(field[0], field[1]).T.to(like)
 
 
-def noise_of(noisy: Tensor, mean: Tensor) -> Tensor:
-    """The power of the noise, given the mean of all answers, in bands of ``BAND`` bins.
+def estimate_noise_power(noisy: Tensor, mean: Tensor) -> Tensor:
+    """Estimate the power of the noise from the posterior mean, smoothed over frequency.
 
-    The mean takes away the share n / (s + n) of what is heard, where the power s is signal and n noise. What is taken
-    away has the power n^2 / (s + n), then, and what is heard s + n: n is their geometric mean.
+    A Wiener filter for a signal of power s and noise of power n removes the fraction n / (s + n) of the amplitude. The
+    removed part has the power n^2 / (s + n), the noisy signal s + n; n is their geometric mean.
 
-    Shape:
-        all: (batch, channels, frames, bins).
+    Args:
+        noisy: noisy spectrum, (batch, channels, frames, bins).
+        mean: posterior mean of the clean spectrum, the same shape.
+
+    Returns:
+        Power, the same shape.
     """
-    return (_banded(noisy - mean) * _banded(noisy)).sqrt()
+    return (smoothed_power(noisy - mean) * smoothed_power(noisy)).sqrt()
 
 
-def doubted(noise: Tensor, drawn: Tensor, mean: Tensor) -> Tensor:
-    """How far to go from a drawn answer back to the mean: where they differ by more than there is noise.
+def rejection_weight(noise: Tensor, sample: Tensor, mean: Tensor) -> Tensor:
+    """Return the weight of the mean where a posterior sample differs from it by more than the noise explains.
 
-    What is uncertain of a signal is no more than its noise. A draw that differs more has put something in place of
-    what was heard.
+    The posterior variance of a signal is at most that of the noise. A sample that differs more has replaced a part of
+    the signal.
 
-    Shape:
-        all: (batch, channels, frames, bins); ``noise`` as `noise_of` gives it; returns 0 to 1.
+    Args:
+        noise: power of the noise as of `estimate_noise_power`, (batch, channels, frames, bins).
+        sample: posterior sample of the clean spectrum, the same shape.
+        mean: posterior mean, the same shape.
+
+    Returns:
+        Weights from 0 (keep the sample) to 1 (use the mean), the same shape.
     """
-    excess = _banded(drawn - mean) / (noise + SILENCE**2)
-    return ((excess - LIMITS[0]) / (LIMITS[1] - LIMITS[0])).clamp(0, 1)
+    low, high = REJECTION_RANGE
+    ratio = smoothed_power(sample - mean) / (noise + POWER_FLOOR)
+    return ((ratio - low) / (high - low)).clamp(0, 1)
 
 
-def balance(z: Tensor) -> Tensor:
-    """How loud each channel is by the rms of all, in bands. Shape: (batch, channels, frames, bins), kept."""
-    loud = _banded(z) + SILENCE**2
-    return (loud / loud.mean(dim=1, keepdim=True)).sqrt()
+def channel_gains(spectrum: Tensor) -> Tensor:
+    """Return the amplitude of each channel relative to the rms of all channels, smoothed over frequency.
 
+    Args:
+        spectrum: complex spectrum, (batch, channels, frames, bins).
 
-def _banded(z: Tensor) -> Tensor:
-    """Power, the mean of neighbouring bins. Shape: (batch, channels, frames, bins), kept."""
-    return F.avg_pool1d(power(z).flatten(0, 1), BAND, 1, BAND // 2, count_include_pad=False).reshape(z.shape)
-
-
-def sums_of(noisy: Tensor, answer: Tensor, noise: Tensor, change: Tensor, doubt: Tensor) -> Tensor:
-    """Of power: taken away, the noise's, common to that and the answer, the answer's, doubted of the change, all of it.
-
-    Shape:
-        all: (batch, channels, frames, bins); returns (6,), float64, on the CPU: others may have no such numbers.
+    Returns:
+        Gains, the same shape.
     """
-    away, changed = noisy - answer, power(change)
-    common = away.real * answer.real + away.imag * answer.imag
-    sums = [z.sum() for z in (power(away), noise, common, power(answer), doubt * changed, changed)]
-    return torch.stack(sums).cpu().double()
+    channel_power = smoothed_power(spectrum) + POWER_FLOOR
+    return (channel_power / channel_power.mean(dim=1, keepdim=True)).sqrt()
 
 
-def power(z: Tensor) -> Tensor:
-    """Squared magnitudes. Shape: any, kept."""
-    return z.real.square() + z.imag.square()
+def smoothed_power(spectrum: Tensor) -> Tensor:
+    """Return the power of a spectrum (batch, channels, frames, bins), averaged over `SMOOTHING_BINS` bins."""
+    flat = power(spectrum).flatten(0, 1)
+    return F.avg_pool1d(flat, SMOOTHING_BINS, 1, SMOOTHING_BINS // 2, count_include_pad=False).reshape(spectrum.shape)
 
 
-def compressed(z: Tensor, exponent: float) -> Tensor:
-    """Of each complex number the magnitude raised to ``exponent``. Shape: any, kept."""
-    return z * (power(z) + SILENCE**2) ** ((exponent - 1) / 2)
+def compress(spectrum: Tensor, exponent: float) -> Tensor:
+    """Compress a spectrum of any shape; see `denoise.dsp.compress_spectrum`."""
+    return compress_spectrum(spectrum, exponent, POWER_FLOOR)
 
 
-def expanded(z: Tensor, exponent: float) -> Tensor:
-    """The inverse of `compressed`, but for near silence. Shape: any, kept."""
-    return z * (power(z) + SILENCE**2) ** ((1 / exponent - 1) / 2)
+def expand(spectrum: Tensor, exponent: float) -> Tensor:
+    """Invert `compress` for magnitudes well above the floor."""
+    return expand_spectrum(spectrum, exponent, POWER_FLOOR)

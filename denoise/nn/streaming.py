@@ -1,4 +1,4 @@
-"""What networks of short-time spectra that are fed hop by hop have in common."""
+"""Base of networks that process short-time spectra hop by hop."""
 
 from __future__ import annotations
 
@@ -11,48 +11,60 @@ from torch.nn import functional as F
 from denoise.nn.conditioning import check_sigma
 
 DEFAULT_RATE = 48_000
+"""Sample rate in Hz that `StreamingMixin.forward` assumes."""
 
 
-class Streaming(ABC):
-    """Facts and whole signals of a `denoise.protocols.StreamingNetwork` whose configuration has ``hop_s``.
+class StreamingMixin(ABC):
+    """Facts and offline inference of a `denoise.protocols.StreamingNetwork` whose configuration has ``hop_s``.
 
-    It is mixed in before a module that says ``delay``, `start` and `stream`.
-
-    Shape:
-        x, returns: (batch, channels, time) at ``sample_rate`` Hz, full scale 1.0; sigma is refused.
+    List it before `torch.nn.Module`; the class then has to define ``config``, ``delay``, `initial_state` and `step`.
     """
 
-    channels = 1  # or any number: they share what is decided
+    channels = 1  # any number is accepted: all channels share one mask
     ndim = 1
     blind = True
+    variational = False
     size_multiple = 1
     window: int | None = None
-    context: int | None = None  # all that went before: carried by `stream`
+    context: int | None = None  # all of the past, which `step` carries in the state
 
     config: Any
     delay: int
-    """Hops that what comes out lags behind what went in."""
+    """Hops by which the output lags behind the input."""
 
     @property
     def latency_s(self) -> float:
-        """Seconds from a sample's arrival in a stream to its leaving it, computing aside."""
+        """Seconds between the arrival of a sample and its output, without the time of computation."""
         return float((1 + self.delay) * self.config.hop_s)
 
     def hop(self, sample_rate: int) -> int:
-        """Samples that a stream takes at a time."""
+        """Return the number of samples of one hop at ``sample_rate`` Hz."""
         return max(1, round(self.config.hop_s * sample_rate))
 
     def forward(self, x: Tensor, sigma: Tensor | None = None, *, sample_rate: int = DEFAULT_RATE) -> Tensor:
+        """Denoise a whole signal.
+
+        Args:
+            x: noisy signal, (batch, channels, time), full scale 1.0.
+            sigma: must be None, as the network is blind.
+            sample_rate: rate of ``x`` in Hz.
+
+        Returns:
+            Denoised signal of the shape of ``x``.
+
+        Raises:
+            ConfigError: sigma is given.
+        """
         check_sigma(sigma, blind=self.blind)
         hop, time = self.hop(sample_rate), x.shape[-1]
-        late = self.delay * hop
-        y, _ = self.stream(F.pad(x, (0, late + -time % hop)), self.start(x.shape[0], x.shape[1], sample_rate))
-        return y[..., late : late + time]
+        lag = self.delay * hop
+        y, _ = self.step(F.pad(x, (0, lag + -time % hop)), self.initial_state(x.shape[0], x.shape[1], sample_rate))
+        return y[..., lag : lag + time]
 
     @abstractmethod
-    def start(self, batch: int, channels: int, sample_rate: int) -> Any:
-        """The state before the first sample."""
+    def initial_state(self, batch: int, channels: int, sample_rate: int) -> Any:
+        """Return the state before the first sample; see `denoise.protocols.StreamingNetwork`."""
 
     @abstractmethod
-    def stream(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """The next hops; what comes out is ``delay`` hops late. Shape: (batch, channels, n * hop)."""
+    def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Denoise the next hops; see `denoise.protocols.StreamingNetwork`."""

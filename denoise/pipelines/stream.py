@@ -1,154 +1,189 @@
-"""Live audio: samples in, denoised samples out, a fixed latency later."""
+"""Live audio: noisy samples in, denoised samples out, at a fixed latency."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from denoise.errors import ConfigError, InputError
+from denoise.options import AUDIO_STEPS, DenoiseOptions
 from denoise.pipelines.device import pick_device
-from denoise.pipelines.latent_noise import check_dial
-from denoise.pipelines.result import limited_strength
-from denoise.protocols import DrawnNetwork, FlowNetwork, StreamingNetwork
+from denoise.pipelines.posterior import check_posterior
+from denoise.pipelines.result import Diagnostics
+from denoise.protocols import FlowNetwork, Network, PosteriorSampler, StreamingNetwork
 from denoise.registry import DEFAULTS, load
 from denoise.sampling.consistency import Consistency
 from denoise.signals import AudioFormat, require_finite_samples
 
-STEPS = 5  # calls of the network for a draw
+if TYPE_CHECKING:
+    from denoise.pipelines.audio import AudioPipeline
 
 
 class AudioStream:
     """Denoise audio as it comes, in blocks of any length.
 
-    All outputs of `push` and `flush` joined are as long as all inputs and aligned with them; what `push` gives
-    back is ``latency`` samples or less behind what it has taken. The two channels of a stereo signal share one
-    mask, so that its image stays; the channels of any other number are denoised each for itself. ``model`` is
-    a name, a file, a loaded network or an `AudioPipeline`. ``perception``, ``steps`` and ``seed`` are those of
-    `denoise_audio`; with ``speech-flow`` the latency grows by 0.2 s with each step.
+    All outputs of `push` and `flush` together are as long as all inputs and aligned with them; `push` returns samples
+    at most ``latency`` samples after they came. The two channels of a stereo signal share one mask, so that the stereo
+    image is kept; channels of any other number are denoised independently. With ``speech-flow``, posterior sampling
+    adds 0.2 s of latency per step.
 
-    >>> stream = AudioStream("speech", sample_rate=48_000, channels=1)  # doctest: +SKIP
-    >>> clean = [stream.push(block) for block in blocks] + [stream.flush()]  # doctest: +SKIP
+    Args:
+        model: name of a bundled model, path of a weights file, `AudioPipeline` or a network.
+        sample_rate: in Hz.
+        channels: number of channels.
+        strength: as in `denoise.options.DenoiseOptions`.
+        attenuation_limit: as in `denoise.options.DenoiseOptions`, in dB.
+        perception: as in `denoise.options.DenoiseOptions`, of models with posterior samples.
+        steps: network calls per posterior sample.
+        seed: of the posterior sample.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``, for a model that is loaded here.
 
     Raises:
-        ConfigError: the model is unknown, or is none that carries a state (`denoise info` tells).
+        ConfigError: the model is unknown or has no state to stream with, see `denoise info`; or it does not support an
+            option.
+        InputError: sample rate or channels are out of range.
+
+    >>> stream = AudioStream("speech", sample_rate=48_000, channels=1)  # doctest: +SKIP
+    >>> denoised = [stream.push(block) for block in blocks] + [stream.flush()]  # doctest: +SKIP
     """
 
     def __init__(
         self,
-        model: str | Path | StreamingNetwork | Any = DEFAULTS["audio"],
+        model: str | Path | StreamingNetwork | AudioPipeline = DEFAULTS["audio"],
         *,
         sample_rate: int,
         channels: int = 1,
         strength: float = 1.0,
         attenuation_limit: float | None = None,
         perception: float | None = None,
-        steps: int = STEPS,
+        steps: int = AUDIO_STEPS,
         seed: int = 0,
         device: str = "auto",
     ) -> None:
-        strength = limited_strength(strength, attenuation_limit)
+        options = DenoiseOptions(
+            strength=strength,
+            attenuation_limit=attenuation_limit,
+            perception=perception,
+            steps=steps,
+            seed=None if perception is None else seed,
+        )
         AudioFormat(sample_rate, channels)  # checks both
-        if isinstance(model, (str, Path)):
-            network, _ = load(model, kind="denoiser", modality="audio")
-            network = network.to(pick_device(device))
-        else:
-            network = getattr(model, "model", model)
+        network, name = _network_and_name(model, device)
         if not isinstance(network, StreamingNetwork):
-            raise ConfigError(
-                f"model {_name(model)} needs whole windows and cannot stream; give a causal one, such as speech."
-            )
-        check_dial(network, _name(model), None, perception, steps, goes=isinstance(network, FlowNetwork))
-        if perception and isinstance(network, FlowNetwork):
-            network = network.drawn(seed, steps, perception)
-        self.network, self.sample_rate, self.channels, self.strength = network, sample_rate, channels, strength
+            raise ConfigError(f"model {name} needs whole windows and cannot stream. Use a causal one, such as speech.")
+        check_posterior(network, name, options)
+        if options.mix_weight and isinstance(network, FlowNetwork):
+            network = network.posterior_sampler(seed, steps, options.mix_weight)
+        self.network, self.sample_rate, self.channels = network, sample_rate, channels
+        self.strength = options.limited_strength
         self._device = next(network.parameters()).device
         self._hop = network.hop(sample_rate)
         self._rows = 1 if channels == 2 else channels
-        self._state = network.start(self._rows, channels // self._rows, sample_rate)
-        self._waiting = np.zeros((channels, 0), np.float32)  # samples that fill no hop yet
-        self._dry = np.zeros((channels, 0), np.float32)  # samples whose denoised twins are still inside
-        self._ahead = network.delay * self._hop  # what the network gives first lies before the first sample
-        self._late = np.zeros((channels, self.latency), np.float32)  # what `process` owes
+        self._state = network.initial_state(self._rows, channels // self._rows, sample_rate)
+        self._pending = np.zeros((channels, 0), np.float32)  # samples of an incomplete hop
+        self._dry = np.zeros((channels, 0), np.float32)  # samples whose denoised counterparts are not ready
+        self._skip = network.delay * self._hop  # outputs of the network that precede the first sample
+        self._late = np.zeros((channels, self.latency), np.float32)  # samples that `process` returns next
         self._flushed = False
 
     @property
     def latency(self) -> int:
-        """Samples from a sample's arrival to its leaving, at most."""
+        """Maximum number of samples between the input and the output of a sample."""
         return (1 + self.network.delay) * self._hop
 
     def push(self, samples: NDArray[Any]) -> NDArray[Any]:
-        """Take the next samples and give back what is ready, perhaps nothing.
+        """Take the next samples and return those that are ready.
 
-        Shape:
-            samples: (channels, any time), float32 or float64; returns (channels, time ready).
+        Args:
+            samples: (channels, any time), float32 or float64, full scale 1.0.
+
+        Returns:
+            Denoised samples, (channels, time), perhaps none.
+
         Raises:
-            InputError: shape, type or values do not fit, or the stream has ended; the stream is as before.
+            InputError: shape, type or values do not fit, or the stream has ended; the stream is unchanged.
         """
         x: Any = np.asarray(samples)
         if self._flushed:
-            raise InputError("the stream has been flushed; make a new AudioStream for the next recording.")
+            raise InputError("the stream has been flushed; create a new AudioStream for the next recording.")
         if x.ndim != 2 or x.shape[0] != self.channels:
             raise InputError(f"samples have shape {x.shape}; expected ({self.channels}, time).")
         if x.dtype not in (np.float32, np.float64):
             raise InputError(f"samples are {x.dtype}; expected float32 or float64.")
         require_finite_samples(x)
         self._dry = np.concatenate([self._dry, x], axis=1)
-        self._waiting = np.concatenate([self._waiting, x.astype(np.float32)], axis=1)
-        n = self._waiting.shape[1] // self._hop * self._hop
-        block, self._waiting = self._waiting[:, :n], self._waiting[:, n:]
-        return self._give(self._run(block))
+        self._pending = np.concatenate([self._pending, x.astype(np.float32)], axis=1)
+        n = self._pending.shape[1] // self._hop * self._hop
+        hops, self._pending = self._pending[:, :n], self._pending[:, n:]
+        return self._mix(self._denoise(hops))
 
     def flush(self) -> NDArray[Any]:
-        """End the stream and give back what is still inside. Shape: (channels, at most `latency`)."""
+        """End the stream.
+
+        Returns:
+            The samples that are not yet returned, (channels, at most ``latency``).
+
+        Raises:
+            InputError: the stream has ended already.
+        """
         if self._flushed:
             raise InputError("the stream has been flushed already.")
         self._flushed = True
-        rest = self._waiting
-        fill = -rest.shape[1] % self._hop + self.network.delay * self._hop
-        return self._give(self._run(np.pad(rest, ((0, 0), (0, fill)))))
+        padding = -self._pending.shape[1] % self._hop + self.network.delay * self._hop
+        return self._mix(self._denoise(np.pad(self._pending, ((0, 0), (0, padding)))))
 
     def process(self, samples: NDArray[Any]) -> NDArray[Any]:
-        """As `push`, but give back as many samples as come, always ``latency`` late: for a sound card's callback.
+        """Return as many samples as come, always ``latency`` samples late, for the callback of a sound card.
 
-        What comes first is ``latency`` samples of silence. A stream is used by `process`, or by `push` and `flush`.
+        The first ``latency`` samples are zeros. Use either this method, or `push` and `flush`.
 
-        Shape:
-            samples: (channels, any time), float32 or float64; returns the same shape and type.
+        Args:
+            samples: (channels, any time), float32 or float64, full scale 1.0.
+
+        Returns:
+            Denoised samples of the same shape and type.
         """
         ready = np.concatenate([self._late, self.push(samples)], axis=1)
         n = samples.shape[1]
         out, self._late = ready[:, :n], ready[:, n:]
         return out.astype(samples.dtype, copy=False)
 
-    def judged(self) -> tuple[Consistency, float] | None:
-        """Of a drawn answer so far, how far what it takes away is noise, and the share of it that was doubted."""
-        if not isinstance(self.network, DrawnNetwork):
-            return None
-        level, correlation, doubted = self.network.judged(self._state)
-        return Consistency(level, correlation), doubted
+    def diagnostics(self) -> Diagnostics:
+        """Return the residual and the rejected fraction of a posterior sample up to now; of a mean, nothing."""
+        if not isinstance(self.network, PosteriorSampler):
+            return Diagnostics()
+        level, correlation, rejected_fraction = self.network.diagnostics(self._state)
+        return Diagnostics(residual=Consistency(level, correlation), rejected_fraction=rejected_fraction)
 
     @torch.inference_mode()
-    def _run(self, block: NDArray[Any]) -> NDArray[Any]:
-        """Whole hops through the network. Shape: (channels, n * hop)."""
-        if not block.shape[1]:
-            return block
-        x = torch.from_numpy(np.ascontiguousarray(block)).reshape(self._rows, -1, block.shape[1])
-        y, self._state = self.network.stream(x.to(self._device), self._state)
-        out = y.cpu().numpy().reshape(len(block), -1)
-        skipped = min(self._ahead, out.shape[1])
-        self._ahead -= skipped
-        return out[:, skipped:]
+    def _denoise(self, hops: NDArray[Any]) -> NDArray[Any]:
+        """Pass whole hops, (channels, n * hop), through the network."""
+        if not hops.shape[1]:
+            return hops
+        x = torch.from_numpy(np.ascontiguousarray(hops)).reshape(self._rows, -1, hops.shape[1])
+        y, self._state = self.network.step(x.to(self._device), self._state)
+        denoised = y.cpu().numpy().reshape(len(hops), -1)
+        n_skipped = min(self._skip, denoised.shape[1])
+        self._skip -= n_skipped
+        return denoised[:, n_skipped:]
 
-    def _give(self, wet: NDArray[Any]) -> NDArray[Any]:
-        """Mix with the samples of the same time, in their own precision."""
-        n = min(wet.shape[1], self._dry.shape[1])  # the flush gives more than there is
+    def _mix(self, wet: NDArray[Any]) -> NDArray[Any]:
+        """Mix with the noisy samples of the same time, in their own precision."""
+        n = min(wet.shape[1], self._dry.shape[1])  # the flush yields padding, too
         dry, self._dry = self._dry[:, :n], self._dry[:, n:]
         return dry + np.asarray(self.strength, dry.dtype) * (wet[:, :n].astype(dry.dtype) - dry)
 
 
-def _name(model: Any) -> str:
-    return str(model) if isinstance(model, str | Path) else type(getattr(model, "model", model)).__name__
+def _network_and_name(model: str | Path | Network | AudioPipeline, device: str) -> tuple[Network, str]:
+    from denoise.pipelines.audio import AudioPipeline  # which imports this module
+
+    if isinstance(model, str | Path):
+        network, card = load(model, kind="denoiser", modality="audio")
+        return network.to(pick_device(device)), card.name
+    if isinstance(model, AudioPipeline):
+        return model.model, model.card.name
+    return model, type(model).__name__
