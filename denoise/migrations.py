@@ -11,15 +11,39 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-STATE_DICT: tuple[tuple[str, str], ...] = ()
+STATE_DICT: tuple[tuple[str, str], ...] = (
+    # 0.1: backbones of diffusion and flow matching (denoise.nn.unet, denoise.nn.embeddings)
+    (r"(^|\.)told\.linear\.", r"\1film.linear."),
+    (r"(^|\.)attention\.asked\.", r"\1attention.qkv."),
+    (r"(^|\.)net\.into\.", r"\1net.stem."),
+    (r"(^|\.)net\.level\.(\d+)\.", r"\1net.noise_embedding.\2."),
+    (r"(^|\.)net\.shrink\.(\d+)\.", r"\1net.downsample.\2."),
+    (r"(^|\.)net\.grow\.(\d+)\.", r"\1net.upsample.\2."),
+    (r"(^|\.)condition\.nothing(?=$|:)", r"\1condition.null_embedding"),
+    (r"(^|\.)condition\.encoder\.letters\.", r"\1condition.encoder.byte_embedding."),
+)
 """Regular expressions for parts of tensor names and their replacements, applied in this order to every name.
 
 A pattern must match whole dotted components, e.g. ``(r"(^|\\.)told\\.linear\\.", r"\\1film.linear.")``."""
 
-CONFIG: dict[str, str] = {}
+CONFIG: dict[str, str] = {
+    "memory": "full_hidden",  # dpcrn, speech-flow
+}
 """Old names of configuration fields of networks, codecs and priors, at any depth, and the new ones."""
 
-RECIPE: dict[str, str] = {}
+RECIPE: dict[str, str] = {
+    "image.strong": "image.high_sigma_fraction",
+    "image.strongest": "image.max_sigma",
+    "image.degrade.salt": "image.degrade.salt_and_pepper",
+    "image.degrade.salt_share": "image.degrade.salt_and_pepper_fraction",
+    "audio.rooms": "audio.simulated_rooms",
+    "examples.names": "examples.class_names",
+    "examples.hold_out": "examples.hold_out_every",
+    "examples.binary": "examples.binarise",
+    "examples.speed": "examples.speed_perturbation",
+    "examples.shift_s": "examples.time_shift_s",
+    "stored": "stored_dtype",
+}
 """Old dotted keys of recipes and the new ones, e.g. ``"image.strong": "image.high_sigma_fraction"``.
 
 Keys below ``model`` are configuration fields: they are translated by `CONFIG`."""

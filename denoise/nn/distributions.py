@@ -1,4 +1,4 @@
-"""Distributions that torch lacks."""
+"""Distributions that `torch.distributions` does not have."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from torch.nn import functional as F
 
 
 class DiscretizedLogistic(Distribution):
-    """A logistic distribution over the 256 levels of 8 bits, full scale 1; the ends take what lies beyond them.
+    """Logistic distribution over the 256 levels of 8 bits from 0 to 1; the end levels have the mass beyond them.
 
-    Shape:
-        loc, log_scale: any, the same; in units of full scale.
+    Args:
+        loc: mean of the logistic, any shape, full scale 1.0.
+        log_scale: logarithm of its scale, the same shape.
+
     Reference:
         PixelCNN++, 2017, arXiv:1701.05517, section 2.1.
     """
@@ -28,20 +30,27 @@ class DiscretizedLogistic(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """That of the undisturbed logistic, clipped to [0, 1]."""
+        """Mean of the continuous logistic, clipped to [0, 1]."""
         return self.loc.clamp(0, 1)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Of the level that is nearest to a value, in nats."""
+        """Return the log-probability in nats of the levels nearest to ``value``."""
         level = (value * 255).round()
-        inverse = torch.exp(-self.log_scale)
-        upper = inverse * ((level + 0.5) / 255 - self.loc)
-        lower = inverse * ((level - 0.5) / 255 - self.loc)
+        inverse_scale = torch.exp(-self.log_scale)
+        upper = inverse_scale * ((level + 0.5) / 255 - self.loc)
+        lower = inverse_scale * ((level - 0.5) / 255 - self.loc)
         inside = torch.log((torch.sigmoid(upper) - torch.sigmoid(lower)).clamp_min(1e-12))
         return torch.where(level <= 0, F.logsigmoid(upper), torch.where(level >= 255, F.logsigmoid(-lower), inside))
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
-        """Levels between 0 and 1."""
+        """Sample levels from 0 to 1.
+
+        Args:
+            sample_shape: shape of independent samples.
+
+        Returns:
+            Levels, (*sample_shape, *loc.shape).
+        """
         u = torch.rand(torch.Size(sample_shape) + self.loc.shape).clamp(1e-6, 1 - 1e-6).to(self.loc)
-        drawn = self.loc + self.log_scale.exp() * torch.logit(u)
-        return (drawn.clamp(0, 1) * 255).round() / 255
+        continuous = self.loc + self.log_scale.exp() * torch.logit(u)
+        return (continuous.clamp(0, 1) * 255).round() / 255

@@ -1,4 +1,4 @@
-"""Numbers, classes and short texts as vectors that tell a network what is asked of it."""
+"""Embeddings of noise levels, classes and short texts, on which a network is conditioned."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-Label = int | str | None
-"""A class by its index, a text, or nothing in particular."""
+from denoise.protocols import Label
 
-MAX_BYTES = 96  # of a text; what follows is not read
+MAX_BYTES = 96
+"""Bytes of a text that `TextEncoder` reads; the rest is ignored."""
 
 
-class Fourier(nn.Module):
+class SinusoidalEmbedding(nn.Module):
     """Sines and cosines of a number at frequencies from 1 to 1000.
 
-    Shape:
-        x: (batch,); returns (batch, dim), dim even.
+    Args:
+        dim: length of the embedding, even.
+
     Reference:
         Attention Is All You Need, 2017, arXiv:1706.03762, section 3.5.
     """
@@ -28,65 +29,81 @@ class Fourier(nn.Module):
         self.dim = dim
 
     def forward(self, x: Tensor) -> Tensor:
-        steps = torch.arange(self.dim // 2, device=x.device, dtype=torch.float32) / max(1, self.dim // 2 - 1)
-        angles = x.float()[:, None] * 1000**steps
+        """Map numbers (batch,) to embeddings (batch, dim)."""
+        exponents = torch.arange(self.dim // 2, device=x.device, dtype=torch.float32) / max(1, self.dim // 2 - 1)
+        angles = x.float()[:, None] * 1000**exponents
         return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
 class TextEncoder(nn.Module):
-    """A vector for a short text: bytes, two convolutions, their mean and their maximum.
+    """Embedding of short texts: two convolutions over their bytes, then mean and maximum over the text.
 
-    Shape:
-        texts: n strings; returns (n, dim).
+    Args:
+        dim: length of the embedding.
+
     Reference:
         Character-level Convolutional Networks for Text Classification, 2015, arXiv:1509.01626.
     """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.letters = nn.Embedding(256, dim, padding_idx=0)
+        self.byte_embedding = nn.Embedding(256, dim, padding_idx=0)
         self.convs = nn.Sequential(
             nn.Conv1d(dim, dim, 5, padding=2), nn.SiLU(), nn.Conv1d(dim, dim, 5, padding=2), nn.SiLU()
         )
         self.out = nn.Linear(2 * dim, dim)
 
     def forward(self, texts: Sequence[str]) -> Tensor:
-        # bytes, not letters: every language is heard; case and surrounding space say nothing
-        raw = [text.strip().lower().encode()[:MAX_BYTES] or b" " for text in texts]
-        longest = max(map(len, raw))
-        codes = torch.tensor([[*line, *[0] * (longest - len(line))] for line in raw], device=self.out.weight.device)
-        there = (codes > 0)[:, None]
-        heard = self.convs(self.letters(codes).transpose(1, 2))
-        mean = (heard * there).sum(dim=2) / there.sum(dim=2)
-        return self.out(torch.cat([mean, heard.masked_fill(~there, -math.inf).amax(dim=2)], dim=1))
+        """Map n texts to embeddings (n, dim); case and surrounding space are ignored."""
+        # bytes, not letters, so that every script is covered
+        encoded = [text.strip().lower().encode()[:MAX_BYTES] or b" " for text in texts]
+        longest = max(map(len, encoded))
+        codes = torch.tensor([[*line, *[0] * (longest - len(line))] for line in encoded], device=self.out.weight.device)
+        valid = (codes > 0)[:, None]
+        features = self.convs(self.byte_embedding(codes).transpose(1, 2))
+        mean = (features * valid).sum(dim=2) / valid.sum(dim=2)
+        maximum = features.masked_fill(~valid, -math.inf).amax(dim=2)
+        return self.out(torch.cat([mean, maximum], dim=1))
 
 
 class Condition(nn.Module):
-    """One vector for each label: a class, a text, or nothing.
+    """Embedding of labels: a class, a text, or the null label of unconditional samples.
 
-    Shape:
-        labels: n of them; returns (n, dim).
+    Args:
+        dim: length of the embedding.
+        classes: number of classes, 0 for none.
+        text: whether texts are labels.
+
     Reference:
-        Classifier-Free Diffusion Guidance, 2022, arXiv:2207.12598 (nothing is a label, too).
+        Classifier-Free Diffusion Guidance, 2022, arXiv:2207.12598 (the null label).
     """
 
     def __init__(self, dim: int, classes: int = 0, text: bool = False) -> None:
         super().__init__()
         self.classes = classes
-        self.nothing = nn.Parameter(torch.zeros(dim))
+        self.null_embedding = nn.Parameter(torch.zeros(dim))
         self.embedding = nn.Embedding(classes, dim) if classes else None
         self.encoder = TextEncoder(dim) if text else None
 
     def forward(self, labels: Sequence[Label]) -> Tensor:
-        out = self.nothing.expand(len(labels), -1).clone()
-        numbers = [i for i, label in enumerate(labels) if isinstance(label, int)]
-        if numbers:
-            if self.embedding is None or not all(0 <= labels[i] < self.classes for i in numbers):  # type: ignore[operator]
-                raise ValueError(f"a class of {self.classes} is asked for by {[labels[i] for i in numbers]}.")
-            out[numbers] = self.embedding(torch.tensor([labels[i] for i in numbers], device=out.device)).to(out)
-        texts = [i for i, label in enumerate(labels) if isinstance(label, str)]
-        if texts:
+        """Map n labels to embeddings (n, dim).
+
+        Args:
+            labels: class indices, texts, or None.
+
+        Raises:
+            ValueError: a class does not exist, or texts are no labels.
+        """
+        output = self.null_embedding.expand(len(labels), -1).clone()
+        class_rows = [i for i, label in enumerate(labels) if isinstance(label, int)]
+        if class_rows:
+            classes = [label for label in labels if isinstance(label, int)]
+            if self.embedding is None or not all(0 <= label < self.classes for label in classes):
+                raise ValueError(f"labels are {classes}; expected classes from 0 to {self.classes - 1}.")
+            output[class_rows] = self.embedding(torch.tensor(classes, device=output.device)).to(output)
+        text_rows = [i for i, label in enumerate(labels) if isinstance(label, str)]
+        if text_rows:
             if self.encoder is None:
-                raise ValueError("this prior knows no texts.")
-            out[texts] = self.encoder([str(labels[i]) for i in texts]).to(out)
-        return out
+                raise ValueError("this prior is not conditioned on text; leave texts out.")
+            output[text_rows] = self.encoder([str(labels[i]) for i in text_rows]).to(output)
+        return output

@@ -1,4 +1,4 @@
-"""Networks that are told a noise level and a condition: a U-Net for signals and pictures, an MLP for latents."""
+"""Backbones conditioned on a noise level and a label: a U-Net for audio and images, an MLP for vectors."""
 
 from __future__ import annotations
 
@@ -12,15 +12,21 @@ from torch.nn import functional as F
 from denoise.config import config
 from denoise.errors import ConfigError
 from denoise.nn.blocks import CONV, into_patches, out_of_patches, zero_init
-from denoise.nn.embeddings import Fourier
+from denoise.nn.embeddings import SinusoidalEmbedding
 
 
 @config
 class BackboneConfig:
-    """``mlp`` has ``blocks`` of ``widths[0]`` units; ``unet`` halves space between the entries of ``widths``.
+    """Configuration of a backbone.
 
-    It begins with squares (or pieces) of ``patch`` a side as one position. ``blocks`` is per resolution.
-    ``attention`` looks across the coarsest. ``embedding`` is the length of the vector that tells level and condition.
+    Args:
+        kind: ``"mlp"`` for residual blocks over a flat vector, ``"unet"`` for convolutions.
+        widths: channels at resolutions that are halved each time; an MLP has ``widths[0]`` units.
+        blocks: residual blocks at each resolution, or of the MLP.
+        patch: side of the squares (or length of the pieces) that are one position of the first resolution.
+        attention: whether there is self-attention at the last resolution.
+        embedding: length of the embedding of noise level and label, even.
+        dropout: probability of dropout in the residual blocks.
     """
 
     kind: Literal["mlp", "unet"] = "unet"
@@ -37,25 +43,41 @@ class BackboneConfig:
         if not 1 <= self.patch <= 64:
             raise ConfigError(f"patch is {self.patch}; expected 1 to 64.")
         if not 1 <= self.blocks <= 100 or not 8 <= self.embedding <= 4096 or self.embedding % 2:
-            raise ConfigError("blocks must be 1 to 100, embedding even and 8 to 4096.")
+            raise ConfigError(
+                f"blocks is {self.blocks}, embedding {self.embedding}; expected blocks of 1 to 100, an even embedding "
+                "of 8 to 4096."
+            )
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout is {self.dropout}; expected 0 to below 1.")
 
 
-def backbone(c: BackboneConfig, event_shape: tuple[int, ...]) -> nn.Module:
-    """The network for events of a shape: (features,), (channels, time) or (channels, height, width)."""
-    if c.kind == "mlp":
-        return MLP(c, math.prod(event_shape))
+def build_backbone(config: BackboneConfig, event_shape: tuple[int, ...]) -> nn.Module:
+    """Build the backbone for signals of one shape.
+
+    Args:
+        config: layers of the backbone.
+        event_shape: (features,), (channels, time) or (channels, height, width).
+
+    Returns:
+        An `MLP` or a `UNet`.
+
+    Raises:
+        ConfigError: the shape does not fit the configuration.
+    """
+    if config.kind == "mlp":
+        return MLP(config, math.prod(event_shape))
     if len(event_shape) not in (2, 3):
-        raise ConfigError(f"a unet needs (channels, *space); the shape is {event_shape}. Take an mlp.")
-    return UNet(c, event_shape[0], len(event_shape) - 1)
+        raise ConfigError(f"shape is {event_shape}; a unet expects (channels, *space). Use kind mlp.")
+    return UNet(config, event_shape[0], len(event_shape) - 1)
 
 
-class Told(nn.Module):
-    """Scales and shifts features by what a vector says; at first not at all.
+class FiLM(nn.Module):
+    """Scale and shift of features that are computed from an embedding; the identity at initialisation.
 
-    Shape:
-        x: (batch, channels, *space); told: (batch, embedding).
+    Args:
+        embedding: length of the embedding.
+        channels: channels of the features.
+
     Reference:
         FiLM: Visual Reasoning with a General Conditioning Layer, 2017, arXiv:1709.07871.
     """
@@ -66,128 +88,183 @@ class Told(nn.Module):
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, x: Tensor, told: Tensor) -> Tensor:
-        scale, shift = self.linear(F.silu(told)).reshape(len(x), -1, *[1] * (x.ndim - 2)).chunk(2, dim=1)
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Modulate features.
+
+        Args:
+            x: features, (batch, channels, *space).
+            embedding: (batch, embedding).
+
+        Returns:
+            Features of the shape of ``x``.
+        """
+        scale, shift = self.linear(F.silu(embedding)).reshape(len(x), -1, *[1] * (x.ndim - 2)).chunk(2, dim=1)
         return x * (1 + scale) + shift
 
 
 class MLP(nn.Module):
     """Residual blocks over a flat vector.
 
-    Shape:
-        x: (batch, *event); level: (batch,); condition: (batch, embedding); returns as x.
+    Args:
+        config: layers of the network.
+        features: length of the vector.
     """
 
-    def __init__(self, c: BackboneConfig, features: int) -> None:
+    def __init__(self, config: BackboneConfig, features: int) -> None:
         super().__init__()
-        width = c.widths[0]
-        self.level = nn.Sequential(Fourier(c.embedding), nn.Linear(c.embedding, c.embedding))
-        self.into = nn.Linear(features, width)
+        width, embedding = config.widths[0], config.embedding
+        self.noise_embedding = nn.Sequential(SinusoidalEmbedding(embedding), nn.Linear(embedding, embedding))
+        self.stem = nn.Linear(features, width)
         self.blocks = nn.ModuleList()
-        for _ in range(c.blocks):
+        for _ in range(config.blocks):
             block = nn.ModuleDict(
                 {
                     "norm": nn.LayerNorm(width, elementwise_affine=False),
-                    "told": Told(c.embedding, width),
+                    "film": FiLM(embedding, width),
                     "body": nn.Sequential(
-                        nn.Linear(width, 2 * width), nn.SiLU(), nn.Dropout(c.dropout), nn.Linear(2 * width, width)
+                        nn.Linear(width, 2 * width), nn.SiLU(), nn.Dropout(config.dropout), nn.Linear(2 * width, width)
                     ),
                 }
             )
             self.blocks.append(block)
         self.out = zero_init(nn.Linear(width, features))
 
-    def forward(self, x: Tensor, level: Tensor, condition: Tensor) -> Tensor:
-        told = self.level(level) + condition
-        features = self.into(x.flatten(1))
+    def forward(self, x: Tensor, noise_level: Tensor, condition: Tensor) -> Tensor:
+        """Apply the network.
+
+        Args:
+            x: signals, (batch, *event).
+            noise_level: c_noise of EDM, or time of a flow, (batch,).
+            condition: embedding of the label, (batch, embedding).
+
+        Returns:
+            Output of the shape of ``x``.
+        """
+        embedding = self.noise_embedding(noise_level) + condition
+        features = self.stem(x.flatten(1))
         for block in self.blocks:
-            features = features + block["body"](block["told"](block["norm"](features), told))  # type: ignore[index]
+            modulated = block["film"](block["norm"](features), embedding)  # type: ignore[index]
+            features = features + block["body"](modulated)  # type: ignore[index]
         return self.out(F.silu(features)).reshape(x.shape)
 
 
 class Block(nn.Module):
-    """A residual block that is told level and condition. Shape: (batch, channels, *space), kept."""
+    """Residual block with FiLM.
 
-    def __init__(self, ndim: int, before: int, after: int, c: BackboneConfig) -> None:
+    Args:
+        ndim: dimensions of space.
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        config: length of the embedding, and dropout.
+    """
+
+    def __init__(self, ndim: int, in_channels: int, out_channels: int, config: BackboneConfig) -> None:
         super().__init__()
-        self.first = nn.Sequential(nn.GroupNorm(8, before), nn.SiLU(), CONV[ndim](before, after, 3, padding=1))
-        self.norm = nn.GroupNorm(8, after, affine=False)
-        self.told = Told(c.embedding, after)
-        self.last = nn.Sequential(nn.SiLU(), nn.Dropout(c.dropout), zero_init(CONV[ndim](after, after, 3, padding=1)))
-        self.shortcut = CONV[ndim](before, after, 1) if before != after else nn.Identity()
+        conv = CONV[ndim]
+        self.first = nn.Sequential(
+            nn.GroupNorm(8, in_channels), nn.SiLU(), conv(in_channels, out_channels, 3, padding=1)
+        )
+        self.norm = nn.GroupNorm(8, out_channels, affine=False)
+        self.film = FiLM(config.embedding, out_channels)
+        self.last = nn.Sequential(
+            nn.SiLU(), nn.Dropout(config.dropout), zero_init(conv(out_channels, out_channels, 3, padding=1))
+        )
+        self.shortcut = conv(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
-    def forward(self, x: Tensor, told: Tensor) -> Tensor:
-        return self.shortcut(x) + self.last(self.told(self.norm(self.first(x)), told))
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Map (batch, in_channels, *space) to (batch, out_channels, *space), given (batch, embedding)."""
+        return self.shortcut(x) + self.last(self.film(self.norm(self.first(x)), embedding))
 
 
 class Attention(nn.Module):
-    """Each place looks at all others. Shape: (batch, channels, *space), kept.
+    """Multi-head self-attention over all positions, with a residual connection.
+
+    Args:
+        channels: channels of input and output.
+        head_channels: channels of each head.
 
     Reference:
         Attention Is All You Need, 2017, arXiv:1706.03762.
     """
 
-    def __init__(self, channels: int, head: int = 32) -> None:
+    def __init__(self, channels: int, head_channels: int = 32) -> None:
         super().__init__()
-        self.heads = max(1, channels // head)
+        self.heads = max(1, channels // head_channels)
         self.norm = nn.GroupNorm(8, channels)
-        self.asked = nn.Linear(channels, 3 * channels)
+        self.qkv = nn.Linear(channels, 3 * channels)
         self.out = zero_init(nn.Linear(channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        places = self.norm(x).flatten(2).transpose(1, 2)  # (batch, places, channels)
-        q, k, v = self.asked(places).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        seen = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        return x + self.out(seen).transpose(1, 2).reshape(x.shape)
+        """Map features (batch, channels, *space) to the same shape."""
+        positions = self.norm(x).flatten(2).transpose(1, 2)  # (batch, positions, channels)
+        q, k, v = self.qkv(positions).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return x + self.out(attended).transpose(1, 2).reshape(x.shape)
 
 
 class UNet(nn.Module):
-    """Residual blocks at several resolutions, each told level and condition. Sizes are padded up and cut back.
+    """Residual blocks at several resolutions with skip connections, conditioned on noise level and label.
 
-    Shape:
-        x: (batch, channels, *space); level: (batch,); condition: (batch, embedding); returns as x.
+    Sizes that are no multiple of the total stride are padded with zeros, and the output is cropped.
+
+    Args:
+        config: layers of the network.
+        channels: channels of the signals.
+        ndim: dimensions of space.
+
     Reference:
         U-Net, 2015, arXiv:1505.04597; Denoising Diffusion Probabilistic Models, 2020, arXiv:2006.11239.
     """
 
-    def __init__(self, c: BackboneConfig, channels: int, ndim: int) -> None:
+    def __init__(self, config: BackboneConfig, channels: int, ndim: int) -> None:
         super().__init__()
-        self.multiple = c.patch << (len(c.widths) - 1)
-        self.level = nn.Sequential(
-            Fourier(c.embedding), nn.Linear(c.embedding, c.embedding), nn.SiLU(), nn.Linear(c.embedding, c.embedding)
+        widths, embedding = config.widths, config.embedding
+        self.size_multiple = config.patch << (len(widths) - 1)
+        self.noise_embedding = nn.Sequential(
+            SinusoidalEmbedding(embedding), nn.Linear(embedding, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
         )
-        self.into = into_patches(ndim, channels, c.widths[0], c.patch)
-        self.down, self.shrink, self.up, self.grow = (nn.ModuleList() for _ in range(4))
-        for i, width in enumerate(c.widths):
-            before = c.widths[max(0, i - 1)]
-            self.shrink.append(CONV[ndim](before, width, 3, stride=2, padding=1) if i else nn.Identity())
-            self.down.append(nn.ModuleList(Block(ndim, width, width, c) for _ in range(c.blocks)))
-        self.middle = nn.ModuleList([Block(ndim, c.widths[-1], c.widths[-1], c)])
-        self.attention = Attention(c.widths[-1]) if c.attention else nn.Identity()
-        for i, width in reversed([*enumerate(c.widths)]):
-            self.up.append(nn.ModuleList(Block(ndim, 2 * width, width, c) for _ in range(c.blocks)))
-            self.grow.append(CONV[ndim](width, c.widths[i - 1], 3, padding=1) if i else nn.Identity())
+        self.stem = into_patches(ndim, channels, widths[0], config.patch)
+        self.down, self.downsample, self.up, self.upsample = (nn.ModuleList() for _ in range(4))
+        for i, width in enumerate(widths):
+            previous = widths[max(0, i - 1)]
+            self.downsample.append(CONV[ndim](previous, width, 3, stride=2, padding=1) if i else nn.Identity())
+            self.down.append(nn.ModuleList(Block(ndim, width, width, config) for _ in range(config.blocks)))
+        self.middle = nn.ModuleList([Block(ndim, widths[-1], widths[-1], config)])
+        self.attention = Attention(widths[-1]) if config.attention else nn.Identity()
+        for i, width in reversed([*enumerate(widths)]):
+            self.up.append(nn.ModuleList(Block(ndim, 2 * width, width, config) for _ in range(config.blocks)))
+            self.upsample.append(CONV[ndim](width, widths[i - 1], 3, padding=1) if i else nn.Identity())
         self.out = nn.Sequential(
-            nn.GroupNorm(8, c.widths[0]), nn.SiLU(), zero_init(out_of_patches(ndim, c.widths[0], channels, c.patch))
+            nn.GroupNorm(8, widths[0]), nn.SiLU(), zero_init(out_of_patches(ndim, widths[0], channels, config.patch))
         )
 
-    def forward(self, x: Tensor, level: Tensor, condition: Tensor) -> Tensor:
-        told, size = self.level(level) + condition, x.shape[2:]
-        padding = [n for side in reversed(size) for n in (0, -side % self.multiple)]
-        features, skips = self.into(F.pad(x, padding)), []
-        for shrink, blocks in zip(self.shrink, self.down, strict=True):
-            features = shrink(features)
+    def forward(self, x: Tensor, noise_level: Tensor, condition: Tensor) -> Tensor:
+        """Apply the network.
+
+        Args:
+            x: signals, (batch, channels, *space).
+            noise_level: c_noise of EDM, or time of a flow, (batch,).
+            condition: embedding of the label, (batch, embedding).
+
+        Returns:
+            Output of the shape of ``x``.
+        """
+        embedding, size = self.noise_embedding(noise_level) + condition, x.shape[2:]
+        padding = [n for side in reversed(size) for n in (0, -side % self.size_multiple)]
+        features, skips = self.stem(F.pad(x, padding)), []
+        for downsample, blocks in zip(self.downsample, self.down, strict=True):
+            features = downsample(features)
             for block in blocks:  # type: ignore[attr-defined]
-                features = block(features, told)
+                features = block(features, embedding)
                 skips.append(features)
         for block in self.middle:
-            features = self.attention(block(features, told))
-        for blocks, grow in zip(self.up, self.grow, strict=True):
+            features = self.attention(block(features, embedding))
+        for blocks, upsample in zip(self.up, self.upsample, strict=True):
             for block in blocks:  # type: ignore[attr-defined]
-                features = block(torch.cat([features, skips.pop()], dim=1), told)
-            if not isinstance(grow, nn.Identity):
-                features = grow(F.interpolate(features, scale_factor=2.0))
-        features = self.out(features)
+                features = block(torch.cat([features, skips.pop()], dim=1), embedding)
+            if not isinstance(upsample, nn.Identity):
+                features = upsample(F.interpolate(features, scale_factor=2.0))
+        output = self.out(features)
         for dim, n in enumerate(size, start=2):
-            features = features.narrow(dim, 0, n)
-        return features
+            output = output.narrow(dim, 0, n)
+        return output
