@@ -1,0 +1,1 @@
+"""Networks and codecs, one file each."""

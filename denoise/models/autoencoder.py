@@ -1,4 +1,4 @@
-"""Codecs: signals to latents and back. The plain, the variational and the adversarial autoencoder."""
+"""Codecs of signals of one shape: plain, variational and adversarial autoencoder."""
 
 from __future__ import annotations
 
@@ -12,18 +12,28 @@ from torch.distributions import Bernoulli, Distribution, Independent, Normal
 
 from denoise.config import config
 from denoise.errors import ConfigError
-from denoise.nn.bodies import BodyConfig, decoder, encoder, size_multiple
+from denoise.nn.bodies import BodyConfig, build_decoder, build_encoder, size_multiple
 from denoise.nn.distributions import DiscretizedLogistic
+from denoise.protocols import Support
 
 Likelihood = Literal["gaussian", "bernoulli", "logistic"]
+VALUES: dict[Likelihood, Literal["continuous", "discrete", "binary"]] = {
+    "gaussian": "continuous",
+    "bernoulli": "binary",
+    "logistic": "discrete",
+}
 
 
 @config
 class AEConfig:
-    """Signals of ``shape`` in [0, 1] (``gaussian``: any) as ``latent`` numbers; see `BodyConfig` for the networks.
+    """Configuration of `AE`.
 
-    ``likelihood`` is p(x|z): Gaussian of deviation ``scale``, Bernoulli of each entry, or a logistic
-    distribution over 256 levels whose width is learnt.
+    Args:
+        shape: shape of one signal, (channels, *space). Values are in [0, 1], or any numbers if ``gaussian``.
+        latent: numbers per latent vector.
+        body: layers of encoder and decoder.
+        likelihood: family of p(x|z): normal, Bernoulli, or logistic over 256 levels with a learnt scale.
+        scale: standard deviation of the normal distribution.
     """
 
     shape: tuple[int, ...]
@@ -40,90 +50,117 @@ class AEConfig:
 
 
 class AE(nn.Module):
-    """The plain autoencoder.
+    """Plain autoencoder, with the likelihood of signals given latents.
 
-    Shape:
-        x: (batch, *shape); z: (batch, latent), or (batch, latent, *coarse) of a spatial body.
+    Args:
+        config: see `AEConfig`.
+
     Reference:
         Reducing the Dimensionality of Data with Neural Networks, Hinton and Salakhutdinov, 2006.
     """
 
-    heads = 1  # numbers that the encoder gives for each latent
+    config: AEConfig
+    outputs_per_latent = 1
+    """Numbers that the encoder returns for each latent."""
 
     def __init__(self, config: AEConfig) -> None:
         super().__init__()
-        self.config = c = config
-        self.event_shape = torch.Size(c.shape)
-        self.size_multiple = size_multiple(c.body)
-        outputs = c.shape[0] * (2 if c.likelihood == "logistic" else 1)
-        self.encoder = encoder(c.body, c.shape, self.heads * c.latent)
-        self.decoder = decoder(c.body, c.shape, c.latent, outputs)
+        self.config = config
+        self.event_shape = torch.Size(config.shape)
+        self.size_multiple = size_multiple(config.body)
+        outputs = config.shape[0] * (2 if config.likelihood == "logistic" else 1)
+        self.encoder = build_encoder(config.body, config.shape, self.outputs_per_latent * config.latent)
+        self.decoder = build_decoder(config.body, config.shape, config.latent, outputs)
 
     @property
     def latent_shape(self) -> torch.Size:
-        """Of the latents of one event."""
-        c = self.config
-        space = [n // self.size_multiple for n in c.shape[1:]] if c.body.spatial else []
-        return torch.Size([c.latent, *space])
+        """Shape of the latents of one signal: (latent,), or (latent, *coarse) if the body is spatial."""
+        space = [n // self.size_multiple for n in self.config.shape[1:]] if self.config.body.spatial else []
+        return torch.Size([self.config.latent, *space])
+
+    @property
+    def support(self) -> Support:
+        """Space on which `likelihood` is defined."""
+        return Support(self.config.shape, VALUES[self.config.likelihood])
 
     def encode(self, x: Tensor) -> Tensor:
-        """The latents of signals."""
+        """Return the latents of signals, (batch, *event_shape) to (batch, *latent_shape)."""
         return self.encoder(x)
 
     def decode(self, z: Tensor) -> Tensor:
-        """The mean of the signals that latents stand for."""
+        """Return the mean of p(x|z), (batch, *latent_shape) to (batch, *event_shape)."""
         return self.likelihood(z).mean
 
     def likelihood(self, z: Tensor) -> Distribution:
-        """p(x|z), a distribution of whole events: its log_prob has shape (batch,)."""
-        c, out = self.config, self.decoder(z)
-        dims = len(c.shape)
+        """Return p(x|z), a distribution of whole signals.
+
+        Args:
+            z: latents, (batch, *latent_shape).
+
+        Returns:
+            Distribution of batch shape (batch,) and of the event shape of the signals.
+        """
+        c, output = self.config, self.decoder(z)
+        event_dims = len(c.shape)
         if c.likelihood == "bernoulli":
-            return Independent(Bernoulli(logits=out, validate_args=False), dims)
+            return Independent(Bernoulli(logits=output, validate_args=False), event_dims)
         if c.likelihood == "logistic":
-            mean, width = out.chunk(2, dim=1)
-            return Independent(DiscretizedLogistic(mean, width - 3), dims, validate_args=False)
-        return Independent(Normal(out, c.scale), dims)
+            loc, log_scale = output.chunk(2, dim=1)
+            return Independent(DiscretizedLogistic(loc, log_scale - 3), event_dims, validate_args=False)
+        return Independent(Normal(output, c.scale), event_dims)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The signals as the latents remember them."""
+        """Reconstruct signals from their latents, (batch, *event_shape) to the same shape."""
         return self.decode(self.encode(x))
 
 
 @config
 class VAEConfig(AEConfig):
-    """As that of the plain autoencoder."""
+    """Configuration of `VAE`: that of `AE`."""
 
 
 class VAE(AE):
-    """The variational autoencoder: q(z|x) is normal, of a mean and a deviation for each latent.
+    """Variational autoencoder; q(z|x) is normal with a diagonal covariance.
+
+    Args:
+        config: see `VAEConfig`.
 
     Reference:
         Auto-Encoding Variational Bayes, 2013, arXiv:1312.6114.
     """
 
-    heads = 2
+    outputs_per_latent = 2
 
     def posterior(self, x: Tensor) -> Normal:
-        """q(z|x); its entries are independent. Shape: (batch, *latent_shape)."""
-        mean, log_variance = self.encoder(x).chunk(2, dim=1)
-        return Normal(mean, (0.5 * log_variance.clamp(-20, 10)).exp(), validate_args=False)
+        """Return q(z|x), (batch, *event_shape) to a distribution of shape (batch, *latent_shape)."""
+        return _normal(self.encoder(x))
 
-    def draw(self, x: Tensor, generator: Generator | None = None) -> Tensor:
-        """One z of q(z|x) for each signal, through which gradients flow."""
+    def sample_posterior(self, x: Tensor, generator: Generator | None = None) -> Tensor:
+        """Sample latents from q(z|x); gradients flow through the sample.
+
+        Args:
+            x: signals, (batch, *event_shape).
+            generator: source of randomness on the CPU.
+
+        Returns:
+            Latents, (batch, *latent_shape).
+        """
         q = self.posterior(x)
         return q.loc + q.scale * torch.randn(q.loc.shape, generator=generator).to(q.loc)
 
     def encode(self, x: Tensor) -> Tensor:
-        """The means of the latents of signals."""
+        """Return the mean of q(z|x), (batch, *event_shape) to (batch, *latent_shape)."""
         return self.posterior(x).mean
 
 
 @config
 class AAEConfig(AEConfig):
-    """``posterior`` is q(z|x): no randomness, a normal distribution, or any one, f(x, eta) with ``noise`` numbers eta.
+    """Configuration of `AAE`: that of `AE`, the posterior and the critic.
 
-    The critic, with hidden layers of ``critic`` units, tells latents from draws of the prior.
+    Args:
+        posterior: family of q(z|x): deterministic, normal, or universal, f(x, eta) with standard normal eta.
+        noise: dimensions of eta.
+        critic: units of the hidden layers of the critic.
     """
 
     posterior: Literal["deterministic", "gaussian", "universal"] = "gaussian"
@@ -133,13 +170,16 @@ class AAEConfig(AEConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not all(1 <= n <= 1 << 14 for n in (self.noise, *self.critic)):
-            raise ConfigError("noise and critic must be at least 1.")
+            raise ConfigError(f"noise is {self.noise}, critic {self.critic}; expected 1 to {1 << 14}.")
         if self.body.spatial:
-            raise ConfigError("the critic sees one latent vector for a signal; leave spatial out.")
+            raise ConfigError("the critic needs one latent vector per signal; leave body.spatial out.")
 
 
 class AAE(AE):
-    """The adversarial autoencoder: a critic teaches the latents of all signals together to be like the prior.
+    """Adversarial autoencoder: a critic makes the aggregated posterior match the prior.
+
+    Args:
+        config: see `AAEConfig`.
 
     Reference:
         Adversarial Autoencoders, 2015, arXiv:1511.05644, section 2.1 (the three posteriors).
@@ -148,7 +188,7 @@ class AAE(AE):
     config: AAEConfig
 
     def __init__(self, config: AAEConfig) -> None:
-        self.heads = 2 if config.posterior == "gaussian" else 1
+        self.outputs_per_latent = 2 if config.posterior == "gaussian" else 1
         super().__init__(config)
         self.mixer = None
         if config.posterior == "universal":
@@ -160,20 +200,34 @@ class AAE(AE):
         hidden = [layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), nn.LeakyReLU(0.2))]
         self.critic = nn.Sequential(*hidden, nn.Linear(sizes[-1], 1))
 
-    def draw(self, x: Tensor, generator: Generator | None = None) -> Tensor:
-        """One z of q(z|x) for each signal, through which gradients flow."""
-        out, c = self.encoder(x), self.config
+    def sample_posterior(self, x: Tensor, generator: Generator | None = None) -> Tensor:
+        """Sample latents from q(z|x); gradients flow through the sample.
+
+        Args:
+            x: signals, (batch, *event_shape).
+            generator: source of randomness on the CPU.
+
+        Returns:
+            Latents, (batch, *latent_shape).
+        """
+        output, c = self.encoder(x), self.config
         if c.posterior == "deterministic":
-            return out
-        eta = torch.randn(len(x), c.noise if self.mixer else c.latent, generator=generator).to(out)
+            return output
+        eta = torch.randn(len(x), c.noise if self.mixer else c.latent, generator=generator).to(output)
         if self.mixer:
-            return self.mixer(torch.cat([out, eta], dim=1))
-        mean, log_variance = out.chunk(2, dim=1)
-        return mean + (0.5 * log_variance.clamp(-20, 10)).exp() * eta
+            return self.mixer(torch.cat([output, eta], dim=1))
+        q = _normal(output)
+        return q.loc + q.scale * eta
 
     def encode(self, x: Tensor) -> Tensor:
-        """The latents of signals without randomness: the mean, or f(x, 0)."""
-        out = self.encoder(x)
+        """Return latents without randomness: the mean of q(z|x), or f(x, 0)."""
+        output = self.encoder(x)
         if self.mixer:
-            return self.mixer(torch.cat([out, out.new_zeros(len(x), self.config.noise)], dim=1))
-        return out[:, : self.config.latent]
+            return self.mixer(torch.cat([output, output.new_zeros(len(x), self.config.noise)], dim=1))
+        return output[:, : self.config.latent]
+
+
+def _normal(output: Tensor) -> Normal:
+    """The normal distribution of a mean and a log-variance, concatenated along the channels."""
+    mean, log_variance = output.chunk(2, dim=1)
+    return Normal(mean, (0.5 * log_variance.clamp(-20, 10)).exp(), validate_args=False)

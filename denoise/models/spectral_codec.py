@@ -1,23 +1,33 @@
-"""Sounds through a codec of their spectra: what is heard of them is kept, their phase is found anew."""
+"""Codec of waveforms around a codec of their compressed magnitude spectra; phases are reconstructed."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.distributions import Distribution, Normal
 
 from denoise.config import config
-from denoise.dsp import istft, stft
+from denoise.dsp import compress_magnitude, expand_magnitude, istft, stft
 from denoise.errors import ConfigError
+from denoise.protocols import Codec, StochasticCodec, Support, VariationalCodec
+
+MAGNITUDE_FLOOR = 1e-8
+MOMENTUM = 0.99
 
 
 @config
 class SpectralCodecConfig:
-    """Sounds of ``time`` samples as compressed magnitudes of frames of ``n_fft`` every ``hop`` samples.
+    """Configuration of `SpectralCodec`.
 
-    ``codec`` is the ``architecture`` and the settings of the codec that keeps them: its signals have a channel
-    for each bin, ``n_fft / 2 + 1``, and ``time / hop`` places.
+    Args:
+        time: samples of one signal, a multiple of ``hop``.
+        codec: ``architecture`` and settings of the inner codec, whose signals are (n_fft / 2 + 1, time / hop).
+        n_fft: length of a frame in samples, even.
+        hop: distance of two frames in samples.
+        compression: exponent of the magnitudes.
+        iterations: iterations of the phase reconstruction.
     """
 
     time: int
@@ -31,18 +41,30 @@ class SpectralCodecConfig:
         if not (1 <= self.hop <= self.n_fft // 2 <= 1 << 15 and 1 <= self.time <= 1 << 24) or self.n_fft % 2:
             raise ConfigError(f"n_fft is {self.n_fft}, hop {self.hop}; expected n_fft even and at least two hops.")
         if self.time % self.hop or not 0 < self.compression <= 1 or not 0 <= self.iterations <= 10_000:
-            raise ConfigError("time must be a multiple of hop, compression 0 to 1, iterations at least 0.")
+            raise ConfigError(
+                f"time is {self.time}, compression {self.compression:g}, iterations {self.iterations}; expected time a "
+                f"multiple of hop ({self.hop}), compression above 0 up to 1, iterations of 0 to 10000."
+            )
 
 
 class SpectralCodec(nn.Module):
-    """A codec of waveforms around one of spectra.
+    """Codec of mono waveforms whose latents are those of their compressed magnitude spectra.
 
-    Shape:
-        x: (batch, 1, time); z: as those of the inner codec.
+    `build_spectral_codec` picks the subclass with the capabilities of the inner codec.
+
+    Args:
+        config: see `SpectralCodecConfig`.
+        codec: codec of spectra, (bins, frames).
+
+    Raises:
+        ConfigError: the inner codec is of another shape.
+
     Reference:
         Signal Estimation from Modified Short-Time Fourier Transform, Griffin and Lim, 1984; A Fast Griffin-Lim
         Algorithm, Perraudin et al., 2013 (momentum).
     """
+
+    codec: Codec
 
     def __init__(self, config: SpectralCodecConfig, codec: Any) -> None:
         super().__init__()
@@ -52,69 +74,148 @@ class SpectralCodec(nn.Module):
         expected = (config.n_fft // 2 + 1, config.time // config.hop)
         if tuple(codec.event_shape) != expected:
             raise ConfigError(
-                f"the inner codec is of {tuple(codec.event_shape)}; expected {expected}: bins and frames."
+                f"the inner codec has signals of {tuple(codec.event_shape)}; expected {expected}: bins and frames."
             )
-        if hasattr(codec, "posterior"):
-            self.posterior = lambda x: codec.posterior(self.spectrum(x))
-        if hasattr(codec, "draw"):
-            self.draw = lambda x, generator=None: codec.draw(self.spectrum(x), generator)
 
     @property
     def latent_shape(self) -> torch.Size:
-        """Of the latents of one sound."""
+        """Shape of the latents of one signal: that of the inner codec."""
         return torch.Size(self.codec.latent_shape)
 
     def encode(self, x: Tensor) -> Tensor:
-        """The latents of sounds."""
-        return self.codec.encode(self.spectrum(x))
+        """Return the latents of signals, (batch, 1, time) to (batch, *latent_shape)."""
+        return self.codec.encode(self.to_spectrum(x))
 
     def decode(self, z: Tensor) -> Tensor:
-        """The sounds that latents stand for."""
-        return self.sound(self.codec.decode(z))
-
-    def likelihood(self, z: Tensor) -> Heard:
-        """p(spectrum|z), asked with the sound."""
-        return Heard(self, self.codec.likelihood(z))
+        """Return the signals of latents, (batch, *latent_shape) to (batch, 1, time)."""
+        return self.to_signal(self.codec.decode(z))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The sounds as the latents remember them."""
+        """Reconstruct signals from their latents, (batch, 1, time) to the same shape."""
         return self.decode(self.encode(x))
 
-    def spectrum(self, x: Tensor) -> Tensor:
-        """Compressed magnitudes, full scale about 1. Shape: (batch, bins, frames)."""
+    def to_spectrum(self, x: Tensor) -> Tensor:
+        """Compute compressed magnitudes, full scale about 1.0.
+
+        Args:
+            x: signals, (batch, 1, time).
+
+        Returns:
+            Spectra, (batch, bins, frames).
+        """
         c = self.config
         magnitude = stft(x[:, 0], c.n_fft, c.hop).abs()[..., :-1] / (c.n_fft / 4)
-        return (magnitude + 1e-8) ** c.compression
+        return compress_magnitude(magnitude, c.compression, MAGNITUDE_FLOOR)
 
-    def sound(self, compressed: Tensor) -> Tensor:
-        """A waveform whose spectrum is nearly that. Shape: (batch, bins, frames) to (batch, 1, time)."""
+    def to_signal(self, compressed: Tensor) -> Tensor:
+        """Reconstruct signals with nearly these spectra, by the fast Griffin-Lim algorithm from fixed random phases.
+
+        Args:
+            compressed: compressed magnitudes, (batch, bins, frames).
+
+        Returns:
+            Signals, (batch, 1, time).
+        """
         c = self.config
-        magnitude = compressed.clamp_min(0) ** (1 / c.compression) * (c.n_fft / 4)
+        magnitude = expand_magnitude(compressed, c.compression) * (c.n_fft / 4)
         magnitude = nn.functional.pad(magnitude, (0, 1))
         generator = Generator().manual_seed(0)
         angle = 2 * torch.pi * torch.rand(magnitude.shape, generator=generator).to(magnitude)
-        there = torch.polar(magnitude, angle)
-        last = there
+        spectrum = torch.polar(magnitude, angle)
+        previous = spectrum
         for _ in range(c.iterations):
-            consistent = stft(istft(there, c.n_fft, c.hop), c.n_fft, c.hop)
-            ahead = consistent + 0.99 * (consistent - last)
-            last = consistent
-            there = magnitude * ahead / ahead.abs().clamp_min(1e-9)
-        return istft(there, c.n_fft, c.hop)[:, None, : c.time]
+            consistent = stft(istft(spectrum, c.n_fft, c.hop), c.n_fft, c.hop)
+            accelerated = consistent + MOMENTUM * (consistent - previous)
+            previous = consistent
+            spectrum = magnitude * accelerated / accelerated.abs().clamp_min(1e-9)
+        return istft(spectrum, c.n_fft, c.hop)[:, None, : c.time]
 
 
-class Heard:
-    """A distribution of spectra that is asked with sounds."""
+class StochasticSpectralCodec(SpectralCodec):
+    """A `SpectralCodec` around a `denoise.protocols.StochasticCodec`.
 
-    def __init__(self, outer: SpectralCodec, inner: Any) -> None:
-        self.outer, self.inner = outer, inner
+    Args:
+        config: see `SpectralCodecConfig`.
+        codec: stochastic codec of spectra.
+    """
+
+    codec: StochasticCodec
+
+    def sample_posterior(self, x: Tensor, generator: Generator | None = None) -> Tensor:
+        """Sample latents from q(z|x); gradients flow through the sample.
+
+        Args:
+            x: signals, (batch, 1, time).
+            generator: source of randomness on the CPU.
+
+        Returns:
+            Latents, (batch, *latent_shape).
+        """
+        return self.codec.sample_posterior(self.to_spectrum(x), generator)
+
+
+class VariationalSpectralCodec(StochasticSpectralCodec):
+    """A `SpectralCodec` around a `denoise.protocols.VariationalCodec`.
+
+    Args:
+        config: see `SpectralCodecConfig`.
+        codec: variational codec of spectra.
+    """
+
+    codec: VariationalCodec
+
+    @property
+    def support(self) -> Support:
+        """Space on which `likelihood` is defined: compressed spectra."""
+        inner = self.codec.support
+        return Support(inner.shape, inner.values, "compressed spectra")
+
+    def posterior(self, x: Tensor) -> Normal:
+        """Return q(z|x), (batch, 1, time) to a distribution of shape (batch, *latent_shape)."""
+        return self.codec.posterior(self.to_spectrum(x))
+
+    def likelihood(self, z: Tensor) -> SpectralLikelihood:
+        """Return the likelihood of the spectra of signals, given latents (batch, *latent_shape)."""
+        return SpectralLikelihood(self, self.codec.likelihood(z))
+
+
+class SpectralLikelihood(Distribution):
+    """Distribution of spectra that is evaluated at signals.
+
+    Args:
+        codec: codec that computes spectra of signals and signals of spectra.
+        spectra: distribution of spectra, (bins, frames).
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+    support = torch.distributions.constraints.real
+
+    def __init__(self, codec: SpectralCodec, spectra: Distribution) -> None:
+        self.codec, self.spectra = codec, spectra
+        super().__init__(spectra.batch_shape, codec.event_shape, validate_args=False)
 
     @property
     def mean(self) -> Tensor:
-        """The sound of the mean spectrum."""
-        return self.outer.sound(self.inner.mean)
+        """Signal of the mean spectrum, (batch, 1, time)."""
+        return self.codec.to_signal(self.spectra.mean)
 
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Of the spectra of sounds, in nats. Shape: (batch, 1, time) to (batch,)."""
-        found: Tensor = self.inner.log_prob(self.outer.spectrum(x))
-        return found
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return the log-density in nats of the spectra of signals, (batch, 1, time) to (batch,)."""
+        return self.spectra.log_prob(self.codec.to_spectrum(value))
+
+
+def build_spectral_codec(config: SpectralCodecConfig, codec: Codec) -> SpectralCodec:
+    """Build the `SpectralCodec` with the capabilities of the inner codec.
+
+    Args:
+        config: see `SpectralCodecConfig`.
+        codec: codec of spectra.
+
+    Returns:
+        A `VariationalSpectralCodec`, a `StochasticSpectralCodec` or a plain `SpectralCodec`.
+    """
+    if isinstance(codec, VariationalCodec):
+        return VariationalSpectralCodec(config, codec)
+    if isinstance(codec, StochasticCodec):
+        return StochasticSpectralCodec(config, codec)
+    return SpectralCodec(config, codec)
