@@ -1,9 +1,9 @@
-"""Sounds as real spectra of as many numbers by an orthonormal transform: noise that is white here is white there."""
+"""Orthonormal transform of audio to real time-frequency coefficients, as a codec without weights."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,12 @@ from denoise.errors import ConfigError
 
 @config
 class MDCTConfig:
-    """Sounds of ``time`` samples in frames of ``2 * bins`` samples every ``bins``."""
+    """Configuration of `MDCT`.
+
+    Args:
+        time: samples of one signal, a multiple of ``bins``.
+        bins: coefficients of each frame; a frame is ``2 * bins`` samples, ``bins`` after the previous one.
+    """
 
     time: int
     bins: int = 256
@@ -25,19 +30,20 @@ class MDCTConfig:
 
 
 class MDCT(nn.Module):
-    """The modified discrete cosine transform with a sine window, orthonormal because circular: after the end
-    comes the beginning.
+    """Modified discrete cosine transform with a sine window, of signals that are continued periodically.
 
-    As it keeps distances, a prior that denoises its coefficients is one that denoises sounds, at the same sigma.
+    It is orthonormal: white noise stays white noise of the same sigma, so that a denoiser of the coefficients is a
+    denoiser of signals.
 
-    Shape:
-        x: (batch, 1, time); z: (batch, 1, bins, time / bins).
+    Args:
+        config: see `MDCTConfig`.
+
     Reference:
         Subband/Transform Coding Using Filter Bank Designs Based on Time Domain Aliasing Cancellation,
         Princen, Johnson and Bradley, 1987.
     """
 
-    orthonormal = True
+    orthonormal: Literal[True] = True
     basis: Tensor
 
     def __init__(self, config: MDCTConfig) -> None:
@@ -46,25 +52,25 @@ class MDCT(nn.Module):
         self.event_shape, self.size_multiple = torch.Size([1, config.time]), config.bins
         self.latent_shape = torch.Size([1, config.bins, config.time // config.bins])
         n = config.bins
-        exact: Any = {"dtype": torch.float64, "device": "cpu"}  # even while weights are but shapes
-        at, bins = torch.arange(2 * n, **exact) + 0.5, torch.arange(n, **exact) + 0.5
-        window = torch.sin(math.pi / (2 * n) * at)
-        basis = (2 / n) ** 0.5 * torch.cos(math.pi / n * bins[:, None] * (at + n / 2)) * window
+        time = torch.arange(2 * n, dtype=torch.float64) + 0.5
+        frequency = torch.arange(n, dtype=torch.float64) + 0.5
+        window = torch.sin(math.pi / (2 * n) * time)
+        basis = (2 / n) ** 0.5 * torch.cos(math.pi / n * frequency[:, None] * (time + n / 2)) * window
         self.register_buffer("basis", basis.float(), persistent=False)  # (bins, 2 * bins)
 
     def encode(self, x: Tensor) -> Tensor:
-        """The coefficients of sounds."""
+        """Return the coefficients of signals, (batch, 1, time) to (batch, 1, bins, time / bins)."""
         hops = x[:, 0].float().unflatten(1, (-1, self.config.bins))
         frames = torch.cat([hops, hops.roll(-1, dims=1)], dim=2)
-        with torch.autocast(x.device.type, enabled=False):  # what is rounded is no longer the same sound
+        with torch.autocast(x.device.type, enabled=False):  # in bfloat16 the transform would not be invertible
             return (frames @ self.basis.T).transpose(1, 2)[:, None]
 
     def decode(self, z: Tensor) -> Tensor:
-        """The sounds of coefficients."""
+        """Return the signals of coefficients, (batch, 1, bins, time / bins) to (batch, 1, time)."""
         with torch.autocast(z.device.type, enabled=False):
-            early, late = (z[:, 0].transpose(1, 2).float() @ self.basis).chunk(2, dim=2)
-        return (early + late.roll(1, dims=1)).flatten(1)[:, None]
+            first_half, second_half = (z[:, 0].transpose(1, 2).float() @ self.basis).chunk(2, dim=2)
+        return (first_half + second_half.roll(1, dims=1)).flatten(1)[:, None]
 
     def forward(self, x: Tensor) -> Tensor:
-        """The sounds as they were."""
+        """Return signals unchanged except for rounding, (batch, 1, time) to the same shape."""
         return self.decode(self.encode(x))

@@ -1,4 +1,4 @@
-"""The convolutional denoising autoencoder on the compressed spectrum of a waveform."""
+"""Convolutional denoising autoencoder that estimates a mask of the spectrum of a waveform."""
 
 from __future__ import annotations
 
@@ -7,16 +7,25 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from denoise.config import config
-from denoise.dsp import istft, stft
+from denoise.dsp import compress_magnitude, compress_spectrum, istft, power, stft
 from denoise.errors import ConfigError
 from denoise.models.conv_dae import ConvDAE, ConvDAEConfig
 from denoise.nn.conditioning import check_sigma
-from denoise.protocols import Draw
+from denoise.protocols import LatentSampler
+
+POWER_FLOOR = 1e-12
 
 
 @config
 class SpectralDAEConfig:
-    """``n_fft`` and ``hop`` in samples; ``net`` is a 1-D `ConvDAE` over time with frequencies as channels."""
+    """Configuration of `SpectralDAE`.
+
+    Args:
+        net: 1-D `ConvDAE` over frames, from 3 to 2 channels for each bin.
+        n_fft: length of a frame in samples.
+        hop: distance of two frames in samples; it divides half a frame.
+        compression: exponent of the magnitudes of the input features.
+    """
 
     net: ConvDAEConfig
     n_fft: int = 512
@@ -34,14 +43,14 @@ class SpectralDAEConfig:
 
 
 class SpectralDAE(nn.Module):
-    """A complex mask over the spectrum, drawn by a convolutional autoencoder.
+    """Complex ratio mask estimated by a convolutional autoencoder.
 
-    The network sees the spectrum with its magnitude raised to ``compression`` (real part, imaginary
-    part and magnitude of each bin), and gives one complex factor per bin. No factor is larger than one
-    in magnitude: what comes out of a bin was in it, silence stays silence, and nothing explodes.
+    The features of each bin are real part, imaginary part and magnitude of the compressed spectrum; the output is a
+    complex factor. No factor is larger than 1 in magnitude, so that no bin is amplified and silence stays silent.
 
-    Shape:
-        x, returns: (batch, 1, time), full scale is 1.0; sigma is refused, the model is blind.
+    Args:
+        config: see `SpectralDAEConfig`.
+
     Reference:
         Complex Ratio Masking for Monaural Speech Separation, Williamson et al., 2016;
         A Consolidated View of Loss Functions for Supervised Deep Learning-based Speech Enhancement,
@@ -62,21 +71,39 @@ class SpectralDAE(nn.Module):
 
     @property
     def context(self) -> int:
-        """Samples to each side that one output sample depends on."""
+        """Receptive field to each side in samples."""
         return self.net.context * self.config.hop + 2 * self.config.n_fft
 
-    def forward(self, x: Tensor, sigma: Tensor | None = None, draw: Draw | None = None) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor | None = None, sample_latent: LatentSampler | None = None) -> Tensor:
+        """Denoise waveforms.
+
+        Args:
+            x: noisy signals, (batch, 1, time), full scale 1.0.
+            sigma: must be None, as the network is blind.
+            sample_latent: returns the latents of a variational network; None takes their means.
+
+        Returns:
+            Denoised signals of the shape of ``x``.
+
+        Raises:
+            ConfigError: sigma is given.
+        """
         check_sigma(sigma, blind=self.blind)
         c, time = self.config, x.shape[-1]
-        # One frame more than the signal is long, and the frames a multiple of the strides with it, so
-        # that a window that starts at a multiple of `size_multiple` has the frames of the whole signal.
+        # The signal is padded to whole hops. There is then one frame more than hops, which leaves the frames of a
+        # window that starts at a multiple of `size_multiple` aligned with those of the whole signal.
         spectrum = stft(F.pad(x[:, 0].float(), (0, -time % c.hop)), c.n_fft, c.hop)
-        power = spectrum.real.square() + spectrum.imag.square() + 1e-12
-        compressed = spectrum * power ** ((c.compression - 1) / 2)
-        features = torch.cat([compressed.real, compressed.imag, power ** (c.compression / 2)], dim=1)
-        inner = None if draw is None else lambda level, q, stride: draw(level, q, stride * c.hop)
-        real, imag = self.net(features, draw=inner).float().chunk(2, dim=1)
-        real = real + 1  # at first the network passes everything
-        over = torch.clamp((real.square() + imag.square() + 1e-12).sqrt(), min=1.0)
-        mask = torch.complex(real / over, imag / over)
+        compressed = compress_spectrum(spectrum, c.compression, POWER_FLOOR)
+        magnitude = compress_magnitude(power(spectrum), c.compression / 2, POWER_FLOOR)
+        features = torch.cat([compressed.real, compressed.imag, magnitude], dim=1)
+        sample_frames = None if sample_latent is None else _per_sample(sample_latent, c.hop)
+        real, imag = self.net(features, sample_latent=sample_frames).float().chunk(2, dim=1)
+        real = real + 1  # output 0: everything passes
+        excess = torch.clamp((real.square() + imag.square() + 1e-12).sqrt(), min=1.0)
+        mask = torch.complex(real / excess, imag / excess)
         return istft(spectrum * mask, c.n_fft, c.hop)[:, None, :time].to(x.dtype)
+
+
+def _per_sample(sample_latent: LatentSampler, hop: int) -> LatentSampler:
+    """Convert strides from frames to samples."""
+    return lambda level, q, stride: sample_latent(level, q, stride * hop)
