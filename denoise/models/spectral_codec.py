@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Generator, Tensor, nn
@@ -11,10 +11,14 @@ from torch.distributions import Distribution, Normal
 from denoise.config import config
 from denoise.dsp import compress_magnitude, expand_magnitude, istft, stft
 from denoise.errors import ConfigError
-from denoise.protocols import Codec, StochasticCodec, Support, VariationalCodec
+from denoise.protocols import LikelihoodCodec, StochasticCodec, Support, VariationalCodec
 
 MAGNITUDE_FLOOR = 1e-8
 MOMENTUM = 0.99
+
+
+class StochasticLikelihoodCodec(StochasticCodec, LikelihoodCodec, Protocol):
+    """Inner codec of a `StochasticSpectralCodec`."""
 
 
 @config
@@ -64,7 +68,7 @@ class SpectralCodec(nn.Module):
         Algorithm, Perraudin et al., 2013 (momentum).
     """
 
-    codec: Codec
+    codec: LikelihoodCodec
 
     def __init__(self, config: SpectralCodecConfig, codec: Any) -> None:
         super().__init__()
@@ -82,6 +86,12 @@ class SpectralCodec(nn.Module):
         """Shape of the latents of one signal: that of the inner codec."""
         return torch.Size(self.codec.latent_shape)
 
+    @property
+    def support(self) -> Support:
+        """Space on which `likelihood` is defined: compressed spectra."""
+        inner = self.codec.support
+        return Support(inner.shape, inner.values, "compressed spectra")
+
     def encode(self, x: Tensor) -> Tensor:
         """Return the latents of signals, (batch, 1, time) to (batch, *latent_shape)."""
         return self.codec.encode(self.to_spectrum(x))
@@ -89,6 +99,10 @@ class SpectralCodec(nn.Module):
     def decode(self, z: Tensor) -> Tensor:
         """Return the signals of latents, (batch, *latent_shape) to (batch, 1, time)."""
         return self.to_signal(self.codec.decode(z))
+
+    def likelihood(self, z: Tensor) -> SpectralLikelihood:
+        """Return the likelihood of the spectra of signals, given latents (batch, *latent_shape)."""
+        return SpectralLikelihood(self, self.codec.likelihood(z))
 
     def forward(self, x: Tensor) -> Tensor:
         """Reconstruct signals from their latents, (batch, 1, time) to the same shape."""
@@ -139,7 +153,7 @@ class StochasticSpectralCodec(SpectralCodec):
         codec: stochastic codec of spectra.
     """
 
-    codec: StochasticCodec
+    codec: StochasticLikelihoodCodec
 
     def sample_posterior(self, x: Tensor, generator: Generator | None = None) -> Tensor:
         """Sample latents from q(z|x); gradients flow through the sample.
@@ -164,19 +178,9 @@ class VariationalSpectralCodec(StochasticSpectralCodec):
 
     codec: VariationalCodec
 
-    @property
-    def support(self) -> Support:
-        """Space on which `likelihood` is defined: compressed spectra."""
-        inner = self.codec.support
-        return Support(inner.shape, inner.values, "compressed spectra")
-
     def posterior(self, x: Tensor) -> Normal:
         """Return q(z|x), (batch, 1, time) to a distribution of shape (batch, *latent_shape)."""
         return self.codec.posterior(self.to_spectrum(x))
-
-    def likelihood(self, z: Tensor) -> SpectralLikelihood:
-        """Return the likelihood of the spectra of signals, given latents (batch, *latent_shape)."""
-        return SpectralLikelihood(self, self.codec.likelihood(z))
 
 
 class SpectralLikelihood(Distribution):
@@ -204,7 +208,7 @@ class SpectralLikelihood(Distribution):
         return self.spectra.log_prob(self.codec.to_spectrum(value))
 
 
-def build_spectral_codec(config: SpectralCodecConfig, codec: Codec) -> SpectralCodec:
+def build_spectral_codec(config: SpectralCodecConfig, codec: LikelihoodCodec) -> SpectralCodec:
     """Build the `SpectralCodec` with the capabilities of the inner codec.
 
     Args:
