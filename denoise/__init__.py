@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from denoise.errors import ConfigError, DenoiseError, InputError, WeightsError
     from denoise.pipelines import AudioPipeline, ImagePipeline, load
-    from denoise.pipelines.audio import denoise_audio
-    from denoise.pipelines.image import denoise_image
+    from denoise.pipelines.arrays import denoise_audio
+    from denoise.pipelines.arrays import denoise_image
     from denoise.pipelines.prior import PriorPipeline
     from denoise.pipelines.stream import AudioStream
     from denoise.registry import bundled
@@ -41,8 +41,8 @@ _HOMES = {
     "ImagePipeline": "denoise.pipelines",
     "PriorPipeline": "denoise.pipelines.prior",
     "load": "denoise.pipelines",
-    "denoise_audio": "denoise.pipelines.audio",
-    "denoise_image": "denoise.pipelines.image",
+    "denoise_audio": "denoise.pipelines.arrays",
+    "denoise_image": "denoise.pipelines.arrays",
     "bundled": "denoise.registry",
     "DenoiseError": "denoise.errors",
     "InputError": "denoise.errors",

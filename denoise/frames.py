@@ -1,7 +1,7 @@
-"""Cut a signal of any length into overlapping windows and join the processed windows without a seam.
+"""Split a signal of any length into overlapping windows, and join the processed windows without seams.
 
-Both directions are generators over one axis, so a recording of hours or a band of a huge picture is
-never in memory as a whole. Two dimensions are one dimension twice: bands of rows, tiles of columns.
+Both directions are generators along one axis, so that a long recording, or a band of a large image, is never in memory
+as a whole. Two dimensions are one dimension twice: bands of rows, tiles of columns.
 
 The law: ``torch.cat([*overlap_add(split(chunks, grid), grid)])`` is ``torch.cat(chunks)``.
 """
@@ -19,12 +19,19 @@ from denoise.errors import ConfigError
 
 @dataclass(frozen=True)
 class Grid:
-    """Windows of ``window`` samples that overlap by ``2 * context + fade``.
+    """Windows of equal length that overlap by ``2 * context + fade`` samples.
 
-    The ``context`` outermost samples of a window see its cut edge and are thrown away (weight 0); over
-    the ``fade`` samples between, one window takes over from the other linearly. The weights sum to one
-    everywhere. With a context no smaller than the network's, windows agree there, and the result does
-    not depend on their size.
+    The ``context`` outermost samples of a window depend on its cut edge and are discarded (weight 0); over the ``fade``
+    samples between, one window fades linearly into the next. The weights sum to one everywhere. With a context no
+    smaller than that of the network, windows agree there, and the output does not depend on their length.
+
+    Args:
+        window: length in samples.
+        context: samples that are discarded at each edge.
+        fade: samples of the cross-fade.
+
+    Raises:
+        ConfigError: the window is too short for context and fade, or one of them is negative.
     """
 
     window: int
@@ -40,6 +47,7 @@ class Grid:
 
     @property
     def overlap(self) -> int:
+        """Samples that two windows share."""
         return 2 * self.context + self.fade
 
     @property
@@ -49,9 +57,16 @@ class Grid:
 
     @classmethod
     def fit(cls, window: int, context: int, fade: int, multiple: int = 1) -> Grid:
-        """The grid whose windows are about ``window`` long and start at multiples of ``multiple``.
+        """Return the grid whose windows are about ``window`` long and start at multiples of ``multiple``.
 
-        A window that is too small for the context is enlarged.
+        Args:
+            window: minimum length in samples; it is raised if it is too short for the context.
+            context: as in `Grid`.
+            fade: as in `Grid`.
+            multiple: of the hop.
+
+        Returns:
+            The grid of the shortest such windows.
         """
         overlap = 2 * context + fade
         hop = max(window - overlap, overlap, 1)
@@ -61,25 +76,47 @@ class Grid:
 
 @dataclass(frozen=True)
 class Window:
-    """A piece of the signal, where it starts, and whether the signal ends with it."""
+    """A section of a signal.
+
+    Args:
+        data: the section.
+        start: index of its first sample in the signal.
+        last: whether the signal ends with it.
+    """
 
     data: Tensor
     start: int
     last: bool
 
     def map(self, data: Tensor) -> Window:
-        """The same place with other contents."""
+        """Return the window with other data.
+
+        Args:
+            data: processed section of the same length.
+
+        Returns:
+            A window with the same start.
+        """
         return replace(self, data=data)
 
 
 def split(chunks: Iterable[Tensor], grid: Grid, dim: int = -1) -> Iterator[Window]:
-    """Cut chunks of any sizes, joined along ``dim``, into the windows of ``grid``; the last may be shorter."""
+    """Split a signal into the windows of a grid.
+
+    Args:
+        chunks: consecutive sections of the signal, of any length along ``dim``.
+        grid: of the windows.
+        dim: axis of the windows.
+
+    Returns:
+        Windows, of which the last may be shorter.
+    """
     pieces: list[Tensor] = []
     length, start = 0, 0
     for chunk in chunks:
         pieces.append(chunk)
         length += chunk.shape[dim]
-        if length <= grid.window:  # perhaps the last one: only what follows tells
+        if length <= grid.window:  # perhaps the last window, unless more chunks follow
             continue
         buffer = torch.cat(pieces, dim)
         while length > grid.window:
@@ -92,33 +129,51 @@ def split(chunks: Iterable[Tensor], grid: Grid, dim: int = -1) -> Iterator[Windo
 
 
 def overlap_add(windows: Iterable[Window], grid: Grid, dim: int = -1) -> Iterator[Tensor]:
-    """Join windows along ``dim``, giving each sample out as soon as no later window reaches it."""
-    up = (torch.arange(grid.fade) + 0.5) / max(1, grid.fade)
-    rise = torch.cat([torch.zeros(grid.context), up, torch.ones(grid.context)])
-    carry: Tensor | None = None
+    """Join windows, and yield each sample as soon as no later window contains it.
+
+    Args:
+        windows: of `split`, processed.
+        grid: of the windows.
+        dim: axis of the windows.
+
+    Returns:
+        Consecutive sections of the joined signal.
+    """
+    fade = (torch.arange(grid.fade) + 0.5) / max(1, grid.fade)
+    fade_in = torch.cat([torch.zeros(grid.context), fade, torch.ones(grid.context)])
+    overlap: Tensor | None = None
     for window in windows:
         x, n = window.data, window.data.shape[dim]
         shape = [-1 if d == dim % x.ndim else 1 for d in range(x.ndim)]
-        ramp = rise.to(x).reshape(shape)
-        if carry is not None:
-            carry += x.narrow(dim, 0, grid.overlap) * ramp
-            x = torch.cat([carry, x.narrow(dim, grid.overlap, n - grid.overlap)], dim)
+        weight = fade_in.to(x).reshape(shape)
+        if overlap is not None:
+            overlap += x.narrow(dim, 0, grid.overlap) * weight
+            x = torch.cat([overlap, x.narrow(dim, grid.overlap, n - grid.overlap)], dim)
         if window.last:
             yield x
         else:
-            carry = x.narrow(dim, grid.hop, grid.overlap) * (1 - ramp)
+            overlap = x.narrow(dim, grid.hop, grid.overlap) * (1 - weight)
             yield x.narrow(dim, 0, grid.hop)
-        del window, x  # not kept while the next one is made
+        del window, x  # not kept in memory while the next one is processed
 
 
-def gathered(pieces: Iterable[Tensor], shape: tuple[int, ...], dim: int = -1) -> Tensor:
-    """What ``torch.cat([*pieces], dim)`` gives, float32 of ``shape``, in one block that is there before the pieces.
+def cat_preallocated(pieces: Iterable[Tensor], shape: tuple[int, ...], dim: int = -1) -> Tensor:
+    """Concatenate tensors in memory that is allocated before the first of them.
 
-    They would lie in memory where the network needs whole blocks for the next one, and the process would grow.
+    ``torch.cat`` would keep the pieces in the memory where the network needs large blocks for the next one, and the
+    process would grow.
+
+    Args:
+        pieces: tensors of any length along ``dim``.
+        shape: of the result.
+        dim: axis of concatenation.
+
+    Returns:
+        As ``torch.cat([*pieces], dim)``, in float32.
     """
-    whole, at = torch.empty(shape), 0
+    out, start = torch.empty(shape), 0
     for piece in pieces:
-        whole.narrow(dim, at, piece.shape[dim]).copy_(piece)
-        at += piece.shape[dim]
+        out.narrow(dim, start, piece.shape[dim]).copy_(piece)
+        start += piece.shape[dim]
         del piece
-    return whole
+    return out

@@ -1,7 +1,7 @@
-"""Validated containers of one decoded signal: samples or pixels, and what the file needs back.
+"""Validated containers of one decoded signal: samples or pixels, and what a writer needs to store them again.
 
-The two share no base class on purpose: time is not a second kind of space, and a common parent
-would only hold the word "data".
+Audio and images share no base class on purpose: time is not a second kind of space, and a common base would only hold
+the word "data".
 """
 
 from __future__ import annotations
@@ -21,10 +21,18 @@ MAX_CHANNELS = 8
 
 @dataclass(frozen=True)
 class AudioFormat:
-    """How an audio file is stored: everything that a writer needs to make its twin.
+    """How an audio file is stored: everything that a writer needs for another file of the same format.
 
-    ``format``, ``subtype`` and ``endian`` are libsndfile's names (``"WAV"``, ``"PCM_16"``,
-    ``"FILE"``); ``tags`` are its text tags (title, artist, ...).
+    Args:
+        sample_rate: in Hz.
+        channels: number of channels.
+        format: libsndfile's name of the container, such as ``"WAV"``.
+        subtype: libsndfile's name of the encoding, such as ``"PCM_16"``.
+        endian: libsndfile's name of the byte order, such as ``"FILE"``.
+        tags: libsndfile's text tags (title, artist, ...).
+
+    Raises:
+        InputError: sample rate or channels are out of range.
     """
 
     sample_rate: int
@@ -48,8 +56,12 @@ class AudioFormat:
 class Audio:
     """A whole recording in memory.
 
-    Shape:
-        samples: (channels, time), float32 or float64, full scale is 1.0, finite.
+    Args:
+        samples: (channels, time), float32 or float64, finite, full scale 1.0.
+        format: of its file.
+
+    Raises:
+        InputError: shape or values of the samples do not fit.
     """
 
     samples: NDArray[Any]
@@ -64,12 +76,14 @@ class Audio:
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """How an image file is stored: everything that a writer needs to make its twin.
+    """How an image file is stored: everything that a writer needs for another file of the same format.
 
-    ``container`` is ``"PNG"``, ``"JPEG"``, ``"TIFF"``, ``"WEBP"`` or ``"BMP"`` (``"GIF"`` too);
-    ``mode`` the stored mode (``"1"``, ``"L"``, ``"LA"``, ``"P"``, ``"RGB"``, ``"RGBA"``, ``"CMYK"``, ...);
-    ``bits`` per channel; ``info`` what else the file carried (icc_profile, exif, dpi, text, quality
-    tables, frame durations ...), understood by `denoise.files.image` alone.
+    Args:
+        container: ``"PNG"``, ``"JPEG"``, ``"TIFF"``, ``"WEBP"``, ``"BMP"`` or ``"GIF"``.
+        mode: stored mode (``"1"``, ``"L"``, ``"LA"``, ``"P"``, ``"RGB"``, ``"RGBA"``, ``"CMYK"``, ...).
+        bits: bits per channel.
+        info: other contents of the file (icc_profile, exif, dpi, text, quality tables, frame durations, ...), of
+            which only `denoise.files.image` knows the meaning.
     """
 
     container: str = "PNG"
@@ -80,15 +94,18 @@ class ImageFormat:
 
 @dataclass(frozen=True)
 class Image:
-    """One frame of an image in memory, in the numbers of its file, with its alpha apart.
+    """One frame of an image in memory, in the number format of its file, with its alpha channel apart.
 
-    Integers stay integers: a hundred megapixels in float32 would be four times as large, so the
-    pipeline turns them into light of full scale 1.0 tile by tile.
+    Integers stay integers: a hundred megapixels in float32 would be four times as large, so the pipeline converts
+    them tile by tile.
 
-    Shape:
-        pixels: (height, width, channels), channels 1 (grey), 3 (RGB) or 4 (CMYK);
-            uint8, uint16 or finite float32 (full scale 255, 65535 or 1.0).
-        alpha: (height, width), same dtype and scale, or None.
+    Args:
+        pixels: (height, width, channels), channels 1 (grey), 3 (RGB) or 4 (CMYK); uint8, uint16 or finite float32
+            (full scale 255, 65535 or 1.0).
+        alpha: (height, width), dtype and full scale of the pixels, or None.
+
+    Raises:
+        InputError: shape, dtype or values do not fit.
     """
 
     pixels: NDArray[Any]
@@ -111,33 +128,42 @@ class Image:
 
     @property
     def full_scale(self) -> float:
-        """The number that stands for white: 255, 65535 or 1."""
+        """Value of white: 255, 65535 or 1."""
         return 1.0 if self.pixels.dtype == np.float32 else float(np.iinfo(self.pixels.dtype).max)
 
+    @cached_property
+    def visible(self) -> NDArray[np.bool_] | None:
+        """Mask of the pixels that are not fully transparent, (height, width); None if all are visible."""
+        return None if self.alpha is None or (self.alpha > 0).all() else self.alpha > 0
+
     def as_float(self) -> Image:
-        """The same picture in float32, full scale 1.0."""
+        """Return the same image in float32, full scale 1.0."""
         alpha = None if self.alpha is None else self.alpha.astype(np.float32) / np.float32(self.full_scale)
         return Image((self.pixels / np.float32(self.full_scale)).astype(np.float32), alpha)
 
-    def numbers(self, light: NDArray[Any]) -> NDArray[Any]:
-        """Light of full scale 1.0 in the type of these pixels, rounded and clipped if that is an integer."""
-        x = light * self.full_scale
-        whole = self.pixels.dtype != np.float32
-        return (np.rint(x).clip(0, self.full_scale) if whole else x).astype(self.pixels.dtype)
+    def from_float(self, pixels_float: NDArray[Any]) -> NDArray[Any]:
+        """Convert floats to the dtype of these pixels.
 
-    @cached_property
-    def seen(self) -> NDArray[np.bool_] | None:
-        """Which pixels are not transparent altogether, (height, width); None where all are seen."""
-        return None if self.alpha is None or (self.alpha > 0).all() else self.alpha > 0
+        Args:
+            pixels_float: any shape, full scale 1.0.
+
+        Returns:
+            The same shape; integers are rounded and clipped.
+        """
+        x = pixels_float * self.full_scale
+        is_integer = self.pixels.dtype != np.float32
+        return (np.rint(x).clip(0, self.full_scale) if is_integer else x).astype(self.pixels.dtype)
 
 
 def require_finite_samples(x: NDArray[Any], start: int = 0) -> None:
-    """Refuse NaN and infinite samples, naming the first of them.
+    """Refuse NaN and infinite samples.
 
-    Shape:
-        x: (channels, time), starting at sample ``start`` of the recording.
+    Args:
+        x: (channels, time).
+        start: index in the recording of the first sample of ``x``.
+
     Raises:
-        InputError: a sample is not finite.
+        InputError: a sample is not finite; the message names the first.
     """
     if not np.isfinite(x).all():
         channel, sample = (int(i) for i in np.argwhere(~np.isfinite(x))[0])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from denoise.errors import ConfigError
-from denoise.frames import Grid, Window, gathered, overlap_add, split
+from denoise.frames import Grid, Window, cat_preallocated, overlap_add, split
 
 
 def chunked(x: torch.Tensor, size: int, dim: int) -> list[torch.Tensor]:
@@ -32,7 +32,7 @@ def test_join_inverts_split(grid: Grid, length: int, chunk: int, dim: int) -> No
     joined = torch.cat([*overlap_add(split(chunked(x, chunk, dim), grid, dim), grid, dim)], dim)
     torch.testing.assert_close(joined, x, rtol=0, atol=1e-12)
     pieces = overlap_add(split(chunked(x, chunk, dim), grid, dim), grid, dim)
-    torch.testing.assert_close(gathered(pieces, tuple(shape), dim), joined.float(), rtol=0, atol=0)
+    torch.testing.assert_close(cat_preallocated(pieces, tuple(shape), dim), joined.float(), rtol=0, atol=0)
 
 
 @settings(max_examples=60)

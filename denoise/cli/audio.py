@@ -84,10 +84,9 @@ def audio(
     from denoise.cli.interrupt import until_interrupted
     from denoise.cli.malloc import return_freed_memory
     from denoise.files.audio import AUDIO_EXTENSIONS
-    from denoise.pipelines.audio import AudioPipeline
+    from denoise.pipelines.audio import AudioPipeline, default_model
     from denoise.pipelines.compare import check_extras, compare_audio, write_removed
-    from denoise.pipelines.samples import check_samples, draw_audio
-    from denoise.registry import DEFAULTS, POSTERIOR_MODEL
+    from denoise.pipelines.samples import check_samples, write_audio_samples
 
     batch = BatchOptions(overwrite=overwrite, skip_existing=skip_existing, as_json=as_json)
     options = DenoiseOptions(
@@ -101,45 +100,20 @@ def audio(
     extra_outputs = {"--compare": compare, "--removed": removed}
     check_extras(extra_outputs, inputs, out, AUDIO_EXTENSIONS, overwrite=overwrite)
     raw = _parse_raw_format(inputs, rate, channels, encoding)
-    default = POSTERIOR_MODEL if options.uses_posterior else DEFAULTS["audio"]
-    pipeline = AudioPipeline(model or default, device=device, block=block)
-    pipeline.check_drawing(perception, steps, samples or None)
+    pipeline = AudioPipeline(model or default_model(options), device=device, block=block)
+    pipeline.check(options)
     single_output_options: dict[str, Any] = {
         "--skip-existing": skip_existing or None,
         "raw PCM": raw,
         "--perception 0": perception == 0 or None,
     }
-    check_samples(pipeline, samples, inputs, out, extra_outputs | single_output_options)
+    check_samples(samples, inputs, out, extra_outputs | single_output_options)
 
     def denoise_file(source: Any, target: Any, progress: Progress, name: str | None) -> Result:
         if samples:
-            return draw_audio(
-                pipeline,
-                source,
-                target,
-                samples,
-                seed=seed,
-                strength=options.limited_strength,
-                overwrite=overwrite,
-                progress=progress,
-                name=name,
-                perception=perception,
-                steps=steps,
-            )
+            return write_audio_samples(pipeline, source, target, samples, options, progress=progress, name=name)
         with until_interrupted(source) as interruptible:
-            result = pipeline.file(
-                interruptible,
-                target,
-                strength=strength,
-                attenuation_limit=attenuation_limit,
-                overwrite=overwrite,
-                raw=raw,
-                progress=progress,
-                name=name,
-                perception=perception,
-                steps=steps,
-                draw=options.seed,
-            )
+            result = pipeline.denoise_file(interruptible, target, options, raw=raw, progress=progress, name=name)
         if removed:
             write_removed(source, target, removed, overwrite=overwrite)
         if compare:

@@ -85,8 +85,8 @@ def image(
     from denoise.cli.malloc import keep_freed_memory
     from denoise.files.image import IMAGE_EXTENSIONS
     from denoise.pipelines.compare import check_extras, compare_image
-    from denoise.pipelines.image import ImagePipeline, pick
-    from denoise.pipelines.samples import check_samples, draw_images
+    from denoise.pipelines.image import ImagePipeline, default_model
+    from denoise.pipelines.samples import check_samples, write_image_samples
 
     batch = BatchOptions(overwrite=overwrite, skip_existing=skip_existing, as_json=as_json)
     options = DenoiseOptions(
@@ -99,46 +99,19 @@ def image(
         max_megapixels=max_megapixels,
     )
     check_extras({"--compare": compare}, inputs, out, IMAGE_EXTENSIONS, overwrite=overwrite)
-    pipeline = ImagePipeline(pick(model, sigma, perception, samples or None), device=device, tile=tile)
-    pipeline.check_sigma(options.sigma)
-    pipeline.check_drawing(perception, steps, samples or None)
+    pipeline = ImagePipeline(model or default_model(options), device=device, tile=tile)
+    pipeline.check(options)
     single_output_options: dict[str, Any] = {
         "--compare": compare,
         "--skip-existing": skip_existing or None,
         "--perception 0": perception == 0 or None,
     }
-    check_samples(pipeline, samples, inputs, out, single_output_options)
+    check_samples(samples, inputs, out, single_output_options)
 
     def denoise_file(source: Any, target: Any, progress: Progress, name: str | None) -> Result:
         if samples:
-            return draw_images(
-                pipeline,
-                source,
-                target,
-                samples,
-                seed=seed,
-                progress=progress,
-                name=name,
-                sigma=options.sigma,
-                strength=strength,
-                overwrite=overwrite,
-                max_megapixels=max_megapixels,
-                perception=perception,
-                steps=steps,
-            )
-        result = pipeline.file(
-            source,
-            target,
-            draw=options.seed,
-            progress=progress,
-            name=name,
-            sigma=options.sigma,
-            strength=strength,
-            overwrite=overwrite,
-            max_megapixels=max_megapixels,
-            perception=perception,
-            steps=steps,
-        )
+            return write_image_samples(pipeline, source, target, samples, options, progress=progress, name=name)
+        result = pipeline.denoise_file(source, target, options, progress=progress, name=name)
         if compare:
             compare_image(source, target, compare, overwrite=overwrite, max_megapixels=max_megapixels)
         return result

@@ -1,48 +1,55 @@
-"""Recordings: file --> blocks --> windows --> model --> overlap-add --> blocks --> file."""
+"""Audio pipeline: file -> blocks -> windows -> model -> overlap-add -> blocks -> file."""
 
 from __future__ import annotations
 
 import io
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
-from numbers import Real
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
-from denoise.dsp import resample, stft
 from denoise.errors import ConfigError, InputError
 from denoise.files.audio import AudioReader, AudioWriter, RawFormat
 from denoise.frames import Grid, Window, overlap_add, split
-from denoise.pipelines.device import as_numpy, pick_device
-from denoise.pipelines.latent_noise import Draw, check_dial
-from denoise.pipelines.result import Result, doubted_much, limited_strength
-from denoise.pipelines.stream import STEPS, AudioStream
+from denoise.options import AUDIO_STEPS, BLOCK_S, DenoiseOptions
+from denoise.pipelines.device import pick_device
+from denoise.pipelines.full_band import denoise_full_band, full_band_context
+from denoise.pipelines.latent_noise import Draw
+from denoise.pipelines.noise_floor import NoiseFloor
+from denoise.pipelines.posterior import check_posterior
+from denoise.pipelines.result import AUDIO_UNITS, Diagnostics, Result
+from denoise.pipelines.stream import AudioStream
 from denoise.protocols import FlowNetwork, Progress, StreamingNetwork
-from denoise.registry import DEFAULTS, WITH_DRAWS, load, version
-from denoise.sampling.consistency import Consistency
-from denoise.signals import MAX_CHANNELS, AudioFormat, require_finite_samples
+from denoise.registry import DEFAULTS, POSTERIOR_MODEL, load
+from denoise.signals import AudioFormat, require_finite_samples
 
-BLOCK_S = 20.0
 STEP_S = 2.0  # read and streamed at a time: tensors that still fit the cache
 FADE_S = 0.02
-RESAMPLER_S = 0.1  # what the resampling filters reach, generously
-Samples = TypeVar("Samples", bound=NDArray[Any] | Tensor)
 
 
 class AudioPipeline:
-    """A loaded audio denoiser that takes files, bytes and streams of samples.
+    """A loaded audio denoiser for files, bytes and streams of samples.
 
-    Channels are never folded: a streaming network draws one mask for a stereo pair and one for each of any other
-    number of channels; others denoise them one by one (in pairs, a stereo model). ``block`` is how many seconds
-    a network without a state sees at a time; it bounds the memory and does not change the result.
+    Channels are never mixed down. A streaming network estimates one mask for a stereo pair and one for each channel of
+    any other number; other networks denoise the channels one by one, or in pairs if they are stereo.
+
+    Args:
+        model: name of a bundled model or path of a weights file.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        block: seconds that a network without a state processes at a time, above 0. It bounds the memory and does not
+            change the output.
+
+    Raises:
+        ConfigError: the model is unknown or no audio denoiser, or a setting is out of range.
+        WeightsError: the weights file is missing or damaged.
     """
 
     def __init__(self, model: str | Path = DEFAULTS["audio"], *, device: str = "auto", block: float = BLOCK_S) -> None:
@@ -52,7 +59,7 @@ class AudioPipeline:
         self.block = block
         self.model, self.card = load(model, kind="denoiser", modality="audio")
         if self.card.sample_rate is None:
-            raise ConfigError(f"{model}: the card states no sample rate. Export the model again.")
+            raise ConfigError(f"{model}: the card has no sample rate. Export the model again.")
         self.sample_rate: int = self.card.sample_rate
         self.model.to(self.device)
 
@@ -68,62 +75,75 @@ class AudioPipeline:
         progress: Progress | None = None,
         name: str | None = None,
         perception: float | None = None,
-        steps: int = STEPS,
-        draw: int | None = None,
+        steps: int = AUDIO_STEPS,
+        seed: int | None = None,
     ) -> Result:
-        """Denoise an audio file into another of the same make, block by block; a pipe as its bytes arrive.
+        """Denoise an audio file into another of the same format, block by block; a pipe as its bytes arrive.
 
-        ``draw`` is the seed of one of the answers that are likely, in place of their mean, of a variational model or
-        of one that goes to them on a path. With the latter, ``perception`` goes from the mean (0) to that one (1), in
-        so many ``steps``, calls of the network.
+        Args:
+            source: path or binary file.
+            target: path or binary file.
+            strength: as in `denoise.options.DenoiseOptions`.
+            attenuation_limit: as in `denoise.options.DenoiseOptions`, in dB.
+            overwrite: whether an existing target is replaced.
+            raw: format of headerless PCM, of source and target.
+            progress: called with the finished fraction, 0 to 1, if the length is known.
+            name: of the source in messages, if it is no path.
+            perception: as in `denoise.options.DenoiseOptions`, of models with posterior samples.
+            steps: network calls per posterior sample.
+            seed: of the posterior sample.
+
+        Returns:
+            Time, noise floors and warnings.
 
         Raises:
-            InputError: the file cannot be read or the target cannot be written; nothing is left behind.
+            InputError: the file cannot be read or the target cannot be written; no partial target remains.
+            ConfigError: an option is out of range or the model does not support it.
         """
-        strength = limited_strength(strength, attenuation_limit)
-        self.check_drawing(perception, steps, draw)
-        draws = None if draw is None or perception == 0 else [draw]
-        drawing: dict[str, Any] = {"draws": draws, "steps": steps, "perception": perception}
-        judged: list[tuple[Consistency, float]] = []
-        started = time.perf_counter()
-        before, after = _NoiseFloor(), _NoiseFloor()
-        with AudioReader(source, raw=raw, name=name) as reader:
-            rate, frames = reader.format.sample_rate, reader.frames
-            # who listens while it is recorded shall not wait
-            step = self._hop(rate) if reader.live else round(STEP_S * rate)
+        options = DenoiseOptions(
+            strength=strength,
+            attenuation_limit=attenuation_limit,
+            perception=perception,
+            steps=steps,
+            seed=seed,
+            overwrite=overwrite,
+        )
+        return self.denoise_file(source, target, options, raw=raw, progress=progress, name=name)
 
-            def chunks() -> Iterator[NDArray[Any]]:
-                while (chunk := reader.read(step)).shape[1]:
-                    before.add(chunk, rate)
-                    yield chunk
+    def bytes(
+        self,
+        data: bytes,
+        *,
+        strength: float = 1.0,
+        attenuation_limit: float | None = None,
+        raw: RawFormat | None = None,
+        perception: float | None = None,
+        steps: int = AUDIO_STEPS,
+        seed: int | None = None,
+    ) -> bytes:
+        """Denoise an audio file in memory.
 
-            done = 0
-            with AudioWriter(target, reader.format, overwrite=overwrite, raw=raw, frames=frames) as writer:
-                for out in self.stream(chunks(), rate, strength=strength, judged=judged.append, **drawing):
-                    after.add(out, rate)
-                    writer.write(out)
-                    done += out.shape[1]
-                    if progress and frames:
-                        progress(min(1.0, done / frames))
-            seconds = time.perf_counter() - started
-            return Result(
-                input=reader.name,
-                output=str(target),
-                seconds=round(seconds, 3),
-                speed=round(done / rate / seconds, 2),
-                speed_unit="times_real_time",
-                noise_before=before.level_db(),
-                noise_after=after.level_db(),
-                noise_unit="dbfs",
-                residual=judged[0][0] if judged else None,
-                warnings=tuple(reader.warnings) + (doubted_much(reader.name, judged[0][1]) if judged else ()),
-            )
+        Args:
+            data: content of the file.
+            strength: as in `file`.
+            attenuation_limit: as in `file`.
+            raw: as in `file`.
+            perception: as in `file`.
+            steps: as in `file`.
+            seed: as in `file`.
 
-    def bytes(self, data: bytes, **how: Any) -> bytes:
-        """Denoise an audio file in memory, as `file` does; the result is a file of the same make."""
-        out = io.BytesIO()
-        self.file(io.BytesIO(data), out, name="audio bytes", **how)
-        return out.getvalue()
+        Returns:
+            Content of a file of the same format.
+
+        Raises:
+            InputError: the data are no audio file.
+        """
+        options = DenoiseOptions(
+            strength=strength, attenuation_limit=attenuation_limit, perception=perception, steps=steps, seed=seed
+        )
+        target = io.BytesIO()
+        self.denoise_file(io.BytesIO(data), target, options, raw=raw, name="audio bytes")
+        return target.getvalue()
 
     def stream(
         self,
@@ -132,156 +152,254 @@ class AudioPipeline:
         *,
         strength: float = 1.0,
         attenuation_limit: float | None = None,
-        draws: Sequence[int] | None = None,
-        steps: int = STEPS,
         perception: float | None = None,
-        judged: Callable[[tuple[Consistency, float]], None] = lambda told: None,
+        steps: int = AUDIO_STEPS,
+        seeds: Sequence[int] | None = None,
     ) -> Iterator[NDArray[Any]]:
-        """Denoise chunks as they come; what comes out has the same total length and no shift.
+        """Denoise chunks as they come; the output has the same total length and no delay.
 
-        ``draws`` are the seeds of answers that a variational model can give, in place of their mean. A model that goes
-        to them on a path calls its network ``steps`` times for each and once for the mean; ``perception`` mixes from
-        the mean (0) to them (1, if not told), and ``judged`` gets what is to be said of each at the end: how far what
-        it takes away is noise, and the share of its change that gave way to the mean.
+        Args:
+            chunks: (channels, any time) each, float32 or float64, full scale 1.0.
+            sample_rate: in Hz.
+            strength: as in `file`.
+            attenuation_limit: as in `file`.
+            perception: as in `file`.
+            steps: as in `file`.
+            seeds: of several posterior samples, in place of their mean.
 
-        Shape:
-            chunks: (channels, any time) each, float32 or float64; what is yielded as well, the answers of
-                ``draws`` one below the other: (draws * channels, time).
+        Returns:
+            Denoised chunks of any length, (channels, time); posterior samples are concatenated along the channels,
+            (seeds * channels, time).
+
         Raises:
-            InputError: shape, type or values of a chunk do not fit; what was yielded before stands.
+            InputError: shape, type or values of a chunk do not fit; chunks before it have been denoised.
+            ConfigError: an option is out of range or the model does not support it.
         """
-        strength = limited_strength(strength, attenuation_limit)
-        self.check_drawing(perception, steps, draws)
-        if perception and draws is None:
-            draws = [0]
-        AudioFormat(sample_rate, 1)  # checks the rate
-        chunks = _checked(chunks)
-        if strength == 0 and draws is None:
-            yield from chunks
-            return
-        if isinstance(self.model, StreamingNetwork):
-            share = 1.0 if perception is None else perception
-            drawn = [cast(FlowNetwork, self.model).drawn(seed, steps, share) for seed in draws or ()]
-            yield from self._carried(drawn or [self.model], chunks, sample_rate, strength, judged)
-            return
-        grid = self._grid(sample_rate)
-        tensors = (torch.from_numpy(np.ascontiguousarray(chunk)) for chunk in chunks)
-        windows = (w.map(self._answers(w, sample_rate, strength, draws)) for w in split(tensors, grid))
-        for out in overlap_add(windows, grid):
-            yield out.numpy()
+        options = DenoiseOptions(
+            strength=strength,
+            attenuation_limit=attenuation_limit,
+            perception=perception,
+            steps=steps,
+            seed=seeds[0] if seeds else None,
+        )
+        return self.start(sample_rate, options, seeds).blocks(chunks)
 
-    def _hop(self, sample_rate: int) -> int:
-        """Samples to wait for when they come as they are recorded."""
+    def denoise_file(
+        self,
+        source: str | Path | BinaryIO,
+        target: str | Path | BinaryIO,
+        options: DenoiseOptions,
+        *,
+        raw: RawFormat | None = None,
+        progress: Progress | None = None,
+        name: str | None = None,
+    ) -> Result:
+        """Denoise an audio file, as `file`.
+
+        Args:
+            source: path or binary file.
+            target: path or binary file.
+            options: of the run.
+            raw: as in `file`.
+            progress: as in `file`.
+            name: as in `file`.
+
+        Returns:
+            As `file`.
+        """
+        self.check(options)
+        started = time.perf_counter()
+        with AudioReader(source, raw=raw, name=name) as reader:
+            rate, frames = reader.format.sample_rate, reader.frames
+            length = self._live_length(rate) if reader.live else round(STEP_S * rate)
+            noise_before, noise_after = NoiseFloor(rate), NoiseFloor(rate)
+            run, n_done = self.start(rate, options), 0
+            blocks = run.blocks(noise_before.measure(read_blocks(reader, length)))
+            with AudioWriter(target, reader.format, overwrite=options.overwrite, raw=raw, frames=frames) as writer:
+                for block in noise_after.measure(blocks):
+                    writer.write(block)
+                    n_done += block.shape[1]
+                    if progress and frames:
+                        progress(min(1.0, n_done / frames))
+            return Result.from_diagnostics(
+                replace(run.diagnostics(), noise_before=noise_before.level_db(), noise_after=noise_after.level_db()),
+                AUDIO_UNITS,
+                input=reader.name,
+                output=str(target),
+                amount=n_done / rate,
+                seconds=time.perf_counter() - started,
+                warnings=reader.warnings,
+            )
+
+    def start(self, sample_rate: int, options: DenoiseOptions, seeds: Sequence[int] | None = None) -> AudioRun:
+        """Start the denoising of one recording.
+
+        Args:
+            sample_rate: of the recording in Hz.
+            options: of the run.
+            seeds: of several posterior samples; None takes that of the options.
+
+        Returns:
+            A run, of which `AudioRun.blocks` takes the blocks of the recording.
+
+        Raises:
+            InputError: the sample rate is out of range.
+            ConfigError: the model does not support the options.
+        """
+        self.check(options)
+        AudioFormat(sample_rate, 1)  # checks the sample rate
+        if seeds is None:
+            seeds = (options.seed or 0,) if options.mix_weight else ()
+        return AudioRun(self, sample_rate, options, tuple(seeds))
+
+    def check(self, options: DenoiseOptions) -> None:
+        """Refuse options that the model does not support.
+
+        Args:
+            options: of a run.
+
+        Raises:
+            ConfigError: the model has no posterior samples, or does not mix them with their mean.
+        """
+        check_posterior(self.model, self.card.name, options)
+
+    def _live_length(self, sample_rate: int) -> int:
+        """Samples that are read at a time from a live source, which must not wait."""
         return self.model.hop(sample_rate) if isinstance(self.model, StreamingNetwork) else sample_rate // 100
 
-    def check_drawing(self, perception: float | None, steps: int, draws: int | Sequence[int] | None) -> None:
-        """Refuse draws from a model that gives one answer, and settings that make no sense."""
-        check_dial(self.model, self.card.name, draws, perception, steps, goes=isinstance(self.model, FlowNetwork))
 
-    def _carried(
-        self,
-        networks: Sequence[StreamingNetwork],
-        chunks: Iterable[NDArray[Any]],
-        sample_rate: int,
-        strength: float,
-        judged: Callable[[tuple[Consistency, float]], None],
-    ) -> Iterator[NDArray[Any]]:
-        """Causal networks need no windows: their state goes from chunk to chunk. Their answers go below each other."""
-        streams: list[AudioStream] = []
+class AudioRun:
+    """The denoising of one recording, block by block; see `AudioPipeline.start`.
+
+    Args:
+        pipeline: with the network.
+        sample_rate: of the recording in Hz.
+        options: of the run, supported by the network.
+        seeds: of the posterior samples; none for the posterior mean.
+    """
+
+    def __init__(
+        self, pipeline: AudioPipeline, sample_rate: int, options: DenoiseOptions, seeds: tuple[int, ...]
+    ) -> None:
+        self._pipeline, self._network = pipeline, pipeline.model
+        self._sample_rate, self._options, self._seeds = sample_rate, options, seeds
+        self._strength = options.limited_strength
+        self._streams: list[AudioStream] = []
+
+    def blocks(self, chunks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+        """Denoise the recording, once.
+
+        Args:
+            chunks: as in `AudioPipeline.stream`.
+
+        Returns:
+            As `AudioPipeline.stream`.
+        """
+        chunks = _checked(chunks)
+        if self._strength == 0 and not self._seeds:
+            return chunks
+        if isinstance(self._network, StreamingNetwork):
+            return self._denoise_streaming(chunks, self._network)
+        return self._denoise_windows(chunks)
+
+    def diagnostics(self) -> Diagnostics:
+        """Return the mean of the diagnostics of all posterior samples, after the last block."""
+        return Diagnostics.combine([stream.diagnostics() for stream in self._streams])
+
+    def _denoise_windows(self, chunks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+        """Blocks -> windows -> model -> overlap-add -> blocks."""
+        grid = self._grid()
+        tensors = (torch.from_numpy(np.ascontiguousarray(chunk)) for chunk in chunks)
+        denoised = (window.map(self._denoise_window(window)) for window in split(tensors, grid))
+        for block in overlap_add(denoised, grid):
+            yield block.numpy()
+
+    def _denoise_streaming(self, chunks: Iterable[NDArray[Any]], network: StreamingNetwork) -> Iterator[NDArray[Any]]:
+        """Blocks -> model -> blocks: the state of the network replaces windows."""
+        step = round(STEP_S * self._sample_rate)
         for chunk in chunks:
-            how: dict[str, Any] = {"sample_rate": sample_rate, "channels": chunk.shape[0], "strength": strength}
-            streams = streams or [AudioStream(network, **how) for network in networks]
-            step = round(STEP_S * sample_rate)
+            self._streams = self._streams or [
+                AudioStream(sampler, sample_rate=self._sample_rate, channels=chunk.shape[0], strength=self._strength)
+                for sampler in self._samplers(network)
+            ]
             for start in range(0, chunk.shape[1], step):  # chunks may be of any length
-                out = np.concatenate([stream.push(chunk[:, start : start + step]) for stream in streams])
-                if out.shape[1]:
-                    yield out
-        if streams:
-            yield np.concatenate([stream.flush() for stream in streams])
-        for stream in streams:
-            if told := stream.judged():
-                judged(told)
+                block = np.concatenate([stream.push(chunk[:, start : start + step]) for stream in self._streams])
+                if block.shape[1]:
+                    yield block
+        if self._streams:
+            yield np.concatenate([stream.flush() for stream in self._streams])
 
-    def _grid(self, sample_rate: int) -> Grid:
-        """Windows at the file's rate that start on whole strides of the model at the model's rate."""
-        stride, reach = self.model.size_multiple, self.model.context
-        if sample_rate > self.sample_rate:  # `top_band_gain` is the same in all windows then, too
-            hop = _gain_hop(self.sample_rate)
-            stride, reach = math.lcm(stride, hop), reach + 4 * hop
-        common = math.gcd(sample_rate, self.sample_rate)
-        up, down = self.sample_rate // common, sample_rate // common
-        multiple = down * (stride // math.gcd(up, stride))
-        context = math.ceil(reach * sample_rate / self.sample_rate)
-        if sample_rate != self.sample_rate:
-            context += math.ceil(RESAMPLER_S * sample_rate)
-        return Grid.fit(round(self.block * sample_rate), context, round(FADE_S * sample_rate), multiple)
+    def _samplers(self, network: StreamingNetwork) -> list[StreamingNetwork]:
+        """One network for each posterior sample, or that of the mean."""
+        if not self._seeds or not isinstance(network, FlowNetwork):
+            return [network]
+        weight = 1.0 if self._options.perception is None else self._options.perception
+        return [network.posterior_sampler(seed, self._options.steps, weight) for seed in self._seeds]
 
-    def _answers(self, window: Window, sample_rate: int, strength: float, draws: Sequence[int] | None) -> Tensor:
-        """One answer, or the drawn ones below each other."""
-        if draws is None:
-            return self._window(window.data, sample_rate, strength, None)
-        start = window.start * self.sample_rate // sample_rate
-        drawn = [Draw(seed, (start,)) for seed in draws]
-        return torch.cat([self._window(window.data, sample_rate, strength, draw) for draw in drawn])
+    def _grid(self) -> Grid:
+        """Windows at the sample rate of the recording that start on whole strides of the network at its own rate."""
+        rate, network = self._sample_rate, self._network
+        multiple, context = full_band_context(network.size_multiple, network.context, rate, self._pipeline.sample_rate)
+        return Grid.fit(round(self._pipeline.block * rate), context, round(FADE_S * rate), multiple)
+
+    def _denoise_window(self, window: Window) -> Tensor:
+        """The posterior mean, or the posterior samples concatenated along the channels."""
+        if not self._seeds:
+            return self._mix_window(window.data, None)
+        start = window.start * self._pipeline.sample_rate // self._sample_rate
+        return torch.cat([self._mix_window(window.data, Draw(seed, (start,))) for seed in self._seeds])
 
     @torch.inference_mode()
-    def _window(self, x: Tensor, sample_rate: int, strength: float, draw: Draw | None) -> Tensor:
-        """One window (channels, time) at the file's rate."""
-        low = resample(x.float(), sample_rate, self.sample_rate)
-        denoised = self._model(low, draw)
-        y = resample(denoised, self.sample_rate, sample_rate)[:, : x.shape[1]]
-        if sample_rate > self.sample_rate:
-            # What the model cannot hear is attenuated as much as the top of what it can.
-            above = x - resample(low, self.sample_rate, sample_rate)[:, : x.shape[1]]
-            gain = top_band_gain(low, denoised, self.sample_rate)
-            y = y + above * _spread(gain, x.shape[1], _gain_hop(self.sample_rate) * sample_rate / self.sample_rate)
-        return x + strength * (y.to(x.dtype) - x)
+    def _mix_window(self, x: Tensor, sample_latent: Draw | None) -> Tensor:
+        """Denoise (channels, time) at the sample rate of the recording and mix input and output."""
+        denoise = partial(self._denoise_channels, sample_latent=sample_latent)
+        denoised = denoise_full_band(denoise, x, self._sample_rate, self._pipeline.sample_rate)
+        return x + self._strength * (denoised.to(x.dtype) - x)
 
-    def _model(self, x: Tensor, draw: Draw | None) -> Tensor:
-        """Channel after channel for a mono model; in pairs for a stereo one, a single one doubled.
+    def _denoise_channels(self, x: Tensor, sample_latent: Draw | None) -> Tensor:
+        """Channel by channel for a mono model; in pairs for a stereo one, a single channel duplicated.
 
         One after another, not as a batch: eight channels then take the memory of one.
         """
-        n = self.card.channels
+        n = self._pipeline.card.channels
         missing = -x.shape[0] % n
         filled = torch.cat([x, x[-1:].expand(missing, -1)]) if missing else x
-        drawn = {"draw": draw} if draw else {}
-        groups = (group[None].to(self.device) for group in filled.split(n))
-        out = torch.cat([self.model(group, **drawn)[0].float().cpu() for group in groups])
-        if missing:  # the two answers for the doubled channel are averaged
+        network = self._network if sample_latent is None else partial(self._network, sample_latent=sample_latent)
+        groups = (group[None].to(self._pipeline.device) for group in filled.split(n))
+        out = torch.cat([network(group)[0].float().cpu() for group in groups])
+        if missing:  # the two outputs of the duplicated channel are averaged
             out = torch.cat([out[: x.shape[0] - 1], out[x.shape[0] - 1 :].mean(dim=0, keepdim=True)])
         return out
 
 
-def top_band_gain(before: Tensor, after: Tensor, sample_rate: int) -> Tensor:
-    """How much a model attenuated the top half of its band, over time, at most 1.
+def default_model(options: DenoiseOptions) -> str:
+    """Return the bundled model for a run: the one with posterior samples if they are requested.
 
-    Shape:
-        before, after: (channels, time).
-        returns: (channels, frames), one every `_gain_hop` samples from the first sample to beyond the last.
+    Args:
+        options: of the run.
+
+    Returns:
+        Its name.
     """
-    hop = _gain_hop(sample_rate)
-    n_fft = 2 * hop
-    n = -before.shape[-1] % hop
-    top = slice(n_fft // 4, round(0.475 * n_fft))  # without the edge, which the resampler has filtered
-    energies = [stft(F.pad(x, (0, n)), n_fft, hop)[:, top].abs().square().sum(dim=1) for x in (before, after)]
-    smooth = [F.avg_pool1d(e[None], 5, 1, 2, count_include_pad=False)[0] for e in energies]
-    return (smooth[1] / smooth[0].clamp_min(1e-12)).clamp(0, 1).sqrt()
+    return POSTERIOR_MODEL if options.uses_posterior else DEFAULTS["audio"]
 
 
-def _gain_hop(sample_rate: int) -> int:
-    return 2 ** round(math.log2(0.016 * sample_rate))
+def read_blocks(reader: AudioReader, length: int) -> Iterator[NDArray[Any]]:
+    """Read a recording block by block.
 
+    Args:
+        reader: of the file.
+        length: of each block but the last, in samples.
 
-def _spread(gain: Tensor, time: int, hop: float) -> Tensor:
-    """Lines through frames that stand ``hop`` samples apart: (channels, frames) to (channels, time)."""
-    place = torch.arange(time, dtype=torch.float64) / hop
-    left = place.long().clamp(max=gain.shape[1] - 2)
-    return torch.lerp(gain[:, left], gain[:, left + 1], (place - left).to(gain))
+    Returns:
+        Blocks, (channels, time).
+    """
+    while (block := reader.read(length)).shape[1]:
+        yield block
 
 
 def _checked(chunks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
-    """Refuse what is no float audio or changes its channels on the way."""
+    """Refuse chunks that are no float audio, or whose number of channels changes."""
     channels = None
     for chunk in chunks:
         x: Any = np.asarray(chunk)
@@ -292,95 +410,3 @@ def _checked(chunks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
             raise InputError(f"a chunk is {x.dtype}; expected float32 or float64, full scale 1.0.")
         require_finite_samples(x)
         yield x
-
-
-class _NoiseFloor:
-    """The level that one frame of 50 ms in ten stays below: what is heard between the words.
-
-    A histogram in tenths of a decibel from -200 dB on: kept levels would grow with the recording.
-    """
-
-    def __init__(self) -> None:
-        self.counts = np.zeros(4000, np.int64)
-        self.rest: NDArray[Any] | None = None  # what fills no frame yet
-
-    def add(self, x: NDArray[Any], sample_rate: int) -> None:
-        n = max(1, sample_rate // 20)
-        x = x if self.rest is None else np.concatenate([self.rest, x], axis=1)
-        self.rest = x[:, x.shape[1] // n * n :]
-        if x.shape[1] >= n:
-            frames = x[:, : x.shape[1] // n * n].reshape(x.shape[0], -1, n)
-            power = np.square(frames, dtype=np.float64).mean(axis=(0, 2))
-            tenths = np.rint(100 * np.log10(power.clip(1e-20, 1e19)) + 2000).astype(np.int64)
-            np.add.at(self.counts, tenths, 1)
-
-    def level_db(self) -> float | None:
-        total = self.counts.sum()
-        if not total:
-            return None
-        return round(float(np.searchsorted(self.counts.cumsum(), 0.1 * total)) / 10 - 200, 1)
-
-
-def denoise_audio(
-    samples: Samples,
-    sample_rate: int,
-    *,
-    model: str | Path | None = None,
-    strength: float = 1.0,
-    attenuation_limit: float | None = None,
-    perception: float | None = None,
-    steps: int = STEPS,
-    seed: int = 0,
-    device: str = "auto",
-) -> Samples:
-    """Denoise audio in memory; kind, dtype and shape stay. ``sample_rate`` is in Hz.
-
-    Integers (int16, int32) have the full scale of their type, floats 1.0; floats are not clipped. ``perception``
-    selects the model that draws unless one is named: 0 gives the mean of all likely answers, 1 one of them, drawn by
-    ``seed`` in so many ``steps``.
-
-    Shape:
-        samples: NumPy (time,) or (channels, time) as librosa has it; tensor (channels, time) or
-            (batch, channels, time).
-    Raises:
-        InputError: shape, dtype, sample rate or values do not fit.
-    """
-    strength = limited_strength(strength, attenuation_limit)
-    is_tensor = isinstance(samples, Tensor)
-    x: Any = as_numpy(samples) if isinstance(samples, Tensor) else np.asarray(samples)
-    allowed = (2, 3) if is_tensor else (1, 2)
-    if x.ndim not in allowed or 0 in x.shape:
-        expected = "(channels, time) or (batch, channels, time)" if is_tensor else "(time,) or (channels, time)"
-        raise InputError(f"samples have shape {x.shape}; expected {expected}, none of them 0.")
-    channels = x.shape[-2] if x.ndim > 1 else 1
-    if channels > MAX_CHANNELS:
-        raise InputError(f"samples have shape {x.shape}; expected at most {MAX_CHANNELS} channels, then time.")
-    if not isinstance(sample_rate, Real) or sample_rate != int(sample_rate):
-        raise InputError(f"sample rate is {sample_rate!r}; expected a whole number of Hz.")
-    sample_rate = int(sample_rate)
-    AudioFormat(sample_rate, channels)  # checks the rate
-    is_float = np.issubdtype(x.dtype, np.floating)
-    if not is_float and x.dtype.newbyteorder("=") not in (np.int16, np.int32):
-        raise InputError(f"samples are {x.dtype}; expected int16, int32 or a float type.")
-    scale = 1.0 if is_float else -float(np.iinfo(x.dtype).min)
-    model = model or (DEFAULTS["audio"] if perception is None else WITH_DRAWS)
-    pipeline = _pipeline(model, version(model), device)
-    pipeline.check_drawing(perception, steps, None)
-    if strength == 0:
-        return cast(Samples, samples.clone() if isinstance(samples, Tensor) else x.copy())
-    out = np.empty_like(x).reshape(-1, channels, x.shape[-1])
-    for i, item in enumerate(x.reshape(out.shape)):
-        light = item.astype(np.float32 if x.dtype in (np.float32, np.float16, np.int16) else np.float64) / scale
-        require_finite_samples(light)
-        draws = [seed + i] if perception else None
-        told = {"strength": strength, "draws": draws, "steps": steps, "perception": perception}
-        y = np.concatenate([*pipeline.stream([light], sample_rate, **told)], axis=1) * scale
-        out[i] = y if is_float else np.rint(y).clip(-scale, scale - 1)
-    shaped = out.reshape(x.shape)
-    return cast(Samples, torch.from_numpy(shaped).to(samples) if isinstance(samples, Tensor) else shaped)
-
-
-@lru_cache(maxsize=4)
-def _pipeline(model: str | Path, version: int, device: str) -> AudioPipeline:
-    """Loaded once per version of the weights, for callers in a loop."""
-    return AudioPipeline(model, device=device)

@@ -1,47 +1,71 @@
-"""Images: file --> frame --> tiles --> model --> overlap-add --> frame --> file."""
+"""Image pipeline: file -> frame -> tiles -> model -> overlap-add -> frame -> file."""
 
 from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypeVar, cast
+from typing import BinaryIO, NamedTuple, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from denoise.errors import ConfigError, InputError
+from denoise.errors import ConfigError
 from denoise.files.image import ImageReader, write_image
-from denoise.frames import Grid, Window, gathered, overlap_add, split
+from denoise.frames import Grid, Window, cat_preallocated, overlap_add, split
 from denoise.noise_level import estimate_sigma
-from denoise.pipelines.device import as_numpy, autocast, pick_device, precision_of
+from denoise.options import IMAGE_STEPS, MAX_MEGAPIXELS, DenoiseOptions, Sigma
+from denoise.pipelines.device import autocast, pick_device, precision_of
 from denoise.pipelines.int8 import LOUDEST, in_8_bits, worth_int8
-from denoise.pipelines.latent_noise import Draw, check_dial
-from denoise.pipelines.perception import STEPS, as_tensor, draw_image, left_over, mean_of
-from denoise.pipelines.result import Result, check_strength, doubted_much, found_silent
-from denoise.pipelines.transparency import cover
+from denoise.pipelines.latent_noise import Draw
+from denoise.pipelines.perception import image_residual, progress_of_part, sample_image, to_tensor
+from denoise.pipelines.posterior import check_posterior
+from denoise.pipelines.result import IMAGE_UNITS, Diagnostics, Result
+from denoise.pipelines.transparency import fill_hidden
 from denoise.protocols import Progress
-from denoise.registry import DEFAULTS, SIGMA_MODEL, load, weights_version
+from denoise.registry import DEFAULTS, SIGMA_MODEL, load
 from denoise.signals import Image
 
-TILE = {"bfloat16": 1936, "float32": 1280}  # a fifth is done twice, or less; these stay below two gigabytes
-REACH = 56  # pixels: what lies further away changes answers by less than 0.1 of 255, whatever the receptive field
-FADE = 8
-Pixels = TypeVar("Pixels", bound=NDArray[Any] | Tensor)
-Sigma = float | Literal["auto"] | None
+TILE = {"bfloat16": 1936, "float32": 1280}  # a fifth is computed twice, or less; these stay below two gigabytes
+MAX_CONTEXT = 56  # pixels: those further away change the output by less than 0.1 of 255, whatever the receptive field
+FADE = 8  # pixels
+BAND_ROWS = 256
+
+
+class TileSettings(NamedTuple):
+    """What all tiles of a frame have in common.
+
+    Args:
+        network: the network in the precision that was chosen for the frame.
+        sigma: that the network is conditioned on, full scale 1.0; None for blind networks.
+        strength: mix of input and output.
+        seed: of the latents of a variational network; None takes their mean.
+    """
+
+    network: nn.Module
+    sigma: float | None
+    strength: float
+    seed: int | None = None
 
 
 class ImagePipeline:
-    """A loaded image denoiser that takes files, bytes and frames.
+    """A loaded image denoiser for files, bytes and frames.
 
-    ``tile`` is the side of the squares in pixels that the network sees, by itself as large as two gigabytes allow; it
-    changes the result by less than one step of 8 bits (up to sigma 75 of 255). ``precision`` is ``auto`` (bfloat16
-    where it is fast, else int8 for large calm pictures of 8 bits where the CPU has VNNI) or ``float32``.
+    Args:
+        model: name of a bundled model or path of a weights file.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        tile: side in pixels of the tiles that the network processes; None takes the largest that two gigabytes of
+            memory allow. It changes the output by less than one step of 8 bits, up to a sigma of 75 of 255.
+        precision: ``"auto"`` (bfloat16 where it is fast, else int8 for large 8-bit images with little noise on CPUs
+            with VNNI) or ``"float32"``.
+
+    Raises:
+        ConfigError: the model is unknown or no image denoiser, or a setting is out of range.
+        WeightsError: the weights file is missing or damaged.
     """
 
     def __init__(
@@ -62,12 +86,11 @@ class ImagePipeline:
         self.precision = precision
         self.model, self.card = load(model, kind="denoiser", modality="image")
         self.model.to(self.device)
-        self.variational = bool(getattr(self.model, "variational", False))
-        only = self.model.window
-        if only is not None:  # tiles of the one size that the network takes, half of each faded into the next
-            self.grid = Grid(only, 0, only // 2)
+        window = self.model.window
+        if window is not None:  # tiles of the only size that the network takes, half of each faded into the next
+            self.grid = Grid(window, 0, window // 2)
         else:
-            self.grid = Grid.fit(tile, min(self.model.context, REACH), FADE, self.model.size_multiple)
+            self.grid = Grid.fit(tile, min(self.model.context, MAX_CONTEXT), FADE, self.model.size_multiple)
 
     def file(
         self,
@@ -77,64 +100,87 @@ class ImagePipeline:
         sigma: Sigma = None,
         strength: float = 1.0,
         overwrite: bool = False,
-        max_megapixels: float = 200,
+        max_megapixels: float = MAX_MEGAPIXELS,
         progress: Progress | None = None,
         name: str | None = None,
-        **drawing: Any,
+        perception: float | None = None,
+        steps: int = IMAGE_STEPS,
+        seed: int | None = None,
     ) -> Result:
-        """Denoise every frame of an image file into another file of the same make.
+        """Denoise every frame of an image file into another file of the same format.
 
-        ``sigma``, for a model that takes one, is of full scale, 0 to 1; "auto", or none, gives it an estimate for each
-        frame. ``drawing`` is ``perception``, ``steps`` and ``draw`` of `frame`.
+        Args:
+            source: path or binary file.
+            target: path or binary file.
+            sigma: standard deviation of the noise, full scale 1.0, of sigma-conditioned models; ``"auto"`` and None
+                estimate it for each frame.
+            strength: as in `denoise.options.DenoiseOptions`.
+            overwrite: whether an existing target is replaced.
+            max_megapixels: size up to which images are read.
+            progress: called with the finished fraction, 0 to 1.
+            name: of the source in messages, if it is no path.
+            perception: as in `denoise.options.DenoiseOptions`, of models with posterior samples.
+            steps: network calls per posterior sample.
+            seed: of the posterior sample.
+
+        Returns:
+            Time, noise levels and warnings.
 
         Raises:
-            InputError: the file cannot be read or the target cannot be written; nothing is left behind.
+            InputError: the file cannot be read or the target cannot be written; no partial target remains.
+            ConfigError: an option is out of range or the model does not support it.
         """
-        check_strength(strength)
-        self.check_sigma(sigma)
-        started, levels, residuals, doubted, silent, pixels = time.perf_counter(), [], [], [], [], 0
-        with ImageReader(source, max_megapixels=max_megapixels, name=name) as reader:
+        options = DenoiseOptions(
+            sigma=sigma,
+            strength=strength,
+            perception=perception,
+            steps=steps,
+            seed=seed,
+            overwrite=overwrite,
+            max_megapixels=max_megapixels,
+        )
+        return self.denoise_file(source, target, options, progress=progress, name=name)
 
-            def frames() -> Iterator[Image]:
-                nonlocal pixels
-                for i, frame in enumerate(reader):
-                    part = part_of(progress, i, reader.n_frames)
-                    before = sigma_255(frame)
-                    level = self.level(sigma, frame, before)
-                    silent.append(level == 0 and isinstance(sigma, str | None))
-                    out, share = self.answer(frame, level, strength, progress=part, **drawing)
-                    doubted.append(share)
-                    levels.append((before, sigma_255(out)))
-                    if self.goes(drawing.get("perception"), drawing.get("draw")) and level and strength:
-                        residuals.append(left_over(frame, out, strength * level))
-                    pixels += frame.pixels.shape[0] * frame.pixels.shape[1]
-                    yield out
+    def bytes(
+        self,
+        data: bytes,
+        *,
+        sigma: Sigma = None,
+        strength: float = 1.0,
+        max_megapixels: float = MAX_MEGAPIXELS,
+        perception: float | None = None,
+        steps: int = IMAGE_STEPS,
+        seed: int | None = None,
+    ) -> bytes:
+        """Denoise an image file in memory.
 
-            write_image(target, frames(), reader.format, overwrite=overwrite)
-            seconds = time.perf_counter() - started
-            before, after = np.mean(levels, axis=0)
-            return Result(
-                input=reader.name,
-                output=str(target),
-                seconds=round(seconds, 3),
-                speed=round(pixels / 1e6 / seconds, 3),
-                speed_unit="megapixels_per_s",
-                noise_before=round(float(before), 2),
-                noise_after=round(float(after), 2),
-                noise_unit="sigma_255",
-                residual=mean_of(residuals),
-                warnings=(
-                    *reader.warnings,
-                    *doubted_much(reader.name, float(np.mean(doubted))),
-                    *found_silent(reader.name, any(silent)),
-                ),
-            )
+        Args:
+            data: content of the file.
+            sigma: as in `file`.
+            strength: as in `file`.
+            max_megapixels: as in `file`.
+            perception: as in `file`.
+            steps: as in `file`.
+            seed: as in `file`.
 
-    def bytes(self, data: bytes, **how: Any) -> bytes:
-        """Denoise an image file in memory, as `file` does; the result is a file of the same make."""
-        out = io.BytesIO()
-        self.file(io.BytesIO(data), out, name="image bytes", **how)
-        return out.getvalue()
+        Returns:
+            Content of a file of the same format.
+
+        Raises:
+            InputError: the data are no image file.
+            ConfigError: as in `file`.
+        """
+        options = DenoiseOptions(
+            sigma=sigma,
+            strength=strength,
+            perception=perception,
+            steps=steps,
+            seed=seed,
+            max_megapixels=max_megapixels,
+        )
+        target = io.BytesIO()
+        self.denoise_file(io.BytesIO(data), target, options, name="image bytes")
+        return target.getvalue()
 
     def frame(
         self,
@@ -143,123 +189,210 @@ class ImagePipeline:
         sigma: Sigma = None,
         strength: float = 1.0,
         perception: float | None = None,
-        steps: int = STEPS,
-        draw: int | None = None,
+        steps: int = IMAGE_STEPS,
+        seed: int | None = None,
         progress: Progress | None = None,
     ) -> Image:
         """Denoise one frame.
 
-        ``sigma`` is of full scale, 0 to 1; without it, or with "auto", a model that needs one gets an estimate.
+        Alpha and fully transparent pixels are unchanged, and their colours do not affect visible pixels. The memory of
+        posterior sampling grows with the image.
 
-        Alpha is not touched, nor are pixels that it hides; their colours do not bleed into those that are seen.
+        Args:
+            image: noisy frame.
+            sigma: as in `file`.
+            strength: as in `file`.
+            perception: as in `file`.
+            steps: as in `file`.
+            seed: as in `file`.
+            progress: as in `file`.
 
-        ``draw`` is the seed of one of the answers that are likely, in place of their mean, of a variational model or
-        of one that takes a sigma. With the latter, ``perception`` goes from the mean (0), the nearest to all of them,
-        to that one answer (1), which has the detail of a photograph, in so many ``steps``, calls of the network. There
-        memory grows with the picture.
+        Returns:
+            A frame of the same dtype and shape.
+
+        Raises:
+            ConfigError: as in `file`.
         """
-        return self.answer(image, sigma, strength, perception, steps, draw, progress)[0]
+        options = DenoiseOptions(sigma=sigma, strength=strength, perception=perception, steps=steps, seed=seed)
+        return self.denoise_frame(image, options, progress)[0]
 
-    def answer(
+    def denoise_file(
         self,
-        image: Image,
-        sigma: Sigma,
-        strength: float,
-        perception: float | None = None,
-        steps: int = STEPS,
-        draw: int | None = None,
+        source: str | Path | BinaryIO,
+        target: str | Path | BinaryIO,
+        options: DenoiseOptions,
+        *,
         progress: Progress | None = None,
-    ) -> tuple[Image, float]:
-        """As `frame`, and the share of a draw that was doubted and is nearer to the mean."""
-        check_strength(strength)
-        self.check_sigma(sigma)
-        self.check_drawing(perception, steps, draw)
-        if strength == 0:
-            return image, 0.0
-        doubted = 0.0
-        level, share = self.level(sigma, image), self.goes(perception, draw)
-        if share and level:
+        name: str | None = None,
+    ) -> Result:
+        """Denoise every frame of an image file, as `file`.
 
-            def mean(x: Image, sigma: float, progress: Progress | None) -> Tensor:
-                return torch.cat([*self._denoise(x, sigma, 1.0, None, progress)], dim=1)
+        Args:
+            source: path or binary file.
+            target: path or binary file.
+            options: of the run.
+            progress: as in `file`.
+            name: as in `file`.
 
-            whole, doubted = draw_image(mean, image, level, share, steps, draw or 0, progress)
-            drawn = iter([torch.lerp(as_tensor(image.as_float()), whole, strength)])
-        else:
-            drawn = self._denoise(image, level, strength, draw if self.variational else None, progress)
-        x = image.pixels
-        out = np.empty_like(x)
-        row = 0
-        for rows in drawn:
-            light = rows.permute(1, 2, 0).numpy()
-            out[row : row + len(light)] = image.numbers(light)
-            row += len(light)
-        if image.seen is not None:
-            out = np.where(image.seen[..., None], out, x)
-        return replace(image, pixels=out), doubted
+        Returns:
+            As `file`.
+        """
+        self.check(options)
+        started = time.perf_counter()
+        finished: list[tuple[Diagnostics, int]] = []  # of each frame, and its number of pixels
+        with ImageReader(source, max_megapixels=options.max_megapixels, name=name) as reader:
 
-    def check_sigma(self, sigma: Sigma) -> None:
-        """Refuse a sigma for a model that cannot use it."""
-        if sigma is None:
+            def denoise_frames() -> Iterator[Image]:
+                for i, image in enumerate(reader):
+                    frame_progress = progress_of_part(progress, i, reader.n_frames)
+                    denoised, diagnostics = self._denoise_and_measure(image, options, frame_progress)
+                    finished.append((diagnostics, image.pixels[..., 0].size))
+                    yield denoised
+
+            write_image(target, denoise_frames(), reader.format, overwrite=options.overwrite)
+            return Result.from_diagnostics(
+                Diagnostics.combine([diagnostics for diagnostics, _ in finished]),
+                IMAGE_UNITS,
+                input=reader.name,
+                output=str(target),
+                amount=sum(n_pixels for _, n_pixels in finished) / 1e6,
+                seconds=time.perf_counter() - started,
+                warnings=reader.warnings,
+            )
+
+    def denoise_frame(
+        self, image: Image, options: DenoiseOptions, progress: Progress | None = None
+    ) -> tuple[Image, Diagnostics]:
+        """Denoise one frame, as `frame`.
+
+        Args:
+            image: noisy frame.
+            options: of the run.
+            progress: as in `file`.
+
+        Returns:
+            The denoised frame, and its diagnostics but for the noise levels, which take time to estimate.
+        """
+        self.check(options)
+        if options.limited_strength == 0:
+            return image, Diagnostics()
+        return self._denoise(image, self.resolve_sigma(image, options), options, progress)
+
+    def check(self, options: DenoiseOptions) -> None:
+        """Refuse options that the model does not support.
+
+        Args:
+            options: of a run.
+
+        Raises:
+            ConfigError: the model is blind and takes no sigma, sigma is out of its range, it has no posterior samples,
+                or it does not mix them with their mean.
+        """
+        check_posterior(self.model, self.card.name, options)
+        if options.sigma is None:
             return
         if self.card.blind:
+            raise ConfigError(f"model {self.card.name} is blind: it takes no sigma. Leave sigma out.")
+        if not isinstance(options.sigma, str) and not 0 <= options.sigma <= self._max_sigma:
             raise ConfigError(
-                f"model {self.card.name} is blind: it judges the noise itself and cannot use a sigma. Leave sigma out."
+                f"sigma is {options.sigma:g}; expected 0 to {self._max_sigma:g} ({255 * self._max_sigma:.3g} of 255), "
+                f"the range of model {self.card.name}, full scale 1.0 (25 of 255 is 0.098)."
             )
-        if isinstance(sigma, str):
-            if sigma != "auto":
-                raise ConfigError(f"sigma is {sigma!r}; expected auto or a number.")
-        elif not 0 <= sigma <= self._loudest:
-            raise ConfigError(
-                f"sigma is {sigma:g}; expected 0 to {self._loudest:g}, of full scale (25 of 255 is 0.098): model "
-                f"{self.card.name} knows noise up to {self._loudest:g} ({255 * self._loudest:.3g} of 255)."
-            )
+
+    def resolve_sigma(self, image: Image, options: DenoiseOptions, estimate_255: float | None = None) -> float | None:
+        """Return the sigma that the network is conditioned on.
+
+        Args:
+            image: noisy frame.
+            options: of the run.
+            estimate_255: estimate for the frame in 8-bit steps, if there is one already.
+
+        Returns:
+            That of the options, or an estimate within the range of the model, full scale 1.0; None for blind models.
+        """
+        if not options.estimates_sigma or self.card.blind:
+            return cast(float | None, options.sigma)
+        estimate_255 = sigma_255(image) if estimate_255 is None else estimate_255
+        return min(estimate_255 / 255, self._max_sigma)
 
     @property
-    def _loudest(self) -> float:
-        """The most noise that the model knows; floats may be far louder than full scale."""
+    def _max_sigma(self) -> float:
+        """Upper end of the range of the model; floats may have more noise than full scale."""
         return self.card.sigma[1] if self.card.sigma else 1.0
 
-    def level(self, sigma: Sigma, image: Image, estimate: float | None = None) -> float | None:
-        """What the network is told: what was given, or an estimate (of 255), but no more than it knows."""
-        if not isinstance(sigma, str | None) or self.card.blind:
-            return cast(float | None, sigma)
-        estimate = sigma_255(image) if estimate is None else estimate
-        return min(estimate / 255, self._loudest)
-
-    def goes(self, perception: float | None, draw: int | None) -> float:
-        """How far to go from the mean to a draw, 0 to 1; a variational model draws in another way."""
-        if self.variational:
-            return 0.0
-        return float(draw is not None) if perception is None else perception
-
-    def check_drawing(self, perception: float | None, steps: int, draw: int | None) -> None:
-        """Refuse draws from a model that gives one answer, and settings that make no sense."""
-        check_dial(self.model, self.card.name, draw, perception, steps, goes=not self.variational)
+    def _denoise_and_measure(
+        self, image: Image, options: DenoiseOptions, progress: Progress | None
+    ) -> tuple[Image, Diagnostics]:
+        """Denoise one frame, with the noise levels before and after."""
+        noise_before = sigma_255(image)
+        sigma = self.resolve_sigma(image, options, noise_before)
+        denoised, diagnostics = self.denoise_frame(image, replace(options, sigma=sigma), progress)
+        return denoised, replace(
+            diagnostics,
+            noise_before=noise_before,
+            noise_after=sigma_255(denoised),
+            no_noise_found=sigma == 0 and options.estimates_sigma,
+        )
 
     def _denoise(
-        self, image: Image, sigma: float | None, strength: float, draw: int | None, progress: Progress | None
-    ) -> Iterator[Tensor]:
-        """Denoised rows (channels, rows, width) from the top down, full scale 1.0."""
+        self, image: Image, sigma: float | None, options: DenoiseOptions, progress: Progress | None
+    ) -> tuple[Image, Diagnostics]:
+        """Frame -> rows -> frame."""
+        strength = options.limited_strength
+        is_variational = options.uses_posterior and self.model.variational
+        if options.mix_weight and sigma and not is_variational:
+            sample, rejected_fraction = sample_image(self._posterior_mean, image, sigma, options, progress)
+            mixed = torch.lerp(to_tensor(image.as_float()), sample, strength)
+            denoised = _frame_of(iter([mixed]), image)
+            residual = image_residual(image, denoised, strength * sigma)
+            return denoised, Diagnostics(residual=residual, rejected_fraction=rejected_fraction)
+        settings = TileSettings(
+            self._network_for(image, sigma), sigma, strength, options.seed if is_variational else None
+        )
+        return _frame_of(self._denoise_rows(image, settings, progress), image), Diagnostics()
 
-        def tiles(band: Window) -> Tensor:
-            # a band stays in the numbers of the file; only one tile at a time is light in float32
-            def tile(w: Window) -> Tensor:
-                drawn = None if draw is None else Draw(draw, (band.start, w.start))
-                x = w.data.float() / image.full_scale
-                x = x if image.seen is None else cover(x[:-1], x[-1] > 0)
-                return self._tile(network, x, sigma, strength, drawn)
+    def _posterior_mean(self, image: Image, sigma: float, progress: Progress | None) -> Tensor:
+        """The network's output for a whole frame, (channels, height, width), full scale 1.0."""
+        settings = TileSettings(self._network_for(image, sigma), sigma, strength=1.0)
+        return torch.cat([*self._denoise_rows(image, settings, progress)], dim=1)
 
-            windows = (w.map(tile(w)) for w in split([band.data], self.grid, dim=2))
+    def _denoise_rows(self, image: Image, settings: TileSettings, progress: Progress | None) -> Iterator[Tensor]:
+        """Frame -> bands -> tiles -> model -> overlap-add -> rows (channels, rows, width), full scale 1.0."""
+
+        def denoise_band(band: Window) -> Tensor:
+            def denoise_tile(tile: Window) -> Tensor:  # only one at a time is in float32, the band in the file's dtype
+                x = tile.data.float() / image.full_scale
+                x = x if image.visible is None else fill_hidden(x[:-1], x[-1] > 0)
+                return self._denoise_tile(x, (band.start, tile.start), settings)
+
+            tiles = (tile.map(denoise_tile(tile)) for tile in split([band.data], self.grid, dim=2))
             shape = (image.pixels.shape[2], *band.data.shape[1:])
-            return gathered(overlap_add(windows, self.grid, dim=2), shape, dim=2)
+            return cat_preallocated(overlap_add(tiles, self.grid, dim=2), shape, dim=2)
 
-        done, bands, network = 0, _bands(image), self._network_for(image, sigma)
-        for rows in overlap_add((w.map(tiles(w)) for w in split(bands, self.grid, dim=1)), self.grid, dim=1):
+        n_rows = 0
+        bands = (band.map(denoise_band(band)) for band in split(_read_bands(image), self.grid, dim=1))
+        for rows in overlap_add(bands, self.grid, dim=1):
             yield rows
-            done += rows.shape[1]
+            n_rows += rows.shape[1]
             if progress:
-                progress(done / image.pixels.shape[0])
+                progress(n_rows / image.pixels.shape[0])
+
+    @torch.inference_mode()
+    def _denoise_tile(self, x: Tensor, start: tuple[int, int], settings: TileSettings) -> Tensor:
+        """One tile (channels, height, width), channels 1, 3 or 4, full scale 1.0."""
+        groups = [x[:3], x[3:]] if x.shape[0] == 4 else [x]  # the black ink of CMYK is a grey image of its own
+        return torch.cat([self._denoise_group(group, start, settings) for group in groups])
+
+    def _denoise_group(self, x: Tensor, start: tuple[int, int], settings: TileSettings) -> Tensor:
+        """Channels that the network takes together, 1 or 3."""
+        network: Callable[..., Tensor] = settings.network
+        if settings.seed is not None:
+            network = partial(network, sample_latent=Draw(settings.seed, start))
+        with autocast(self.device) if self.precision == "auto" else torch.autocast("cpu", enabled=False):
+            denoised = network(*self._network_inputs(x[None], settings.sigma)).flatten(0, 1).float().cpu()
+        if len(denoised) > len(x):  # a grey image as RGB
+            denoised = denoised.mean(dim=0, keepdim=True)
+        return x + settings.strength * (denoised - x)
 
     def _network_for(self, image: Image, sigma: float | None) -> nn.Module:
         """The model, or, where that is worth while and does no harm, its twin of 8 bits."""
@@ -267,131 +400,61 @@ class ImagePipeline:
             return self.model
         if (sigma_255(image) if sigma is None else 255 * sigma) > LOUDEST:
             return self.model
-        return in_8_bits(self.model, image, lambda x: self._fed(x[:, :3] / image.full_scale, sigma))
+        return in_8_bits(self.model, image, lambda x: self._network_inputs(x[:, :3] / image.full_scale, sigma))
 
-    def _fed(self, x: Tensor, sigma: float | None) -> tuple[Tensor, Tensor | None]:
-        """Shape: (batch, 1 or 3, height, width) to the model's channels: 3, or 1, the colours one by one."""
-        n = self.card.channels
-        fed = (x.expand(-1, n, -1, -1) if x.shape[1] == 1 else x).reshape(-1, n, *x.shape[2:])
-        fed = fed.to(self.device).contiguous(memory_format=torch.channels_last)
-        return fed, None if sigma is None else torch.full((len(fed),), sigma, device=self.device)
-
-    @torch.inference_mode()
-    def _tile(self, network: nn.Module, x: Tensor, sigma: float | None, strength: float, draw: Draw | None) -> Tensor:
-        """One tile (channels, height, width), channels 1, 3 or 4, full scale 1.0."""
-        groups = [x[:3], x[3:]] if x.shape[0] == 4 else [x]  # the black ink of CMYK is a grey image of its own
-        return torch.cat([self._group(network, group, sigma, strength, draw) for group in groups])
-
-    def _group(self, network: nn.Module, x: Tensor, sigma: float | None, strength: float, draw: Draw | None) -> Tensor:
-        with autocast(self.device) if self.precision == "auto" else torch.autocast("cpu", enabled=False):
-            fed, level = self._fed(x[None], sigma)
-            y = network(fed, level, **({"draw": draw} if draw else {})).flatten(0, 1).float().cpu()
-        if len(y) > len(x):
-            y = y.mean(dim=0, keepdim=True)
-        return x + strength * (y - x)
+    def _network_inputs(self, x: Tensor, sigma: float | None) -> tuple[Tensor, Tensor | None]:
+        """From (batch, 1 or 3, height, width) to the model's channels: 3, or 1 with the colours along the batch."""
+        channels = self.card.channels
+        x = (x.expand(-1, channels, -1, -1) if x.shape[1] == 1 else x).reshape(-1, channels, *x.shape[2:])
+        x = x.to(self.device).contiguous(memory_format=torch.channels_last)
+        return x, None if sigma is None else torch.full((len(x),), sigma, device=self.device)
 
 
-def denoise_image(
-    pixels: Pixels,
-    sigma: Sigma = None,
-    *,
-    model: str | Path | None = None,
-    strength: float = 1.0,
-    perception: float | None = None,
-    steps: int = STEPS,
-    seed: int = 0,
-    tile: int | None = None,
-    device: str = "auto",
-) -> Pixels:
-    """Denoise an image in memory; kind, dtype, shape and device stay.
+def default_model(options: DenoiseOptions) -> str:
+    """Return the bundled model for a run: the sigma-conditioned one if sigma or a posterior sample is requested.
 
-    Integers have the full scale of their type (uint8 255, uint16 65535), floats 1.0; floats may leave
-    [0, 1] and are not clipped. ``sigma``, in the units of ``pixels`` or "auto", is of white noise; it selects the
-    model that takes one unless one is named, and so does ``perception``: 0 gives the mean of all likely pictures, 1 one
-    of them, drawn by ``seed`` in so many ``steps``.
+    Args:
+        options: of the run.
 
-    Shape:
-        pixels: NumPy (height, width) or (height, width, 1 or 3); tensor (1 or 3, height, width) or
-            (batch, 1 or 3, height, width).
-    Raises:
-        InputError: shape, dtype or values do not fit.
-        ConfigError: the model is unknown or blind and a sigma was given.
-
-    >>> import numpy as np
-    >>> noisy = np.full((8, 8, 3), 128, np.uint8)
-    >>> denoise_image(noisy).shape
-    (8, 8, 3)
+    Returns:
+        Its name.
     """
-    is_tensor = isinstance(pixels, Tensor)
-    x: Any = as_numpy(pixels) if isinstance(pixels, Tensor) else np.asarray(pixels)
-    shape = x.shape
-    if 0 in shape[-3:]:
-        raise InputError(f"pixels have shape {shape}; expected none of them 0.")
-    if is_tensor:
-        if x.ndim not in (3, 4) or shape[-3] not in (1, 3):
-            raise InputError(f"tensor has shape {shape}; expected (1 or 3, height, width), with an optional batch.")
-        frames = np.moveaxis(x.reshape(-1, *shape[-3:]), 1, -1)
-    else:
-        if x.ndim not in (2, 3) or (x.ndim == 3 and shape[2] not in (1, 3)):
-            raise InputError(f"array has shape {shape}; expected (height, width) or (height, width, 1 or 3).")
-        frames = x.reshape(1, *shape[:2], -1 if x.ndim == 3 else 1)
-    is_float = np.issubdtype(x.dtype, np.floating)
-    if not is_float and x.dtype not in (np.uint8, np.uint16):
-        raise InputError(f"pixels are {x.dtype}; expected uint8, uint16 or a float type.")
-    model = pick(model, sigma, perception)
-    pipeline = _pipeline(model, weights_version(model), device, tile)
-    scale = 1.0 if is_float else float(np.iinfo(x.dtype).max)
-    if isinstance(sigma, int | float) and not is_float and not 0 <= sigma <= scale:
-        raise ConfigError(f"sigma is {sigma:g}; expected 0 to {scale:g}, as the pixels are.")
-    unit_sigma = sigma if sigma is None or isinstance(sigma, str) else sigma / scale
-    out = [
-        pipeline.frame(
-            Image(np.ascontiguousarray(f, np.float32 if is_float else None)),
-            sigma=unit_sigma,
-            strength=strength,
-            perception=perception,
-            steps=steps,
-            draw=None if perception is None else seed + i,
-        ).pixels
-        for i, f in enumerate(frames)
-    ]
-    stacked = np.stack(out) if out else frames
-    if strength == 0:  # to the bit, whatever the type
-        stacked = frames.copy()
-    if isinstance(pixels, Tensor):
-        result = torch.from_numpy(np.ascontiguousarray(np.moveaxis(stacked, -1, 1).reshape(shape)))
-        return cast(Pixels, result.to(pixels))
-    return cast(Pixels, np.ascontiguousarray(stacked.reshape(shape).astype(x.dtype)))
-
-
-def pick(model: str | Path | None, *said: object) -> str | Path:
-    """The model that was named, else the one that is told sigma if anything is said of that, else the default."""
-    return model or (DEFAULTS["image"] if all(x is None for x in said) else SIGMA_MODEL)
-
-
-@lru_cache(maxsize=4)
-def _pipeline(model: str | Path, version: int, device: str, tile: int | None) -> ImagePipeline:
-    """Loaded once per version of the weights, for callers in a loop."""
-    return ImagePipeline(model, device=device, tile=tile)
-
-
-def _bands(image: Image, rows: int = 256) -> Iterator[Tensor]:
-    """Pixels as tensors (channels, rows, width), a few rows at a time; last comes what is seen if some is not."""
-    wide = {np.dtype(np.uint16): np.int32}.get(image.pixels.dtype, image.pixels.dtype)  # torch does little with uint16
-    for start in range(0, image.pixels.shape[0], rows):
-        x = image.pixels[start : start + rows].astype(wide)
-        if image.seen is not None:
-            x = np.concatenate([x, image.seen[start : start + rows, :, None].astype(wide)], axis=2)
-        yield torch.from_numpy(x).permute(2, 0, 1)
+    return SIGMA_MODEL if options.sigma is not None or options.uses_posterior else DEFAULTS["image"]
 
 
 def sigma_255(image: Image) -> float:
-    """Estimated noise of the first channels, in 8-bit steps."""
+    """Estimate the noise of the visible pixels of a frame, without the black ink of CMYK.
+
+    Args:
+        image: noisy frame.
+
+    Returns:
+        Standard deviation in 8-bit steps.
+    """
     x = torch.from_numpy(image.pixels[..., :3]).permute(2, 0, 1)
-    seen = None if image.seen is None else torch.from_numpy(image.seen)
-    return estimate_sigma(x, image.full_scale, seen) / image.full_scale * 255
+    visible = None if image.visible is None else torch.from_numpy(image.visible)
+    return estimate_sigma(x, image.full_scale, visible) / image.full_scale * 255
 
 
-def part_of(progress: Progress | None, index: int, n: int) -> Progress | None:
-    """The progress of one of ``n`` parts as that of the whole."""
-    return None if progress is None else lambda done: progress((index + done) / max(1, n))
+def _frame_of(bands: Iterator[Tensor], image: Image) -> Image:
+    """Rows (channels, rows, width) of floats as a frame in the dtype of ``image``, with its hidden pixels."""
+    pixels = np.empty_like(image.pixels)
+    row = 0
+    for band in bands:
+        pixels_float = band.permute(1, 2, 0).numpy()
+        pixels[row : row + len(pixels_float)] = image.from_float(pixels_float)
+        row += len(pixels_float)
+    if image.visible is not None:
+        pixels = np.where(image.visible[..., None], pixels, image.pixels)
+    return replace(image, pixels=pixels)
+
+
+def _read_bands(image: Image) -> Iterator[Tensor]:
+    """Pixels (channels, rows, width), a few rows at a time; the mask of visible pixels is one more channel."""
+    # torch supports few operations on uint16
+    dtype = {np.dtype(np.uint16): np.int32}.get(image.pixels.dtype, image.pixels.dtype)
+    for start in range(0, image.pixels.shape[0], BAND_ROWS):
+        x = image.pixels[start : start + BAND_ROWS].astype(dtype)
+        if image.visible is not None:
+            x = np.concatenate([x, image.visible[start : start + BAND_ROWS, :, None].astype(dtype)], axis=2)
+        yield torch.from_numpy(x).permute(2, 0, 1)

@@ -1,66 +1,99 @@
-"""Pictures that are likely, given a noisy one: drawn with the sigma-aware denoiser as the prior, and judged."""
+"""Posterior samples of images, with the sigma-conditioned denoiser as the prior, mixed with the posterior mean."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from denoise.options import DenoiseOptions
 from denoise.protocols import Progress
-from denoise.sampling.consistency import Consistency, consistency, doubts
-from denoise.sampling.posterior import drawn_clean
+from denoise.sampling.consistency import Consistency, consistency, residual_check
+from denoise.sampling.posterior import sample_posterior
 from denoise.signals import Image
 
-STEPS = 12  # calls of the network for a draw: the variance is then right within a tenth
-
-Mean = Callable[[Image, float, Progress | None], Tensor]
-"""The denoised picture (channels, height, width), given a sigma of full scale 1.0."""
+PosteriorMean = Callable[[Image, float, Progress | None], Tensor]
+"""Returns the denoised image (channels, height, width), given a sigma, full scale 1.0."""
 
 
-def draw_image(
-    mean_of: Mean, image: Image, sigma: float, perception: float, steps: int, seed: int, progress: Progress | None
+def sample_image(
+    posterior_mean: PosteriorMean, image: Image, sigma: float, options: DenoiseOptions, progress: Progress | None = None
 ) -> tuple[Tensor, float]:
-    """Go by ``perception`` from the mean of all likely pictures to one of them; also the share that was doubted.
+    """Mix a posterior sample with the posterior mean, by the weight of the options.
 
-    The squared error is 1 + perception^2 times the mean's. Where a draw takes away more than noise of ``sigma`` it
-    gives way to the mean. Each step needs the whole picture of the one before.
+    The squared error is 1 + weight^2 times that of the mean. Where a sample removes more than noise of ``sigma``, the
+    mean replaces it. Each step needs the whole image of the step before.
 
-    Shape:
-        returns (channels, height, width), full scale 1.0.
+    Args:
+        posterior_mean: the sigma-conditioned denoiser.
+        image: noisy image.
+        sigma: standard deviation of its noise, full scale 1.0.
+        options: of the run: steps, seed and weight of the sample.
+        progress: called with the finished fraction, 0 to 1.
+
+    Returns:
+        Pixels, (channels, height, width), full scale 1.0; and the fraction of the sample that was rejected.
+
     Reference:
         A Theory of the Distortion-Perception Tradeoff in Wasserstein Space, 2021, arXiv:2107.02555 (mixing).
     """
-    light, done = image.as_float(), 0
+    image, n_done = image.as_float(), 0
 
-    def denoiser(x: Tensor, level: Tensor) -> Tensor:
-        nonlocal done
-        part = None if progress is None else lambda now, before=done: progress((before + now) / steps)
-        done += 1
-        return mean_of(Image(np.ascontiguousarray(x[0].permute(1, 2, 0).numpy()), light.alpha), float(level), part)[
-            None
-        ]
+    def denoiser(x: Tensor, sigma: Tensor) -> Tensor:
+        nonlocal n_done
+        step_progress = progress_of_part(progress, n_done, options.steps)
+        n_done += 1
+        step_image = Image(np.ascontiguousarray(x[0].permute(1, 2, 0).numpy()), image.alpha)
+        return posterior_mean(step_image, float(sigma), step_progress)[None]
 
-    noisy = as_tensor(light)[None]
-    drawn, mean = drawn_clean(denoiser, noisy, sigma, steps, generator=torch.Generator().manual_seed(seed))
-    judged = noisy if light.seen is None else torch.where(torch.from_numpy(light.seen), noisy, drawn)
-    doubt = doubts(judged, drawn, sigma)
-    return torch.lerp(mean, torch.lerp(drawn, mean, doubt), perception)[0], float(doubt.mean())
+    noisy = to_tensor(image)[None]
+    generator = torch.Generator().manual_seed(options.seed or 0)
+    sample, mean = sample_posterior(denoiser, noisy, sigma, options.steps, generator=generator)
+    observed = noisy if image.visible is None else torch.where(torch.from_numpy(image.visible), noisy, sample)
+    rejected = residual_check(observed, sample, sigma)
+    return torch.lerp(mean, torch.lerp(sample, mean, rejected), options.mix_weight)[0], float(rejected.mean())
 
 
-def left_over(noisy: Image, denoised: Image, sigma: float) -> Consistency:
-    """How much that was taken away, where something is seen, looks like white noise of ``sigma``, full scale 1.0."""
+def image_residual(noisy: Image, denoised: Image, sigma: float) -> Consistency:
+    """Compare the residual of the visible pixels with white noise.
+
+    Args:
+        noisy: input of the pipeline.
+        denoised: its output, of the same dtype.
+        sigma: standard deviation of the noise, full scale 1.0.
+
+    Returns:
+        Level relative to ``sigma``, and correlation between neighbouring pixels.
+    """
     residual = (noisy.pixels.astype(np.float32) - denoised.pixels) / noisy.full_scale
-    share = 1.0 if noisy.seen is None else max(1e-9, float(noisy.seen.mean()))  # the others are as they were
-    return consistency(torch.from_numpy(residual).permute(2, 0, 1), sigma * share**0.5)
+    # the residual of hidden pixels is 0
+    fraction = 1.0 if noisy.visible is None else max(1e-9, float(noisy.visible.mean()))
+    return consistency(torch.from_numpy(residual).permute(2, 0, 1), sigma * fraction**0.5)
 
 
-def mean_of(residuals: Sequence[Consistency]) -> Consistency | None:
-    """What is told of several answers; None of none."""
-    return Consistency(*np.mean(residuals, axis=0).round(3).tolist()) if residuals else None
+def to_tensor(image: Image) -> Tensor:
+    """Return the pixels of a float image.
 
+    Args:
+        image: of float32.
 
-def as_tensor(image: Image) -> Tensor:
-    """The pixels of a float picture. Shape: (channels, height, width)."""
+    Returns:
+        A view, (channels, height, width).
+    """
     return torch.from_numpy(image.pixels).permute(2, 0, 1)
+
+
+def progress_of_part(progress: Progress | None, index: int, n: int) -> Progress | None:
+    """Return the callback of one of several equal parts of the work.
+
+    Args:
+        progress: callback of the whole work, or None.
+        index: of the part.
+        n: number of parts.
+
+    Returns:
+        A callback that takes the finished fraction of the part, or None.
+    """
+    return None if progress is None else lambda fraction: progress((index + fraction) / max(1, n))

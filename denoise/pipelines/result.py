@@ -1,22 +1,90 @@
-"""What a pipeline tells of one file."""
+"""Diagnostics of denoised signals, and the result of one file."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from denoise.errors import ConfigError
+import numpy as np
+
 from denoise.sampling.consistency import Consistency
 
-MUCH = 0.1  # of a draw
+REJECTED_FRACTION_LIMIT = 0.1  # a posterior sample of which more is rejected is reported
+
+
+class Units(NamedTuple):
+    """Units of the figures of a result, as they stand in its JSON keys, and the digits of its speed."""
+
+    speed: str
+    noise: str
+    speed_digits: int
+
+
+AUDIO_UNITS = Units("times_real_time", "dbfs", 2)
+IMAGE_UNITS = Units("megapixels_per_s", "sigma_255", 3)
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """What was measured of a denoised signal.
+
+    Args:
+        noise_before: noise level of the input, in the unit of the modality.
+        noise_after: noise level of the output.
+        residual: consistency of the residual of a posterior sample with noise; None of a posterior mean.
+        rejected_fraction: fraction of a posterior sample that was replaced by the mean, 0 to 1.
+        no_noise_found: whether sigma was estimated as 0, so that nothing was done.
+        precision: number format that the network was computed in, such as ``"float32"``.
+    """
+
+    noise_before: float | None = None
+    noise_after: float | None = None
+    residual: Consistency | None = None
+    rejected_fraction: float = 0.0
+    no_noise_found: bool = False
+    precision: str | None = None
+
+    @classmethod
+    def combine(cls, diagnostics: Sequence[Diagnostics]) -> Diagnostics:
+        """Combine the diagnostics of several frames or posterior samples of one file.
+
+        Args:
+            diagnostics: any number of them.
+
+        Returns:
+            The means of the figures, each over those that have it; all precisions, separated by commas.
+        """
+        residuals = [d.residual for d in diagnostics if d.residual is not None]
+        precisions = dict.fromkeys(d.precision for d in diagnostics if d.precision is not None)
+        return cls(
+            noise_before=_mean([d.noise_before for d in diagnostics]),
+            noise_after=_mean([d.noise_after for d in diagnostics]),
+            residual=Consistency(*np.mean(residuals, axis=0).tolist()) if residuals else None,
+            rejected_fraction=_mean([d.rejected_fraction for d in diagnostics]) or 0.0,
+            no_noise_found=any(d.no_noise_found for d in diagnostics),
+            precision=", ".join(precisions) or None,
+        )
 
 
 @dataclass(frozen=True)
 class Result:
-    """One finished file. ``speed`` and ``noise_*`` are in the units beside them.
+    """One finished file.
 
-    ``residual`` is of what a drawn answer takes away: of a picture by sigma and from pixel to pixel, of a recording by
-    its noise, as judged by the mean, and with what is left. Of samples, ``output`` is the mean and ``files`` are all.
+    Args:
+        input: name of the file that was read.
+        output: name of the file that was written; of posterior samples, that of their mean.
+        seconds: wall-clock time.
+        speed: amount of signal per second, in ``speed_unit``.
+        speed_unit: ``"times_real_time"`` or ``"megapixels_per_s"``.
+        noise_before: noise level of the input, in ``noise_unit``.
+        noise_after: noise level of the output, in ``noise_unit``.
+        noise_unit: ``"dbfs"`` or ``"sigma_255"``.
+        residual: of a posterior sample, the level of its residual relative to that of the noise, 1 for noise, and a
+            correlation, 0 for noise: of an image between neighbouring pixels, of a recording with the output.
+        files: all files that were written, if they are several.
+        warnings: one sentence each.
+        precision: number format that the network was computed in.
     """
 
     input: str
@@ -30,53 +98,107 @@ class Result:
     residual: Consistency | None = None
     files: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    precision: str | None = None
+
+    @classmethod
+    def from_diagnostics(
+        cls,
+        diagnostics: Diagnostics,
+        units: Units,
+        *,
+        input: str,
+        output: str,
+        amount: float,
+        seconds: float,
+        files: Sequence[str] = (),
+        warnings: Sequence[str] = (),
+    ) -> Result:
+        """Build the result of one file.
+
+        Args:
+            diagnostics: of the whole file.
+            units: `AUDIO_UNITS` or `IMAGE_UNITS`.
+            input: name of the file that was read.
+            output: name of the file that was written.
+            amount: seconds of audio or megapixels that were denoised.
+            seconds: wall-clock time, above 0.
+            files: all files that were written, if they are several.
+            warnings: of the reader, to which those of the diagnostics are added.
+
+        Returns:
+            The result with rounded figures.
+        """
+        return cls(
+            input=input,
+            output=output,
+            seconds=round(seconds, 3),
+            speed=round(amount / seconds, units.speed_digits),
+            speed_unit=units.speed,
+            noise_before=_rounded(diagnostics.noise_before),
+            noise_after=_rounded(diagnostics.noise_after),
+            noise_unit=units.noise,
+            residual=diagnostics.residual,
+            files=tuple(files),
+            warnings=(
+                *warnings,
+                *warn_rejected(input, diagnostics.rejected_fraction),
+                *warn_no_noise(input, diagnostics.no_noise_found),
+            ),
+            precision=diagnostics.precision,
+        )
 
     def asdict(self) -> dict[str, Any]:
-        """Plain values for JSON, with the units in the keys."""
+        """Return plain values for JSON, with the units in the keys."""
         row = asdict(self)
         speed_unit, noise_unit = row.pop("speed_unit"), row.pop("noise_unit")
         row[speed_unit] = row.pop("speed")
         row[f"noise_before_{noise_unit}"] = row.pop("noise_before")
         row[f"noise_after_{noise_unit}"] = row.pop("noise_after")
-        residual, files = row.pop("residual"), row.pop("files")
+        residual, files, precision = row.pop("residual"), row.pop("files"), row.pop("precision")
         if residual is not None:
-            by, with_ = ("noise", "with_answer") if noise_unit == "dbfs" else ("sigma", "correlation")
-            row |= {f"residual_by_{by}": round(residual[0], 3), f"residual_{with_}": round(residual[1], 3)}
-        return row | ({"files": files} if files else {})
+            level, correlation = ("noise", "with_answer") if noise_unit == "dbfs" else ("sigma", "correlation")
+            row |= {f"residual_by_{level}": round(residual[0], 3), f"residual_{correlation}": round(residual[1], 3)}
+        return row | ({"files": files} if files else {}) | ({"precision": precision} if precision else {})
 
 
-def doubted_much(name: str, share: float) -> tuple[str, ...]:
-    """A warning where much of a draw did not fit what was measured."""
-    if share < MUCH:
+def warn_rejected(name: str, rejected_fraction: float) -> tuple[str, ...]:
+    """Return a warning if much of a posterior sample was replaced by the mean.
+
+    Args:
+        name: of the file.
+        rejected_fraction: fraction of the posterior sample that was rejected, 0 to 1.
+
+    Returns:
+        One warning or none.
+    """
+    if rejected_fraction < REJECTED_FRACTION_LIMIT:
         return ()
     return (
-        f"{name}: {100 * share:.0f} % of the draw changed more than there is noise and gave way to the mean; there is "
-        "hardly any noise, or it is stronger or of another kind than the model was told or taught.",
+        f"{name}: {100 * rejected_fraction:.0f} % of the posterior sample was replaced by the posterior mean, because "
+        "it removed more than the noise. The noise is very weak, stronger than the given or estimated sigma, or of a "
+        "kind that the model was not trained on.",
     )
 
 
-def found_silent(name: str, silent: bool) -> tuple[str, ...]:
-    """A warning where a sigma of nothing was found, and so nothing was done."""
-    if not silent:
-        return ()
-    return (f"{name}: no noise was found, or too little is seen to tell; give sigma if there is some.",)
+def warn_no_noise(name: str, no_noise_found: bool) -> tuple[str, ...]:
+    """Return a warning if sigma was estimated as 0, so that nothing was done.
 
+    Args:
+        name: of the file.
+        no_noise_found: whether the estimate is 0.
 
-def check_strength(strength: float) -> None:
-    """Refuse a strength outside [0, 1]."""
-    if not 0 <= strength <= 1:
-        raise ConfigError(f"strength is {strength:g}; expected 0 (untouched) to 1 (all that the model does).")
-
-
-def limited_strength(strength: float, attenuation_limit: float | None) -> float:
-    """The strength at which nothing is attenuated by more than ``attenuation_limit`` dB; None sets no limit.
-
-    >>> limited_strength(1.0, 20.0)
-    0.9
+    Returns:
+        One warning or none.
     """
-    check_strength(strength)
-    if attenuation_limit is None:
-        return strength
-    if not attenuation_limit >= 0:
-        raise ConfigError(f"attenuation limit is {attenuation_limit:g} dB; expected 0 or more.")
-    return min(strength, 1 - 10 ** (-attenuation_limit / 20))
+    if not no_noise_found:
+        return ()
+    return (f"{name}: no noise was found, or too few pixels are visible for an estimate. Give sigma if it is noisy.",)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    present = [value for value in values if value is not None]
+    return float(np.mean(present)) if present else None
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 2)

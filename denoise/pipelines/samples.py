@@ -1,4 +1,4 @@
-"""Several likely answers for one file, from models that draw them; their mean, and where they differ."""
+"""Several posterior samples of one file, their mean and their standard deviation, each written to a file."""
 
 from __future__ import annotations
 
@@ -16,218 +16,247 @@ from numpy.typing import NDArray
 from denoise.errors import ConfigError, InputError
 from denoise.files.audio import AudioReader, AudioWriter
 from denoise.files.image import ImageReader, write_image
+from denoise.options import DenoiseOptions
+from denoise.pipelines.audio import AudioPipeline, read_blocks
 from denoise.pipelines.batch import STREAM
-from denoise.pipelines.image import Sigma, part_of, sigma_255
-from denoise.pipelines.latent_noise import check_draws
-from denoise.pipelines.perception import left_over, mean_of
-from denoise.pipelines.result import Result, doubted_much, found_silent
+from denoise.pipelines.image import ImagePipeline, sigma_255
+from denoise.pipelines.perception import progress_of_part
+from denoise.pipelines.result import AUDIO_UNITS, IMAGE_UNITS, Diagnostics, Result
 from denoise.protocols import Progress
-from denoise.sampling.consistency import Consistency
-from denoise.signals import ImageFormat
+from denoise.signals import Image
 
-STD_TIMES = 8  # in files of pictures: what differs by more than an eighth of full scale is rare
-Place = str | Path
+STD_SCALE = 8  # of images: standard deviations above an eighth of full scale, which are clipped, are rare
 
 
 @dataclass(frozen=True)
-class Places:
-    """Files of ``n`` samples, of their mean and of their standard deviation, named after the output."""
+class SamplePaths:
+    """Paths of posterior samples, of their mean and of their standard deviation."""
 
     samples: tuple[Path, ...]
     mean: Path
     std: Path
 
     @classmethod
-    def beside(cls, target: Place, n: int) -> Places:
-        """NAME.sample-1.EXT, ..., NAME.mean.EXT and NAME.std.EXT for NAME.EXT or NAME.denoised.EXT.
+    def for_target(cls, target: str | Path, n: int) -> SamplePaths:
+        """Derive the paths from that of an output.
+
+        Args:
+            target: NAME.EXT or NAME.denoised.EXT.
+            n: number of samples, at least 2.
+
+        Returns:
+            NAME.sample-1.EXT, ..., NAME.mean.EXT and NAME.std.EXT.
 
         Raises:
-            ConfigError: ``n`` is less than 2, of which there is no deviation.
+            ConfigError: ``n`` is less than 2, which have no standard deviation.
         """
         if n < 2:
-            raise ConfigError(f"{n} samples are asked for; expected at least 2, or leave --samples out.")
+            raise ConfigError(f"{n} samples are requested; expected at least 2. Raise --samples or leave it out.")
         path = Path(target)
-        parts = [*(f"sample-{i + 1}" for i in range(n)), "mean", "std"]
-        *samples, mean, std = (path.with_name(f"{path.stem.removesuffix('.denoised')}.{p}{path.suffix}") for p in parts)
+        stem = path.stem.removesuffix(".denoised")
+        suffixes = [*(f"sample-{i + 1}" for i in range(n)), "mean", "std"]
+        *samples, mean, std = (path.with_name(f"{stem}.{suffix}{path.suffix}") for suffix in suffixes)
         return cls(tuple(samples), mean, std)
 
     def all(self) -> tuple[Path, ...]:
+        """Return the paths of the samples, of the mean and of the standard deviation."""
         return (*self.samples, self.mean, self.std)
 
-    def require_free(self, source: Place | BinaryIO, overwrite: bool) -> None:
-        """Refuse, before hours of drawing, to replace the source, or anything unless told to.
+    def require_free(self, source: str | Path | BinaryIO, overwrite: bool) -> None:
+        """Refuse, before any work, to replace the source, or other files without ``overwrite``.
+
+        Args:
+            source: of the samples.
+            overwrite: whether existing files are replaced.
 
         Raises:
-            InputError: a file is there.
+            InputError: a path is that of the source or of an existing file.
         """
-        for place in self.all():
-            own = isinstance(source, (str, Path)) and place.resolve() == Path(source).resolve()
-            if own or (place.exists() and not overwrite):
-                told = "is the input itself" if own else "exists already"
-                raise InputError(f"{place}: {told}. Give another -o{'' if own else ', or --overwrite'}.")
+        for path in self.all():
+            if isinstance(source, str | Path) and path.resolve() == Path(source).resolve():
+                raise InputError(f"{path}: is the input itself. Give another -o.")
+            if path.exists() and not overwrite:
+                raise InputError(f"{path}: exists already. Give another -o, or --overwrite.")
 
 
-def draw_images(
-    pipeline: Any,
-    source: Place | BinaryIO,
-    target: Place,
+def write_image_samples(
+    pipeline: ImagePipeline,
+    source: str | Path | BinaryIO,
+    target: str | Path,
     n: int,
+    options: DenoiseOptions,
     *,
-    sigma: Sigma = None,
-    strength: float = 1.0,
-    seed: int = 0,
-    overwrite: bool = False,
     progress: Progress | None = None,
     name: str | None = None,
-    max_megapixels: float = 200,
-    **how: Any,
 ) -> Result:
-    """Write ``n`` samples of a picture, their mean and ``STD_TIMES`` times their deviation, by an `ImagePipeline`.
+    """Write posterior samples of an image, their mean, and `STD_SCALE` times their standard deviation.
 
-    ``sigma``, ``strength`` and ``how``, ``steps`` and ``perception``, are as in `ImagePipeline.frame`. One sample is in
-    memory at a time.
+    One sample is in memory at a time.
+
+    Args:
+        pipeline: of a model with posterior samples.
+        source: path or binary file of a single image.
+        target: path that the `SamplePaths` are derived from.
+        n: number of samples.
+        options: of the run; the seed is that of the first sample, and each next one adds 1.
+        progress: called with the finished fraction, 0 to 1.
+        name: of the source in messages, if it is no path.
+
+    Returns:
+        As `ImagePipeline.file`.
 
     Raises:
-        ConfigError: the model draws nothing.
-        InputError: the file cannot be read, holds several pictures, or a target cannot be written.
+        ConfigError: the model has no posterior samples, or does not support an option.
+        InputError: the file cannot be read or holds several images, or a target cannot be written.
     """
-    places, started = Places.beside(target, n), time.perf_counter()
-    places.require_free(source, overwrite)
-    pipeline.check_sigma(sigma)
-    with ImageReader(source, max_megapixels=max_megapixels, name=name) as reader:
-        frames = [*islice(reader, 2)]
-        if len(frames) > 1:
-            raise InputError(f"{reader.name}: holds several pictures; samples are of one. Save it apart.")
-        frame, format = frames[0], reader.format
-        light = frame.as_float()
+    paths, started, seed = SamplePaths.for_target(target, n), time.perf_counter(), options.seed or 0
+    paths.require_free(source, options.overwrite)
+    pipeline.check(replace(options, seed=seed))
+    with ImageReader(source, max_megapixels=options.max_megapixels, name=name) as reader:
+        image = _only_frame(reader)
+        image_float = image.as_float()
 
-        def write(place: Path, pixels: NDArray[Any], format: ImageFormat) -> None:
-            write_image(place, [replace(frame, pixels=frame.numbers(pixels))], format, overwrite=overwrite)
+        def write(path: Path, pixels_float: NDArray[Any]) -> None:
+            pixels = image.from_float(pixels_float)
+            write_image(path, [replace(image, pixels=pixels)], reader.format, overwrite=options.overwrite)
 
-        before = sigma_255(frame)
-        level = pipeline.level(sigma, frame, before)
-        moments, doubted, residuals = Moments(), [], []
-        for i, place in enumerate(places.samples):
-            part = part_of(progress, i, n)
-            drawn, share = pipeline.answer(light, level, strength, draw=seed + i, progress=part, **how)
-            moments.add(drawn.pixels)
-            doubted.append(share)
-            if level and strength and pipeline.goes(how.get("perception"), seed):
-                residuals.append(left_over(light, drawn, strength * level))
-            write(place, drawn.pixels, format)
-        write(places.mean, moments.mean, format)
-        write(places.std, STD_TIMES * moments.std(), format)
-        seconds, pixels = time.perf_counter() - started, n * frame.pixels.shape[0] * frame.pixels.shape[1]
-        return Result(
-            input=reader.name,
-            output=str(places.mean),
-            seconds=round(seconds, 3),
-            speed=round(pixels / 1e6 / seconds, 3),
-            speed_unit="megapixels_per_s",
-            noise_before=round(before, 2),
-            noise_after=round(sigma_255(replace(light, pixels=moments.mean.astype(np.float32))), 2),
-            noise_unit="sigma_255",
-            residual=mean_of(residuals),
-            files=tuple(map(str, places.all())),
-            warnings=(
-                *reader.warnings,
-                *doubted_much(reader.name, float(np.mean(doubted))),
-                *found_silent(reader.name, level == 0 and isinstance(sigma, str | None)),
+        noise_before = sigma_255(image)
+        sigma = pipeline.resolve_sigma(image, options, noise_before)
+        moments, diagnostics = Moments(), []
+        for i, path in enumerate(paths.samples):
+            sample_options = replace(options, sigma=sigma, seed=seed + i)
+            sample, of_sample = pipeline.denoise_frame(image_float, sample_options, progress_of_part(progress, i, n))
+            moments.add(sample.pixels)
+            diagnostics.append(of_sample)
+            write(path, sample.pixels)
+        write(paths.mean, moments.mean)
+        write(paths.std, STD_SCALE * moments.std())
+        mean = replace(image_float, pixels=moments.mean.astype(np.float32))
+        return Result.from_diagnostics(
+            replace(
+                Diagnostics.combine(diagnostics),
+                noise_before=noise_before,
+                noise_after=sigma_255(mean),
+                no_noise_found=sigma == 0 and options.estimates_sigma,
             ),
+            IMAGE_UNITS,
+            input=reader.name,
+            output=str(paths.mean),
+            amount=n * image.pixels[..., 0].size / 1e6,
+            seconds=time.perf_counter() - started,
+            files=[str(path) for path in paths.all()],
+            warnings=reader.warnings,
         )
 
 
-def draw_audio(
-    pipeline: Any,
-    source: Place | BinaryIO,
-    target: Place,
+def write_audio_samples(
+    pipeline: AudioPipeline,
+    source: str | Path | BinaryIO,
+    target: str | Path,
     n: int,
+    options: DenoiseOptions,
     *,
-    seed: int = 0,
-    strength: float = 1.0,
-    overwrite: bool = False,
     progress: Progress | None = None,
     name: str | None = None,
-    **how: Any,
 ) -> Result:
-    """Write ``n`` samples of a recording, their mean and their deviation, block by block, by an `AudioPipeline`.
+    """Write posterior samples of a recording, their mean and their standard deviation, block by block.
 
-    ``how`` is ``steps`` and ``perception``, as in `AudioPipeline.stream`.
+    Args:
+        pipeline: of a model with posterior samples.
+        source: path or binary file.
+        target: path that the `SamplePaths` are derived from.
+        n: number of samples.
+        options: of the run; the seed is that of the first sample, and each next one adds 1.
+        progress: called with the finished fraction, 0 to 1, if the length is known.
+        name: of the source in messages, if it is no path.
+
+    Returns:
+        As `AudioPipeline.file`, without noise floors.
 
     Raises:
-        ConfigError: the model draws nothing.
+        ConfigError: the model has no posterior samples, or does not support an option.
         InputError: the file cannot be read or a target cannot be written.
     """
-    places, started, done = Places.beside(target, n), time.perf_counter(), 0
-    places.require_free(source, overwrite)
+    paths, started, seed = SamplePaths.for_target(target, n), time.perf_counter(), options.seed or 0
+    paths.require_free(source, options.overwrite)
+    pipeline.check(replace(options, seed=seed))
     with AudioReader(source, name=name) as reader, ExitStack() as stack:
-        format, frames = reader.format, reader.frames
-
-        def chunks() -> Any:
-            while (chunk := reader.read(format.sample_rate)).shape[1]:
-                yield chunk
-
-        files = (AudioWriter(place, format, overwrite=overwrite, frames=frames) for place in places.all())
-        writers = [stack.enter_context(file) for file in files]
-        judged: list[tuple[Consistency, float]] = []
-        how |= {"strength": strength, "draws": range(seed, seed + n), "judged": judged.append}
-        for out in pipeline.stream(chunks(), format.sample_rate, **how):
-            drawn = out.reshape(n, format.channels, -1)
-            for writer, x in zip(writers, [*drawn, drawn.mean(axis=0), drawn.std(axis=0, ddof=1)], strict=True):
-                writer.write(np.ascontiguousarray(x))
-            done += out.shape[1]
+        format, frames, n_done = reader.format, reader.frames, 0
+        writers = [
+            stack.enter_context(AudioWriter(path, format, overwrite=options.overwrite, frames=frames))
+            for path in paths.all()
+        ]
+        run = pipeline.start(format.sample_rate, options, range(seed, seed + n))
+        for block in run.blocks(read_blocks(reader, format.sample_rate)):
+            samples = block.reshape(n, format.channels, -1)
+            outputs = [*samples, samples.mean(axis=0), samples.std(axis=0, ddof=1)]
+            for writer, output in zip(writers, outputs, strict=True):
+                writer.write(np.ascontiguousarray(output))
+            n_done += block.shape[1]
             if progress and frames:
-                progress(min(1.0, done / frames))
-        seconds = time.perf_counter() - started
-        return Result(
+                progress(min(1.0, n_done / frames))
+        return Result.from_diagnostics(
+            run.diagnostics(),
+            AUDIO_UNITS,
             input=reader.name,
-            output=str(places.mean),
-            seconds=round(seconds, 3),
-            speed=round(done / format.sample_rate / seconds, 2),
-            speed_unit="times_real_time",
-            noise_before=None,
-            noise_after=None,
-            noise_unit="dbfs",
-            files=tuple(map(str, places.all())),
-            residual=mean_of([told for told, _ in judged]),
-            warnings=tuple(reader.warnings)
-            + doubted_much(reader.name, float(np.mean([share for _, share in judged])) if judged else 0.0),
+            output=str(paths.mean),
+            amount=n_done / format.sample_rate,
+            seconds=time.perf_counter() - started,
+            files=[str(path) for path in paths.all()],
+            warnings=reader.warnings,
         )
 
 
 class Moments:
-    """Mean and standard deviation of arrays that come one by one.
+    """Mean and standard deviation of arrays that are added one by one.
 
     Reference:
         Note on a Method for Calculating Corrected Sums of Squares and Products, Welford, 1962.
     """
 
     def __init__(self) -> None:
-        self.n, self.mean, self.squares = 0, np.zeros(()), np.zeros(())
+        self.n, self.mean, self._squares = 0, np.zeros(()), np.zeros(())
 
     def add(self, x: NDArray[Any]) -> None:
+        """Add one array.
+
+        Args:
+            x: of the shape of those before.
+        """
         self.n += 1
-        off = x - self.mean
-        self.mean = self.mean + off / self.n
-        self.squares = self.squares + off * (x - self.mean)
+        deviation = x - self.mean
+        self.mean = self.mean + deviation / self.n
+        self._squares = self._squares + deviation * (x - self.mean)
 
     def std(self) -> NDArray[Any]:
-        """Of a sample: divided by n - 1."""
-        return np.sqrt(self.squares / max(1, self.n - 1))
+        """Return the standard deviation of a sample, divided by n - 1."""
+        return np.sqrt(self._squares / max(1, self.n - 1))
 
 
-def check_samples(pipeline: Any, n: int, inputs: Sequence[str], out: str | None, others: Mapping[str, Any]) -> None:
-    """Refuse, before any work, samples that could not be drawn or written.
+def check_samples(n: int, inputs: Sequence[str], out: str | None, single_output_options: Mapping[str, Any]) -> None:
+    """Refuse, before any work, samples that could not be written.
+
+    Args:
+        n: number of samples; 0 for none.
+        inputs: of the command line.
+        out: output of the command line.
+        single_output_options: options that need a single output by their name; those that are None are not given.
 
     Raises:
-        ConfigError: the model draws none, they would all go to a pipe, or another option asks for the one answer.
+        ConfigError: there is one sample, all would be written to a pipe, or an option needs a single output.
     """
     if not n:
         return
-    check_draws(pipeline.model, pipeline.card.name, n)
-    Places.beside("NAME.EXT", n)
+    SamplePaths.for_target("NAME.EXT", n)
     if out == STREAM or (out is None and STREAM in inputs):
-        raise ConfigError("samples are files; give -o a name or a folder.")
-    for option, value in others.items():
+        raise ConfigError("samples are written to several files; give -o a name or a folder.")
+    for option, value in single_output_options.items():
         if value is not None:
-            raise ConfigError(f"{option} is of the one answer; leave it out, or --samples.")
+            raise ConfigError(f"{option} needs a single output; leave out either it or --samples.")
+
+
+def _only_frame(reader: ImageReader) -> Image:
+    frames = [*islice(reader, 2)]
+    if len(frames) > 1:
+        raise InputError(f"{reader.name}: holds several images; expected one. Save the image to a file of its own.")
+    return frames[0]

@@ -178,7 +178,7 @@ class AudioStream:
         return dry + np.asarray(self.strength, dry.dtype) * (wet[:, :n].astype(dry.dtype) - dry)
 
 
-def _network_and_name(model: str | Path | Network | AudioPipeline, device: str) -> tuple[Network, str]:
+def _network_and_name(model: str | Path | Network | AudioPipeline, device: str) -> tuple[Any, str]:
     from denoise.pipelines.audio import AudioPipeline  # which imports this module
 
     if isinstance(model, str | Path):

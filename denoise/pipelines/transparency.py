@@ -1,4 +1,4 @@
-"""Pixels that nobody sees must not be seen after denoising."""
+"""Hidden pixels must not affect visible ones."""
 
 from __future__ import annotations
 
@@ -6,24 +6,29 @@ import torch
 from torch import Tensor
 
 
-def cover(x: Tensor, seen: Tensor) -> Tensor:
-    """Put into hidden pixels what lies as far on the other side of the nearest edge that is seen.
+def fill_hidden(x: Tensor, visible: Tensor) -> Tensor:
+    """Replace hidden pixels by their mirror images beyond the nearest visible edge.
 
-    Files leave anything in pixels of zero alpha, black mostly, and a denoiser would spread it over the edge. A mirror
-    goes on with scene and noise alike.
+    Files hold arbitrary values in pixels of zero alpha, mostly black, and a denoiser would blur them into the visible
+    ones. A mirror image continues scene and noise alike.
 
-    Shape:
-        x: (channels, height, width); seen: (height, width), bool.
+    Args:
+        x: (channels, height, width).
+        visible: mask of the pixels that are not fully transparent, (height, width), bool.
+
+    Returns:
+        The shape of ``x``.
     """
-    if bool(seen.all()) or not bool(seen.any()):
+    if bool(visible.all()) or not bool(visible.any()):
         return x
     from scipy.ndimage import distance_transform_edt
 
-    places = torch.from_numpy(distance_transform_edt(~seen.numpy(), return_distances=False, return_indices=True)).long()
-    here = torch.stack(torch.meshgrid(*(torch.arange(n) for n in seen.shape), indexing="ij"))
-    mirrored = 2 * places - here
-    limits = torch.tensor(seen.shape)[:, None, None]
-    inside = ((mirrored >= 0) & (mirrored < limits)).all(dim=0)
-    mirrored = torch.where(inside, mirrored, places)
-    rows, columns = torch.where(seen[mirrored[0], mirrored[1]], mirrored, places)
+    indices = distance_transform_edt(~visible.numpy(), return_distances=False, return_indices=True)
+    nearest = torch.from_numpy(indices).long()
+    pixel = torch.stack(torch.meshgrid(*(torch.arange(n) for n in visible.shape), indexing="ij"))
+    mirrored = 2 * nearest - pixel
+    limits = torch.tensor(visible.shape)[:, None, None]
+    is_inside = ((mirrored >= 0) & (mirrored < limits)).all(dim=0)
+    mirrored = torch.where(is_inside, mirrored, nearest)
+    rows, columns = torch.where(visible[mirrored[0], mirrored[1]], mirrored, nearest)
     return x[:, rows, columns]

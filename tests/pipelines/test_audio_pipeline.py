@@ -1,4 +1,4 @@
-"""What the audio pipeline promises whatever the model: place, length, level, channels, and the same in any blocks."""
+"""Laws of the audio pipeline with any model: alignment, length, level, channels, and independence of the blocks."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from numpy.typing import NDArray
 
 from denoise.errors import ConfigError, InputError
 from denoise.pipelines import AudioPipeline, ImagePipeline, load
-from denoise.pipelines.audio import denoise_audio
+from denoise.pipelines.arrays import denoise_audio
 
 Models = dict[str, Path]
 RATES = [8_000, 11_025, 16_000, 22_050, 44_100, 44_101, 48_000, 96_000, 192_000]
 
 
 def bursts(n: int, rate: int, channels: int = 1) -> NDArray[Any]:
-    """Noise over the whole band, loud and faint in turn."""
+    """White noise whose level alternates between high and low."""
     noise = np.random.default_rng(0).normal(0, 0.2, (channels, n))
-    loud = np.sin(2 * np.pi * 1.7 * np.arange(n) / rate) > 0
-    return (noise * np.where(loud, 1.0, 0.05)).astype(np.float32)
+    is_high = np.sin(2 * np.pi * 1.7 * np.arange(n) / rate) > 0
+    return (noise * np.where(is_high, 1.0, 0.05)).astype(np.float32)
 
 
 def tones(n: int, rate: int, channels: int) -> NDArray[Any]:
-    """Chords inside every band of `RATES`, one chord per channel, silent at both ends."""
+    """One chord per channel, below the Nyquist frequency of all `RATES`, silent at both ends."""
     t = np.arange(n) / rate
     rows = [sum(np.sin(2 * np.pi * f * (1 + 0.1 * c) * t) for f in (220, 997, 1800)) for c in range(channels)]
     return (0.2 * np.array(rows) * np.hanning(n)).astype(np.float32)
@@ -46,10 +46,10 @@ def run(pipeline: AudioPipeline, x: NDArray[Any], rate: int, chunk: int = 5000, 
     return np.concatenate([*pipeline.stream(chunks, rate, **options)], axis=1)
 
 
-class TestLengthAndPlace:
+class TestAlignment:
     @pytest.mark.parametrize("rate", RATES)
-    def test_a_model_that_keeps_all_keeps_all(self, models: Models, rate: int) -> None:
-        """No shift, no lost end, no changed level at any rate, in several windows."""
+    def test_identity_model_returns_its_input(self, models: Models, rate: int) -> None:
+        """No delay, no missing end and no change of level at any rate, in several windows."""
         n = round(1.3 * rate) + 7
         x = tones(n, rate, 2)
         y = run(AudioPipeline(models["keep-audio"], block=0.1), x, rate)
@@ -57,13 +57,13 @@ class TestLengthAndPlace:
         np.testing.assert_allclose(y, x, rtol=0, atol=1e-4)
 
     @pytest.mark.parametrize("rate", [22_050, 44_100, 48_000])
-    def test_what_lies_above_the_models_band_passes(self, models: Models, rate: int) -> None:
+    def test_identity_model_keeps_the_band_above_its_own(self, models: Models, rate: int) -> None:
         x = bursts(rate, rate)
         y = run(AudioPipeline(models["keep-audio"], block=0.3), x, rate)
         np.testing.assert_allclose(y, x, rtol=0, atol=1e-4)
 
     @pytest.mark.parametrize("rate", [16_000, 48_000])
-    def test_what_a_model_mutes_is_muted_above_its_band_too(self, models: Models, rate: int) -> None:
+    def test_band_above_that_of_the_model_is_attenuated_alike(self, models: Models, rate: int) -> None:
         y = run(AudioPipeline(models["mute-audio"], block=0.3), bursts(rate, rate), rate)
         assert np.abs(y).max() < 1e-6
 
@@ -76,7 +76,7 @@ class TestLengthAndPlace:
         assert np.isfinite(y).all()
 
     @pytest.mark.parametrize("chunk", [1, 7, 100_000])
-    def test_chunks_of_any_size(self, models: Models, chunk: int) -> None:
+    def test_chunks_of_any_length(self, models: Models, chunk: int) -> None:
         x = bursts(3000, 16_000)
         pipeline = AudioPipeline(models["mask-audio"])
         np.testing.assert_array_equal(run(pipeline, x, 16_000, chunk), run(pipeline, x, 16_000))
@@ -84,44 +84,44 @@ class TestLengthAndPlace:
 
 class TestBlocks:
     @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100, 48_000])
-    def test_the_size_of_blocks_does_not_matter(self, models: Models, rate: int) -> None:
+    def test_output_does_not_depend_on_the_block_length(self, models: Models, rate: int) -> None:
         n = round(7.3 * rate)
         x = bursts(n, rate, 2)
         whole = run(AudioPipeline(models["mask-audio"], block=100), x, rate)
-        assert np.abs(whole - x).max() > 0.05  # the model does change the sound
+        assert np.abs(whole - x).max() > 0.05  # the model changes the signal
         for block in (1.0, 3.3):
             y = run(AudioPipeline(models["mask-audio"], block=block), x, rate)
             np.testing.assert_allclose(y, whole, rtol=0, atol=1e-4)
 
-    def test_silence_stays_silence(self, models: Models) -> None:
+    def test_silence_stays_silent(self, models: Models) -> None:
         for rate in (16_000, 48_000):
             assert not run(AudioPipeline(models["mask-audio"], block=0.5), np.zeros((2, rate), np.float32), rate).any()
 
-    def test_a_long_recording_is_never_in_memory(self, models: Models) -> None:
-        """Measured from outside: what torch holds is seen by no tracer of Python's memory."""
+    def test_memory_does_not_grow_with_the_recording(self, models: Models) -> None:
+        """In another process, because tracemalloc does not see the memory of torch."""
         program = """
 import resource, sys
 import numpy as np
 from denoise.pipelines.audio import AudioPipeline
 second = np.full((1, 48_000), 0.1, np.float32)
-given = taken = ahead = 0
+n_read = n_written = max_buffered = 0
 def chunks():
-    global given
+    global n_read
     for _ in range(int(sys.argv[2])):
-        given += 48_000
+        n_read += 48_000
         yield second
 for out in AudioPipeline(sys.argv[1], block=2).stream(chunks(), 48_000):
-    taken += out.shape[1]
-    ahead = max(ahead, given - taken)
-print(taken, ahead, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    n_written += out.shape[1]
+    max_buffered = max(max_buffered, n_read - n_written)
+print(n_written, max_buffered, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
         peaks = []
         for seconds in (20, 420):
             command = [sys.executable, "-c", program, str(models["keep-audio"]), str(seconds)]
-            done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-            taken, ahead, peak = map(int, done.stdout.split())
-            assert taken == 48_000 * seconds
-            assert ahead < 6 * 48_000
+            process = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+            n_written, max_buffered, peak = map(int, process.stdout.split())
+            assert n_written == 48_000 * seconds
+            assert max_buffered < 6 * 48_000
             peaks.append(peak)
         assert peaks[1] - peaks[0] < 40_000  # KiB; 400 seconds are 75,000
 
@@ -136,7 +136,7 @@ class TestChunks:
             (np.full((2, 100), np.nan, np.float32), "finite"),
         ],
     )
-    def test_a_bad_chunk_is_refused(self, models: Models, bad: NDArray[Any], reason: str) -> None:
+    def test_invalid_chunks_are_refused(self, models: Models, bad: NDArray[Any], reason: str) -> None:
         chunks = [np.zeros((2, 5000), np.float32), bad]
         with pytest.raises(InputError, match=reason):
             [*AudioPipeline(models["keep-audio"]).stream(chunks, 16_000)]
@@ -144,7 +144,7 @@ class TestChunks:
 
 class TestChannels:
     @pytest.mark.parametrize("channels", [1, 3, 8])
-    def test_each_channel_is_denoised_as_if_alone(self, models: Models, channels: int) -> None:
+    def test_channels_are_independent(self, models: Models, channels: int) -> None:
         x = bursts(6000, 16_000, channels)
         pipeline = AudioPipeline(models["mask-audio"])
         together = run(pipeline, x, 16_000)
@@ -154,7 +154,7 @@ class TestChannels:
     @pytest.mark.parametrize(
         ("channels", "order"), [(1, [0]), (2, [1, 0]), (3, [1, 0, 2]), (4, [1, 0, 3, 2]), (5, [1, 0, 3, 2, 4])]
     )
-    def test_a_stereo_model_takes_them_in_pairs(self, models: Models, channels: int, order: list[int]) -> None:
+    def test_stereo_model_takes_channels_in_pairs(self, models: Models, channels: int, order: list[int]) -> None:
         x = tones(4000, 16_000, channels)
         y = run(AudioPipeline(models["swap-audio"]), x, 16_000)
         np.testing.assert_allclose(y, x[order], rtol=0, atol=1e-6)
@@ -165,7 +165,7 @@ class TestStrength:
         ("subtype", "dtype"),
         [("PCM_U8", "int16"), ("PCM_16", "int16"), ("PCM_24", "int32"), ("PCM_32", "int32"), ("DOUBLE", "float64")],
     )
-    def test_zero_leaves_a_file_as_it_is(self, models: Models, subtype: str, dtype: str, tmp_path: Path) -> None:
+    def test_zero_keeps_the_samples_of_a_file(self, models: Models, subtype: str, dtype: str, tmp_path: Path) -> None:
         x = np.random.default_rng(0).uniform(-1, 1, (30_000, 3))
         soundfile.write(tmp_path / "a.wav", x, 44_100, subtype)
         AudioPipeline(models["mute-audio"]).file(tmp_path / "a.wav", tmp_path / "b.wav", strength=0)
@@ -173,7 +173,7 @@ class TestStrength:
         assert (before == after).all()
 
     @pytest.mark.parametrize("dtype", [np.int16, np.int32, np.float16, np.float32, np.float64])
-    def test_zero_leaves_an_array_as_it_is(self, models: Models, dtype: Any) -> None:
+    def test_zero_keeps_an_array(self, models: Models, dtype: Any) -> None:
         x = (np.random.default_rng(0).uniform(-1, 1, (2, 900)) * (1 if np.dtype(dtype).kind == "f" else 30_000)).astype(
             dtype
         )
@@ -183,13 +183,13 @@ class TestStrength:
         assert y is not x
 
     @pytest.mark.parametrize("rate", [8_000, 16_000, 48_000])
-    def test_a_half_is_half_way(self, models: Models, rate: int) -> None:
+    def test_half_is_the_mean_of_input_and_output(self, models: Models, rate: int) -> None:
         x = bursts(rate, rate)
         y = run(AudioPipeline(models["mute-audio"]), x, rate, strength=0.5)
         np.testing.assert_allclose(2 * y, x, rtol=0, atol=1e-6)
 
     @pytest.mark.parametrize("strength", [-0.01, 1.01, float("nan")])
-    def test_others_are_refused(self, models: Models, strength: float, tmp_path: Path) -> None:
+    def test_out_of_range_is_refused(self, models: Models, strength: float, tmp_path: Path) -> None:
         pipeline = AudioPipeline(models["keep-audio"])
         x = np.zeros((1, 100), np.float32)
         with pytest.raises(ConfigError, match="strength is"):
@@ -201,19 +201,19 @@ class TestStrength:
 
 
 class TestFiles:
-    def test_what_is_told_of_a_file(self, models: Models, tmp_path: Path) -> None:
+    def test_result_of_a_file(self, models: Models, tmp_path: Path) -> None:
         x = bursts(40_000, 16_000, 2)
         soundfile.write(tmp_path / "a.flac", x.T, 16_000, "PCM_24")
-        told: list[float] = []
+        fractions: list[float] = []
         result = AudioPipeline(models["keep-audio"], block=0.5).file(
-            tmp_path / "a.flac", tmp_path / "b.flac", progress=told.append
+            tmp_path / "a.flac", tmp_path / "b.flac", progress=fractions.append
         )
         assert (result.input, result.output) == (str(tmp_path / "a.flac"), str(tmp_path / "b.flac"))
-        assert told == sorted(told)
-        assert told[-1] == 1.0
+        assert fractions == sorted(fractions)
+        assert fractions[-1] == 1.0
         assert result.noise_before == pytest.approx(result.noise_after, abs=0.3)
         assert result.noise_unit == "dbfs"
-        assert -45 < result.noise_before < -35  # the faint bursts: 0.2 * 0.05 is -40 dBFS
+        assert -45 < result.noise_before < -35  # the weak bursts: 0.2 * 0.05 is -40 dBFS
         assert result.seconds > 0
         assert set(result.asdict()) == {
             "input",
@@ -231,7 +231,7 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("container", "subtype"), [("WAV", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III")]
     )
-    def test_bytes_come_back_as_the_same_kind(self, models: Models, container: str, subtype: str) -> None:
+    def test_bytes_keep_the_format(self, models: Models, container: str, subtype: str) -> None:
         data = io.BytesIO()
         soundfile.write(data, bursts(20_001, 22_050, 2).T, 22_050, subtype, format=container)
         out = AudioPipeline(models["mask-audio"]).bytes(data.getvalue())
@@ -241,7 +241,7 @@ class TestFiles:
         with pytest.raises(InputError, match=r"^audio bytes: is empty"):
             AudioPipeline(models["mask-audio"]).bytes(b"")
 
-    def test_a_bad_sample_in_the_middle_leaves_no_file(self, models: Models, tmp_path: Path) -> None:
+    def test_invalid_sample_leaves_no_file(self, models: Models, tmp_path: Path) -> None:
         x = bursts(60_000, 16_000)
         x[0, 55_000] = np.nan
         soundfile.write(tmp_path / "a.wav", x.T, 16_000, "FLOAT")
@@ -249,15 +249,15 @@ class TestFiles:
             AudioPipeline(models["keep-audio"], block=0.5).file(tmp_path / "a.wav", tmp_path / "b.wav")
         assert os.listdir(tmp_path) == ["a.wav"]
 
-    def test_floats_beyond_full_scale_stay_there(self, models: Models, tmp_path: Path) -> None:
+    def test_floats_beyond_full_scale_are_kept(self, models: Models, tmp_path: Path) -> None:
         x = 1e20 * bursts(20_000, 16_000)
         soundfile.write(tmp_path / "a.wav", x.T, 16_000, "FLOAT")
         result = AudioPipeline(models["keep-audio"]).file(tmp_path / "a.wav", tmp_path / "b.wav")
         assert (soundfile.read(tmp_path / "b.wav", dtype="float32")[0] == x[0]).all()
         assert np.isfinite([result.noise_before, result.noise_after]).all()
 
-    def test_a_stream_gives_before_its_input_ends(self, models: Models) -> None:
-        """A live WAV pipe: the first seconds come out while the writer still waits."""
+    def test_output_of_a_pipe_starts_before_its_input_ends(self, models: Models) -> None:
+        """The first seconds of a live WAV pipe are written while the rest is not yet there."""
         (in_read, in_write), (out_read, out_write) = os.pipe(), os.pipe()
         pipeline = AudioPipeline(models["keep-audio"], block=0.5)
         header = io.BytesIO()
@@ -265,39 +265,39 @@ class TestFiles:
             file.setparams((1, 2, 8000, 0, "NONE", ""))
         live = bytearray(header.getvalue())
         live[4:8] = live[40:44] = b"\xff" * 4
-        sound = np.random.default_rng(0).integers(-9000, 9000, 80_000, np.int16)
+        samples = np.random.default_rng(0).integers(-9000, 9000, 80_000, np.int16)
 
-        heard_early = threading.Event()
+        first_part_read = threading.Event()
 
-        def work() -> None:
+        def denoise() -> None:
             with os.fdopen(in_read, "rb") as source, os.fdopen(out_write, "wb") as target:
                 pipeline.file(source, target, strength=0.5)
 
-        def speak() -> None:  # beside the reader: a pipe may hold as little as one page
-            with os.fdopen(in_write, "wb") as feed:
-                feed.write(live + sound[:40_000].tobytes())
-                feed.flush()
-                heard_early.wait()
-                feed.write(sound[40_000:].tobytes())
+        def write() -> None:  # in a thread, because a pipe may hold as little as one page
+            with os.fdopen(in_write, "wb") as pipe:
+                pipe.write(live + samples[:40_000].tobytes())
+                pipe.flush()
+                first_part_read.wait()
+                pipe.write(samples[40_000:].tobytes())
 
         with ThreadPoolExecutor() as pool, os.fdopen(out_read, "rb") as out:
-            tasks = [pool.submit(work), pool.submit(speak)]
-            early = out.read(44 + 2 * 20_000)  # would wait for ever if the pipeline waited for the end
-            heard_early.set()
-            rest = out.read()
+            tasks = [pool.submit(denoise), pool.submit(write)]
+            first_part = out.read(44 + 2 * 20_000)  # a deadlock if the pipeline waited for the end
+            first_part_read.set()
+            second_part = out.read()
             for task in tasks:
                 task.result()
-        assert early[:4] == b"RIFF"
-        heard = np.frombuffer((early + rest)[44:], "<i2")
-        assert heard.shape == sound.shape
-        assert np.abs(heard[2000:-2000].astype(int)).max() <= 9000 * 1.7
+        assert first_part[:4] == b"RIFF"
+        denoised = np.frombuffer((first_part + second_part)[44:], "<i2")
+        assert denoised.shape == samples.shape
+        assert np.abs(denoised[2000:-2000].astype(int)).max() <= 9000 * 1.7
 
-    def test_speed_is_that_of_the_recording(self, models: Models, tmp_path: Path) -> None:
+    def test_speed_is_relative_to_the_duration(self, models: Models, tmp_path: Path) -> None:
         soundfile.write(tmp_path / "a.wav", np.zeros(80_000), 8000)
         started = time.perf_counter()
         result = AudioPipeline(models["keep-audio"]).file(tmp_path / "a.wav", tmp_path / "b.wav")
-        at_least = 10 / (time.perf_counter() - started)
-        assert at_least * 0.9 <= result.speed <= at_least * 50  # loading the model is in the one and not in the other
+        min_speed = 10 / (time.perf_counter() - started)  # with the time to load the model
+        assert min_speed * 0.9 <= result.speed <= min_speed * 50
 
 
 class TestArrays:
@@ -320,13 +320,13 @@ class TestArrays:
         assert (y.dtype, y.shape) == (dtype, x.shape)
         torch.testing.assert_close(y, x, rtol=0, atol=1e-2 if dtype == torch.bfloat16 else 1e-3)
 
-    def test_a_batch_is_its_items(self, models: Models) -> None:
+    def test_items_of_a_batch_are_independent(self, models: Models) -> None:
         x = torch.from_numpy(bursts(4000, 16_000, 6)).reshape(3, 2, 4000)
         y = denoise_audio(x, 16_000, model=models["mask-audio"])
-        for one, item in zip(y, x, strict=True):
-            torch.testing.assert_close(one, denoise_audio(item, 16_000, model=models["mask-audio"]))
+        for denoised, item in zip(y, x, strict=True):
+            torch.testing.assert_close(denoised, denoise_audio(item, 16_000, model=models["mask-audio"]))
 
-    def test_floats_are_not_clipped_and_integers_are(self, models: Models) -> None:
+    def test_integers_are_clipped_and_floats_are_not(self, models: Models) -> None:
         loud = np.full((1, 1000), 7.5, np.float32)
         assert (denoise_audio(loud, 16_000, model=models["keep-audio"]) == loud).all()
         edge = np.array([[-32768, 32767] * 500], np.int16)
@@ -334,7 +334,7 @@ class TestArrays:
         assert np.sign(denoise_audio(edge, 44_100, model=models["keep-audio"])).tolist() == np.sign(edge).tolist()
 
     @pytest.mark.parametrize(
-        ("x", "words"),
+        ("x", "message"),
         [
             (np.zeros((4000, 2), np.float32), "at most 8 channels, then time"),
             (np.zeros((2, 2, 2), np.float32), "expected .time,. or"),
@@ -351,12 +351,12 @@ class TestArrays:
             (torch.zeros(400, 2), "at most 8 channels, then time"),
         ],
     )
-    def test_what_cannot_be_audio(self, models: Models, x: Any, words: str) -> None:
-        with pytest.raises(InputError, match=words):
+    def test_invalid_arrays_are_refused(self, models: Models, x: Any, message: str) -> None:
+        with pytest.raises(InputError, match=message):
             denoise_audio(x, 16_000, model=models["keep-audio"])
 
     @pytest.mark.parametrize("rate", [0, -1, 4000, 400_000])
-    def test_rates(self, models: Models, rate: int) -> None:
+    def test_sample_rates_out_of_range_are_refused(self, models: Models, rate: int) -> None:
         with pytest.raises(InputError, match="sample rate is"):
             denoise_audio(np.zeros(400, np.float32), rate, model=models["keep-audio"])
         with pytest.raises(InputError, match="sample rate is"):
@@ -365,11 +365,11 @@ class TestArrays:
 
 class TestSettings:
     @pytest.mark.parametrize("block", [0, -1, float("nan"), float("inf")])
-    def test_blocks(self, models: Models, block: float) -> None:
+    def test_block_lengths_out_of_range_are_refused(self, models: Models, block: float) -> None:
         with pytest.raises(ConfigError, match="block is"):
             AudioPipeline(models["keep-audio"], block=block)
 
-    def test_devices_and_modalities(self, models: Models) -> None:
+    def test_unknown_device_and_wrong_modality_are_refused(self, models: Models) -> None:
         with pytest.raises(ConfigError, match="device 'tpu' is not available"):
             AudioPipeline(models["keep-audio"], device="tpu")
         with pytest.raises(ConfigError, match="is a denoiser for image; expected a denoiser for audio"):

@@ -1,0 +1,197 @@
+"""Denoising of NumPy arrays and tensors in memory, with models that are loaded once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from numbers import Real
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from denoise.errors import ConfigError, InputError
+from denoise.options import AUDIO_STEPS, IMAGE_STEPS, DenoiseOptions, Sigma
+from denoise.pipelines import audio, image
+from denoise.pipelines.audio import AudioPipeline
+from denoise.pipelines.device import as_numpy
+from denoise.pipelines.image import ImagePipeline
+from denoise.registry import weights_version
+from denoise.signals import MAX_CHANNELS, AudioFormat, Image, require_finite_samples
+
+Array = TypeVar("Array", bound=NDArray[Any] | Tensor)
+
+
+def denoise_audio(
+    samples: Array,
+    sample_rate: int,
+    *,
+    model: str | Path | None = None,
+    strength: float = 1.0,
+    attenuation_limit: float | None = None,
+    perception: float | None = None,
+    steps: int = AUDIO_STEPS,
+    seed: int = 0,
+    device: str = "auto",
+) -> Array:
+    """Denoise audio in memory; container, dtype and shape are kept.
+
+    Args:
+        samples: array (time,) or (channels, time), as of librosa, or tensor (channels, time) or (batch, channels,
+            time). Integers (int16, int32) have the full scale of their type, floats 1.0; floats are not clipped.
+        sample_rate: in Hz.
+        model: name of a bundled model or path of a weights file; None selects ``speech``, or, with ``perception``, the
+            model with posterior samples.
+        strength: as in `denoise.options.DenoiseOptions`.
+        attenuation_limit: as in `denoise.options.DenoiseOptions`, in dB.
+        perception: as in `denoise.options.DenoiseOptions`, from the posterior mean (0) to a posterior sample (1).
+        steps: network calls per posterior sample.
+        seed: of the posterior sample; each item of a batch adds 1 to it.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+
+    Returns:
+        Denoised samples in new memory.
+
+    Raises:
+        InputError: shape, dtype, sample rate or values do not fit.
+        ConfigError: the model is unknown, an option is out of range or the model does not support it.
+    """
+    options = DenoiseOptions(
+        strength=strength,
+        attenuation_limit=attenuation_limit,
+        perception=perception,
+        steps=steps,
+        seed=None if perception is None else seed,
+    )
+    x: Any = as_numpy(samples) if isinstance(samples, Tensor) else np.asarray(samples)
+    channels = _check_audio(x, is_tensor=isinstance(samples, Tensor))
+    if not isinstance(sample_rate, Real) or sample_rate != int(sample_rate):
+        raise InputError(f"sample rate is {sample_rate!r}; expected a whole number of Hz.")
+    AudioFormat(int(sample_rate), channels)  # checks the range of the sample rate
+    pipeline = _audio_pipeline(*_resolved(model or audio.default_model(options)), device)
+    pipeline.check(options)
+    if options.limited_strength == 0:
+        return cast(Array, samples.clone() if isinstance(samples, Tensor) else x.copy())
+    is_float = np.issubdtype(x.dtype, np.floating)
+    scale = 1.0 if is_float else -float(np.iinfo(x.dtype).min)
+    denoised = np.empty_like(x).reshape(-1, channels, x.shape[-1])
+    for i, item in enumerate(x.reshape(denoised.shape)):
+        item_float = item.astype(np.float32 if x.dtype in (np.float32, np.float16, np.int16) else np.float64) / scale
+        require_finite_samples(item_float)
+        run = pipeline.start(int(sample_rate), options, [seed + i] if options.mix_weight else [])
+        y = np.concatenate([*run.blocks([item_float])], axis=1) * scale
+        denoised[i] = y if is_float else np.rint(y).clip(-scale, scale - 1)
+    result = denoised.reshape(x.shape)
+    return cast(Array, torch.from_numpy(result).to(samples) if isinstance(samples, Tensor) else result)
+
+
+def denoise_image(
+    pixels: Array,
+    sigma: Sigma = None,
+    *,
+    model: str | Path | None = None,
+    strength: float = 1.0,
+    perception: float | None = None,
+    steps: int = IMAGE_STEPS,
+    seed: int = 0,
+    tile: int | None = None,
+    device: str = "auto",
+) -> Array:
+    """Denoise an image in memory; container, dtype and shape are kept.
+
+    Args:
+        pixels: array (height, width) or (height, width, 1 or 3), or tensor (1 or 3, height, width) or (batch, 1 or 3,
+            height, width). Integers have the full scale of their type (uint8 255, uint16 65535), floats 1.0; floats may
+            exceed [0, 1] and are not clipped.
+        sigma: standard deviation of white noise in the units of ``pixels``, or ``"auto"`` for an estimate.
+        model: name of a bundled model or path of a weights file; None selects ``photo``, or, with ``sigma`` or
+            ``perception``, the sigma-conditioned model.
+        strength: as in `denoise.options.DenoiseOptions`.
+        perception: as in `denoise.options.DenoiseOptions`, from the posterior mean (0) to a posterior sample (1).
+        steps: network calls per posterior sample.
+        seed: of the posterior sample; each image of a batch adds 1 to it.
+        tile: as in `denoise.pipelines.image.ImagePipeline`.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+
+    Returns:
+        Denoised pixels in new memory.
+
+    Raises:
+        InputError: shape, dtype or values do not fit.
+        ConfigError: the model is unknown, an option is out of range or the model does not support it.
+
+    >>> import numpy as np
+    >>> noisy = np.full((8, 8, 3), 128, np.uint8)
+    >>> denoise_image(noisy).shape
+    (8, 8, 3)
+    """
+    x: Any = as_numpy(pixels) if isinstance(pixels, Tensor) else np.asarray(pixels)
+    frames = _frames(x, is_tensor=isinstance(pixels, Tensor))
+    is_float = np.issubdtype(x.dtype, np.floating)
+    scale = 1.0 if is_float else float(np.iinfo(x.dtype).max)
+    if isinstance(sigma, int | float):
+        if not is_float and not 0 <= sigma <= scale:
+            raise ConfigError(f"sigma is {sigma:g}; expected 0 to {scale:g}, the range of the pixels.")
+        sigma = sigma / scale
+    options = DenoiseOptions(strength=strength, sigma=sigma, perception=perception, steps=steps)
+    pipeline = _image_pipeline(*_resolved(model or image.default_model(options)), device, tile)
+    denoised = np.empty_like(frames)
+    for i, frame in enumerate(frames):
+        noisy = Image(np.ascontiguousarray(frame, np.float32 if is_float else None))
+        frame_options = replace(options, seed=None if perception is None else seed + i)
+        denoised[i] = pipeline.denoise_frame(noisy, frame_options)[0].pixels
+    if strength == 0:  # bit by bit, whatever the type
+        denoised = frames.copy()
+    if isinstance(pixels, Tensor):
+        result = torch.from_numpy(np.ascontiguousarray(np.moveaxis(denoised, -1, 1).reshape(x.shape)))
+        return cast(Array, result.to(pixels))
+    return cast(Array, np.ascontiguousarray(denoised.reshape(x.shape)))
+
+
+def _check_audio(x: NDArray[Any], *, is_tensor: bool) -> int:
+    """Check shape and dtype, and return the number of channels."""
+    if x.ndim not in ((2, 3) if is_tensor else (1, 2)) or 0 in x.shape:
+        expected = "(channels, time) or (batch, channels, time)" if is_tensor else "(time,) or (channels, time)"
+        raise InputError(f"samples have shape {x.shape}; expected {expected}, none of them 0.")
+    channels = x.shape[-2] if x.ndim > 1 else 1
+    if channels > MAX_CHANNELS:
+        raise InputError(f"samples have shape {x.shape}; expected at most {MAX_CHANNELS} channels, then time.")
+    if not np.issubdtype(x.dtype, np.floating) and x.dtype.newbyteorder("=") not in (np.int16, np.int32):
+        raise InputError(f"samples are {x.dtype}; expected int16, int32 or a float type.")
+    return channels
+
+
+def _frames(x: NDArray[Any], *, is_tensor: bool) -> NDArray[Any]:
+    """Check shape and dtype, and return (n, height, width, channels)."""
+    shape = x.shape
+    if 0 in shape[-3:]:
+        raise InputError(f"pixels have shape {shape}; expected none of them 0.")
+    if is_tensor:
+        if x.ndim not in (3, 4) or shape[-3] not in (1, 3):
+            raise InputError(f"tensor has shape {shape}; expected (1 or 3, height, width), with an optional batch.")
+        frames = np.moveaxis(x.reshape(-1, *shape[-3:]), 1, -1)
+    else:
+        if x.ndim not in (2, 3) or (x.ndim == 3 and shape[2] not in (1, 3)):
+            raise InputError(f"array has shape {shape}; expected (height, width) or (height, width, 1 or 3).")
+        frames = x.reshape(1, *shape[:2], -1 if x.ndim == 3 else 1)
+    if not np.issubdtype(x.dtype, np.floating) and x.dtype not in (np.uint8, np.uint16):
+        raise InputError(f"pixels are {x.dtype}; expected uint8, uint16 or a float type.")
+    return frames
+
+
+def _resolved(model: str | Path) -> tuple[str | Path, int]:
+    """A model with the version of its weights, so that new weights are loaded again."""
+    return model, weights_version(model)
+
+
+@lru_cache(maxsize=4)
+def _audio_pipeline(model: str | Path, version: int, device: str) -> AudioPipeline:
+    return AudioPipeline(model, device=device)
+
+
+@lru_cache(maxsize=4)
+def _image_pipeline(model: str | Path, version: int, device: str, tile: int | None) -> ImagePipeline:
+    return ImagePipeline(model, device=device, tile=tile)

@@ -1,0 +1,60 @@
+"""The noise floor of a recording that is read block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FRAMES_PER_SECOND = 20
+MIN_DB = -200
+BINS_PER_DB = 10
+QUANTILE = 0.1
+
+
+class NoiseFloor:
+    """The level that a tenth of all frames of 50 ms stays below: that of the pauses of speech.
+
+    Levels are counted in a histogram, because a list of them would grow with the recording.
+
+    Args:
+        sample_rate: in Hz.
+    """
+
+    def __init__(self, sample_rate: int) -> None:
+        self._frame_length = max(1, sample_rate // FRAMES_PER_SECOND)
+        self._counts = np.zeros(400 * BINS_PER_DB, np.int64)
+        self._remaining: NDArray[Any] | None = None  # samples of an incomplete frame
+
+    def measure(self, blocks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+        """Pass blocks on and add each to the histogram.
+
+        Args:
+            blocks: (channels, time) each, full scale 1.0.
+
+        Returns:
+            The same blocks.
+        """
+        for block in blocks:
+            self._add(block)
+            yield block
+
+    def level_db(self) -> float | None:
+        """Return the noise floor in dB of full scale, or None if no frame is complete."""
+        total = self._counts.sum()
+        if not total:
+            return None
+        index = np.searchsorted(self._counts.cumsum(), QUANTILE * total)
+        return round(float(index) / BINS_PER_DB + MIN_DB, 1)
+
+    def _add(self, block: NDArray[Any]) -> None:
+        n = self._frame_length
+        x = block if self._remaining is None else np.concatenate([self._remaining, block], axis=1)
+        length = x.shape[1] // n * n
+        self._remaining = x[:, length:]
+        if length:
+            power = np.square(x[:, :length].reshape(len(x), -1, n), dtype=np.float64).mean(axis=(0, 2))
+            level_db = 10 * np.log10(power.clip(1e-20, 1e19))
+            np.add.at(self._counts, np.rint(BINS_PER_DB * (level_db - MIN_DB)).astype(np.int64), 1)
