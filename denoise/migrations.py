@@ -43,6 +43,10 @@ RECIPE: dict[str, str] = {
     "examples.speed": "examples.speed_perturbation",
     "examples.shift_s": "examples.time_shift_s",
     "stored": "stored_dtype",
+    "schedule.clip": "schedule.grad_clip",
+    "audio.clip": "audio.clipping",
+    "audio.codec": "audio.coding",
+    "audio.bangs": "audio.impacts",
 }
 """Old dotted keys of recipes and the new ones, e.g. ``"image.strong": "image.high_sigma_fraction"``.
 
