@@ -1,0 +1,1 @@
+"""Decoding and encoding of audio and image files; atomic writes."""

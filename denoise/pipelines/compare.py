@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from denoise.errors import ConfigError, InputError
 from denoise.files.atomic import atomic_file
 from denoise.files.audio import AudioReader, AudioWriter
-from denoise.files.image import ImageReader, upright, write_image
+from denoise.files.image import ImageReader, apply_orientation, write_image
 from denoise.files.image.panel import Column, draw_panel
 from denoise.pipelines.batch import STREAM, plan
 from denoise.signals import AudioFormat, Image, ImageFormat
@@ -132,6 +132,7 @@ def compare_image(
     Shape:
         the picture: three columns of 480 pixels; a whole in at most 480 x 720 of them; a part of at most 160 x 160
         pixels of the file, enlarged by a whole number.
+
     Raises:
         ConfigError: the target is no PNG.
         InputError: a file cannot be read or written, is above ``max_megapixels``, the two differ in size, or
@@ -146,14 +147,14 @@ def compare_image(
             came, expected = ("{} x {}".format(*reader.size) for reader in (clean, noisy))
             raise InputError(f"{after}: is {came} pixels; expected {expected} as {before}. Give two of one size.")
         # One after the other: two large pictures at once would need twice the memory.
-        image = upright(next(iter(clean)), noisy.format)
+        image = apply_orientation(next(iter(clean)), noisy.format)
         height, width = image.pixels.shape[:2]
         scale = min(WIDTH / width, HEIGHT / height)
         scale = scale if scale < 1 else int(scale)
         rows, columns = find_part(image)
         clean_views = _whole(image, scale), _light(image, rows, columns)
         del image
-        image = upright(next(iter(noisy)), noisy.format)
+        image = apply_orientation(next(iter(noisy)), noisy.format)
         noisy_views = _whole(image, scale), _light(image, rows, columns)
         del image
         profile = noisy.format.info.get("icc_profile", b"")

@@ -1,8 +1,7 @@
 """Read and write image files frame by frame, in the integers of the file.
 
-Each container has one class, which detects, reads and writes it and states its limits: `Png`, `Jpeg`,
-`Tiff`, `WebP`, `Bmp` and `Gif`. To add a container, write its class and append it to
-`denoise.files.image.registry.CONTAINERS`.
+Each container has one class, which detects, reads and writes it and states its limits. To add a container, write its
+class and append it to `denoise.files.image.registry.CONTAINERS`.
 
 Example:
     ::
@@ -11,9 +10,10 @@ Example:
             write_image("out.png", map(denoise, reader), reader.format)
 """
 
-from denoise.files.image.reader import ImageReader, check_megapixels, read_image, upright
-from denoise.files.image.writer import CONTAINERS, write_image
+from denoise.files.image.container import check_megapixels
+from denoise.files.image.orientation import apply_orientation
+from denoise.files.image.reader import ImageReader, read_image
+from denoise.files.image.registry import IMAGE_EXTENSIONS
+from denoise.files.image.writer import write_image
 
-__all__ = ["IMAGE_EXTENSIONS", "ImageReader", "check_megapixels", "read_image", "upright", "write_image"]
-
-IMAGE_EXTENSIONS = frozenset(CONTAINERS)
+__all__ = ["IMAGE_EXTENSIONS", "ImageReader", "apply_orientation", "check_megapixels", "read_image", "write_image"]

@@ -1,141 +1,236 @@
-"""What an image file is and carries beside its pixels."""
+"""Containers that Pillow decodes and encodes."""
 
 from __future__ import annotations
 
-import io
-import logging
-import lzma
-import struct
-import warnings
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, BinaryIO
+from collections.abc import Iterator
+from typing import IO, Any, ClassVar, Generic, TypeVar
 
-from PIL import BmpImagePlugin, GifImagePlugin, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+import numpy as np
 from PIL import Image as Pillow
+from PIL import ImageFile
 
 from denoise.errors import InputError
-from denoise.files.image.png16 import PNG_SIGNATURE, png_chunks
-from denoise.files.image.tiff_codec import TiffPicture
+from denoise.files.image.bands import row_bands
+from denoise.files.image.container import FrameInfo, ImageContainer, frame_info
+from denoise.files.image.palette import to_palette
+from denoise.signals import Image, ImageFormat
 
-# Pillow's readers by the first bytes of a file. Used without `PIL.Image.open`, which judges the size
-# of a picture by a global of Pillow that belongs to the whole process.
-OPENERS: dict[str, tuple[Callable[[bytes], bool], Callable[..., ImageFile.ImageFile]]] = {
-    "PNG": (lambda head: head.startswith(PNG_SIGNATURE), PngImagePlugin.PngImageFile),
-    "JPEG": (lambda head: head.startswith(b"\xff\xd8\xff"), JpegImagePlugin.jpeg_factory),
-    "TIFF": (lambda head: head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), TiffPicture),
-    "WEBP": (lambda head: head[:4] == b"RIFF" and head[8:12] == b"WEBP", WebPImagePlugin.WebPImageFile),
-    "BMP": (lambda head: head.startswith(b"BM"), BmpImagePlugin.BmpImageFile),
-    "GIF": (lambda head: head[:6] in (b"GIF87a", b"GIF89a"), GifImagePlugin.GifImageFile),
-}
-KEPT = ("icc_profile", "exif", "dpi", "xmp", "comment", "loop", "default_image", "transparency")
-# What Pillow, zlib and struct raise on damaged files.
-DAMAGE = (
-    OSError, SyntaxError, ValueError, EOFError, ArithmeticError, LookupError, TypeError, AttributeError,
-    struct.error, zlib.error, lzma.LZMAError,
-)  # fmt: skip
+BILEVEL_THRESHOLD = 128  # 0.5 in 8 bits
+DEFAULT_DURATION_MS = 100
+FILE_INFO_KEYS = ("icc_profile", "exif", "dpi", "xmp", "comment", "loop", "default_image", "transparency")
+FRAME_INFO_KEYS = ("duration", "disposal")
+
+PictureT = TypeVar("PictureT", bound=ImageFile.ImageFile)
 
 
-def container_of(head: bytes) -> str:
-    """The container of a file that starts with ``head``.
+class PillowContainer(ImageContainer, Generic[PictureT]):
+    """A container that Pillow decodes and encodes; subclasses state what differs.
 
-    Raises:
-        InputError: empty, or none that is known.
+    Attributes:
+        plugin: Pillow's reader. It is called without `PIL.Image.open`, which limits the size of images by a variable
+            of Pillow that the whole process shares.
+        saved_info: keys of `ImageFormat.info` that Pillow's writer takes under the same name.
     """
-    if not head:
-        raise InputError("the file is empty (0 bytes); an image was expected. Get another copy.")
-    for container, (accept, _) in OPENERS.items():
-        if accept(head):
-            return container
-    if head[4:8] == b"ftyp":
-        what = "looks like HEIC, AVIF or a video"
-    elif head.lstrip().startswith((b"<svg", b"<?xml")):
-        what = "looks like SVG or XML"
-    elif all(9 <= byte < 127 for byte in head):
-        what = "looks like text"
-    else:
-        what = "is of an unknown format"
-    raise InputError(f"{what}; expected PNG, JPEG, TIFF, WebP, BMP or GIF. Convert the file.")
+
+    plugin: type[PictureT]
+    saved_info: ClassVar[tuple[str, ...]] = ()
+
+    def open_picture(self) -> PictureT:
+        """Return Pillow's image of the file, with its header read."""
+        self.file.seek(0)
+        return self.plugin(self.file, "")
+
+    def read_header(self) -> None:
+        """Read the header with Pillow."""
+        picture = self.open_picture()
+        self.size, self.n_frames = picture.size, self.count_frames(picture)
+        self.limit.check(*self.size)
+        self.mode, self.bits = picture.mode, 8
+        self.info = self.read_info(picture)
+
+    def count_frames(self, picture: PictureT) -> int:
+        """Return the number of frames.
+
+        Args:
+            picture: Pillow's image, its header read.
+        """
+        return 1
+
+    def read_info(self, picture: PictureT) -> dict[str, Any]:
+        """Return the metadata of the whole file.
+
+        Args:
+            picture: Pillow's image, its header read.
+
+        Returns:
+            What a file with the same content needs beside its pixels, in the keys of `ImageFormat.info`.
+        """
+        return file_info(picture) | self.palette_info(picture)
+
+    def read_frames(self) -> Iterator[tuple[Image, FrameInfo]]:
+        """Decode the frames with Pillow.
+
+        Yields:
+            The frame and what the file holds about it.
+        """
+        picture = self.open_picture()
+        for index in range(self.n_frames):
+            picture.seek(index)
+            picture.load()
+            decoded = self.decode(picture)
+            if index == self.n_frames - 1:
+                del picture  # the caller works on the last frame while no decoder holds a copy
+            yield decoded
+            del decoded
+
+    def decode(self, picture: PictureT) -> tuple[Image, FrameInfo]:
+        """Convert the loaded frame of Pillow's image.
+
+        Args:
+            picture: Pillow's image, a frame loaded.
+
+        Returns:
+            The frame and what the file holds about it.
+
+        Raises:
+            InputError: the mode is not supported.
+        """
+        info = {key: picture.info[key] for key in FRAME_INFO_KEYS if key in picture.info}
+        return self.to_image(picture), info | self.palette_info(picture) | {"mode": picture.mode}
+
+    def palette_info(self, picture: PictureT) -> dict[str, Any]:
+        """Return the number of colours of the palette, under the key ``colors``, or nothing without a palette.
+
+        Args:
+            picture: Pillow's image; its frame is loaded if it is not yet.
+        """
+        return {"colors": len(picture.getpalette() or []) // 3} if picture.mode == "P" else {}
+
+    def has_alpha(self, picture: PictureT) -> bool:
+        """Return whether the transparency of an image without a channel for it becomes alpha.
+
+        Args:
+            picture: Pillow's image, a frame loaded.
+        """
+        return picture.mode in ("P", "PA") and picture.has_transparency_data
+
+    def to_image(self, picture: PictureT) -> Image:
+        """Convert the loaded frame of Pillow's image into pixels and alpha.
+
+        Args:
+            picture: Pillow's image, a frame loaded.
+
+        Raises:
+            InputError: the mode is not supported.
+        """
+        mode, dtype = picture.mode, np.dtype(np.uint16 if picture.mode.startswith("I;16") else np.uint8)
+        # YCbCr of a TIFF is stored as RGB: Pillow's conversion back rounds down, and darkens.
+        if mode in ("P", "PA", "RGB", "YCbCr", "RGBX"):
+            mode = "RGBA" if self.has_alpha(picture) else "RGB"
+        elif mode == "1":
+            mode = "L"
+        elif dtype == np.uint8 and mode not in ("L", "LA", "RGBA", "CMYK"):
+            raise InputError(f"is of mode {mode}; expected grey, RGB, a palette or CMYK. Convert the file.")
+        channels = {"RGB": 3, "RGBA": 3, "CMYK": 4}.get(mode, 1)
+        pixels = np.empty((picture.height, picture.width, channels), dtype)
+        alpha = np.empty(pixels.shape[:2], dtype) if mode in ("LA", "RGBA") else None
+        for y, band in row_bands(picture, mode):
+            rows = band.reshape(*band.shape[:2], -1)
+            pixels[y : y + len(rows)] = rows[..., :channels]
+            if alpha is not None:
+                alpha[y : y + len(rows)] = rows[..., channels]
+        return Image(pixels, alpha)
+
+    @classmethod
+    def write(cls, file: IO[bytes], frames: Iterator[Image], source: ImageFormat, name: str) -> None:
+        """Write frames of 8 bits with Pillow.
+
+        Args:
+            file: empty file, readable and seekable.
+            frames: at least one.
+            source: format of the file that the frames come from.
+            name: name of the target in errors.
+
+        Raises:
+            InputError: the container cannot hold a frame or the metadata.
+        """
+        pictures: list[Pillow.Image] = []
+        infos: list[FrameInfo] = []
+        options: dict[str, Any] = {}
+        for index, frame in enumerate(frames):
+            info = frame_info(source, index)
+            mode = cls.stored_mode(frame, info, name)
+            if index == 0:
+                first_mode, options = mode, cls.file_options(source, name)
+            picture, transparency = to_pillow(frame, mode, palette_size(info, source))
+            if index == 0 and transparency is not None:
+                options["transparency"] = transparency
+            pictures.append(picture)
+            infos.append(info)
+        if len(pictures) > 1:
+            options |= cls.animation_options(source, infos, first_mode) | {"append_images": pictures[1:]}
+        pictures[0].save(file, cls.name, **options)
+
+    @classmethod
+    def file_options(cls, source: ImageFormat, name: str) -> dict[str, Any]:
+        """Return the options of Pillow's writer for a file.
+
+        Args:
+            source: format of the file that the frames come from.
+            name: name of the target in errors.
+
+        Raises:
+            InputError: the container cannot hold the metadata.
+        """
+        return {key: source.info[key] for key in cls.saved_info if key in source.info}
+
+    @classmethod
+    def animation_options(cls, source: ImageFormat, infos: list[FrameInfo], mode: str) -> dict[str, Any]:
+        """Return the further options of Pillow's writer for several frames.
+
+        Args:
+            source: format of the file that the frames come from.
+            infos: what it holds about each frame.
+            mode: mode in which the first frame is written.
+        """
+        durations = [info.get("duration", DEFAULT_DURATION_MS) for info in infos]
+        return {"save_all": True, "loop": source.info.get("loop", 0), "duration": durations}
 
 
-def open_picture(fp: BinaryIO, container: str) -> ImageFile.ImageFile:
-    """Pillow's reader of the file, its header read."""
-    fp.seek(0)
-    return OPENERS[container][1](fp, "")
+def file_info(picture: ImageFile.ImageFile) -> dict[str, Any]:
+    """Return the metadata that Pillow's image holds, in the keys of `ImageFormat.info`, without decoding pixels."""
+    return {key: picture.info[key] for key in FILE_INFO_KEYS if picture.info.get(key) is not None}
 
 
-def carried(picture: ImageFile.ImageFile, fp: BinaryIO) -> dict[str, Any]:
-    """What a twin of the file needs beside its pixels, whatever the frame; TIFF has it by pages."""
-    info = {key: picture.info[key] for key in KEPT if picture.info.get(key) is not None}
-    if isinstance(picture, PngImagePlugin.PngImageFile):
-        info["png_chunks"] = list(png_chunks(fp))
-    elif isinstance(picture, WebPImagePlugin.WebPImageFile):
-        info["lossless"] = _webp_is_lossless(fp)
-    elif isinstance(picture, JpegImagePlugin.JpegImageFile):
-        info["jpeg"] = _jpeg_how(picture)
-    return info
+def to_pillow(frame: Image, mode: str, max_colours: int) -> tuple[Pillow.Image, bytes | None]:
+    """Convert a frame of 8 bits for Pillow's writers.
+
+    Args:
+        frame: frame, uint8.
+        mode: mode to write, see `ImageContainer.stored_mode`.
+        max_colours: maximum length of a palette.
+
+    Returns:
+        Image, and the alpha of each colour of its palette, or None if there is none.
+    """
+    pixels = frame.pixels
+    if mode == "1":
+        return Pillow.fromarray(pixels[..., 0] >= BILEVEL_THRESHOLD), None
+    if pixels.shape[2] == 4:
+        return Pillow.fromarray(pixels, "CMYK"), None
+    picture = Pillow.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    if frame.alpha is not None:
+        picture.putalpha(Pillow.fromarray(frame.alpha))
+    if mode == "P":
+        return to_palette(picture, max_colours)
+    return (picture if picture.mode == mode else picture.convert(mode)), None
 
 
-def _jpeg_how(picture: JpegImagePlugin.JpegImageFile) -> dict[str, Any]:
-    """Quantisation and the like, in Pillow's names, so that the twin loses as little as the file did."""
-    factors: Any = sum((layer[1:3] for layer in picture.layer[:3]), ())
-    # Sampling that Pillow cannot write becomes none: rather too good than too coarse.
-    sampling = JpegImagePlugin.samplings.get(factors, 0)
-    if len(picture.layer) == 4 and picture.layer[3][1:3] != (1, 1):
-        sampling = 0
-    iptc = [data for marker, data in picture.applist if marker == "APP13"]
-    return {
-        "qtables": {key: list(table) for key, table in picture.quantization.items()},
-        "subsampling": sampling,
-        "progressive": bool(picture.info.get("progressive")),
-        "keep_rgb": picture.mode == "RGB" and picture.info.get("adobe_transform") == 0,
-        "extra": b"".join(b"\xff\xed" + struct.pack(">H", len(data) + 2) + data for data in iptc),
-    }
+def palette_size(info: FrameInfo, source: ImageFormat) -> int:
+    """Return the maximum number of colours of a frame with a palette.
 
-
-def _webp_is_lossless(fp: BinaryIO) -> bool:
-    """Whether the first picture of a WebP file is of the lossless kind."""
-    fp.seek(12)
-    while len(head := fp.read(8)) == 8:
-        kind, length = struct.unpack("<4sI", head)
-        if kind in (b"VP8L", b"VP8 "):
-            return bool(kind == b"VP8L")
-        fp.seek(16 if kind == b"ANMF" else length + length % 2, io.SEEK_CUR)
-    return False
-
-
-class _Remarks(logging.Handler):
-    """Collects what Pillow logs; without a handler, Python prints it."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
-
-
-@contextmanager
-def blame(name: str, said: list[str]) -> Iterator[None]:
-    """Turn what Pillow raises into an `InputError` about ``name``; what it warns of is added to ``said``."""
-    remarks, logger = _Remarks(), logging.getLogger("PIL")
-    logger.addHandler(remarks)
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            yield
-    except InputError as error:
-        raise InputError(f"{name}: {error}") from error
-    except (MemoryError, Pillow.DecompressionBombError) as error:
-        raise InputError(f"{name}: is too large for memory or Pillow; expected a smaller image. Crop it.") from error
-    except DAMAGE as error:
-        why = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(
-            f"{name}: the image is cut off, damaged or of a rare kind ({why}); expected a whole, common file. "
-            "Get another copy or convert it."
-        ) from error
-    finally:
-        logger.removeHandler(remarks)
-    told = [str(w.message) for w in caught if not issubclass(w.category, Pillow.DecompressionBombWarning)]
-    said.extend(line for text in told + remarks.lines if (line := " ".join(text.split())) not in said)
+    Args:
+        info: what the source holds about the frame.
+        source: format of the file that the frame comes from.
+    """
+    return min(256, info.get("colors") or source.info.get("colors") or 256)

@@ -1,9 +1,8 @@
-"""TIFF pages of uint16 and float32, grey or colour, with or without alpha; and the tags of all pages.
+"""Codec for TIFF pages of uint16 and float32, grey or colour, with alpha or without.
 
-Pillow decodes 16-bit colour to 8 bits, and has no mode for colour in floats; tifffile cannot
-decompress LZW without imagecodecs (26 MB, with LGPL code inside). But libtiff, which comes with
-Pillow, is a byte machine: lent a strip or a tile as if it were a grey picture of 8 bits, it gives
-the bytes back, whatever they mean.
+Pillow decodes 16-bit colour to 8 bits and has no mode for colour in floats. tifffile cannot decompress LZW without
+imagecodecs (26 MB, with LGPL code inside). But libtiff, which comes with Pillow, can decompress any strip or tile that
+is presented to it as a grey image of 8 bits, one row of bytes.
 """
 
 from __future__ import annotations
@@ -12,264 +11,291 @@ import io
 import lzma
 import zlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import TiffImagePlugin
+from PIL.ExifTags import Base as Tag
 
 from denoise.errors import InputError
+from denoise.files.image.tiff_tags import Page, page_size, read_pages
 
-Ifd = TiffImagePlugin.ImageFileDirectory_v2
+UNCOMPRESSED, LZW, DEFLATE, PACKBITS, OLD_DEFLATE, LZMA, ZSTD = 1, 5, 8, 32773, 32946, 34925, 50000
+BYTE_CODECS = {LZW: "tiff_lzw", DEFLATE: "tiff_adobe_deflate", PACKBITS: "packbits", LZMA: "lzma", ZSTD: "zstd"}
+"""Pillow's names of the compressions that code any stream of bytes."""
 
-# Pillow's names of the TIFF compressions that both sides know as streams of bytes.
-TIFF_BYTE_CODECS = {5: "tiff_lzw", 8: "tiff_adobe_deflate", 32773: "packbits", 34925: "lzma", 50000: "zstd"}
-TIFF_DTYPES = {(1, 8): np.uint8, (1, 16): np.uint16, (3, 32): np.float32}  # by sample format and bits
-TIFF_COLOURS = {0: 1, 1: 1, 2: 3, 5: 4}  # channels by photometric interpretation; 0 is grey with white at 0
-# Tags that tell about the picture rather than about how it is stored.
-TIFF_KEPT_TAGS = frozenset(
-    (269, 270, 271, 272, 274, 282, 283, 285, 286, 287, 296, 297, 305, 306, 315, 316, 33432, 33723, 34377)
-)
-EXIF_GROUPS = (34665, 34853)
+NO_PREDICTOR, HORIZONTAL_PREDICTOR, FLOAT_PREDICTOR = 1, 2, 3
+UNSIGNED, SIGNED, FLOAT = 1, 2, 3  # sample formats
+SAMPLE_FORMAT_NAMES = {UNSIGNED: "unsigned integers", SIGNED: "signed integers", FLOAT: "floats"}
+DTYPES = {(UNSIGNED, 8): np.uint8, (UNSIGNED, 16): np.uint16, (FLOAT, 32): np.float32}  # by sample format and bits
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, SEPARATED = 0, 1, 2, 5  # photometric interpretations
+COLOUR_CHANNELS = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, SEPARATED: 4}
+PHOTOMETRICS = {1: BLACK_IS_ZERO, 3: RGB, 4: SEPARATED}  # by channels
+PLANAR = 2  # planar configuration
+UNSPECIFIED, UNASSOCIATED_ALPHA = 0, 2  # kinds of extra samples
+LONG = 4  # type of a tag
 STRIP_BYTES = 1 << 18
+COMPRESS_LEVEL = 4
+DEFAULT_CODING = {"compression": DEFLATE, "predictor": HORIZONTAL_PREDICTOR}
 
 
 class TiffPicture(TiffImagePlugin.TiffImageFile):
-    """Pillow's reader without its own limit of size, which would ignore ``max_megapixels``."""
+    """Pillow's reader without its own limit of size, which ignores ``max_megapixels``."""
 
     def load_prepare(self) -> None:
+        """Allocate the image without checking its size."""
         if self._im is None:
             self.im = Pillow.new(self.mode, self._tile_size).im
         super().load_prepare()
 
 
-def tiff_pages(fp: IO[bytes]) -> list[Ifd]:
-    """The tags of every page of a TIFF or BigTIFF, without decoding any."""
-    fp.seek(0)
-    header = _header(fp)
-    pages: list[Ifd] = []
-    seen: set[int] = set()
-    end, offset = fp.seek(0, io.SEEK_END), Ifd(header).next
-    while offset and offset not in seen:
-        if offset >= end:
-            raise InputError("the list of pages points behind the end of the file; it is cut off. Get a whole copy.")
-        seen.add(offset)
-        page = Ifd(header)
-        fp.seek(offset)
-        page.load(fp)
-        if 256 not in page or 257 not in page:
-            raise InputError(f"page {len(pages) + 1} states no size; its header is damaged. Re-export the file.")
-        pages.append(page)
-        offset = page.next
-    if not pages:
-        raise InputError("holds 0 pages; expected at least one. Re-export the file.")
-    return pages
+@dataclass(frozen=True)
+class _Layout:
+    """How the samples of a page are stored: in strips or tiles, planar or interleaved."""
+
+    height: int
+    width: int
+    samples: int
+    dtype: np.dtype[Any]
+    stored_dtype: np.dtype[Any]
+    compression: int
+    predictor: int
+    photometric: int
+    is_planar: bool
+    is_tiled: bool
+    block_height: int
+    block_width: int
+    offsets: tuple[int, ...]
+    byte_counts: tuple[int, ...]
+
+    @property
+    def block_samples(self) -> int:
+        return 1 if self.is_planar else self.samples
+
+    def block_positions(self) -> list[tuple[int, int, int]]:
+        """Return (plane, first row, first column) of each block, in the order of the file."""
+        return [
+            (plane, y, x)
+            for plane in range(self.samples if self.is_planar else 1)
+            for y in range(0, self.height, self.block_height)
+            for x in range(0, self.width, self.block_width)
+        ]
 
 
-def tiff_info(fp: IO[bytes], page: Ifd) -> dict[str, Any]:
-    """What a page says about its picture, in the names of Pillow: exif, icc_profile, xmp, dpi."""
-    exif = Pillow.Exif()
-    for tag in TIFF_KEPT_TAGS.intersection(page):
-        exif[tag] = page[tag]
-    for group in EXIF_GROUPS:
-        if group in page:
-            fp.seek(0)
-            directory = Ifd(_header(fp), group=group)
-            fp.seek(page[group])
-            directory.load(fp)
-            exif.get_ifd(group).update(dict(directory))
-    info: dict[str, Any] = {"exif": exif.tobytes()}
-    if 34675 in page:
-        info["icc_profile"] = page[34675]
-    if 700 in page:
-        info["xmp"] = page[700]
-    unit = {2: 1.0, 3: 2.54}.get(page.get(296, 2))
-    if unit and 282 in page and 283 in page:
-        info["dpi"] = (float(page[282]) * unit, float(page[283]) * unit)
-    return info
+def needs_codec(page: Page) -> bool:
+    """Return whether a page has to be decoded here, rather than by Pillow.
 
+    Besides pages of more than 8 bits, these are pages of 8 bits with an extra channel of unspecified meaning: it is
+    alpha here, and Pillow drops it.
 
-def tiff_tags(about: dict[str, Any]) -> Pillow.Exif:
-    """The inverse of `tiff_info`."""
-    tags = Pillow.Exif()
-    tags.load(about.get("exif", b""))
-    if "dpi" in about and 282 not in tags:
-        (tags[282], tags[283]), tags[296] = about["dpi"], 2
-    if "xmp" in about:
-        tags[700] = about["xmp"]
-    if "icc_profile" in about:
-        tags[34675] = about["icc_profile"]
-    return tags
-
-
-def _header(fp: IO[bytes]) -> bytes:
-    header = fp.read(16)
-    return header if 43 in header[2:4] else header[:8]  # 43: BigTIFF
-
-
-def is_deep(page: Ifd) -> bool:
-    """Whether a TIFF page is of the kind that this file reads, rather than Pillow.
-
-    So are channels of 8 bits whose meaning is not stated: here they are alpha, Pillow drops them.
+    Args:
+        page: the tags of the page.
     """
-    return max(page.get(258, (1,))) > 8 or (0 in page.get(338, ()) and page.get(259, 1) in (1, *TIFF_BYTE_CODECS))
+    if max(page.get(Tag.BitsPerSample, (1,))) > 8:
+        return True
+    is_byte_coded = page.get(Tag.Compression, UNCOMPRESSED) in (UNCOMPRESSED, *BYTE_CODECS)
+    return UNSPECIFIED in page.get(Tag.ExtraSamples, ()) and is_byte_coded
 
 
-def read_tiff(fp: IO[bytes], page: Ifd) -> tuple[NDArray[Any], dict[str, Any]]:
-    """Decode a page of 8 or 16-bit integers or 32-bit floats, in strips or tiles, chunky or planar.
+def read_page(file: IO[bytes], page: Page) -> tuple[NDArray[Any], dict[str, Any]]:
+    """Decode a page of 8 or 16-bit integers or 32-bit floats, in strips or tiles, interleaved or planar.
 
-    Shape:
-        result: (height, width, samples), uint16 or float32; and what `write_tiff` needs for its twin.
+    Args:
+        file: the open TIFF, seekable.
+        page: the tags of the page.
+
+    Returns:
+        Pixels, (height, width, samples), uint8, uint16 or float32; and the coding options that `write_page` takes.
+
     Raises:
-        InputError: kinds of samples, colours or compression that are not supported; truncated data.
+        InputError: samples, colours or compression of an unsupported kind; data that are cut off.
     """
-    bits, kind = page.get(258, (1,)), page.get(339, (1,))[0]
-    compression, predictor, photometric = page.get(259, 1), page.get(317, 1), page.get(262, 1)
-    samples = page.get(277, 1)
-    if (kind, bits[0]) not in TIFF_DTYPES or len(set(bits)) != 1:
-        names = {1: "unsigned integers", 2: "signed integers", 3: "floats"}
+    layout = _read_layout(page)
+    result = np.empty((layout.height, layout.width, layout.samples), layout.dtype)
+    positions = layout.block_positions()
+    if min(len(layout.offsets), len(layout.byte_counts)) < len(positions):
+        raise InputError(f"{len(layout.offsets)} strips; {len(positions)} were expected. Re-export the file.")
+    for (plane, y, x), offset, byte_count in zip(positions, layout.offsets, layout.byte_counts, strict=False):
+        stored_rows = layout.block_height if layout.is_tiled else min(layout.block_height, layout.height - y)
+        shape = (stored_rows, layout.block_width, layout.block_samples)
+        size = stored_rows * layout.block_width * layout.block_samples * layout.dtype.itemsize
+        file.seek(offset)
+        data = _decompress(file.read(byte_count), layout.compression, size)
+        if len(data) < size:
+            raise InputError("the data of the picture are cut off; expected a whole file. Get another copy.")
+        block = _undo_predictor(data[:size], layout.predictor, shape, layout.stored_dtype)
+        block = block[: layout.height - y, : layout.width - x]
+        rows, columns = slice(y, y + layout.block_height), slice(x, x + layout.block_width)
+        if layout.is_planar:
+            result[rows, columns, plane] = block[..., 0]
+        else:
+            result[rows, columns] = block
+    if layout.photometric == WHITE_IS_ZERO:
+        full_scale = 1 if layout.dtype == np.float32 else 256**layout.dtype.itemsize - 1
+        np.subtract(full_scale, result[..., 0], out=result[..., 0])
+    extra_samples = page.get(Tag.ExtraSamples, (UNASSOCIATED_ALPHA,))
+    return result, {"compression": layout.compression, "predictor": layout.predictor, "extra": extra_samples}
+
+
+def _read_layout(page: Page) -> _Layout:
+    bits, sample_format = page.get(Tag.BitsPerSample, (1,)), page.get(Tag.SampleFormat, (UNSIGNED,))[0]
+    compression = page.get(Tag.Compression, UNCOMPRESSED)
+    predictor = page.get(Tag.Predictor, NO_PREDICTOR)
+    photometric = page.get(Tag.PhotometricInterpretation, BLACK_IS_ZERO)
+    samples = page.get(Tag.SamplesPerPixel, 1)
+    if (sample_format, bits[0]) not in DTYPES or len(set(bits)) != 1:
         raise InputError(
-            f"samples are {bits[0]}-bit {names.get(kind, 'numbers of an unknown kind')}; "
+            f"samples are {bits[0]}-bit {SAMPLE_FORMAT_NAMES.get(sample_format, 'numbers of an unknown kind')}; "
             "expected 8 or 16-bit unsigned integers or 32-bit floats. Convert the file."
         )
-    base = TIFF_COLOURS.get(photometric)
-    if base is None or not base <= samples <= base + 1 or (base == 4 and samples == 5):
+    channels = COLOUR_CHANNELS.get(photometric)
+    if channels is None or not channels <= samples <= channels + 1 or (channels == 4 and samples == 5):
         raise InputError(
             f"{samples} samples per pixel of colour kind {photometric}; "
             "expected grey, RGB (with alpha or not) or CMYK. Convert the file."
         )
-    if compression not in (1, 32946, *TIFF_BYTE_CODECS) or predictor not in (1, 2, 3):
+    is_supported = compression in (UNCOMPRESSED, OLD_DEFLATE, *BYTE_CODECS)
+    if not is_supported or predictor not in (NO_PREDICTOR, HORIZONTAL_PREDICTOR, FLOAT_PREDICTOR):
         raise InputError(
             f"compression {compression} with predictor {predictor}; expected none, LZW, deflate, packbits, "
             "LZMA or zstd. Re-save with one of these."
         )
-    dtype = np.dtype(TIFF_DTYPES[kind, bits[0]])
-    stored_dtype = dtype.newbyteorder(">") if page.prefix == b"MM" else dtype.newbyteorder("<")
-    height, width, planar = page[257], page[256], page.get(284, 1) == 2 and samples > 1
-    tiled = 322 in page
-    rows, columns = (page[323], page[322]) if tiled else (min(page.get(278, height), height), width)
-    offsets, counts = (page[324], page[325]) if tiled else (page[273], page[279])
-    per = 1 if planar else samples
-    out = np.empty((height, width, samples), dtype)
-    places = [
-        (sample, y, x)
-        for sample in range(samples if planar else 1)
-        for y in range(0, height, rows)
-        for x in range(0, width, columns)
-    ]
-    if min(len(offsets), len(counts)) < len(places):
-        raise InputError(f"{len(offsets)} strips; {len(places)} were expected. Re-export the file.")
-    for (sample, y, x), offset, count in zip(places, offsets, counts, strict=False):
-        stored = rows if tiled else min(rows, height - y)
-        size = stored * columns * per * dtype.itemsize
-        fp.seek(offset)
-        data = _unpack(fp.read(count), compression, size)
-        if len(data) < size:
-            raise InputError("the data of the picture are cut off; expected a whole file. Get another copy.")
-        block = _unpredict(data[:size], predictor, (stored, columns, per), stored_dtype)
-        part = block[: height - y, : width - x]
-        if planar:
-            out[y : y + rows, x : x + columns, sample] = part[..., 0]
-        else:
-            out[y : y + rows, x : x + columns] = part
-    if photometric == 0:  # white is zero
-        np.subtract(1 if dtype == np.float32 else 256**dtype.itemsize - 1, out[..., 0], out=out[..., 0])
-    return out, {"compression": compression, "predictor": predictor, "extra": page.get(338, (2,))}
+    dtype = np.dtype(DTYPES[sample_format, bits[0]])
+    width, height = page_size(page)
+    is_tiled = Tag.TileWidth in page
+    return _Layout(
+        height=height,
+        width=width,
+        samples=samples,
+        dtype=dtype,
+        stored_dtype=dtype.newbyteorder(">" if page.prefix == b"MM" else "<"),
+        compression=compression,
+        predictor=predictor,
+        photometric=photometric,
+        is_planar=page.get(Tag.PlanarConfiguration, 1) == PLANAR and samples > 1,
+        is_tiled=is_tiled,
+        block_height=_require(page, Tag.TileLength) if is_tiled else min(page.get(Tag.RowsPerStrip, height), height),
+        block_width=page[Tag.TileWidth] if is_tiled else width,
+        offsets=_require(page, Tag.TileOffsets if is_tiled else Tag.StripOffsets),
+        byte_counts=_require(page, Tag.TileByteCounts if is_tiled else Tag.StripByteCounts),
+    )
 
 
-def _unpack(data: bytes, compression: int, size: int) -> bytes:
-    if compression == 1:
+def _require(page: Page, tag: Tag) -> Any:
+    if tag not in page:
+        raise InputError(f"the tag {tag.name} is missing; the header is damaged. Re-export the file.")
+    return page[tag]
+
+
+def _decompress(data: bytes, compression: int, size: int) -> bytes:
+    """Decompress a strip or tile of ``size`` bytes."""
+    if compression == UNCOMPRESSED:
         return data
-    if compression in (8, 32946):
+    if compression in (DEFLATE, OLD_DEFLATE):
         return zlib.decompressobj().decompress(data, size)
-    if compression == 34925:
+    if compression == LZMA:
         return lzma.LZMADecompressor().decompress(data, size)
-    loan = Ifd()
-    for tag, value in {256: size, 257: 1, 258: 8, 259: compression, 262: 1, 277: 1, 278: 1}.items():
-        loan[tag] = value
-    loan[273], loan[279] = 0, len(data)
-    fp = io.BytesIO()
-    loan.save(fp)
-    fp.write(data)
-    fp.seek(0)
-    return TiffPicture(fp).tobytes()
+    page = Page()  # of a grey image of 8 bits, `size` pixels wide and one high
+    page[Tag.ImageWidth], page[Tag.ImageLength], page[Tag.BitsPerSample] = size, 1, 8
+    page[Tag.Compression], page[Tag.PhotometricInterpretation] = compression, BLACK_IS_ZERO
+    page[Tag.SamplesPerPixel], page[Tag.RowsPerStrip] = 1, 1
+    page[Tag.StripOffsets], page[Tag.StripByteCounts] = 0, len(data)
+    file = io.BytesIO()
+    page.save(file)
+    file.write(data)
+    file.seek(0)
+    return TiffPicture(file).tobytes()
 
 
-def _pack(data: bytes, compression: int) -> bytes:
-    if compression == 1:
+def _compress(data: bytes, compression: int) -> bytes:
+    if compression == UNCOMPRESSED:
         return data
-    if compression == 8:
-        return zlib.compress(data, 4)
-    if compression == 34925:
+    if compression == DEFLATE:
+        return zlib.compress(data, COMPRESS_LEVEL)
+    if compression == LZMA:
         return lzma.compress(data, check=lzma.CHECK_NONE)
-    fp = io.BytesIO()
-    loan = Pillow.frombuffer("L", (len(data), 1), data)
-    loan.save(fp, "TIFF", compression=TIFF_BYTE_CODECS[compression])
-    fp.seek(0)
-    page = tiff_pages(fp)[0]
-    fp.seek(page[273][0])
-    return fp.read(page[279][0])
+    file = io.BytesIO()
+    row_of_bytes = Pillow.frombuffer("L", (len(data), 1), data)
+    row_of_bytes.save(file, "TIFF", compression=BYTE_CODECS[compression])
+    file.seek(0)
+    page = read_pages(file)[0]
+    file.seek(page[Tag.StripOffsets][0])
+    return file.read(page[Tag.StripByteCounts][0])
 
 
-def _unpredict(data: bytes, predictor: int, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> NDArray[Any]:
-    if predictor == 3:  # differences of the bytes of each row, all high bytes of the row first
+def _undo_predictor(data: bytes, predictor: int, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Decode differences into samples in the byte order of the machine, (rows, columns, samples)."""
+    native = dtype.newbyteorder("=")
+    if predictor == FLOAT_PREDICTOR:  # differences of the bytes of each row, all high bytes of the row first
         rows, columns, samples = shape
         planes = np.frombuffer(data, np.uint8).reshape(rows, dtype.itemsize * columns, samples)
         planes = np.cumsum(planes, axis=1, dtype=np.uint8).reshape(rows, dtype.itemsize, columns * samples)
-        words = planes.transpose(0, 2, 1).copy().view(f">f{dtype.itemsize}")
-        return words.reshape(shape).astype(dtype.newbyteorder("="))
-    block = np.frombuffer(data, dtype).reshape(shape).astype(dtype.newbyteorder("="))
-    if predictor == 2:
-        whole = block.view(f"u{dtype.itemsize}")
-        np.cumsum(whole, axis=1, dtype=whole.dtype, out=whole)
+        floats = planes.transpose(0, 2, 1).copy().view(f">f{dtype.itemsize}")
+        return floats.reshape(shape).astype(native)
+    block = np.frombuffer(data, dtype).reshape(shape).astype(native)
+    if predictor == HORIZONTAL_PREDICTOR:
+        integers = block.view(f"u{dtype.itemsize}")
+        np.cumsum(integers, axis=1, dtype=integers.dtype, out=integers)
     return block
 
 
-def _predict(block: NDArray[Any], predictor: int) -> bytes:
+def _apply_predictor(block: NDArray[Any], predictor: int) -> bytes:
+    """Encode samples, (rows, columns, samples), as differences."""
     rows, columns, samples = block.shape
-    if predictor == 3:
+    if predictor == FLOAT_PREDICTOR:
         planes = block.astype(f">f{block.itemsize}").view(np.uint8).reshape(rows, columns * samples, block.itemsize)
         block = planes.transpose(0, 2, 1).reshape(rows, block.itemsize * columns, samples)
-    elif predictor == 2:
+    elif predictor == HORIZONTAL_PREDICTOR:
         block = block.view(f"u{block.itemsize}")
     else:
         return np.ascontiguousarray(block).tobytes()
-    rest = block.copy()
-    rest[:, 1:] -= block[:, :-1]
-    return rest.tobytes()
+    differences = block.copy()
+    differences[:, 1:] -= block[:, :-1]
+    return differences.tobytes()
 
 
-def write_tiff(
-    fp: IO[bytes], pixels: NDArray[Any], alpha: bool, how: dict[str, Any], tags: Iterable[tuple[int, Any]]
+def write_page(
+    file: IO[bytes], pixels: NDArray[Any], has_alpha: bool, coding: dict[str, Any], tags: Iterable[tuple[int, Any]]
 ) -> None:
-    """Write one page at the start of ``fp`` (a page of many goes through Pillow's appending writer).
+    """Write a TIFF of one page; a page of several goes through Pillow's appending writer.
 
-    Shape:
-        pixels: (height, width, samples), uint16 or float32, alpha last.
+    Args:
+        file: empty file.
+        pixels: (height, width, samples), uint8, uint16 or float32, alpha last.
+        has_alpha: whether there is an alpha channel.
+        coding: ``compression``, ``predictor`` and ``extra`` (kind of the extra channel), as `read_page` returns them;
+            the nearest that fits is used.
+        tags: further tags and their values.
     """
     height, width, samples = pixels.shape
-    deep_float = pixels.dtype == np.float32
-    compression = how.get("compression", 8)
-    compression = compression if compression in (1, *TIFF_BYTE_CODECS) else 8
-    predictor = how.get("predictor", 2)
-    if compression not in (5, 8, 50000) or (predictor == 3 and not deep_float):
-        predictor = 1
-    ifd = Ifd()
+    is_float = pixels.dtype == np.float32
+    compression = coding.get("compression", DEFLATE)
+    compression = compression if compression in (UNCOMPRESSED, *BYTE_CODECS) else DEFLATE
+    predictor = coding.get("predictor", HORIZONTAL_PREDICTOR)
+    if compression not in (LZW, DEFLATE, ZSTD) or (predictor == FLOAT_PREDICTOR and not is_float):
+        predictor = NO_PREDICTOR
+    page = Page()
     for tag, value in tags:
-        ifd[tag] = value
+        page[tag] = value
     rows = max(1, min(height, STRIP_BYTES // (width * samples * pixels.itemsize)))
-    strips = [_pack(_predict(pixels[y : y + rows], predictor), compression) for y in range(0, height, rows)]
-    colour = {1: 1, 3: 2, 4: 5}[samples - alpha]
-    ifd[256], ifd[257], ifd[258], ifd[259] = width, height, (pixels.itemsize * 8,) * samples, compression
-    ifd[262], ifd[277], ifd[278], ifd[284] = colour, samples, rows, 1
-    ifd[339] = (3 if deep_float else 1,) * samples
-    if predictor != 1:
-        ifd[317] = predictor
-    if alpha:
-        ifd[338] = how.get("extra", (2,))
-    ifd.tagtype[273] = ifd.tagtype[279] = 4  # LONG: Pillow would choose 16 bits by the first values
+    strips = [_compress(_apply_predictor(pixels[y : y + rows], predictor), compression) for y in range(0, height, rows)]
+    page[Tag.ImageWidth], page[Tag.ImageLength] = width, height
+    page[Tag.BitsPerSample], page[Tag.SamplesPerPixel] = (pixels.itemsize * 8,) * samples, samples
+    page[Tag.Compression], page[Tag.PlanarConfiguration] = compression, 1
+    page[Tag.PhotometricInterpretation] = PHOTOMETRICS[samples - has_alpha]
+    page[Tag.RowsPerStrip] = rows
+    page[Tag.SampleFormat] = (FLOAT if is_float else UNSIGNED,) * samples
+    if predictor != NO_PREDICTOR:
+        page[Tag.Predictor] = predictor
+    if has_alpha:
+        page[Tag.ExtraSamples] = coding.get("extra", (UNASSOCIATED_ALPHA,))
+    # Pillow would choose 16 bits by the first values.
+    page.tagtype[Tag.StripOffsets] = page.tagtype[Tag.StripByteCounts] = LONG
     lengths = [len(strip) for strip in strips]
-    ifd[273], ifd[279] = tuple(int(n) for n in np.cumsum([0, *lengths[:-1]])), tuple(lengths)
-    ifd.save(fp)
-    fp.writelines(strips)
+    page[Tag.StripOffsets] = tuple(int(n) for n in np.cumsum([0, *lengths[:-1]]))
+    page[Tag.StripByteCounts] = tuple(lengths)
+    page.save(file)
+    file.writelines(strips)

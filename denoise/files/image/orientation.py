@@ -1,0 +1,67 @@
+"""EXIF orientations: how stored pixels are turned for display, and back."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as Pillow
+from PIL.ExifTags import Base as Tag
+
+from denoise.files.image.damage import DAMAGE_ERRORS
+from denoise.signals import Image, ImageFormat
+
+DISPLAYED_TO_STORED: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    2: lambda x: x[:, ::-1],
+    3: lambda x: x[::-1, ::-1],
+    4: lambda x: x[::-1],
+    5: lambda x: x.swapaxes(0, 1),
+    6: np.rot90,
+    7: lambda x: x[::-1, ::-1].swapaxes(0, 1),
+    8: lambda x: np.rot90(x, -1),
+}
+"""Views of displayed pixels, (height, width, ...), as they are stored, by orientation."""
+
+STORED_TO_DISPLAYED = DISPLAYED_TO_STORED | {6: DISPLAYED_TO_STORED[8], 8: DISPLAYED_TO_STORED[6]}
+"""The inverse; all others are their own inverse."""
+
+
+def apply_orientation(frame: Image, format: ImageFormat) -> Image:
+    """Return a frame as viewers show it, turned by its EXIF orientation.
+
+    Args:
+        frame: frame as stored.
+        format: format of its file, with the EXIF.
+
+    Returns:
+        A view of the frame, not a copy. EXIF that cannot be read turns nothing, as in viewers.
+    """
+    exif, orientation = Pillow.Exif(), 1
+    with warnings.catch_warnings(action="ignore"), suppress(*DAMAGE_ERRORS):
+        exif.load(format.info.get("exif", b""))
+        orientation = exif.get(Tag.Orientation, 1)
+    turn = STORED_TO_DISPLAYED.get(orientation)
+    if turn is None:
+        return frame
+    return Image(turn(frame.pixels), None if frame.alpha is None else turn(frame.alpha))
+
+
+def undo_orientation(frame: Image, orientation: int) -> Image:
+    """Return a displayed frame as it is stored.
+
+    Args:
+        frame: frame as viewers show it.
+        orientation: EXIF orientation, 1 to 8.
+
+    Returns:
+        The frame itself, or a turned copy.
+    """
+    turn = DISPLAYED_TO_STORED.get(orientation)
+    if turn is None:
+        return frame
+    alpha = None if frame.alpha is None else np.ascontiguousarray(turn(frame.alpha))
+    return Image(np.ascontiguousarray(turn(frame.pixels)), alpha)

@@ -1,0 +1,182 @@
+"""PNG, of 8 and 16 bits, and APNG."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain
+from typing import IO, Any, ClassVar
+
+import numpy as np
+from PIL import PngImagePlugin
+
+from denoise.errors import InputError
+from denoise.files.image.container import FrameInfo, frame_info, interleave_alpha, split_alpha
+from denoise.files.image.pillow import PillowContainer
+from denoise.files.image.png16 import PNG_SIGNATURE, Chunks, read_png16, write_png16
+from denoise.signals import Image, ImageFormat
+
+HEADER_OFFSET = 24  # of bit depth and colour type
+MODES_16 = {0: "L", 2: "RGB", 4: "LA", 6: "RGBA"}  # by colour type
+SAMPLES_16 = {2: 3, 4: 2, 6: 4}  # per pixel, by the colour types that Pillow reduces to 8 bits
+KEPT_CHUNKS = (b"cHRM", b"cICP", b"gAMA", b"sRGB", b"tIME", b"tEXt", b"zTXt", b"iTXt", b"sPLT")
+COMPRESS_LEVEL = 4  # twice as fast as 6, and little larger
+
+
+class Png(PillowContainer[PngImagePlugin.PngImageFile]):
+    """PNG, of 8 and 16 bits, and APNG."""
+
+    name = "PNG"
+    extensions = (".png", ".apng")
+    modes: ClassVar[dict[str, str]] = {"L": "L", "LA": "LA", "RGB": "RGB", "RGBA": "RGBA"}
+    dtypes = (np.uint8, np.uint16)
+    has_bilevel = True
+    palette_modes = ("RGB", "RGBA")
+    can_animate = True
+    plugin = PngImagePlugin.PngImageFile
+    saved_info = ("icc_profile", "exif", "dpi")
+
+    @classmethod
+    def matches(cls, head: bytes) -> bool:
+        """Return whether a file starts with the signature of PNG."""
+        return head.startswith(PNG_SIGNATURE)
+
+    def read_header(self) -> None:
+        """Read the header, and the bit depth that Pillow does not report.
+
+        Raises:
+            InputError: an animation of 16 bits, or a file above the limit of size.
+        """
+        super().read_header()
+        self.file.seek(HEADER_OFFSET)
+        bits, colour_type = self.file.read(2)
+        self.bits = max(8, bits)
+        self._samples_16 = SAMPLES_16.get(colour_type, 0) if bits == 16 else 0
+        if bits == 16:
+            if self.n_frames > 1:
+                raise InputError("is an animation of 16 bits; expected 8. Convert it to 8 bits.")
+            self.mode = MODES_16[colour_type]
+        # A colour that means "transparent" would not survive denoising: it becomes an alpha channel.
+        self._transparent_colour = self.info.get("transparency") if self.mode in ("1", "L", "RGB") else None
+        if self._transparent_colour is not None:
+            self.mode = "RGBA" if self.mode == "RGB" else "LA"
+
+    def count_frames(self, picture: PngImagePlugin.PngImageFile) -> int:
+        """Return the number of frames of an APNG, or 1."""
+        return picture.n_frames
+
+    def read_info(self, picture: PngImagePlugin.PngImageFile) -> dict[str, Any]:
+        """Return Pillow's metadata and the chunks of the file."""
+        return super().read_info(picture) | {"png_chunks": list(_read_chunks(self.file))}
+
+    def read_frames(self) -> Iterator[tuple[Image, FrameInfo]]:
+        """Decode the frames.
+
+        Yields:
+            The frame and what the file holds about it.
+        """
+        if self._samples_16:
+            channels = 1 if self._samples_16 == 2 else 3
+            yield self._with_alpha(split_alpha(read_png16(self.file, self._samples_16), channels)), {}
+        else:
+            yield from super().read_frames()
+
+    def decode(self, picture: PngImagePlugin.PngImageFile) -> tuple[Image, FrameInfo]:
+        """Convert the loaded frame of Pillow's image, a transparent colour into alpha."""
+        frame, info = super().decode(picture)
+        return self._with_alpha(frame), info if self._transparent_colour is None else info | {"mode": self.mode}
+
+    def _with_alpha(self, frame: Image) -> Image:
+        """Convert the transparent colour of an image without a palette (its tRNS chunk) into alpha."""
+        if self._transparent_colour is None:
+            return frame
+        is_transparent = (frame.pixels == np.asarray(self._transparent_colour)).all(axis=-1)
+        return replace(frame, alpha=np.where(is_transparent, 0, frame.full_scale).astype(frame.pixels.dtype))
+
+    @classmethod
+    def write(cls, file: IO[bytes], frames: Iterator[Image], source: ImageFormat, name: str) -> None:
+        """Write one frame of 8 or 16 bits, or an animation of 8 bits.
+
+        Args:
+            file: empty file, readable and seekable.
+            frames: at least one.
+            source: format of the file that the frames come from.
+            name: name of the target in errors.
+
+        Raises:
+            InputError: PNG cannot hold a frame.
+        """
+        first = next(frames)
+        if first.pixels.dtype == np.uint8:
+            return super().write(file, chain([first], frames), source, name)
+        cls.stored_mode(first, frame_info(source, 0), name)
+        if next(frames, None) is not None:
+            raise InputError(f"{name}: frames of 16 bits cannot be animated; expected 8. Convert them.")
+        write_png16(file, interleave_alpha(first), _chunks_16(source.info))
+
+    @classmethod
+    def file_options(cls, source: ImageFormat, name: str) -> dict[str, Any]:
+        """Return the options of Pillow's writer for a file."""
+        text = PngImagePlugin.PngInfo()
+        for kind, data in _kept_chunks(source.info):
+            text.add(kind, data)
+        return super().file_options(source, name) | {"pnginfo": text, "compress_level": COMPRESS_LEVEL}
+
+    @classmethod
+    def animation_options(cls, source: ImageFormat, infos: list[FrameInfo], mode: str) -> dict[str, Any]:
+        """Return the further options of Pillow's writer for an APNG."""
+        options = super().animation_options(source, infos, mode)
+        has_default_image = bool(source.info.get("default_image"))  # the first image is no frame of the animation
+        # Pillow cannot dispose of palettes; frames that cover the whole image look the same without.
+        can_dispose = source.container == cls.name and mode in ("RGB", "RGBA")
+        return (
+            options
+            | {
+                "blend": 0,  # each frame replaces what it covers
+                "default_image": has_default_image,
+                "duration": options["duration"][has_default_image:],
+                "disposal": [info.get("disposal") or 0 if can_dispose else 0 for info in infos[has_default_image:]],
+            }
+        )
+
+
+def _read_chunks(file: IO[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """Yield (type, data) of every chunk but the image data, without checking sums."""
+    file.seek(len(PNG_SIGNATURE))
+    while len(head := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        if kind in (b"IDAT", b"fdAT"):
+            file.seek(length + 4, io.SEEK_CUR)
+        else:
+            yield kind, file.read(length)
+            file.seek(4, io.SEEK_CUR)
+
+
+def _kept_chunks(info: dict[str, Any]) -> Chunks:
+    """Return the chunks that hold for changed pixels, too."""
+    chunks = info.get("png_chunks")
+    if chunks is None:
+        return [(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + info["xmp"])] if "xmp" in info else []
+    # A small fourth letter marks private chunks that do not depend on the pixels ("safe to copy").
+    return [
+        (kind, data) for kind, data in chunks if kind in KEPT_CHUNKS or (kind[1:2].islower() and kind[3:4].islower())
+    ]
+
+
+def _chunks_16(info: dict[str, Any]) -> Chunks:
+    """Return the chunks of a file of 16 bits, which Pillow does not write."""
+    source_chunks = dict(info.get("png_chunks", ()))
+    chunks: Chunks = []
+    icc_profile = info.get("icc_profile")
+    if icc_profile:
+        chunks.append((b"iCCP", source_chunks.get(b"iCCP") or b"ICC Profile\0\0" + zlib.compress(icc_profile)))
+    if b"pHYs" in source_chunks:
+        chunks.append((b"pHYs", source_chunks[b"pHYs"]))
+    elif dpi := info.get("dpi"):
+        chunks.append((b"pHYs", struct.pack(">IIB", *(round(x / 0.0254) for x in dpi), 1)))
+    if exif := info.get("exif"):
+        chunks.append((b"eXIf", exif.removeprefix(b"Exif\0\0")))
+    return chunks + [(kind, data) for kind, data in _kept_chunks(info) if not (kind == b"sRGB" and icc_profile)]

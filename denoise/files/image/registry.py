@@ -1,0 +1,78 @@
+"""The table of image containers."""
+
+from __future__ import annotations
+
+from denoise.errors import InputError
+from denoise.files.image.bmp import Bmp
+from denoise.files.image.container import ImageContainer
+from denoise.files.image.gif import Gif
+from denoise.files.image.jpeg import Jpeg
+from denoise.files.image.png import Png
+from denoise.files.image.tiff import Tiff
+from denoise.files.image.webp import WebP
+
+CONTAINERS: tuple[type[ImageContainer], ...] = (Png, Jpeg, Tiff, WebP, Bmp, Gif)
+"""All containers; a file is of the first one that matches."""
+
+IMAGE_EXTENSIONS = frozenset(extension for container in CONTAINERS for extension in container.extensions)
+"""Extensions of image files, lower case with the dot."""
+
+HEAD_BYTES = 16  # that `ImageContainer.matches` looks at
+
+
+def detect_container(head: bytes) -> type[ImageContainer]:
+    """Return the container of a file by its content.
+
+    Args:
+        head: the first `HEAD_BYTES` of the file, fewer if it is shorter.
+
+    Raises:
+        InputError: the file is empty or of an unknown format.
+    """
+    if not head:
+        raise InputError("the file is empty (0 bytes); an image was expected. Get another copy.")
+    for container in CONTAINERS:
+        if container.matches(head):
+            return container
+    if head[4:8] == b"ftyp":
+        guess = "looks like HEIC, AVIF or a video"
+    elif head.lstrip().startswith((b"<svg", b"<?xml")):
+        guess = "looks like SVG or XML"
+    elif all(9 <= byte < 127 for byte in head):
+        guess = "looks like text"
+    else:
+        guess = "is of an unknown format"
+    *names, last_name = (container.name for container in CONTAINERS)
+    raise InputError(f"{guess}; expected {', '.join(names)} or {last_name}. Convert the file.")
+
+
+def container_of_extension(extension: str) -> type[ImageContainer]:
+    """Return the container of files with an extension.
+
+    Args:
+        extension: with the dot, in any case.
+
+    Raises:
+        InputError: the extension is unknown.
+    """
+    for container in CONTAINERS:
+        if extension.lower() in container.extensions:
+            return container
+    known = " ".join(sorted(IMAGE_EXTENSIONS))
+    raise InputError(f"the extension is {extension.lower() or 'missing'!r}; expected one of {known}.")
+
+
+def container_named(name: str) -> type[ImageContainer]:
+    """Return a container by its name.
+
+    Args:
+        name: as in `ImageFormat.container`.
+
+    Raises:
+        InputError: the name is unknown.
+    """
+    for container in CONTAINERS:
+        if container.name == name:
+            return container
+    known = " ".join(container.name for container in CONTAINERS)
+    raise InputError(f"the container is {name!r}; expected one of {known}.")
