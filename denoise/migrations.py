@@ -52,6 +52,44 @@ RECIPE: dict[str, str] = {
 
 Keys below ``model`` are configuration fields: they are translated by `CONFIG`."""
 
+DESCRIPTIONS: dict[str, str] = {
+    "Blind residual U-Net for photographs as files hold them: noise of sensors, film and JPEG": (
+        "Blind residual U-Net for photographs: noise of sensors, film and JPEG"
+    ),
+    "Residual U-Net for photographs with white noise of a given sigma, of any strength": (
+        "Residual U-Net for photographs with white noise of a given sigma"
+    ),
+    "Full-band speech in noise, hears 0.2 s ahead: dual-path convolutional recurrent network": (
+        "Full-band speech in noise, 192 ms of look-ahead: dual-path convolutional recurrent network"
+    ),
+    "Full-band speech in noise by flow matching: the mean of all answers in one step, or one of them in a few": (
+        "Full-band speech in noise by flow matching: posterior mean in one step, posterior samples in a few"
+    ),
+    "Denoising variational autoencoder for speech in noise at 16 kHz: draws what may have been said": (
+        "Denoising variational autoencoder for speech in noise at 16 kHz, with posterior samples"
+    ),
+    "Denoising variational autoencoder for photographs with white noise: draws what may have been there": (
+        "Denoising variational autoencoder for photographs with white noise, with posterior samples"
+    ),
+}
+"""Descriptions of cards of release 0.1 and the current ones of the same weights."""
+
+
+def migrate_card(card: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model card with the current description.
+
+    Args:
+        card: fields of the card as stored.
+
+    Returns:
+        A new mapping; other fields are unchanged.
+    """
+    migrated = dict(card)
+    description = migrated.get("description")
+    if isinstance(description, str):
+        migrated["description"] = DESCRIPTIONS.get(description, description)
+    return migrated
+
 
 def migrate_tensor_name(name: str) -> str:
     """Return the current name of a tensor of a weights file.

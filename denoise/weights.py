@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from denoise.config import config, parse
 from denoise.errors import WeightsError
-from denoise.migrations import migrate_config, migrate_recipe, migrate_tensor_name
+from denoise.migrations import migrate_card, migrate_config, migrate_recipe, migrate_tensor_name
 
 FORMAT_VERSION = 1
 MAX_BYTES = 1 << 30
@@ -151,7 +151,7 @@ def read_header(path: Path) -> dict[str, Any]:
     try:
         header = {key: json.loads(metadata[key]) for key in ("format_version", "card", "config", "recipe")}
         version = header["format_version"]
-        header["card"] = parse(Card, header["card"], f"{path}: card")
+        header["card"] = parse(Card, migrate_card(header["card"]), f"{path}: card")
         header["config"] = migrate_config(header["config"])
         header["recipe"] = migrate_recipe(header["recipe"])
     except (AttributeError, KeyError, ValueError, TypeError, RecursionError) as error:

@@ -11,8 +11,16 @@ import pytest
 from safetensors import safe_open
 
 from denoise.config import parse
-from denoise.migrations import CONFIG, RECIPE, STATE_DICT, migrate_config, migrate_recipe, migrate_tensor_name
-from denoise.registry import bundled, locate
+from denoise.migrations import (
+    CONFIG,
+    DESCRIPTIONS,
+    RECIPE,
+    STATE_DICT,
+    migrate_config,
+    migrate_recipe,
+    migrate_tensor_name,
+)
+from denoise.registry import bundled, load, locate
 from denoise.training.recipe import Recipe
 
 
@@ -55,6 +63,11 @@ def test_the_recipe_of_every_bundled_model_parses(name: str) -> None:
     recipe = parse(Recipe, migrate_recipe(header["recipe"]), name)
     assert recipe.name == header["card"]["name"]
     assert not keys(recipe.asdict()["model"]) & CONFIG.keys()
+
+
+def test_descriptions_are_those_of_bundled_models() -> None:
+    assert DESCRIPTIONS.keys() <= {header["card"]["description"] for _, header in FILES.values()}
+    assert {load(name)[1].description for name in FILES} >= set(DESCRIPTIONS.values())
 
 
 def test_new_names_are_not_migrated_again() -> None:
