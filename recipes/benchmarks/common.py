@@ -1,4 +1,4 @@
-"""What the benchmarks share: their options, who takes part, memory, and the report."""
+"""Options, selection of systems, measurement of memory, and reports, shared by the benchmarks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ from typing import Annotated, Any, TypeVar
 import numpy as np
 import typer
 
-CPU_FLAGS = ["avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile"]  # what decides a network's speed
+CPU_FLAGS = [
+    "avx2",
+    "fma",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "amx_tile",
+]  # they determine the speed of a network
 
 Row = dict[str, Any]
 T = TypeVar("T")
@@ -28,21 +35,26 @@ JsonFile = Annotated[Path | None, typer.Option("--json", help="Write all figures
 
 
 def peers_option(known: Iterable[str]) -> Any:
-    """The option that chooses the peers."""
+    """Return the option that selects the peers."""
     return typer.Option(help=f"all, none or some of {','.join(known)}.")
 
 
-def take_part(models: str, peers: str, known: Mapping[str, Callable[[], object]]) -> list[str]:
-    """Names of the models and of the peers asked for; a peer whose packages are missing is left out, and it is said.
+def select_systems(models: str, peers: str, known: Mapping[str, Callable[[], object]]) -> list[str]:
+    """Return the names of the selected models and peers; report peers whose packages are missing and leave them out.
+
+    Args:
+        models: names or files, comma separated.
+        peers: ``"all"``, ``"none"`` or names, comma separated.
+        known: constructors of the peers by name.
 
     Raises:
         typer.BadParameter: a peer is unknown.
     """
     names = [name for name in models.split(",") if name]
-    chosen = {"all": [*known], "none": []}.get(peers, peers.split(","))
-    if unknown := set(chosen) - set(known):
+    selected = {"all": [*known], "none": []}.get(peers, peers.split(","))
+    if unknown := set(selected) - set(known):
         raise typer.BadParameter(f"peer {', '.join(unknown)} is unknown; expected some of {', '.join(known)}.")
-    for name in chosen:
+    for name in selected:
         try:
             known[name]()
             names.append(name)
@@ -51,18 +63,18 @@ def take_part(models: str, peers: str, known: Mapping[str, Callable[[], object]]
     return names
 
 
-def short(name: str) -> str:
-    """The name of a system without the folder and the kind of its file; what follows a colon stays."""
+def short_name(name: str) -> str:
+    """Return the name of a system without folder and extension; options after a colon are kept."""
     return name.rpartition("/")[2].replace(".safetensors", "")
 
 
-def spread(items: Sequence[T], n: int) -> list[T]:
-    """At most ``n`` of the items, from the whole list: it is sorted, often by kind."""
+def evenly_spaced(items: Sequence[T], n: int) -> list[T]:
+    """Return at most ``n`` items, evenly spaced over a list that may be sorted by kind."""
     return [items[i] for i in np.linspace(0, len(items) - 1, min(n, len(items))).round().astype(int)]
 
 
-def bar(items: Sequence[T], description: str) -> Iterable[T]:
-    """Draw a bar on standard error while the items are gone through."""
+def show_progress(items: Sequence[T], description: str) -> Iterable[T]:
+    """Iterate over items with a progress bar on standard error."""
     from rich.console import Console
     from rich.progress import track
 
@@ -73,36 +85,37 @@ def bar(items: Sequence[T], description: str) -> Iterable[T]:
 
 
 def use_threads(n: int) -> Callable[[], float]:
-    """Give ``n`` threads to what is loaded from now on, and return the clock, in seconds, that it is timed with."""
-    os.environ["OMP_NUM_THREADS"] = str(n)  # before torch is imported, and for the processes to come
-    # One thread's processor time is its time on an idle machine; that of several would be added up.
+    """Set the number of threads of libraries that are imported later, and return the clock for timing, in seconds."""
+    os.environ["OMP_NUM_THREADS"] = str(n)  # must be set before torch is imported; child processes inherit it
+    # Processor time of one thread equals wall-clock time on an idle machine; over several threads it adds up.
     return time.process_time if n == 1 else time.perf_counter
 
 
-def clock_name(threads: int) -> str:
-    """The clock of `use_threads`, and the threads, in words."""
+def describe_clock(threads: int) -> str:
+    """Describe the clock of `use_threads` and the number of threads."""
     return f"{'processor' if threads == 1 else 'wall-clock'} time, {threads} thread(s)"
 
 
-class NoTorch:
-    """Hides torch from the import system: a peer may take it where it is, and not need it."""
+class HiddenTorch:
+    """An import hook that hides torch, which some peers load if it is installed but do not need."""
 
     def find_spec(self, name: str, *_: object) -> None:
+        """Raise an error for torch; leave other modules to the next finder."""
         if name == "torch":
             raise ModuleNotFoundError(name=name)
 
 
 def peak_mib(work: Callable[..., object], *arguments: Any, torch: bool) -> float | None:
-    """Peak memory of a fresh process that does ``work`` and nothing else, with or without torch; on Linux only."""
+    """Return the peak memory of a fresh process that runs ``work``, with or without torch; None outside Linux."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         return process.submit(_peak_mib, work, arguments, torch).result()
 
 
 def _peak_mib(work: Callable[..., object], arguments: Sequence[Any], torch: bool) -> float | None:
     if not torch:
-        sys.meta_path.insert(0, NoTorch())
+        sys.meta_path.insert(0, HiddenTorch())
     work(*arguments)
-    status = Path("/proc/self/status")  # not ru_maxrss, which begins with what the parent process held
+    status = Path("/proc/self/status")  # ru_maxrss would start at the memory of the parent process
     lines = status.read_text().splitlines() if status.exists() else []
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), None)
 
@@ -113,34 +126,39 @@ def _peak_mib(work: Callable[..., object], arguments: Sequence[Any], torch: bool
 def report(
     table: Sequence[Row], protocol: str, digits: Mapping[str, int], file: Path | None, figures: Mapping[str, Any]
 ) -> None:
-    """Print the table in Markdown and the protocol; write them and all ``figures`` to ``file`` if there is one.
+    """Print a table in Markdown and its protocol; write both, and further figures, to a JSON file.
 
-    ``digits`` says how many follow the point in each column of floats, if not 2.
+    Args:
+        table: rows with the same keys.
+        protocol: how the figures were measured.
+        digits: decimal places of columns of floats, 2 by default.
+        file: JSON file to write, or None.
+        figures: further content of the JSON file.
     """
 
-    def shown(key: str, value: Any) -> str:
+    def format_value(key: str, value: Any) -> str:
         return "-" if value is None else f"{value:.{digits.get(key, 2)}f}" if isinstance(value, float) else str(value)
 
     print("| " + " | ".join(table[0]) + " |")
     print("|" + "---|" * len(table[0]))
-    for line in table:
-        print("| " + " | ".join(shown(key, value) for key, value in line.items()) + " |")
+    for row in table:
+        print("| " + " | ".join(format_value(key, value) for key, value in row.items()) + " |")
     print(f"\nProtocol: {protocol}.")
     if file:
         file.write_text(json.dumps({"protocol": protocol, "table": table, **figures}, indent=1))
 
 
-def where(packages: Sequence[str]) -> str:
-    """Versions of this package and of those of ``packages`` that are installed, and the kind of processor."""
+def describe_environment(packages: Sequence[str]) -> str:
+    """Describe the versions of denoise and of the installed ``packages``, and the processor."""
     from denoise import __version__
 
-    found = [f"denoise {__version__}"]
+    versions = [f"denoise {__version__}"]
     for package in packages:
         try:
-            found.append(f"{package} {version(package)}")
+            versions.append(f"{package} {version(package)}")
         except PackageNotFoundError:
             continue
-    return f"{', '.join(found)}; {platform.machine()} with {_cpu_flags()}"
+    return f"{', '.join(versions)}; {platform.machine()} with {_cpu_flags()}"
 
 
 def _cpu_flags() -> str:

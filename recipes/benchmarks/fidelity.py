@@ -1,4 +1,4 @@
-"""What a speech model leaves as it was: clean speech, level, the top of the band, silence; and how fast it streams.
+"""Measure what a speech model should preserve: clean speech, level, the top of the band, silence; and its speed.
 
 python recipes/benchmarks/fidelity.py --data DIR --models speech
 """
@@ -12,81 +12,94 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from audio import FULL_BAND, ROUND_S, Mix, Samples, noisy_speech, quality, read_mixes
-from common import JsonFile, Models, Row, bar, clock_name, report, short, use_threads, where
+from audio import FULL_BAND, ROUND_S, Mixture, Samples, noisy_speech, quality, read_mixtures
+from common import (
+    JsonFile,
+    Models,
+    Row,
+    describe_clock,
+    describe_environment,
+    report,
+    short_name,
+    show_progress,
+    use_threads,
+)
 
-CLEAN_DB = 45.0  # so far below speech the floor of a clean recording lies
-PAUSE_DB = 45.0  # and so far below it speech is silent
+CLEAN_DB = 45.0  # minimum distance between speech and noise floor of a clean recording
+PAUSE_DB = 45.0  # level of pauses below the speech
 SNR_DB = 5.0
 QUIET_DB = -50.0
 THIRDS = 1000 * 2 ** (np.arange(0, 13) / 3)  # 1 to 16 kHz
 
 
-def levels(x: Samples, rate: int) -> Samples:
-    """Levels in dB of frames of 20 ms. Shape: (time,) to (frames,)."""
+def frame_levels(x: Samples, rate: int) -> Samples:
+    """Return the levels in dB of frames of 20 ms: (time,) to (frames,)."""
     n = rate // 50
     return 10 * np.log10((x[: len(x) // n * n].reshape(-1, n) ** 2).mean(axis=1) + 1e-12)
 
 
 def floor_db(x: Samples, rate: int) -> float:
-    """How far the quietest tenth lies below the loudest twentieth."""
-    frames = levels(x, rate)
+    """Return the distance in dB between the quietest tenth and the loudest twentieth of the frames."""
+    frames = frame_levels(x, rate)
     return float(np.percentile(frames, 95) - np.percentile(frames, 10))
 
 
-def level_change(after: Samples, before: Samples) -> float:
-    """Decibels by which the part of ``after`` that is ``before`` is louder."""
-    return float(20 * np.log10(max(1e-6, after @ before / (before @ before))))
+def level_change(estimate: Samples, clean: Samples) -> float:
+    """Return the gain in dB of the projection of ``estimate`` on ``clean``."""
+    return float(20 * np.log10(max(1e-6, estimate @ clean / (clean @ clean))))
 
 
-def thirds_change(after: Samples, before: Samples, rate: int) -> Samples:
-    """Change of energy in dB of the third-octave bands from 1 to 16 kHz. Shape: (13,)."""
-    hz = np.fft.rfftfreq(len(before), 1 / rate)
-    energy = [np.abs(np.fft.rfft(x)) ** 2 for x in (after, before)]
-    parts = [(hz >= f * 2 ** (-1 / 6)) & (hz < f * 2 ** (1 / 6)) for f in THIRDS]
-    return np.array([10 * np.log10((energy[0][p].sum() + 1e-12) / (energy[1][p].sum() + 1e-12)) for p in parts])
+def third_octave_change(estimate: Samples, clean: Samples, rate: int) -> Samples:
+    """Return the change of energy in dB of the third-octave bands from 1 to 16 kHz, (13,)."""
+    hz = np.fft.rfftfreq(len(clean), 1 / rate)
+    energy = [np.abs(np.fft.rfft(x)) ** 2 for x in (estimate, clean)]
+    bands = [(hz >= f * 2 ** (-1 / 6)) & (hz < f * 2 ** (1 / 6)) for f in THIRDS]
+    return np.array(
+        [10 * np.log10((energy[0][band].sum() + 1e-12) / (energy[1][band].sum() + 1e-12)) for band in bands]
+    )
 
 
-def above_8_khz(x: Samples, rate: int, where: Samples) -> float:
-    """Energy above 8 kHz of the frames of 20 ms that are chosen."""
+def energy_above_8_khz(x: Samples, rate: int, frame_mask: Samples) -> float:
+    """Return the energy above 8 kHz of the selected frames of 20 ms."""
     n = rate // 50
-    frames = x[: len(x) // n * n].reshape(-1, n)[where]
+    frames = x[: len(x) // n * n].reshape(-1, n)[frame_mask]
     return float((np.abs(np.fft.rfft(frames * np.hanning(n)))[:, 8000 * n // rate :] ** 2).sum())
 
 
-def figures(denoise: Any, mixes: list[Mix]) -> Iterator[tuple[str, float, str]]:
-    """Every figure: its name, its value, and of how many utterances it is."""
+def figures(denoise: Any, mixtures: list[Mixture]) -> Iterator[tuple[str, float, str]]:
+    """Yield the name and value of every figure, and the number of utterances."""
 
     def mean(name: str, values: list[float], worst: Any = None) -> Iterator[tuple[str, float, str]]:
-        how = f"{len(values)} utterances"
+        utterances = f"{len(values)} utterances"
         if values:
-            yield name, float(np.mean(values)), f"mean of {how}"
+            yield name, float(np.mean(values)), f"mean of {utterances}"
             if worst:
-                yield f"{name}, {worst.__name__}", float(worst(values)), how
+                yield f"{name}, {worst.__name__}", float(worst(values)), utterances
 
-    clean = [mix for mix in mixes if floor_db(mix.clean, mix.rate) >= CLEAN_DB]
+    clean = [mixture for mixture in mixtures if floor_db(mixture.clean, mixture.rate) >= CLEAN_DB]
     rows = []
-    for mix in bar(clean, "clean"):
-        after = denoise(mix.clean, mix.rate)
-        rows.append(quality(after, mix.clean, mix.rate, False) | {"level": level_change(after, mix.clean)})
+    for mixture in show_progress(clean, "clean"):
+        estimate = denoise(mixture.clean, mixture.rate)
+        row = quality(estimate, mixture.clean, mixture.rate, False)
+        rows.append(row | {"level": level_change(estimate, mixture.clean)})
     yield from mean("clean speech: PESQ", [row["pesq"] for row in rows], min)
     yield from mean("clean speech: SI-SDR dB", [row["si_sdr"] for row in rows], min)
     yield from mean("clean speech: level dB", [row["level"] for row in rows], min)
 
     noisy_rows: list[Row] = []
     pauses = []
-    for mix in bar(mixes, "noisy"):
-        noisy, target = mix.noisy(SNR_DB)
+    for mixture in show_progress(mixtures, "noisy"):
+        noisy, target = mixture.noisy(SNR_DB)
         gain = np.float32(10 ** (QUIET_DB / 20) / np.sqrt(np.mean(target**2)))
-        loud, quiet = denoise(noisy, mix.rate), denoise(noisy * gain, mix.rate) / gain
+        loud, quiet = denoise(noisy, mixture.rate), denoise(noisy * gain, mixture.rate) / gain
         noisy_rows.append(
             {"level": level_change(loud, target)}
-            | {f"loud {k}": v for k, v in quality(loud, target, mix.rate, False).items()}
-            | {f"quiet {k}": v for k, v in quality(quiet, target, mix.rate, False).items()}
+            | {f"loud {k}": v for k, v in quality(loud, target, mixture.rate, False).items()}
+            | {f"quiet {k}": v for k, v in quality(quiet, target, mixture.rate, False).items()}
         )
-        silent = levels(target, mix.rate) < np.percentile(levels(target, mix.rate), 95) - PAUSE_DB
-        if mix.rate == FULL_BAND and silent.sum() >= 10:
-            energies = [above_8_khz(x, mix.rate, silent) for x in (noisy, loud)]
+        silent = frame_levels(target, mixture.rate) < np.percentile(frame_levels(target, mixture.rate), 95) - PAUSE_DB
+        if mixture.rate == FULL_BAND and silent.sum() >= 10:
+            energies = [energy_above_8_khz(x, mixture.rate, silent) for x in (noisy, loud)]
             if energies[0] > 1e-6 * silent.sum():
                 pauses.append(10 * np.log10(energies[0] / max(energies[1], 1e-12)))
     at = f"{SNR_DB:g} dB SNR"
@@ -96,63 +109,70 @@ def figures(denoise: Any, mixes: list[Mix]) -> Iterator[tuple[str, float, str]]:
         yield from mean(f"{at}, speech at {QUIET_DB:g} dBFS: {key}", [row[f"quiet {key}"] for row in noisy_rows])
     yield from mean("noise above 8 kHz in pauses falls by dB", pauses, min)
 
-    wide = [mix for mix in clean if mix.rate == FULL_BAND and thirds_reach(mix)]
-    bands = np.array([thirds_change(denoise(mix.clean, mix.rate), mix.clean, mix.rate) for mix in wide])
-    for f, change in zip(THIRDS, bands.mean(axis=0) if len(wide) else [], strict=False):
-        yield f"clean speech: third octave at {f:.0f} Hz, dB", float(change), f"mean of {len(wide)} utterances"
+    full_band = [mixture for mixture in clean if mixture.rate == FULL_BAND and reaches_16_khz(mixture)]
+    changes = np.array(
+        [
+            third_octave_change(denoise(mixture.clean, mixture.rate), mixture.clean, mixture.rate)
+            for mixture in full_band
+        ]
+    )
+    for f, change in zip(THIRDS, changes.mean(axis=0) if full_band else [], strict=False):
+        yield f"clean speech: third octave at {f:.0f} Hz, dB", float(change), f"mean of {len(full_band)} utterances"
 
     silence = denoise(np.zeros(FULL_BAND, np.float32), FULL_BAND)
     yield "digital silence: largest sample", float(np.abs(silence).max()), "1 s"
-    loudest = max(
-        float(np.abs(denoise(np.clip(20 * mix.noisy(SNR_DB)[0], -1, 1), mix.rate)).max()) for mix in mixes[:20]
+    peak = max(
+        float(np.abs(denoise(np.clip(20 * mixture.noisy(SNR_DB)[0], -1, 1), mixture.rate)).max())
+        for mixture in mixtures[:20]
     )
-    yield "input clipped by 26 dB: largest sample", loudest, "20 utterances"
+    yield "input clipped by 26 dB: largest sample", peak, "20 utterances"
 
 
-def thirds_reach(mix: Mix) -> bool:
-    """Whether a recording has anything at 16 kHz to lose."""
-    spectrum = np.abs(np.fft.rfft(mix.clean)) ** 2
-    hz = np.fft.rfftfreq(len(mix.clean), 1 / mix.rate)
+def reaches_16_khz(mixture: Mixture) -> bool:
+    """Return whether a recording has energy at 16 kHz."""
+    spectrum = np.abs(np.fft.rfft(mixture.clean)) ** 2
+    hz = np.fft.rfftfreq(len(mixture.clean), 1 / mixture.rate)
     return bool(spectrum[(hz > 14_000) & (hz < 18_000)].sum() > 1e-7 * spectrum.sum())
 
 
 def stream_factor(name: str, piece: Samples, clock: Any) -> float:
-    """Seconds per second of sound in blocks of 10 ms."""
+    """Return the real-time factor of a stream in blocks of 10 ms."""
     from denoise import AudioStream
 
     stream = AudioStream(name, sample_rate=FULL_BAND, device="cpu")
     blocks = np.split(piece[: len(piece) // 480 * 480][None], len(piece) // 480, axis=1)
     for block in blocks[:100]:
         stream.push(block)
-    began = clock()
+    started = clock()
     for block in blocks[100:]:
         stream.push(block)
-    return float((clock() - began) * 100 / (len(blocks) - 100))
+    return float((clock() - started) * 100 / (len(blocks) - 100))
 
 
 def main(
     data: Annotated[Path, typer.Option(help="Holds {speech,speech2,noise,noise2}/test.", metavar="DIR")],
     models: Models = "speech",
-    limit: Annotated[int | None, typer.Option(help="Utterances, spread over all of them; all by default.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the noises and their segments.")] = 0,
+    limit: Annotated[int | None, typer.Option(help="Maximum number of utterances; all by default.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the noises and their segments.")] = 0,
     json_file: JsonFile = None,
 ) -> None:
-    """Measure what must not change, and print a table in Markdown and the protocol."""
+    """Measure what should not change; print a table in Markdown and the protocol."""
     clock = use_threads(1)
     from audio import system
 
-    mixes, how = read_mixes(data, limit, seed)
+    mixtures, mixture_protocol = read_mixtures(data, limit, seed)
     table: list[Row] = []
     for name in models.split(","):
         print(name, file=sys.stderr)
-        rows = [*figures(system(name)(), mixes)]
-        factor = stream_factor(name, noisy_speech(mixes, [SNR_DB], ROUND_S)[0], clock)
-        rows.append(("stream of 10 ms blocks at 48 kHz: real-time factor", factor, clock_name(1)))
-        table += [{"model": short(name), "figure": what, "value": value, "of": of} for what, value, of in rows]
+        rows = [*figures(system(name)(), mixtures)]
+        factor = stream_factor(name, noisy_speech(mixtures, [SNR_DB], ROUND_S)[0], clock)
+        rows.append(("stream of 10 ms blocks at 48 kHz: real-time factor", factor, describe_clock(1)))
+        table += [{"model": short_name(name), "figure": figure, "value": value, "of": of} for figure, value, of in rows]
     protocol = (
-        f"{how}; clean: floor (quietest tenth of frames of 20 ms) {CLEAN_DB:g} dB or more below the loudest twentieth; "
+        f"{mixture_protocol}; clean: floor (quietest tenth of frames of 20 ms) {CLEAN_DB:g} dB or more below the "
+        f"loudest twentieth; "
         f"noisy: {SNR_DB:g} dB SNR; pauses: frames {PAUSE_DB:g} dB below the loudest twentieth of the clean speech; "
-        f"scores at 16 kHz; {where(['torch', 'pesq'])}"
+        f"scores at 16 kHz; {describe_environment(['torch', 'pesq'])}"
     )
     report(table, protocol, {"value": 3}, json_file, {})
 

@@ -1,8 +1,8 @@
-"""Measure our image models beside other denoisers on the same noisy pixels: quality, speed and memory.
+"""Compare denoisers of images on the same noisy pixels: quality, speed and memory.
 
     python recipes/benchmarks/image.py --data DIR
 
-What needs torch is imported where it is used: the peak memory of a peer must not hold ours.
+Imports of torch are local, so that the measured peak memory of a peer does not include it.
 """
 
 from __future__ import annotations
@@ -21,33 +21,34 @@ from common import (
     Models,
     Row,
     Threads,
-    bar,
-    clock_name,
+    describe_clock,
+    describe_environment,
+    evenly_spaced,
     peak_mib,
     peers_option,
     report,
-    short,
-    spread,
-    take_part,
+    select_systems,
+    short_name,
+    show_progress,
     use_threads,
-    where,
 )
 from numpy.typing import NDArray
+
+from denoise.colour import LUMA_601
 
 REFERENCE = "bm3d"
 AUTO = ":auto"
 PACKAGES = ["bm3d", "opencv-python-headless", "scikit-image", "PyWavelets", "torch"]
-LUMA = (0.299, 0.587, 0.114)  # Rec. 601, what most files hold as grey
-# of sigma, or of the noise's rms: what JPEG or demosaicking left of the noise is not white
+# of sigma, or of the rms of the noise, where JPEG or demosaicking has made the noise coloured
 MULTIPLES = (0.6, 0.8, 1.0, 1.2, 1.4, 1.8)
 
 Pixels = NDArray[np.float32]  # (height, width, 1 or 3), full scale 1.0
-# Noisy and a sigma to denoised, of any float type; one channel may lose its axis.
+# Noisy image and sigma to denoised image, of any float dtype; the axis of a single channel may be dropped.
 Denoise = Callable[[Pixels, float], Any]
 
 
 class Noise(StrEnum):
-    """What is done to a clean image."""
+    """Degradation of a clean image."""
 
     GAUSSIAN = "gaussian"
     JPEG75 = "jpeg75"
@@ -56,33 +57,35 @@ class Noise(StrEnum):
 
 @dataclass(frozen=True)
 class System:
-    """A denoiser, and how it learns the noise level.
+    """A denoiser and the noise levels that it is given.
 
-    It is told ``multiples`` of the true sigma, and the one whose result is nearest to the clean image
-    counts. A ``blind`` one does not look at it.
+    Args:
+        denoise: the denoiser.
+        multiples: factors of the true sigma that are tried; the result nearest to the clean image counts.
+        blind: whether the denoiser ignores sigma.
     """
 
     denoise: Denoise
     multiples: tuple[float, ...] = (1.0,)
     blind: bool = False
 
-    def tried(self, noise: Noise) -> list[float]:
-        """The multiples of sigma that it is told."""
+    def sigma_multiples(self, noise: Noise) -> list[float]:
+        """Return the multiples of sigma that are tried."""
         if noise is Noise.GAUSSIAN or self.blind:
             return [*self.multiples]
-        return sorted({round(k * after, 3) for k in self.multiples for after in MULTIPLES})
+        return sorted({round(a * b, 3) for a in self.multiples for b in MULTIPLES})
 
-    def told(self, noise: Noise) -> str:
-        """What it is told, in words."""
-        n = len(self.tried(noise))
+    def describe_input(self, noise: Noise) -> str:
+        """Describe what the system is given about the noise."""
+        n = len(self.sigma_multiples(noise))
         return "nothing" if self.blind else "sigma" if n == 1 else f"best of {n}"
 
 
-# The systems, each made for a number of threads
+# The systems, each a function of the number of threads
 
 
 def bm3d(threads: int) -> System:
-    """BM3D of the package's default profile; colours as CBM3D, blocks matched by their luminance."""
+    """BM3D with the default profile of the package; CBM3D with block matching on luminance for colour."""
     from bm3d import BM3DProfile, bm3d, bm3d_rgb
 
     profile = BM3DProfile()
@@ -96,7 +99,7 @@ def bm3d(threads: int) -> System:
 
 
 def opencv_nlm(threads: int) -> System:
-    """Non-local means of OpenCV with its recommended windows; it takes 8 bits, and its manual gives no rule for h."""
+    """Non-local means of OpenCV with the recommended windows; 8 bits only; the manual gives no rule for h."""
     import cv2
 
     cv2.setNumThreads(threads)
@@ -105,7 +108,7 @@ def opencv_nlm(threads: int) -> System:
         x, h = to_8_bits(noisy), 255 * sigma
         if x.shape[2] == 1:
             y = cv2.fastNlMeansDenoising(x, h=h)
-        else:  # which takes the colours the other way round
+        else:  # expects BGR
             y = cv2.fastNlMeansDenoisingColored(np.ascontiguousarray(x[..., ::-1]), h=h, hColor=h)[..., ::-1]
         return y / np.float32(255)
 
@@ -113,7 +116,7 @@ def opencv_nlm(threads: int) -> System:
 
 
 def skimage_nlm(threads: int) -> System:
-    """Non-local means of scikit-image as its gallery tunes it: fast mode, sigma given, h of 0.6 sigma."""
+    """Non-local means of scikit-image with the settings of its gallery: fast mode, h = 0.6 sigma."""
     from skimage.restoration import denoise_nl_means
 
     def denoise(noisy: Pixels, sigma: float) -> Any:
@@ -124,12 +127,12 @@ def skimage_nlm(threads: int) -> System:
 
 
 def skimage_wavelet(threads: int, max_shifts: int) -> System:
-    """BayesShrink of scikit-image, in YCbCr if there are colours; means over shifts, as its gallery advises."""
+    """BayesShrink of scikit-image, in YCbCr for colour, averaged over shifts as in its gallery."""
     from skimage.restoration import cycle_spin, denoise_wavelet
 
     def denoise(noisy: Pixels, sigma: float) -> Any:
         settings = {"sigma": sigma, "convert2ycbcr": noisy.shape[2] == 3, "channel_axis": -1}
-        # several workers would need dask
+        # more workers need dask
         return cycle_spin(noisy, denoise_wavelet, max_shifts, func_kw=settings, workers=1, channel_axis=-1)
 
     return System(denoise)
@@ -142,8 +145,8 @@ def skimage_tv(threads: int) -> System:
     return System(partial(denoise_tv_chambolle, channel_axis=-1), multiples=(0.4, 0.55, 0.7, 0.85, 1.0))
 
 
-def ours(threads: int, model: str) -> System:
-    """A model of `denoise`, with an estimate of sigma after ``:auto``; torch has been given its threads."""
+def denoise_model(threads: int, model: str) -> System:
+    """A model of `denoise`; with the suffix ``:auto``, sigma is estimated."""
     from denoise import ImagePipeline
     from denoise.signals import Image
 
@@ -167,18 +170,18 @@ PEERS: dict[str, Callable[[int], System]] = {
 
 
 def system(name: str, threads: int) -> System:
-    """A peer by its name, else one of our models by its name or file, perhaps with ``:auto``."""
-    return PEERS[name](threads) if name in PEERS else ours(threads, name)
+    """Return a peer by its name, or a model by its name or file, optionally with ``:auto``."""
+    return PEERS[name](threads) if name in PEERS else denoise_model(threads, name)
 
 
 # The pixels
 
 
 def read_clean(path: Path, grey: bool) -> Pixels:
-    """The colours of an image file, or their luma in 8 bits; transparency is left out.
+    """Return the pixels of an image file without alpha, or their luma in 8 bits.
 
     Raises:
-        typer.BadParameter: it holds four inks.
+        typer.BadParameter: the image is CMYK.
     """
     from denoise.files.image import read_image
 
@@ -186,11 +189,11 @@ def read_clean(path: Path, grey: bool) -> Pixels:
     x = image.pixels.astype(np.float32) / np.float32(image.full_scale)
     if x.shape[2] == 4:
         raise typer.BadParameter(f"{path} is CMYK; expected RGB or grey. Leave it out of --data.")
-    return from_8_bits(to_8_bits(x @ LUMA)[..., None]) if grey and x.shape[2] == 3 else x
+    return from_8_bits(to_8_bits(x @ LUMA_601)[..., None]) if grey and x.shape[2] == 3 else x
 
 
 def degrade(clean: Pixels, sigma: float, generator: Any, noise: Noise, clipped: bool) -> Pixels:
-    """Add white Gaussian noise, or that of a sensor (of any sigma), then do what a camera's file does to it."""
+    """Add white Gaussian noise or simulated sensor noise, then quantise or compress as selected."""
     import torch
 
     from denoise.noise import gaussian
@@ -198,9 +201,9 @@ def degrade(clean: Pixels, sigma: float, generator: Any, noise: Noise, clipped: 
     if noise is Noise.RAW:
         from denoise.training.degrade import sensor
 
-        light = torch.from_numpy(clean).permute(2, 0, 1)[None]
-        developed = sensor(light.expand(-1, 3, -1, -1), torch.zeros(1), generator)[0].permute(1, 2, 0).numpy()
-        return from_8_bits(to_8_bits(developed if clean.shape[2] == 3 else developed @ np.float32(LUMA)[:, None]))
+        pixels = torch.from_numpy(clean).permute(2, 0, 1)[None]
+        developed = sensor(pixels.expand(-1, 3, -1, -1), torch.zeros(1), generator)[0].permute(1, 2, 0).numpy()
+        return from_8_bits(to_8_bits(developed if clean.shape[2] == 3 else developed @ np.float32(LUMA_601)[:, None]))
     noisy = gaussian(torch.from_numpy(clean), sigma, generator).numpy()
     if noise is Noise.JPEG75:
         from denoise.training.degrade import jpeg
@@ -210,12 +213,12 @@ def degrade(clean: Pixels, sigma: float, generator: Any, noise: Noise, clipped: 
 
 
 def to_8_bits(x: NDArray[Any]) -> NDArray[np.uint8]:
-    """Round and clip light of full scale 1.0 to the integers of a file."""
+    """Quantise pixels of full scale 1.0 to 8 bits."""
     return np.rint(255 * x).clip(0, 255).astype(np.uint8)
 
 
 def from_8_bits(x: NDArray[np.uint8]) -> Pixels:
-    """The integers of a file as light of full scale 1.0."""
+    """Convert 8-bit pixels to full scale 1.0."""
     return x / np.float32(255)
 
 
@@ -223,12 +226,12 @@ def from_8_bits(x: NDArray[np.uint8]) -> Pixels:
 
 
 def rms(x: Pixels) -> float:
-    """Root mean square."""
+    """Return the root mean square."""
     return float(np.sqrt(np.mean(np.square(x))))
 
 
 def quality(estimate: NDArray[Any], clean: Pixels) -> Row:
-    """PSNR and SSIM."""
+    """Return PSNR and SSIM."""
     import torch
 
     from denoise import metrics
@@ -240,19 +243,19 @@ def quality(estimate: NDArray[Any], clean: Pixels) -> Row:
 def measure(
     system: System, noisy: Pixels, clean: Pixels, sigma: float, noise: Noise, clock: Callable[[], float]
 ) -> Row:
-    """Quality, and seconds per megapixel of one call, with the multiple of sigma that gives the best PSNR."""
+    """Return quality and seconds per megapixel of one call, at the multiple of sigma with the best PSNR."""
     rows: list[Row] = []
-    for multiple in system.tried(noise):
-        began = clock()
+    for multiple in system.sigma_multiples(noise):
+        started = clock()
         denoised = system.denoise(noisy, multiple * sigma)
-        seconds = clock() - began
+        seconds = clock() - started
         row = {"multiple": multiple, "s_per_megapixel": seconds * 1e6 / noisy[..., 0].size}
-        rows.append(row | quality(denoised.reshape(clean.shape).clip(0, 1), clean))  # as every file clips it
+        rows.append(row | quality(denoised.reshape(clean.shape).clip(0, 1), clean))  # as image files clip it
     return max(rows, key=lambda row: row["psnr"])
 
 
 def denoise_once(name: str, threads: int, noisy: Pixels, sigma: float) -> None:
-    """What a fresh process does whose memory is measured."""
+    """Load a system and denoise one image; its peak memory is measured in a fresh process."""
     system(name, threads).denoise(noisy, sigma)
 
 
@@ -263,91 +266,97 @@ def main(
     data: Annotated[Path, typer.Option(help="A folder of clean images.", metavar="DIR")],
     models: Models = "photo,gaussian,gaussian:auto",
     peers: Annotated[str, peers_option(PEERS)] = "all",
-    noise: Annotated[Noise, typer.Option(help="jpeg75: Gaussian, then JPEG; raw: a sensor's.")] = Noise.GAUSSIAN,
-    sigma: Annotated[str, typer.Option(help="Of the Gaussian noise, 0 to 255, comma separated.")] = "15,25,50",
-    clipped: Annotated[bool, typer.Option("--clipped", help="Round and clip the noisy image to 8 bits.")] = False,
-    grey: Annotated[bool, typer.Option("--grey", help="Measure on the luma.")] = False,
-    limit: Annotated[int | None, typer.Option(help="Use at most this many images.", min=1)] = None,
+    noise: Annotated[Noise, typer.Option(help="jpeg75: Gaussian, then JPEG; raw: simulated sensor.")] = Noise.GAUSSIAN,
+    sigma: Annotated[str, typer.Option(help="Levels of Gaussian noise, 0 to 255, comma separated.")] = "15,25,50",
+    clipped: Annotated[bool, typer.Option("--clipped", help="Quantise the noisy image to 8 bits.")] = False,
+    grey: Annotated[bool, typer.Option("--grey", help="Convert images to luma.")] = False,
+    limit: Annotated[int | None, typer.Option(help="Maximum number of images.", min=1)] = None,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     threads: Threads = 1,
     json_file: JsonFile = None,
 ) -> None:
-    """Measure our models beside other denoisers, and print a table in Markdown and the protocol."""
+    """Compare models with other denoisers; print a table in Markdown and the protocol."""
     clock = use_threads(threads)
     from denoise.files.find import find_files
     from denoise.files.image import IMAGE_EXTENSIONS
     from denoise.noise import generator_for
 
     if noise is Noise.RAW:
-        sigma = "0"  # the noise is drawn, not told
-    names = take_part(models, peers, {name: partial(make, threads) for name, make in PEERS.items()})
+        sigma = "0"  # the noise level is random
+    names = select_systems(models, peers, {name: partial(make, threads) for name, make in PEERS.items()})
     systems = {name: system(name, threads) for name in names}
     levels = [float(level) for level in sigma.split(",")]
     files = find_files(data, (".",), IMAGE_EXTENSIONS)
-    chosen = spread([*enumerate(files)], limit or len(files))
+    selected = evenly_spaced([*enumerate(files)], limit or len(files))
 
     def noisy_image(index: int, clean: Pixels, level: float) -> Pixels:
-        """The noise of an image is its own, whatever the limit, and that of `denoise evaluate`."""
+        """Add noise with the generator of `denoise evaluate`, which does not depend on the limit."""
         return degrade(clean, level / 255, generator_for(seed, index, round(level)), noise, clipped)
 
-    index, path = chosen[0]
+    index, path = selected[0]
     example = noisy_image(index, read_clean(path, grey), levels[0])
-    usual = (levels[0] or 25) / 255
+    example_sigma = (levels[0] or 25) / 255
     for each in systems.values():
-        each.denoise(example, usual)  # what is done once is not timed
+        each.denoise(example, example_sigma)  # warm-up, not timed
     rows: list[Row] = []
-    for index, path in bar(chosen, "images"):
+    for index, path in show_progress(selected, "images"):
         clean = read_clean(path, grey)
         for level in levels:
             noisy = noisy_image(index, clean, level)
-            about = {"file": path.relative_to(data).as_posix(), "sigma": level}
-            rows.append(about | {"system": "noisy"} | quality(noisy, clean))
-            true = rms(noisy - clean) if noise is Noise.RAW else level / 255
+            facts = {"file": path.relative_to(data).as_posix(), "sigma": level}
+            rows.append(facts | {"system": "noisy"} | quality(noisy, clean))
+            true_sigma = rms(noisy - clean) if noise is Noise.RAW else level / 255
             for name, each in systems.items():
-                rows.append(about | {"system": name} | measure(each, noisy, clean, true, noise, clock))
-    memory = {name: peak_mib(denoise_once, name, threads, example, usual, torch=name not in PEERS) for name in systems}
+                rows.append(facts | {"system": name} | measure(each, noisy, clean, true_sigma, noise, clock))
+    memory = {
+        name: peak_mib(denoise_once, name, threads, example, example_sigma, torch=name not in PEERS) for name in systems
+    }
 
-    told = {"noisy": None} | {name: each.told(noise) for name, each in systems.items()}
+    given = {"noisy": None} | {name: each.describe_input(noise) for name, each in systems.items()}
     table = [
-        _line(name, [row for row in rows if row["sigma"] == level], told[name], memory)
+        _table_row(name, [row for row in rows if row["sigma"] == level], given[name], memory)
         for level in levels
-        for name in told
+        for name in given
     ]
     kind = "grey (Rec. 601 luma)" if grey else "in colour"
-    made = {
-        Noise.GAUSSIAN: "rounded and clipped to 8 bits" if clipped else "in float, unclipped",
-        Noise.JPEG75: "rounded and clipped to 8 bits and stored as JPEG of quality 75 (4:2:0)",
-        Noise.RAW: "rounded and clipped to 8 bits",
+    storage = {
+        Noise.GAUSSIAN: "quantised to 8 bits" if clipped else "in float, unclipped",
+        Noise.JPEG75: "quantised to 8 bits and stored as JPEG of quality 75 (4:2:0)",
+        Noise.RAW: "quantised to 8 bits",
     }[noise]
     added = "white Gaussian noise of sigma / 255"
     if noise is Noise.RAW:
-        added = "noise of a sensor, developed (denoise.noise.sensor, shot noise of 1e-4 to 1.2e-2 drawn; rms is told)"
+        added = "simulated sensor noise (denoise.noise.sensor, random shot noise of 1e-4 to 1.2e-2; rms is given)"
     protocol = (
-        f"{len(chosen)} of {len(files)} images of {data.resolve().name}, {kind}; {added}, "
-        f"{made}, seed {seed}, the same pixels for every system (opencv-nlm: rounded and clipped to 8 bits); "
-        f"told: what a system learns of the noise; best of n: n multiples of sigma are tried on each image and that of "
-        f"the best PSNR against the clean image counts, which favours the system; "
+        f"{len(selected)} of {len(files)} images of {data.resolve().name}, {kind}; {added}, "
+        f"{storage}, seed {seed}, the same pixels for every system (opencv-nlm: quantised to 8 bits); "
+        f"given: what a system is given about the noise; best of n: n multiples of sigma are tried on each image, the "
+        f"best PSNR against the clean image counts, which favours the system; "
         f"output clipped, PSNR and SSIM: means over images; s/MP: median over images of one call's seconds per "
-        f"megapixel, the systems in turn on each image, loading left out, {clock_name(threads)}; ratio: median over "
-        f"images; MiB: peak of a process that loads the system and denoises one image of "
-        f"{example.shape[1]} x {example.shape[0]} once; {where(PACKAGES)}"
+        f"megapixel, the systems in turn on each image, loading excluded, {describe_clock(threads)}; ratio: median "
+        f"over images; MiB: peak of a process that loads the system and denoises one image of "
+        f"{example.shape[1]} x {example.shape[0]} once; {describe_environment(PACKAGES)}"
     )
     report(table, protocol, {"SSIM": 3, "s/MP": 3, f"ratio to {REFERENCE}": 3, "MiB": 0}, json_file, {"rows": rows})
 
 
-def _line(name: str, rows: Sequence[Row], told: str | None, memory: Mapping[str, float | None]) -> Row:
-    """One system's line of the table at one sigma; None stands for what was not measured."""
-    own, reference = ([row for row in rows if row["system"] == system] for system in (name, REFERENCE))
-    line: Row = {
-        "sigma": f"{own[0]['sigma']:g}" if own[0]["sigma"] else "drawn",
-        "system": short(name),
-        "told": told,
+def _table_row(name: str, rows: Sequence[Row], given: str | None, memory: Mapping[str, float | None]) -> Row:
+    """Return the table row of one system at one sigma; None stands for figures that were not measured."""
+    system_rows, reference_rows = ([row for row in rows if row["system"] == system] for system in (name, REFERENCE))
+    table_row: Row = {
+        "sigma": f"{system_rows[0]['sigma']:g}" if system_rows[0]["sigma"] else "random",
+        "system": short_name(name),
+        "given": given,
     }
-    line |= {title: float(np.mean([row[title.lower()] for row in own])) for title in ("PSNR", "SSIM")}
-    times, others = ([row["s_per_megapixel"] for row in some if name != "noisy"] for some in (own, reference))
-    line["s/MP"] = float(np.median(times)) if times else None
-    line[f"ratio to {REFERENCE}"] = float(np.median(np.divide(times, others))) if times and others else None
-    return line | {"MiB": memory.get(name)}
+    table_row |= {title: float(np.mean([row[title.lower()] for row in system_rows])) for title in ("PSNR", "SSIM")}
+    times, reference_times = (
+        [row["s_per_megapixel"] for row in group if name != "noisy"] for group in (system_rows, reference_rows)
+    )
+    table_row["s/MP"] = float(np.median(times)) if times else None
+    table_row[f"ratio to {REFERENCE}"] = (
+        float(np.median(np.divide(times, reference_times))) if times and reference_times else None
+    )
+    return table_row | {"MiB": memory.get(name)}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Measure priors of labelled pictures or sounds: likelihood, whether samples are what was asked for, variety, speed.
+"""Measure priors of labelled images or sounds: likelihood, class accuracy and diversity of samples, speed.
 
 python recipes/benchmarks/priors.py --data mnist.npz --priors mnist-vae,mnist-diffusion
 python recipes/benchmarks/priors.py --data digits.npz --priors digits-audio --epochs 40
@@ -14,165 +14,185 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from common import JsonFile, Row, Threads, bar, report, use_threads, where
+from common import JsonFile, Row, Threads, describe_environment, report, show_progress, use_threads
 
-HOLD_OUT = 10  # of an archive that is not parted, every tenth
-SEED = 0  # of the one fixed draw of black and white, of the judge and of the samples
-FEW = 200  # samples whose likelihood takes long
+HOLD_OUT_EVERY = 10  # of archives without a test split, as in the recipes
+SEED = 0  # of binarisation, classifier and samples
+SLOW_SAMPLES = 200  # where likelihoods are bounds or estimates
 
 
-def read(path: Path, binary: bool) -> dict[str, Any]:
-    """Train and test signals, full scale 1.0, and labels; ``binary``: each pixel drawn once by its grey.
+def read_archive(path: Path, binary: bool) -> dict[str, Any]:
+    """Read training and test signals, full scale 1.0, and their labels.
 
-    Of an archive that is not parted, every tenth is a test, as recipes hold them out.
+    Args:
+        path: archive; one without a test split is split as in the recipes.
+        binary: whether pixels are binarised once, at random by their grey level.
     """
     import torch
 
     with np.load(path) as archive:
         arrays = {name: torch.from_numpy(archive[name]) for name in archive if archive[name].dtype.kind != "U"}
     if "images" in arrays:
-        held_out = torch.arange(len(arrays["images"])) % HOLD_OUT == 0
-        for part, rows in (("train", ~held_out), ("test", held_out)):
-            arrays |= {f"{part}_images": arrays["images"][rows], f"{part}_labels": arrays["labels"][rows]}
+        held_out = torch.arange(len(arrays["images"])) % HOLD_OUT_EVERY == 0
+        for split, rows in (("train", ~held_out), ("test", held_out)):
+            arrays |= {f"{split}_images": arrays["images"][rows], f"{split}_labels": arrays["labels"][rows]}
     generator = torch.Generator().manual_seed(SEED)
-    for part in ("train", "test"):
-        sounds = arrays.pop(f"{part}_signals", None)
+    for split in ("train", "test"):
+        sounds = arrays.pop(f"{split}_signals", None)
         if sounds is None:
-            pixels = arrays.pop(f"{part}_images")
+            pixels = arrays.pop(f"{split}_images")
             x = (pixels[:, None] if pixels.ndim == 3 else pixels.movedim(-1, 1)).float() / 255
-            arrays[part] = (torch.rand(x.shape, generator=generator) < x).float() if binary else x
+            arrays[split] = (torch.rand(x.shape, generator=generator) < x).float() if binary else x
         else:
-            arrays[part] = sounds[:, None].float() / 32768
+            arrays[split] = sounds[:, None].float() / 32768
     return arrays
 
 
-def seen(x: Any) -> Any:
-    """What a judge looks at: pictures as they are, of sounds the logarithm of their spectra, 64 bands."""
+def to_features(x: Any) -> Any:
+    """Return the input of the classifier: images unchanged, sounds as log spectra with 64 bands."""
     import torch
 
     if x.ndim == 4:
         return x
     from denoise.dsp import stft
 
-    level = (torch.nn.functional.avg_pool2d(stft(x[:, 0], 256, 128).abs()[:, None], (2, 1)) + 1e-3).log()
-    return (level - level.mean(dim=(1, 2, 3), keepdim=True)) / torch.tensor(2.0)
+    log_spectrum = (torch.nn.functional.avg_pool2d(stft(x[:, 0], 256, 128).abs()[:, None], (2, 1)) + 1e-3).log()
+    return (log_spectrum - log_spectrum.mean(dim=(1, 2, 3), keepdim=True)) / torch.tensor(2.0)
 
 
-def train_judge(data: dict[str, Any], epochs: int) -> Any:
-    """A convolutional classifier that has seen real training examples alone, moved by up to a sixteenth."""
+def train_classifier(data: dict[str, Any], epochs: int) -> Any:
+    """Train a convolutional classifier on real examples, shifted by up to a sixteenth."""
     import torch
     from torch import nn
     from torch.nn import functional as F
 
     torch.manual_seed(SEED)
-    x, labels = seen(data["train"]), data["train_labels"].long()
-    places = (x.shape[2] // 4) * (x.shape[3] // 4)
-    judge = nn.Sequential(
+    x, labels = to_features(data["train"]), data["train_labels"].long()
+    positions = (x.shape[2] // 4) * (x.shape[3] // 4)
+    classifier = nn.Sequential(
         nn.Conv2d(x.shape[1], 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
         nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Dropout(0.3), nn.Linear(64 * places, int(labels.max()) + 1),
+        nn.Flatten(), nn.Dropout(0.3), nn.Linear(64 * positions, int(labels.max()) + 1),
     )  # fmt: skip
     steps = epochs * len(x) // 128
-    optimizer = torch.optim.AdamW(judge.parameters(), 2e-3)
+    optimizer = torch.optim.AdamW(classifier.parameters(), 2e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
-    for _ in bar([*range(steps)], "judge"):
+    for _ in show_progress([*range(steps)], "classifier"):
         rows = torch.randint(len(x), (128,))
-        moves = [int(torch.randint(-(n // 16), n // 16 + 1, ())) for n in x.shape[2:]]
-        loss = F.cross_entropy(judge(x[rows].roll(moves, dims=(2, 3))), labels[rows])
+        shifts = [int(torch.randint(-(n // 16), n // 16 + 1, ())) for n in x.shape[2:]]
+        loss = F.cross_entropy(classifier(x[rows].roll(shifts, dims=(2, 3))), labels[rows])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-    return judge.eval().requires_grad_(False)
+    return classifier.eval().requires_grad_(False)
 
 
-def accuracy(judge: Any, x: Any, labels: Any) -> float:
-    """The share of examples that the judge takes for what they shall be."""
+def accuracy(classifier: Any, x: Any, labels: Any) -> float:
+    """Return the fraction of examples that are classified as their label."""
     import torch
 
     with torch.no_grad():
-        found = torch.cat([judge(seen(part)).argmax(dim=1) for part in x.split(500)])
-    return float((found == labels).float().mean())
+        predicted = torch.cat([classifier(to_features(batch)).argmax(dim=1) for batch in x.split(500)])
+    return float((predicted == labels).float().mean())
 
 
-def entropy_bits(judge: Any, x: Any) -> float:
-    """Of the classes that the judge sees; 3.32 are ten of them, equally often."""
+def entropy_bits(classifier: Any, x: Any) -> float:
+    """Return the entropy of the predicted classes; ten equally frequent classes have 3.32 bits."""
     import torch
 
     with torch.no_grad():
-        found = torch.cat([judge(seen(part)).argmax(dim=1) for part in x.split(500)])
-    shares = torch.bincount(found) / len(found)
-    return float(-(shares * shares.clamp_min(1e-12).log2()).sum())
+        predicted = torch.cat([classifier(to_features(batch)).argmax(dim=1) for batch in x.split(500)])
+    fractions = torch.bincount(predicted) / len(predicted)
+    return float(-(fractions * fractions.clamp_min(1e-12).log2()).sum())
 
 
-def bound(model: Any, x: Any, samples: int) -> float:
-    """Mean importance-weighted bound in nats."""
+def mean_bound(model: Any, x: Any, samples: int) -> float:
+    """Return the mean importance-weighted bound of the log-likelihood in nats."""
     import torch
 
-    generator, parts = torch.Generator().manual_seed(SEED), []
+    generator = torch.Generator().manual_seed(SEED)
     with torch.no_grad():
-        for part in bar([*x.split(20)], "bound"):
-            parts.append(model.bound(part, samples, generator))
-    return float(torch.cat(parts).mean())
+        bounds = [
+            model.log_prob_bound(batch, samples, generator=generator)
+            for batch in show_progress([*x.split(20)], "bound")
+        ]
+    return float(torch.cat(bounds).mean())
 
 
-def as_asked(pipeline: Any, judge: Any, n: int, guidance: float | None = None) -> float | None:
-    """The share of ``n`` samples, equally many of each class, that the judge takes for the class asked for."""
+def class_accuracy(pipeline: Any, classifier: Any, n: int, guidance: float | None = None) -> float | None:
+    """Return the fraction of ``n`` samples, equally many per class, that are classified as their class."""
     import torch
 
     classes = len(pipeline.card.classes)
     if not classes:
         return None
-    each = n // classes
-    labels = bar([*range(classes)], "samples")
-    made = [pipeline.sample(each, label=i, seed=SEED + i, guidance=guidance) for i in labels]
-    return accuracy(judge, torch.cat(made), torch.arange(classes).repeat_interleave(each))
+    per_class = n // classes
+    labels = show_progress([*range(classes)], "samples")
+    samples = [pipeline.sample(per_class, label=i, seed=SEED + i, guidance=guidance) for i in labels]
+    return accuracy(classifier, torch.cat(samples), torch.arange(classes).repeat_interleave(per_class))
 
 
-def nearest(made: Any, train: Any) -> Any:
-    """For each example that of the training that looks most like it. Shape: as made."""
+def nearest_neighbours(samples: Any, train: Any) -> Any:
+    """Return the training example nearest to each sample in the features of the classifier."""
     import torch
 
-    return train[torch.cdist(seen(made).flatten(1), seen(train).flatten(1)).argmin(dim=1)]
+    return train[torch.cdist(to_features(samples).flatten(1), to_features(train).flatten(1)).argmin(dim=1)]
 
 
-def of_black_and_white(model: Any) -> bool:
-    """Whether a prior has a bound of the likelihood of pictures in black and white."""
-    codec: Any = getattr(model, "codec", None)
-    return hasattr(codec, "posterior") and getattr(codec.config, "likelihood", "") == "bernoulli"
+def has_binary_bound(model: Any) -> bool:
+    """Return whether a prior has a bound of the likelihood of binary images."""
+    from denoise.protocols import HasLogProbBound
+
+    return isinstance(model, HasLogProbBound) and model.support.values == "binary"
 
 
-def unlikely_midpoints(pipeline: Any, made: Any, ends: Any) -> float | None:
-    """Half way between pairs of real examples: the share less likely than the first percentile of samples.
+def unlikely_midpoints(pipeline: Any, samples: Any, ends: Any) -> float | None:
+    """Return the fraction of midpoints between pairs of examples below the first percentile of the samples.
 
-    Likelihoods are of the latents, for a prior over those, and of pictures in black and white for a bound.
+    Likelihoods are those of the latents for a prior over latents, and those of binary images for a bound.
     """
     import torch
 
     from denoise.pipelines.prior import path_between
-    from denoise.priors.latent import estimated
+    from denoise.priors.latent import LatentPrior
+    from denoise.protocols import HasEstimatedLogProb, HasLogProb
 
     model = pipeline.model
-    inner = getattr(model, "prior", model)
     noise = pipeline.encode(ends)
     middles = torch.cat([path_between(noise[[i, i + 1]], 3)[1:2] for i in range(0, len(noise), 2)])
-    middle = pipeline.decode(middles)
-    if of_black_and_white(model):
-        own, between = (pipeline.log_prob(x.round())[0] for x in (made[:FEW], middle))
+    midpoints = pipeline.decode(middles)
+    if has_binary_bound(model):
+        of_samples, of_midpoints = (pipeline.log_prob(x.round())[0] for x in (samples[:SLOW_SAMPLES], midpoints))
     else:
-        if not hasattr(inner, "log_prob"):
+        is_latent = isinstance(model, LatentPrior)
+        prior = model.prior if is_latent else model
+        if not isinstance(prior, HasLogProb | HasEstimatedLogProb):
             return None
-        made = made[:FEW] if estimated(inner) else made
-        own, between = (_log_prob(inner, pipeline.latents(x) if inner is not model else x) for x in (made, middle))
-    return float((between < own.quantile(0.01)).float().mean())
+        samples = samples[:SLOW_SAMPLES] if isinstance(prior, HasEstimatedLogProb) else samples
+        of_samples, of_midpoints = (
+            _log_prob(prior, pipeline.latents(x) if is_latent else x) for x in (samples, midpoints)
+        )
+    return float((of_midpoints < of_samples.quantile(0.01)).float().mean())
 
 
 def _log_prob(prior: Any, x: Any) -> Any:
     import torch
 
-    from denoise.priors.latent import estimated
+    from denoise.protocols import HasLogProb
 
-    return prior.log_prob(x, **({"generator": torch.Generator().manual_seed(SEED)} if estimated(prior) else {}))
+    if isinstance(prior, HasLogProb):
+        return prior.log_prob(x)
+    return prior.estimate_log_prob(x, generator=torch.Generator().manual_seed(SEED))
+
+
+def default_guidance(model: Any) -> float | None:
+    """Return the guidance that a prior samples with by default; None without guidance."""
+    from denoise.priors.guided import GuidedPrior
+    from denoise.priors.latent import LatentPrior
+
+    prior = model.prior if isinstance(model, LatentPrior) else model
+    return prior.config.guidance if isinstance(prior, GuidedPrior) else None
 
 
 def main(
@@ -180,18 +200,19 @@ def main(
         Path, typer.Option(help="train_ and test_images (or _signals), with train_ and test_labels.", metavar="NPZ")
     ],
     priors: Annotated[str, typer.Option(help="Names or .safetensors files, comma separated.")],
-    n: Annotated[int, typer.Option(help="Samples to judge, of each prior.")] = 1000,
-    limit: Annotated[int, typer.Option(help="Test pictures of the bound; 0 leaves it out.")] = 10_000,
-    samples: Annotated[int, typer.Option(help="Of the importance-weighted bound.")] = 500,
-    epochs: Annotated[int, typer.Option(help="Of the judge.")] = 4,
+    n: Annotated[int, typer.Option(help="Samples per prior.")] = 1000,
+    limit: Annotated[int, typer.Option(help="Test images for the bound; 0 skips it.")] = 10_000,
+    samples: Annotated[int, typer.Option(help="Samples of the importance-weighted bound.")] = 500,
+    epochs: Annotated[int, typer.Option(help="Epochs of the classifier.")] = 4,
     threads: Threads = 2,
     out: Annotated[
-        Path | None, typer.Option(help="Write samples above their nearest neighbours into NAME/neighbours.png here.")
+        Path | None,
+        typer.Option(help="Write samples with their nearest training examples to NAME/neighbours.png in this folder."),
     ] = None,
     json_file: JsonFile = None,
-    record: Annotated[bool, typer.Option("--record", help="Write the figures into the cards, too.")] = False,
+    record: Annotated[bool, typer.Option("--record", help="Also store the figures in the model cards.")] = False,
 ) -> None:
-    """Measure priors of labelled pictures or sounds, and print a table in Markdown and the protocol."""
+    """Measure priors of labelled images or sounds; print a table in Markdown and the protocol."""
     use_threads(threads)
     import torch
 
@@ -200,44 +221,43 @@ def main(
     from denoise.weights import record_metrics
 
     torch.set_num_threads(threads)
-    grey, binary = read(data, False), read(data, True)
-    judge = train_judge(grey, epochs)
-    sure = accuracy(judge, grey["test"], grey["test_labels"])
+    continuous, binary = read_archive(data, False), read_archive(data, True)
+    classifier = train_classifier(continuous, epochs)
+    test_accuracy = accuracy(classifier, continuous["test"], continuous["test_labels"])
     table: list[Row] = []
     for name in priors.split(","):
         pipeline = PriorPipeline(name, device="cpu")
         row: Row = {"prior": pipeline.card.name, "parameters": pipeline.card.parameters}
         pipeline.sample(2)
-        began = time.perf_counter()
+        started = time.perf_counter()
         pipeline.sample(64)
-        row["s for 64"] = time.perf_counter() - began
-        row["guidance"] = getattr(getattr(pipeline.model, "prior", pipeline.model), "guidance", None)
-        row["as asked"] = as_asked(pipeline, judge, n)
-        row["unguided"] = as_asked(pipeline, judge, n, 1.0) if row["guidance"] not in (None, 1.0) else None
-        made = pipeline.sample(n, seed=SEED)
-        row["entropy bits"] = entropy_bits(judge, made)
-        bounded = limit and of_black_and_white(pipeline.model)
-        row["nats"] = -bound(pipeline.model, binary["test"][:limit], samples) if bounded else None
-        row["midpoints below 1st percentile"] = unlikely_midpoints(pipeline, made, grey["test"][:100])
+        row["s for 64"] = time.perf_counter() - started
+        row["guidance"] = default_guidance(pipeline.model)
+        row["as asked"] = class_accuracy(pipeline, classifier, n)
+        row["unguided"] = class_accuracy(pipeline, classifier, n, 1.0) if row["guidance"] not in (None, 1.0) else None
+        generated = pipeline.sample(n, seed=SEED)
+        row["entropy bits"] = entropy_bits(classifier, generated)
+        is_bounded = limit and has_binary_bound(pipeline.model)
+        row["nats"] = -mean_bound(pipeline.model, binary["test"][:limit], samples) if is_bounded else None
+        row["midpoints below 1st percentile"] = unlikely_midpoints(pipeline, generated, continuous["test"][:100])
         table.append(row)
         if out:
-            shown = made[:10]
-            pair = torch.cat([shown, nearest(shown, grey["train"])])
+            shown = generated[:10]
+            pair = torch.cat([shown, nearest_neighbours(shown, continuous["train"])])
             pipeline.write(out / pipeline.card.name / "neighbours.png", pair, columns=10, overwrite=True)
-    classes = len(grey["test_labels"].unique())
-    bounds = (
-        f"nats: bound of -log p, importance-weighted, {samples} samples, mean over {limit} test pictures whose pixels "
-        f"were drawn black or white once by their grey, seed {SEED}; "
+    classes = len(continuous["test_labels"].unique())
+    bound_protocol = (
+        f"nats: bound of -log p, importance-weighted, {samples} samples, mean over {limit} test images that were "
+        f"binarised once at random by their grey levels, seed {SEED}; "
     )
     protocol = (
-        f"judge: a convolutional classifier, {epochs} epochs of the real training examples, right on "
-        f"{100 * sure:.2f} % of the {len(grey['test'])} test examples; as asked: share of {n} samples, equally "
-        f"many of each class, that the judge takes for the class, guided as by default; unguided: with guidance 1; "
-        f"entropy: of its answers for {n} samples without a class ({math.log2(classes):.2f} at most); "
-        f"{bounds * bool(limit)}midpoints: half way between 50 pairs of test "
-        f"examples, share whose log-likelihood is below the 1st percentile of these samples' ({FEW} of "
-        f"them for a bound or an estimate); {threads} threads, "
-        f"wall clock; {where(['torch', 'zuko'])}"
+        f"classifier: convolutional, {epochs} epochs on the real training examples, accuracy "
+        f"{100 * test_accuracy:.2f} % on the {len(continuous['test'])} test examples; as asked: fraction of {n} "
+        f"samples, equally many per class, that are classified as their class, with the default guidance; unguided: "
+        f"with guidance 1; entropy: of the classes predicted for {n} unconditional samples ({math.log2(classes):.2f} "
+        f"at most); {bound_protocol * bool(limit)}midpoints: between 50 pairs of test examples, fraction with a "
+        f"log-likelihood below the 1st percentile of these samples ({SLOW_SAMPLES} of them for a bound or "
+        f"estimate); {threads} threads, wall-clock time; {describe_environment(['torch', 'zuko'])}"
     )
     report(table, protocol, {"as asked": 3, "unguided": 3, "s for 64": 2}, json_file, {})
     if record:

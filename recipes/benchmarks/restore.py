@@ -1,4 +1,4 @@
-"""A denoiser as the prior of other inverse problems: what was blurred, reduced or partly lost, and noisy besides.
+"""Solve inverse problems with a denoiser as the prior: deblurring, super-resolution and inpainting with noise.
 
 python recipes/benchmarks/restore.py --data DIR
 """
@@ -11,39 +11,53 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from common import JsonFile, Row, Threads, bar, clock_name, report, spread, use_threads, where
+from common import (
+    JsonFile,
+    Row,
+    Threads,
+    describe_clock,
+    describe_environment,
+    evenly_spaced,
+    report,
+    show_progress,
+    use_threads,
+)
 from image import read_clean
 
-SIDE = 256  # of the middle of each image that is measured
+SIDE = 256  # pixels, of the central crop of each image
 DIGITS = {"PSNR": 2, "fine power": 3, "s/MP": 2}
 
 
 def problems(generator: Any) -> dict[str, Any]:
-    """Operators by name."""
+    """Return the measurement operators by name."""
     import torch
 
-    from denoise.sampling.operators import Blur, Mask, Reduce
+    from denoise.sampling.operators import Blur, Downsample, Mask
 
-    at = torch.arange(-7, 8, dtype=torch.float32)
-    bell = torch.exp(-(at**2) / (2 * 1.6**2))
-    kernel = bell[:, None] * bell
-    kept = torch.rand(1, 1, SIDE, SIDE, generator=generator) < 0.5
-    return {"blurred": Blur(kernel / kernel.sum()), "reduced": Reduce(4), "half lost": Mask(kept.float())}
+    position = torch.arange(-7, 8, dtype=torch.float32)
+    gaussian = torch.exp(-(position**2) / (2 * 1.6**2))
+    kernel = gaussian[:, None] * gaussian
+    is_observed = torch.rand(1, 1, SIDE, SIDE, generator=generator) < 0.5
+    return {"blurred": Blur(kernel / kernel.sum()), "reduced": Downsample(4), "half lost": Mask(is_observed.float())}
 
 
-def solvers(sigma_y: float, steps: int) -> dict[str, Callable[..., Any]]:
-    """Ways to solve them, from (denoiser, measurement, operator, start, levels, generator)."""
+def samplers(sigma_y: float) -> dict[str, Callable[..., Any]]:
+    """Return the posterior samplers by name, called with (denoiser, measurement, operator, sigmas, start, generator).
+
+    Args:
+        sigma_y: level of the measurement noise, full scale 1.0.
+    """
     from denoise.sampling import posterior
 
-    def with_sigma(name: str, **more: Any) -> Callable[..., Any]:
-        def solve(denoiser: Any, y: Any, operator: Any, levels: Any, **draws: Any) -> Any:
-            return getattr(posterior, name)(denoiser, y, operator, sigma_y, levels, **more, **draws)
+    def with_sigma_y(sampler: Callable[..., Any]) -> Callable[..., Any]:
+        def sample(denoiser: Any, y: Any, operator: Any, sigmas: Any, *, start: Any, generator: Any) -> Any:
+            return sampler(denoiser, y, operator, sigma_y, sigmas, start=start, generator=generator)
 
-        return solve
+        return sample
 
     return {
-        "diffpir": with_sigma("diffpir"),
-        "ddrm": with_sigma("ddrm"),
+        "diffpir": with_sigma_y(posterior.diffpir),
+        "ddrm": with_sigma_y(posterior.ddrm),
         "dps": posterior.dps,
         "pnp-flow": posterior.pnp_flow,
     }
@@ -51,16 +65,20 @@ def solvers(sigma_y: float, steps: int) -> dict[str, Callable[..., Any]]:
 
 def main(
     data: Annotated[Path, typer.Option(help="A folder of clean images.", metavar="DIR")],
-    model: Annotated[str, typer.Option(help="A model that takes a sigma: a name or a .safetensors file.")] = "gaussian",
-    ways: Annotated[str, typer.Option(help="Some of diffpir,ddrm,dps,pnp-flow.")] = "diffpir,ddrm,dps,pnp-flow",
-    sigma: Annotated[float, typer.Option(help="Of the noise of the measurement, 0 to 255.")] = 2.55,
-    steps: Annotated[int, typer.Option(help="Levels of noise.")] = 30,
-    limit: Annotated[int, typer.Option(help="Use at most this many images.", min=1)] = 8,
-    seed: Annotated[int, typer.Option(help="Seed of noise and draws.")] = 0,
+    model: Annotated[
+        str, typer.Option(help="Name or .safetensors file of a model with sigma conditioning.")
+    ] = "gaussian",
+    names: Annotated[
+        str, typer.Option("--samplers", help="Posterior samplers, some of diffpir,ddrm,dps,pnp-flow.")
+    ] = "diffpir,ddrm,dps,pnp-flow",
+    sigma: Annotated[float, typer.Option(help="Level of the measurement noise, 0 to 255.")] = 2.55,
+    steps: Annotated[int, typer.Option(help="Noise levels of the sampler.")] = 30,
+    limit: Annotated[int, typer.Option(help="Maximum number of images.", min=1)] = 8,
+    seed: Annotated[int, typer.Option(help="Seed of the noise and the samplers.")] = 0,
     threads: Threads = 2,
     json_file: JsonFile = None,
 ) -> None:
-    """Measure the ways on each problem, and print a table in Markdown and the protocol."""
+    """Measure each sampler on each problem; print a table in Markdown and the protocol."""
     clock = use_threads(threads)
     import torch
 
@@ -73,10 +91,10 @@ def main(
     torch.set_num_threads(threads)
     net, card = load(model, kind="denoiser", modality="image")
     files = find_files(data, (".",), IMAGE_EXTENSIONS)
-    chosen = spread([*enumerate(files)], limit)
-    levels = karras_sigmas(steps, 0.01, 1.0)
+    selected = evenly_spaced([*enumerate(files)], limit)
+    sigmas = karras_sigmas(steps, 0.01, 1.0)
     rows: list[Row] = []
-    for index, path in bar(chosen, "images"):
+    for index, path in show_progress(selected, "images"):
         x = torch.from_numpy(read_clean(path, grey=False)).permute(2, 0, 1)[None]
         top, left = ((n - SIDE) // 2 for n in x.shape[2:])
         clean = x[..., top : top + SIDE, left : left + SIDE]
@@ -84,39 +102,38 @@ def main(
             y = operator.forward(clean)
             noise = sigma / 255 * torch.randn(y.shape, generator=generator_for(seed, index, 1))
             y = y + (noise * operator.mask if problem == "half lost" else noise)
-            start = levels[0] * torch.randn(clean.shape, generator=generator_for(seed, index, 2)) + 0.5
-            # what a tool without a prior gives: the measurement brought back to the size of the picture
-            plain = operator.signal(operator.pseudoinverse(y)).real if problem != "blurred" else y
-            rows.append({"problem": problem, "way": "none", "file": path.name} | quality(plain, clean))
-            for way in ways.split(","):
-                began = clock()
+            start = sigmas[0] * torch.randn(clean.shape, generator=generator_for(seed, index, 2)) + 0.5
+            # baseline without a prior: the measurement at the size of the image
+            baseline = operator.from_spectral(operator.pseudoinverse(y)).real if problem != "blurred" else y
+            rows.append({"problem": problem, "sampler": "none", "file": path.name} | quality(baseline, clean))
+            for name in names.split(","):
+                started = clock()
                 with torch.no_grad():
-                    out = solvers(sigma / 255, steps)[way](
-                        net, y, operator, levels, start=start, generator=generator_for(seed, index, 3)
+                    restored = samplers(sigma / 255)[name](
+                        net, y, operator, sigmas, start=start, generator=generator_for(seed, index, 3)
                     )
-                seconds = (clock() - began) * 1e6 / SIDE**2
-                rows.append(
-                    {"problem": problem, "way": way, "file": path.name} | quality(out, clean) | {"s/MP": seconds}
-                )
+                seconds = (clock() - started) * 1e6 / SIDE**2
+                row = {"problem": problem, "sampler": name, "file": path.name}
+                rows.append(row | quality(restored, clean) | {"s/MP": seconds})
     table = []
-    for problem, way in dict.fromkeys((row["problem"], row["way"]) for row in rows):
-        own = [row for row in rows if (row["problem"], row["way"]) == (problem, way)]
-        means = {key: float(np.mean([row[key] for row in own])) for key in DIGITS if key in own[0]}
-        table.append({"problem": problem, "way": way, **{key: means.get(key) for key in DIGITS}})
+    for problem, name in dict.fromkeys((row["problem"], row["sampler"]) for row in rows):
+        group = [row for row in rows if (row["problem"], row["sampler"]) == (problem, name)]
+        means = {key: float(np.mean([row[key] for row in group])) for key in DIGITS if key in group[0]}
+        table.append({"problem": problem, "sampler": name, **{key: means.get(key) for key in DIGITS}})
     protocol = (
-        f"{card.name}; middle {SIDE} x {SIDE} of {len(chosen)} of {len(files)} images of {data.resolve().name} in "
-        f"colour; blurred: Gaussian, 1.6 pixels, round at the borders; reduced: means of 4 x 4; half lost: pixels at "
-        f"random; then noise of {sigma:g} / 255; {steps} levels from 1 to 0.01; none: the measurement itself, enlarged "
-        f"by squares; fine power: energy of the differences of neighbours by that of the clean image; s/MP: "
-        f"{clock_name(threads)}; seed {seed}; {where(['torch'])}"
+        f"{card.name}; central {SIDE} x {SIDE} pixels of {len(selected)} of {len(files)} images of "
+        f"{data.resolve().name}, in colour; blurred: Gaussian, 1.6 pixels, circular; reduced: means of 4 x 4; "
+        f"half lost: pixels at random; then noise of {sigma:g} / 255; {steps} noise levels from 1 to 0.01; none: the "
+        f"measurement itself, upsampled to squares; fine power: energy of pixel differences relative to the clean "
+        f"image; s/MP: {describe_clock(threads)}; seed {seed}; {describe_environment(['torch'])}"
     )
     report(table, protocol, DIGITS, json_file, {"rows": rows})
 
 
 def quality(x: Any, clean: Any) -> Row:
-    """PSNR in decibels and how much of the fine power is there."""
+    """Return the PSNR in dB and the fraction of the fine power that is present."""
     error = (x - clean).square().mean()
-    fine = [part.diff(dim=-1).square().mean() + part.diff(dim=-2).square().mean() for part in (x, clean)]
+    fine = [y.diff(dim=-1).square().mean() + y.diff(dim=-2).square().mean() for y in (x, clean)]
     return {"PSNR": float(-10 * error.log10()), "fine power": float(fine[0] / fine[1])}
 
 

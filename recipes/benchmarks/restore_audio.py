@@ -1,4 +1,4 @@
-"""A prior over speech against what recordings lose: to noise, to clipping and to a narrow line.
+"""Restore speech with a prior: denoising, declipping and bandwidth extension.
 
 python recipes/benchmarks/restore_audio.py --data DIR/speech/test --model speech-prior
 """
@@ -11,30 +11,40 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from audio import mono
-from common import JsonFile, Row, Threads, bar, clock_name, report, spread, use_threads, where
+from audio import read_mono
+from common import (
+    JsonFile,
+    Row,
+    Threads,
+    describe_clock,
+    describe_environment,
+    evenly_spaced,
+    report,
+    show_progress,
+    use_threads,
+)
 
-LEVEL = 0.06  # rms of speech, full scale 1.0
-NOISE = 0.03  # of the noisy ones: 6 dB below the speech
-CLIP = 0.08
+LEVEL = 0.06  # rms of the speech, full scale 1.0
+NOISE = 0.03  # rms of the noise, 6 dB below the speech
+CLIP = 0.08  # level of clipping
 BAND_HZ = 2000.0
 DIGITS = {"SNR dB": 1, "LSD dB": 1, "PESQ": 2, "s/s": 2}
 
 
-def loudest(path: Path, time: int, rate: int) -> Any:
-    """The loudest stretch of a recording, at ``LEVEL``. Shape: (1, 1, time)."""
+def read_loudest(path: Path, time: int, rate: int) -> Any:
+    """Return the loudest excerpt of a recording, scaled to ``LEVEL``, (1, 1, time)."""
     import torch
 
-    x = torch.from_numpy(mono(path, rate))[None]
+    x = torch.from_numpy(read_mono(path, rate))[None]
     x = torch.nn.functional.pad(x, (0, max(0, time - x.shape[1])))
     hop = time // 8
     start = hop * int(torch.nn.functional.avg_pool1d(x.square()[None], time, hop).argmax())
-    piece = x[None, :, start : start + time]
-    return piece * LEVEL / piece.square().mean().sqrt().clamp_min(1e-4)
+    excerpt = x[None, :, start : start + time]
+    return excerpt * LEVEL / excerpt.square().mean().sqrt().clamp_min(1e-4)
 
 
 def quality(x: Any, clean: Any, rate: int) -> Row:
-    """Signal to error and PESQ of waveforms, and how far the logarithms of their spectra lie apart (rms)."""
+    """Return signal-to-error ratio, PESQ and log-spectral distance (rms)."""
     from denoise import metrics
     from denoise.dsp import stft
 
@@ -43,23 +53,21 @@ def quality(x: Any, clean: Any, rate: int) -> Row:
         row: Row = {"SNR dB": float(10 * (clean.square().mean() / (x - clean).square().mean()).log10())}
         row["PESQ"] = metrics.pesq(x[0, 0], clean[0, 0], rate)
     floor = 1e-3 * clean.square().mean().sqrt() * 256**0.5  # 60 dB below the speech
-    levels = [20 * (stft(s[0], 512, 256).abs() + floor).log10() for s in (x, clean)]
-    return row | {"LSD dB": float((levels[0] - levels[1]).square().mean(dim=1).sqrt().mean())}
+    levels_db = [20 * (stft(s[0], 512, 256).abs() + floor).log10() for s in (x, clean)]
+    return row | {"LSD dB": float((levels_db[0] - levels_db[1]).square().mean(dim=1).sqrt().mean())}
 
 
 def main(
     data: Annotated[Path, typer.Option(help="A folder of clean speech.", metavar="DIR")],
-    model: Annotated[
-        str, typer.Option(help="A prior over recordings: a name or a .safetensors file.")
-    ] = "speech-prior",
-    steps: Annotated[int, typer.Option(help="Levels of noise.")] = 30,
-    limit: Annotated[int, typer.Option(help="Use at most this many recordings.", min=1)] = 20,
-    seed: Annotated[int, typer.Option(help="Seed of noise and draws.")] = 0,
+    model: Annotated[str, typer.Option(help="Name or .safetensors file of a prior of audio.")] = "speech-prior",
+    steps: Annotated[int, typer.Option(help="Noise levels of the sampler.")] = 30,
+    limit: Annotated[int, typer.Option(help="Maximum number of recordings.", min=1)] = 20,
+    seed: Annotated[int, typer.Option(help="Seed of the noise and the samplers.")] = 0,
     threads: Threads = 1,
     json_file: JsonFile = None,
-    record: Annotated[bool, typer.Option("--record", help="Write the figures into the card, too.")] = False,
+    record: Annotated[bool, typer.Option("--record", help="Also store the figures in the model card.")] = False,
 ) -> None:
-    """Measure each repair, and print a table in Markdown and the protocol."""
+    """Measure each restoration; print a table in Markdown and the protocol."""
     clock = use_threads(threads)
     import torch
 
@@ -68,8 +76,8 @@ def main(
     from denoise.noise import generator_for
     from denoise.probability_path import karras_sigmas
     from denoise.registry import load, locate
-    from denoise.sampling.operators import Band, Clipped
-    from denoise.sampling.posterior import diffpir, drawn_clean
+    from denoise.sampling.operators import Clipping, LowPass
+    from denoise.sampling.posterior import diffpir, sample_posterior
     from denoise.weights import record_metrics
 
     torch.set_num_threads(threads)
@@ -78,46 +86,54 @@ def main(
     files = find_files(data, (".",), AUDIO_EXTENSIONS)
     sigmas = karras_sigmas(steps, 0.001, 1.0)
     rows: list[Row] = []
-    for index, path in bar(spread([*enumerate(files)], limit), "recordings"):
-        clean = loudest(path, time, rate)
+    for index, path in show_progress(evenly_spaced([*enumerate(files)], limit), "recordings"):
+        clean = read_loudest(path, time, rate)
 
-        def add(lost: str, way: str, x: Any, began: float, clean: Any = clean) -> None:
-            seconds = (clock() - began) * rate / time  # of what was done since, before it is judged
-            rows.append({"lost to": lost, "way": way} | quality(x, clean, rate) | {"s/s": seconds})
+        def add(problem: str, method: str, x: Any, started: float, clean: Any = clean) -> None:
+            seconds = (clock() - started) * rate / time  # before the metrics are computed
+            rows.append({"lost to": problem, "way": method} | quality(x, clean, rate) | {"s/s": seconds})
 
         with torch.no_grad():
             noisy = clean + NOISE * torch.randn(clean.shape, generator=generator_for(seed, index, 0))
-            began = clock()
-            add("noise", "none", noisy, began)
-            began = clock()
-            add("noise", "mean", prior(noisy, torch.full((1,), NOISE)), began)
-            began = clock()
+            started = clock()
+            add("noise", "none", noisy, started)
+            started = clock()
+            add("noise", "mean", prior(noisy, torch.full((1,), NOISE)), started)
+            started = clock()
             add(
                 "noise",
-                "draw",
-                drawn_clean(prior, noisy, NOISE, steps, generator=generator_for(seed, index, 1))[0],
-                began,
+                "sample",
+                sample_posterior(prior, noisy, NOISE, steps, generator=generator_for(seed, index, 1))[0],
+                started,
             )
-            clipped, band = clean.clamp(-CLIP, CLIP), Band(BAND_HZ / rate)
-            for lost, y, operator in (
-                ("clipping", clipped, Clipped(clipped, CLIP)),
+            clipped, band = clean.clamp(-CLIP, CLIP), LowPass(BAND_HZ / rate)
+            for problem, y, operator in (
+                ("clipping", clipped, Clipping(clipped, CLIP)),
                 ("band", band.forward(clean), band),
             ):
-                began = clock()
-                add(lost, "none", y, began)
-                began = clock()
+                started = clock()
+                add(problem, "none", y, started)
+                started = clock()
                 generator = generator_for(seed, index, 2)
                 start = y + sigmas[0] * torch.randn(clean.shape, generator=generator)
-                add(lost, "diffpir", diffpir(prior, y, operator, 1e-4, sigmas, start=start, generator=generator), began)
+                add(
+                    problem,
+                    "diffpir",
+                    diffpir(prior, y, operator, 1e-4, sigmas, start=start, generator=generator),
+                    started,
+                )
     table: list[Row] = []
-    for lost, way in dict.fromkeys((row["lost to"], row["way"]) for row in rows):
-        own = [row for row in rows if (row["lost to"], row["way"]) == (lost, way)]
-        table.append({"lost to": lost, "way": way} | {key: float(np.mean([row[key] for row in own])) for key in DIGITS})
+    for problem, method in dict.fromkeys((row["lost to"], row["way"]) for row in rows):
+        group = [row for row in rows if (row["lost to"], row["way"]) == (problem, method)]
+        table.append(
+            {"lost to": problem, "way": method} | {key: float(np.mean([row[key] for row in group])) for key in DIGITS}
+        )
     protocol = (
         f"{card.name}; the loudest {time / rate:.2f} s of {min(limit, len(files))} of {len(files)} recordings of "
         f"{data.resolve().parent.name}, {rate} Hz, rms {LEVEL:g} of full scale; noise: white, {NOISE:g}; clipping: at "
-        f"{CLIP:g}; band: nothing above {BAND_HZ:g} Hz; {steps} levels from 1 to 0.001; LSD: rms distance "
-        f"of log spectra, 60 dB; s/s: seconds for a second, {clock_name(threads)}; seed {seed}; {where(['torch'])}"
+        f"{CLIP:g}; band: low-pass at {BAND_HZ:g} Hz; {steps} levels from 1 to 0.001; LSD: rms distance "
+        f"of log spectra, 60 dB; s/s: real-time factor, {describe_clock(threads)}; seed {seed}; "
+        f"{describe_environment(['torch'])}"
     )
     report(table, protocol, DIGITS, json_file, {"rows": rows})
     if record:

@@ -1,10 +1,10 @@
-"""Spoken digits as one archive, what the recipes digits-* read.
+"""Convert recordings of spoken digits to the archive that the recipes digits-* read.
 
 python recipes/data/digits.py RECORDINGS -o DIR/audio/digits.npz
 
 RECORDINGS is the folder of Jakobovski/free-spoken-digit-dataset (CC BY-SA 4.0) with 8 kHz files such as
-``7_jackson_32.wav``; or a folder with one file per speaker and ``digits.csv``, which says where each recording lies
-in it (speaker, digit, index, start_sample, num_samples).
+``7_jackson_32.wav``; or a folder with one file per speaker and ``digits.csv`` with the position of each recording
+(speaker, digit, index, start_sample, num_samples).
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ import soundfile
 import typer
 from numpy.typing import NDArray
 
-TIME = 6144  # 0.77 s: nearly all words are shorter
-TEST = 5  # the source's convention: its first five recordings of each digit and speaker are for tests
+TIME = 6144  # samples, 0.77 s; nearly all words are shorter
+TEST_RECORDINGS = 5  # recordings per digit and speaker, the first ones, as the data set defines its test split
 RATE = 8000
-FADE = 80  # samples, of a word that is cut
+FADE = 80  # samples, at the ends of a word that is cut
 
 Recording = tuple[str, int, int, NDArray[np.float32]]
 
 
-def recordings(folder: Path) -> Iterator[Recording]:
-    """Speaker, digit, index and samples (time,) of each."""
+def read_recordings(folder: Path) -> Iterator[Recording]:
+    """Yield speaker, digit, index and samples (time,) of each recording."""
     table = folder / "digits.csv"
     if table.is_file():
         with table.open() as file:
             rows = list(csv.DictReader(file))
-        whole = {name: _read(folder / f"{name}.flac") for name in {row["speaker"] for row in rows}}
+        files = {name: _read(folder / f"{name}.flac") for name in {row["speaker"] for row in rows}}
         for row in rows:
             start = int(row["start_sample"])
-            word = whole[row["speaker"]][start : start + int(row["num_samples"])]
+            word = files[row["speaker"]][start : start + int(row["num_samples"])]
             yield row["speaker"], int(row["digit"]), int(row["index"]), word
     else:
         for path in sorted(folder.glob("*_*_*.wav")):
@@ -51,8 +51,8 @@ def _read(path: Path) -> NDArray[np.float32]:
     return samples
 
 
-def fitted(word: NDArray[np.float32]) -> NDArray[np.int16]:
-    """As loud as the others, in the middle of TIME samples; what is longer loses its quieter end, faded out."""
+def fit_length(word: NDArray[np.float32]) -> NDArray[np.int16]:
+    """Normalise a word and pad it to TIME samples; a longer one is cut to its loudest part and faded."""
     word = word * (0.9 / max(float(np.abs(word).max()), 1e-4))
     if len(word) > TIME:
         energy = np.concatenate([[0.0], np.cumsum(word.astype(np.float64) ** 2)])
@@ -61,8 +61,8 @@ def fitted(word: NDArray[np.float32]) -> NDArray[np.int16]:
         ramp = np.linspace(0, 1, FADE, dtype=np.float32)
         word[:FADE] *= ramp
         word[-FADE:] *= ramp[::-1]
-    before = (TIME - len(word)) // 2
-    return np.round(np.pad(word, (before, TIME - len(word) - before)) * 32767).astype(np.int16)
+    padding = (TIME - len(word)) // 2
+    return np.round(np.pad(word, (padding, TIME - len(word) - padding)) * 32767).astype(np.int16)
 
 
 def main(
@@ -70,20 +70,20 @@ def main(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="NPZ")],
 ) -> None:
     """Write train_ and test_ signals (n, time), labels and speakers, and the names of labels and speakers."""
-    found = sorted(recordings(folder), key=lambda r: r[:3])
-    if not found:
+    all_recordings = sorted(read_recordings(folder), key=lambda r: r[:3])
+    if not all_recordings:
         raise SystemExit(f"{folder}: holds neither digits.csv nor files such as 7_jackson_32.wav.")
-    speakers = sorted({r[0] for r in found})
+    speakers = sorted({r[0] for r in all_recordings})
     arrays: dict[str, NDArray[np.generic]] = {
         "names": np.array(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]),
         "speakers": np.array(speakers),
     }
-    for part, of_part in (("train", lambda i: i >= TEST), ("test", lambda i: i < TEST)):
-        rows = [r for r in found if of_part(r[2])]
-        arrays[f"{part}_signals"] = np.stack([fitted(r[3]) for r in rows])
-        arrays[f"{part}_labels"] = np.array([r[1] for r in rows])
-        arrays[f"{part}_speakers"] = np.array([speakers.index(r[0]) for r in rows])
-        print(f"{part}: {len(rows)} recordings")
+    for split, is_in_split in (("train", lambda i: i >= TEST_RECORDINGS), ("test", lambda i: i < TEST_RECORDINGS)):
+        rows = [r for r in all_recordings if is_in_split(r[2])]
+        arrays[f"{split}_signals"] = np.stack([fit_length(r[3]) for r in rows])
+        arrays[f"{split}_labels"] = np.array([r[1] for r in rows])
+        arrays[f"{split}_speakers"] = np.array([speakers.index(r[0]) for r in rows])
+        print(f"{split}: {len(rows)} recordings")
     output.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(output, **arrays)
 
