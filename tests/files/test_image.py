@@ -297,6 +297,30 @@ def test_tiff_metadata(orientation: int, deep: bool) -> None:
     assert after.getexif().get_ifd(0x8769)[0x9003] == "2024:01:02 03:04:05"
 
 
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg", "group4"])
+def test_exif_groups_of_compressed_tiff_pages(mode: str, compression: str) -> None:
+    """libtiff cannot write them."""
+    made = picture(mode)
+    frame = read_image(io.BytesIO(saved(made, "TIFF")))
+    info = {"exif": exif_bytes(), "tiff": {"compression": compression, "predictor": 2}}
+    out = io.BytesIO()
+    write_image(out, [frame], ImageFormat("TIFF", mode, 8, {"frames": [{"mode": mode} | info]}))
+    after = Pillow.open(out)
+    assert after.mode == mode
+    assert after.getexif().get_ifd(0x8769)[0x9003] == "2024:01:02 03:04:05"
+    same(read_image(fp_at_start(out)), frame)
+
+
+def test_a_photo_with_exif_groups_becomes_a_tiff(tmp_path: Path) -> None:
+    with ImageReader(io.BytesIO(saved(picture("RGB"), "JPEG", exif=exif_bytes()))) as reader:
+        write_image(tmp_path / "out.tif", reader, reader.format)
+        same(read_image(tmp_path / "out.tif"), next(iter(reader)))
+    with Pillow.open(tmp_path / "out.tif") as after:
+        assert after.info["compression"] == "tiff_adobe_deflate"
+        assert after.getexif().get_ifd(0x8769)[0x9003] == "2024:01:02 03:04:05"
+
+
 def test_bmp_and_gif_extras() -> None:
     assert Pillow.open(io.BytesIO(twin(saved(picture("RGB"), "BMP", dpi=(300, 300))))).info["dpi"][0] == pytest.approx(
         300, abs=0.1

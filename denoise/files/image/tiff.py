@@ -135,11 +135,14 @@ class Tiff(PillowContainer[TiffPicture]):
                 mode = cls.stored_mode(frame, info, name)
                 coding = info.get("tiff", DEFAULT_CODING)
                 tags = metadata_tags(info if "tiff" in info else source.info)
-                if frame.pixels.dtype == np.uint8:
-                    picture, _ = to_pillow(frame, mode, palette_size(info, source))
-                    _save_page(pages, picture, coding, tags)
-                else:
+                compression = _pillow_compression(coding, mode)
+                # libtiff cannot write EXIF groups: those pages are compressed by `tiff_codec`, or not at all.
+                has_groups = compression != "raw" and any(group in tags for group in EXIF_GROUPS)
+                if frame.pixels.dtype != np.uint8 or (has_groups and mode in NATURAL_MODES.values()):
                     pages.write(_encode_page(frame, coding, tags))
+                else:
+                    picture, _ = to_pillow(frame, mode, palette_size(info, source))
+                    _save_page(pages, picture, "raw" if has_groups else compression, coding, tags)
                 pages.newFrame()
 
 
@@ -150,18 +153,25 @@ def _encode_page(frame: Image, coding: dict[str, Any], tags: Pillow.Exif) -> byt
     return file.getvalue()
 
 
-def _save_page(
-    pages: TiffImagePlugin.AppendingTiffWriter, picture: Pillow.Image, coding: dict[str, Any], tags: Pillow.Exif
-) -> None:
+def _pillow_compression(coding: dict[str, Any], mode: str) -> str:
+    """Return Pillow's name of the compression of a page of 8 bits."""
     compression = coding["compression"]
     if not isinstance(compression, str):
-        compression = BYTE_CODECS.get(compression, "raw")
-    is_bilevel = picture.mode == "1"
-    if (compression in BILEVEL_COMPRESSIONS and not is_bilevel) or (
-        compression == "jpeg" and picture.mode not in JPEG_MODES
-    ):
-        compression = "tiff_adobe_deflate"
+        return BYTE_CODECS.get(compression, "raw")
+    is_unfit = (compression in BILEVEL_COMPRESSIONS and mode != "1") or (
+        compression == "jpeg" and mode not in JPEG_MODES
+    )
+    return "tiff_adobe_deflate" if is_unfit else compression
+
+
+def _save_page(
+    pages: TiffImagePlugin.AppendingTiffWriter,
+    picture: Pillow.Image,
+    compression: str,
+    coding: dict[str, Any],
+    tags: Pillow.Exif,
+) -> None:
     if coding.get("predictor") == HORIZONTAL_PREDICTOR and compression in PREDICTED_COMPRESSIONS:
-        tags[Tag.Predictor] = NO_PREDICTOR if is_bilevel else HORIZONTAL_PREDICTOR
+        tags[Tag.Predictor] = NO_PREDICTOR if picture.mode == "1" else HORIZONTAL_PREDICTOR
     options = {"quality": JPEG_QUALITY} if compression == "jpeg" else {}
     picture.save(pages, "TIFF", compression=compression, tiffinfo=tags, **options)

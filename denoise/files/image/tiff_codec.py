@@ -266,13 +266,14 @@ def write_page(
         file: empty file.
         pixels: (height, width, samples), uint8, uint16 or float32, alpha last.
         has_alpha: whether there is an alpha channel.
-        coding: ``compression``, ``predictor`` and ``extra`` (kind of the extra channel), as `read_page` returns them;
-            the nearest that fits is used.
+        coding: ``compression`` (number or Pillow's name), ``predictor`` and ``extra`` (kind of the extra channel), as
+            `read_page` returns them; the nearest that fits is used.
         tags: further tags and their values.
     """
     height, width, samples = pixels.shape
     is_float = pixels.dtype == np.float32
     compression = coding.get("compression", DEFLATE)
+    compression = TiffImagePlugin.COMPRESSION_INFO_REV.get(compression, compression)
     compression = compression if compression in (UNCOMPRESSED, *BYTE_CODECS) else DEFLATE
     predictor = coding.get("predictor", HORIZONTAL_PREDICTOR)
     if compression not in (LZW, DEFLATE, ZSTD) or (predictor == FLOAT_PREDICTOR and not is_float):
