@@ -1,8 +1,8 @@
-"""How signals turn into noise and back: levels, what networks predict of them, and every conversion between.
+"""Paths between signals and noise: noise levels, prediction targets and the conversions between them.
 
-A path mixes a signal with white noise, ``x = alpha * x0 + sigma * eps``, from ``t = 0`` (the signal) to
-``t = 1`` (noise). What a network predicts at a point of it (the noise, the signal, a velocity, the score) is
-always the same knowledge: a pair (x0, eps), from which every other form follows. The algebra stands here alone.
+A path mixes a signal with white noise, ``x = alpha * x0 + sigma * eps``, from ``t = 0`` (the signal) to ``t = 1``
+(noise). A network may predict the noise, the signal, a velocity or the score at a point of the path. Each of these
+determines the pair (x0, eps), from which every other form follows. This algebra is written here and nowhere else.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ Form = Literal["x0", "eps", "v", "velocity", "score"]
 
 
 @dataclass(frozen=True)
-class Point:
-    """A place on a path: how much signal and how much noise is in ``x``, and how fast that changes with t.
+class PathPoint:
+    """A point on a path: the factors of signal and noise, and their derivatives with respect to t.
 
-    Shape:
-        all: (batch,), or any that broadcasts against it.
+    Args:
+        alpha: factor of the signal, (batch,).
+        sigma: factor of the noise, (batch,).
+        d_alpha: derivative of alpha, (batch,).
+        d_sigma: derivative of sigma, (batch,).
     """
 
     alpha: Tensor
@@ -31,106 +34,146 @@ class Point:
     d_sigma: Tensor
 
     def mix(self, x0: Tensor, eps: Tensor) -> Tensor:
-        """The noisy signal. Shape: x0, eps, returns (batch, *event)."""
-        return like(self.alpha, x0) * x0 + like(self.sigma, x0) * eps
+        """Return the noisy signal ``alpha * x0 + sigma * eps``; all have shape (batch, *event)."""
+        return expand_like(self.alpha, x0) * x0 + expand_like(self.sigma, x0) * eps
 
 
-def linear(t: Tensor) -> Point:
-    """Straight lines from signal to noise: alpha = 1 - t, sigma = t.
+def linear(t: Tensor) -> PathPoint:
+    """Return a point of the straight path from signal to noise: alpha = 1 - t, sigma = t.
+
+    Args:
+        t: time, (batch,), 0 to 1.
 
     Reference:
         Flow Straight and Fast, 2022, arXiv:2209.03003; Flow Matching for Generative Modeling, 2022, arXiv:2210.02747.
     """
-    return Point(1 - t, t, -torch.ones_like(t), torch.ones_like(t))
+    return PathPoint(1 - t, t, -torch.ones_like(t), torch.ones_like(t))
 
 
-def cosine(t: Tensor) -> Point:
-    """Variance preserving: alpha = cos(pi t / 2), sigma = sin(pi t / 2).
+def cosine(t: Tensor) -> PathPoint:
+    """Return a point of the variance-preserving path: alpha = cos(pi t / 2), sigma = sin(pi t / 2).
+
+    Args:
+        t: time, (batch,), 0 to 1.
 
     Reference:
         Improved Denoising Diffusion Probabilistic Models, 2021, arXiv:2102.09672; Progressive Distillation for
         Fast Sampling of Diffusion Models, 2022, arXiv:2202.00512 (the angle).
     """
     angle = math.pi / 2 * t
-    return Point(angle.cos(), angle.sin(), -math.pi / 2 * angle.sin(), math.pi / 2 * angle.cos())
+    return PathPoint(angle.cos(), angle.sin(), -math.pi / 2 * angle.sin(), math.pi / 2 * angle.cos())
 
 
-def exploding(sigma: Tensor) -> Point:
-    """Variance exploding, with sigma itself as the time: alpha = 1.
+def exploding(sigma: Tensor) -> PathPoint:
+    """Return a point of the variance-exploding path, with sigma itself as the time: alpha = 1.
+
+    Args:
+        sigma: noise level in signal units, (batch,).
 
     Reference:
         Elucidating the Design Space of Diffusion-Based Generative Models, 2022, arXiv:2206.00364.
     """
-    return Point(torch.ones_like(sigma), sigma, torch.zeros_like(sigma), torch.ones_like(sigma))
+    return PathPoint(torch.ones_like(sigma), sigma, torch.zeros_like(sigma), torch.ones_like(sigma))
 
 
-def convert(value: Tensor, x: Tensor, at: Point, have: Form, want: Form) -> Tensor:
-    """Turn one form of a prediction at ``x`` into another.
+def convert(value: Tensor, x: Tensor, point: PathPoint, source: Form, target: Form) -> Tensor:
+    """Convert a prediction at ``x`` from one form to another.
 
     ``v`` is ``alpha * eps - sigma * x0``, ``velocity`` is dx/dt, ``score`` the gradient of the log-density of x.
-    Forms that divide by alpha or sigma have no answer where it is 0.
+    Forms that divide by alpha or sigma are undefined where it is 0.
 
-    Shape:
-        value, x, returns: (batch, *event).
+    Args:
+        value: the prediction, (batch, *event).
+        x: the noisy signal, (batch, *event).
+        point: where on the path x is.
+        source: form of ``value``.
+        target: form of the result.
+
+    Returns:
+        The prediction in the form ``target``, (batch, *event).
     """
-    if have == want:
+    if source == target:
         return value
-    x0, eps = _pair(value, x, at, have)
-    alpha, sigma, d_alpha, d_sigma = (like(p, x) for p in (at.alpha, at.sigma, at.d_alpha, at.d_sigma))
-    if want == "x0":
+    x0, eps = _signal_and_noise(value, x, point, source)
+    alpha, sigma, d_alpha, d_sigma = _expanded(point, x)
+    if target == "x0":
         return x0
-    if want == "eps":
+    if target == "eps":
         return eps
-    if want == "v":
+    if target == "v":
         return alpha * eps - sigma * x0
-    if want == "velocity":
+    if target == "velocity":
         return d_alpha * x0 + d_sigma * eps
     return -eps / sigma
 
 
-def _pair(value: Tensor, x: Tensor, at: Point, have: Form) -> tuple[Tensor, Tensor]:
-    """The signal and the noise that a prediction speaks of."""
-    alpha, sigma, d_alpha, d_sigma = (like(p, x) for p in (at.alpha, at.sigma, at.d_alpha, at.d_sigma))
-    if have == "x0":
+def _signal_and_noise(value: Tensor, x: Tensor, point: PathPoint, source: Form) -> tuple[Tensor, Tensor]:
+    """Return the pair (x0, eps) that a prediction determines."""
+    alpha, sigma, d_alpha, d_sigma = _expanded(point, x)
+    if source == "x0":
         return value, (x - alpha * value) / sigma
-    if have in ("eps", "score"):
-        eps = value if have == "eps" else -sigma * value
+    if source in ("eps", "score"):
+        eps = value if source == "eps" else -sigma * value
         return (x - sigma * eps) / alpha, eps
-    # two equations, x and the value, for x0 and eps
-    a, b = (-sigma, alpha) if have == "v" else (d_alpha, d_sigma)
+    # x and the value are two linear equations for x0 and eps
+    a, b = (-sigma, alpha) if source == "v" else (d_alpha, d_sigma)
     determinant = alpha * b - sigma * a
     return (b * x - sigma * value) / determinant, (alpha * value - a * x) / determinant
 
 
-class Preconditioning(NamedTuple):
-    """``D(x, sigma) = skip * x + out * F(into * x, noise)``: F then sees and gives signals of unit variance."""
+def _expanded(point: PathPoint, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    alpha, sigma, d_alpha, d_sigma = (
+        expand_like(p, x) for p in (point.alpha, point.sigma, point.d_alpha, point.d_sigma)
+    )
+    return alpha, sigma, d_alpha, d_sigma
 
-    skip: Tensor
-    out: Tensor
-    into: Tensor
-    noise: Tensor
+
+class Preconditioning(NamedTuple):
+    """Factors of ``D(x, sigma) = c_skip * x + c_out * F(c_in * x, c_noise)``.
+
+    Inputs and targets of the network F then have unit variance.
+    """
+
+    c_skip: Tensor
+    c_out: Tensor
+    c_in: Tensor
+    c_noise: Tensor
 
 
 def precondition(sigma: Tensor, sigma_data: float | Tensor) -> Preconditioning:
-    """The factors for a network that hears signals of standard deviation ``sigma_data`` under noise of ``sigma``.
+    """Return the preconditioning of a denoiser.
 
-    Shape:
-        sigma, sigma_data: any that go together; of the factors, ``noise`` is as sigma.
+    Args:
+        sigma: standard deviation of the noise in signal units, any shape.
+        sigma_data: standard deviation of the signals; it broadcasts against sigma.
+
+    Returns:
+        Factors of the broadcast shape; ``c_noise`` has the shape of sigma.
 
     Reference:
         Elucidating the Design Space of Diffusion-Based Generative Models, 2022, arXiv:2206.00364, table 1.
     """
     total = sigma.square() + sigma_data**2
     return Preconditioning(
-        sigma_data**2 / total, sigma * sigma_data / total.sqrt(), 1 / total.sqrt(), sigma.clamp_min(1e-20).log() / 4
+        c_skip=sigma_data**2 / total,
+        c_out=sigma * sigma_data / total.sqrt(),
+        c_in=1 / total.sqrt(),
+        c_noise=sigma.clamp_min(1e-20).log() / 4,
     )
 
 
 def karras_sigmas(n: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> Tensor:
-    """Noise levels for ``n`` steps, decreasing and ending at 0, dense where signals take shape.
+    """Return the noise levels of ``n`` steps, decreasing and ending at 0, denser at low noise.
 
-    Shape:
-        returns: (n + 1,).
+    Args:
+        n: number of steps.
+        sigma_min: last level above 0.
+        sigma_max: first level.
+        rho: curvature; 1 is linear.
+
+    Returns:
+        Levels, (n + 1,).
+
     Reference:
         Elucidating the Design Space of Diffusion-Based Generative Models, 2022, arXiv:2206.00364, eq. 5.
 
@@ -142,11 +185,19 @@ def karras_sigmas(n: int, sigma_min: float, sigma_max: float, rho: float = 7.0) 
     return torch.cat([(high + ramp * (low - high)) ** rho, torch.zeros(1)])
 
 
-def like(p: Tensor, x: Tensor) -> Tensor:
-    """Let one number per example act on all of its entries. Shape: p (batch,) or (), returns (batch, 1, ...)."""
+def expand_like(p: Tensor, x: Tensor) -> Tensor:
+    """Append axes to one number per example, so that it broadcasts against signals.
+
+    Args:
+        p: numbers, (batch,) or ().
+        x: signals, (batch, *event).
+
+    Returns:
+        The numbers with dtype and device of x, (batch, 1, ...) or ().
+    """
     return p.to(x).reshape(-1, *[1] * (x.ndim - 1)) if p.ndim else p.to(x)
 
 
 def noise_like(x: Tensor, generator: Generator | None) -> Tensor:
-    """Standard normal noise, drawn on the CPU so that a seed means the same on all devices. Shape: as x."""
+    """Return standard normal noise of the shape of x, drawn on the CPU so that seeds agree across devices."""
     return torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from denoise.probability_path import Form, convert, cosine, exploding, karras_sigmas, like, linear, precondition
+from denoise.probability_path import Form, convert, cosine, expand_like, exploding, karras_sigmas, linear, precondition
 
 PATHS = {"linear": linear, "cosine": cosine, "exploding": exploding}
 
@@ -45,19 +45,19 @@ def test_the_score_is_the_gradient_of_the_density() -> None:
     at = exploding(torch.tensor([0.3, 2.0], dtype=torch.float64))
     x = drawn()[0][:2].requires_grad_()
     total = 0.25 + at.sigma.square()
-    log_density = (-x.square() / (2 * like(total, x))).sum()
+    log_density = (-x.square() / (2 * expand_like(total, x))).sum()
     (expected,) = torch.autograd.grad(log_density, x)
-    x0 = 0.25 / like(total, x) * x
+    x0 = 0.25 / expand_like(total, x) * x
     torch.testing.assert_close(convert(x0, x, at, "x0", "score"), expected)
 
 
 @given(sigma=st.floats(1e-3, 100.0), data=st.floats(0.05, 5.0))
 def test_the_network_hears_and_gives_unit_variance(sigma: float, data: float) -> None:
     c = precondition(torch.tensor(sigma, dtype=torch.float64), data)
-    assert float(c.into**2 * (data**2 + sigma**2)) == pytest.approx(1)
+    assert float(c.c_in**2 * (data**2 + sigma**2)) == pytest.approx(1)
     # what is left to give: x0 - skip * x = (1 - skip) x0 - skip sigma eps
-    left = (1 - c.skip) ** 2 * data**2 + (c.skip * sigma) ** 2
-    assert float(left / c.out**2) == pytest.approx(1)
+    left = (1 - c.c_skip) ** 2 * data**2 + (c.c_skip * sigma) ** 2
+    assert float(left / c.c_out**2) == pytest.approx(1)
 
 
 @given(n=st.integers(1, 50), rho=st.floats(1, 10))

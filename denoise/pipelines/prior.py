@@ -1,55 +1,77 @@
-"""What a prior makes: samples, ways between signals, several readings of one, likelihoods.
+"""Pipelines of priors: samples, interpolation, completion, reconstruction and likelihoods.
 
-Signals are tensors (n, *shape), full scale 1.0; `denoise.pipelines.prior_files` knows their files.
+Signals are tensors (n, *shape), full scale 1.0; `denoise.pipelines.prior_files` reads and writes them.
 """
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
 from operator import index
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from denoise.errors import ConfigError
-from denoise.nn.embeddings import Label
 from denoise.pipelines.device import pick_device
-from denoise.pipelines.prior_files import places, read_signal, write_signals
-from denoise.priors.latent import estimated
-from denoise.probability_path import karras_sigmas
-from denoise.protocols import Progress
+from denoise.pipelines.prior_files import output_paths, read_signal, write_signals
+from denoise.priors.latent import LatentPrior
+from denoise.protocols import (
+    Completer,
+    HasEstimatedLogProb,
+    HasLogProb,
+    HasLogProbBound,
+    Label,
+    NoiseDecoder,
+    NoiseEncoder,
+    Prior,
+    Progress,
+    SamplingOptions,
+    StochasticCodec,
+)
 from denoise.registry import load
-from denoise.sampling.posterior import coarse_mask, impute, inpaint
 from denoise.weights import Card
 
-AT_ONCE = 64  # signals at once, whatever the number asked for
-STEPS = 40  # of a completion
+BATCH = 64  # signals at a time, for any number of them
 
 
 class PriorPipeline:
-    """A loaded prior. Everything drawn follows from ``seed``; what one prior cannot do is refused in one line."""
+    """A loaded prior. Results are determined by ``seed``; what a prior cannot do is refused with a `ConfigError`.
+
+    Args:
+        prior: name of bundled weights, or path of a weights file.
+        device: ``"auto"``, or a device of torch.
+
+    Raises:
+        ConfigError: there is no such prior.
+        WeightsError: the file is damaged.
+    """
 
     def __init__(self, prior: str | Path, *, device: str = "auto") -> None:
         self.device = pick_device(device)
-        self.model, self.card = load(prior, kind="prior")
+        self.model: Prior
+        self.card: Card
         self.name = str(prior)
-        self.model.to(self.device)
+        module, self.card = load(prior, kind="prior")
+        self.model = module.to(self.device)
 
     def label(self, name: str | None = None, text: str | None = None) -> Label:
-        """What is asked for: a class by its name or number, or words.
+        """Return the condition for a class or a text; give at most one of them.
+
+        Args:
+            name: a class by its name or number.
+            text: a description in words.
 
         Raises:
-            ConfigError: the prior knows no such class, or no words.
+            ConfigError: the prior has no such class, or takes no text.
         """
         if name is not None and text is not None:
-            raise ConfigError("a class and a text are asked for at once; give one of them.")
+            raise ConfigError("both a class and a text are given; expected at most one of them.")
         if text is not None:
             if not self.card.text:
-                raise ConfigError(f"prior {self.card.name} knows no words{_classes(self.card)}.")
+                raise ConfigError(f"prior {self.card.name} takes no text{_list_classes(self.card)}.")
             return text
         if name is None:
             return None
@@ -57,75 +79,183 @@ class PriorPipeline:
             return self.card.classes.index(name)
         if name.isdecimal() and int(name) < len(self.card.classes):
             return int(name)
-        raise ConfigError(f"prior {self.card.name} knows no class {name!r}{_classes(self.card)}.")
+        raise ConfigError(f"prior {self.card.name} has no class {name!r}{_list_classes(self.card)}.")
 
-    def places(self, out: str | Path, n: int, *, overwrite: bool = False) -> list[Path]:
-        """Where `write` will put ``n`` signals, refused before they are made if it cannot be."""
-        if n < 1:
-            raise ConfigError(f"{n} samples are asked for; expected at least 1.")
-        return places(out, n, self.card, overwrite=overwrite)
+    def output_paths(self, out: str | Path, n: int, *, overwrite: bool = False) -> list[Path]:
+        """Return the paths that `write` will create, so that a problem is reported before the signals are computed.
+
+        Args:
+            out: file or folder.
+            n: number of signals.
+            overwrite: whether files may be replaced.
+
+        Raises:
+            ConfigError: the extension does not fit the signals.
+            InputError: a file exists.
+        """
+        _check_count(n, "samples")
+        return output_paths(out, n, self.card, overwrite=overwrite)
 
     def read(self, *files: str | Path) -> Tensor:
-        """Files as signals that the prior knows, whatever their sizes; see `read_signal`. Shape: (n, *shape)."""
+        """Read files as signals of the shape of the prior; see `read_signal`.
+
+        Args:
+            files: images or audio files of any size.
+
+        Returns:
+            Signals, (n, *shape).
+
+        Raises:
+            ConfigError: no file is given.
+            InputError: a file cannot be read.
+        """
         if not files:
-            raise ConfigError("no files are given to be read; expected at least one.")
+            raise ConfigError("no files to read; expected at least one.")
         return torch.cat([read_signal(file, self.card) for file in files])
 
     def write(
-        self, out: str | Path, made: Tensor, *, columns: int | None = None, overwrite: bool = False
+        self, out: str | Path, signals: Tensor, *, columns: int | None = None, overwrite: bool = False
     ) -> list[Path]:
-        """Write signals into one file or a folder; see `write_signals`. Shape: made (n, *shape)."""
-        return write_signals(out, made, self.card, columns=columns, overwrite=overwrite)
+        """Write signals into one file or a folder; see `write_signals`.
+
+        Args:
+            out: file or folder.
+            signals: signals, (n, *shape).
+            columns: columns of the grid of a .png; by default about as many as rows.
+            overwrite: whether files may be replaced.
+
+        Returns:
+            Paths of the files.
+        """
+        return write_signals(out, signals, self.card, columns=columns, overwrite=overwrite)
 
     def sample(
-        self, n: int, *, label: Label = None, seed: int = 0, progress: Progress | None = None, **how: Any
+        self,
+        n: int,
+        *,
+        label: Label = None,
+        seed: int = 0,
+        steps: int | None = None,
+        guidance: float | None = None,
+        temperature: float | None = None,
+        solver: str | None = None,
+        progress: Progress | None = None,
     ) -> Tensor:
-        """Draw ``n`` signals; ``how`` may say ``steps``, ``guidance`` and ``temperature``. Shape: (n, *shape).
+        """Sample signals.
 
-        ``label``, here and below, is a class by its name or number, or words.
-        """
-        if n < 1:
-            raise ConfigError(f"{n} samples are asked for; expected at least 1.")
-        generator = torch.Generator().manual_seed(seed)
-        asked = self._asked(self.model.sample, label, how)
-        parts = _told(torch.empty(n).split(AT_ONCE), progress)
-        return torch.cat([self.model.sample(len(part), generator=generator, **asked).cpu() for part in parts])
+        Args:
+            n: number of signals.
+            label: class by its name or number, or a text; None is unconditional.
+            seed: seed of the noise.
+            steps: steps of the solver.
+            guidance: scale of classifier-free guidance.
+            temperature: factor of the noise.
+            solver: name in `denoise.sampling.solvers.SOLVERS`.
+            progress: called with the fraction done.
 
-    def noise(self, seed: int) -> Tensor:
-        """The noise that a seed stands for. Shape: (1, *noise shape)."""
-        shape = getattr(self.model, "prior", self.model).event_shape
-        return torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed))
-
-    def encode(self, x: Tensor, *, label: Label = None) -> Tensor:
-        """The noise that signals are made of. Shape: (n, *shape) to (n, *noise shape)."""
-        self._need("encode_noise", "turn a signal into noise")
-        asked = self._asked(self.model.encode_noise, label, {})
-        return torch.cat([self.model.encode_noise(part.to(self.device), **asked).cpu() for part in x.split(AT_ONCE)])
-
-    def decode(self, noise: Tensor, *, label: Label = None, progress: Progress | None = None, **how: Any) -> Tensor:
-        """The signals that noise stands for. Shape: (n, *noise shape) to (n, *shape).
-
-        Unguided unless told otherwise, which is the inverse of `encode`; `sample` is guided as the card says.
-        """
-        self._need("decode_noise", "make signals of given noise")
-        asked = self._asked(self.model.decode_noise, label, how)
-        parts = _told(noise.split(AT_ONCE), progress)
-        return torch.cat([self.model.decode_noise(part.to(self.device), **asked).cpu() for part in parts])
-
-    def decodings(self, x: Tensor, n: int, *, seed: int = 0) -> Tensor:
-        """Decodings of ``n`` latents that one signal may have. Shape: x (1, *shape), returns (n, *shape).
+        Returns:
+            Signals, (n, *shape).
 
         Raises:
-            ConfigError: the prior has no codec that draws its latents.
+            ConfigError: an option is out of range or not supported by the prior, or it has no such class.
         """
-        codec: Any = getattr(self.model, "codec", None)
-        if not hasattr(codec, "draw"):
-            raise ConfigError(f"prior {self.card.name} has no codec that draws latents; take one with a VAE or an AAE.")
-        if n < 1:
-            raise ConfigError(f"{n} decodings are asked for; expected at least 1.")
-        parts, generator = x.to(self.device).expand(n, *x.shape[1:]).split(AT_ONCE), torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            return torch.cat([codec.decode(codec.draw(part, generator)).cpu() for part in parts])
+        _check_count(n, "samples")
+        options = self._options(SamplingOptions(steps, guidance, temperature, solver), self.model.sampling_options)
+        label, generator = self._resolve(label), Generator().manual_seed(seed)
+        signals = []
+        for start in range(0, n, BATCH):
+            size = min(BATCH, n - start)
+            signals.append(self.model.sample(size, label=label, options=options, generator=generator).cpu())
+            if progress:
+                progress((start + size) / n)
+        return torch.cat(signals)
+
+    def noise(self, seed: int) -> Tensor:
+        """Return the noise of a seed, (1, *noise_shape), as `decode` takes it.
+
+        Raises:
+            ConfigError: the prior has no noise.
+        """
+        if not isinstance(self.model, NoiseDecoder):
+            self._refuse("decode noise")
+        return torch.randn(1, *self.model.noise_shape, generator=Generator().manual_seed(seed))
+
+    def encode(self, x: Tensor, *, label: Label = None) -> Tensor:
+        """Return the noise of signals.
+
+        Args:
+            x: signals, (n, *shape).
+            label: class by its name or number, or a text.
+
+        Returns:
+            Noise, (n, *noise_shape).
+
+        Raises:
+            ConfigError: the prior cannot be inverted.
+        """
+        model = self.model
+        if not isinstance(model, NoiseEncoder):
+            self._refuse("encode signals as noise")
+        label = self._resolve(label)
+        return self._map(lambda part: model.encode_noise(part, label=label), x)
+
+    def decode(
+        self,
+        noise: Tensor,
+        *,
+        label: Label = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        solver: str | None = None,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """Return the signals of noise.
+
+        The default guidance is 1, which makes it the inverse of `encode`; that of `sample` is the prior's.
+
+        Args:
+            noise: noise, (n, *noise_shape).
+            label: class by its name or number, or a text; None is unconditional.
+            steps: steps of the solver.
+            guidance: scale of classifier-free guidance.
+            solver: name in `denoise.sampling.solvers.SOLVERS`.
+            progress: called with the fraction done.
+
+        Returns:
+            Signals, (n, *shape).
+
+        Raises:
+            ConfigError: the prior has no noise, or an option is out of range or not supported.
+        """
+        model = self.model
+        if not isinstance(model, NoiseDecoder):
+            self._refuse("decode noise")
+        options = self._options(SamplingOptions(steps, guidance, solver=solver), model.sampling_options)
+        label = self._resolve(label)
+        return self._map(lambda part: model.decode_noise(part, label=label, options=options), noise, progress)
+
+    def decodings(self, x: Tensor, n: int, *, seed: int = 0) -> Tensor:
+        """Decode several samples of the latents of one signal.
+
+        Args:
+            x: signal, (1, *shape).
+            n: number of samples.
+            seed: seed of the latents' noise.
+
+        Returns:
+            Signals, (n, *shape).
+
+        Raises:
+            ConfigError: the prior has no codec that samples its latents.
+        """
+        codec = self.model.codec if isinstance(self.model, LatentPrior) else None
+        if not isinstance(codec, StochasticCodec):
+            raise ConfigError(
+                f"prior {self.card.name} has no codec that samples its latents; use one with a VAE or an AAE."
+            )
+        _check_count(n, "decodings")
+        generator = Generator().manual_seed(seed)
+        return self._map(lambda part: codec.decode(codec.sample_posterior(part, generator)), x.expand(n, *x.shape[1:]))
 
     @torch.no_grad()
     def complete(
@@ -139,125 +269,153 @@ class PriorPipeline:
         steps: int | None = None,
         progress: Progress | None = None,
     ) -> Tensor:
-        """``n`` ways to fill what the mask says is missing (0). Shape: x, mask (1, *shape), returns (n, *shape).
+        """Fill in the missing entries of a signal in several ways.
 
-        ``steps`` are those of a solver, 40 if not told.
+        Args:
+            x: signal, (1, *shape); missing entries have any value.
+            mask: 1 where entries are observed, 0 where they are missing, (1, *shape).
+            n: number of completions.
+            label: class by its name or number, or a text; None is unconditional.
+            seed: seed of the noise.
+            steps: steps of the solver, 40 by default.
+            progress: called with the fraction done.
+
+        Returns:
+            Signals, (n, *shape).
 
         Raises:
-            ConfigError: the mask is of another shape, or the prior has no way to hold what is known.
+            ConfigError: the mask has another shape, or the prior cannot complete signals or takes no steps.
         """
         if mask.shape != x.shape:
-            raise ConfigError(f"the mask is of {tuple(mask.shape[1:])}, the signal of {tuple(x.shape[1:])}.")
-        if n < 1:
-            raise ConfigError(f"{n} completions are asked for; expected at least 1.")
-        generator, label = torch.Generator().manual_seed(seed), self._known(label)
-        known, there = (y.to(self.device).expand(n, *y.shape[1:]) for y in (x, mask))
-        codec: Any = getattr(self.model, "codec", None)
-        prior = getattr(self.model, "prior", self.model)
-        if hasattr(prior, "score"):
-            if hasattr(self.model, "score"):  # of signals, not of their latents
-                return self._inpaint(self.model, known, there, label, steps or STEPS, generator, progress)
-            z = codec.encode(known)
-            if z.ndim > 2:  # latents with places: those of what is known are held
-                coarse = coarse_mask(there[:, :1], tuple(z.shape[2:])).expand_as(z)
-                z = self._inpaint(prior, z, coarse, label, steps or STEPS, generator, progress)
-                return torch.where(there > 0, known, codec.decode(z)).cpu()
-        if not hasattr(codec, "draw"):
-            raise ConfigError(f"prior {self.card.name} ({self.card.architecture}) cannot complete; take another.")
-        if steps is not None:
-            raise ConfigError(f"prior {self.card.name} takes no steps to complete; leave them out.")
-        start = self.model.sample(n, generator=generator, **self._asked(self.model.sample, label, {}))
-        return impute(codec, known, there, start=start, generator=generator).cpu()
-
-    def _inpaint(
-        self,
-        prior: Any,
-        known: Tensor,
-        mask: Tensor,
-        label: Label,
-        steps: int,
-        generator: torch.Generator,
-        progress: Progress | None,
-    ) -> Tensor:
-        c = getattr(prior, "prior", prior).config
-        scale = c.sigma_data
-        sigmas = karras_sigmas(steps, 0.004 * scale, 40 * scale)
-        start = c.mean + sigmas[0] * torch.randn(known.shape, generator=generator)
-        labels = [label] * len(known)
-
-        def denoiser(x: Tensor, sigma: Tensor) -> Tensor:
-            if progress:
-                progress(float((sigmas > sigma[0].cpu()).sum()) / steps)
-            return prior(x, sigma, labels)
-
-        return inpaint(denoiser, known, mask, sigmas, start=start.to(known), generator=generator).cpu()
+            raise ConfigError(
+                f"mask is of shape {tuple(mask.shape[1:])}; expected {tuple(x.shape[1:])}, as the signal."
+            )
+        _check_count(n, "completions")
+        label = self._resolve(label)
+        if not isinstance(self.model, Completer):
+            self._refuse("complete signals")
+        options = self._options(SamplingOptions(steps), self.model.completion_options)
+        x, mask = (y.to(self.device).expand(n, *y.shape[1:]) for y in (x, mask))
+        generator = Generator().manual_seed(seed)
+        return self.model.complete(x, mask, label=label, options=options, generator=generator, progress=progress).cpu()
 
     def latents(self, x: Tensor, *, progress: Progress | None = None) -> Tensor:
-        """What the codec keeps of signals. Shape: (n, *shape) to (n, *latent shape).
+        """Return the latents of signals.
+
+        Args:
+            x: signals, (n, *shape).
+            progress: called with the fraction done.
+
+        Returns:
+            Latents, (n, *latent_shape).
 
         Raises:
             ConfigError: the prior has no codec.
         """
-        if not hasattr(self.model, "codec"):
-            raise ConfigError(f"prior {self.card.name} ({self.card.architecture}) has no codec; take another.")
-        with torch.no_grad():
-            parts = _told(x.split(AT_ONCE), progress)
-            return torch.cat([self.model.codec.encode(part.to(self.device)).cpu() for part in parts])
+        return self._map(self._latent_prior().codec.encode, x, progress)
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        """Signals as the codec remembers them. Shape: (n, *shape), kept."""
-        with torch.no_grad():
-            z = self.latents(x)
-            return torch.cat([self.model.codec.decode(part.to(self.device)).cpu() for part in z.split(AT_ONCE)])
+        """Encode and decode signals with the codec.
 
+        Args:
+            x: signals, (n, *shape).
+
+        Returns:
+            Signals, (n, *shape).
+
+        Raises:
+            ConfigError: the prior has no codec.
+        """
+        return self._map(self._latent_prior().codec.decode, self.latents(x))
+
+    @torch.no_grad()
     def log_prob(
         self, x: Tensor, *, label: Label = None, seed: int = 0, progress: Progress | None = None
     ) -> tuple[Tensor, str]:
-        """Log-likelihoods in nats, and of which kind they are. Shape: x (n, *shape), returns (n,).
+        """Return log-likelihoods, and whether they are exact, estimates or bounds.
+
+        Args:
+            x: signals, (n, *shape).
+            label: class by its name or number, or a text; None is unconditional.
+            seed: seed of estimates and bounds.
+            progress: called with the fraction done.
+
+        Returns:
+            Log-likelihoods in nats, (n,), and a description of their kind.
 
         Raises:
-            ConfigError: the prior has none.
+            ConfigError: the prior has no likelihood.
         """
-        generator, label = torch.Generator().manual_seed(seed), self._known(label)
-        codec, prior = getattr(self.model, "codec", None), getattr(self.model, "prior", self.model)
-        bounded = hasattr(codec, "posterior") and hasattr(prior, "log_prob")
-        many = AT_ONCE if not bounded or not estimated(prior) else 4  # of those every sample takes long
-        binary = bounded and self._likelihood() == "bernoulli"
-        x = (torch.rand(x.shape, generator=generator) < x.cpu()).to(x) if binary else x
-        parts = _told(x.to(self.device).split(many), progress)
-        if bounded:
-            draws = 5 if estimated(prior) else 500
-            found = [self.model.bound(one, draws, generator, label=label) for one in parts]
-            kind = f"importance-weighted bound, {draws} samples"
-            kind += ", of pixels drawn black or white by their grey" if binary else ""
-            return torch.cat(found).cpu(), kind + (", of compressed spectra" if hasattr(codec, "spectrum") else "")
-        self._need("log_prob", "say how likely a signal is")
-        labels = None if label is None else [label] * len(x)
-        if estimated(self.model):
-            found = [self.model.log_prob(one, labels and labels[: len(one)], generator=generator) for one in parts]
-            return torch.cat(found).cpu(), "estimate along the probability flow, 1 probe"
-        with torch.no_grad():
-            found = [self.model.log_prob(one, labels and labels[: len(one)]) for one in parts]
-            return torch.cat(found).cpu(), "exact"
+        model, label, generator = self.model, self._resolve(label), Generator().manual_seed(seed)
+
+        def labels(part: Tensor) -> list[Label] | None:
+            return None if label is None else [label] * len(part)
+
+        if isinstance(model, HasLogProb):
+            return self._map(lambda part: model.log_prob(part, labels(part)), x, progress), "exact"
+        if isinstance(model, HasEstimatedLogProb):
+            nats = self._map(lambda part: model.estimate_log_prob(part, labels(part), generator=generator), x, progress)
+            return nats, "estimate along the probability flow, 1 probe"
+        if not isinstance(model, HasLogProbBound):
+            self._refuse("compute likelihoods")
+        samples, kind = model.bound_samples, f"importance-weighted bound, {model.bound_samples} samples"
+        if model.support.values == "binary":
+            x = (torch.rand(x.shape, generator=generator) < x.cpu()).to(x)
+            kind += ", of stochastically binarised pixels"
+        if model.support.description:
+            kind += f", of {model.support.description}"
+        nats = self._map(
+            lambda part: model.log_prob_bound(part, samples, label=label, generator=generator),
+            x,
+            progress,
+            batch=model.bound_batch,
+        )
+        return nats, kind
 
     def bits_per_dim(self, nats: Tensor) -> Tensor:
-        """Of likelihoods of `log_prob`, for each entry of what they are of. Shape: any, kept.
+        """Convert likelihoods of `log_prob` to bits for each entry of the space on which they are defined.
 
-        Values of a density fill 256 levels; a Bernoulli or discretised distribution has levels of its own.
+        Densities are taken for 256 levels; discrete and binary distributions have levels of their own.
+
+        Args:
+            nats: log-likelihoods in nats, any shape.
+
+        Returns:
+            Bits per dimension, of the same shape.
+
+        Raises:
+            ConfigError: the prior has no likelihood.
         """
-        levels = 1 if self._likelihood() in ("bernoulli", "logistic") else 256
-        return bits_per_dim(nats, math.prod((self._codec() or self.model).event_shape), levels)
+        if not isinstance(self.model, HasLogProb | HasEstimatedLogProb | HasLogProbBound):
+            self._refuse("compute likelihoods")
+        support = self.model.support
+        return bits_per_dim(nats, math.prod(support.shape), 256 if support.values == "continuous" else 1)
 
-    def _codec(self) -> Any:
-        """The codec of pictures or of spectra, if there is one."""
-        codec = getattr(self.model, "codec", None)
-        return getattr(codec, "codec", codec)
+    def _map(
+        self,
+        function: Callable[[Tensor], Tensor],
+        x: Tensor,
+        progress: Progress | None = None,
+        *,
+        batch: int = BATCH,
+    ) -> Tensor:
+        """Apply a function to batches on the device; the result is on the CPU."""
+        results = []
+        with torch.no_grad():
+            for start in range(0, len(x), batch):
+                part = x[start : start + batch]
+                results.append(function(part.to(self.device)).cpu())
+                if progress:
+                    progress((start + len(part)) / len(x))
+        return torch.cat(results)
 
-    def _likelihood(self) -> str | None:
-        return getattr(getattr(self._codec(), "config", None), "likelihood", None)
+    def _latent_prior(self) -> LatentPrior:
+        if not isinstance(self.model, LatentPrior):
+            raise ConfigError(f"prior {self.card.name} ({self.card.architecture}) has no codec; use another.")
+        return self.model
 
-    def _known(self, label: Any) -> Label:
-        """A label that the model knows, of any that was given."""
+    def _resolve(self, label: Any) -> Label:
+        """Return a label as the model takes it: the index of a class, a text, or None."""
         if label is None:
             return None
         if isinstance(label, str):
@@ -265,43 +423,26 @@ class PriorPipeline:
         try:
             return self.label(str(index(label)))
         except TypeError:
-            raise ConfigError(f"a label is a class by its name or number, or words; {label!r} is none.") from None
+            raise ConfigError(f"label is {label!r}; expected a class by its name or number, or a text.") from None
 
-    def _need(self, ability: str, words: str) -> None:
-        inner = getattr(self.model, "prior", self.model)
-        if not (hasattr(self.model, ability) and hasattr(inner, ability)):
-            raise ConfigError(f"prior {self.card.name} ({self.card.architecture}) cannot {words}; take another.")
+    def _options(self, options: SamplingOptions, supported: frozenset[str]) -> SamplingOptions:
+        options.check_supported(supported, f"prior {self.card.name}")
+        return options
 
-    def _asked(self, function: Any, label: Label, how: dict[str, Any]) -> dict[str, Any]:
-        """The settings that a function takes; of what it does not know, one line."""
-        prior = getattr(self.model, "prior", self.model)
-        known = {*inspect.signature(getattr(prior, function.__name__)).parameters}
-        if "asked" in known:  # the rest is handed on
-            known |= {*inspect.signature(prior.decode_noise).parameters}
-        asked = {key: value for key, value in how.items() if value is not None}
-        unknown = sorted(set(asked) - known)
-        if unknown:
-            raise ConfigError(f"prior {self.card.name} takes no {', '.join(unknown)}; leave it out.")
-        for key, least, most in (("steps", 1, 10_000), ("guidance", 0, 100), ("temperature", 0, 100)):
-            if key in asked and not least <= asked[key] <= most:
-                raise ConfigError(f"{key} is {asked[key]}; expected {least} to {most}.")
-        label = self._known(label)
-        return asked | ({} if label is None else {"label": label})
-
-
-def _told(parts: Iterable[Tensor], progress: Progress | None) -> Iterator[Tensor]:
-    """The parts of a work one by one, and how many of them are done."""
-    waiting = [*parts]
-    for i, part in enumerate(waiting):
-        yield part
-        if progress:
-            progress((i + 1) / len(waiting))
+    def _refuse(self, ability: str) -> NoReturn:
+        raise ConfigError(f"prior {self.card.name} ({self.card.architecture}) cannot {ability}; use another.")
 
 
 def bits_per_dim(log_prob: Tensor, entries: int, levels: int = 256) -> Tensor:
-    """From nats per event, of entries whose ``levels`` values fill [0, 1], to bits per entry. Shape: any, kept.
+    """Convert log-likelihoods in nats to bits per dimension.
 
-    With one level, of probabilities in place of densities.
+    Args:
+        log_prob: log-likelihoods of events in nats, any shape.
+        entries: number of entries of an event.
+        levels: levels of an entry that fill [0, 1], for a density; 1 for a probability.
+
+    Returns:
+        Bits per dimension, of the shape of log_prob.
 
     Reference:
         A Note on the Evaluation of Generative Models, 2015, arXiv:1511.01844.
@@ -310,13 +451,24 @@ def bits_per_dim(log_prob: Tensor, entries: int, levels: int = 256) -> Tensor:
 
 
 def path_between(ends: Tensor, n: int, *, spherical: bool = True) -> Tensor:
-    """``n`` places from one end to the other. Shape: ends (2, *event), returns (n, *event).
+    """Interpolate between two points.
 
-    Spherical keeps the length that noise has: between two draws of many dimensions, a straight way leads
-    through places that no draw would come near.
+    Spherical interpolation preserves the norm of noise: in many dimensions, a straight line passes through points that
+    are unlike any sample.
+
+    Args:
+        ends: the two points, (2, *event).
+        n: number of points, including both ends.
+        spherical: whether to interpolate spherically instead of linearly.
+
+    Returns:
+        Points, (n, *event).
+
+    Raises:
+        ConfigError: n is below 2.
     """
     if n < 2:
-        raise ConfigError(f"{n} places between two ends are asked for; expected at least 2.")
+        raise ConfigError(f"n is {n}; expected at least 2 points between two ends.")
     t = torch.linspace(0, 1, n).reshape(-1, *[1] * (ends.ndim - 1))
     a, b = ends[:1], ends[1:2]
     if not spherical:
@@ -331,22 +483,44 @@ def path_between(ends: Tensor, n: int, *, spherical: bool = True) -> Tensor:
 
 
 def grid_between(corners: Tensor, n: int, *, spherical: bool = True) -> Tensor:
-    """A grid of n x n places, row by row, whose corners are given. Shape: (4, *event) to (n * n, *event)."""
+    """Interpolate between four corners.
+
+    Args:
+        corners: top left, top right, bottom left and bottom right, (4, *event).
+        n: number of points on each side.
+        spherical: whether to interpolate spherically instead of linearly.
+
+    Returns:
+        Points row by row, (n * n, *event).
+    """
     left, right = (path_between(corners[[i, i + 2]], n, spherical=spherical) for i in (0, 1))
     rows = [path_between(torch.stack([a, b]), n, spherical=spherical) for a, b in zip(left, right, strict=True)]
     return torch.cat(rows)
 
 
 def principal_map(latents: Tensor) -> Tensor:
-    """The two coordinates in which latents differ most, each scaled to [0, 1]. Shape: (n, features) to (n, 2)."""
+    """Project latents on their first two principal components, each scaled to [0, 1].
+
+    Args:
+        latents: latents, (n, features).
+
+    Returns:
+        Coordinates, (n, 2).
+    """
     centred = latents - latents.mean(dim=0)
     _, _, directions = torch.linalg.svd(centred, full_matrices=False)
-    places = centred @ directions[:2].T
-    if places.shape[1] < 2:
-        places = torch.cat([places, torch.zeros(len(places), 2 - places.shape[1])], dim=1)
-    low, high = places.amin(dim=0), places.amax(dim=0)
-    return (places - low) / (high - low).clamp_min(1e-12)
+    coordinates = centred @ directions[:2].T
+    if coordinates.shape[1] < 2:
+        zeros = torch.zeros(len(coordinates), 2 - coordinates.shape[1])
+        coordinates = torch.cat([coordinates, zeros], dim=1)
+    low, high = coordinates.amin(dim=0), coordinates.amax(dim=0)
+    return (coordinates - low) / (high - low).clamp_min(1e-12)
 
 
-def _classes(card: Card) -> str:
+def _check_count(n: int, what: str) -> None:
+    if n < 1:
+        raise ConfigError(f"number of {what} is {n}; expected at least 1.")
+
+
+def _list_classes(card: Card) -> str:
     return f"; its classes are {', '.join(card.classes)}" if card.classes else "; it has no classes"

@@ -1,4 +1,4 @@
-"""A prior by denoising: one network that denoises at every level, and the samplers over it."""
+"""Diffusion: one denoising network for all noise levels."""
 
 from __future__ import annotations
 
@@ -10,19 +10,24 @@ from torch.nn import functional as F
 
 from denoise.config import config
 from denoise.errors import ConfigError
-from denoise.nn.embeddings import Label
-from denoise.priors.guided import Guided, GuidedConfig
-from denoise.probability_path import convert, exploding, karras_sigmas, like, precondition
-from denoise.sampling.solvers import SOLVERS, Callback, ode, ode_log_prob, standard_normal
+from denoise.priors.guided import GuidedConfig, GuidedPrior
+from denoise.probability_path import convert, expand_like, exploding, karras_sigmas, precondition
+from denoise.protocols import DEFAULT_OPTIONS, Label, SamplingOptions
+from denoise.sampling.solvers import SOLVERS, ode, ode_log_prob, standard_normal_log_prob
+
+STEPS, ENCODING_STEPS, LOG_PROB_STEPS = 18, 36, 60
 
 
 @config
 class DiffusionConfig(GuidedConfig):
-    """Training draws the logarithm of sigma from a normal distribution of ``log_sigma`` (mean, deviation).
+    """Settings of a diffusion prior; see `GuidedConfig` for the others.
 
-    Sampling goes from ``sigma_max`` to ``sigma_min``. Where some entries are far larger than others, as the lows of
-    sounds, ``profile`` says by how much: factors of ``sigma_data`` at equal distances along the first axis of space,
-    between which the logarithm is interpolated linearly.
+    Args:
+        sigma_min: lowest noise level of sampling, in signal units.
+        sigma_max: highest noise level of sampling.
+        log_sigma: mean and standard deviation of the normal distribution of log sigma in training.
+        profile: factors of ``sigma_data`` at equal distances along the first axis of space, for signals whose entries
+            differ much in variance, such as spectra. The logarithm is interpolated linearly.
     """
 
     sigma_min: float = 0.002
@@ -38,34 +43,37 @@ class DiffusionConfig(GuidedConfig):
             raise ConfigError("sigma_min must be above 0 and below sigma_max.")
 
 
-class Diffusion(Guided):
-    """A denoiser ``D(x, sigma)`` of signals of one shape, which by being one at all levels is a prior.
+class Diffusion(GuidedPrior):
+    """A preconditioned denoiser ``D(x, sigma)`` of signals of one shape.
 
-    Shape:
-        x: (batch, *shape), with noise of sigma (batch,) in signal units; returns the same.
+    Args:
+        config: settings.
+
     Reference:
         Elucidating the Design Space of Diffusion-Based Generative Models, 2022, arXiv:2206.00364.
     """
 
+    config: DiffusionConfig
+    sampling_options = GuidedPrior.sampling_options | {"solver"}
     sigma_data: Tensor
 
     def __init__(self, config: DiffusionConfig) -> None:
         super().__init__(config)
-        self.config = c = config
-        spread = torch.full((1,) * len(c.shape), c.sigma_data, device="cpu")  # even while the weights are but shapes
-        if c.profile:
-            logs = torch.tensor(c.profile, device="cpu").log()[None, None]
-            along = F.interpolate(logs, c.shape[1], mode="linear", align_corners=True).exp()
-            spread = spread * along.reshape(-1, *[1] * (len(c.shape) - 2))
-        self.register_buffer("sigma_data", spread, persistent=False)  # goes with (batch, *shape)
+        shape = config.shape
+        sigma_data = torch.full((1,) * len(shape), config.sigma_data, device="cpu")  # also within torch.device("meta")
+        if config.profile:
+            logs = torch.tensor(config.profile, device="cpu").log()[None, None]
+            factors = F.interpolate(logs, shape[1], mode="linear", align_corners=True).exp()
+            sigma_data = sigma_data * factors.reshape(-1, *[1] * (len(shape) - 2))
+        self.register_buffer("sigma_data", sigma_data, persistent=False)  # broadcasts against (batch, *shape)
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Sequence[Label] | None = None, guidance: float = 1.0) -> Tensor:
-        """The mean of all clean signals that ``x`` may come from; beyond 1, ``guidance`` exaggerates the label."""
-        c = self.config
-        skip, out, into, noise = precondition(like(sigma, x), self.sigma_data.to(x))
-        centred = x - c.mean
-        said = self.predict(into * centred, noise.flatten().expand(len(x)), labels, guidance)
-        return c.mean + skip * centred + out * said
+        """Return E[clean | x]; see `GuidedPrior.forward`."""
+        mean = self.config.mean
+        c = precondition(expand_like(sigma, x), self.sigma_data.to(x))
+        centred = x - mean
+        output = self.predict(c.c_in * centred, c.c_noise.flatten().expand(len(x)), labels, guidance)
+        return mean + c.c_skip * centred + c.c_out * output
 
     @torch.no_grad()
     def decode_noise(
@@ -73,57 +81,89 @@ class Diffusion(Guided):
         noise: Tensor,
         *,
         label: Label = None,
-        guidance: float = 1.0,
-        steps: int = 18,
-        solver: str = "heun",
+        options: SamplingOptions = DEFAULT_OPTIONS,
         generator: Generator | None = None,
-        callback: Callback | None = None,
     ) -> Tensor:
-        """The signals that standard normal noise flows to. Shape: (n, *shape), kept."""
-        c = self.config
+        """Return the signals of standard normal noise; see `GuidedPrior.decode_noise`.
+
+        Args:
+            noise: noise, (n, *noise_shape).
+            label: condition of all signals.
+            options: steps (18 by default), guidance (1) and solver (``"heun"``).
+            generator: source of the noise of stochastic solvers.
+
+        Returns:
+            Signals, (n, *event_shape).
+
+        Raises:
+            ConfigError: the solver is unknown.
+        """
+        options.check_supported(self.sampling_options, "a diffusion prior")
+        c, solver = self.config, options.solver or "heun"
         if solver not in SOLVERS:
             raise ConfigError(f"solver is {solver!r}; expected one of {', '.join(SOLVERS)}.")
         labels = [label] * len(noise)
-        sigmas = karras_sigmas(steps, c.sigma_min, c.sigma_max)
+        guidance = 1.0 if options.guidance is None else options.guidance
+        sigmas = karras_sigmas(options.steps or STEPS, c.sigma_min, c.sigma_max)
         x = c.mean + c.sigma_max * noise.to(next(self.parameters()).device)
 
         def denoiser(x: Tensor, sigma: Tensor) -> Tensor:
             return self(x, sigma, labels, guidance)
 
-        return SOLVERS[solver](denoiser, x, sigmas, generator=generator, callback=callback)
+        return SOLVERS[solver](denoiser, x, sigmas, generator=generator)
 
     @torch.no_grad()
-    def encode_noise(self, x: Tensor, *, label: Label = None, steps: int = 36) -> Tensor:
-        """The inverse of `decode_noise`, as far as the steps are fine. Shape: (n, *shape), kept."""
+    def encode_noise(self, x: Tensor, *, label: Label = None, steps: int = ENCODING_STEPS) -> Tensor:
+        """Return the noise of signals, the inverse of `decode_noise` up to the error of the solver.
+
+        Args:
+            x: signals, (n, *event_shape).
+            label: condition of all signals.
+            steps: steps of the solver.
+
+        Returns:
+            Noise, (n, *noise_shape).
+        """
         labels, c = [label] * len(x), self.config
-        x = ode(lambda x, sigma: self.slope(x, sigma, labels), x, self._rising(steps))
+        x = ode(lambda x, sigma: self.slope(x, sigma, labels), x, self._increasing_sigmas(steps))
         return (x - c.mean) / c.sigma_max
 
-    def log_prob(
+    def estimate_log_prob(
         self,
         x: Tensor,
         labels: Sequence[Label] | None = None,
         *,
-        steps: int = 60,
+        steps: int = LOG_PROB_STEPS,
         probes: int | None = 1,
         generator: Generator | None = None,
     ) -> Tensor:
-        """The log-density in nats of signals with noise of ``sigma_min``, as exact as steps and probes are many.
+        """Estimate the log-density of signals with noise of ``sigma_min``.
 
-        Shape:
-            x: (batch, *shape); returns (batch,).
+        Args:
+            x: signals, (batch, *event_shape).
+            labels: condition of each signal; None is unconditional.
+            steps: steps of the solver.
+            probes: random probes of the divergence; None computes it exactly.
+            generator: source of the probes.
+
+        Returns:
+            Log-densities in nats, (batch,).
         """
         c = self.config
-        noise, gained = ode_log_prob(
-            lambda x, sigma: self.slope(x, sigma, labels), x, self._rising(steps), probes=probes, generator=generator
+        noise, delta_log_prob = ode_log_prob(
+            lambda x, sigma: self.slope(x, sigma, labels),
+            x,
+            self._increasing_sigmas(steps),
+            probes=probes,
+            generator=generator,
         )
-        # at the end, signals are as good as gone: what is left is normal, of their variance and the noise's
+        # at sigma_max the signals are negligible: normal, with their variance and that of the noise
         scale = (c.sigma_max**2 + self.sigma_data.to(x).square()).sqrt().expand(x.shape[1:])
-        return standard_normal((noise - c.mean) / scale) + gained - scale.log().sum()
+        return standard_normal_log_prob((noise - c.mean) / scale) + delta_log_prob - scale.log().sum()
 
     def slope(self, x: Tensor, sigma: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
-        """dx/dsigma on the way to noise. Shape: as x."""
+        """Return dx/dsigma of the probability flow, with the shape of x."""
         return convert(self(x, sigma, labels), x, exploding(sigma), "x0", "velocity")
 
-    def _rising(self, steps: int) -> Tensor:
+    def _increasing_sigmas(self, steps: int) -> Tensor:
         return karras_sigmas(steps, self.config.sigma_min, self.config.sigma_max)[:-1].flip(0)

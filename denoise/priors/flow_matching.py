@@ -1,4 +1,4 @@
-"""A prior by flow matching: one velocity that carries noise to signals along lines that are nearly straight."""
+"""Flow matching: a velocity field that transports noise to signals along nearly straight lines."""
 
 from __future__ import annotations
 
@@ -10,45 +10,59 @@ import torch
 from torch import Generator, Tensor
 
 from denoise.config import config
-from denoise.nn.embeddings import Label
-from denoise.priors.guided import Guided, GuidedConfig
-from denoise.probability_path import convert, like, linear
-from denoise.sampling.solvers import Callback, ode, ode_log_prob, standard_normal
+from denoise.priors.guided import GuidedConfig, GuidedPrior
+from denoise.probability_path import convert, expand_like, linear
+from denoise.protocols import DEFAULT_OPTIONS, Label, SamplingOptions
+from denoise.sampling.solvers import ode, ode_log_prob, standard_normal_log_prob
+
+STEPS, ENCODING_STEPS, LOG_PROB_STEPS = 12, 24, 40
 
 
 @config
 class FlowMatchingConfig(GuidedConfig):
-    """With ``coupling`` "optimal-transport" the noise of a training batch is dealt to its signals so that lines
-    cross as little as possible; "independent" deals it blindly.
+    """Settings of a flow-matching prior; see `GuidedConfig` for the others.
+
+    Args:
+        coupling: how the noise of a training batch is paired with its signals: ``"independent"``, or
+            ``"optimal-transport"`` for the shortest lines in total.
     """
 
     coupling: Literal["independent", "optimal-transport"] = "independent"
 
 
-class FlowMatching(Guided):
+class FlowMatching(GuidedPrior):
     """A velocity field on the straight path from signals (t = 0) to standard normal noise (t = 1).
 
-    Shape:
-        x, returns: (batch, *shape); t: (batch,), 0 to 1.
+    Args:
+        config: settings.
+
     Reference:
         Flow Matching for Generative Modeling, 2022, arXiv:2210.02747; Improving and Generalizing Flow-Based
         Generative Models with Minibatch Optimal Transport, 2023, arXiv:2302.00482.
     """
 
-    def __init__(self, config: FlowMatchingConfig) -> None:
-        super().__init__(config)
-        self.config = config
+    config: FlowMatchingConfig
 
     def velocity(self, z: Tensor, t: Tensor, labels: Sequence[Label] | None = None, guidance: float = 1.0) -> Tensor:
-        """dz/dt of signals in units of ``sigma_data`` around ``mean``. Shape: as z."""
+        """Return dz/dt.
+
+        Args:
+            z: standardised signals, in units of ``sigma_data`` around ``mean``, (batch, *event_shape).
+            t: time, (batch,), 0 to 1.
+            labels: condition of each signal; None is unconditional.
+            guidance: scale of classifier-free guidance.
+
+        Returns:
+            Velocity, (batch, *event_shape).
+        """
         return self.predict(z, t, labels, guidance)
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Sequence[Label] | None = None, guidance: float = 1.0) -> Tensor:
-        """The denoiser ``D(x, sigma)`` that a velocity is, too: x has noise of sigma (batch,) in signal units."""
+        """Return E[clean | x], which the velocity determines; see `GuidedPrior.forward`."""
         c = self.config
         ratio = sigma / c.sigma_data  # on the straight path sigma / alpha is t / (1 - t)
         t = ratio / (1 + ratio)
-        z = (x - c.mean) / c.sigma_data * like(1 - t, x)
+        z = (x - c.mean) / c.sigma_data * expand_like(1 - t, x)
         x0 = convert(self.velocity(z, t, labels, guidance), z, linear(t), "velocity", "x0")
         return c.mean + c.sigma_data * x0
 
@@ -58,43 +72,69 @@ class FlowMatching(Guided):
         noise: Tensor,
         *,
         label: Label = None,
-        guidance: float = 1.0,
-        steps: int = 12,
+        options: SamplingOptions = DEFAULT_OPTIONS,
         generator: Generator | None = None,
-        callback: Callback | None = None,
     ) -> Tensor:
-        """The signals that standard normal noise flows to, two calls a step; nothing more is drawn.
+        """Return the signals of standard normal noise, with two network calls for each step.
 
-        Shape:
-            noise, returns: (n, *shape).
+        Args:
+            noise: noise, (n, *noise_shape).
+            label: condition of all signals.
+            options: steps (12 by default) and guidance (1).
+            generator: unused, since the solver is deterministic.
+
+        Returns:
+            Signals, (n, *event_shape).
         """
+        options.check_supported(self.sampling_options, "a flow-matching prior")
         labels = [label] * len(noise)
-        times = torch.linspace(1, 0, steps + 1)
+        guidance = 1.0 if options.guidance is None else options.guidance
+        times = torch.linspace(1, 0, (options.steps or STEPS) + 1)
         z = noise.to(next(self.parameters()).device)
-        z = ode(lambda z, t: self.velocity(z, t, labels, guidance), z, times, callback=callback)
+        z = ode(lambda z, t: self.velocity(z, t, labels, guidance), z, times)
         return self.config.mean + self.config.sigma_data * z
 
     @torch.no_grad()
-    def encode_noise(self, x: Tensor, *, label: Label = None, steps: int = 24) -> Tensor:
-        """The inverse of `decode_noise`, as far as the steps are fine. Shape: (n, *shape), kept."""
+    def encode_noise(self, x: Tensor, *, label: Label = None, steps: int = ENCODING_STEPS) -> Tensor:
+        """Return the noise of signals, the inverse of `decode_noise` up to the error of the solver.
+
+        Args:
+            x: signals, (n, *event_shape).
+            label: condition of all signals.
+            steps: steps of the solver.
+
+        Returns:
+            Noise, (n, *noise_shape).
+        """
         labels = [label] * len(x)
         z = (x - self.config.mean) / self.config.sigma_data
         return ode(lambda z, t: self.velocity(z, t, labels), z, torch.linspace(0, 1, steps + 1))
 
-    def log_prob(
+    def estimate_log_prob(
         self,
         x: Tensor,
         labels: Sequence[Label] | None = None,
         *,
-        steps: int = 40,
+        steps: int = LOG_PROB_STEPS,
         probes: int | None = 1,
         generator: Generator | None = None,
     ) -> Tensor:
-        """The log-density in nats, as exact as steps and probes are many. Shape: x (batch, *shape), to (batch,)."""
+        """Estimate the log-density of signals.
+
+        Args:
+            x: signals, (batch, *event_shape).
+            labels: condition of each signal; None is unconditional.
+            steps: steps of the solver.
+            probes: random probes of the divergence; None computes it exactly.
+            generator: source of the probes.
+
+        Returns:
+            Log-densities in nats, (batch,).
+        """
         c = self.config
         z = (x - c.mean) / c.sigma_data
         times = torch.linspace(0, 1, steps + 1)
-        noise, gained = ode_log_prob(
+        noise, delta_log_prob = ode_log_prob(
             lambda z, t: self.velocity(z, t, labels), z, times, probes=probes, generator=generator
         )
-        return standard_normal(noise) + gained - z[0].numel() * math.log(c.sigma_data)
+        return standard_normal_log_prob(noise) + delta_log_prob - z[0].numel() * math.log(c.sigma_data)

@@ -1,4 +1,4 @@
-"""Priors with a density: normalizing flows and simple distributions, all of them from zuko."""
+"""Normalizing flows and simple distributions, all of them from zuko."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from torch import Generator, Tensor, nn
 
 from denoise.config import config
 from denoise.errors import ConfigError
-from denoise.nn.embeddings import Condition, Label
+from denoise.nn.embeddings import Condition
+from denoise.protocols import DEFAULT_OPTIONS, Label, SamplingOptions, Support
 
 MAX_WEIGHTS = 1 << 27
 Kind = Literal["normal", "mixture", "realnvp", "nice", "maf", "nsf", "nsf-coupling", "sospf", "naf", "unaf", "cnf"]
@@ -20,10 +21,18 @@ Kind = Literal["normal", "mixture", "realnvp", "nice", "maf", "nsf", "nsf-coupli
 
 @config
 class FlowConfig:
-    """Events of ``shape``, seen as flat vectors of about the mean ``mean`` and standard deviation ``scale``.
+    """Settings of a distribution over events, which are flattened to vectors.
 
-    ``transforms`` steps of networks with ``hidden`` units; ``components`` of a mixture. ``classes`` says what
-    it can be asked for.
+    Args:
+        shape: shape of one event.
+        kind: family of the distribution.
+        transforms: number of transforms of a flow.
+        hidden: hidden units of each network.
+        components: number of components of a mixture.
+        mean: approximate mean of the events.
+        scale: approximate standard deviation of the events.
+        classes: number of classes for conditioning.
+        embedding: features of the embedding of a class.
     """
 
     shape: tuple[int, ...]
@@ -44,19 +53,59 @@ class FlowConfig:
         sizes = [math.prod(self.shape) + self.embedding, *self.hidden, 32 * math.prod(self.shape)]
         if self.transforms * sum(a * b for a, b in pairwise(sizes)) > MAX_WEIGHTS:
             raise ConfigError(
-                f"a flow of {self.shape} with hidden {self.hidden} would be too large; take smaller ones."
+                f"a flow of shape {self.shape} with hidden {self.hidden} would be too large; use smaller ones."
             )
         if not self.scale > 0 or self.classes < 0:
             raise ConfigError("scale must be above 0, classes at least 0.")
         if self.kind == "normal" and self.classes:
-            raise ConfigError("a normal distribution has no classes; take a mixture or a flow.")
+            raise ConfigError("a normal distribution has no classes; use a mixture or a flow.")
 
 
-class Flow(nn.Module):
-    """A density over events of one shape, with draws and exact log-likelihoods.
+class ZukoPrior(nn.Module):
+    """A distribution of zuko over events of one shape, with exact log-likelihoods.
 
-    Shape:
-        x: (batch, *shape).
+    Args:
+        config: settings.
+    """
+
+    text = False
+    sampling_options = frozenset({"temperature"})
+
+    def __init__(self, config: FlowConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.event_shape = torch.Size(config.shape)
+        self.classes = config.classes
+        self.support = Support(config.shape)
+        self.condition = Condition(config.embedding, config.classes) if config.classes else None
+        with torch.device("cpu"):  # zuko computes its masks in the constructor, which needs memory; hence MAX_WEIGHTS
+            self.flow = _build(config, math.prod(config.shape), config.embedding if config.classes else 0)
+
+    def distribution(self, labels: Sequence[Label]) -> Any:
+        """Return zuko's distribution of flat, standardised events, one for each label."""
+        return self.flow(None if self.condition is None else self.condition(labels))
+
+    def log_prob(self, x: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
+        """Return the log-density, exact; of a ``cnf`` up to the error of its ODE solver.
+
+        Args:
+            x: events, (batch, *event_shape).
+            labels: condition of each event; None is unconditional.
+
+        Returns:
+            Log-densities in nats, (batch,).
+        """
+        c = self.config
+        flat = (x.flatten(1) - c.mean) / c.scale
+        return self.distribution(labels or [None] * len(x)).log_prob(flat) - flat.shape[1] * math.log(c.scale)
+
+
+class Flow(ZukoPrior):
+    """A normalizing flow, or a normal distribution: an invertible map of standard normal noise.
+
+    Args:
+        config: settings, of any kind but ``"mixture"``.
+
     Reference:
         Density estimation using Real NVP, 2016, arXiv:1605.08803; NICE, 2014, arXiv:1410.8516; Masked
         Autoregressive Flow, 2017, arXiv:1705.07057; Neural Spline Flows, 2019, arXiv:1906.04032;
@@ -65,26 +114,11 @@ class Flow(nn.Module):
         arXiv:1810.01367.
     """
 
-    text = False
-
     def __init__(self, config: FlowConfig) -> None:
-        super().__init__()
-        self.config = c = config
-        self.event_shape = torch.Size(c.shape)
-        self.classes = c.classes
-        self.condition = Condition(c.embedding, c.classes) if c.classes else None
-        with torch.device("cpu"):  # zuko draws its masks as it is made, which needs memory; hence MAX_WEIGHTS
-            self.flow = _made(c, math.prod(c.shape), c.embedding if c.classes else 0)
-
-    def distribution(self, labels: Sequence[Label]) -> Any:
-        """zuko's distribution of flat, standardised events, one for each label."""
-        return self.flow(None if self.condition is None else self.condition(labels))
-
-    def log_prob(self, x: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
-        """The log-density in nats, exact; of a ``cnf`` as exact as its ODE is solved. Shape: returns (batch,)."""
-        c = self.config
-        flat = (x.flatten(1) - c.mean) / c.scale
-        return self.distribution(labels or [None] * len(x)).log_prob(flat) - flat.shape[1] * math.log(c.scale)
+        if config.kind == "mixture":
+            raise ConfigError("a mixture is not a flow; build it with `build_flow`.")
+        super().__init__(config)
+        self.noise_shape = self.event_shape
 
     @torch.no_grad()
     def sample(
@@ -92,26 +126,39 @@ class Flow(nn.Module):
         n: int,
         *,
         label: Label = None,
-        temperature: float = 1.0,
+        options: SamplingOptions = DEFAULT_OPTIONS,
         generator: Generator | None = None,
     ) -> Tensor:
-        """Draw events; ``temperature`` scales the noise that they are made of. Shape: (n, *shape)."""
-        c = self.config
-        if c.kind == "mixture":
-            return self._of_a_mixture(n, label, temperature, generator)
-        noise = torch.randn(n, *self.event_shape, generator=generator)
-        return self.decode_noise(temperature * noise, label=label)
+        """Sample events.
+
+        Args:
+            n: number of events.
+            label: condition of all events.
+            options: temperature.
+            generator: source of the noise.
+
+        Returns:
+            Events, (n, *event_shape).
+        """
+        noise = torch.randn(n, *self.noise_shape, generator=generator)
+        if options.temperature is not None:
+            noise = options.temperature * noise
+        return self.decode_noise(noise, label=label, options=options)
 
     @torch.no_grad()
-    def decode_noise(self, noise: Tensor, *, label: Label = None) -> Tensor:
-        """The events that standard normal noise flows to. Shape: (n, *shape), kept.
+    def decode_noise(self, noise: Tensor, *, label: Label = None, options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+        """Return the events of standard normal noise.
 
-        Raises:
-            ConfigError: a mixture makes its events of no such noise.
+        Args:
+            noise: noise, (n, *noise_shape).
+            label: condition of all events.
+            options: none is supported.
+
+        Returns:
+            Events, (n, *event_shape).
         """
+        options.check_supported(self.sampling_options, "a flow")
         c = self.config
-        if c.kind == "mixture":
-            raise ConfigError("a mixture is no flow: its samples come of no noise that could be interpolated.")
         flat = noise.flatten(1).to(next(self.parameters(), noise).device)
         if c.kind != "normal":
             flat = self.distribution([label] * len(noise)).transform.inv(flat)
@@ -119,44 +166,92 @@ class Flow(nn.Module):
 
     @torch.no_grad()
     def encode_noise(self, x: Tensor, *, label: Label = None) -> Tensor:
-        """The inverse of `decode_noise`. Shape: (n, *shape), kept."""
+        """Return the noise of events, the inverse of `decode_noise`.
+
+        Args:
+            x: events, (n, *event_shape).
+            label: condition of all events.
+
+        Returns:
+            Noise, (n, *noise_shape).
+        """
         flat = (x.flatten(1) - self.config.mean) / self.config.scale
         if self.config.kind != "normal":
             flat = self.distribution([label] * len(x)).transform(flat)
         return flat.reshape(x.shape)
 
-    def _of_a_mixture(self, n: int, label: Label, temperature: float, generator: Generator | None) -> Tensor:
+
+class Mixture(ZukoPrior):
+    """A mixture of normal distributions, which no noise maps to.
+
+    Args:
+        config: settings of kind ``"mixture"``.
+    """
+
+    def __init__(self, config: FlowConfig) -> None:
+        if config.kind != "mixture":
+            raise ConfigError(f"kind is {config.kind!r}; expected 'mixture'. Build it with `build_flow`.")
+        super().__init__(config)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        *,
+        label: Label = None,
+        options: SamplingOptions = DEFAULT_OPTIONS,
+        generator: Generator | None = None,
+    ) -> Tensor:
+        """Sample events.
+
+        Args:
+            n: number of events.
+            label: condition of all events.
+            options: temperature, a factor of the deviation from the mean of the component.
+            generator: source of the components and of the noise.
+
+        Returns:
+            Events, (n, *event_shape).
+        """
+        options.check_supported(self.sampling_options, "a mixture")
+        temperature = 1.0 if options.temperature is None else options.temperature
         mixture = self.distribution([label] * n)
-        shape = (n, *mixture.logits.shape[-1:])
-        which = torch.multinomial(mixture.logits.expand(shape).softmax(-1), 1, generator=generator)[:, 0]
+        weights = mixture.logits.expand(n, *mixture.logits.shape[-1:]).softmax(-1)
+        components = torch.multinomial(weights, 1, generator=generator)[:, 0]
         rows = torch.arange(n)
-        means = mixture.base.loc.expand(n, *mixture.base.loc.shape[-2:])[rows, which]
-        factors = mixture.base.scale_tril.expand(n, *mixture.base.scale_tril.shape[-3:])[rows, which]
+        means = mixture.base.loc.expand(n, *mixture.base.loc.shape[-2:])[rows, components]
+        factors = mixture.base.scale_tril.expand(n, *mixture.base.scale_tril.shape[-3:])[rows, components]
         noise = torch.randn(means.shape, generator=generator).to(means)
-        drawn = means + temperature * torch.einsum("nij,nj->ni", factors, noise)
-        return self.config.mean + self.config.scale * drawn.reshape(n, *self.event_shape)
+        flat = means + temperature * torch.einsum("nij,nj->ni", factors, noise)
+        return self.config.mean + self.config.scale * flat.reshape(n, *self.event_shape)
 
 
-def _made(c: FlowConfig, features: int, context: int) -> nn.Module:
+def build_flow(config: FlowConfig) -> Flow | Mixture:
+    """Build the distribution that a configuration describes."""
+    return Mixture(config) if config.kind == "mixture" else Flow(config)
+
+
+def _build(c: FlowConfig, features: int, context: int) -> nn.Module:
+    """Build zuko's module for flat events."""
     import zuko
 
     flows, network = zuko.flows, {"hidden_features": c.hidden}
-    steps = {"transforms": c.transforms}
-    makers: dict[str, Callable[[], nn.Module]] = {
+    transforms = {"transforms": c.transforms}
+    builders: dict[str, Callable[[], nn.Module]] = {
         "normal": lambda: zuko.flows.UnconditionalDistribution(
             zuko.distributions.DiagNormal, torch.zeros(features), torch.ones(features), buffer=True
         ),
         "mixture": lambda: flows.GMM(features, context, components=c.components, **(network if context else {})),
-        "realnvp": lambda: flows.RealNVP(features, context, **steps, **network),
-        "nice": lambda: flows.NICE(features, context, **steps, **network),
-        "maf": lambda: flows.MAF(features, context, **steps, **network),
-        "nsf": lambda: flows.NSF(features, context, **steps, **network),
-        "nsf-coupling": lambda: flows.NSF(features, context, passes=2, **steps, **network),
-        "sospf": lambda: flows.SOSPF(features, context, **steps, **network),
-        "naf": lambda: flows.NAF(features, context, **steps, **network),
-        "unaf": lambda: flows.UNAF(features, context, network=network, **steps, **network),
+        "realnvp": lambda: flows.RealNVP(features, context, **transforms, **network),
+        "nice": lambda: flows.NICE(features, context, **transforms, **network),
+        "maf": lambda: flows.MAF(features, context, **transforms, **network),
+        "nsf": lambda: flows.NSF(features, context, **transforms, **network),
+        "nsf-coupling": lambda: flows.NSF(features, context, passes=2, **transforms, **network),
+        "sospf": lambda: flows.SOSPF(features, context, **transforms, **network),
+        "naf": lambda: flows.NAF(features, context, **transforms, **network),
+        "unaf": lambda: flows.UNAF(features, context, network=network, **transforms, **network),
         "cnf": lambda: flows.CNF(features, context, **network),
     }
     if features < 2 and c.kind in ("realnvp", "nice", "nsf-coupling"):
-        raise ConfigError(f"{c.kind} couples entries with others; the shape {c.shape} has one only.")
-    return makers[c.kind]()
+        raise ConfigError(f"shape is {c.shape}; {c.kind} couples entries with others, so that it needs at least two.")
+    return builders[c.kind]()

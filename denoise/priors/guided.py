@@ -1,26 +1,35 @@
-"""What diffusion and flow matching share: a network that can be asked for a label, and draws that begin as noise."""
+"""The base of diffusion and flow matching: a network with conditioning on noise level and label."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import field
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import field, replace
 
 import torch
 from torch import Generator, Tensor, nn
 
 from denoise.config import config
 from denoise.errors import ConfigError
-from denoise.nn.embeddings import Condition, Label
-from denoise.nn.unet import BackboneConfig, backbone
+from denoise.nn.embeddings import Condition
+from denoise.nn.unet import BackboneConfig, build_backbone
+from denoise.priors.completion import inpaint_with_prior
 from denoise.probability_path import convert, exploding
+from denoise.protocols import DEFAULT_OPTIONS, Label, Progress, SamplingOptions, Support
 
 
 @config
 class GuidedConfig:
-    """Events of ``shape`` with about the mean ``mean`` and standard deviation ``sigma_data``, in signal units.
+    """Settings that diffusion and flow matching share.
 
-    ``classes`` and ``text`` say what it can be asked for; samples exaggerate it by ``guidance`` unless told otherwise.
+    Args:
+        shape: shape of one signal, (channels, *space) or (features,).
+        net: settings of the network.
+        mean: approximate mean of the signals.
+        sigma_data: approximate standard deviation of the signals, in signal units.
+        classes: number of classes for conditioning.
+        text: whether texts can be conditions.
+        guidance: default scale of classifier-free guidance when sampling.
     """
 
     shape: tuple[int, ...]
@@ -38,36 +47,100 @@ class GuidedConfig:
             raise ConfigError("sigma_data must be above 0, classes at least 0, guidance 0 to 100.")
 
 
-class Guided(nn.Module):
-    """A backbone that is told a level and, if wanted, a label; subclasses say what its answer means.
+class GuidedPrior(nn.Module, ABC):
+    """A denoiser at all noise levels, with classifier-free guidance; subclasses define what the network predicts.
+
+    Args:
+        config: settings.
 
     Reference:
         Classifier-Free Diffusion Guidance, 2022, arXiv:2207.12598.
     """
 
-    decode_noise: Callable[..., Tensor]  # each subclass has its own: noise (n, *shape) to signals (n, *shape)
+    config: GuidedConfig
+    sampling_options = frozenset({"steps", "guidance", "temperature"})
+    completion_options = frozenset({"steps"})
 
     def __init__(self, config: GuidedConfig) -> None:
         super().__init__()
-        self.event_shape, self.guidance = torch.Size(config.shape), config.guidance
+        self.config = config
+        self.event_shape = self.noise_shape = torch.Size(config.shape)
         self.classes, self.text = config.classes, config.text
-        self.net = backbone(config.net, config.shape)
+        self.data_mean, self.data_std = config.mean, config.sigma_data
+        self.support = Support(config.shape)
+        self.net = build_backbone(config.net, config.shape)
         self.condition = Condition(config.net.embedding, config.classes, config.text)
 
+    @abstractmethod
+    def forward(self, x: Tensor, sigma: Tensor, labels: Sequence[Label] | None = None, guidance: float = 1.0) -> Tensor:
+        """Return E[clean | x].
+
+        Args:
+            x: noisy signals, (batch, *event_shape).
+            sigma: standard deviation of the noise in signal units, (batch,).
+            labels: condition of each signal; None is unconditional.
+            guidance: scale of classifier-free guidance.
+
+        Returns:
+            Denoised signals, (batch, *event_shape).
+        """
+
+    @abstractmethod
+    def decode_noise(
+        self,
+        noise: Tensor,
+        *,
+        label: Label = None,
+        options: SamplingOptions = DEFAULT_OPTIONS,
+        generator: Generator | None = None,
+    ) -> Tensor:
+        """Return the signals of standard normal noise by integrating the probability flow.
+
+        Args:
+            noise: noise, (n, *noise_shape).
+            label: condition of all signals.
+            options: steps and guidance; the default guidance is 1.
+            generator: source of the noise of stochastic solvers.
+
+        Returns:
+            Signals, (n, *event_shape).
+        """
+
     def predict(self, x: Tensor, level: Tensor, labels: Sequence[Label] | None, guidance: float = 1.0) -> Tensor:
-        """What the network says; beyond 1, ``guidance`` exaggerates the label. Shape: as x."""
+        """Return the output of the network with classifier-free guidance.
 
-        def asked(wanted: Sequence[Label]) -> Tensor:
-            return self.net(x, level, self.condition(wanted)).to(x.dtype)
+        Args:
+            x: input of the network, (batch, *event_shape).
+            level: noise level as the network takes it, (batch,).
+            labels: condition of each signal; None is unconditional.
+            guidance: scale of guidance: 0 is unconditional, 1 conditional, more extrapolates.
 
-        nothing = [None] * len(x)
+        Returns:
+            Output of the network, (batch, *event_shape).
+        """
+
+        def predict_for(labels: Sequence[Label]) -> Tensor:
+            return self.net(x, level, self.condition(labels)).to(x.dtype)
+
+        unconditional = [None] * len(x)
         if guidance == 0 or all(label is None for label in labels or ()):
-            return asked(nothing)
+            return predict_for(unconditional)
         assert labels is not None
-        return asked(labels) if guidance == 1 else torch.lerp(asked(nothing), asked(labels), guidance)
+        if guidance == 1:
+            return predict_for(labels)
+        return torch.lerp(predict_for(unconditional), predict_for(labels), guidance)
 
     def score(self, x: Tensor, sigma: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
-        """The gradient of the log-density of signals with noise of sigma (batch,). Shape: as x."""
+        """Return the gradient of the log-density of noisy signals.
+
+        Args:
+            x: signals with white noise, (batch, *event_shape).
+            sigma: standard deviation of the noise in signal units, (batch,).
+            labels: condition of each signal; None is unconditional.
+
+        Returns:
+            Score, (batch, *event_shape).
+        """
         return convert(self(x, sigma, labels), x, exploding(sigma), "x0", "score")
 
     @torch.no_grad()
@@ -75,16 +148,37 @@ class Guided(nn.Module):
         self,
         n: int,
         *,
-        temperature: float = 1.0,
-        guidance: float | None = None,
+        label: Label = None,
+        options: SamplingOptions = DEFAULT_OPTIONS,
         generator: Generator | None = None,
-        **asked: Any,
     ) -> Tensor:
-        """Draw signals; ``temperature`` scales the noise that they begin as, the rest is as in `decode_noise`.
+        """Sample signals.
 
-        Shape:
-            returns: (n, *shape).
+        Args:
+            n: number of signals.
+            label: condition of all signals.
+            options: steps, guidance and temperature; the default guidance is the configuration's.
+            generator: source of the noise.
+
+        Returns:
+            Signals, (n, *event_shape).
         """
-        start = torch.randn(n, *self.event_shape, generator=generator)
-        guidance = self.guidance if guidance is None else guidance
-        return self.decode_noise(temperature * start, generator=generator, guidance=guidance, **asked)
+        noise = torch.randn(n, *self.noise_shape, generator=generator)
+        if options.temperature is not None:
+            noise = options.temperature * noise
+        if options.guidance is None:
+            options = replace(options, guidance=self.config.guidance)
+        return self.decode_noise(noise, label=label, options=options, generator=generator)
+
+    def complete(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        *,
+        label: Label = None,
+        options: SamplingOptions = DEFAULT_OPTIONS,
+        generator: Generator | None = None,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """Fill in missing entries by RePaint; see `denoise.priors.completion.inpaint_with_prior`."""
+        return inpaint_with_prior(self, x, mask, label=label, options=options, generator=generator, progress=progress)

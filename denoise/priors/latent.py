@@ -1,135 +1,339 @@
-"""A prior over what a codec remembers of signals is a prior over signals."""
+"""Priors over the latents of a codec, combined with the codec into priors over signals."""
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable, Sequence
-from functools import wraps
+from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
 from denoise.config import config
-from denoise.errors import ConfigError
-from denoise.nn.embeddings import Label
+from denoise.priors.completion import inpaint_with_prior
+from denoise.protocols import (
+    DEFAULT_OPTIONS,
+    Codec,
+    DenoisingPrior,
+    HasEstimatedLogProb,
+    HasLogProb,
+    Label,
+    NoiseDecoder,
+    NoiseEncoder,
+    OrthonormalCodec,
+    Prior,
+    Progress,
+    SamplingOptions,
+    StochasticCodec,
+    Support,
+    VariationalCodec,
+)
+from denoise.sampling.posterior import coarse_mask, gibbs_inpaint
 
 
 @config
 class LatentPriorConfig:
-    """What the two parts are made of: for each its ``architecture`` and that one's settings."""
+    """Settings of the submodules.
+
+    Args:
+        codec: ``architecture`` of the codec and its settings.
+        prior: ``architecture`` of the prior over its latents and its settings.
+    """
 
     codec: dict[str, Any]
     prior: dict[str, Any]
 
 
-def estimated(prior: Any) -> bool:
-    """Whether a prior's densities are estimates, which are drawn, and each of which takes long."""
-    return "probes" in inspect.signature(prior.log_prob).parameters
-
-
 class LatentPrior(nn.Module):
-    """A codec (`denoise.protocols.Codec`) and a prior over its latents.
+    """A codec and a prior over its latents, as a prior over signals.
 
-    Shape:
-        signals: (batch, *event_shape); latents: (batch, *prior.event_shape).
+    `build_latent_prior` builds a subclass with the capabilities that follow from those of codec and prior.
+
+    Args:
+        codec: codec of the signals.
+        prior: prior over latents of shape ``codec.latent_shape``.
+        config: settings that describe both, for saving.
     """
 
-    def __init__(self, codec: Any, prior: Any, config: LatentPriorConfig | None = None) -> None:
+    codec: Any  # a `denoise.protocols.Codec`; subclasses state which
+    prior: Any  # a `denoise.protocols.Prior`; subclasses state which
+
+    def __init__(self, codec: Codec, prior: Prior, config: LatentPriorConfig | None = None) -> None:
         super().__init__()
-        self.codec, self.prior, self.config = codec, prior, config  # the config is for saving
-        self.event_shape: torch.Size = codec.event_shape
-        self.classes: int = prior.classes
-        self.text: bool = prior.text
+        self.codec, self.prior, self.config = codec, prior, config
+        self.event_shape = codec.event_shape
+        self.classes, self.text = prior.classes, prior.text
+        self.sampling_options = prior.sampling_options
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        *,
+        label: Label = None,
+        options: SamplingOptions = DEFAULT_OPTIONS,
+        generator: Generator | None = None,
+    ) -> Tensor:
+        """Sample latents and decode them.
+
+        Args:
+            n: number of signals.
+            label: condition of all signals.
+            options: options of the prior over latents.
+            generator: source of the noise.
+
+        Returns:
+            Signals, (n, *event_shape).
+        """
+        return self.codec.decode(self.prior.sample(n, label=label, options=options, generator=generator))
+
+
+def build_latent_prior(codec: Codec, prior: Prior, config: LatentPriorConfig | None = None) -> LatentPrior:
+    """Build a prior over signals that implements the protocols which codec and prior allow.
+
+    Args:
+        codec: codec of the signals.
+        prior: prior over latents of shape ``codec.latent_shape``.
+        config: settings that describe both, for saving.
+
+    Returns:
+        A `LatentPrior` that is, where possible, a `NoiseDecoder`, `NoiseEncoder`, `HasLogProb`,
+        `HasEstimatedLogProb`, `HasLogProbBound`, `DenoisingPrior` and `Completer`, too.
+    """
+    mixins: list[type[LatentPrior]] = []
+    if isinstance(prior, NoiseEncoder):
+        mixins.append(_EncodesNoise)
+    elif isinstance(prior, NoiseDecoder):
+        mixins.append(_DecodesNoise)
+    if isinstance(codec, OrthonormalCodec):
+        if isinstance(prior, HasLogProb):
+            mixins.append(_ExactLogProb)
+        if isinstance(prior, HasEstimatedLogProb):
+            mixins.append(_EstimatedLogProb)
+        if isinstance(prior, DenoisingPrior):
+            mixins.append(_Denoising)
+    elif isinstance(codec, VariationalCodec) and isinstance(prior, HasLogProb | HasEstimatedLogProb):
+        mixins.append(_Bounded)
+    if not isinstance(codec, OrthonormalCodec) and isinstance(prior, DenoisingPrior) and len(codec.latent_shape) > 1:
+        mixins.append(_InpaintsLatents)
+    elif isinstance(codec, StochasticCodec):
+        mixins.append(_GibbsInpaints)
+    return _compose(tuple(mixins))(codec, prior, config)
+
+
+@cache
+def _compose(mixins: tuple[type[LatentPrior], ...]) -> type[LatentPrior]:
+    return type("LatentPrior", (*mixins, LatentPrior), {"__module__": __name__, "__doc__": LatentPrior.__doc__})
+
+
+class _DecodesNoise(LatentPrior):
+    """`NoiseDecoder`: the noise of the latents is the noise of the signals."""
+
+    prior: NoiseDecoder
 
     @property
-    def log_prob(self) -> Callable[..., Tensor]:
-        """That of signals: an orthonormal codec, which only turns them, changes no volume.
+    def noise_shape(self) -> torch.Size:
+        return self.prior.noise_shape
 
-        Raises:
-            AttributeError: there is none.
-        """
-        inner, encode = self._of_signals("log_prob"), self.codec.encode
-        return wraps(inner)(lambda x, *told, **how: inner(encode(x), *told, **how))
+    @torch.no_grad()
+    def decode_noise(self, noise: Tensor, *, label: Label = None, options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+        return self.codec.decode(self.prior.decode_noise(noise, label=label, options=options))
+
+
+class _EncodesNoise(_DecodesNoise):
+    """`NoiseEncoder`: up to the error of the codec's reconstruction."""
+
+    prior: NoiseEncoder
+
+    @torch.no_grad()
+    def encode_noise(self, x: Tensor, *, label: Label = None) -> Tensor:
+        return self.prior.encode_noise(self.codec.encode(x), label=label)
+
+
+class _SignalSupport(LatentPrior):
+    """Densities of signals: an orthonormal codec does not change them."""
+
+    codec: OrthonormalCodec
 
     @property
-    def score(self) -> Callable[..., Tensor]:
-        """That of signals: with an orthonormal codec, the score of its latents turned back.
+    def support(self) -> Support:
+        return Support(tuple(self.event_shape))
 
-        Raises:
-            AttributeError: there is none.
-        """
-        inner, codec = self._of_signals("score"), self.codec
-        return wraps(inner)(lambda x, *told, **how: codec.decode(inner(codec.encode(x), *told, **how)))
 
-    def _of_signals(self, name: str) -> Callable[..., Tensor]:
-        if not getattr(self.codec, "orthonormal", False):
-            raise AttributeError(f"latents of this codec have no {name} of signals.")
-        return getattr(self.prior, name)
+class _ExactLogProb(_SignalSupport):
+    """`HasLogProb`."""
+
+    prior: HasLogProb
+
+    def log_prob(self, x: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
+        return self.prior.log_prob(self.codec.encode(x), labels)
+
+
+class _EstimatedLogProb(_SignalSupport):
+    """`HasEstimatedLogProb`."""
+
+    prior: HasEstimatedLogProb
+
+    def estimate_log_prob(
+        self, x: Tensor, labels: Sequence[Label] | None = None, *, generator: Generator | None = None
+    ) -> Tensor:
+        return self.prior.estimate_log_prob(self.codec.encode(x), labels, generator=generator)
+
+
+class _Denoising(LatentPrior):
+    """`DenoisingPrior` and `Completer`: an orthonormal codec preserves white noise."""
+
+    codec: OrthonormalCodec
+    prior: DenoisingPrior
+    completion_options = frozenset({"steps"})
+
+    @property
+    def data_mean(self) -> float:
+        return self.prior.data_mean
+
+    @property
+    def data_std(self) -> float:
+        return self.prior.data_std
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
-        """The mean of all clean signals that ``x`` may come from, if the prior denoises and the codec keeps distances.
-
-        Shape:
-            x, returns: (batch, *event_shape); sigma: (batch,), in signal units.
-        """
-        if not hasattr(self, "score"):
-            raise ConfigError("only a prior that denoises, over latents of an orthonormal codec, denoises signals.")
         return self.codec.decode(self.prior(self.codec.encode(x), sigma, labels))
 
-    @torch.no_grad()
-    def sample(self, n: int, *, generator: Generator | None = None, **asked: Any) -> Tensor:
-        """Draw latents as `prior.sample` does, and decode them. Shape: (n, *event_shape)."""
-        return self.codec.decode(self.prior.sample(n, generator=generator, **asked))
+    def score(self, x: Tensor, sigma: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
+        return self.codec.decode(self.prior.score(self.codec.encode(x), sigma, labels))
 
-    @torch.no_grad()
-    def decode_noise(self, noise: Tensor, **asked: Any) -> Tensor:
-        """The signals that the prior's noise stands for. Shape: noise (n, *prior.event_shape)."""
-        return self.codec.decode(self.prior.decode_noise(noise, **asked))
+    def complete(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        *,
+        label: Label = None,
+        options: SamplingOptions = DEFAULT_OPTIONS,
+        generator: Generator | None = None,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        return inpaint_with_prior(self, x, mask, label=label, options=options, generator=generator, progress=progress)
 
-    @torch.no_grad()
-    def encode_noise(self, x: Tensor, **asked: Any) -> Tensor:
-        """The noise whose signal is nearly ``x``: that of its latents. Shape: returns (n, *prior.event_shape)."""
-        return self.prior.encode_noise(self.codec.encode(x), **asked)
+
+class _Bounded(LatentPrior):
+    """`HasLogProbBound`: the importance-weighted bound of a variational autoencoder."""
+
+    codec: VariationalCodec
+    prior: HasLogProb | HasEstimatedLogProb
+
+    @property
+    def support(self) -> Support:
+        return self.codec.support
+
+    @property
+    def bound_samples(self) -> int:
+        return 500 if isinstance(self.prior, HasLogProb) else 5  # each estimate is the solution of an ODE
+
+    @property
+    def bound_batch(self) -> int:
+        return 64 if isinstance(self.prior, HasLogProb) else 4
 
     def log_weights(
-        self, x: Tensor, samples: int = 1, generator: Generator | None = None, *, label: Label = None
+        self, x: Tensor, samples: int = 1, *, label: Label = None, generator: Generator | None = None
     ) -> Tensor:
-        """log p(x|z) + log p(z) - log q(z|x) of draws from q(z|x), whose mean is the evidence lower bound.
+        """Return log p(x|z) + log p(z) - log q(z|x) of samples z of q(z|x); the mean is the evidence lower bound.
 
-        The codec must be variational, the prior have a density.
+        Args:
+            x: signals, (batch, *event_shape).
+            samples: number of samples z for each signal.
+            label: condition of all signals.
+            generator: source of the noise.
 
-        Shape:
-            x: (batch, *event_shape); returns (samples, batch), nats.
+        Returns:
+            Log-weights in nats, (samples, batch).
+
         Reference:
             Auto-Encoding Variational Bayes, 2013, arXiv:1312.6114, eq. 6.
         """
         q = self.codec.posterior(x)
         noise = torch.randn(samples, *q.loc.shape, generator=generator).to(q.loc)
         z = q.loc + q.scale * noise
-        entropy_term = (-0.5 * noise.square() - q.scale.log() - 0.5 * math.log(2 * math.pi)).flatten(2).sum(dim=2)
-        flat = z.flatten(0, 1)
-        heard = self.codec.likelihood(flat).log_prob(x.expand(samples, *x.shape).flatten(0, 1))
-        own = {"generator": generator} if estimated(self.prior) else {}
-        believed = self.prior.log_prob(flat, None if label is None else [label] * len(flat), **own)
-        return (heard + believed).unflatten(0, (samples, -1)) - entropy_term
+        log_q = (-0.5 * noise.square() - q.scale.log() - 0.5 * math.log(2 * math.pi)).flatten(2).sum(dim=2)
+        z = z.flatten(0, 1)
+        log_likelihood = self.codec.likelihood(z).log_prob(x.expand(samples, *x.shape).flatten(0, 1))
+        labels = None if label is None else [label] * len(z)
+        if isinstance(self.prior, HasLogProb):
+            log_prior = self.prior.log_prob(z, labels)
+        else:
+            log_prior = self.prior.estimate_log_prob(z, labels, generator=generator)
+        return (log_likelihood + log_prior).unflatten(0, (samples, -1)) - log_q
 
     @torch.no_grad()
-    def bound(
+    def log_prob_bound(
         self,
         x: Tensor,
-        samples: int = 500,
-        generator: Generator | None = None,
+        samples: int,
         *,
         label: Label = None,
+        generator: Generator | None = None,
         batch: int = 100,
     ) -> Tensor:
-        """A lower bound of log p(x), tighter with more samples. Shape: returns (batch,), nats.
+        """Return a lower bound of log p(x), tighter with more samples.
+
+        Args:
+            x: signals, (batch, *event_shape).
+            samples: number of posterior samples for each signal.
+            label: condition of all signals.
+            generator: source of the noise.
+            batch: number of samples for each signal that are computed at a time.
+
+        Returns:
+            Lower bounds in nats, (batch,).
 
         Reference:
             Importance Weighted Autoencoders, 2015, arXiv:1509.00519, eq. 8.
         """
-        turns = [min(batch, samples - done) for done in range(0, samples, batch)]
-        parts = [self.log_weights(x, turn, generator, label=label) for turn in turns]
-        return torch.cat(parts).logsumexp(dim=0) - math.log(samples)
+        sizes = [min(batch, samples - start) for start in range(0, samples, batch)]
+        log_weights = [self.log_weights(x, size, label=label, generator=generator) for size in sizes]
+        return torch.cat(log_weights).logsumexp(dim=0) - math.log(samples)
+
+
+class _InpaintsLatents(LatentPrior):
+    """`Completer` by RePaint of spatial latents, observed where all of their entries are."""
+
+    prior: DenoisingPrior
+    completion_options = frozenset({"steps"})
+
+    @torch.no_grad()
+    def complete(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        *,
+        label: Label = None,
+        options: SamplingOptions = DEFAULT_OPTIONS,
+        generator: Generator | None = None,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        z = self.codec.encode(x)
+        z_mask = coarse_mask(mask[:, :1], tuple(z.shape[2:])).expand_as(z)
+        z = inpaint_with_prior(
+            self.prior, z, z_mask, label=label, options=options, generator=generator, progress=progress
+        )
+        return torch.where(mask > 0, x, self.codec.decode(z))
+
+
+class _GibbsInpaints(LatentPrior):
+    """`Completer` by pseudo-Gibbs sampling with the codec."""
+
+    codec: StochasticCodec
+    completion_options: frozenset[str] = frozenset()
+
+    @torch.no_grad()
+    def complete(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        *,
+        label: Label = None,
+        options: SamplingOptions = DEFAULT_OPTIONS,
+        generator: Generator | None = None,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        start = self.sample(len(x), label=label, generator=generator)
+        return gibbs_inpaint(self.codec, x, mask, start=start, generator=generator)

@@ -1,4 +1,4 @@
-"""Whether an answer agrees with what was measured: what it leaves over must be noise, and no more than there is."""
+"""Consistency of a denoised signal with its measurement: the residual must look like the noise that there was."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.nn import functional as F
 
-SIDE = 17  # of the windows that are judged, odd
-LIMITS = (5.0, 10.0)  # standard deviations of chance: from the first on an answer is doubted, from the second refused
+WINDOW = 17  # side of the windows of `residual_check`, odd
+DEVIATIONS = (5.0, 10.0)  # excess power in standard errors: samples are mixed with the mean from the first on
 
 
 class Consistency(NamedTuple):
-    """The residual's rms by that of the noise, 1 for noise; and a correlation that is 0 for it: of pictures between
-    neighbours, of recordings with the answer.
+    """Statistics of a residual.
+
+    Args:
+        level: rms of the residual by that of the noise; 1 for noise.
+        correlation: 0 for noise; of images between neighbouring pixels, of audio with the denoised signal.
     """
 
     level: float
@@ -21,30 +24,37 @@ class Consistency(NamedTuple):
 
 
 def consistency(residual: Tensor, sigma: float) -> Consistency:
-    """Judge what is left over.
+    """Return the statistics of a residual.
 
-    Shape:
-        residual: (..., height, width), or (..., 1, time).
+    Args:
+        residual: noisy minus denoised signal, (..., height, width) or (..., 1, time).
+        sigma: standard deviation of the noise, in signal units.
     """
     power = residual.square().mean()
-    pairs = [
+    products = [
         residual.narrow(d, 0, n - 1) * residual.narrow(d, 1, n - 1) for d in (-2, -1) if (n := residual.shape[d]) > 1
     ]
-    shared = max((float(p.mean()) for p in pairs), key=abs, default=0.0)
-    return Consistency(float(power.sqrt()) / max(sigma, 1e-9), shared / max(float(power), 1e-20))
+    covariance = max((float(p.mean()) for p in products), key=abs, default=0.0)
+    return Consistency(float(power.sqrt()) / max(sigma, 1e-9), covariance / max(float(power), 1e-20))
 
 
-def doubts(noisy: Tensor, drawn: Tensor, sigma: float) -> Tensor:
-    """How far to go from a drawn answer back to the mean of all: where it leaves more over than noise of ``sigma`` is.
+def residual_check(noisy: Tensor, sample: Tensor, sigma: float) -> Tensor:
+    """Return how far to move a posterior sample back to the posterior mean: where its residual exceeds the noise.
 
-    There it would have put something in place of what was seen.
+    There the sample has replaced something that was observed.
 
-    Shape:
-        noisy, drawn: (batch, channels, *space) with one or two axes of space; returns (batch, 1, *space), 0 to 1.
+    Args:
+        noisy: noisy signals, (batch, channels, *space) with one or two axes of space.
+        sample: posterior samples, as noisy.
+        sigma: standard deviation of the noise, in signal units.
+
+    Returns:
+        Weights of the mean, (batch, 1, *space), 0 to 1.
     """
-    space = noisy.ndim - 2
-    power = (noisy - drawn).square().mean(dim=1, keepdim=True) / max(sigma, 1e-9) ** 2
-    pool = (F.avg_pool1d, F.avg_pool2d)[space - 1]
-    level = pool(power, SIDE, stride=1, padding=SIDE // 2, count_include_pad=False)
-    chance = (2 / (noisy.shape[1] * SIDE**space)) ** 0.5
-    return (((level - 1) / chance - LIMITS[0]) / (LIMITS[1] - LIMITS[0])).clamp(0, 1)
+    ndim = noisy.ndim - 2
+    power = (noisy - sample).square().mean(dim=1, keepdim=True) / max(sigma, 1e-9) ** 2
+    pool = (F.avg_pool1d, F.avg_pool2d)[ndim - 1]
+    local_power = pool(power, WINDOW, stride=1, padding=WINDOW // 2, count_include_pad=False)
+    standard_error = (2 / (noisy.shape[1] * WINDOW**ndim)) ** 0.5
+    low, high = DEVIATIONS
+    return (((local_power - 1) / standard_error - low) / (high - low)).clamp(0, 1)

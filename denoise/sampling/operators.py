@@ -1,6 +1,6 @@
-"""What was measured of a signal: operators, nearly all linear, with adjoints, spectra and regularised inverses.
+"""Measurement operators of inverse problems: nearly all linear, with adjoint, spectrum and regularised inverse.
 
-Shape of all: signals (batch, channels, *space); measurements as each says.
+Signals have shape (batch, channels, *space); measurements as each class states.
 """
 
 from __future__ import annotations
@@ -17,235 +17,295 @@ from denoise.errors import ConfigError
 
 
 class Operator(Protocol):
-    """y = A x + noise. In the orthonormal coordinates of `spectral`, A^T A is a factor for each entry."""
+    """A measurement y = A x + noise. In the orthonormal coordinates of `to_spectral`, A^T A is diagonal."""
 
-    def forward(self, x: Tensor) -> Tensor: ...
+    def forward(self, x: Tensor) -> Tensor:
+        """Return A x."""
 
-    def adjoint(self, y: Tensor) -> Tensor: ...
+    def adjoint(self, y: Tensor) -> Tensor:
+        """Return A^T y."""
 
     def solve(self, r: Tensor, damping: float | Tensor) -> Tensor:
-        """(A A^T + damping)^-1 r. Shape: as measurements."""
+        """Return (A A^T + damping)^-1 r, for r of the shape of measurements."""
 
-    def spectral(self, x: Tensor) -> Tensor:
-        """Orthonormal coordinates of a signal, perhaps complex. Shape: any."""
+    def to_spectral(self, x: Tensor) -> Tensor:
+        """Return orthonormal coordinates of a signal, perhaps complex."""
 
-    def signal(self, z: Tensor) -> Tensor:
-        """The inverse of `spectral`."""
+    def from_spectral(self, z: Tensor) -> Tensor:
+        """Return the signal of coordinates, the inverse of `to_spectral`."""
 
-    def singular(self, like: Tensor) -> Tensor:
-        """Singular values of A in these coordinates, 0 where nothing is measured. Shape: that of `spectral`."""
+    def singular_values(self, z: Tensor) -> Tensor:
+        """Return the singular values of A for coordinates of the shape of z, 0 where nothing is observed."""
 
     def pseudoinverse(self, y: Tensor) -> Tensor:
-        """The coordinates of A^+ y."""
+        """Return the coordinates of A^+ y."""
 
 
 @dataclass(frozen=True)
 class Mask:
-    """Some entries are seen, the others not; measurements are 0 there.
+    """Observe some entries; measurements are 0 at the others.
 
-    Shape:
-        mask: broadcasts against signals, 0 or 1.
+    Args:
+        mask: 1 where entries are observed, else 0; it broadcasts against signals.
     """
 
     mask: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        _fits(self.mask, x)
+        """Return A x.
+
+        Raises:
+            ConfigError: the mask does not broadcast against x.
+        """
+        _check_broadcast(self.mask, x)
         return x * self.mask
 
     def adjoint(self, y: Tensor) -> Tensor:
+        """Return A^T y."""
         return y * self.mask
 
     def solve(self, r: Tensor, damping: float | Tensor) -> Tensor:
+        """Return (A A^T + damping)^-1 r."""
         return r / (self.mask + damping)
 
-    def spectral(self, x: Tensor) -> Tensor:
+    def to_spectral(self, x: Tensor) -> Tensor:
+        """Return the signal itself, since A is diagonal."""
         return x
 
-    def signal(self, z: Tensor) -> Tensor:
+    def from_spectral(self, z: Tensor) -> Tensor:
+        """Return the coordinates themselves."""
         return z
 
-    def singular(self, like: Tensor) -> Tensor:
-        return self.mask.to(like).expand_as(like)
+    def singular_values(self, z: Tensor) -> Tensor:
+        """Return the mask, expanded to the shape of z."""
+        return self.mask.to(z).expand_as(z)
 
     def pseudoinverse(self, y: Tensor) -> Tensor:
+        """Return the coordinates of A^+ y."""
         return y * self.mask
 
 
 class Filter(ABC):
-    """A factor for each frequency, which goes round at the borders."""
+    """A linear filter with periodic boundaries: one factor for each frequency."""
 
     @abstractmethod
     def response(self, x: Tensor) -> Tensor:
-        """The factors, in the order of torch.fft. Shape: (*space) of x."""
+        """Return the frequency response for signals like x, (*space), in the order of torch.fft."""
 
     @abstractmethod
     def axes(self) -> tuple[int, ...]:
-        """Those of space."""
+        """Return the axes of space."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.signal(self.spectral(x) * self.response(x))
+        """Return A x."""
+        return self.from_spectral(self.to_spectral(x) * self.response(x))
 
     def adjoint(self, y: Tensor) -> Tensor:
-        return self.signal(self.spectral(y) * self.response(y).conj())
+        """Return A^T y."""
+        return self.from_spectral(self.to_spectral(y) * self.response(y).conj())
 
     def solve(self, r: Tensor, damping: float | Tensor) -> Tensor:
-        return self.signal(self.spectral(r) / (self.response(r).abs().square() + damping))
+        """Return (A A^T + damping)^-1 r."""
+        return self.from_spectral(self.to_spectral(r) / (self.response(r).abs().square() + damping))
 
-    def spectral(self, x: Tensor) -> Tensor:
+    def to_spectral(self, x: Tensor) -> Tensor:
+        """Return the orthonormal Fourier transform."""
         return torch.fft.fftn(x, dim=self.axes(), norm="ortho")
 
-    def signal(self, z: Tensor) -> Tensor:
+    def from_spectral(self, z: Tensor) -> Tensor:
+        """Return the inverse Fourier transform."""
         return torch.fft.ifftn(z, dim=self.axes(), norm="ortho").real
 
-    def singular(self, like: Tensor) -> Tensor:
-        return self.response(like).abs().expand(like.shape)
+    def singular_values(self, z: Tensor) -> Tensor:
+        """Return the magnitude of the frequency response, expanded to the shape of z."""
+        return self.response(z).abs().expand(z.shape)
 
     def pseudoinverse(self, y: Tensor) -> Tensor:
+        """Return the coordinates of A^+ y."""
         response = self.response(y)
-        seen = response.abs() > 1e-6
-        return torch.where(seen, self.spectral(y) / torch.where(seen, response, torch.ones_like(response)), 0.0)
+        observed = response.abs() > 1e-6
+        divisor = torch.where(observed, response, torch.ones_like(response))
+        return torch.where(observed, self.to_spectral(y) / divisor, 0.0)
 
 
 @dataclass(frozen=True)
 class Blur(Filter):
-    """A convolution.
+    """A convolution with periodic boundaries; measurements have the shape of signals.
 
-    Shape:
-        kernel: (*space), odd sides, its middle at the origin; sums to one for a blur. Measurements as signals.
+    Args:
+        kernel: weights, (*space) with odd sides and the origin at the centre; they sum to one for a blur.
     """
 
     kernel: Tensor
 
     def response(self, x: Tensor) -> Tensor:
-        dims = self.kernel.ndim
-        if any(k % 2 == 0 or k > n for k, n in zip(self.kernel.shape, x.shape[-dims:], strict=True)):
+        """Return the frequency response for signals like x.
+
+        Raises:
+            ConfigError: the kernel has an even side or is larger than x.
+        """
+        ndim = self.kernel.ndim
+        if any(k % 2 == 0 or k > n for k, n in zip(self.kernel.shape, x.shape[-ndim:], strict=True)):
             raise ConfigError(
-                f"a kernel of {tuple(self.kernel.shape)} for {tuple(x.shape)}; expected smaller, odd sides."
+                f"kernel is of shape {tuple(self.kernel.shape)}, signals of {tuple(x.shape)}; expected odd sides that "
+                "are no larger than the signal's."
             )
-        padded = x.real.new_zeros(x.shape[-dims:])
+        padded = x.real.new_zeros(x.shape[-ndim:])
         padded[tuple(slice(k) for k in self.kernel.shape)] = self.kernel.to(padded)
-        middle = tuple(-(k // 2) for k in self.kernel.shape)
-        return torch.fft.fftn(padded.roll(middle, tuple(range(dims))))
+        shifts = tuple(-(k // 2) for k in self.kernel.shape)
+        return torch.fft.fftn(padded.roll(shifts, tuple(range(ndim))))
 
     def axes(self) -> tuple[int, ...]:
+        """Return the axes of space."""
         return tuple(range(-self.kernel.ndim, 0))
 
 
 @dataclass(frozen=True)
-class Band(Filter):
-    """Sounds up to ``limit`` cycles per sample, and nothing above: what a narrow line leaves of them."""
+class LowPass(Filter):
+    """An ideal low-pass filter for audio, as of a narrow-band channel.
 
-    limit: float
+    Args:
+        cutoff: highest frequency that passes, in cycles per sample.
+    """
+
+    cutoff: float
 
     def response(self, x: Tensor) -> Tensor:
-        return (torch.fft.fftfreq(x.shape[-1], device=x.device).abs() <= self.limit).to(x.real.dtype)
+        """Return 1 up to the cutoff frequency and 0 above."""
+        return (torch.fft.fftfreq(x.shape[-1], device=x.device).abs() <= self.cutoff).to(x.real.dtype)
 
     def axes(self) -> tuple[int, ...]:
+        """Return the axis of time."""
         return (-1,)
 
 
 @dataclass(frozen=True)
-class Clipped:
-    """A clipped recording: where it reached ``limit`` the signal went at least as far, elsewhere it is as recorded.
+class Clipping:
+    """A clipped recording: samples at the limit were at least as large, all others are as recorded.
 
-    It is not linear and has no spectrum; `diffpir`, `dps` and `pnp_flow` do with what it has.
+    The operator is not linear and has no spectrum; `diffpir`, `dps` and `pnp_flow` work with it.
 
-    Shape:
-        y: the recording itself, as the signals.
+    Args:
+        y: the recording, of the shape of signals.
+        limit: absolute value at which it is clipped.
     """
 
     y: Tensor
     limit: float
 
     def forward(self, x: Tensor) -> Tensor:
-        """What of ``x`` is not as it was recorded stays; what may be the truth is the recording."""
+        """Return the recording where x is consistent with it, else x, so that the misfit is 0 where it should be."""
         return torch.where((self.y.abs() >= self.limit) & (x * self.y.sign() >= self.limit), self.y, x)
 
     def adjoint(self, y: Tensor) -> Tensor:
+        """Return y, since the linear part is the identity."""
         return y
 
     def solve(self, r: Tensor, damping: float | Tensor) -> Tensor:
+        """Return (1 + damping)^-1 r."""
         return r / (1 + damping)
 
-    def spectral(self, x: Tensor) -> Tensor:
+    def to_spectral(self, x: Tensor) -> Tensor:
+        """Return the signal itself."""
         return x
 
-    def signal(self, z: Tensor) -> Tensor:
+    def from_spectral(self, z: Tensor) -> Tensor:
+        """Return the coordinates themselves."""
         return z
 
-    def singular(self, like: Tensor) -> Tensor:
-        return torch.ones_like(like)
+    def singular_values(self, z: Tensor) -> Tensor:
+        """Return ones of the shape of z."""
+        return torch.ones_like(z)
 
     def pseudoinverse(self, y: Tensor) -> Tensor:
-        raise ConfigError("what was clipped has no linear inverse, which ddrm wants; take diffpir.")
+        """Refuse, since there is no linear inverse.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError("clipping has no linear inverse, which ddrm needs; use diffpir.")
 
 
 @dataclass(frozen=True)
-class Reduce:
-    """Means of squares (or of stretches of sound) of ``factor`` entries a side.
+class Downsample:
+    """Means of blocks of entries; measurements have shape (batch, channels, *space / factor).
 
-    Shape:
-        measurements: (batch, channels, *space / factor).
+    Args:
+        factor: side of the blocks.
+        ndim: number of axes of space, 1 or 2.
     """
 
     factor: int
     ndim: int = 2
 
-    def _share(self) -> float:
-        return float(self.factor**-self.ndim)  # A A^T
-
     def forward(self, x: Tensor) -> Tensor:
+        """Return A x.
+
+        Raises:
+            ConfigError: a side of x is not a multiple of the factor.
+        """
         if any(n % self.factor for n in x.shape[-self.ndim :]):
-            raise ConfigError(f"{tuple(x.shape)} cannot be reduced by {self.factor}; expected multiples of it.")
+            raise ConfigError(
+                f"signals are of shape {tuple(x.shape)}; expected sides that are multiples of {self.factor}."
+            )
         pool = F.avg_pool2d if self.ndim == 2 else F.avg_pool1d
         return pool(x, self.factor)
 
     def adjoint(self, y: Tensor) -> Tensor:
+        """Return A^T y."""
         for dim in range(-self.ndim, 0):
             y = y.repeat_interleave(self.factor, dim=dim)
-        return y * self._share()
+        return y * self._gain()
 
     def solve(self, r: Tensor, damping: float | Tensor) -> Tensor:
-        return r / (self._share() + damping)
+        """Return (A A^T + damping)^-1 r."""
+        return r / (self._gain() + damping)
 
-    def spectral(self, x: Tensor) -> Tensor:
-        """The mean of each square in its first place, and what differs from it elsewhere, by a reflection."""
+    def to_spectral(self, x: Tensor) -> Tensor:
+        """Return the normalised mean of each block in its first entry and the deviations in the others."""
         return self._reflect(x)
 
-    def signal(self, z: Tensor) -> Tensor:
+    def from_spectral(self, z: Tensor) -> Tensor:
+        """Return the signal of coordinates."""
         return self._reflect(z)
 
-    def singular(self, like: Tensor) -> Tensor:
-        return self._first(like) * self._share() ** 0.5
+    def singular_values(self, z: Tensor) -> Tensor:
+        """Return the gain at the first entry of each block and 0 elsewhere."""
+        return self._is_first(z) * self._gain() ** 0.5
 
     def pseudoinverse(self, y: Tensor) -> Tensor:
-        return self._reflect(self.adjoint(y) / self._share())
+        """Return the coordinates of A^+ y."""
+        return self._reflect(self.adjoint(y) / self._gain())
 
-    def _first(self, like: Tensor) -> Tensor:
-        """1 at the first place of each square, 0 elsewhere."""
-        first = torch.ones_like(like, dtype=like.dtype if not like.is_complex() else torch.float32)
+    def _gain(self) -> float:
+        """A A^T, a multiple of the identity."""
+        return float(self.factor**-self.ndim)
+
+    def _is_first(self, z: Tensor) -> Tensor:
+        """1 at the first entry of each block, 0 elsewhere."""
+        first = torch.ones_like(z, dtype=z.dtype if not z.is_complex() else torch.float32)
         for dim in range(-self.ndim, 0):
-            at = torch.arange(like.shape[dim], device=like.device) % self.factor == 0
-            first = first * at.to(first).reshape(-1, *[1] * (-dim - 1))
+            is_start = torch.arange(z.shape[dim], device=z.device) % self.factor == 0
+            first = first * is_start.to(first).reshape(-1, *[1] * (-dim - 1))
         return first
 
     def _reflect(self, x: Tensor) -> Tensor:
-        """The reflection (its own inverse) that takes the even part of each square to its first place."""
-        even = self._share() ** 0.5  # each entry of the unit vector that is equal everywhere in a square
-        first = self._first(x)
-        normal = even - first  # of the mirror, up to its length
-        length = 2 - 2 * even  # squared, within a square
-        if length == 0:  # squares of one entry
+        """Householder reflection, its own inverse, that maps the constant vector of each block to its first entry."""
+        constant = self._gain() ** 0.5  # each entry of the constant unit vector of a block
+        normal = constant - self._is_first(x)  # of the mirror, not normalised
+        squared_norm = 2 - 2 * constant  # of the normal, within a block
+        if squared_norm == 0:  # blocks of one entry
             return x
-        sums = self.adjoint(self.forward(x * normal)) / self._share() ** 2
-        return x - 2 * normal * sums / length
+        projections = self.adjoint(self.forward(x * normal)) / self._gain() ** 2
+        return x - 2 * normal * projections / squared_norm
 
 
-def _fits(mask: Tensor, x: Tensor) -> None:
+def _check_broadcast(mask: Tensor, x: Tensor) -> None:
     try:
         fits = torch.broadcast_shapes(mask.shape, x.shape) == x.shape
     except RuntimeError:
         fits = False
     if not fits:
-        raise ConfigError(f"a mask of {tuple(mask.shape)} for signals of {tuple(x.shape)}; expected the same shape.")
+        raise ConfigError(
+            f"mask is of shape {tuple(mask.shape)}, signals of {tuple(x.shape)}; expected shapes that broadcast."
+        )

@@ -1,99 +1,138 @@
-"""Signals of which something is known: drawn from a prior so that they agree with it."""
+"""Posterior samplers: signals from a prior that are consistent with a measurement."""
 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from denoise.probability_path import karras_sigmas, noise_like
+from denoise.protocols import StochasticCodec
 from denoise.sampling.operators import Operator
 from denoise.sampling.solvers import Denoise, ancestral_step, dpmpp_2m_sde
 
 
-def drawn_clean(
+def sample_posterior(
     denoiser: Denoise, noisy: Tensor, sigma: float, steps: int, *, generator: Generator | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Draw a signal that ``noisy`` may have been before white noise of ``sigma``, and give the mean of all such.
+    """Sample the clean signals that a noisy signal may come from, and return the mean of all of them, too.
 
-    A noisy signal is a point on the way from noise to signals, so the way is gone on from there. An average draw
-    has twice the mean's squared error. NFE: steps, of which the first gives the mean; 12 are enough.
+    A signal with white noise is a point on the exploding path, so that the reverse process starts there. A posterior
+    sample has on average twice the squared error of the mean. NFE: steps, of which the first is the mean; 12 suffice.
 
-    Shape:
-        noisy, both results: (batch, *event).
+    Args:
+        denoiser: function of x and sigma, (batch,).
+        noisy: noisy signals, (batch, *event).
+        sigma: standard deviation of the white noise, in signal units.
+        steps: steps of the solver.
+        generator: source of the noise.
+
+    Returns:
+        Posterior samples and posterior means, (batch, *event) each.
+
     Reference:
         Stochastic Image Denoising by Sampling from the Posterior Distribution, 2021, arXiv:2101.09552.
     """
     means: list[Tensor] = []
 
-    def heard(x: Tensor, level: Tensor) -> Tensor:
-        answer = denoiser(x, level)
+    def recording_denoiser(x: Tensor, sigma: Tensor) -> Tensor:
+        denoised = denoiser(x, sigma)
         if not means:
-            means.append(answer)
-        return answer
+            means.append(denoised)
+        return denoised
 
-    drawn = dpmpp_2m_sde(heard, noisy, karras_sigmas(steps, sigma / 50, sigma), generator=generator)
-    return drawn, means[0]
+    sigmas = karras_sigmas(steps, sigma / 50, sigma)
+    samples = dpmpp_2m_sde(recording_denoiser, noisy, sigmas, generator=generator)
+    return samples, means[0]
 
 
 def inpaint(
     denoiser: Denoise,
-    known: Tensor,
+    observed: Tensor,
     mask: Tensor,
     sigmas: Tensor,
     *,
     start: Tensor,
-    again: int = 4,
+    resamplings: int = 4,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Fill what is missing: the known part is held at every level, and the rest goes down and up again to fit it.
+    """Fill in missing entries by RePaint: replace the observed entries at every noise level and resample the others.
 
-    NFE: again * (steps - 1) + 1.
+    NFE: resamplings * (steps - 1) + 1.
 
-    Shape:
-        known, mask, start, returns: (batch, *event); mask is 1 where ``known`` is known, and start has
-            noise of ``sigmas[0]``; sigmas: (steps + 1,), decreasing, ending at 0.
+    Args:
+        denoiser: function of x and sigma, (batch,).
+        observed: signals, (batch, *event); missing entries have any value.
+        mask: 1 where entries are observed, 0 where they are missing, (batch, *event).
+        sigmas: noise levels, (steps + 1,), decreasing, ending at 0.
+        start: signals with noise of ``sigmas[0]``, (batch, *event).
+        resamplings: repetitions of each step, with forward diffusion between them.
+        generator: source of the noise.
+
+    Returns:
+        Signals that agree with ``observed`` where the mask is 1, (batch, *event).
+
     Reference:
         RePaint: Inpainting using Denoising Diffusion Probabilistic Models, 2022, arXiv:2201.09865, algorithm 1.
     """
 
-    def noise(level: Tensor) -> Tensor:
-        return level.to(known) * noise_like(known, generator)
+    def noise(sigma: Tensor) -> Tensor:
+        return sigma.to(observed) * noise_like(observed, generator)
 
-    x = torch.where(mask > 0, known + noise(sigmas[0]), start)
-    for sigma, after in pairwise(sigmas):
-        for turn in range(again if after > 0 else 1):
-            if turn:  # up again
-                x = x + noise((sigma**2 - after**2).sqrt())
-            x = ancestral_step(denoiser(x, sigma.to(x).expand(len(x))), x, sigma, after, generator)
-            x = torch.where(mask > 0, known + noise(after), x)
+    x = torch.where(mask > 0, observed + noise(sigmas[0]), start)
+    for sigma, sigma_next in pairwise(sigmas):
+        for repetition in range(resamplings if sigma_next > 0 else 1):
+            if repetition:  # diffuse forward, from sigma_next to sigma
+                x = x + noise((sigma**2 - sigma_next**2).sqrt())
+            x = ancestral_step(denoiser(x, sigma.to(x).expand(len(x))), x, sigma, sigma_next, generator)
+            x = torch.where(mask > 0, observed + noise(sigma_next), x)
     return x
 
 
-def impute(
-    codec: Any, known: Tensor, mask: Tensor, *, start: Tensor, turns: int = 60, generator: Generator | None = None
+def gibbs_inpaint(
+    codec: StochasticCodec,
+    observed: Tensor,
+    mask: Tensor,
+    *,
+    start: Tensor,
+    iterations: int = 60,
+    generator: Generator | None = None,
 ) -> Tensor:
-    """Fill what is missing by remembering it again and again, the known part put back each time.
+    """Fill in missing entries by pseudo-Gibbs sampling: encode and decode repeatedly, with the observed entries fixed.
 
-    It begins with the missing part of ``start``: of samples, say. Of noise a codec remembers what it never saw.
+    Args:
+        codec: codec that samples its latents.
+        observed: signals, (batch, *event); missing entries have any value.
+        mask: 1 where entries are observed, 0 where they are missing, (batch, *event).
+        start: initial values of the missing entries, (batch, *event). Use samples: noise is not like training data.
+        iterations: number of iterations.
+        generator: source of the latents' noise.
 
-    Shape:
-        known, mask, start, returns: (batch, *event), as in `inpaint`; the codec draws its latents.
+    Returns:
+        Signals that agree with ``observed`` where the mask is 1, (batch, *event).
+
     Reference:
         Stochastic Backpropagation and Approximate Inference in Deep Generative Models, 2014,
         arXiv:1401.4082, appendix F.
     """
-    x = torch.where(mask > 0, known, start)
-    for _ in range(turns):
-        x = torch.where(mask > 0, known, codec.decode(codec.draw(x, generator)))
+    x = torch.where(mask > 0, observed, start)
+    for _ in range(iterations):
+        x = torch.where(mask > 0, observed, codec.decode(codec.sample_posterior(x, generator)))
     return x
 
 
 def coarse_mask(mask: Tensor, size: tuple[int, ...]) -> Tensor:
-    """A mask at the positions of spatial latents: known where all is known. Shape: (batch, 1, *space) to size."""
+    """Reduce a mask to the positions of spatial latents, which are observed where all of their entries are.
+
+    Args:
+        mask: 1 where entries are observed, 0 where they are missing, (batch, 1, *space).
+        size: spatial size of the latents.
+
+    Returns:
+        Mask of the latents, (batch, 1, *size).
+    """
     missing = 1 - mask.float()
     pool = F.adaptive_max_pool2d if len(size) == 2 else F.adaptive_max_pool1d
     return 1 - pool(missing, size)
@@ -107,28 +146,37 @@ def diffpir(
     sigmas: Tensor,
     *,
     start: Tensor,
-    trust: float = 1.0,
-    fresh: float = 1.0,
+    prior_weight: float = 1.0,
+    zeta: float = 1.0,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Denoise, go to the nearest signal that fits the measurement, take up noise again. NFE: steps.
+    """Restore a signal by DiffPIR: denoise, solve for the nearest signal that fits, add noise again. NFE: steps.
 
-    ``trust`` is the weight of the prior (the paper's lambda, 1 as Bayes has it), ``fresh`` the share of noise that is
-    drawn anew (its zeta; with less than all, errors of the first steps stay).
+    Args:
+        denoiser: function of x and sigma, (batch,).
+        y: measurement of signals (batch, *event).
+        operator: measurement operator.
+        sigma_y: standard deviation of the noise of the measurement, in signal units.
+        sigmas: noise levels, (steps + 1,), decreasing, ending at 0.
+        start: signals with noise of ``sigmas[0]``, (batch, *event).
+        prior_weight: weight of the prior (lambda in the paper); 1 is Bayes' rule.
+        zeta: fraction of the noise that is drawn anew (zeta in the paper); below 1, errors of the first steps persist.
+        generator: source of the noise.
 
-    Shape:
-        y: a measurement of signals (batch, *event) with noise of ``sigma_y``; start, returns: (batch, *event).
+    Returns:
+        Signals, (batch, *event).
+
     Reference:
         Denoising Diffusion Models for Plug-and-Play Image Restoration, 2023, arXiv:2305.08995, algorithm 1.
     """
     x = start
-    for sigma, after in pairwise(sigmas):
+    for sigma, sigma_next in pairwise(sigmas):
         x0 = denoiser(x, sigma.to(x).expand(len(x)))
-        damping = trust * max(sigma_y, 1e-4) ** 2 / sigma.to(x) ** 2
+        damping = prior_weight * max(sigma_y, 1e-4) ** 2 / sigma.to(x) ** 2
         x0 = x0 + operator.adjoint(operator.solve(y - operator.forward(x0), damping))
         eps = (x - x0) / sigma
-        drawn = noise_like(x, generator)
-        x = x0 + after * ((1 - fresh) ** 0.5 * eps + fresh**0.5 * drawn)
+        eps_new = noise_like(x, generator)
+        x = x0 + sigma_next * ((1 - zeta) ** 0.5 * eps + zeta**0.5 * eps_new)
     return x
 
 
@@ -143,28 +191,39 @@ def ddrm(
     eta: float = 0.85,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Denoise, and mix with the measurement coordinate by coordinate, as certain as each is. NFE: steps.
+    """Restore a signal by DDRM: denoise, and combine with the measurement by the noise of each coordinate. NFE: steps.
 
-    Shape:
-        as in `diffpir`.
+    Args:
+        denoiser: function of x and sigma, (batch,).
+        y: measurement of signals (batch, *event).
+        operator: linear measurement operator.
+        sigma_y: standard deviation of the noise of the measurement, in signal units.
+        sigmas: noise levels, (steps + 1,), decreasing, ending at 0.
+        start: signals with noise of ``sigmas[0]``, (batch, *event).
+        eta: fraction of the noise that is drawn anew; 0 is deterministic.
+        generator: source of the noise.
+
+    Returns:
+        Signals, (batch, *event).
+
     Reference:
         Denoising Diffusion Restoration Models, 2022, arXiv:2201.11793, eq. 7 and 8 (eta_b = 1).
     """
     x = start
     measured = operator.pseudoinverse(y)
-    values = operator.singular(measured)
-    blurred = torch.where(values > 1e-6, sigma_y / values.clamp_min(1e-6), torch.inf)  # noise of each coordinate
-    for sigma, after in pairwise(sigmas):
+    values = operator.singular_values(measured)
+    sigma_measured = torch.where(values > 1e-6, sigma_y / values.clamp_min(1e-6), torch.inf)  # of each coordinate
+    for sigma, sigma_next in pairwise(sigmas):
         x0 = denoiser(x, sigma.to(x).expand(len(x)))
-        z0, z = operator.spectral(x0), operator.spectral(x)
-        drawn = noise_like(x, generator)
-        white = operator.spectral(drawn)
-        s = after.to(values)
-        unseen = z0 + (1 - eta**2) ** 0.5 * s * (z - z0) / sigma + eta * s * white
-        noisier = z0 + (1 - eta**2) ** 0.5 * s * (measured - z0) / blurred.clamp_min(1e-9) + eta * s * white
-        surer = measured + (s**2 - blurred**2).clamp_min(0).sqrt() * white
-        z = torch.where(values <= 1e-6, unseen, torch.where(blurred > s, noisier, surer))
-        x = operator.signal(z)
+        z0, z = operator.to_spectral(x0), operator.to_spectral(x)
+        eps = noise_like(x, generator)
+        white = operator.to_spectral(eps)
+        s = sigma_next.to(values)
+        unobserved = z0 + (1 - eta**2) ** 0.5 * s * (z - z0) / sigma + eta * s * white
+        noisier = z0 + (1 - eta**2) ** 0.5 * s * (measured - z0) / sigma_measured.clamp_min(1e-9) + eta * s * white
+        cleaner = measured + (s**2 - sigma_measured**2).clamp_min(0).sqrt() * white
+        z = torch.where(values <= 1e-6, unobserved, torch.where(sigma_measured > s, noisier, cleaner))
+        x = operator.from_spectral(z)
     return x
 
 
@@ -175,28 +234,36 @@ def dps(
     sigmas: Tensor,
     *,
     start: Tensor,
-    step: float = 1.0,
+    step_size: float = 1.0,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Sample as if nothing were measured, and push each step towards the measurement. NFE: steps, with gradients.
+    """Restore a signal by DPS: sample unconditionally, with a gradient step on the misfit. NFE: steps, with gradients.
 
-    ``step`` is that of the gradient of half the squared misfit, 1 where one step would do for what is measured best.
-    (The paper divides by the misfit in place of that, for a thousand steps.)
+    Args:
+        denoiser: differentiable function of x and sigma, (batch,).
+        y: measurement of signals (batch, *event).
+        operator: measurement operator.
+        sigmas: noise levels, (steps + 1,), decreasing, ending at 0.
+        start: signals with noise of ``sigmas[0]``, (batch, *event).
+        step_size: factor of the gradient of half the squared misfit, in units of the inverse of the largest squared
+            singular value. The paper divides by the misfit instead, for a thousand steps.
+        generator: source of the noise.
 
-    Shape:
-        as in `diffpir`.
+    Returns:
+        Signals, (batch, *event).
+
     Reference:
         Diffusion Posterior Sampling for General Noisy Inverse Problems, 2022, arXiv:2209.14687, algorithm 1
         (on the exploding path).
     """
-    x, largest = start, operator.singular(operator.spectral(start)).max().square()
-    for sigma, after in pairwise(sigmas):
+    x, lipschitz = start, operator.singular_values(operator.to_spectral(start)).max().square()
+    for sigma, sigma_next in pairwise(sigmas):
         with torch.enable_grad():
-            at = x.detach().requires_grad_()
-            x0 = denoiser(at, sigma.to(x).expand(len(x)))
+            x_input = x.detach().requires_grad_()
+            x0 = denoiser(x_input, sigma.to(x).expand(len(x)))
             misfit = (y - operator.forward(x0)).square().sum() / 2
-            (gradient,) = torch.autograd.grad(misfit, at)
-        x = ancestral_step(x0.detach(), x, sigma, after, generator) - step / largest * gradient
+            (gradient,) = torch.autograd.grad(misfit, x_input)
+        x = ancestral_step(x0.detach(), x, sigma, sigma_next, generator) - step_size / lipschitz * gradient
     return x
 
 
@@ -207,28 +274,39 @@ def pnp_flow(
     sigmas: Tensor,
     *,
     start: Tensor,
-    rate: float = 1.0,
-    fall: float = 0.1,
-    draws: int = 1,
+    step_size: float = 1.0,
+    alpha: float = 0.1,
+    samples: int = 1,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Step towards the measurement, take up noise, denoise; with less and less noise. NFE: draws * steps.
+    """Restore a signal by PnP-Flow: gradient step on the misfit, add noise, denoise. NFE: samples * steps.
 
-    Its answer is one likely signal, not a draw. ``rate``, below 2, is the step of the gradient, 1 where one step would
-    do for what is measured best; with the noise it falls, by the power ``fall`` (the paper's alpha).
+    The result is one likely signal, not a posterior sample.
 
-    Shape:
-        as in `diffpir`.
+    Args:
+        denoiser: function of x and sigma, (batch,).
+        y: measurement of signals (batch, *event).
+        operator: measurement operator.
+        sigmas: noise levels, (steps + 1,), decreasing, ending at 0.
+        start: initial signals, (batch, *event).
+        step_size: step of the gradient, below 2, in units of the inverse of the largest squared singular value.
+        alpha: exponent of the decay of the step size with the noise (alpha in the paper).
+        samples: noisy signals of each step whose denoised versions are averaged.
+        generator: source of the noise.
+
+    Returns:
+        Signals, (batch, *event).
+
     Reference:
         PnP-Flow: Plug-and-Play Image Restoration with Flow Matching, 2024, arXiv:2410.02423, algorithm 3.
     """
-    x, largest = start, operator.singular(operator.spectral(start)).max().square()
+    x, lipschitz = start, operator.singular_values(operator.to_spectral(start)).max().square()
     for sigma in sigmas[:-1]:
-        share = sigma.to(x) / (1 + sigma.to(x))  # the paper's 1 - t
-        z = x - rate / largest * share**fall * operator.adjoint(operator.forward(x) - y)
+        t = sigma.to(x) / (1 + sigma.to(x))  # 1 - t in the paper
+        z = x - step_size / lipschitz * t**alpha * operator.adjoint(operator.forward(x) - y)
         total = torch.zeros_like(x)
-        for _ in range(draws):
-            drawn = noise_like(x, generator)
-            total = total + denoiser(z + sigma * drawn, sigma.to(x).expand(len(x)))
-        x = total / draws
+        for _ in range(samples):
+            eps = noise_like(x, generator)
+            total = total + denoiser(z + sigma * eps, sigma.to(x).expand(len(x)))
+        x = total / samples
     return x

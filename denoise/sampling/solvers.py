@@ -1,6 +1,7 @@
-"""From noise to signals: plain functions over a denoiser ``D(x, sigma)`` or a velocity; they know of no model.
+"""Solvers that turn noise into signals: pure functions over a denoiser ``D(x, sigma)`` or a velocity ``v(x, t)``.
 
-``sigmas`` decrease and end at 0; ``callback`` hears (step, x) after each. NFE is the number of network calls.
+``sigmas`` decrease and end at 0; ``callback`` is called with (step, x) after each step. NFE is the number of function
+evaluations, that is of network calls.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Generator, Tensor
 
-from denoise.probability_path import like, noise_like
+from denoise.probability_path import expand_like, noise_like
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 Velocity = Callable[[Tensor, Tensor], Tensor]
@@ -27,16 +28,24 @@ def euler(
     generator: Generator | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
-    """First order, deterministic: DDIM. NFE: steps.
+    """Integrate the probability flow by Euler's method, which is DDIM: first order, deterministic. NFE: steps.
 
-    Shape:
-        x, returns: (batch, *event), at ``sigmas[0]`` before and at 0 after; sigmas: (steps + 1,).
+    Args:
+        denoiser: function of x and sigma, (batch,).
+        x: signals with noise of ``sigmas[0]``, (batch, *event).
+        sigmas: noise levels, (steps + 1,).
+        generator: unused, since the solver is deterministic.
+        callback: called with (step, x) after each step.
+
+    Returns:
+        Signals, (batch, *event).
+
     Reference:
         Denoising Diffusion Implicit Models, 2020, arXiv:2010.02502.
     """
-    for i, (sigma, after) in enumerate(_steps(sigmas)):
-        x = _towards(denoiser(x, _all(sigma, x)), x, sigma, after)
-        _tell(callback, i, x)
+    for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
+        x = _ddim_step(denoiser(x, _batched(sigma, x)), x, sigma, sigma_next)
+        _report(callback, i, x)
     return x
 
 
@@ -48,19 +57,29 @@ def heun(
     generator: Generator | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
-    """Second order, deterministic. NFE: 2 * steps - 1.
+    """Integrate the probability flow by Heun's method: second order, deterministic. NFE: 2 * steps - 1.
+
+    Args:
+        denoiser: function of x and sigma, (batch,).
+        x: signals with noise of ``sigmas[0]``, (batch, *event).
+        sigmas: noise levels, (steps + 1,).
+        generator: unused, since the solver is deterministic.
+        callback: called with (step, x) after each step.
+
+    Returns:
+        Signals, (batch, *event).
 
     Reference:
         Elucidating the Design Space of Diffusion-Based Generative Models, 2022, arXiv:2206.00364, algorithm 1.
     """
-    for i, (sigma, after) in enumerate(_steps(sigmas)):
-        slope = (x - denoiser(x, _all(sigma, x))) / sigma
-        ahead = x + (after - sigma) * slope
-        if after > 0:
-            second = (ahead - denoiser(ahead, _all(after, x))) / after
-            ahead = x + (after - sigma) * (slope + second) / 2
-        x = ahead
-        _tell(callback, i, x)
+    for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
+        slope = (x - denoiser(x, _batched(sigma, x))) / sigma
+        x_next = x + (sigma_next - sigma) * slope
+        if sigma_next > 0:
+            slope_next = (x_next - denoiser(x_next, _batched(sigma_next, x))) / sigma_next
+            x_next = x + (sigma_next - sigma) * (slope + slope_next) / 2
+        x = x_next
+        _report(callback, i, x)
     return x
 
 
@@ -72,16 +91,26 @@ def dpmpp_2m(
     generator: Generator | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
-    """DPM-Solver++, second order by the step before, deterministic. NFE: steps.
+    """Sample by DPM-Solver++(2M): second order multistep, deterministic. NFE: steps.
+
+    Args:
+        denoiser: function of x and sigma, (batch,).
+        x: signals with noise of ``sigmas[0]``, (batch, *event).
+        sigmas: noise levels, (steps + 1,).
+        generator: unused, since the solver is deterministic.
+        callback: called with (step, x) after each step.
+
+    Returns:
+        Signals, (batch, *event).
 
     Reference:
         DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models, 2022, arXiv:2211.01095,
         algorithm 2 (data prediction, on the exploding path: lambda is -log sigma).
     """
-    ahead = _Ahead()
-    for i, (sigma, after) in enumerate(_steps(sigmas)):
-        x = _towards(ahead(denoiser(x, _all(sigma, x)), sigma, after), x, sigma, after)
-        _tell(callback, i, x)
+    extrapolate = _Extrapolation()
+    for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
+        x = _ddim_step(extrapolate(denoiser(x, _batched(sigma, x)), sigma, sigma_next), x, sigma, sigma_next)
+        _report(callback, i, x)
     return x
 
 
@@ -93,35 +122,47 @@ def dpmpp_2m_sde(
     generator: Generator | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
-    """SDE-DPM-Solver++, second order by the step before, stochastic. NFE: steps.
+    """Sample by SDE-DPM-Solver++(2M): second order multistep, stochastic. NFE: steps.
 
-    From a noisy signal it draws one of the signals that it may have been; `ancestral` takes many more steps until
-    these differ enough from each other.
+    It samples the posterior of a noisy signal. `ancestral` takes many more steps until the variance is right.
+
+    Args:
+        denoiser: function of x and sigma, (batch,).
+        x: signals with noise of ``sigmas[0]``, (batch, *event).
+        sigmas: noise levels, (steps + 1,).
+        generator: source of the noise.
+        callback: called with (step, x) after each step.
+
+    Returns:
+        Signals, (batch, *event).
 
     Reference:
         DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models, 2022, arXiv:2211.01095,
         SDE-DPM-Solver++(2M).
     """
-    ahead = _Ahead()
-    for i, (sigma, after) in enumerate(_steps(sigmas)):
-        x = ancestral_step(ahead(denoiser(x, _all(sigma, x)), sigma, after), x, sigma, after, generator)
-        _tell(callback, i, x)
+    extrapolate = _Extrapolation()
+    for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
+        x0 = extrapolate(denoiser(x, _batched(sigma, x)), sigma, sigma_next)
+        x = ancestral_step(x0, x, sigma, sigma_next, generator)
+        _report(callback, i, x)
     return x
 
 
-class _Ahead:
-    """The signals that a denoiser answers, each drawn out to the middle of its step by the one before."""
+class _Extrapolation:
+    """Extrapolates each denoised signal to the middle of its step, by the one of the step before."""
 
     def __init__(self) -> None:
-        self.last: Tensor | None = None
-        self.step = torch.tensor(0.0)
+        self.x0_previous: Tensor | None = None
+        self.step = torch.tensor(0.0)  # in log sigma
 
-    def __call__(self, x0: Tensor, sigma: Tensor, after: Tensor) -> Tensor:
-        if not after > 0:
+    def __call__(self, x0: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
+        if not sigma_next > 0:
             return x0
-        last, self.last = self.last, x0
-        before, self.step = self.step, (sigma / after).log()
-        return x0 if last is None else x0 + like(self.step / (2 * before), x0) * (x0 - last)
+        x0_previous, self.x0_previous = self.x0_previous, x0
+        step_previous, self.step = self.step, (sigma / sigma_next).log()
+        if x0_previous is None:
+            return x0
+        return x0 + expand_like(self.step / (2 * step_previous), x0) * (x0 - x0_previous)
 
 
 def ancestral(
@@ -132,22 +173,43 @@ def ancestral(
     generator: Generator | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
-    """First order, stochastic: each step draws from what DDPM's posterior is between two levels. NFE: steps.
+    """Sample each step from DDPM's posterior between two noise levels: first order, stochastic. NFE: steps.
+
+    Args:
+        denoiser: function of x and sigma, (batch,).
+        x: signals with noise of ``sigmas[0]``, (batch, *event).
+        sigmas: noise levels, (steps + 1,).
+        generator: source of the noise.
+        callback: called with (step, x) after each step.
+
+    Returns:
+        Signals, (batch, *event).
 
     Reference:
         Denoising Diffusion Probabilistic Models, 2020, arXiv:2006.11239, eq. 6 and 7.
     """
-    for i, (sigma, after) in enumerate(_steps(sigmas)):
-        x = ancestral_step(denoiser(x, _all(sigma, x)), x, sigma, after, generator)
-        _tell(callback, i, x)
+    for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
+        x = ancestral_step(denoiser(x, _batched(sigma, x)), x, sigma, sigma_next, generator)
+        _report(callback, i, x)
     return x
 
 
-def ancestral_step(x0: Tensor, x: Tensor, sigma: Tensor, after: Tensor, generator: Generator | None) -> Tensor:
-    """Draw x at the level ``after``, given x at ``sigma`` and the signal x0. Shape: x0, x, returns (batch, *event)."""
-    kept = (after / sigma).square()  # of what is above x0; the rest of the variance is drawn anew
+def ancestral_step(x0: Tensor, x: Tensor, sigma: Tensor, sigma_next: Tensor, generator: Generator | None) -> Tensor:
+    """Sample x at a lower noise level, given x at a higher one and the clean signal.
+
+    Args:
+        x0: clean signals, (batch, *event).
+        x: signals with noise of ``sigma``, (batch, *event).
+        sigma: noise level of x, ().
+        sigma_next: noise level of the result, ().
+        generator: source of the noise.
+
+    Returns:
+        Signals with noise of ``sigma_next``, (batch, *event).
+    """
+    kept = (sigma_next / sigma).square()  # fraction of the noise; the remaining variance is drawn anew
     x = x0 + kept * (x - x0)
-    return x + after * (1 - kept).clamp_min(0).sqrt() * noise_like(x, generator) if after > 0 else x
+    return x + sigma_next * (1 - kept).clamp_min(0).sqrt() * noise_like(x, generator) if sigma_next > 0 else x
 
 
 def ode(
@@ -158,20 +220,25 @@ def ode(
     order: int = 2,
     callback: Callback | None = None,
 ) -> Tensor:
-    """Follow a velocity through the given times, in either direction: Euler (order 1) or midpoint (2).
+    """Integrate a velocity in either direction, by Euler's method or the midpoint rule. NFE: order * steps.
 
-    NFE: order * steps.
+    Args:
+        velocity: function of x and t, (batch,).
+        x: initial values, (batch, *event).
+        times: time points, (steps + 1,).
+        order: 1 for Euler, 2 for the midpoint rule.
+        callback: called with (step, x) after each step.
 
-    Shape:
-        x, returns: (batch, *event); times: (steps + 1,).
+    Returns:
+        Values at ``times[-1]``, (batch, *event).
     """
-    for i, (t, after) in enumerate(_steps(times)):
-        step = after - t
-        slope = velocity(x, _all(t, x))
+    for i, (t, t_next) in enumerate(pairwise(times)):
+        step = t_next - t
+        slope = velocity(x, _batched(t, x))
         if order == 2:
-            slope = velocity(x + step / 2 * slope, _all(t + step / 2, x))
+            slope = velocity(x + step / 2 * slope, _batched(t + step / 2, x))
         x = x + step * slope
-        _tell(callback, i, x)
+        _report(callback, i, x)
     return x
 
 
@@ -183,41 +250,49 @@ def ode_log_prob(
     probes: int | None = 1,
     generator: Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Follow a velocity by the midpoint rule, and with it how the density along the way is squeezed.
+    """Integrate a velocity by the midpoint rule, together with its divergence, for the change of density.
 
-    With z where x ends, log p(x) is log p(z) plus the second result. The divergence is estimated by so many
-    random ``probes``, or computed (None) at the cost of one gradient for each entry.
+    With z the end point, log p(x) is log p(z) plus the second result.
 
-    Shape:
-        x: (batch, *event); times: (steps + 1,); returns (batch, *event) and (batch,), nats.
+    Args:
+        velocity: function of x and t, (batch,).
+        x: initial values, (batch, *event).
+        times: time points, (steps + 1,).
+        probes: number of random probes of Hutchinson's estimator of the divergence. None computes it exactly, at the
+            cost of one gradient for each entry.
+        generator: source of the probes.
+
+    Returns:
+        The end points, (batch, *event), and the integral of the divergence in nats, (batch,).
+
     Reference:
         FFJORD, 2018, arXiv:1810.01367, eq. 4 and 7; Score-Based Generative Modeling through Stochastic
         Differential Equations, 2020, arXiv:2011.13456, appendix D.2.
     """
-    gained = x.new_zeros(len(x))
+    delta_log_prob = x.new_zeros(len(x))
     if probes is None:
         directions = torch.eye(x[0].numel(), dtype=x.dtype).reshape(-1, 1, *x.shape[1:]).expand(-1, *x.shape)
-    else:  # signs: the variance of the estimate is least
+    else:  # Rademacher: the variance of the estimate is least
         directions = torch.randint(2, (probes, *x.shape), generator=generator).to(x.dtype) * 2 - 1
     directions = directions.to(x.device)
 
     def slope_and_divergence(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             x = x.detach().requires_grad_()
-            slope = velocity(x, _all(t, x))
-            sums = []
+            slope = velocity(x, _batched(t, x))
+            terms = []
             for direction in directions:
-                (turned,) = torch.autograd.grad((slope * direction).sum(), x, retain_graph=True)
-                sums.append((turned * direction).flatten(1).sum(dim=1))
-        total = torch.stack(sums)
-        return slope.detach(), (total.sum(dim=0) if probes is None else total.mean(dim=0)).detach()
+                (product,) = torch.autograd.grad((slope * direction).sum(), x, retain_graph=True)
+                terms.append((product * direction).flatten(1).sum(dim=1))
+        stacked = torch.stack(terms)
+        return slope.detach(), (stacked.sum(dim=0) if probes is None else stacked.mean(dim=0)).detach()
 
-    for t, after in _steps(times):
-        step = after - t
-        slope = velocity(x, _all(t, x)).detach()
+    for t, t_next in pairwise(times):
+        step = t_next - t
+        slope = velocity(x, _batched(t, x)).detach()
         slope, divergence = slope_and_divergence(x + step / 2 * slope, t + step / 2)
-        x, gained = x + step * slope, gained + step * divergence
-    return x, gained
+        x, delta_log_prob = x + step * slope, delta_log_prob + step * divergence
+    return x, delta_log_prob
 
 
 SOLVERS = {
@@ -229,26 +304,22 @@ SOLVERS = {
 }
 
 
-def standard_normal(x: Tensor) -> Tensor:
-    """log N(x; 0, I) in nats. Shape: x (batch, *event), returns (batch,)."""
+def standard_normal_log_prob(x: Tensor) -> Tensor:
+    """Return log N(x; 0, I) in nats, (batch, *event) to (batch,)."""
     flat = x.flatten(1)
     return -0.5 * flat.square().sum(dim=1) - 0.5 * math.log(2 * math.pi) * flat.shape[1]
 
 
-def _steps(levels: Tensor) -> list[tuple[Tensor, Tensor]]:
-    return [*pairwise(levels)]
+def _batched(value: Tensor, x: Tensor) -> Tensor:
+    """Repeat a number for every example: (batch,)."""
+    return value.to(x).expand(len(x))
 
 
-def _all(level: Tensor, x: Tensor) -> Tensor:
-    """The same level for every example. Shape: (batch,)."""
-    return level.to(x).expand(len(x))
+def _ddim_step(x0: Tensor, x: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
+    """Move x along the line to x0 until the noise level is ``sigma_next``."""
+    return x0 + expand_like(sigma_next / sigma, x) * (x - x0)
 
 
-def _towards(x0: Tensor, x: Tensor, sigma: Tensor, after: Tensor) -> Tensor:
-    """Along the line from x to x0 until the noise is ``after``."""
-    return x0 + like(after / sigma, x) * (x - x0)
-
-
-def _tell(callback: Callback | None, step: int, x: Tensor) -> None:
+def _report(callback: Callback | None, step: int, x: Tensor) -> None:
     if callback:
         callback(step, x)

@@ -1,4 +1,4 @@
-"""What every prior must be, by its abilities."""
+"""Laws of priors: what each of the declared capabilities of `denoise.protocols` promises."""
 
 from __future__ import annotations
 
@@ -10,14 +10,26 @@ import pytest
 import torch
 from torch import Tensor
 
+from denoise.errors import ConfigError
 from denoise.models.autoencoder import AAE, AE, VAE, AAEConfig, AEConfig, VAEConfig
 from denoise.models.mdct import MDCT, MDCTConfig
 from denoise.nn.bodies import BodyConfig
 from denoise.nn.unet import BackboneConfig
 from denoise.priors.diffusion import Diffusion, DiffusionConfig
 from denoise.priors.flow_matching import FlowMatching, FlowMatchingConfig
-from denoise.priors.flows import Flow, FlowConfig
-from denoise.priors.latent import LatentPrior
+from denoise.priors.flows import Flow, FlowConfig, Mixture, build_flow
+from denoise.priors.latent import LatentPrior, build_latent_prior
+from denoise.protocols import (
+    Completer,
+    DenoisingPrior,
+    HasEstimatedLogProb,
+    HasLogProb,
+    HasLogProbBound,
+    NoiseDecoder,
+    NoiseEncoder,
+    Prior,
+    SamplingOptions,
+)
 from denoise.registry import PRIORS, bundled, load
 from denoise.weights import Card, save_weights
 
@@ -27,13 +39,13 @@ KINDS = ("normal", "mixture", "realnvp", "nice", "maf", "nsf", "nsf-coupling", "
 BODY = BodyConfig("conv", widths=(4, 6))
 
 
-def flow(kind: str, shape: tuple[int, ...] = (2,), classes: int = 0) -> Flow:
-    return Flow(FlowConfig(shape, kind, transforms=2, hidden=(16,), mean=0.5, scale=1.5, classes=classes))  # type: ignore[arg-type]
+def flow(kind: str, shape: tuple[int, ...] = (2,), classes: int = 0) -> Any:
+    return build_flow(FlowConfig(shape, kind, transforms=2, hidden=(16,), mean=0.5, scale=1.5, classes=classes))  # type: ignore[arg-type]
 
 
-MAKERS: dict[str, Any] = {kind: lambda kind=kind: flow(kind) for kind in KINDS}
-MAKERS |= {f"{kind}-classes": lambda kind=kind: flow(kind, classes=3) for kind in KINDS if kind != "normal"}
-MAKERS |= {
+BUILDERS: dict[str, Any] = {kind: lambda kind=kind: flow(kind) for kind in KINDS}
+BUILDERS |= {f"{kind}-classes": lambda kind=kind: flow(kind, classes=3) for kind in KINDS if kind != "normal"}
+BUILDERS |= {
     "diffusion-mlp": lambda: Diffusion(DiffusionConfig((3,), NET, mean=0.5, sigma_data=0.5)),
     "diffusion-unet": lambda: Diffusion(DiffusionConfig((2, 7, 6), UNET, classes=3, text=True)),
     "diffusion-sound": lambda: Diffusion(DiffusionConfig((1, 21), UNET, classes=2)),
@@ -41,47 +53,56 @@ MAKERS |= {
     "diffusion-profile": lambda: Diffusion(DiffusionConfig((1, 6, 4), UNET, sigma_data=0.5, profile=(2.0, 1.0, 0.1))),
     "matching-mlp": lambda: FlowMatching(FlowMatchingConfig((3,), NET, mean=0.5, sigma_data=0.5)),
     "matching-unet": lambda: FlowMatching(FlowMatchingConfig((1, 8, 8), UNET, classes=3, text=True)),
-    "latent-flow": lambda: LatentPrior(VAE(VAEConfig((1, 8, 8), 2, BODY)), flow("nsf", classes=3)),
-    "latent-mdct": lambda: LatentPrior(MDCT(MDCTConfig(64, 8)), Diffusion(DiffusionConfig((1, 8, 8), UNET, classes=2))),
-    "latent-normal": lambda: LatentPrior(AAE(AAEConfig((4,), 2)), flow("normal")),
-    "latent-diffusion": lambda: LatentPrior(
+    "latent-flow": lambda: build_latent_prior(VAE(VAEConfig((1, 8, 8), 2, BODY)), flow("nsf", classes=3)),
+    "latent-mdct": lambda: build_latent_prior(
+        MDCT(MDCTConfig(64, 8)), Diffusion(DiffusionConfig((1, 8, 8), UNET, classes=2))
+    ),
+    "latent-mdct-flow": lambda: build_latent_prior(MDCT(MDCTConfig(64, 8)), flow("normal", (1, 8, 8))),
+    "latent-mixture": lambda: build_latent_prior(VAE(VAEConfig((1, 8, 8), 2, BODY)), flow("mixture")),
+    "latent-plain": lambda: build_latent_prior(AE(AEConfig((4,), 2)), flow("maf")),
+    "latent-normal": lambda: build_latent_prior(AAE(AAEConfig((4,), 2)), flow("normal")),
+    "latent-diffusion": lambda: build_latent_prior(
         AE(AEConfig((3, 8, 8), 2, BodyConfig("conv", widths=(4, 6), spatial=True))),
         Diffusion(DiffusionConfig((2, 4, 4), UNET, text=True)),
     ),
 }
 
 
-@pytest.fixture(scope="module", params=MAKERS)
+@pytest.fixture(scope="module", params=BUILDERS)
 def prior(request: pytest.FixtureRequest) -> Any:
     torch.manual_seed(0)
-    made = MAKERS[request.param]()
-    with torch.no_grad():  # past the zeros of the start
+    module = BUILDERS[request.param]()
+    with torch.no_grad():  # output layers are initialised with zeros
         generator = torch.Generator().manual_seed(0)
-        for p in made.parameters():
+        for p in module.parameters():
             p.add_(0.1 * torch.randn(p.shape, generator=generator))
-    return made.eval()
+    return module.eval()
 
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_samples_have_its_shape_and_follow_the_seed(prior: Any) -> None:
-    steps = {"steps": 3} if not isinstance(getattr(prior, "prior", prior), Flow) else {}
-    a, b, c = (prior.sample(4, generator=seeded(seed), **steps) for seed in (0, 0, 1))
+def few_steps(prior: Prior, temperature: float | None = None) -> SamplingOptions:
+    """Options for a quick sample, of a prior with or without a solver."""
+    return SamplingOptions(steps=3 if "steps" in prior.sampling_options else None, temperature=temperature)
+
+
+def test_samples_have_the_event_shape_and_follow_the_seed(prior: Prior) -> None:
+    assert isinstance(prior, Prior)
+    options = few_steps(prior)
+    a, b, c = (prior.sample(4, generator=seeded(seed), options=options) for seed in (0, 0, 1))
     assert a.shape == (4, *prior.event_shape)
     assert torch.isfinite(a).all()
     assert torch.equal(a, b)
     assert not torch.equal(a, c)
     assert not a.requires_grad
-    assert prior.sample(1, generator=seeded(), **steps).shape == (1, *prior.event_shape)
+    assert prior.sample(1, generator=seeded(), options=options).shape == (1, *prior.event_shape)
 
 
-def test_what_is_asked_for_matters(prior: Any) -> None:
-    steps = {"steps": 3} if not isinstance(getattr(prior, "prior", prior), Flow) else {}
-
+def test_samples_depend_on_the_label(prior: Prior) -> None:
     def sample(label: Any) -> Tensor:
-        return prior.sample(3, label=label, generator=seeded(), **steps)
+        return prior.sample(3, label=label, generator=seeded(), options=few_steps(prior))
 
     if prior.classes:
         assert not torch.equal(sample(0), sample(1))
@@ -96,31 +117,114 @@ def test_what_is_asked_for_matters(prior: Any) -> None:
             sample("a rose")
 
 
-def test_a_low_temperature_is_tame(prior: Any) -> None:
+def test_a_low_temperature_reduces_the_variance(prior: Prior) -> None:
     if isinstance(prior, LatentPrior):
         return
-    steps = {} if isinstance(prior, Flow) else {"steps": 3}
-    cold, warm = (prior.sample(64, temperature=t, generator=seeded(), **steps) for t in (0.1, 1.0))
+    cold, warm = (prior.sample(64, generator=seeded(), options=few_steps(prior, t)) for t in (0.1, 1.0))
     assert cold.std(dim=0).mean() < warm.std(dim=0).mean()
 
 
-ARCHITECTURES = {Flow: "flow", Diffusion: "diffusion", FlowMatching: "flow-matching", LatentPrior: "latent-prior"}
+def test_options_that_are_not_declared_are_refused(prior: Prior) -> None:
+    options = {"steps": 3, "guidance": 2.0, "temperature": 0.5, "solver": "euler"}
+    assert prior.sampling_options <= set(options)
+    for name, value in options.items():
+        if name not in prior.sampling_options:
+            with pytest.raises(ConfigError, match=f"takes no {name}"):
+                prior.sample(1, options=SamplingOptions(**{name: value}))
 
 
-def test_every_prior_is_here() -> None:
+def test_noise_has_the_declared_shape(prior: Prior) -> None:
+    if not isinstance(prior, NoiseDecoder):
+        return
+    noise = torch.randn(2, *prior.noise_shape, generator=seeded())
+    x = prior.decode_noise(noise, options=few_steps(prior))
+    assert x.shape == (2, *prior.event_shape)
+    assert torch.equal(x, prior.decode_noise(noise, options=few_steps(prior)))
+    if isinstance(prior, NoiseEncoder):
+        assert prior.encode_noise(x).shape == noise.shape
+
+
+def test_likelihoods_are_one_number_for_each_signal(prior: Prior) -> None:
+    x = prior.sample(2, generator=seeded(), options=few_steps(prior))
+    labels = [0, 0] if prior.classes else None
+    if isinstance(prior, HasLogProb):
+        nats = prior.log_prob(x, labels)
+    elif isinstance(prior, HasEstimatedLogProb):
+        nats = prior.estimate_log_prob(x, labels, generator=seeded())
+    elif isinstance(prior, HasLogProbBound):
+        nats = prior.log_prob_bound(x, 2, label=labels and labels[0], generator=seeded())
+    else:
+        return
+    assert nats.shape == (2,)
+    assert torch.isfinite(nats).all()
+    assert prior.support.values in ("continuous", "discrete", "binary")
+
+
+def test_scores_are_those_of_the_denoiser(prior: Prior) -> None:
+    if not isinstance(prior, DenoisingPrior):
+        return
+    x, sigma = torch.randn(2, *prior.event_shape, generator=seeded()), torch.tensor([0.3, 2.0])
+    expected = (prior(x, sigma) - x) / sigma.reshape(-1, *[1] * (x.ndim - 1)) ** 2
+    torch.testing.assert_close(prior.score(x, sigma), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_completions_keep_the_observed_entries(prior: Prior) -> None:
+    if not isinstance(prior, Completer):
+        return
+    x = prior.sample(2, generator=seeded(), options=few_steps(prior))
+    mask = torch.ones_like(x)
+    mask.flatten(1)[:, -1] = 0
+    options = SamplingOptions(steps=3 if "steps" in prior.completion_options else None)
+    completed = prior.complete(x, mask, options=options, generator=seeded())
+    torch.testing.assert_close(completed[mask > 0], x[mask > 0])
+    assert torch.equal(completed, prior.complete(x, mask, options=options, generator=seeded()))
+
+
+CAPABILITIES = {
+    "normal": {NoiseEncoder, HasLogProb},
+    "mixture": {HasLogProb},
+    "diffusion-mlp": {NoiseEncoder, HasEstimatedLogProb, DenoisingPrior, Completer},
+    "matching-mlp": {NoiseEncoder, HasEstimatedLogProb, DenoisingPrior, Completer},
+    "latent-flow": {NoiseEncoder, HasLogProbBound, Completer},
+    "latent-mdct": {NoiseEncoder, HasEstimatedLogProb, DenoisingPrior, Completer},
+    "latent-mdct-flow": {NoiseEncoder, HasLogProb},
+    "latent-mixture": {HasLogProbBound, Completer},
+    "latent-normal": {NoiseEncoder, Completer},
+    "latent-plain": {NoiseEncoder},
+    "latent-diffusion": {NoiseEncoder, Completer},
+}
+
+
+@pytest.mark.parametrize("name", CAPABILITIES)
+def test_capabilities_are_declared_truthfully(name: str) -> None:
+    prior, expected = BUILDERS[name](), CAPABILITIES[name]
+    capabilities = {NoiseEncoder, HasLogProb, HasEstimatedLogProb, HasLogProbBound, DenoisingPrior, Completer}
+    assert {capability for capability in capabilities if isinstance(prior, capability)} == expected
+    assert isinstance(prior, NoiseDecoder) == (NoiseEncoder in expected)
+
+
+ARCHITECTURES: dict[type, str] = {
+    Flow: "flow",
+    Mixture: "flow",
+    Diffusion: "diffusion",
+    FlowMatching: "flow-matching",
+    LatentPrior: "latent-prior",
+}
+
+
+def test_every_architecture_is_tested() -> None:
     assert set(ARCHITECTURES.values()) == set(PRIORS)
 
 
-def test_saved_and_loaded_it_makes_the_same(prior: Any, tmp_path: Path) -> None:
-    if isinstance(prior, LatentPrior):  # made by the registry, in tests/training/test_examples.py
+def test_weights_that_are_saved_and_loaded_give_the_same_samples(prior: Any, tmp_path: Path) -> None:
+    if isinstance(prior, LatentPrior):  # built by the registry, in tests/training/test_examples.py
         return
-    steps = {"steps": 3} if not isinstance(prior, Flow) else {}
     shape = tuple(prior.event_shape)
     card = Card("tiny", ARCHITECTURES[type(prior)], "image", shape[0], kind="prior", shape=shape)
     save_weights(tmp_path / "tiny.safetensors", prior, card, {}, torch.float32)
-    again, _ = load(tmp_path / "tiny.safetensors")
-    prior.to(memory_format=torch.channels_last)  # as `load` lays it out: another order of sums rounds otherwise
-    a, b = (p.sample(3, generator=seeded(), **steps) for p in (prior, again))
+    loaded, _ = load(tmp_path / "tiny.safetensors")
+    prior.to(memory_format=torch.channels_last)  # as `load` does: another layout rounds sums differently
+    a, b = (p.sample(3, generator=seeded(), options=few_steps(p)) for p in (prior, loaded))
     torch.testing.assert_close(a, b)
 
 
@@ -139,7 +243,7 @@ def test_a_density_integrates_to_one(kind: str, classes: int) -> None:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "mixture"])
-def test_a_flow_is_invertible_and_its_density_has_the_determinant(kind: str) -> None:
+def test_a_flow_is_invertible_and_its_density_includes_the_determinant(kind: str) -> None:
     torch.manual_seed(0)
     net = flow(kind, shape=(3,)).double().eval()
     noise = torch.randn(5, 3, generator=seeded(), dtype=torch.float64)
@@ -156,110 +260,113 @@ def test_a_flow_is_invertible_and_its_density_has_the_determinant(kind: str) -> 
         torch.testing.assert_close(net.log_prob(x[row : row + 1])[0], expected.to(x), atol=1e-3, rtol=1e-4)
 
 
-def test_draws_of_a_mixture_are_of_its_density() -> None:
+def test_samples_of_a_mixture_have_the_moments_of_its_density() -> None:
     torch.manual_seed(0)
     net = flow("mixture")
-    drawn = net.sample(20_000, generator=seeded())
+    samples = net.sample(20_000, generator=seeded())
     reference = net.config.mean + net.config.scale * net.distribution([None]).sample((20_000,)).reshape(-1, 2)
-    torch.testing.assert_close(drawn.mean(dim=0), reference.mean(dim=0), atol=0.05, rtol=0)
-    torch.testing.assert_close(drawn.T.cov(), reference.T.cov(), atol=0.1, rtol=0.05)
+    torch.testing.assert_close(samples.mean(dim=0), reference.mean(dim=0), atol=0.05, rtol=0)
+    torch.testing.assert_close(samples.T.cov(), reference.T.cov(), atol=0.1, rtol=0.05)
 
 
-class Known(Diffusion):
-    """A diffusion prior whose denoiser is the best there is for N(0.7, 0.3^2)."""
+class GaussianDiffusion(Diffusion):
+    """A diffusion prior with the optimal denoiser for signals from N(0.7, 0.3^2)."""
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Any = None, guidance: float = 1.0) -> Tensor:
         gain = (0.09 / (0.09 + sigma**2)).reshape(-1, 1)
         return 0.7 + gain * (x - 0.7)
 
 
-def test_diffusion_of_known_signals() -> None:
-    net = Known(DiffusionConfig((3,), NET, mean=0.7, sigma_data=0.3))
+def test_diffusion_with_the_optimal_denoiser_samples_its_distribution() -> None:
+    net = GaussianDiffusion(DiffusionConfig((3,), NET, mean=0.7, sigma_data=0.3))
     x = torch.randn(4, 3, generator=seeded())
     sigma = torch.tensor([0.1, 0.5, 1.0, 10.0])
     torch.testing.assert_close(net.score(x, sigma), -(x - 0.7) / (0.09 + sigma**2)[:, None])
-    drawn = net.sample(5000, steps=40, generator=seeded())
-    torch.testing.assert_close(drawn.mean(dim=0), torch.full((3,), 0.7), atol=0.02, rtol=0)
-    torch.testing.assert_close(drawn.std(dim=0), torch.full((3,), 0.3), atol=0.02, rtol=0)
+    samples = net.sample(5000, options=SamplingOptions(steps=40), generator=seeded())
+    torch.testing.assert_close(samples.mean(dim=0), torch.full((3,), 0.7), atol=0.02, rtol=0)
+    torch.testing.assert_close(samples.std(dim=0), torch.full((3,), 0.3), atol=0.02, rtol=0)
 
 
-class KnownVelocity(FlowMatching):
-    """The velocity of signals of N(0.7, 0.3^2), in units of 0.3 around 0.7: of standard normal ones."""
+class GaussianFlowMatching(FlowMatching):
+    """The velocity for signals from N(0.7, 0.3^2), which are standard normal in units of 0.3 around 0.7."""
 
     def velocity(self, z: Tensor, t: Tensor, labels: Any = None, guidance: float = 1.0) -> Tensor:
         t = t.reshape(-1, 1)
         return (2 * t - 1) / ((1 - t) ** 2 + t**2) * z
 
 
-def test_matching_of_known_signals() -> None:
-    net = KnownVelocity(FlowMatchingConfig((3,), NET, mean=0.7, sigma_data=0.3))
+def test_flow_matching_with_the_exact_velocity_samples_its_distribution() -> None:
+    net = GaussianFlowMatching(FlowMatchingConfig((3,), NET, mean=0.7, sigma_data=0.3))
     x = torch.randn(4, 3, generator=seeded())
     sigma = torch.tensor([0.1, 0.5, 1.0, 10.0])
     torch.testing.assert_close(net.score(x, sigma), -(x - 0.7) / (0.09 + sigma**2)[:, None], rtol=1e-4, atol=1e-4)
-    drawn = net.sample(5000, steps=40, generator=seeded())
-    torch.testing.assert_close(drawn.mean(dim=0), torch.full((3,), 0.7), atol=0.02, rtol=0)
-    torch.testing.assert_close(drawn.std(dim=0), torch.full((3,), 0.3), atol=0.02, rtol=0)
+    samples = net.sample(5000, options=SamplingOptions(steps=40), generator=seeded())
+    torch.testing.assert_close(samples.mean(dim=0), torch.full((3,), 0.7), atol=0.02, rtol=0)
+    torch.testing.assert_close(samples.std(dim=0), torch.full((3,), 0.3), atol=0.02, rtol=0)
 
 
 @pytest.mark.parametrize("kind", ["diffusion", "flow-matching"])
-def test_noise_becomes_signals_and_noise_again(kind: str) -> None:
+def test_encoding_inverts_decoding_of_noise(kind: str) -> None:
     if kind == "diffusion":
-        net: Any = Known(DiffusionConfig((3,), NET, mean=0.7, sigma_data=0.3, sigma_max=20.0))
+        net: Any = GaussianDiffusion(DiffusionConfig((3,), NET, mean=0.7, sigma_data=0.3, sigma_max=20.0))
     else:
-        net = KnownVelocity(FlowMatchingConfig((3,), NET, mean=0.7, sigma_data=0.3))
+        net = GaussianFlowMatching(FlowMatchingConfig((3,), NET, mean=0.7, sigma_data=0.3))
     noise = torch.randn(16, 3, generator=seeded())
-    x = net.decode_noise(noise, steps=200)
+    x = net.decode_noise(noise, options=SamplingOptions(steps=200))
     torch.testing.assert_close(net.encode_noise(x, steps=200), noise, atol=0.01, rtol=0)
 
 
 @pytest.mark.parametrize("probes", [None, 1])
-def test_the_density_along_the_way_is_that_of_known_signals(probes: int | None) -> None:
+def test_the_estimated_density_is_that_of_known_signals(probes: int | None) -> None:
     x = 0.7 + 0.3 * torch.randn(16, 3, generator=seeded())
     expected = torch.distributions.Normal(0.7, 0.3).log_prob(x).sum(dim=1)
-    matching = KnownVelocity(FlowMatchingConfig((3,), NET, mean=0.7, sigma_data=0.3))
-    diffusion = Known(DiffusionConfig((3,), NET, mean=0.7, sigma_data=0.3))
-    for net in (matching, diffusion):  # the slopes are the same in all directions: one probe tells all
-        found = net.log_prob(x, steps=300, probes=probes, generator=seeded())
-        torch.testing.assert_close(found, expected, atol=0.02, rtol=0)
+    matching = GaussianFlowMatching(FlowMatchingConfig((3,), NET, mean=0.7, sigma_data=0.3))
+    diffusion = GaussianDiffusion(DiffusionConfig((3,), NET, mean=0.7, sigma_data=0.3))
+    for net in (matching, diffusion):  # the Jacobian is a multiple of the identity: one probe is exact
+        estimate = net.estimate_log_prob(x, steps=300, probes=probes, generator=seeded())
+        torch.testing.assert_close(estimate, expected, atol=0.02, rtol=0)
 
 
-def test_guidance_of_one_is_the_label_and_of_none_nothing() -> None:
+def test_guidance_extrapolates_from_unconditional_to_conditional() -> None:
     torch.manual_seed(0)
     net = FlowMatching(FlowMatchingConfig((3,), NET, classes=2))
     with torch.no_grad():
         for p in net.parameters():
             p.add_(0.1 * torch.randn(p.shape))
     z, t = torch.randn(4, 3), torch.rand(4)
-    nothing, asked = net.velocity(z, t), net.velocity(z, t, [1] * 4)
-    torch.testing.assert_close(net.velocity(z, t, [1] * 4, 0.0), nothing)
-    torch.testing.assert_close(net.velocity(z, t, [1] * 4, 3.0), nothing + 3 * (asked - nothing))
+    unconditional, conditional = net.velocity(z, t), net.velocity(z, t, [1] * 4)
+    torch.testing.assert_close(net.velocity(z, t, [1] * 4, 0.0), unconditional)
+    expected = unconditional + 3 * (conditional - unconditional)
+    torch.testing.assert_close(net.velocity(z, t, [1] * 4, 3.0), expected)
 
 
 @pytest.mark.parametrize("name", bundled(kind="prior"))
-def test_a_bundled_prior_is_what_its_card_says(name: str) -> None:
-    made, card = load(name)
-    assert card.shape == tuple(made.event_shape)
-    assert len(card.classes) == made.classes
-    assert card.text == made.text
+def test_a_bundled_prior_agrees_with_its_card(name: str) -> None:
+    prior, card = load(name)
+    assert card.shape == tuple(prior.event_shape)
+    assert len(card.classes) == prior.classes
+    assert card.text == prior.text
     assert (card.sample_rate is not None) == (card.modality == "audio")
-    a, b = (made.sample(2, generator=seeded(1)) for _ in range(2))
+    a, b = (prior.sample(2, generator=seeded(1)) for _ in range(2))
     assert torch.equal(a, b)
     assert a.shape == (2, *card.shape)
-    assert 0.02 < float((a - a.mean()).square().mean().sqrt()) < 0.5  # neither empty nor noise of full scale
+    assert 0.02 < float((a - a.mean()).square().mean().sqrt()) < 0.5  # neither constant nor noise of full scale
     low = 0.0 if card.modality == "image" else -1.0
     assert float(((a < low - 0.1) | (a > 1.1)).float().mean()) < 0.01
-    for label in range(made.classes):
-        assert not torch.equal(made.sample(2, generator=seeded(1), label=label), a)
+    for label in range(prior.classes):
+        assert not torch.equal(prior.sample(2, generator=seeded(1), label=label), a)
 
 
-def test_samples_are_guided_as_the_configuration_says() -> None:
+def test_the_default_guidance_of_samples_is_that_of_the_configuration() -> None:
     torch.manual_seed(0)
-    made = Diffusion(DiffusionConfig((3,), NET, classes=2, guidance=3.0))
+    prior = Diffusion(DiffusionConfig((3,), NET, classes=2, guidance=3.0))
     with torch.no_grad():
-        for p in made.parameters():
+        for p in prior.parameters():
             p.add_(0.1 * torch.randn(p.shape))
-    plain = made.sample(2, label=1, generator=seeded())
-    assert torch.equal(plain, made.sample(2, label=1, guidance=3.0, generator=seeded()))
-    assert not torch.equal(plain, made.sample(2, label=1, guidance=1.0, generator=seeded()))
-    nothing = made.sample(2, generator=seeded())
-    assert torch.equal(nothing, made.sample(2, guidance=1.0, generator=seeded()))
+
+    def sample(label: int | None, guidance: float | None) -> Tensor:
+        return prior.sample(2, label=label, options=SamplingOptions(guidance=guidance), generator=seeded())
+
+    assert torch.equal(sample(1, None), sample(1, 3.0))
+    assert not torch.equal(sample(1, None), sample(1, 1.0))
+    assert torch.equal(sample(None, None), sample(None, 1.0))

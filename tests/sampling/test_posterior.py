@@ -9,9 +9,18 @@ import torch
 from torch import Tensor
 
 from denoise.probability_path import karras_sigmas
-from denoise.sampling.consistency import consistency, doubts
-from denoise.sampling.operators import Blur, Mask, Reduce
-from denoise.sampling.posterior import coarse_mask, ddrm, diffpir, dps, drawn_clean, impute, inpaint, pnp_flow
+from denoise.sampling.consistency import consistency, residual_check
+from denoise.sampling.operators import Blur, Downsample, Mask
+from denoise.sampling.posterior import (
+    coarse_mask,
+    ddrm,
+    diffpir,
+    dps,
+    gibbs_inpaint,
+    inpaint,
+    pnp_flow,
+    sample_posterior,
+)
 from denoise.sampling.solvers import ancestral
 
 MEAN = torch.tensor([0.5, -0.2, 0.1], dtype=torch.float64)
@@ -30,7 +39,7 @@ def test_what_is_missing_is_drawn_from_what_the_known_part_leaves_open() -> None
     mask = torch.tensor([1.0, 0.0, 0.0]).expand(n, 3)
     sigmas = karras_sigmas(150, 0.01, 20.0).double()
     start = 20 * torch.randn(n, 3, generator=generator, dtype=torch.float64)
-    out = inpaint(denoiser, known.expand(n, 3), mask, sigmas, start=start, again=10, generator=generator)
+    out = inpaint(denoiser, known.expand(n, 3), mask, sigmas, start=start, resamplings=10, generator=generator)
     assert torch.equal(out[:, 0], known[:1].expand(n))
     slope = COVARIANCE[1:, 0] / COVARIANCE[0, 0]
     mean = MEAN[1:] + slope * (known[0] - MEAN[0])
@@ -42,7 +51,7 @@ def test_what_is_missing_is_drawn_from_what_the_known_part_leaves_open() -> None
 class Copying:
     """A codec of pairs whose entries are nearly equal: it remembers their mean, and draws around it."""
 
-    def draw(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def sample_posterior(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return x.mean(dim=1, keepdim=True) + 0.01 * torch.randn(len(x), 1, generator=generator)
 
     def decode(self, z: Tensor) -> Tensor:
@@ -52,7 +61,9 @@ class Copying:
 def test_a_codec_remembers_what_goes_with_the_known_part() -> None:
     known = torch.tensor([[0.8, 0.0]]).expand(500, 2)
     mask = torch.tensor([[1.0, 0.0]]).expand(500, 2)
-    out = impute(Copying(), known, mask, start=torch.zeros_like(known), generator=torch.Generator().manual_seed(0))
+    out = gibbs_inpaint(
+        Copying(), known, mask, start=torch.zeros_like(known), generator=torch.Generator().manual_seed(0)
+    )
     assert (out[:, 0] == 0.8).all()
     assert (out[:, 1] - 0.8).abs().mean() < 0.03
     assert out[:, 1].std() > 0.005
@@ -77,7 +88,7 @@ def white(x: Tensor, sigma: Tensor) -> Tensor:
 
 CASES = {
     "mask": Mask((torch.arange(64).reshape(8, 8) % 3 > 0).double()),
-    "reduce": Reduce(2),
+    "reduce": Downsample(2),
     "blur": Blur(torch.tensor([[0.05, 0.1, 0.05], [0.1, 0.4, 0.1], [0.05, 0.1, 0.05]], dtype=torch.float64)),
 }
 
@@ -104,9 +115,9 @@ def test_ddrm_keeps_what_is_measured_and_draws_the_rest(case: str, eta: float) -
     misfit = (operator.forward(out) - y).square().mean() ** 0.5
     assert misfit < 0.5 * (operator.forward(torch.full_like(x, 0.5)) - y[:1]).square().mean() ** 0.5
     assert (out.mean(dim=0, keepdim=True) - mean).square().mean() < 0.25 * (mean - 0.5).square().mean()
-    unseen = (operator.singular(operator.spectral(mean)) < 1e-6)[0]
+    unseen = (operator.singular_values(operator.to_spectral(mean)) < 1e-6)[0]
     if unseen.any() and not eta:  # then the way down is the probability flow: these are of the prior
-        spread = operator.spectral(out - out.mean(dim=0)).abs().square().mean(dim=0)
+        spread = operator.to_spectral(out - out.mean(dim=0)).abs().square().mean(dim=0)
         assert float(spread[unseen].mean()) == pytest.approx(VARIANCE, rel=0.1)
 
 
@@ -117,9 +128,9 @@ def test_what_is_restored_fits_the_measurement_and_is_near_the_posterior(case: s
     x, y, mean, start = measured(operator)
     sigmas, generator = karras_sigmas(60, 0.01, 20.0).double(), torch.Generator().manual_seed(1)
     if method == "diffpir":
-        out = diffpir(white, y, operator, 0.1, sigmas, start=start, trust=1.0, generator=generator)
+        out = diffpir(white, y, operator, 0.1, sigmas, start=start, prior_weight=1.0, generator=generator)
     elif method == "dps":
-        out = dps(white, y, operator, sigmas, start=start, step=0.5, generator=generator)
+        out = dps(white, y, operator, sigmas, start=start, step_size=0.5, generator=generator)
     else:
         out = pnp_flow(white, y, operator, sigmas, start=torch.full_like(start, 0.5), generator=generator)
     assert torch.isfinite(out).all()
@@ -167,7 +178,7 @@ def test_a_noisy_signal_is_one_of_those_that_it_may_have_been() -> None:
     """Mean and covariance of the draws are those of the posterior, within three standard errors."""
     noisy, sigma, n = torch.tensor([1.4, -0.6, 0.3], dtype=torch.float64), 0.8, 20_000
     generator = torch.Generator().manual_seed(0)
-    drawn, mean = drawn_clean(denoiser, noisy.expand(n, 3), sigma, 150, generator=generator)
+    drawn, mean = sample_posterior(denoiser, noisy.expand(n, 3), sigma, 150, generator=generator)
     precision = torch.linalg.inv(COVARIANCE) + torch.eye(3, dtype=torch.float64) / sigma**2
     covariance = torch.linalg.inv(precision)
     expected = covariance @ (torch.linalg.solve(COVARIANCE, MEAN) + noisy / sigma**2)
@@ -182,7 +193,7 @@ def test_twelve_steps_draw_nearly_as_many() -> None:
     """For signals that spread a tenth as far as the noise and more: within a tenth of the posterior's variance."""
     for spread in (0.1, 0.3, 1.0, 3.0):
         variance = spread**2 / (spread**2 + 1)
-        drawn, _ = drawn_clean(
+        drawn, _ = sample_posterior(
             lambda x, sigma, s=spread: x * (s**2 / (s**2 + sigma**2)).reshape(-1, 1),
             torch.zeros(40_000, 1, dtype=torch.float64),
             1.0,
@@ -206,7 +217,7 @@ def test_a_noisy_entry_of_a_mixture_is_drawn_from_both_sides() -> None:
         return logits.softmax(-1), (0.04 * x[..., None] + level[..., None] ** 2 * centres) / total
 
     noisy = torch.full((n, 1), y, dtype=torch.float64)
-    drawn, _ = drawn_clean(mixture, noisy, sigma, 200, generator=torch.Generator().manual_seed(0))
+    drawn, _ = sample_posterior(mixture, noisy, sigma, 200, generator=torch.Generator().manual_seed(0))
     weights, means = (p[0, 0] for p in parts(noisy[:1], torch.tensor([[sigma]]).double()))
     right = drawn > 0
     assert abs(float(right.double().mean() - weights[1])) < 3 * float((weights[0] * weights[1] / n) ** 0.5)
@@ -222,9 +233,9 @@ def test_an_answer_stays_where_it_leaves_only_noise_and_goes_where_it_takes_more
     generator = torch.Generator().manual_seed(0)
     drawn = torch.rand(shape, generator=generator)
     noisy = drawn + 0.1 * torch.randn(shape, generator=generator)
-    assert (doubts(noisy, drawn, 0.1) == 0).all()
+    assert (residual_check(noisy, drawn, 0.1) == 0).all()
     noisy[..., 20:40] += 0.3  # something that was seen and is not in the answer
-    doubt = doubts(noisy, drawn, 0.1)
+    doubt = residual_check(noisy, drawn, 0.1)
     assert (doubt[..., 25:35] == 1).all()
     assert (doubt[..., 50:] == 0).all()
 

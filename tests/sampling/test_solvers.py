@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from denoise.probability_path import karras_sigmas, like
+from denoise.probability_path import expand_like, karras_sigmas
 from denoise.sampling.solvers import SOLVERS, ode
 
 MEAN, DEVIATION = 0.7, 0.5
@@ -14,16 +14,16 @@ MEAN, DEVIATION = 0.7, 0.5
 
 def gaussian(x: Tensor, sigma: Tensor) -> Tensor:
     """The best denoiser of signals from N(MEAN, DEVIATION^2)."""
-    gain = like(DEVIATION**2 / (DEVIATION**2 + sigma**2), x)
+    gain = expand_like(DEVIATION**2 / (DEVIATION**2 + sigma**2), x)
     return MEAN + gain * (x - MEAN)
 
 
 def mixture(x: Tensor, sigma: Tensor) -> Tensor:
     """The best denoiser of signals that are -1 or 1, give or take 0.1, the second three times as often."""
-    total = like(0.01 + sigma**2, x)
+    total = expand_like(0.01 + sigma**2, x)
     centres = x.new_tensor([-1.0, 1.0])
     logits = torch.log(x.new_tensor([0.25, 0.75])) - (x[..., None] - centres) ** 2 / (2 * total[..., None])
-    means = (0.01 * x[..., None] + like(sigma**2, x)[..., None] * centres) / total[..., None]
+    means = (0.01 * x[..., None] + expand_like(sigma**2, x)[..., None] * centres) / total[..., None]
     return (logits.softmax(-1) * means).sum(-1)
 
 
@@ -76,7 +76,7 @@ def test_a_velocity_is_followed_both_ways(order: int) -> None:
     """On the straight path of Gaussian signals, whose velocity is known."""
 
     def velocity(x: Tensor, t: Tensor) -> Tensor:
-        t = like(t, x)
+        t = expand_like(t, x)
         variance = ((1 - t) * DEVIATION) ** 2 + t**2
         rate = (t - (1 - t) * DEVIATION**2) / variance  # half the derivative of the variance, by the variance
         return -MEAN + rate * (x - (1 - t) * MEAN)
