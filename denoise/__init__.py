@@ -1,6 +1,6 @@
-"""Audio and image denoising: clean files, a Python API for pipelines, and recipes that train the models.
+"""Audio and image denoising, generative priors, and the recipes that train the models.
 
-Everything here is imported on first use, so that ``import denoise`` and ``denoise --help`` stay quick.
+All names are imported on first use, so that ``import denoise`` and ``denoise --help`` stay quick.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from denoise.errors import ConfigError, DenoiseError, InputError, WeightsError
     from denoise.pipelines import AudioPipeline, ImagePipeline, load
-    from denoise.pipelines.arrays import denoise_audio
-    from denoise.pipelines.arrays import denoise_image
+    from denoise.pipelines.arrays import denoise_audio, denoise_image
     from denoise.pipelines.prior import PriorPipeline
     from denoise.pipelines.stream import AudioStream
     from denoise.registry import bundled
@@ -35,7 +34,7 @@ __all__ = [
     "load",
 ]
 
-_HOMES = {
+_MODULES = {
     "AudioPipeline": "denoise.pipelines",
     "AudioStream": "denoise.pipelines.stream",
     "ImagePipeline": "denoise.pipelines",
@@ -52,9 +51,9 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'denoise' has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    value = globals()[name] = getattr(import_module(_MODULES[name]), name)
     return value
 
 

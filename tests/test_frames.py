@@ -1,4 +1,4 @@
-"""The law of frames: what is cut and joined again is what it was, and local operations do not see the cuts."""
+"""Laws of frames: overlap_add inverts split, and local operations do not depend on the windows."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def grids(draw: st.DrawFn) -> Grid:
 
 @settings(max_examples=200)
 @given(grids(), st.integers(1, 400), st.integers(1, 70), st.sampled_from([0, 1, -1]))
-def test_join_inverts_split(grid: Grid, length: int, chunk: int, dim: int) -> None:
+def test_overlap_add_inverts_split(grid: Grid, length: int, chunk: int, dim: int) -> None:
     shape = [3, 3]
     shape[dim] = length
     x = torch.randn(shape, dtype=torch.float64)
@@ -37,7 +37,7 @@ def test_join_inverts_split(grid: Grid, length: int, chunk: int, dim: int) -> No
 
 @settings(max_examples=60)
 @given(st.integers(1, 5), st.integers(0, 7), st.integers(1, 300), st.integers(0, 60))
-def test_a_local_filter_does_not_see_the_cuts(radius: int, fade: int, length: int, extra: int) -> None:
+def test_local_filter_does_not_depend_on_the_windows(radius: int, fade: int, length: int, extra: int) -> None:
     kernel = torch.randn(1, 1, 2 * radius + 1, dtype=torch.float64)
 
     def blur(x: torch.Tensor) -> torch.Tensor:
@@ -49,18 +49,19 @@ def test_a_local_filter_does_not_see_the_cuts(radius: int, fade: int, length: in
     torch.testing.assert_close(torch.cat([*pieces], 1), blur(x), rtol=0, atol=1e-10)
 
 
-def test_output_comes_before_the_input_ends() -> None:
+def test_output_starts_before_the_input_ends() -> None:
     grid = Grid(100, 10, 10)
-    seen = []
+    n_read = 0
 
     def source():
-        for i in range(50):
-            seen.append(i)
+        nonlocal n_read
+        for _ in range(50):
+            n_read += 1
             yield torch.zeros(1, 40)
 
     first = next(overlap_add(split(source(), grid), grid))
     assert first.shape == (1, 70)
-    assert len(seen) == 3
+    assert n_read == 3
 
 
 @given(st.integers(1, 5000), st.integers(0, 300), st.integers(0, 50), st.integers(1, 64))
@@ -72,12 +73,12 @@ def test_fitted_windows_start_at_multiples(window: int, context: int, fade: int,
 
 
 @pytest.mark.parametrize(("window", "context", "fade"), [(10, 3, 0), (0, 0, 0), (5, -1, 0), (5, 0, -1), (7, 0, 4)])
-def test_impossible_windows_are_refused(window: int, context: int, fade: int) -> None:
+def test_too_short_windows_are_refused(window: int, context: int, fade: int) -> None:
     with pytest.raises(ConfigError):
         Grid(window, context, fade)
 
 
-def test_nothing_in_nothing_out() -> None:
+def test_empty_signal() -> None:
     grid = Grid(4, 0, 0)
     assert [*overlap_add(split([], grid), grid)] == []
     assert [*overlap_add(split([torch.zeros(1, 0)], grid), grid)] == []
@@ -85,9 +86,7 @@ def test_nothing_in_nothing_out() -> None:
 
 @settings(max_examples=100)
 @given(grids(), st.integers(1, 200), st.lists(st.integers(0, 200), max_size=6), st.sampled_from([-4, -1, 1, 2]))
-def test_windows_are_the_pieces_that_start_at_multiples_of_the_hop(
-    grid: Grid, length: int, cuts: list[int], dim: int
-) -> None:
+def test_windows_start_at_multiples_of_the_hop(grid: Grid, length: int, cuts: list[int], dim: int) -> None:
     shape = [2] * 4
     shape[dim] = length
     x = torch.randn(shape, dtype=torch.float64)
@@ -101,7 +100,7 @@ def test_windows_are_the_pieces_that_start_at_multiples_of_the_hop(
     torch.testing.assert_close(torch.cat([*overlap_add(windows, grid, dim)], dim), x, rtol=0, atol=1e-12)
 
 
-def test_tiles_of_bands_filter_a_picture_as_a_whole() -> None:
+def test_tiles_of_bands_filter_an_image_as_a_whole() -> None:
     rng = np.random.default_rng(3)
     kernel, x = rng.normal(size=(5, 7)), torch.from_numpy(rng.normal(size=(2, 61, 47)))
     rows, columns = Grid(14, 2, 3), Grid(20, 3, 1)
@@ -117,7 +116,7 @@ def test_tiles_of_bands_filter_a_picture_as_a_whole() -> None:
     torch.testing.assert_close(torch.cat([*bands], -2), smear(x), rtol=0, atol=1e-10)
 
 
-def test_without_context_a_filter_does_see_the_cuts() -> None:
+def test_filter_without_context_depends_on_the_windows() -> None:
     x, grid = torch.randn(1, 100, dtype=torch.float64), Grid(20, 0, 4)
 
     def smear(data: torch.Tensor) -> torch.Tensor:
@@ -127,36 +126,36 @@ def test_without_context_a_filter_does_see_the_cuts() -> None:
     assert not torch.allclose(torch.cat([*pieces], -1), smear(x), atol=1e-3)
 
 
-def test_one_window_takes_over_from_the_next_in_a_straight_line() -> None:
+def test_windows_fade_linearly_into_each_other() -> None:
     windows = [Window(torch.zeros(40), True, False), Window(torch.ones(40), False, True)]
     joined = torch.cat([*overlap_add(windows, Grid(window=40, context=5, fade=10))])
     expected = np.concatenate([np.zeros(25), np.linspace(0.05, 0.95, 10), np.ones(25)])
     np.testing.assert_allclose(joined.numpy(), expected, atol=1e-6)
 
 
-def test_what_is_held_back_does_not_grow() -> None:
-    grid, fed, out = Grid(50, 4, 2), 0, 0
+def test_buffer_does_not_grow() -> None:
+    grid, n_read, n_written = Grid(50, 4, 2), 0, 0
 
-    def feed():
-        nonlocal fed
+    def source():
+        nonlocal n_read
         for _ in range(1000):
-            fed += 10
+            n_read += 10
             yield torch.zeros(10)
 
-    for piece in overlap_add(split(feed(), grid), grid):
-        out += len(piece)
-        assert fed - out <= 2 * grid.window
-    assert out == 10_000
+    for piece in overlap_add(split(source(), grid), grid):
+        n_written += len(piece)
+        assert n_read - n_written <= 2 * grid.window
+    assert n_written == 10_000
 
 
 @given(st.integers(-5, 500), st.integers(0, 60), st.integers(0, 60), st.integers(1, 64))
-def test_fitted_windows_are_no_longer_than_they_must_be(window: int, context: int, fade: int, multiple: int) -> None:
+def test_fitted_windows_are_the_shortest_possible(window: int, context: int, fade: int, multiple: int) -> None:
     overlap = 2 * context + fade
-    wanted = max(window, 2 * overlap, overlap + 1)
-    assert wanted <= Grid.fit(window, context, fade, multiple).window < wanted + multiple
+    minimum = max(window, 2 * overlap, overlap + 1)
+    assert minimum <= Grid.fit(window, context, fade, multiple).window < minimum + multiple
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_the_type_of_the_numbers_stays(dtype: torch.dtype) -> None:
+def test_dtype_is_kept(dtype: torch.dtype) -> None:
     x, grid = torch.linspace(-1, 1, 50, dtype=dtype), Grid(20, 2, 4)
     torch.testing.assert_close(torch.cat([*overlap_add(split([x], grid), grid)]), x)

@@ -1,4 +1,4 @@
-"""The public names, and that they cost nothing until they are used."""
+"""The public names, which are imported when they are used."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NAMES = [
 ]
 
 
-def test_the_names_are_exactly_these() -> None:
+def test_public_names() -> None:
     assert denoise.__all__ == NAMES
     assert dir(denoise) == NAMES
     for name in NAMES:
@@ -41,11 +41,11 @@ def test_the_names_are_exactly_these() -> None:
         denoise.denoize  # noqa: B018
 
 
-def test_the_version_is_that_of_the_package() -> None:
+def test_version_is_that_of_the_package() -> None:
     assert denoise.__version__ == version("denoise-toolkit")
 
 
-def test_the_tree_of_errors() -> None:
+def test_tree_of_errors() -> None:
     for error in (denoise.InputError, denoise.ConfigError, denoise.WeightsError):
         assert issubclass(error, denoise.DenoiseError)
     assert issubclass(denoise.InputError, ValueError)
@@ -53,7 +53,7 @@ def test_the_tree_of_errors() -> None:
     assert not issubclass(denoise.WeightsError, ValueError)
 
 
-def test_importing_and_asking_for_help_loads_no_torch() -> None:
+def test_import_and_help_do_not_load_torch() -> None:
     program = """
 import sys
 import denoise
@@ -74,7 +74,7 @@ assert not heavy, heavy
     assert denoise.__version__ in done.stdout.split()
 
 
-def test_pipelines_by_the_file_of_their_weights(models: dict[str, Path]) -> None:
+def test_load_by_weights_file(models: dict[str, Path]) -> None:
     assert isinstance(denoise.load(models["keep-audio"]), denoise.AudioPipeline)
     assert isinstance(denoise.load(models["keep-image"]), denoise.ImagePipeline)
     assert isinstance(denoise.load("mnist-vae"), denoise.PriorPipeline)
@@ -84,7 +84,7 @@ def test_pipelines_by_the_file_of_their_weights(models: dict[str, Path]) -> None
         denoise.load("no-such.safetensors")
 
 
-def test_weights_that_are_written_anew_are_loaded_anew(models: dict[str, Path], tmp_path: Path) -> None:
+def test_replaced_weights_are_loaded_again(models: dict[str, Path], tmp_path: Path) -> None:
     path, noisy = tmp_path / "model.safetensors", np.full((9, 8, 3), 100, np.uint8)
     for name, value in (("keep-image", 100), ("mute-image", 0)):
         shutil.copyfile(models[name], path)
@@ -93,7 +93,7 @@ def test_weights_that_are_written_anew_are_loaded_anew(models: dict[str, Path], 
 
 
 def test_every_bundled_model_runs() -> None:
-    """By name, on a short signal, whatever it has learned: the length, the size and the kind are kept."""
+    """By name, on a short signal; length, size and dtype are kept."""
     for name in denoise.bundled():
         pipeline = denoise.load(name)
         if isinstance(pipeline, denoise.PriorPipeline):
@@ -103,16 +103,16 @@ def test_every_bundled_model_runs() -> None:
             assert out.shape == (2, 3001)
             assert np.isfinite(out).all()
         else:
-            picture = np.full((37, 41, 3), 128, np.uint8)
-            assert denoise.denoise_image(picture, model=name).shape == picture.shape
+            pixels = np.full((37, 41, 3), 128, np.uint8)
+            assert denoise.denoise_image(pixels, model=name).shape == pixels.shape
 
 
-def test_the_readme_names_priors_and_pictures_that_are_there() -> None:
+def test_readmes_refer_to_existing_priors_and_images() -> None:
     root = Path(__file__).parents[1]
     pages = [root / "README.md", *root.glob("recipes/*/README.md")]
     for page in pages:
         text = page.read_text("utf-8")
-        for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text):
-            assert (page.parent / picture).is_file(), (page, picture)
-        named = set(re.findall(r"denoise sample ([a-z-]+)|--prior ([a-z-]+)|--codec ([a-z-]+)", text))
-        assert {name for names in named for name in names if name} <= set(denoise.bundled()), page
+        for image in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text):
+            assert (page.parent / image).is_file(), (page, image)
+        references = set(re.findall(r"denoise sample ([a-z-]+)|--prior ([a-z-]+)|--codec ([a-z-]+)", text))
+        assert {name for names in references for name in names if name} <= set(denoise.bundled()), page

@@ -1,4 +1,4 @@
-"""The two domain pipelines, `AudioPipeline` and `ImagePipeline`, and `load` for these or a prior by its name."""
+"""Pipelines of audio, of images and of priors, and `load` for any of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ __all__ = ["AudioPipeline", "ImagePipeline", "load"]
 
 
 def load(name_or_file: str | Path, *, device: str = "auto") -> AudioPipeline | ImagePipeline | PriorPipeline:
-    """Load a ready pipeline by a bundled model's name or a weights file.
+    """Load the pipeline of a model.
+
+    Args:
+        name_or_file: name of a bundled model or path of a weights file.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+
+    Returns:
+        The pipeline for the modality and the kind of the model.
 
     Raises:
         ConfigError: the name is unknown.
@@ -25,7 +32,7 @@ def load(name_or_file: str | Path, *, device: str = "auto") -> AudioPipeline | I
     """
     card = read_header(locate(name_or_file))["card"]
     if card.kind == "prior":
-        from denoise.pipelines.prior import PriorPipeline  # which no denoiser of files waits for
+        from denoise.pipelines.prior import PriorPipeline  # not imported for denoising
 
         return PriorPipeline(name_or_file, device=device)
     return (AudioPipeline if card.modality == "audio" else ImagePipeline)(name_or_file, device=device)

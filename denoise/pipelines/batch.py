@@ -1,11 +1,11 @@
-"""Which input goes to which output: known, and known to be free of clashes, before anything runs."""
+"""Pair inputs with outputs before anything runs, and refuse collisions."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from os.path import isdir, isfile  # unlike those of Path they answer for any name, even one that is too long
+from os.path import isdir, isfile  # unlike those of Path they accept any name, even one that is too long
 from pathlib import Path
 
 from denoise.errors import ConfigError
@@ -16,97 +16,121 @@ STREAM = "-"
 def plan(
     inputs: Sequence[str], out: str | None, extensions: Iterable[str], *, overwrite: bool = False
 ) -> list[tuple[str, str]]:
-    """Pair every input file with its output; ``-`` stands for standard input and output.
+    """Pair every input file with its output; ``-`` is standard input and output.
 
-    Folders are walked; files in them that we made, hidden files, and an output folder inside them are passed
-    over. One input file goes to ``out`` itself unless that is a folder, everything else into the folder
-    ``out``, where the tree below each input folder is mirrored. Without ``out``, ``NAME.denoised.EXT``
-    stands beside each input.
+    Folders are searched; outputs of earlier runs, hidden files, and an output folder inside of an input are skipped.
+    A single input file is written to ``out`` itself unless that is a folder, several files into the folder ``out``,
+    with the same tree as in each input folder. Without ``out``, NAME.denoised.EXT is written beside each input.
+
+    Args:
+        inputs: files, folders or ``-``.
+        out: file, folder, ``-`` or None.
+        extensions: of the files that are taken from folders, with a dot, lower case.
+        overwrite: whether an output may replace its own input.
+
+    Returns:
+        Pairs of input and output.
 
     Raises:
-        ConfigError: two inputs would land on one output, an output is an input, or nothing was found; ``out`` is a
-            file for several.
+        ConfigError: two inputs would have the same output, an output is an input, a folder has no files, or ``out`` is
+            a file and there are several inputs.
     """
-    known = frozenset(extensions)
-    single = len(inputs) == 1 and not isdir(inputs[0])
-    if not single and out is not None and not isdir(out) and (isfile(out) or Path(out).suffix.lower() in known):
+    suffixes = frozenset(extensions)
+    is_single = len(inputs) == 1 and not isdir(inputs[0])
+    if not is_single and out is not None and not isdir(out) and (isfile(out) or Path(out).suffix.lower() in suffixes):
         raise ConfigError(f"{out}: is one file, and there are several inputs. Give a folder as -o.")
     pairs: list[tuple[str, str]] = []
     for name in inputs:
-        path = Path(name)
         if name == STREAM:
-            if out is None or out == STREAM or (single and not isdir(out)):
-                pairs.append((name, out or STREAM))
-                continue
-            raise ConfigError("standard input needs one output: give -o - or -o FILE.")
-        if out == STREAM:
-            if not single:
+            pairs.append((name, _stream_output(out, is_single)))
+        elif out == STREAM:
+            if not is_single:
                 raise ConfigError("-o - takes one input file.")
             pairs.append((name, STREAM))
-        elif isdir(path):
-            found = [file for file in _walk(path, known) if not _inside(file, out, path)]
-            if not found:
-                raise ConfigError(f"{name}: no file in it that can be denoised ({', '.join(sorted(known))}).")
-            pairs += [(str(f), str(Path(out) / f.relative_to(path)) if out else _beside(f)) for f in found]
+        elif isdir(name):
+            pairs += _pair_folder(Path(name), out, suffixes)
         elif out is None:
-            pairs.append((name, _beside(path)))
-        elif single and not isdir(out) and not out.endswith(("/", "\\")):
+            pairs.append((name, _default_output(Path(name))))
+        elif is_single and not isdir(out) and not out.endswith(("/", "\\")):
             pairs.append((name, out))
         else:
-            pairs.append((name, str(Path(out) / path.name)))
-    _refuse_clashes(pairs, overwrite)
+            pairs.append((name, str(Path(out) / Path(name).name)))
+    _refuse_collisions(pairs, overwrite)
     return pairs
 
 
-def passed_over(inputs: Sequence[str], extensions: Iterable[str]) -> Counter[str]:
-    """How many files of which other extensions the input folders hold."""
-    known = frozenset(extensions)
+def count_skipped(inputs: Sequence[str], extensions: Iterable[str]) -> Counter[str]:
+    """Count the files in the input folders that have other extensions.
+
+    Args:
+        inputs: files, folders or ``-``.
+        extensions: of the files that `plan` takes.
+
+    Returns:
+        Number of files by extension.
+    """
+    suffixes = frozenset(extensions)
     folders = [Path(name) for name in inputs if name != STREAM and isdir(name)]
-    others = (path.suffix.lower() for folder in folders for path in _visible(folder) if path.suffix)
-    return Counter(suffix for suffix in others if suffix not in known)
+    others = (path.suffix.lower() for folder in folders for path in _visible_files(folder) if path.suffix)
+    return Counter(suffix for suffix in others if suffix not in suffixes)
 
 
-def _walk(folder: Path, extensions: frozenset[str]) -> list[Path]:
-    return sorted(path for path in _visible(folder) if path.suffix.lower() in extensions)
+def _stream_output(out: str | None, is_single: bool) -> str:
+    """Output of standard input."""
+    if out is None or out == STREAM or (is_single and not isdir(out)):
+        return out or STREAM
+    raise ConfigError("standard input needs one output: give -o - or -o FILE.")
 
 
-def _visible(folder: Path) -> Iterator[Path]:
-    """Files in a folder, without hidden ones and those that we made."""
+def _pair_folder(folder: Path, out: str | None, suffixes: frozenset[str]) -> list[tuple[str, str]]:
+    """Files in a folder with their outputs."""
+    files = [path for path in _visible_files(folder) if path.suffix.lower() in suffixes]
+    files = sorted(path for path in files if not _is_in_nested_output(path, out, folder))
+    if not files:
+        raise ConfigError(f"{folder}: no file in it that can be denoised ({', '.join(sorted(suffixes))}).")
+    outputs = [str(Path(out) / path.relative_to(folder)) if out else _default_output(path) for path in files]
+    return list(zip(map(str, files), outputs, strict=True))
+
+
+def _visible_files(folder: Path) -> Iterator[Path]:
+    """Files in a folder, without hidden ones and outputs of earlier runs."""
     for path in folder.rglob("*"):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if not hidden and not _ours(path) and path.is_file():
+        is_hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if not is_hidden and not _is_output(path) and path.is_file():
             yield path
 
 
-def _ours(path: Path) -> bool:
-    """Whether a name is one that we give; the mean and the deviation of samples only stand beside them."""
-    stem, dot, end = path.stem.rpartition(".")
-    if end in ("mean", "std") and dot:
+def _is_output(path: Path) -> bool:
+    """Whether a name is that of an output; the mean and the deviation of samples only beside the samples."""
+    stem, dot, suffix = path.stem.rpartition(".")
+    if suffix in ("mean", "std") and dot:
         return path.with_name(f"{stem}.sample-1{path.suffix}").exists()
-    return bool(re.fullmatch(r"denoised|sample-\d+", end)) and bool(dot)
+    return bool(re.fullmatch(r"denoised|sample-\d+", suffix)) and bool(dot)
 
 
-def _inside(file: Path, out: str | None, folder: Path) -> bool:
+def _is_in_nested_output(path: Path, out: str | None, folder: Path) -> bool:
     """Whether a file in ``folder`` is in an output folder that is itself inside ``folder``."""
     if out is None:
         return False
-    place = Path(out).resolve()
-    return folder.resolve() in place.parents and place in file.resolve().parents
+    output_folder = Path(out).resolve()
+    return folder.resolve() in output_folder.parents and output_folder in path.resolve().parents
 
 
-def _beside(path: Path) -> str:
+def _default_output(path: Path) -> str:
     return str(path.with_name(f"{path.stem}.denoised{path.suffix}"))
 
 
-def _refuse_clashes(pairs: list[tuple[str, str]], overwrite: bool) -> None:
+def _refuse_collisions(pairs: list[tuple[str, str]], overwrite: bool) -> None:
     sources = {Path(source).resolve(): source for source, _ in pairs if source != STREAM}
-    taken: dict[Path, str] = {}
+    source_by_output: dict[Path, str] = {}
     for source, target in pairs:
         if target == STREAM:
             continue
-        place = Path(target).resolve()
-        if place in taken:
-            raise ConfigError(f"{taken[place]} and {source} would both be written to {target}. Run them apart.")
-        taken[place] = source
-        if place in sources and (not overwrite or sources[place] != source):
+        path = Path(target).resolve()
+        if path in source_by_output:
+            raise ConfigError(
+                f"{source_by_output[path]} and {source} would both be written to {target}. Run them one by one."
+            )
+        source_by_output[path] = source
+        if path in sources and (not overwrite or sources[path] != source):
             raise ConfigError(f"{target} is an input itself. Give another -o, or --overwrite to replace it.")

@@ -1,4 +1,4 @@
-"""Which input goes to which output, and what is refused before any work."""
+"""Pairs of inputs and outputs, and collisions that are refused before any work."""
 
 from __future__ import annotations
 
@@ -50,30 +50,30 @@ class TestFiles:
             "b.flac": "b.denoised.flac",
         }
 
-    def test_one_file_goes_to_out_itself(self) -> None:
+    def test_single_file_is_written_to_out(self) -> None:
         assert pairs("a.wav", out="c.flac") == {"a.wav": "c.flac"}
         assert pairs("a.wav", out="new/c.flac") == {"a.wav": "new/c.flac"}
 
     @pytest.mark.parametrize("out", ["done", "done/"])
-    def test_or_into_it_if_it_is_a_folder(self, out: str) -> None:
+    def test_single_file_is_written_into_an_existing_folder(self, out: str) -> None:
         assert pairs("a.wav", out=out) == {"a.wav": "done/a.wav"}
 
-    def test_a_slash_makes_a_folder_of_it(self) -> None:
+    def test_trailing_slash_is_a_folder(self) -> None:
         assert pairs("a.wav", out="new/") == {"a.wav": "new/a.wav"}
 
-    def test_several_go_into_a_folder(self) -> None:
+    def test_several_files_are_written_into_a_folder(self) -> None:
         assert pairs("a.wav", "b.flac", out="new") == {"a.wav": "new/a.wav", "b.flac": "new/b.flac"}
 
-    def test_a_named_file_needs_no_known_extension_and_may_be_missing(self) -> None:
-        """The reader, not the plan, has the word on what a file is."""
+    def test_file_needs_no_supported_extension_and_may_be_missing(self) -> None:
+        """The reader checks files, not the plan."""
         assert pairs("nowhere.xyz") == {"nowhere.xyz": "nowhere.denoised.xyz"}
 
-    def test_a_denoised_file_can_be_named(self) -> None:
+    def test_output_of_an_earlier_run_can_be_an_input(self) -> None:
         assert pairs("album/old.denoised.wav") == {"album/old.denoised.wav": "album/old.denoised.denoised.wav"}
 
 
 class TestFolders:
-    def test_beside_each(self) -> None:
+    def test_beside_the_inputs(self) -> None:
         assert pairs("album") == {
             "album/1.wav": "album/1.denoised.wav",
             "album/2.FLAC": "album/2.denoised.FLAC",
@@ -81,23 +81,23 @@ class TestFolders:
             "album/live/deep/4.wav": "album/live/deep/4.denoised.wav",
         }
 
-    @pytest.mark.parametrize("out", ["done", "new/place"])
-    def test_the_tree_is_mirrored(self, out: str) -> None:
+    @pytest.mark.parametrize("out", ["done", "new/folder"])
+    def test_tree_is_the_same_in_the_output(self, out: str) -> None:
         assert pairs("album", out=out) == {name: name.replace("album", out, 1) for name in ALBUM}
 
-    def test_out_inside_the_input_is_passed_over(self) -> None:
+    def test_output_folder_inside_an_input_is_skipped(self) -> None:
         Path("album/out/live").mkdir(parents=True)
         Path("album/out/live/1.wav").touch()
         assert pairs("album", out="album/out") == {name: name.replace("album", "album/out", 1) for name in ALBUM}
         assert "album/out/live/1.wav" in pairs("album")
 
-    def test_the_input_inside_out_is_not(self) -> None:
+    def test_input_inside_the_output_folder_is_not_skipped(self) -> None:
         assert pairs("album/live", out="album/") == {
             "album/live/1.wav": "album/1.wav",
             "album/live/deep/4.wav": "album/deep/4.wav",
         }
 
-    def test_a_folder_onto_itself(self) -> None:
+    def test_folder_as_its_own_output_needs_overwrite(self) -> None:
         with pytest.raises(ConfigError, match="is an input itself"):
             pairs("album", out="album")
         assert pairs("album", out="album", overwrite=True) == {name: name for name in ALBUM}
@@ -109,13 +109,13 @@ class TestFolders:
             "album/live/deep/4.wav": "done/deep/4.wav",
         }
 
-    def test_a_second_run_finds_the_same(self) -> None:
+    def test_second_run_has_the_same_pairs(self) -> None:
         before = pairs("album")
         for target in before.values():
             Path(target).touch()
         assert pairs("album") == before
 
-    def test_nothing_in_it(self) -> None:
+    def test_empty_folder_is_refused(self) -> None:
         with pytest.raises(ConfigError, match=r"^empty: no file in it that can be denoised \(\.flac, \.wav\)"):
             pairs("empty")
 
@@ -131,29 +131,29 @@ class TestStreams:
     @pytest.mark.parametrize(
         ("inputs", "out"), [(["-"], "done"), (["-", "a.wav"], "done"), (["a.wav", "b.flac"], "-"), (["album"], "-")]
     )
-    def test_what_has_no_single_place(self, inputs: list[str], out: str) -> None:
+    def test_streams_need_a_single_input_and_output(self, inputs: list[str], out: str) -> None:
         with pytest.raises(ConfigError, match=r"standard input needs one output|takes one input"):
             pairs(*inputs, out=out)
 
 
-class TestClashes:
-    def test_two_inputs_on_one_output(self) -> None:
+class TestCollisions:
+    def test_two_inputs_with_one_output(self) -> None:
         with pytest.raises(ConfigError, match=r"a.wav and other/a.wav would both be written to done/a.wav"):
             pairs("a.wav", "other/a.wav", out="done")
         with pytest.raises(ConfigError, match="would both be written"):
             pairs("album", "album/live", out="done")
 
-    @pytest.mark.parametrize("again", ["a.wav", "./a.wav", "other/../a.wav"])
-    def test_one_input_twice(self, again: str) -> None:
+    @pytest.mark.parametrize("same", ["a.wav", "./a.wav", "other/../a.wav"])
+    def test_one_input_twice(self, same: str) -> None:
         with pytest.raises(ConfigError, match="would both be written"):
-            pairs("a.wav", again)
+            pairs("a.wav", same)
 
-    def test_an_output_that_is_an_input(self) -> None:
+    def test_output_that_is_an_input(self) -> None:
         with pytest.raises(ConfigError, match=r"a.wav is an input itself"):
             pairs("a.wav", out="./a.wav")
         assert pairs("a.wav", out="a.wav", overwrite=True) == {"a.wav": "a.wav"}
         Path("a.denoised.wav").touch()
-        for overwrite in (False, True):  # it would be read after it was replaced, or before
+        for overwrite in (False, True):  # it could be read before or after it is replaced
             with pytest.raises(ConfigError, match=r"a\.denoised\.wav is an input itself"):
                 pairs("a.wav", "a.denoised.wav", overwrite=overwrite)
 

@@ -1,4 +1,4 @@
-"""What the image pipeline promises whatever the model: size, depth, alpha, level, and the same in any tiles."""
+"""Laws of the image pipeline with any model: size, bit depth, alpha, level, and independence of the tiles."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ from PIL import Image as Pillow
 from denoise.errors import ConfigError, InputError
 from denoise.files.image import read_image
 from denoise.nn.int8 import has_vnni
+from denoise.options import DenoiseOptions
 from denoise.pipelines import ImagePipeline, device, image, int8
-from denoise.pipelines.image import denoise_image, pick, sigma_255
+from denoise.pipelines.arrays import denoise_image
+from denoise.pipelines.image import default_model, sigma_255
 from denoise.pipelines.int8 import worth_int8
-from denoise.pipelines.transparency import cover
-from denoise.registry import DEFAULTS, WITH_SIGMA
+from denoise.pipelines.transparency import fill_hidden
+from denoise.registry import DEFAULTS, SIGMA_MODEL
 from denoise.signals import Image
 
 Models = dict[str, Path]
-IMAGE_MODELS = [DEFAULTS["image"], WITH_SIGMA]
+IMAGE_MODELS = [DEFAULTS["image"], SIGMA_MODEL]
 DTYPES = [np.uint8, np.uint16, np.float16, np.float32, np.float64]
 
 
@@ -44,11 +46,11 @@ def png(x: NDArray[Any], mode: str | None = None) -> bytes:
 
 class TestTiles:
     @pytest.mark.parametrize("precision", ["float32", "auto"])
-    def test_the_size_of_tiles_does_not_matter(self, models: Models, precision: str) -> None:
+    def test_output_does_not_depend_on_the_tiles(self, models: Models, precision: str) -> None:
         x = pixels(301, 277, 3, dtype=np.float32)
         tolerance = 1e-4 if precision == "float32" else 1 / 255
         whole = ImagePipeline(models["blur-image"], tile=1000, precision=precision).frame(Image(x)).pixels
-        assert np.abs(whole - x).max() > 0.1  # the model does change the picture
+        assert np.abs(whole - x).max() > 0.1  # the model changes the image
         for tile in (1, 64, 128):
             pipeline = ImagePipeline(models["blur-image"], tile=tile, precision=precision)
             np.testing.assert_allclose(pipeline.frame(Image(x)).pixels, whole, rtol=0, atol=tolerance)
@@ -56,15 +58,15 @@ class TestTiles:
     @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (2, 2), (15, 17), (47, 33)])
     @pytest.mark.parametrize("model", ["keep-image", "blur-image", "dense-image", "grey-image"])
     @pytest.mark.parametrize("channels", [1, 3, 4])
-    def test_any_size_and_kind(self, models: Models, model: str, shape: tuple[int, int], channels: int) -> None:
+    def test_any_size_and_channels(self, models: Models, model: str, shape: tuple[int, int], channels: int) -> None:
         x = pixels(*shape, channels)
         y = ImagePipeline(models[model], tile=64).frame(Image(x)).pixels
         assert (y.shape, y.dtype) == (x.shape, x.dtype)
         if model == "keep-image":
             assert (y == x).all()
 
-    def test_a_model_of_one_size_leaves_no_seam(self, models: Models) -> None:
-        """On a flat picture each tile gives the same answer, so that any pattern were one of the tiling."""
+    def test_model_of_one_size_leaves_no_seam(self, models: Models) -> None:
+        """All tiles of a uniform image have the same output, so that any pattern is one of the tiling."""
         pipeline = ImagePipeline(models["dense-image"], precision="float32")
         flat = pipeline.frame(Image(np.full((16, 16, 3), 0.5, np.float32))).pixels
         y = pipeline.frame(Image(np.full((16, 40, 3), 0.5, np.float32))).pixels
@@ -72,17 +74,17 @@ class TestTiles:
         assert flat.min() - 1e-5 <= y.min() <= y.max() <= flat.max() + 1e-5
 
     def test_progress(self, models: Models) -> None:
-        told: list[float] = []
-        ImagePipeline(models["keep-image"], tile=64).frame(Image(pixels(300, 20, 3)), progress=told.append)
-        assert len(told) > 2
-        assert told == sorted(told)
-        assert told[-1] == 1
+        fractions: list[float] = []
+        ImagePipeline(models["keep-image"], tile=64).frame(Image(pixels(300, 20, 3)), progress=fractions.append)
+        assert len(fractions) > 2
+        assert fractions == sorted(fractions)
+        assert fractions[-1] == 1
 
 
-class TestKinds:
+class TestDtypesAndChannels:
     @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
     @pytest.mark.parametrize("channels", [1, 3, 4])
-    def test_a_model_that_keeps_all_keeps_all(self, models: Models, dtype: Any, channels: int) -> None:
+    def test_identity_model_returns_its_input(self, models: Models, dtype: Any, channels: int) -> None:
         x = pixels(50, 61, channels, dtype=dtype)
         alpha = pixels(50, 61, dtype=dtype)
         out = ImagePipeline(models["keep-image"], tile=40).frame(Image(x, alpha))
@@ -90,43 +92,43 @@ class TestKinds:
         np.testing.assert_allclose(out.pixels, x, rtol=0, atol=1e-6 if dtype == np.float32 else 0)
         assert out.alpha is alpha
 
-    def test_black_ink_is_a_grey_picture_of_its_own(self, models: Models) -> None:
+    def test_black_ink_is_denoised_as_a_grey_image(self, models: Models) -> None:
         pipeline = ImagePipeline(models["blur-image"], precision="float32")
         x = pixels(40, 30, 4)
         y = pipeline.frame(Image(x)).pixels
         assert (y[..., :3] == pipeline.frame(Image(x[..., :3])).pixels).all()
         assert (y[..., 3:] == pipeline.frame(Image(x[..., 3:])).pixels).all()
 
-    def test_a_grey_model_takes_colours_one_by_one(self, models: Models) -> None:
+    def test_grey_model_takes_colours_one_by_one(self, models: Models) -> None:
         pipeline = ImagePipeline(models["grey-image"], precision="float32")
         x = pixels(40, 30, 3, dtype=np.float32)
         y = pipeline.frame(Image(x)).pixels
         for c in range(3):
-            alone = pipeline.frame(Image(x[..., c : c + 1])).pixels
-            np.testing.assert_allclose(y[..., c : c + 1], alone, rtol=0, atol=1e-6)
+            channel = pipeline.frame(Image(x[..., c : c + 1])).pixels
+            np.testing.assert_allclose(y[..., c : c + 1], channel, rtol=0, atol=1e-6)
 
-    def test_the_depth_of_16_bits_is_used(self, models: Models) -> None:
-        """Half of a ramp in 16 bits has far more steps than 8 bits could have."""
+    def test_depth_of_16_bits_is_used(self, models: Models) -> None:
+        """Half of a ramp in 16 bits has far more values than 8 bits have."""
         x = np.linspace(0, 65535, 3000).astype(np.uint16).reshape(1, 3000, 1)
         y = ImagePipeline(models["mute-image"], precision="float32").frame(Image(x), strength=0.5).pixels
         assert len(np.unique(y)) > 2900
         np.testing.assert_allclose(2.0 * y, x, rtol=0, atol=1)
 
-    def test_integers_clip_and_floats_do_not(self, models: Models) -> None:
+    def test_integers_are_clipped_and_floats_are_not(self, models: Models) -> None:
         for dtype in (np.uint8, np.uint16):
-            top = np.iinfo(dtype).max
-            x = np.tile(np.array([0, top], dtype), 50).reshape(10, 10, 1).repeat(3, axis=2)
+            maximum = np.iinfo(dtype).max
+            x = np.tile(np.array([0, maximum], dtype), 50).reshape(10, 10, 1).repeat(3, axis=2)
             y = ImagePipeline(models["blur-image"]).frame(Image(x)).pixels.astype(int)
-            assert np.abs(y - x).max() < top  # nothing wraps from black to white
+            assert np.abs(y - x).max() < maximum  # no value wraps from black to white
         bright = np.full((9, 9, 3), 5.0, np.float32)
         assert (ImagePipeline(models["keep-image"]).frame(Image(bright)).pixels == bright).all()
 
 
 class TestTransparency:
-    """What nobody sees stays as it is, and what everybody sees does not depend on it."""
+    """Hidden pixels are unchanged, and visible ones do not depend on them."""
 
     @staticmethod
-    def seen(kind: str) -> NDArray[np.bool_]:
+    def visible(kind: str) -> NDArray[np.bool_]:
         rows, columns = np.indices((70, 90))
         if kind == "half":
             return columns < 45
@@ -136,29 +138,29 @@ class TestTransparency:
 
     @pytest.mark.parametrize("kind", ["half", "hole", "specks", "nothing"])
     @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-    def test_hidden_colours_do_not_matter_and_stay(self, models: Models, kind: str, dtype: Any) -> None:
-        seen, x = self.seen(kind), pixels(70, 90, 3, dtype=dtype)
-        alpha = np.where(seen, pixels(70, 90, dtype=np.uint8).clip(1), 0).astype(dtype)
+    def test_hidden_pixels_are_unchanged_and_have_no_effect(self, models: Models, kind: str, dtype: Any) -> None:
+        visible, x = self.visible(kind), pixels(70, 90, 3, dtype=dtype)
+        alpha = np.where(visible, pixels(70, 90, dtype=np.uint8).clip(1), 0).astype(dtype)
         out = []
         for hidden in (0, 1):
-            there = np.where(seen[..., None], x, np.asarray(hidden, dtype))
+            filled = np.where(visible[..., None], x, np.asarray(hidden, dtype))
             for tile in (64, 1000):
                 pipeline = ImagePipeline(models["blur-image"], tile=tile, precision="float32")
-                y = pipeline.frame(Image(there, alpha)).pixels
-                assert (y[~seen] == hidden).all()
+                y = pipeline.frame(Image(filled, alpha)).pixels
+                assert (y[~visible] == hidden).all()
                 out.append(y)
-        np.testing.assert_array_equal(out[0][seen], out[2][seen])
-        np.testing.assert_array_equal(out[1][seen], out[3][seen])
-        assert (out[0][seen] != x[seen]).any() or not seen.any()
+        np.testing.assert_array_equal(out[0][visible], out[2][visible])
+        np.testing.assert_array_equal(out[1][visible], out[3][visible])
+        assert (out[0][visible] != x[visible]).any() or not visible.any()
 
-    def test_a_mirror_stands_at_the_edge(self) -> None:
+    def test_hidden_pixels_are_mirrored_at_the_edge(self) -> None:
         x = torch.arange(8.0).expand(1, 3, 8)
-        seen = torch.tensor([False, False, True, True, True, True, True, True]).expand(3, 8)
-        assert cover(x, seen)[0, 0].tolist() == [4, 3, 2, 3, 4, 5, 6, 7]
-        assert torch.equal(cover(x, ~seen)[..., :4], torch.tensor([0.0, 1, 0, 1]).expand(1, 3, 4))  # repeated beyond
-        assert torch.equal(cover(x, torch.zeros(3, 8, dtype=torch.bool)), x)
+        visible = torch.tensor([False, False, True, True, True, True, True, True]).expand(3, 8)
+        assert fill_hidden(x, visible)[0, 0].tolist() == [4, 3, 2, 3, 4, 5, 6, 7]
+        assert torch.equal(fill_hidden(x, ~visible)[..., :4], torch.tensor([0.0, 1, 0, 1]).expand(1, 3, 4))  # periodic
+        assert torch.equal(fill_hidden(x, torch.zeros(3, 8, dtype=torch.bool)), x)
 
-    def test_noise_is_estimated_where_it_is_seen(self) -> None:
+    def test_noise_of_visible_pixels_is_estimated(self) -> None:
         x = np.random.default_rng(0).normal(128, 20, (200, 200, 3)).clip(0, 255).astype(np.uint8)
         alpha = np.full((200, 200), 255, np.uint8)
         alpha[:, 60:] = 0
@@ -169,69 +171,71 @@ class TestTransparency:
 
 class TestStrength:
     @pytest.mark.parametrize("dtype", DTYPES)
-    def test_zero_changes_nothing(self, models: Models, dtype: Any) -> None:
+    def test_zero_keeps_the_image(self, models: Models, dtype: Any) -> None:
         x = pixels(20, 30, 3, dtype=dtype)
         y = denoise_image(x, model=models["mute-image"], strength=0)
         assert y.dtype == dtype
         assert (y == x).all()
 
-    def test_a_half_is_half_way(self, models: Models) -> None:
+    def test_half_is_the_mean_of_input_and_output(self, models: Models) -> None:
         x = pixels(40, 40, 3, dtype=np.float32)
         y = ImagePipeline(models["mute-image"]).frame(Image(x), strength=0.5).pixels
         np.testing.assert_allclose(2 * y, x, rtol=0, atol=1e-6)
 
     @pytest.mark.parametrize("strength", [-1, 2, float("nan")])
-    def test_others_are_refused(self, models: Models, strength: float) -> None:
+    def test_out_of_range_is_refused(self, models: Models, strength: float) -> None:
         with pytest.raises(ConfigError, match="strength is"):
             denoise_image(pixels(4, 4), model=models["keep-image"], strength=strength)
 
 
 class TestFiles:
-    def test_alpha_mode_and_report(self, models: Models, tmp_path: Path) -> None:
+    def test_alpha_mode_and_result(self, models: Models, tmp_path: Path) -> None:
         x = pixels(60, 70, 4)
         (tmp_path / "a.png").write_bytes(png(x))
-        told: list[float] = []
-        result = ImagePipeline(models["blur-image"]).file(tmp_path / "a.png", tmp_path / "b.png", progress=told.append)
-        with Pillow.open(tmp_path / "b.png") as made:
-            assert made.mode == "RGBA"
-            y = np.asarray(made)
+        fractions: list[float] = []
+        result = ImagePipeline(models["blur-image"]).file(
+            tmp_path / "a.png", tmp_path / "b.png", progress=fractions.append
+        )
+        with Pillow.open(tmp_path / "b.png") as output:
+            assert output.mode == "RGBA"
+            y = np.asarray(output)
         assert (y[..., 3] == x[..., 3]).all()
         assert (y[..., :3] != x[..., :3]).any()
-        assert told[-1] == 1
+        assert fractions[-1] == 1
         row = result.asdict()
         assert row["output"] == str(tmp_path / "b.png")
         assert row["noise_before_sigma_255"] > 20
         assert row["megapixels_per_s"] > 0
 
     @pytest.mark.parametrize("mode", ["L", "RGB", "I;16"])
-    def test_zero_strength_gives_the_same_pixels(self, models: Models, mode: str) -> None:
+    def test_zero_strength_keeps_the_pixels(self, models: Models, mode: str) -> None:
         x = pixels(33, 21, *((3,) if mode == "RGB" else ()), dtype=np.uint16 if mode == "I;16" else np.uint8)
         out = ImagePipeline(models["mute-image"]).bytes(png(x), strength=0)
-        with Pillow.open(io.BytesIO(out)) as made:
-            assert made.format == "PNG"
-            assert (np.asarray(made) == x).all()
+        with Pillow.open(io.BytesIO(out)) as output:
+            assert output.format == "PNG"
+            assert (np.asarray(output) == x).all()
 
     def test_cmyk_jpeg(self, models: Models, tmp_path: Path) -> None:
         Pillow.fromarray(pixels(40, 50, 4), "CMYK").save(tmp_path / "a.jpg", quality=95)
         ImagePipeline(models["keep-image"]).file(tmp_path / "a.jpg", tmp_path / "b.jpg")
-        with Pillow.open(tmp_path / "b.jpg") as made:
-            assert (made.mode, made.size) == ("CMYK", (50, 40))
+        with Pillow.open(tmp_path / "b.jpg") as output:
+            assert (output.mode, output.size) == ("CMYK", (50, 40))
 
     def test_every_frame_is_denoised(self, models: Models, tmp_path: Path) -> None:
         frames = [Pillow.fromarray(np.full((20, 20, 3), v, np.uint8)) for v in (50, 150)]
         frames[0].save(tmp_path / "a.tiff", save_all=True, append_images=frames[1:])
         ImagePipeline(models["mute-image"]).file(tmp_path / "a.tiff", tmp_path / "b.tiff", strength=0.5)
-        with Pillow.open(tmp_path / "b.tiff") as made:
-            assert made.n_frames == 2
+        with Pillow.open(tmp_path / "b.tiff") as output:
+            assert output.n_frames == 2
             for i, value in enumerate((25, 75)):
-                made.seek(i)
-                assert (np.asarray(made) == value).all()
+                output.seek(i)
+                assert (np.asarray(output) == value).all()
 
-    def test_bytes_that_are_no_image(self, models: Models) -> None:
+    def test_bytes_that_are_no_image_are_refused(self, models: Models) -> None:
         with pytest.raises(InputError, match=r"^image bytes: "):
-            ImagePipeline(models["keep-image"]).bytes(b"no image at all")
+            ImagePipeline(models["keep-image"]).bytes(b"not an image")
 
-    def test_an_existing_target(self, models: Models, tmp_path: Path) -> None:
+    def test_existing_target_is_replaced_only_with_overwrite(self, models: Models, tmp_path: Path) -> None:
         (tmp_path / "a.png").write_bytes(png(pixels(4, 4)))
         (tmp_path / "b.png").write_text("mine")
         pipeline = ImagePipeline(models["keep-image"])
@@ -260,17 +264,17 @@ class TestArrays:
         assert (y.dtype, y.shape) == (dtype, x.shape)
         torch.testing.assert_close(y, x, rtol=0, atol=1e-2 if dtype == torch.bfloat16 else 1e-6)
 
-    def test_a_batch_is_its_items(self, models: Models) -> None:
+    def test_items_of_a_batch_are_independent(self, models: Models) -> None:
         torch.manual_seed(0)
         x = torch.rand(3, 3, 20, 22)
         y = denoise_image(x, model=models["blur-image"])
-        for one, item in zip(y, x, strict=True):
-            torch.testing.assert_close(one, denoise_image(item, model=models["blur-image"]))
+        for denoised, item in zip(y, x, strict=True):
+            torch.testing.assert_close(denoised, denoise_image(item, model=models["blur-image"]))
         as_array = denoise_image(x[0].permute(1, 2, 0).numpy(), model=models["blur-image"])
         assert (as_array == y[0].permute(1, 2, 0).numpy()).all()
 
     @pytest.mark.parametrize(
-        ("x", "words"),
+        ("x", "message"),
         [
             (np.zeros((3, 20, 20), np.uint8), r"array has shape \(3, 20, 20\); expected \(height, width\)"),
             (np.zeros((20, 20, 4), np.uint8), "expected"),
@@ -286,13 +290,13 @@ class TestArrays:
             (torch.zeros(3, 0, 20), "none of them 0"),
         ],
     )
-    def test_what_cannot_be_an_image(self, models: Models, x: Any, words: str) -> None:
-        with pytest.raises(InputError, match=words):
+    def test_invalid_arrays_are_refused(self, models: Models, x: Any, message: str) -> None:
+        with pytest.raises(InputError, match=message):
             denoise_image(x, model=models["keep-image"])
 
     @pytest.mark.parametrize("tile", [16, 1000])
-    def test_a_sigma_reaches_a_model_that_takes_one(self, models: Models, tile: int) -> None:
-        """With a network that answers with the sigma itself: in signal units, whatever the units of the pixels."""
+    def test_sigma_conditioned_model_gets_sigma_in_signal_units(self, models: Models, tile: int) -> None:
+        """With a network that returns sigma itself: in signal units, whatever the units of the pixels."""
 
         class Echo(torch.nn.Module):
             def forward(self, x: torch.Tensor, sigma: torch.Tensor | None = None) -> torch.Tensor:
@@ -312,14 +316,14 @@ class TestArrays:
         pipeline.card = replace(pipeline.card, sigma=(0.0, 0.2))
         assert pipeline.frame(Image(pixels(4, 4, 3)), sigma=0.2).pixels.max() == 51
         pipeline.card = replace(pipeline.card, sigma=(0.0, 0.04))
-        assert (pipeline.frame(Image(noisy)).pixels == 10).all()  # an estimate stays within
+        assert (pipeline.frame(Image(noisy)).pixels == 10).all()  # an estimate is limited to the range of the model
         pipeline.file(io.BytesIO(png(noisy)), out := io.BytesIO())
         assert (np.asarray(Pillow.open(out)) == 10).all()
         pipeline.card = replace(pipeline.card, sigma=(0.0, 0.2))
-        with pytest.raises(ConfigError, match=r"knows noise up to 0.2 \(51 of 255\)"):
+        with pytest.raises(ConfigError, match=r"expected 0 to 0.2 \(51 of 255\)"):
             pipeline.frame(Image(pixels(4, 4, 3)), sigma=0.25)
 
-    def test_floats_may_be_louder_than_full_scale(self) -> None:
+    def test_noise_of_floats_may_exceed_full_scale(self) -> None:
         x = np.random.default_rng(0).normal(0, 2, (60, 70, 3)).astype(np.float32)
         for sigma in (2.0, "auto"):
             assert denoise_image(x, sigma).std() < 0.5  # type: ignore[arg-type]
@@ -327,15 +331,15 @@ class TestArrays:
             denoise_image(pixels(20, 20, 3), 300)
 
     @pytest.mark.parametrize("kind", ["numpy", "torch"])
-    def test_an_answer_has_memory_of_its_own(self, models: Models, kind: str) -> None:
+    def test_output_has_its_own_memory(self, models: Models, kind: str) -> None:
         x = pixels(12, 13, 3, dtype=np.float32)
-        given: Any = x if kind == "numpy" else torch.from_numpy(x).permute(2, 0, 1)
+        noisy: Any = x if kind == "numpy" else torch.from_numpy(x).permute(2, 0, 1)
         for strength in (0.0, 1.0):
             before = x.copy()
-            denoise_image(given, model=models["keep-image"], strength=strength)[:] = 7
+            denoise_image(noisy, model=models["keep-image"], strength=strength)[:] = 7
             np.testing.assert_array_equal(x, before)
 
-    def test_a_blind_model_refuses_a_sigma(self, models: Models) -> None:
+    def test_blind_model_refuses_a_sigma(self, models: Models) -> None:
         with pytest.raises(ConfigError, match="keep-image is blind"):
             denoise_image(pixels(4, 4), 25, model=models["keep-image"])
         with pytest.raises(ConfigError, match="is blind"):
@@ -343,7 +347,7 @@ class TestArrays:
 
 
 class TestSettings:
-    def test_what_is_refused(self, models: Models) -> None:
+    def test_settings_out_of_range_are_refused(self, models: Models) -> None:
         with pytest.raises(ConfigError, match="tile is 0"):
             ImagePipeline(models["keep-image"], tile=0)
         with pytest.raises(ConfigError, match="precision is 'int8'"):
@@ -353,19 +357,19 @@ class TestSettings:
 
 
 class TestBundled:
-    """What the weights that come along promise, whatever was trained since."""
+    """Laws of the bundled weights."""
 
     @staticmethod
     def noisy(side: int, sigma: float) -> NDArray[np.float32]:
-        """Calm and busy parts and hard edges under white noise, unclipped. Shape: (side, side + 60, 3)."""
+        """Smooth and textured areas and sharp edges with white noise, unclipped, (side, side + 60, 3)."""
         rows, columns = np.indices((side, side + 60)) / 64
-        light = 0.5 + 0.2 * np.sin(columns**2 / 2) * np.cos(rows) + 0.25 * ((rows + 2 * columns) % 5 < 1)
-        picture = light[..., None] * np.array([1.0, 0.8, 0.6])
-        return (picture + np.random.default_rng(0).normal(0, sigma, picture.shape)).astype(np.float32)
+        luma = 0.5 + 0.2 * np.sin(columns**2 / 2) * np.cos(rows) + 0.25 * ((rows + 2 * columns) % 5 < 1)
+        clean = luma[..., None] * np.array([1.0, 0.8, 0.6])
+        return (clean + np.random.default_rng(0).normal(0, sigma, clean.shape)).astype(np.float32)
 
     @staticmethod
     def sigma(name: str, sigma: float) -> float | None:
-        return sigma if name == WITH_SIGMA else None
+        return sigma if name == SIGMA_MODEL else None
 
     @pytest.mark.parametrize("name", IMAGE_MODELS)
     @pytest.mark.parametrize(("level", "precision", "steps"), [(75, "auto", 1.0), (75, "float32", 0.1)])
@@ -455,7 +459,7 @@ class TestBundled:
 
     @pytest.mark.parametrize("name", IMAGE_MODELS)
     @pytest.mark.parametrize("level", [10, 40])
-    def test_light_and_colour_stay(self, name: str, level: float) -> None:
+    def test_brightness_and_colour_are_kept(self, name: str, level: float) -> None:
         x = self.noisy(500, level / 255)
         y = ImagePipeline(name).frame(Image(x), sigma=self.sigma(name, level / 255)).pixels
         assert np.abs((y - x).mean(axis=(0, 1))).max() <= 0.2 / 255
@@ -463,18 +467,18 @@ class TestBundled:
 
     @pytest.mark.parametrize("name", IMAGE_MODELS)
     @pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (12, 200, 90)])
-    def test_one_colour_stays(self, name: str, colour: tuple[int, int, int]) -> None:
+    def test_uniform_images_are_kept(self, name: str, colour: tuple[int, int, int]) -> None:
         x = np.full((75, 130, 3), colour, np.uint8)
         assert (ImagePipeline(name).frame(Image(x)).pixels == x).all()
 
-    def test_a_sigma_selects_the_model_that_takes_one(self) -> None:
-        assert [pick(None, sigma) for sigma in (None, "auto", 0.0)] == [DEFAULTS["image"], WITH_SIGMA, WITH_SIGMA]
-        assert pick("mine.safetensors", 25) == "mine.safetensors"
+    def test_sigma_selects_the_sigma_conditioned_model(self) -> None:
+        models = [default_model(DenoiseOptions(steps=1, sigma=sigma)) for sigma in (None, "auto", 0.0)]
+        assert models == [DEFAULTS["image"], SIGMA_MODEL, SIGMA_MODEL]
         x = (255 * self.noisy(100, 0.1)).clip(0, 255).astype(np.uint8)
-        told, found = denoise_image(x, 25.5), denoise_image(x, "auto")
-        assert (told == denoise_image(x, 25.5, model=WITH_SIGMA)).all()
-        assert np.abs(told.astype(float) - found).mean() < 3
-        assert (told != denoise_image(x)).any()
+        given, estimated = denoise_image(x, 25.5), denoise_image(x, "auto")
+        assert (given == denoise_image(x, 25.5, model=SIGMA_MODEL)).all()
+        assert np.abs(given.astype(float) - estimated).mean() < 3
+        assert (given != denoise_image(x)).any()
         with pytest.raises(ConfigError, match=f"{DEFAULTS['image']} is blind"):
             denoise_image(x, "auto", model=DEFAULTS["image"])
         with pytest.raises(ConfigError, match="sigma is 'loud'; expected auto or a number"):
@@ -482,71 +486,71 @@ class TestBundled:
 
 
 class TestPerception:
-    """The sigma-aware model as a prior; what a draw is, is tested beside the samplers."""
+    """The sigma-conditioned model as a prior; the distribution of samples is tested with the samplers."""
 
-    def told(self, models: Models, **settings: Any) -> ImagePipeline:
-        return ImagePipeline(models["told-image"], precision="float32", **settings)
+    def pipeline(self, models: Models, **settings: Any) -> ImagePipeline:
+        return ImagePipeline(models["sigma-image"], precision="float32", **settings)
 
-    def test_a_draw_is_the_same_in_any_tiles_and_of_its_seed(self, models: Models) -> None:
+    def test_sample_depends_on_the_seed_and_not_on_the_tiles(self, models: Models) -> None:
         x = Image(np.random.default_rng(0).uniform(0, 1, (150, 131, 3)).astype(np.float32))
-        how: dict[str, Any] = {"sigma": 0.4, "perception": 1.0, "steps": 4}
-        whole, *others = (self.told(models, tile=t).frame(x, draw=3, **how).pixels for t in (1000, 64, 96))
+        options: dict[str, Any] = {"sigma": 0.4, "perception": 1.0, "steps": 4}
+        whole, *others = (self.pipeline(models, tile=t).frame(x, seed=3, **options).pixels for t in (1000, 64, 96))
         for other in others:
             np.testing.assert_allclose(other, whole, atol=1e-4)
-        pipeline = self.told(models)
-        np.testing.assert_array_equal(pipeline.frame(x, draw=3, **how).pixels, whole)
-        assert np.abs(pipeline.frame(x, draw=4, **how).pixels - whole).std() > 1e-3
+        pipeline = self.pipeline(models)
+        np.testing.assert_array_equal(pipeline.frame(x, seed=3, **options).pixels, whole)
+        assert np.abs(pipeline.frame(x, seed=4, **options).pixels - whole).std() > 1e-3
 
-    def test_the_dial_goes_from_the_mean_to_a_draw(self, models: Models) -> None:
+    def test_perception_mixes_mean_and_sample(self, models: Models) -> None:
         x = Image(np.random.default_rng(0).uniform(0, 1, (40, 50, 1)).astype(np.float32))
-        pipeline = self.told(models)
+        pipeline = self.pipeline(models)
         mean = pipeline.frame(x, sigma=0.1).pixels
-        at = {p: pipeline.frame(x, sigma=0.1, perception=p).pixels for p in (0.0, 0.25, 1.0)}
-        np.testing.assert_array_equal(at[0.0], mean)
-        np.testing.assert_allclose(at[0.25], 0.75 * mean + 0.25 * at[1.0], atol=1e-6)
+        outputs = {p: pipeline.frame(x, sigma=0.1, perception=p).pixels for p in (0.0, 0.25, 1.0)}
+        np.testing.assert_array_equal(outputs[0.0], mean)
+        np.testing.assert_allclose(outputs[0.25], 0.75 * mean + 0.25 * outputs[1.0], atol=1e-6)
         np.testing.assert_array_equal(pipeline.frame(x, sigma=0.1, perception=1.0, steps=1).pixels, mean)
         np.testing.assert_array_equal(
             pipeline.frame(x, sigma=0.0, perception=1.0).pixels, pipeline.frame(x, sigma=0.0).pixels
         )
 
-    def test_a_file_tells_whether_noise_was_taken_away(self, models: Models, tmp_path: Path) -> None:
+    def test_result_has_the_residual_of_a_sample(self, models: Models, tmp_path: Path) -> None:
         Pillow.fromarray(pixels(40, 50)).save(tmp_path / "a.png")
-        pipeline = self.told(models)
-        drawn = pipeline.file(tmp_path / "a.png", tmp_path / "b.png", sigma=0.1, perception=1.0, draw=0).asdict()
-        assert 0 < drawn["residual_by_sigma"] < 20
-        assert -1 <= drawn["residual_correlation"] <= 1
-        plain = pipeline.file(tmp_path / "a.png", tmp_path / "c.png", sigma=0.1).asdict()
-        assert "residual_by_sigma" not in plain
+        pipeline = self.pipeline(models)
+        sample = pipeline.file(tmp_path / "a.png", tmp_path / "b.png", sigma=0.1, perception=1.0, seed=0).asdict()
+        assert 0 < sample["residual_by_sigma"] < 20
+        assert -1 <= sample["residual_correlation"] <= 1
+        mean = pipeline.file(tmp_path / "a.png", tmp_path / "c.png", sigma=0.1).asdict()
+        assert "residual_by_sigma" not in mean
 
-    def test_a_draw_that_does_not_fit_is_told(self, models: Models, tmp_path: Path) -> None:
-        """Of a scene that is no noise at all, told to be full of it: this network takes away more than there is."""
+    def test_rejected_sample_is_reported(self, models: Models, tmp_path: Path) -> None:
+        """With a sigma far below the noise, the network removes more than noise of that sigma."""
         Pillow.fromarray(pixels(60, 50)).save(tmp_path / "a.png")
-        result = self.told(models).file(tmp_path / "a.png", tmp_path / "b.png", sigma=0.02, perception=1.0)
-        assert "gave way to the mean" in result.warnings[0]
+        result = self.pipeline(models).file(tmp_path / "a.png", tmp_path / "b.png", sigma=0.02, perception=1.0)
+        assert "was replaced by the posterior mean" in result.warnings[0]
 
-    def test_hidden_pixels_are_not_judged(self, models: Models) -> None:
-        """Colours under transparency have nothing to do with a draw beside them."""
+    def test_hidden_pixels_do_not_affect_a_sample(self, models: Models) -> None:
+        """Colours of fully transparent pixels have no effect on visible ones."""
         x = np.random.default_rng(0).uniform(0, 1, (60, 64, 3)).astype(np.float32)
         alpha = np.ones((60, 64), np.float32)
         alpha[:, 32:] = 0
         other = np.where(alpha[..., None] > 0, x, x + 50).astype(np.float32)
-        how: dict[str, Any] = {"sigma": 0.4, "perception": 1.0, "steps": 3}
-        a, b = (self.told(models).frame(Image(z, alpha), **how).pixels for z in (x, other))
+        options: dict[str, Any] = {"sigma": 0.4, "perception": 1.0, "steps": 3}
+        a, b = (self.pipeline(models).frame(Image(z, alpha), **options).pixels for z in (x, other))
         np.testing.assert_allclose(a[:, :32], b[:, :32], atol=1e-5)
         assert (b[:, 32:] == other[:, 32:]).all()
 
-    def test_in_memory_it_takes_the_model_that_draws(self) -> None:
+    def test_perception_selects_the_sigma_conditioned_model(self) -> None:
         x = pixels(24, 20)
-        one, same, another = (denoise_image(x, sigma=25, perception=1, steps=3, seed=s) for s in (0, 0, 1))
-        np.testing.assert_array_equal(one, same)
-        assert (one != another).any()
+        first, same, other = (denoise_image(x, sigma=25, perception=1, steps=3, seed=s) for s in (0, 0, 1))
+        np.testing.assert_array_equal(first, same)
+        assert (first != other).any()
 
-    def test_what_makes_no_sense_is_told(self, models: Models) -> None:
+    def test_unsupported_options_are_refused(self, models: Models) -> None:
         x = Image(pixels(8, 8, 3))
-        with pytest.raises(ConfigError, match="draws no samples"):
+        with pytest.raises(ConfigError, match="no posterior samples"):
             ImagePipeline(models["keep-image"]).frame(x, perception=0.5)
         with pytest.raises(ConfigError, match="leave perception out"):
             ImagePipeline(models["vary-image"]).frame(x, perception=0.5)
         for wrong in ({"perception": 1.5}, {"perception": float("nan")}, {"perception": 1, "steps": 0}):
             with pytest.raises(ConfigError, match="expected"):
-                self.told(models).frame(x, **wrong)  # type: ignore[arg-type]
+                self.pipeline(models).frame(x, **wrong)  # type: ignore[arg-type]

@@ -1,0 +1,48 @@
+"""Diagnostics are combined over frames and samples, and every result is built from them."""
+
+from __future__ import annotations
+
+import pytest
+
+from denoise.pipelines.result import AUDIO_UNITS, IMAGE_UNITS, Diagnostics, Result, Units
+from denoise.sampling.consistency import Consistency
+
+
+def build(diagnostics: Diagnostics, units: Units = IMAGE_UNITS) -> Result:
+    return Result.from_diagnostics(
+        diagnostics, units, input="a", output="b", amount=3.0, seconds=1.5, warnings=["damaged"]
+    )
+
+
+def test_combination_averages_what_is_present() -> None:
+    first = Diagnostics(noise_before=4.0, residual=Consistency(1.0, 0.2), rejected_fraction=0.4, precision="float32")
+    second = Diagnostics(noise_before=2.0, noise_after=1.0, no_noise_found=True, precision="int8")
+    combined = Diagnostics.combine([first, second])
+    assert combined == Diagnostics(3.0, 1.0, Consistency(1.0, 0.2), 0.2, True, "float32, int8")
+    assert Diagnostics.combine([]) == Diagnostics()
+    assert Diagnostics.combine([first]) == first
+
+
+@pytest.mark.parametrize(("units", "suffix"), [(AUDIO_UNITS, "dbfs"), (IMAGE_UNITS, "sigma_255")])
+def test_units_are_in_the_keys(units: Units, suffix: str) -> None:
+    row = build(Diagnostics(noise_before=1.2345), units).asdict()
+    assert row[f"noise_before_{suffix}"] == 1.23
+    assert row[f"noise_after_{suffix}"] is None
+    assert row[units.speed] == 2.0
+    assert not {"residual", "files", "precision", "speed", "noise_before"} & set(row)
+
+
+def test_residual_and_precision_are_in_the_row_if_present() -> None:
+    diagnostics = Diagnostics(residual=Consistency(1.23456, -0.1), precision="int8")
+    row = build(diagnostics).asdict()
+    assert (row["residual_by_sigma"], row["residual_correlation"], row["precision"]) == (1.235, -0.1, "int8")
+    row = build(diagnostics, AUDIO_UNITS).asdict()
+    assert (row["residual_by_noise"], row["residual_with_answer"]) == (1.235, -0.1)
+
+
+def test_warnings_of_the_diagnostics_follow_those_of_the_reader() -> None:
+    assert build(Diagnostics(rejected_fraction=0.09)).warnings == ("damaged",)
+    damaged, rejected, no_noise = build(Diagnostics(rejected_fraction=0.25, no_noise_found=True)).warnings
+    assert damaged == "damaged"
+    assert rejected.startswith("a: 25 % of the posterior sample was replaced")
+    assert no_noise.startswith("a: no noise was found")

@@ -1,0 +1,53 @@
+"""Options of a run are validated once, and their defaults are those of every interface."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from denoise.errors import ConfigError
+from denoise.options import DenoiseOptions
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"strength": -0.1}, "strength is -0.1; expected 0"),
+        ({"strength": float("nan")}, "strength is nan"),
+        ({"attenuation_limit": -1.0}, "attenuation limit is -1 dB"),
+        ({"sigma": "loud"}, "sigma is 'loud'; expected auto"),
+        ({"perception": 1.5}, "perception is 1.5; expected 0"),
+        ({"perception": float("nan")}, "perception is nan"),
+        ({"steps": 0}, "steps is 0; expected at least 1"),
+        ({"max_megapixels": 0.0}, "max_megapixels is 0"),
+        ({"max_megapixels": float("inf")}, "max_megapixels is inf"),
+    ],
+)
+def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        DenoiseOptions(**{"steps": 1, **options})
+
+
+@pytest.mark.parametrize(
+    ("perception", "seed", "mix_weight", "uses_posterior"),
+    [(None, None, 0.0, False), (None, 0, 1.0, True), (0.0, 3, 0.0, True), (0.4, None, 0.4, True), (0.4, 3, 0.4, True)],
+)
+def test_seed_without_perception_is_a_whole_sample(
+    perception: float | None, seed: int | None, mix_weight: float, uses_posterior: bool
+) -> None:
+    options = DenoiseOptions(steps=1, perception=perception, seed=seed)
+    assert (options.mix_weight, options.uses_posterior) == (mix_weight, uses_posterior)
+
+
+def test_attenuation_limit_lowers_the_strength() -> None:
+    assert DenoiseOptions(steps=1, attenuation_limit=20.0).limited_strength == pytest.approx(0.9)
+    assert DenoiseOptions(steps=1, strength=0.5, attenuation_limit=20.0).limited_strength == 0.5
+    assert DenoiseOptions(steps=1, attenuation_limit=0.0).limited_strength == 0
+
+
+def test_import_does_not_load_torch() -> None:
+    program = "import sys, denoise.options; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
