@@ -35,6 +35,110 @@ STEP_S = 2.0  # read and streamed at a time: tensors that still fit the cache
 FADE_S = 0.02
 
 
+class AudioRun:
+    """The denoising of one recording, block by block; see `AudioPipeline.start`.
+
+    Args:
+        pipeline: with the network.
+        sample_rate: of the recording in Hz.
+        options: of the run, supported by the network.
+        seeds: of the posterior samples; none for the posterior mean.
+    """
+
+    def __init__(
+        self, pipeline: AudioPipeline, sample_rate: int, options: DenoiseOptions, seeds: tuple[int, ...]
+    ) -> None:
+        self._pipeline, self._network = pipeline, pipeline.model
+        self._sample_rate, self._options, self._seeds = sample_rate, options, seeds
+        self._strength = options.limited_strength
+        self._streams: list[AudioStream] = []
+
+    def blocks(self, chunks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+        """Denoise the recording, once.
+
+        Args:
+            chunks: as in `AudioPipeline.stream`.
+
+        Returns:
+            As `AudioPipeline.stream`.
+        """
+        chunks = _checked(chunks)
+        if self._strength == 0 and not self._seeds:
+            return chunks
+        if isinstance(self._network, StreamingNetwork):
+            return self._denoise_streaming(chunks, self._network)
+        return self._denoise_windows(chunks)
+
+    def diagnostics(self) -> Diagnostics:
+        """Return the mean of the diagnostics of all posterior samples, after the last block."""
+        return Diagnostics.combine([stream.diagnostics() for stream in self._streams])
+
+    def _denoise_windows(self, chunks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+        """Blocks -> windows -> model -> overlap-add -> blocks."""
+        grid = self._grid()
+        tensors = (torch.from_numpy(np.ascontiguousarray(chunk)) for chunk in chunks)
+        denoised = (window.map(self._denoise_window(window)) for window in split(tensors, grid))
+        for block in overlap_add(denoised, grid):
+            yield block.numpy()
+
+    def _denoise_streaming(self, chunks: Iterable[NDArray[Any]], network: StreamingNetwork) -> Iterator[NDArray[Any]]:
+        """Blocks -> model -> blocks: the state of the network replaces windows."""
+        step = round(STEP_S * self._sample_rate)
+        for chunk in chunks:
+            self._streams = self._streams or [
+                AudioStream(sampler, sample_rate=self._sample_rate, channels=chunk.shape[0], strength=self._strength)
+                for sampler in self._samplers(network)
+            ]
+            for start in range(0, chunk.shape[1], step):  # chunks may be of any length
+                block = np.concatenate([stream.push(chunk[:, start : start + step]) for stream in self._streams])
+                if block.shape[1]:
+                    yield block
+        if self._streams:
+            yield np.concatenate([stream.flush() for stream in self._streams])
+
+    def _samplers(self, network: StreamingNetwork) -> list[StreamingNetwork]:
+        """One network for each posterior sample, or that of the mean."""
+        if not self._seeds or not isinstance(network, FlowNetwork):
+            return [network]
+        weight = 1.0 if self._options.perception is None else self._options.perception
+        return [network.posterior_sampler(seed, self._options.steps, weight) for seed in self._seeds]
+
+    def _grid(self) -> Grid:
+        """Windows at the sample rate of the recording that start on whole strides of the network at its own rate."""
+        rate, network = self._sample_rate, self._network
+        multiple, context = full_band_context(network.size_multiple, network.context, rate, self._pipeline.sample_rate)
+        return Grid.fit(round(self._pipeline.block * rate), context, round(FADE_S * rate), multiple)
+
+    def _denoise_window(self, window: Window) -> Tensor:
+        """The posterior mean, or the posterior samples concatenated along the channels."""
+        if not self._seeds:
+            return self._mix_window(window.data, None)
+        start = window.start * self._pipeline.sample_rate // self._sample_rate
+        return torch.cat([self._mix_window(window.data, Draw(seed, (start,))) for seed in self._seeds])
+
+    @torch.inference_mode()
+    def _mix_window(self, x: Tensor, sample_latent: Draw | None) -> Tensor:
+        """Denoise (channels, time) at the sample rate of the recording and mix input and output."""
+        denoise = partial(self._denoise_channels, sample_latent=sample_latent)
+        denoised = denoise_full_band(denoise, x, self._sample_rate, self._pipeline.sample_rate)
+        return x + self._strength * (denoised.to(x.dtype) - x)
+
+    def _denoise_channels(self, x: Tensor, sample_latent: Draw | None) -> Tensor:
+        """Channel by channel for a mono model; in pairs for a stereo one, a single channel duplicated.
+
+        One after another, not as a batch: eight channels then take the memory of one.
+        """
+        n = self._pipeline.card.channels
+        missing = -x.shape[0] % n
+        filled = torch.cat([x, x[-1:].expand(missing, -1)]) if missing else x
+        network = self._network if sample_latent is None else partial(self._network, sample_latent=sample_latent)
+        groups = (group[None].to(self._pipeline.device) for group in filled.split(n))
+        out = torch.cat([network(group)[0].float().cpu() for group in groups])
+        if missing:  # the two outputs of the duplicated channel are averaged
+            out = torch.cat([out[: x.shape[0] - 1], out[x.shape[0] - 1 :].mean(dim=0, keepdim=True)])
+        return out
+
+
 class AudioPipeline:
     """A loaded audio denoiser for files, bytes and streams of samples.
 
@@ -62,6 +166,89 @@ class AudioPipeline:
             raise ConfigError(f"{model}: the card has no sample rate. Export the model again.")
         self.sample_rate: int = self.card.sample_rate
         self.model.to(self.device)
+
+    def denoise_file(
+        self,
+        source: str | Path | BinaryIO,
+        target: str | Path | BinaryIO,
+        options: DenoiseOptions,
+        *,
+        raw: RawFormat | None = None,
+        progress: Progress | None = None,
+        name: str | None = None,
+    ) -> Result:
+        """Denoise an audio file, as `file`.
+
+        Args:
+            source: path or binary file.
+            target: path or binary file.
+            options: of the run.
+            raw: as in `file`.
+            progress: as in `file`.
+            name: as in `file`.
+
+        Returns:
+            As `file`.
+        """
+        self.check(options)
+        started = time.perf_counter()
+        with AudioReader(source, raw=raw, name=name) as reader:
+            rate, frames = reader.format.sample_rate, reader.frames
+            length = self._live_length(rate) if reader.is_live else round(STEP_S * rate)
+            noise_before, noise_after = NoiseFloor(rate), NoiseFloor(rate)
+            run, n_done = self.start(rate, options), 0
+            blocks = run.blocks(noise_before.measure(read_blocks(reader, length)))
+            with AudioWriter(target, reader.format, overwrite=options.overwrite, raw=raw, frames=frames) as writer:
+                for block in noise_after.measure(blocks):
+                    writer.write(block)
+                    n_done += block.shape[1]
+                    if progress and frames:
+                        progress(min(1.0, n_done / frames))
+            return Result.from_diagnostics(
+                replace(run.diagnostics(), noise_before=noise_before.level_db(), noise_after=noise_after.level_db()),
+                AUDIO_UNITS,
+                input=reader.name,
+                output=str(target),
+                amount=n_done / rate,
+                seconds=time.perf_counter() - started,
+                warnings=reader.warnings,
+            )
+
+    def start(self, sample_rate: int, options: DenoiseOptions, seeds: Sequence[int] | None = None) -> AudioRun:
+        """Start the denoising of one recording.
+
+        Args:
+            sample_rate: of the recording in Hz.
+            options: of the run.
+            seeds: of several posterior samples; None takes that of the options.
+
+        Returns:
+            A run, of which `AudioRun.blocks` takes the blocks of the recording.
+
+        Raises:
+            InputError: the sample rate is out of range.
+            ConfigError: the model does not support the options.
+        """
+        self.check(options)
+        AudioFormat(sample_rate, 1)  # checks the sample rate
+        if seeds is None:
+            seeds = (options.seed or 0,) if options.mix_weight else ()
+        return AudioRun(self, sample_rate, options, tuple(seeds))
+
+    def check(self, options: DenoiseOptions) -> None:
+        """Refuse options that the model does not support.
+
+        Args:
+            options: of a run.
+
+        Raises:
+            ConfigError: the model has no posterior samples, or does not mix them with their mean.
+        """
+        check_posterior(self.model, self.card.name, options)
+
+    def _live_length(self, sample_rate: int) -> int:
+        """Samples that are read at a time from a live source, which must not wait."""
+        return self.model.hop(sample_rate) if isinstance(self.model, StreamingNetwork) else sample_rate // 100
 
     def file(
         self,
@@ -183,193 +370,6 @@ class AudioPipeline:
             seed=seeds[0] if seeds else None,
         )
         return self.start(sample_rate, options, seeds).blocks(chunks)
-
-    def denoise_file(
-        self,
-        source: str | Path | BinaryIO,
-        target: str | Path | BinaryIO,
-        options: DenoiseOptions,
-        *,
-        raw: RawFormat | None = None,
-        progress: Progress | None = None,
-        name: str | None = None,
-    ) -> Result:
-        """Denoise an audio file, as `file`.
-
-        Args:
-            source: path or binary file.
-            target: path or binary file.
-            options: of the run.
-            raw: as in `file`.
-            progress: as in `file`.
-            name: as in `file`.
-
-        Returns:
-            As `file`.
-        """
-        self.check(options)
-        started = time.perf_counter()
-        with AudioReader(source, raw=raw, name=name) as reader:
-            rate, frames = reader.format.sample_rate, reader.frames
-            length = self._live_length(rate) if reader.live else round(STEP_S * rate)
-            noise_before, noise_after = NoiseFloor(rate), NoiseFloor(rate)
-            run, n_done = self.start(rate, options), 0
-            blocks = run.blocks(noise_before.measure(read_blocks(reader, length)))
-            with AudioWriter(target, reader.format, overwrite=options.overwrite, raw=raw, frames=frames) as writer:
-                for block in noise_after.measure(blocks):
-                    writer.write(block)
-                    n_done += block.shape[1]
-                    if progress and frames:
-                        progress(min(1.0, n_done / frames))
-            return Result.from_diagnostics(
-                replace(run.diagnostics(), noise_before=noise_before.level_db(), noise_after=noise_after.level_db()),
-                AUDIO_UNITS,
-                input=reader.name,
-                output=str(target),
-                amount=n_done / rate,
-                seconds=time.perf_counter() - started,
-                warnings=reader.warnings,
-            )
-
-    def start(self, sample_rate: int, options: DenoiseOptions, seeds: Sequence[int] | None = None) -> AudioRun:
-        """Start the denoising of one recording.
-
-        Args:
-            sample_rate: of the recording in Hz.
-            options: of the run.
-            seeds: of several posterior samples; None takes that of the options.
-
-        Returns:
-            A run, of which `AudioRun.blocks` takes the blocks of the recording.
-
-        Raises:
-            InputError: the sample rate is out of range.
-            ConfigError: the model does not support the options.
-        """
-        self.check(options)
-        AudioFormat(sample_rate, 1)  # checks the sample rate
-        if seeds is None:
-            seeds = (options.seed or 0,) if options.mix_weight else ()
-        return AudioRun(self, sample_rate, options, tuple(seeds))
-
-    def check(self, options: DenoiseOptions) -> None:
-        """Refuse options that the model does not support.
-
-        Args:
-            options: of a run.
-
-        Raises:
-            ConfigError: the model has no posterior samples, or does not mix them with their mean.
-        """
-        check_posterior(self.model, self.card.name, options)
-
-    def _live_length(self, sample_rate: int) -> int:
-        """Samples that are read at a time from a live source, which must not wait."""
-        return self.model.hop(sample_rate) if isinstance(self.model, StreamingNetwork) else sample_rate // 100
-
-
-class AudioRun:
-    """The denoising of one recording, block by block; see `AudioPipeline.start`.
-
-    Args:
-        pipeline: with the network.
-        sample_rate: of the recording in Hz.
-        options: of the run, supported by the network.
-        seeds: of the posterior samples; none for the posterior mean.
-    """
-
-    def __init__(
-        self, pipeline: AudioPipeline, sample_rate: int, options: DenoiseOptions, seeds: tuple[int, ...]
-    ) -> None:
-        self._pipeline, self._network = pipeline, pipeline.model
-        self._sample_rate, self._options, self._seeds = sample_rate, options, seeds
-        self._strength = options.limited_strength
-        self._streams: list[AudioStream] = []
-
-    def blocks(self, chunks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
-        """Denoise the recording, once.
-
-        Args:
-            chunks: as in `AudioPipeline.stream`.
-
-        Returns:
-            As `AudioPipeline.stream`.
-        """
-        chunks = _checked(chunks)
-        if self._strength == 0 and not self._seeds:
-            return chunks
-        if isinstance(self._network, StreamingNetwork):
-            return self._denoise_streaming(chunks, self._network)
-        return self._denoise_windows(chunks)
-
-    def diagnostics(self) -> Diagnostics:
-        """Return the mean of the diagnostics of all posterior samples, after the last block."""
-        return Diagnostics.combine([stream.diagnostics() for stream in self._streams])
-
-    def _denoise_windows(self, chunks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
-        """Blocks -> windows -> model -> overlap-add -> blocks."""
-        grid = self._grid()
-        tensors = (torch.from_numpy(np.ascontiguousarray(chunk)) for chunk in chunks)
-        denoised = (window.map(self._denoise_window(window)) for window in split(tensors, grid))
-        for block in overlap_add(denoised, grid):
-            yield block.numpy()
-
-    def _denoise_streaming(self, chunks: Iterable[NDArray[Any]], network: StreamingNetwork) -> Iterator[NDArray[Any]]:
-        """Blocks -> model -> blocks: the state of the network replaces windows."""
-        step = round(STEP_S * self._sample_rate)
-        for chunk in chunks:
-            self._streams = self._streams or [
-                AudioStream(sampler, sample_rate=self._sample_rate, channels=chunk.shape[0], strength=self._strength)
-                for sampler in self._samplers(network)
-            ]
-            for start in range(0, chunk.shape[1], step):  # chunks may be of any length
-                block = np.concatenate([stream.push(chunk[:, start : start + step]) for stream in self._streams])
-                if block.shape[1]:
-                    yield block
-        if self._streams:
-            yield np.concatenate([stream.flush() for stream in self._streams])
-
-    def _samplers(self, network: StreamingNetwork) -> list[StreamingNetwork]:
-        """One network for each posterior sample, or that of the mean."""
-        if not self._seeds or not isinstance(network, FlowNetwork):
-            return [network]
-        weight = 1.0 if self._options.perception is None else self._options.perception
-        return [network.posterior_sampler(seed, self._options.steps, weight) for seed in self._seeds]
-
-    def _grid(self) -> Grid:
-        """Windows at the sample rate of the recording that start on whole strides of the network at its own rate."""
-        rate, network = self._sample_rate, self._network
-        multiple, context = full_band_context(network.size_multiple, network.context, rate, self._pipeline.sample_rate)
-        return Grid.fit(round(self._pipeline.block * rate), context, round(FADE_S * rate), multiple)
-
-    def _denoise_window(self, window: Window) -> Tensor:
-        """The posterior mean, or the posterior samples concatenated along the channels."""
-        if not self._seeds:
-            return self._mix_window(window.data, None)
-        start = window.start * self._pipeline.sample_rate // self._sample_rate
-        return torch.cat([self._mix_window(window.data, Draw(seed, (start,))) for seed in self._seeds])
-
-    @torch.inference_mode()
-    def _mix_window(self, x: Tensor, sample_latent: Draw | None) -> Tensor:
-        """Denoise (channels, time) at the sample rate of the recording and mix input and output."""
-        denoise = partial(self._denoise_channels, sample_latent=sample_latent)
-        denoised = denoise_full_band(denoise, x, self._sample_rate, self._pipeline.sample_rate)
-        return x + self._strength * (denoised.to(x.dtype) - x)
-
-    def _denoise_channels(self, x: Tensor, sample_latent: Draw | None) -> Tensor:
-        """Channel by channel for a mono model; in pairs for a stereo one, a single channel duplicated.
-
-        One after another, not as a batch: eight channels then take the memory of one.
-        """
-        n = self._pipeline.card.channels
-        missing = -x.shape[0] % n
-        filled = torch.cat([x, x[-1:].expand(missing, -1)]) if missing else x
-        network = self._network if sample_latent is None else partial(self._network, sample_latent=sample_latent)
-        groups = (group[None].to(self._pipeline.device) for group in filled.split(n))
-        out = torch.cat([network(group)[0].float().cpu() for group in groups])
-        if missing:  # the two outputs of the duplicated channel are averaged
-            out = torch.cat([out[: x.shape[0] - 1], out[x.shape[0] - 1 :].mean(dim=0, keepdim=True)])
-        return out
 
 
 def default_model(options: DenoiseOptions) -> str:
