@@ -44,6 +44,11 @@ PARTS = {  # fields of a configuration that describe submodules by their archite
     "latent-prior": ("codec", "prior"),
     "spectral-codec": ("codec",),
 }
+FACTORIES = {  # functions that build the class which the configuration or the submodules call for
+    "flow": "build_flow",
+    "latent-prior": "build_latent_prior",
+    "spectral-codec": "build_spectral_codec",
+}
 
 Kind = Literal["denoiser", "codec", "prior"]
 Modality = Literal["audio", "image"]
@@ -88,9 +93,10 @@ def build(architecture: str, settings: Mapping[str, Any], where: str = "model") 
         raise ConfigError(f"{where}: architecture {architecture!r}; expected one of {', '.join(ARCHITECTURES)}.")
     module_name, class_name = ARCHITECTURES[architecture]
     source = import_module(module_name)
-    cls, config = getattr(source, class_name), parse(getattr(source, f"{class_name}Config"), settings, where)
+    factory = getattr(source, FACTORIES.get(architecture, class_name))
+    config = parse(getattr(source, f"{class_name}Config"), settings, where)
     parts = {name: _build_part(getattr(config, name), f"{where}.{name}") for name in PARTS.get(architecture, ())}
-    module = cls(config=config, **parts)
+    module = factory(config=config, **parts)
     if not isinstance(module, Network | Codec | Prior):  # found out now, not when hours of training are exported
         missing = sorted(
             name for name, fact in vars(Network).items() if isinstance(fact, property) and name not in dir(module)
