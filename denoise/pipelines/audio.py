@@ -22,7 +22,7 @@ from denoise.frames import Grid, Window, overlap_add, split
 from denoise.options import AUDIO_STEPS, BLOCK_S, DenoiseOptions
 from denoise.pipelines.device import pick_device
 from denoise.pipelines.full_band import denoise_full_band, full_band_context
-from denoise.pipelines.latent_noise import Draw
+from denoise.pipelines.latent_noise import NoiseFieldSampler
 from denoise.pipelines.noise_floor import NoiseFloor
 from denoise.pipelines.posterior import check_posterior
 from denoise.pipelines.result import AUDIO_UNITS, Diagnostics, Result
@@ -114,16 +114,16 @@ class AudioRun:
         if not self._seeds:
             return self._mix_window(window.data, None)
         start = window.start * self._pipeline.sample_rate // self._sample_rate
-        return torch.cat([self._mix_window(window.data, Draw(seed, (start,))) for seed in self._seeds])
+        return torch.cat([self._mix_window(window.data, NoiseFieldSampler(seed, (start,))) for seed in self._seeds])
 
     @torch.inference_mode()
-    def _mix_window(self, x: Tensor, sample_latent: Draw | None) -> Tensor:
+    def _mix_window(self, x: Tensor, sample_latent: NoiseFieldSampler | None) -> Tensor:
         """Denoise (channels, time) at the sample rate of the recording and mix input and output."""
         denoise = partial(self._denoise_channels, sample_latent=sample_latent)
         denoised = denoise_full_band(denoise, x, self._sample_rate, self._pipeline.sample_rate)
         return x + self._strength * (denoised.to(x.dtype) - x)
 
-    def _denoise_channels(self, x: Tensor, sample_latent: Draw | None) -> Tensor:
+    def _denoise_channels(self, x: Tensor, sample_latent: NoiseFieldSampler | None) -> Tensor:
         """Channel by channel for a mono model; in pairs for a stereo one, a single channel duplicated.
 
         One after another, not as a batch: eight channels then take the memory of one.

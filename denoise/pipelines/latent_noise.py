@@ -1,4 +1,4 @@
-"""Draws: what a variational network draws its latents from, window by window."""
+"""Posterior samples of a variational network's latents, consistent across overlapping windows."""
 
 from __future__ import annotations
 
@@ -11,16 +11,28 @@ from denoise.noise import noise_field
 
 
 @dataclass(frozen=True)
-class Draw:
-    """Latents drawn from noise that has a place: windows that overlap draw the same there.
+class NoiseFieldSampler:
+    """A `denoise.protocols.LatentSampler` whose noise is a function of position: overlapping windows get the same.
 
-    ``start`` is where the window begins, in samples of the model, for each axis of space.
+    Args:
+        seed: seed of the noise field.
+        start: position of the window in the signal, in samples or pixels, for each axis of space.
     """
 
     seed: int
     start: tuple[int, ...]
 
     def __call__(self, level: int, q: Normal, stride: int) -> Tensor:
-        start = [at // stride for at in self.start]
+        """Return a sample of the latents of one level.
+
+        Args:
+            level: index of the latent level.
+            q: posterior of the latents, (batch, channels, *space).
+            stride: samples or pixels of the signal for each position of the latents.
+
+        Returns:
+            Latents, (batch, channels, *space).
+        """
+        start = [position // stride for position in self.start]
         eps = noise_field(self.seed, level, q.loc.shape[1], start, q.loc.shape[2:])
         return q.loc + q.scale * eps.to(q.loc)

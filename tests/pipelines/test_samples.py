@@ -17,7 +17,7 @@ from denoise.options import AUDIO_STEPS, IMAGE_STEPS, DenoiseOptions
 from denoise.pipelines.arrays import denoise_audio
 from denoise.pipelines.audio import AudioPipeline
 from denoise.pipelines.image import ImagePipeline
-from denoise.pipelines.latent_noise import Draw
+from denoise.pipelines.latent_noise import NoiseFieldSampler
 from denoise.pipelines.result import Diagnostics
 from denoise.pipelines.samples import STD_SCALE, Moments, SamplePaths, write_audio_samples, write_image_samples
 from denoise.registry import SIGMA_MODEL
@@ -94,10 +94,10 @@ def test_warning_if_no_noise_is_found(models: Models, tmp_path: Path) -> None:
 
 def test_latents_are_sampled_from_their_distribution() -> None:
     q = Normal(torch.full((1, 3, 100, 100), 2.0), torch.full((1, 3, 100, 100), 0.5))
-    z = Draw(0, (64, 128))(1, q, 2)
+    z = NoiseFieldSampler(0, (64, 128))(1, q, 2)
     assert abs(float(z.mean()) - 2) < 4 * 0.5 / z.numel() ** 0.5
     assert abs(float(z.std()) - 0.5) < 0.01
-    torch.testing.assert_close(Draw(0, (64 + 20, 128))(1, q, 2)[:, :, :-10], z[:, :, 10:])
+    torch.testing.assert_close(NoiseFieldSampler(0, (64 + 20, 128))(1, q, 2)[:, :, :-10], z[:, :, 10:])
 
 
 def test_moments_are_those_of_numpy() -> None:
