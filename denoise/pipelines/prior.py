@@ -450,7 +450,7 @@ def bits_per_dim(log_prob: Tensor, entries: int, levels: int = 256) -> Tensor:
     return (math.log(levels) - log_prob / entries) / math.log(2)
 
 
-def path_between(ends: Tensor, n: int, *, spherical: bool = True) -> Tensor:
+def interpolate_path(ends: Tensor, n: int, *, spherical: bool = True) -> Tensor:
     """Interpolate between two points.
 
     Spherical interpolation preserves the norm of noise: in many dimensions, a straight line passes through points that
@@ -482,7 +482,7 @@ def path_between(ends: Tensor, n: int, *, spherical: bool = True) -> Tensor:
     return ((1 - t) * angle).sin() / sine * a + (t * angle).sin() / sine * b
 
 
-def grid_between(corners: Tensor, n: int, *, spherical: bool = True) -> Tensor:
+def interpolate_grid(corners: Tensor, n: int, *, spherical: bool = True) -> Tensor:
     """Interpolate between four corners.
 
     Args:
@@ -493,8 +493,8 @@ def grid_between(corners: Tensor, n: int, *, spherical: bool = True) -> Tensor:
     Returns:
         Points row by row, (n * n, *event).
     """
-    left, right = (path_between(corners[[i, i + 2]], n, spherical=spherical) for i in (0, 1))
-    rows = [path_between(torch.stack([a, b]), n, spherical=spherical) for a, b in zip(left, right, strict=True)]
+    left, right = (interpolate_path(corners[[i, i + 2]], n, spherical=spherical) for i in (0, 1))
+    rows = [interpolate_path(torch.stack([a, b]), n, spherical=spherical) for a, b in zip(left, right, strict=True)]
     return torch.cat(rows)
 
 

@@ -1,4 +1,4 @@
-"""What priors make, through files: reproducible, in the prior's size, and refused where it cannot be."""
+"""Pipelines of priors, through files: reproducible, of the shape of the prior, and refused where they must be."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor
 from denoise.errors import ConfigError, InputError
 from denoise.files.audio import read_audio, write_audio
 from denoise.files.image import ImageReader, read_image, write_image
-from denoise.pipelines.prior import PriorPipeline, bits_per_dim, grid_between, path_between, principal_map
-from denoise.pipelines.prior_files import as_pictures, grid, read_signal, write_signals
+from denoise.pipelines.prior import PriorPipeline, bits_per_dim, interpolate_grid, interpolate_path, principal_map
+from denoise.pipelines.prior_files import as_images, make_grid, read_signal, write_signals
 from denoise.registry import build
 from denoise.signals import Audio, AudioFormat, Image, ImageFormat
 from denoise.weights import Card, save_weights
@@ -45,7 +45,7 @@ SETTINGS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 @pytest.fixture(scope="module")
 def priors(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PriorPipeline]:
     root = tmp_path_factory.mktemp("priors")
-    made = {}
+    pipelines = {}
     for name, (architecture, settings, facts) in SETTINGS.items():
         torch.manual_seed(0)
         module = build(architecture, settings)
@@ -55,28 +55,28 @@ def priors(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PriorPipeline]
         shape = tuple(module.event_shape)
         card = Card(name, architecture, channels=shape[0], kind="prior", shape=shape, **facts)
         save_weights(root / f"{name}.safetensors", module, card, {}, torch.float32)
-        made[name] = PriorPipeline(root / f"{name}.safetensors", device="cpu")
-    return made
+        pipelines[name] = PriorPipeline(root / f"{name}.safetensors", device="cpu")
+    return pipelines
 
 
-def test_more_samples_than_fit_at_once_follow_the_seed(priors: dict[str, PriorPipeline]) -> None:
-    done: list[float] = []
-    a = priors["vae"].sample(130, seed=3, progress=done.append)
+def test_samples_of_several_batches_follow_the_seed(priors: dict[str, PriorPipeline]) -> None:
+    progress: list[float] = []
+    a = priors["vae"].sample(130, seed=3, progress=progress.append)
     assert a.shape == (130, 1, 8, 6)
-    assert done[-1] == 1.0
+    assert progress[-1] == 1.0
     assert torch.equal(a, priors["vae"].sample(130, seed=3))
     assert not torch.equal(a, priors["vae"].sample(130, seed=4))
 
 
-def test_labels(priors: dict[str, PriorPipeline]) -> None:
+def test_labels_are_classes_or_texts(priors: dict[str, PriorPipeline]) -> None:
     prior = priors["flow-matching"]
     assert prior.label() is None
     assert prior.label("daisy") == prior.label("1") == 1
     assert prior.label(text="a daisy") == "a daisy"
     for wrong in ({"name": "tulip"}, {"name": "2"}, {"name": "rose", "text": "rose"}):
-        with pytest.raises(ConfigError, match=r"rose, daisy|at once"):
+        with pytest.raises(ConfigError, match=r"rose, daisy|at most one"):
             prior.label(**wrong)
-    with pytest.raises(ConfigError, match="no words"):
+    with pytest.raises(ConfigError, match="takes no text"):
         priors["vae"].label(text="a rose")
 
 
@@ -85,19 +85,19 @@ def test_labels(priors: dict[str, PriorPipeline]) -> None:
     [
         ("vae", lambda p: p.sample(0), "at least 1"),
         ("vae", lambda p: p.sample(1, steps=5), "takes no steps"),
-        ("mixture", lambda p: p.decode(torch.zeros(1, 1, 8, 6)), "no flow"),
+        ("mixture", lambda p: p.decode(torch.zeros(1, 1, 8, 6)), "cannot decode noise"),
         ("flow-matching", lambda p: p.decodings(torch.zeros(1, 1, 8, 6), 2), "no codec"),
         ("vae", lambda p: p.decodings(torch.zeros(1, 1, 8, 6), 0), "at least 1"),
-        ("vae", lambda p: p.complete(torch.zeros(1, 1, 8, 6), torch.ones(1, 1, 8, 8), 1), "the mask is of"),
+        ("vae", lambda p: p.complete(torch.zeros(1, 1, 8, 6), torch.ones(1, 1, 8, 8), 1), "mask is of shape"),
         ("mixture", lambda p: p.complete(torch.zeros(1, 1, 8, 6), torch.ones(1, 1, 8, 6), 1), "cannot complete"),
     ],
 )
-def test_what_it_cannot_do_is_told(priors: dict[str, PriorPipeline], name: str, call: Any, reason: str) -> None:
+def test_what_a_prior_cannot_do_is_refused(priors: dict[str, PriorPipeline], name: str, call: Any, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
         call(priors[name])
 
 
-def test_noise_and_signals(priors: dict[str, PriorPipeline]) -> None:
+def test_noise_is_decoded_and_encoded(priors: dict[str, PriorPipeline]) -> None:
     prior = priors["sound"]
     x = prior.decode(prior.noise(5))
     torch.testing.assert_close(prior.encode(x), prior.noise(5))
@@ -108,23 +108,23 @@ def test_noise_and_signals(priors: dict[str, PriorPipeline]) -> None:
 
 
 @pytest.mark.parametrize("name", ["flow-matching", "vae", "rotated"])
-def test_completions_keep_what_is_known(priors: dict[str, PriorPipeline], name: str) -> None:
+def test_completions_keep_the_observed_entries(priors: dict[str, PriorPipeline], name: str) -> None:
     x = priors[name].sample(1)
     mask = torch.ones_like(x)
     mask[..., 3:] = 0
-    how = {} if name == "vae" else {"steps": 5}
-    ways = priors[name].complete(x, mask, 3, **how)
-    torch.testing.assert_close(ways[..., :3], x[..., :3].expand_as(ways[..., :3]))
-    assert not torch.equal(ways[0], ways[1])
-    assert torch.equal(ways, priors[name].complete(x, mask, 3, **how))
+    steps = None if name == "vae" else 5
+    completions = priors[name].complete(x, mask, 3, steps=steps)
+    torch.testing.assert_close(completions[..., :3], x[..., :3].expand_as(completions[..., :3]))
+    assert not torch.equal(completions[0], completions[1])
+    assert torch.equal(completions, priors[name].complete(x, mask, 3, steps=steps))
 
 
-def test_readings_differ_and_are_near_each_other(priors: dict[str, PriorPipeline]) -> None:
+def test_decodings_differ_and_follow_the_seed(priors: dict[str, PriorPipeline]) -> None:
     x = priors["vae"].sample(1)
-    many = priors["vae"].decodings(x, 5, seed=1)
-    assert many.shape == (5, 1, 8, 6)
-    assert torch.equal(many, priors["vae"].decodings(x, 5, seed=1))
-    assert not torch.equal(many[0], many[1])
+    decodings = priors["vae"].decodings(x, 5, seed=1)
+    assert decodings.shape == (5, 1, 8, 6)
+    assert torch.equal(decodings, priors["vae"].decodings(x, 5, seed=1))
+    assert not torch.equal(decodings[0], decodings[1])
 
 
 @pytest.mark.parametrize(
@@ -137,33 +137,35 @@ def test_readings_differ_and_are_near_each_other(priors: dict[str, PriorPipeline
         ("rotated", "estimate"),
     ],
 )
-def test_likelihoods_say_of_which_kind_they_are(priors: dict[str, PriorPipeline], name: str, kind: str) -> None:
+def test_likelihoods_state_their_kind(priors: dict[str, PriorPipeline], name: str, kind: str) -> None:
     x = priors[name].sample(3)
-    nats, how = priors[name].log_prob(x)
+    nats, description = priors[name].log_prob(x)
     assert nats.shape == (3,)
     assert torch.isfinite(nats).all()
-    assert kind in how
-    again, _ = priors[name].log_prob(x)
-    torch.testing.assert_close(again, nats)
-    levels = 1 if name == "vae" else 256  # whose pixels are black or white
+    assert kind in description
+    repeated, _ = priors[name].log_prob(x)
+    torch.testing.assert_close(repeated, nats)
+    levels = 1 if name == "vae" else 256  # whose pixels are binary
     torch.testing.assert_close(priors[name].bits_per_dim(nats), bits_per_dim(nats, x[0].numel(), levels))
 
 
-def test_bits_are_those_of_levels() -> None:
+def test_bits_per_dim_depend_on_the_levels() -> None:
     assert float(bits_per_dim(torch.tensor(0.0), 4)) == pytest.approx(8.0)  # uniform over [0, 1]
-    assert float(bits_per_dim(torch.tensor(4 * np.log(256.0)), 4)) == pytest.approx(0.0)  # certain of one level
-    assert float(bits_per_dim(torch.tensor(4 * np.log(0.5)), 4, levels=1)) == pytest.approx(1.0)  # a coin each
+    assert float(bits_per_dim(torch.tensor(4 * np.log(256.0)), 4)) == pytest.approx(0.0)  # a point mass on one level
+    assert float(bits_per_dim(torch.tensor(4 * np.log(0.5)), 4, levels=1)) == pytest.approx(
+        1.0
+    )  # a fair coin for each entry
 
 
-def test_a_bound_of_sounds_and_of_diffusions_is_told_the_class(tmp_path: Path) -> None:
+def test_bounds_of_audio_and_of_diffusion_depend_on_the_class(tmp_path: Path) -> None:
     torch.manual_seed(0)
     inner = {"architecture": "vae", "shape": [129, 8], "latent": 2, "body": {"kind": "conv", "widths": [4, 4]}}
     codec = {"architecture": "spectral-codec", "time": 512, "codec": inner}
-    makers = {
+    settings = {
         "flow": {"architecture": "flow", "kind": "maf", "hidden": [8], "shape": [2], "classes": 2},
         "diffusion": {"architecture": "diffusion", "net": NET, "shape": [2], "classes": 2},
     }
-    for name, prior in makers.items():
+    for name, prior in settings.items():
         module = build("latent-prior", {"codec": codec, "prior": prior})
         with torch.no_grad():
             for p in module.parameters():
@@ -179,43 +181,43 @@ def test_a_bound_of_sounds_and_of_diffusions_is_told_the_class(tmp_path: Path) -
         torch.testing.assert_close(pipeline.bits_per_dim(nats), bits_per_dim(nats, 129 * 8))
 
 
-def test_ways_begin_and_end_where_they_should_and_keep_their_length() -> None:
+def test_paths_start_and_end_at_the_ends_and_preserve_the_norm() -> None:
     generator = torch.Generator().manual_seed(0)
     ends = torch.randn(2, 3, 4, generator=generator)
     for spherical in (True, False):
-        places = path_between(ends, 7, spherical=spherical)
-        torch.testing.assert_close(places[[0, -1]], ends)
+        points = interpolate_path(ends, 7, spherical=spherical)
+        torch.testing.assert_close(points[[0, -1]], ends)
     unit = ends / ends.flatten(1).norm(dim=1)[:, None, None]
-    lengths = path_between(unit, 9).flatten(1).norm(dim=1)
+    lengths = interpolate_path(unit, 9).flatten(1).norm(dim=1)
     torch.testing.assert_close(lengths, torch.ones(9))
-    assert path_between(unit, 9, spherical=False).flatten(1).norm(dim=1)[4] < 0.95
-    steps = path_between(unit, 9).flatten(1)
+    assert interpolate_path(unit, 9, spherical=False).flatten(1).norm(dim=1)[4] < 0.95
+    steps = interpolate_path(unit, 9).flatten(1)
     angles = torch.nn.functional.cosine_similarity(steps[1:], steps[:-1])
     torch.testing.assert_close(angles, angles[:1].expand(8))  # equal steps
-    torch.testing.assert_close(path_between(unit[[0, 0]], 5), unit[:1].expand(5, -1, -1))
+    torch.testing.assert_close(interpolate_path(unit[[0, 0]], 5), unit[:1].expand(5, -1, -1))
     with pytest.raises(ConfigError):
-        path_between(ends, 1)
+        interpolate_path(ends, 1)
 
 
-def test_a_grid_has_its_corners() -> None:
+def test_a_grid_includes_its_corners() -> None:
     corners = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
-    places = grid_between(corners, 5, spherical=False).reshape(5, 5, 2)
-    torch.testing.assert_close(torch.stack([places[0, 0], places[0, -1], places[-1, 0], places[-1, -1]]), corners)
-    torch.testing.assert_close(places[2, 2], corners.mean(dim=0))
+    points = interpolate_grid(corners, 5, spherical=False).reshape(5, 5, 2)
+    torch.testing.assert_close(torch.stack([points[0, 0], points[0, -1], points[-1, 0], points[-1, -1]]), corners)
+    torch.testing.assert_close(points[2, 2], corners.mean(dim=0))
 
 
-def test_the_map_shows_what_differs_most() -> None:
+def test_the_map_shows_the_principal_components() -> None:
     z = torch.randn(500, 6, generator=torch.Generator().manual_seed(0)) * torch.tensor([0.1, 5.0, 0.2, 3.0, 0.1, 0.1])
-    places = principal_map(z)
-    assert places.min() == 0
-    assert places.max() == 1
-    assert abs(np.corrcoef(places[:, 0], z[:, 1])[0, 1]) > 0.99
-    assert abs(np.corrcoef(places[:, 1], z[:, 3])[0, 1]) > 0.99
+    coordinates = principal_map(z)
+    assert coordinates.min() == 0
+    assert coordinates.max() == 1
+    assert abs(np.corrcoef(coordinates[:, 0], z[:, 1])[0, 1]) > 0.99
+    assert abs(np.corrcoef(coordinates[:, 1], z[:, 3])[0, 1]) > 0.99
     assert principal_map(z[:, :1]).shape == (500, 2)
 
 
 class TestFiles:
-    def test_one_picture_of_all(self, priors: dict[str, PriorPipeline], tmp_path: Path) -> None:
+    def test_one_image_of_all(self, priors: dict[str, PriorPipeline], tmp_path: Path) -> None:
         card, x = priors["vae"].card, priors["vae"].sample(5)
         (path,) = write_signals(tmp_path / "a.png", x, card)
         pixels = read_image(path).pixels
@@ -224,21 +226,21 @@ class TestFiles:
         with pytest.raises(InputError, match="exists"):
             write_signals(path, x, card)
         assert read_image(write_signals(tmp_path / "b.png", x[:1], card)[0]).pixels.shape == (8, 6, 1)
-        assert grid(x, columns=5).shape == (1, 8, 5 * 6 + 8)
+        assert make_grid(x, columns=5).shape == (1, 8, 5 * 6 + 8)
 
-    def test_a_folder_has_one_file_for_each(self, priors: dict[str, PriorPipeline], tmp_path: Path) -> None:
+    def test_a_folder_has_one_file_for_each_signal(self, priors: dict[str, PriorPipeline], tmp_path: Path) -> None:
         x = priors["vae"].sample(11)
         paths = write_signals(tmp_path / "all", x, priors["vae"].card)
         assert [path.name for path in paths] == [f"{i:02d}.png" for i in range(11)]
         np.testing.assert_allclose(read_image(paths[7]).pixels[..., 0], x[7, 0] * 255, atol=0.51)
 
-    def test_a_picture_that_moves(self, priors: dict[str, PriorPipeline], tmp_path: Path) -> None:
+    def test_an_animation(self, priors: dict[str, PriorPipeline], tmp_path: Path) -> None:
         (path,) = write_signals(tmp_path / "a.gif", priors["vae"].sample(4), priors["vae"].card)
         with ImageReader(path) as reader:
             assert reader.n_frames == 4
             assert reader.size == (6, 8)
 
-    def test_sounds_with_pauses(self, priors: dict[str, PriorPipeline], tmp_path: Path) -> None:
+    def test_audio_with_pauses(self, priors: dict[str, PriorPipeline], tmp_path: Path) -> None:
         card, x = priors["sound"].card, 0.5 * torch.ones(3, 1, 400)
         (path,) = write_signals(tmp_path / "a.wav", x, card)
         audio = read_audio(path)
@@ -253,7 +255,7 @@ class TestFiles:
 
     @pytest.mark.parametrize("size", [(8, 6), (16, 12), (5, 3), (40, 100), (100, 40), (1, 1)])
     @pytest.mark.parametrize("channels", [1, 3])
-    def test_pictures_of_any_size_are_taken(
+    def test_images_of_any_size_are_resized(
         self, priors: dict[str, PriorPipeline], tmp_path: Path, size: tuple[int, int], channels: int
     ) -> None:
         pixels = np.full((*size, channels), 200, np.uint8)
@@ -261,14 +263,14 @@ class TestFiles:
         x = read_signal(tmp_path / "a.png", priors["vae"].card)
         torch.testing.assert_close(x, torch.full((1, 1, 8, 6), 200 / 255), atol=2e-3, rtol=0)
 
-    def test_the_middle_is_kept(self, priors: dict[str, PriorPipeline], tmp_path: Path) -> None:
+    def test_images_are_cropped_at_the_centre(self, priors: dict[str, PriorPipeline], tmp_path: Path) -> None:
         pixels = np.zeros((8, 30, 1), np.uint8)
         pixels[:, 12:18] = 255
         write_image(tmp_path / "a.png", [Image(pixels)], ImageFormat(mode="L"))
         assert read_signal(tmp_path / "a.png", priors["vae"].card).min() == 1
 
     @pytest.mark.parametrize("seconds", [0.01, 0.05, 0.5])
-    def test_sounds_of_any_length_are_taken(
+    def test_audio_of_any_length_is_truncated_or_padded(
         self, priors: dict[str, PriorPipeline], tmp_path: Path, seconds: float
     ) -> None:
         n = round(seconds * 16_000)
@@ -281,58 +283,60 @@ class TestFiles:
         assert not y[0, 0, kept:].any()
 
 
-def test_sounds_are_shown_as_spectrograms(priors: dict[str, PriorPipeline], tmp_path: Path) -> None:
+def test_audio_is_shown_as_spectrograms(priors: dict[str, PriorPipeline], tmp_path: Path) -> None:
     time = torch.arange(2048) / 8000
-    pure = torch.stack([(2 * torch.pi * hertz * time).sin() for hertz in (1000, 3000)])[:, None]
+    tones = torch.stack([(2 * torch.pi * hertz * time).sin() for hertz in (1000, 3000)])[:, None]
     card = priors["sound"].card
-    shown = as_pictures(0.01 * pure, card)
-    assert shown.shape == (2, 1, 129, 33)  # 32 ms of 8 kHz are 256 samples, frames lie 64 apart
-    assert [128 - int(row) for row in shown[:, 0, :, 16].argmax(dim=1)] == [32, 96]  # 31.25 Hz a row, upwards
-    assert shown.amax() == 1
-    assert shown[0, 0, 128 - 96, 16] == 0
-    assert as_pictures(torch.zeros(1, 1, 300), card).max() == 0
-    write_signals(tmp_path / "sounds.png", pure, card)
+    images = as_images(0.01 * tones, card)
+    assert images.shape == (2, 1, 129, 33)  # n_fft is 256 (32 ms at 8 kHz), hop 64
+    assert [128 - int(row) for row in images[:, 0, :, 16].argmax(dim=1)] == [32, 96]  # 31.25 Hz for each row, upwards
+    assert images.amax() == 1
+    assert images[0, 0, 128 - 96, 16] == 0
+    assert as_images(torch.zeros(1, 1, 300), card).max() == 0
+    write_signals(tmp_path / "sounds.png", tones, card)
     assert read_image(tmp_path / "sounds.png").pixels.shape == (129, 33 * 2 + 2, 1)
 
 
-def test_a_solver_is_told_steps_and_guidance(priors: dict[str, PriorPipeline]) -> None:
+def test_sampling_options_change_the_samples(priors: dict[str, PriorPipeline]) -> None:
     matching = priors["flow-matching"]
-    plain = matching.sample(2, label=1, seed=1)
-    for how in ({"steps": 3}, {"guidance": 2.0}, {"temperature": 0.5}):
-        assert not torch.equal(matching.sample(2, label=1, seed=1, **how), plain)
+    default = matching.sample(2, label=1, seed=1)
+    options: list[dict[str, Any]] = [{"steps": 3}, {"guidance": 2.0}, {"temperature": 0.5}]
+    for option in options:
+        assert not torch.equal(matching.sample(2, label=1, seed=1, **option), default)
     with pytest.raises(ConfigError, match="takes no solver"):
         matching.sample(2, solver="heun")
     with pytest.raises(ConfigError, match="takes no guidance"):
         priors["vae"].sample(2, guidance=2.0)
 
 
-def test_a_label_is_a_name_or_any_whole_number_and_nothing_else(priors: dict[str, PriorPipeline]) -> None:
+def test_a_label_is_a_name_or_an_integer_of_any_type(priors: dict[str, PriorPipeline]) -> None:
     flow = priors["flow-matching"]
-    asked = flow.sample(2, label=1)
+    samples = flow.sample(2, label=1)
     for label in (np.int64(1), torch.tensor(1)):
-        assert torch.equal(flow.sample(2, label=label), asked)
-    assert not torch.equal(flow.sample(2, label="a daisy"), asked)  # words, which it knows, too
+        assert torch.equal(flow.sample(2, label=label), samples)
+    assert not torch.equal(flow.sample(2, label="a daisy"), samples)  # a text, which it takes, too
     for name, label in (("flow-matching", 2), ("flow-matching", -1), ("flow-matching", 1.5), ("vae", 0), ("vae", "x")):
         with pytest.raises(ConfigError):
             priors[name].sample(2, label=label)
         with pytest.raises(ConfigError):
-            priors[name].log_prob(asked, label=label)
+            priors[name].log_prob(samples, label=label)
     with pytest.raises(ConfigError, match="takes no steps"):
-        priors["vae"].complete(asked[:1], torch.ones_like(asked[:1]), 2, steps=3)
-    for how in ({"steps": 0}, {"guidance": -1.0}, {"temperature": float("nan")}):
+        priors["vae"].complete(samples[:1], torch.ones_like(samples[:1]), 2, steps=3)
+    invalid: list[dict[str, Any]] = [{"steps": 0}, {"guidance": -1.0}, {"temperature": float("nan")}]
+    for option in invalid:
         with pytest.raises(ConfigError, match="expected"):
-            flow.sample(2, **how)
+            flow.sample(2, **option)
 
 
-def test_grey_pixels_are_scored_as_one_draw_of_black_and_white(priors: dict[str, PriorPipeline]) -> None:
+def test_grey_pixels_are_binarised_at_random(priors: dict[str, PriorPipeline]) -> None:
     x = torch.full((2, 1, 8, 6), 0.5)
     nats, kind = priors["vae"].log_prob(x, seed=1)
-    assert "black or white" in kind
-    assert nats[0] != nats[1]  # two draws of the same grey
+    assert "stochastically binarised" in kind
+    assert nats[0] != nats[1]  # two samples of the same grey
     torch.testing.assert_close(nats, priors["vae"].log_prob(x, seed=1)[0])
 
 
-def test_transparent_pictures_lie_on_black(priors: dict[str, PriorPipeline], tmp_path: Path) -> None:
+def test_transparent_images_are_composited_on_black(priors: dict[str, PriorPipeline], tmp_path: Path) -> None:
     alpha = np.full((8, 6), 255, np.uint8)
     alpha[:4] = 0
     image = Image(np.full((8, 6, 3), 255, np.uint8), alpha)
@@ -342,11 +346,11 @@ def test_transparent_pictures_lie_on_black(priors: dict[str, PriorPipeline], tmp
     assert x[..., 4:, :].min() == 1
 
 
-def test_places_are_refused_before_the_work(priors: dict[str, PriorPipeline], tmp_path: Path) -> None:
-    priors["vae"].write(tmp_path / "made/2.png", priors["vae"].sample(1))
+def test_existing_files_are_refused_before_sampling(priors: dict[str, PriorPipeline], tmp_path: Path) -> None:
+    priors["vae"].write(tmp_path / "samples/2.png", priors["vae"].sample(1))
     with pytest.raises(InputError, match=r"2\.png: exists already"):
-        priors["vae"].places(tmp_path / "made", 4)
+        priors["vae"].output_paths(tmp_path / "samples", 4)
     with pytest.raises(InputError, match="exists already"):
-        priors["vae"].write(tmp_path / "made", priors["vae"].sample(4))
-    assert [path.name for path in (tmp_path / "made").iterdir()] == ["2.png"]
-    assert len(priors["vae"].places(tmp_path / "made", 4, overwrite=True)) == 4
+        priors["vae"].write(tmp_path / "samples", priors["vae"].sample(4))
+    assert [path.name for path in (tmp_path / "samples").iterdir()] == ["2.png"]
+    assert len(priors["vae"].output_paths(tmp_path / "samples", 4, overwrite=True)) == 4

@@ -1,0 +1,193 @@
+"""Priors of other families work in the pipeline by the capabilities that they declare, and by nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Generator, Size, Tensor, nn
+
+from denoise.errors import ConfigError
+from denoise.models.autoencoder import VAE, VAEConfig
+from denoise.nn.bodies import BodyConfig
+from denoise.pipelines import prior as prior_module
+from denoise.pipelines.prior import PriorPipeline, path_between
+from denoise.priors.latent import build_latent_prior
+from denoise.protocols import (
+    DEFAULT_OPTIONS,
+    HasLogProb,
+    HasLogProbBound,
+    Label,
+    NoiseDecoder,
+    NoiseEncoder,
+    Prior,
+    SamplingOptions,
+    Support,
+)
+from denoise.weights import Card
+
+SHAPE = Size([1, 4, 6])
+
+
+class ToyGAN(nn.Module):
+    """A generator as of a GAN: noise of another shape than the events; neither density nor score nor encoder."""
+
+    event_shape, noise_shape, classes, text = SHAPE, Size([5]), 0, False
+    sampling_options = frozenset({"temperature"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator = nn.Linear(5, 24)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        *,
+        label: Label = None,
+        options: SamplingOptions = DEFAULT_OPTIONS,
+        generator: Generator | None = None,
+    ) -> Tensor:
+        temperature = 1.0 if options.temperature is None else options.temperature
+        return self.decode_noise(temperature * torch.randn(n, 5, generator=generator))
+
+    @torch.no_grad()
+    def decode_noise(self, noise: Tensor, *, label: Label = None, options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+        return self.generator(noise).sigmoid().unflatten(1, SHAPE)
+
+
+class ToyPixelCNN(nn.Module):
+    """An autoregressive model of binary pixels: exact probabilities, but no noise."""
+
+    event_shape, classes, text = SHAPE, 0, False
+    sampling_options: frozenset[str] = frozenset()
+    support = Support(tuple(SHAPE), "binary")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(2.0))
+
+    def logits(self, flat: Tensor) -> Tensor:
+        previous = torch.cat([torch.full_like(flat[:, :1], 0.5), flat[:, :-1]], dim=1)
+        return self.weight * (previous - 0.5)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        *,
+        label: Label = None,
+        options: SamplingOptions = DEFAULT_OPTIONS,
+        generator: Generator | None = None,
+    ) -> Tensor:
+        flat = torch.zeros(n, SHAPE.numel())
+        for i in range(flat.shape[1]):
+            p = self.logits(flat)[:, i].sigmoid()
+            flat[:, i] = (torch.rand(n, generator=generator) < p).float()
+        return flat.reshape(n, *SHAPE)
+
+    def log_prob(self, x: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
+        flat = x.flatten(1)
+        return torch.distributions.Bernoulli(logits=self.logits(flat)).log_prob(flat).sum(dim=1)
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], PriorPipeline]:
+    """Make a pipeline of a module as if it had been loaded from a file."""
+
+    def pipeline(module: Any) -> PriorPipeline:
+        card = Card("toy", "toy", "image", SHAPE[0], kind="prior", shape=tuple(SHAPE))
+        monkeypatch.setattr(prior_module, "load", lambda name, kind: (module.eval().requires_grad_(False), card))
+        return PriorPipeline("toy", device="cpu")
+
+    return pipeline
+
+
+REFUSED: dict[str, tuple[Callable[[PriorPipeline], Any], str]] = {
+    "noise": (lambda p: p.noise(0), "cannot decode noise"),
+    "encode": (lambda p: p.encode(torch.zeros(1, *SHAPE)), "cannot encode"),
+    "decode": (lambda p: p.decode(torch.zeros(1, 5)), "cannot decode noise"),
+    "decodings": (lambda p: p.decodings(torch.zeros(1, *SHAPE), 2), "no codec"),
+    "complete": (lambda p: p.complete(torch.zeros(1, *SHAPE), torch.ones(1, *SHAPE), 1), "cannot complete"),
+    "latents": (lambda p: p.latents(torch.zeros(1, *SHAPE)), "no codec"),
+    "reconstruct": (lambda p: p.reconstruct(torch.zeros(1, *SHAPE)), "no codec"),
+    "log_prob": (lambda p: p.log_prob(torch.zeros(1, *SHAPE)), "cannot compute likelihoods"),
+    "bits_per_dim": (lambda p: p.bits_per_dim(torch.zeros(1)), "cannot compute likelihoods"),
+    "steps": (lambda p: p.sample(1, steps=5), "takes no steps"),
+    "label": (lambda p: p.sample(1, label=0), "has no class"),
+    "text": (lambda p: p.label(text="a rose"), "takes no text"),
+}
+
+
+def check_refused(pipeline: PriorPipeline, supported: set[str]) -> None:
+    for name, (call, reason) in REFUSED.items():
+        if name not in supported:
+            with pytest.raises(ConfigError, match=reason) as error:
+                call(pipeline)
+            assert "\n" not in str(error.value)
+
+
+def test_a_gan_samples_and_interpolates(load: Callable[[Any], PriorPipeline]) -> None:
+    torch.manual_seed(0)
+    gan = ToyGAN()
+    assert isinstance(gan, Prior)
+    assert isinstance(gan, NoiseDecoder)
+    assert not isinstance(gan, NoiseEncoder | HasLogProb)
+    pipeline = load(gan)
+    samples = pipeline.sample(70, seed=1)
+    assert samples.shape == (70, *SHAPE)
+    assert pipeline.sample(70, seed=1, temperature=0.1).std() < samples.std()
+    path = path_between(torch.cat([pipeline.noise(0), pipeline.noise(1)]), 4)
+    assert pipeline.decode(path).shape == (4, *SHAPE)
+    torch.testing.assert_close(pipeline.decode(path)[:1], pipeline.decode(pipeline.noise(0)))
+    check_refused(pipeline, supported={"noise", "decode"})
+
+
+def test_an_autoregressive_model_samples_and_scores(load: Callable[[Any], PriorPipeline]) -> None:
+    model = ToyPixelCNN()
+    assert isinstance(model, Prior)
+    assert isinstance(model, HasLogProb)
+    assert not isinstance(model, NoiseDecoder)
+    pipeline = load(model)
+    samples = pipeline.sample(2000, seed=1)
+    nats, kind = pipeline.log_prob(samples)
+    assert kind == "exact"
+    bits = pipeline.bits_per_dim(nats)
+    # the first pixel costs one bit; the others the entropy of p = sigmoid(1)
+    p = torch.tensor(1.0).sigmoid()
+    entropy = torch.distributions.Bernoulli(p).entropy() / torch.tensor(2.0).log()
+    expected = (1 + (SHAPE.numel() - 1) * entropy) / SHAPE.numel()
+    assert float(bits.mean()) == pytest.approx(float(expected), abs=0.02)
+    check_refused(pipeline, supported={"log_prob", "bits_per_dim"})
+
+
+class ToyLatentGAN(ToyGAN):
+    """A GAN over latents of 24 numbers."""
+
+    event_shape = Size([24])
+
+    @torch.no_grad()
+    def decode_noise(self, noise: Tensor, *, label: Label = None, options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+        return self.generator(noise)
+
+
+def test_a_gan_over_latents_has_its_noise_and_the_reconstructions_of_the_codec(
+    load: Callable[[Any], PriorPipeline],
+) -> None:
+    torch.manual_seed(0)
+    codec = VAE(VAEConfig(tuple(SHAPE), 24, BodyConfig("dense", widths=(8,)), "bernoulli"))
+    model = build_latent_prior(codec, ToyLatentGAN())
+    assert isinstance(model, NoiseDecoder)
+    assert not isinstance(model, NoiseEncoder | HasLogProbBound)
+    pipeline = load(model)
+    assert pipeline.noise(0).shape == (1, 5)
+    assert pipeline.decode(pipeline.noise(0)).shape == (1, *SHAPE)
+    x = pipeline.sample(2)
+    assert pipeline.latents(x).shape == (2, 24)
+    mask = torch.ones(1, *SHAPE)
+    mask[..., :2] = 0
+    assert pipeline.complete(x[:1], mask, 3).shape == (3, *SHAPE)
+    supported = {"noise", "decode", "decodings", "complete", "latents", "reconstruct"}
+    check_refused(pipeline, supported)
