@@ -1,4 +1,4 @@
-"""Tiny models, made here, whose answers are known: nothing depends on what a trained one has learned."""
+"""Tiny untrained models with known outputs, so that tests do not depend on trained weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import settings
 from denoise.registry import build
 from denoise.weights import Card, save_weights
 
-settings.register_profile("any machine", deadline=None)  # a busy one is slow, not wrong
+settings.register_profile("any machine", deadline=None)  # a busy machine may be slow
 settings.load_profile("any machine")
 
 TINY_1D = {"ndim": 1, "widths": (2,), "kernels": (4,), "strides": (2,), "blocks": (1,)}
@@ -36,18 +36,18 @@ SPECTRAL = {
         "norm": True,
     },
 }
-CAUSAL = {"widths": (4, 6, 8), "blocks": 1, "hidden": 8, "squeeze": 2, "memory": 8}
+CAUSAL = {"widths": (4, 6, 8), "blocks": 1, "hidden": 8, "squeeze": 2, "full_hidden": 8}
 
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Weights files by what they do.
+    """Weights files of tiny models by name.
 
-    ``keep`` gives the input back, ``mute`` gives zeros, ``swap`` exchanges two audio channels, ``mask``
-    and ``blur`` are random networks that change everything.
+    ``keep`` returns its input, ``mute`` returns zeros, ``swap`` exchanges two audio channels, ``mask``
+    and ``blur`` are random networks that change every sample.
     """
     folder = tmp_path_factory.mktemp("models")
-    made = {}
+    paths = {}
 
     def add(
         name: str, architecture: str, settings: dict[str, Any], modality: Any, fill: Callable[[Any], None] | None = None
@@ -58,50 +58,50 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             with torch.no_grad():
                 fill(module)
         rate = 16_000 if modality == "audio" else None
-        about: dict[str, Any] = {"channels": module.channels, "blind": module.blind, "description": f"to {name}"}
-        card = Card(name, architecture, modality, sample_rate=rate, **about)
-        made[name] = folder / f"{name}.safetensors"
-        save_weights(made[name], module, card, {}, dtype=torch.float32)
+        facts: dict[str, Any] = {"channels": module.channels, "blind": module.blind, "description": f"to {name}"}
+        card = Card(name, architecture, modality, sample_rate=rate, **facts)
+        paths[name] = folder / f"{name}.safetensors"
+        save_weights(paths[name], module, card, {}, dtype=torch.float32)
 
     def zero(module: torch.nn.Module) -> None:
         for p in module.parameters():
             p.zero_()
 
-    def swap(module: Any) -> None:  # the positive and the negative part of each channel, crossed over
+    def swap(module: Any) -> None:  # ReLU channels hold the positive and negative half of each input channel
         zero(module)
         module.encoder[0][0].weight[:, :, 0] = torch.tensor([[1.0, 0], [-1, 0], [0, 1], [0, -1]])
         module.decoder[0][0].weight[:, :, 0] = torch.tensor([[0.0, 1], [0, -1], [1, 0], [-1, 0]])
 
-    def louder(module: Any) -> None:  # far from the identity, so that a seam would be seen
+    def amplify(module: Any) -> None:  # far from the identity, so that seams between windows would show
         for p in module.parameters():
             p.mul_(2.0)
 
-    def quieter(module: Any) -> None:  # near the identity: a draw takes away no more than noise
+    def attenuate(module: Any) -> None:  # near the identity: a posterior sample removes no more than the noise
         for p in module.parameters():
             p.mul_(0.5)
 
-    def grey(module: Any) -> None:  # inside of what files hold
+    def shift_to_grey(module: Any) -> None:  # within the range of a file
         module.decoder[-1][-1].bias.fill_(0.5)
 
     add("keep-audio", "conv-dae", {**TINY_1D, "channels": 1, "residual": True}, "audio", zero)
     add("mute-audio", "conv-dae", {**TINY_1D, "channels": 1}, "audio", zero)
-    swapping = {"ndim": 1, "channels": 2, "widths": (4,), "kernels": (1,), "strides": (1,), "blocks": (0,)}
-    add("swap-audio", "conv-dae", {**swapping, "activation": "relu", "bias": False}, "audio", swap)
-    add("mask-audio", "spectral-dae", SPECTRAL, "audio", louder)
-    add("causal-audio", "dpcrn", CAUSAL, "audio", louder)
-    add("flow-audio", "speech-flow", {**CAUSAL, "lookahead": 1}, "audio", louder)
+    linear = {"ndim": 1, "channels": 2, "widths": (4,), "kernels": (1,), "strides": (1,), "blocks": (0,)}
+    add("swap-audio", "conv-dae", {**linear, "activation": "relu", "bias": False}, "audio", swap)
+    add("mask-audio", "spectral-dae", SPECTRAL, "audio", amplify)
+    add("causal-audio", "dpcrn", CAUSAL, "audio", amplify)
+    add("flow-audio", "speech-flow", {**CAUSAL, "lookahead": 1}, "audio", amplify)
     add("keep-image", "conv-dae", {**TINY_2D, "residual": True}, "image", zero)
     add("mute-image", "conv-dae", TINY_2D, "image", zero)
     add("blur-image", "conv-dae", {**TINY_2D, "residual": True, "bias": False, "activation": "relu"}, "image")
-    told = {"residual": True, "bias": False, "activation": "relu", "blind": False}
-    add("told-image", "conv-dae", {**TINY_2D, **told}, "image", quieter)
+    conditional = {"residual": True, "bias": False, "activation": "relu", "blind": False}
+    add("sigma-image", "conv-dae", {**TINY_2D, **conditional}, "image", attenuate)
     add("grey-image", "conv-dae", {**TINY_2D, "channels": 1, "residual": True}, "image")
-    add("vary-image", "conv-dae", {**TINY_2D, "latents": (2, 4)}, "image", grey)
-    add("vary-audio", "conv-dae", {**TINY_1D, "channels": 1, "latents": (3,)}, "audio", louder)
+    add("vary-image", "conv-dae", {**TINY_2D, "latents": (2, 4)}, "image", shift_to_grey)
+    add("vary-audio", "conv-dae", {**TINY_1D, "channels": 1, "latents": (3,)}, "audio", amplify)
     spectral = SPECTRAL["net"] | {"latents": (4, 6)}
-    add("vary-mask-audio", "spectral-dae", {**SPECTRAL, "net": spectral}, "audio", louder)
+    add("vary-mask-audio", "spectral-dae", {**SPECTRAL, "net": spectral}, "audio", amplify)
     add("dense-image", "dense-ae", {"shape": (3, 16, 16), "widths": (32, 8)}, "image")
-    return made
+    return paths
 
 
 @pytest.fixture

@@ -74,10 +74,10 @@ def denoise_files(
     Raises:
         typer.Exit: with code 1 if a file failed.
     """
-    from denoise.pipelines.batch import STREAM, passed_over, plan
+    from denoise.pipelines.batch import STREAM, count_skipped, plan
 
     pairs = plan(inputs, out, extensions, overwrite=options.overwrite)
-    if skipped_kinds := passed_over(inputs, extensions):
+    if skipped_kinds := count_skipped(inputs, extensions):
         listed = ", ".join(f"{kind} {n}" for kind, n in skipped_kinds.most_common(KINDS_LISTED))
         print_error(f"files of other kinds are skipped: {listed}")
     failed = skipped = 0

@@ -53,9 +53,9 @@ def evaluate(
                 limit=limit,
                 seed=seed,
                 device=device,
-                each=bar.track,
+                track=bar.track,
             )
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise ConfigError(f'{error.name} is missing. In the source: pip install ".[metrics]".') from None
     if record:
         from denoise.registry import locate

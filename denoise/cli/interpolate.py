@@ -59,7 +59,7 @@ def interpolate(
     from denoise.files.audio import AUDIO_EXTENSIONS
     from denoise.files.find import find_files
     from denoise.files.image import IMAGE_EXTENSIONS
-    from denoise.pipelines.prior import PriorPipeline, grid_between, path_between
+    from denoise.pipelines.prior import PriorPipeline, interpolate_grid, interpolate_path
 
     if (away is None) != (towards is None):
         raise ConfigError("--away and --towards belong together: give both or none.")
@@ -68,7 +68,7 @@ def interpolate(
         raise ConfigError(f"{len(ends)} inputs; expected {expected}.")
     pipeline = PriorPipeline(prior, device=device)
     condition = pipeline.label(label)
-    pipeline.places(out, n * n if len(ends) == 4 else n, overwrite=overwrite)
+    pipeline.output_paths(out, n * n if len(ends) == 4 else n, overwrite=overwrite)
 
     def to_noise(file_or_seed: str) -> torch.Tensor:
         if file_or_seed.isdecimal() and not Path(file_or_seed).exists():
@@ -83,11 +83,11 @@ def interpolate(
     noise = torch.cat([to_noise(end) for end in ends])
     if away and towards:
         shifted = noise + weight * (mean_noise(towards) - mean_noise(away))
-        path = path_between(torch.cat([noise, shifted]), n, spherical=False)  # multiples of one vector
+        path = interpolate_path(torch.cat([noise, shifted]), n, spherical=False)  # multiples of one vector
     elif len(ends) == 4:
-        path = grid_between(noise, n, spherical=not linear)
+        path = interpolate_grid(noise, n, spherical=not linear)
     else:
-        path = path_between(noise, n, spherical=not linear)
+        path = interpolate_path(noise, n, spherical=not linear)
     with progress_bar("decoding") as progress:
         signals = pipeline.decode(path, label=condition, steps=steps, guidance=guidance, progress=progress)
     paths = pipeline.write(out, signals, columns=n, overwrite=overwrite)

@@ -60,7 +60,7 @@ def sample(
 
     pipeline = PriorPipeline(prior, device=device)
     condition, started = pipeline.label(label, text), time.perf_counter()
-    pipeline.places(out, n, overwrite=overwrite)
+    pipeline.output_paths(out, n, overwrite=overwrite)
     with progress_bar("sampling") as progress:
         samples = pipeline.sample(
             n,
@@ -90,7 +90,7 @@ def decode(
     from denoise.pipelines.prior import PriorPipeline
 
     pipeline = PriorPipeline(codec, device=device)
-    pipeline.places(out, n, overwrite=overwrite)
+    pipeline.output_paths(out, n, overwrite=overwrite)
     decodings = pipeline.decodings(pipeline.read(file), n, seed=seed)
     paths = pipeline.write(out, decodings, overwrite=overwrite)
     print_outputs(as_json, paths, codec=codec, n=n, seed=seed)
@@ -119,14 +119,14 @@ def complete(
     With --mask half, the lower half of an image or the second half of an audio file is missing.
     """
     from denoise.pipelines.prior import PriorPipeline
-    from denoise.pipelines.prior_files import half_known, read_mask
+    from denoise.pipelines.prior_files import half_mask, read_mask
 
     pipeline = PriorPipeline(prior, device=device)
-    pipeline.places(out, n, overwrite=overwrite)
+    pipeline.output_paths(out, n, overwrite=overwrite)
     observed = pipeline.read(file)
     if mask != "half" and pipeline.card.modality == "audio":
         raise ConfigError(f"--mask is {mask!r}; expected half: mask images are for priors of images.")
-    is_observed = half_known(pipeline.card) if mask == "half" else read_mask(mask, file, pipeline.card)
+    is_observed = half_mask(pipeline.card) if mask == "half" else read_mask(mask, file, pipeline.card)
     condition = pipeline.label(label, text)
     with progress_bar("inpainting") as progress:
         completions = pipeline.complete(

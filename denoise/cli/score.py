@@ -81,7 +81,7 @@ def embed(
     from denoise.files.image import write_image
     from denoise.metrics import r2
     from denoise.pipelines.prior import PriorPipeline, principal_map
-    from denoise.pipelines.prior_files import as_pictures, map_of
+    from denoise.pipelines.prior_files import as_images, draw_map
     from denoise.signals import ImageFormat
 
     if out.suffix.lower() != ".png":
@@ -92,8 +92,8 @@ def embed(
         latents = pipeline.latents(signals, progress=progress)
     reconstruction_r2 = float(r2(pipeline.reconstruct(signals), signals))
     positions = principal_map(latents.flatten(1))
-    thumbnails = as_pictures(signals, pipeline.card)
-    write_image(out, [map_of(thumbnails, positions, size)], ImageFormat(), overwrite=overwrite)
+    thumbnails = as_images(signals, pipeline.card)
+    write_image(out, [draw_map(thumbnails, positions, size)], ImageFormat(), overwrite=overwrite)
     if as_json:
         print(json.dumps({"file": str(out), "n": len(paths), "r2": reconstruction_r2}))
     else:

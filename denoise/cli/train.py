@@ -45,13 +45,14 @@ def train(
     """
     try:
         from denoise.training.loop import train as run_training
-    except ImportError:
-        raise ConfigError('training needs more packages. In the source: pip install ".[train]".') from None
-    from denoise.pipelines.device import pick_device, precision_of
+    except ModuleNotFoundError as error:
+        raise ConfigError(f'{error.name} is missing. In the source: pip install ".[train]".') from None
+    from denoise.pipelines.device import pick_device
+    from denoise.pipelines.precision import float_precision
     from denoise.training.recipe import load_recipe
 
-    has_fast_bfloat16 = precision_of(pick_device(device)) == "bfloat16"
     if precision is Precision.AUTO:
+        has_fast_bfloat16 = float_precision("auto", pick_device(device)) == "bfloat16"
         precision = Precision.BF16 if has_fast_bfloat16 else Precision.FLOAT32
     loaded_recipe = load_recipe(recipe, settings or ())
     if not data.is_dir():

@@ -1,4 +1,4 @@
-"""The command line in this process."""
+"""A fixture that runs the command line in this process."""
 
 from __future__ import annotations
 
@@ -16,17 +16,20 @@ from denoise.cli import main
 
 
 @dataclass
-class Done:
+class Completed:
+    """Result of a command: exit code, standard output and standard error."""
+
     code: int
     out: bytes
     err: str
 
     @property
     def rows(self) -> list[dict[str, Any]]:
+        """Lines of JSON on standard output."""
         return [json.loads(line) for line in self.out.decode().splitlines()]
 
 
-Command = Callable[..., Done]
+Command = Callable[..., Completed]
 
 
 @pytest.fixture
@@ -35,7 +38,7 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfdbinary: pytest
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "40")
 
-    def run(*words: Any, stdin: bytes = b"") -> Done:
+    def run(*words: Any, stdin: bytes = b"") -> Completed:
         out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.TextIOWrapper(io.BytesIO(), "utf-8")
         with monkeypatch.context() as patch:
             patch.setattr(sys, "argv", ["denoise", *map(str, words)])
@@ -49,8 +52,8 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfdbinary: pytest
                 code = int(stop.code or 0)
         out.flush()
         err.flush()
-        below = capfdbinary.readouterr()  # what C libraries print past Python
-        done = Done(code, out.buffer.getvalue() + below.out, (err.buffer.getvalue() + below.err).decode())
+        captured = capfdbinary.readouterr()  # printed by C libraries
+        done = Completed(code, out.buffer.getvalue() + captured.out, (err.buffer.getvalue() + captured.err).decode())
         assert "Traceback" not in done.err
         return done
 

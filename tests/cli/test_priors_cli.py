@@ -1,4 +1,4 @@
-"""The commands of priors: files of every kind, the same with the same seed, one line for what cannot be."""
+"""The commands of priors: outputs of every kind, reproducible by seed, one line per error."""
 
 from __future__ import annotations
 
@@ -39,25 +39,25 @@ def prior(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+def images(tmp_path: Path) -> Path:
     for kind in ("a", "b"):
-        (tmp_path / "pictures" / kind).mkdir(parents=True)
+        (tmp_path / "images" / kind).mkdir(parents=True)
         for i in range(3):
             pixels = np.random.default_rng(i).integers(0, 128, (8, 8, 1)) + 127 * (kind == "b")
             image = Image(pixels.astype(np.uint8))
-            write_image(tmp_path / "pictures" / kind / f"{i}.png", [image], ImageFormat(mode="L"))
-    return tmp_path / "pictures"
+            write_image(tmp_path / "images" / kind / f"{i}.png", [image], ImageFormat(mode="L"))
+    return tmp_path / "images"
 
 
-def test_samples(command: Command, prior: Path, tmp_path: Path) -> None:
+def test_sampling_is_reproducible_by_seed(command: Command, prior: Path, tmp_path: Path) -> None:
     done = command("sample", prior, "-n", 6, "-o", "grid.png", "--seed", 5, "--class", "daisy", "--json")
     assert done.code == 0
     (row,) = done.rows
     assert (row["n"], row["seed"], row["files"]) == (6, 5, ["grid.png"])
     first = read_image(tmp_path / "grid.png").pixels
     assert first.shape == (18, 28, 1)
-    command("sample", prior, "-n", 6, "-o", "again.png", "--seed", 5, "--class", 1)
-    assert np.array_equal(first, read_image(tmp_path / "again.png").pixels)
+    command("sample", prior, "-n", 6, "-o", "repeated.png", "--seed", 5, "--class", 1)
+    assert np.array_equal(first, read_image(tmp_path / "repeated.png").pixels)
     done = command("sample", prior, "-n", 3, "-o", "folder")
     assert done.out.decode().strip() == "folder (3 files)"
     assert len([*(tmp_path / "folder").iterdir()]) == 3
@@ -68,28 +68,26 @@ def test_samples(command: Command, prior: Path, tmp_path: Path) -> None:
     [
         (["-n", 0], "expected at least 1"),
         (["--class", "tulip"], "its classes are rose, daisy"),
-        (["--text", "a rose"], "knows no words"),
+        (["--text", "a rose"], "takes no text"),
         (["--steps", 3], "takes no steps"),
-        (["-o", "a.wav"], "this prior makes pictures"),
+        (["-o", "a.wav"], "expected .png or .gif, or a folder"),
     ],
 )
-def test_what_cannot_be_sampled_is_one_line(command: Command, prior: Path, words: list[Any], reason: str) -> None:
+def test_invalid_sampling_is_one_line(command: Command, prior: Path, words: list[Any], reason: str) -> None:
     done = command("sample", prior, "-o", "a.png", *words)
     assert done.code == 2
     assert reason in done.err
     assert done.err.count("\n") == 1
 
 
-def test_a_denoiser_is_no_prior_and_a_prior_no_denoiser(
-    command: Command, prior: Path, pictures: Path, models: dict[str, Path]
-) -> None:
+def test_models_of_the_wrong_kind(command: Command, prior: Path, images: Path, models: dict[str, Path]) -> None:
     assert "expected a prior" in command("sample", models["keep-image"], "-o", "a.png").err
-    assert "expected a denoiser" in command("image", pictures / "a/0.png", "--model", prior).err
+    assert "expected a denoiser" in command("image", images / "a/0.png", "--model", prior).err
     assert "kind: prior" in command("info", prior).out.decode()
 
 
-def test_ways_between_files_and_seeds(command: Command, prior: Path, pictures: Path, tmp_path: Path) -> None:
-    a, b = pictures / "a/0.png", pictures / "b/0.png"
+def test_interpolation_between_files_and_seeds(command: Command, prior: Path, images: Path, tmp_path: Path) -> None:
+    a, b = images / "a/0.png", images / "b/0.png"
     assert command("interpolate", a, b, "--prior", prior, "-n", 5, "-o", "strip.png").code == 0
     strip = read_image(tmp_path / "strip.png").pixels
     assert strip.shape == (8, 5 * 8 + 4 * 2, 1)
@@ -98,10 +96,10 @@ def test_ways_between_files_and_seeds(command: Command, prior: Path, pictures: P
         assert reader.n_frames == 4
     assert command("interpolate", a, b, 1, 2, "--prior", prior, "-n", 3, "-o", "square.png").code == 0
     assert read_image(tmp_path / "square.png").pixels.shape == (28, 28, 1)
-    words = ["--away", pictures / "a", "--towards", pictures / "b", "--weight", 1.5]
+    words = ["--away", images / "a", "--towards", images / "b", "--weight", 1.5]
     assert command("interpolate", a, "--prior", prior, "-n", 4, "-o", "more.png", *words).code == 0
-    one = read_image(tmp_path / "more.png").pixels
-    np.testing.assert_allclose(one[:, :8], strip[:, :8], atol=1)  # both begin at a
+    shifted = read_image(tmp_path / "more.png").pixels
+    np.testing.assert_allclose(shifted[:, :8], strip[:, :8], atol=1)  # both begin at a
 
 
 @pytest.mark.parametrize(
@@ -114,69 +112,69 @@ def test_ways_between_files_and_seeds(command: Command, prior: Path, pictures: P
         (["1", "none.png"], "no such file"),
     ],
 )
-def test_ways_that_are_none(command: Command, prior: Path, words: list[str], reason: str) -> None:
+def test_invalid_interpolations(command: Command, prior: Path, words: list[str], reason: str) -> None:
     done = command("interpolate", *words, "--prior", prior, "-o", "a.png")
     assert done.code == 2
     assert reason in done.err
 
 
-def test_readings_of_one_file(command: Command, prior: Path, pictures: Path, tmp_path: Path) -> None:
-    assert command("decode", pictures / "a/0.png", "--codec", prior, "-n", 4, "-o", "readings.png").code == 0
-    assert read_image(tmp_path / "readings.png").pixels.shape == (18, 18, 1)
+def test_decodings_of_one_file(command: Command, prior: Path, images: Path, tmp_path: Path) -> None:
+    assert command("decode", images / "a/0.png", "--codec", prior, "-n", 4, "-o", "decodings.png").code == 0
+    assert read_image(tmp_path / "decodings.png").pixels.shape == (18, 18, 1)
 
 
-def test_what_is_missing_is_filled_in(command: Command, prior: Path, pictures: Path, tmp_path: Path) -> None:
-    file = pictures / "a/0.png"
-    assert command("complete", file, "--mask", "half", "--prior", prior, "-n", 4, "-o", "ways").code == 0
-    before = read_image(file).pixels
-    ways = [read_image(path).pixels for path in sorted((tmp_path / "ways").iterdir())]
-    assert len(ways) == 4
-    for way in ways:
-        np.testing.assert_allclose(way[:4], before[:4], atol=1)
-    assert not np.array_equal(ways[0], ways[1])
+def test_completion_keeps_the_observed_pixels(command: Command, prior: Path, images: Path, tmp_path: Path) -> None:
+    file = images / "a/0.png"
+    assert command("complete", file, "--mask", "half", "--prior", prior, "-n", 4, "-o", "completions").code == 0
+    observed = read_image(file).pixels
+    completions = [read_image(path).pixels for path in sorted((tmp_path / "completions").iterdir())]
+    assert len(completions) == 4
+    for completion in completions:
+        np.testing.assert_allclose(completion[:4], observed[:4], atol=1)
+    assert not np.array_equal(completions[0], completions[1])
     holes = np.zeros((8, 8, 1), np.uint8)
     holes[2:4] = 255
     write_image(tmp_path / "holes.png", [Image(holes)], ImageFormat(mode="L"))
     assert command("complete", file, "--mask", "holes.png", "--prior", prior, "-n", 1, "-o", "one.png").code == 0
-    one = read_image(tmp_path / "one.png").pixels
-    np.testing.assert_allclose(one[4:], before[4:], atol=1)
-    assert not np.array_equal(one[2:4], before[2:4])
+    completion = read_image(tmp_path / "one.png").pixels
+    np.testing.assert_allclose(completion[4:], observed[4:], atol=1)
+    assert not np.array_equal(completion[2:4], observed[2:4])
     assert "no such file" in command("complete", file, "--mask", "x.png", "--prior", prior, "-o", "two.png").err
     write_image(tmp_path / "wide.png", [Image(np.zeros((8, 9, 1), np.uint8))], ImageFormat(mode="L"))
     assert "is 9 x 8 pixels" in command("complete", file, "--mask", "wide.png", "--prior", prior, "-o", "two.png").err
 
 
-def test_a_map(command: Command, prior: Path, pictures: Path, tmp_path: Path) -> None:
-    done = command("embed", pictures, "--codec", prior, "-o", "map.png", "--size", 200, "--json")
+def test_map_of_latents(command: Command, prior: Path, images: Path, tmp_path: Path) -> None:
+    done = command("embed", images, "--codec", prior, "-o", "map.png", "--size", 200, "--json")
     assert done.rows[0]["n"] == 6
     assert done.rows[0]["r2"] < 1
     sheet = read_image(tmp_path / "map.png").pixels
     assert sheet.shape == (200, 200, 3)
     assert (sheet < 250).any(axis=2).sum() >= 8 * 8
-    assert "R^2" in command("embed", pictures, "--codec", prior, "-o", "again.png").out.decode()
-    assert "expected a .png" in command("embed", pictures, "--codec", prior, "-o", "map.jpg").err
+    assert "R^2" in command("embed", images, "--codec", prior, "-o", "again.png").out.decode()
+    assert "expected a .png" in command("embed", images, "--codec", prior, "-o", "map.jpg").err
 
 
-def test_scores_rank_the_unusual_first(command: Command, prior: Path, pictures: Path) -> None:
-    done = command("score", pictures, "--prior", prior, "--json")
+def test_scores_rank_the_lowest_likelihood_first(command: Command, prior: Path, images: Path) -> None:
+    done = command("score", images, "--prior", prior, "--json")
     nats = [row["nats"] for row in done.rows]
     assert len(nats) == 6
     assert nats == sorted(nats)
     assert "bound" in done.rows[0]["kind"]
     for row in done.rows:
-        assert row["bits_per_dim"] == pytest.approx(-row["nats"] / 64 / np.log(2))  # black or white
-    assert done.out.decode() == command("score", pictures, "--prior", prior, "--json").out.decode()
-    text = command("score", pictures / "a/0.png", "--prior", prior).out.decode()
+        assert row["bits_per_dim"] == pytest.approx(-row["nats"] / 64 / np.log(2))  # the pixels are binary
+    assert done.out.decode() == command("score", images, "--prior", prior, "--json").out.decode()
+    text = command("score", images / "a/0.png", "--prior", prior).out.decode()
     assert "bound, 500 samples" in text
     assert json.loads(done.out.decode().splitlines()[0])["file"].endswith(".png")
 
 
-def test_a_bad_file_does_not_cost_the_others(command: Command, prior: Path, pictures: Path) -> None:
-    (pictures / "a/bad.png").write_bytes(b"no picture")
-    done = command("score", pictures, "--prior", prior, "--json")
+def test_a_file_that_fails_does_not_stop_the_others(command: Command, prior: Path, images: Path) -> None:
+    (images / "a/bad.png").write_bytes(b"not an image")
+    done = command("score", images, "--prior", prior, "--json")
     assert done.code == 1
     assert len(done.rows) == 6
     assert done.err.count("bad.png") == 1
-    done = command("embed", pictures, "--codec", prior, "-o", "map.png", "--json")
+    done = command("embed", images, "--codec", prior, "-o", "map.png", "--json")
     assert (done.code, done.rows[0]["n"]) == (1, 6)
-    assert command("score", pictures / "a/bad.png", "--prior", prior).code == 1
+    assert command("score", images / "a/bad.png", "--prior", prior).code == 1
