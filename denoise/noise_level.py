@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from denoise.colour import CHROMA_601, LUMA_601
+
 MAX_PATCHES = 40_000
 SMOOTH_FRACTION = 0.05  # of the patches: the smoothest, from which the noise is measured
 NOISE_FRACTION = 0.75  # of the principal components: in smooth patches they hold noise alone
 SUBSAMPLED_RATIO = 0.58  # fine by coarse detail of the chroma; below it the chroma has no white noise
 GREY_FRACTION = 0.9  # of the patches without colour: the image is grey, perhaps with a coloured stamp
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
-CHROMA = (-0.169, -0.331, 0.5), (0.5, -0.419, -0.081)
 CLIPPED_FRACTION = 1e-4  # of the pixels at black or white: more of them mean that the noise is clipped
 
 
@@ -55,8 +55,8 @@ def estimate_sigma(x: Tensor, full_scale: float = 1.0, visible: Tensor | None = 
     saturated = ((patches <= 0) | (patches >= 1)).all(dim=2) & is_bounded
     if use_luma:
         is_grey = (patches == patches[:, :1]).flatten(1).all(dim=1).float().mean() > GREY_FRACTION
-        full_scale /= 1.0 if is_grey else math.hypot(*LUMA)  # luma has less white noise than each channel
-        patches = torch.einsum("ncp,c->np", patches, patches.new_tensor(LUMA))[:, None]
+        full_scale /= 1.0 if is_grey else math.hypot(*LUMA_601)  # luma has less white noise than each channel
+        patches = torch.einsum("ncp,c->np", patches, patches.new_tensor(LUMA_601))[:, None]
         saturated = saturated.all(dim=1, keepdim=True)
     unsaturated = ~saturated.any(dim=1)
     patches = patches[unsaturated] if unsaturated.sum() >= min_patches else patches[~saturated.all(dim=1)]
@@ -102,7 +102,7 @@ def _is_chroma_coarse(patches: Tensor) -> bool:
     pixels = patches.unflatten(2, (4, 4))
     fine, coarse = (_diagonal(x) for x in (pixels[..., :2, :2] / 2, F.avg_pool2d(pixels, 2)))  # equal for white noise
     tolerance = 1e-6 * patches.abs().max()  # the chroma of grey is rounding error
-    weights = patches.new_tensor(CHROMA)
+    weights = patches.new_tensor(CHROMA_601)
     return all((fine @ w).abs().median() <= SUBSAMPLED_RATIO * (coarse @ w).abs().median() + tolerance for w in weights)
 
 

@@ -9,9 +9,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from denoise.colour import LUMA_709
 from denoise.noise.common import uniform
-
-LUMA = (0.2126, 0.7152, 0.0722)  # ITU-R BT.709, of linear light
 
 
 def shot_and_read(x: Tensor, shot: Tensor, read: Tensor, generator: Generator | None = None) -> Tensor:
@@ -156,7 +155,7 @@ def colour_matrices(n: int, generator: Generator | None = None) -> Tensor:
         (n, 3, 3), rows sum to one.
     """
     saturation = uniform(1.3, 2.0, n, generator)[:, None, None]
-    grey = torch.tensor(LUMA).expand(3, 3)
+    grey = torch.tensor(LUMA_709).expand(3, 3)
     tint = 0.05 * torch.randn(n, 3, 3, generator=generator)
     tint = tint - tint.mean(dim=2, keepdim=True)
     return saturation * torch.eye(3) + (1 - saturation) * grey + tint
