@@ -1,4 +1,4 @@
-"""What every network must be, whatever it has learnt: the laws of `denoise.protocols.Network`, over every entry."""
+"""Laws of `denoise.protocols.Network`, whatever the weights, over every architecture and every recipe."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributions import Normal
 
 from denoise.errors import ConfigError
 from denoise.frames import Grid, overlap_add, split
+from denoise.models.spectral_dae import SpectralDAE
 from denoise.protocols import Codec, Denoiser, Network, StreamingNetwork
 from denoise.registry import NETWORKS, build, bundled, load, locate
 from denoise.training.recipe import load_recipe
@@ -99,16 +101,24 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
     "dense": ("dense-ae", {"shape": [3, 8, 8], "widths": [20, 5]}),
     "causal": (
         "dpcrn",
-        {"linear_hz": 2000.0, "bands": 16, "widths": [4, 6, 8], "blocks": 2, "hidden": 5, "squeeze": 2, "memory": 7},
+        {
+            "linear_hz": 2000.0,
+            "bands": 16,
+            "widths": [4, 6, 8],
+            "blocks": 2,
+            "hidden": 5,
+            "squeeze": 2,
+            "full_hidden": 7,
+        },
     ),
     "lookahead": (
         "dpcrn",
-        {"linear_hz": 2000.0, "bands": 16, "widths": [4, 6], "blocks": 2, "hidden": 5, "squeeze": 2, "memory": 7}
+        {"linear_hz": 2000.0, "bands": 16, "widths": [4, 6], "blocks": 2, "hidden": 5, "squeeze": 2, "full_hidden": 7}
         | {"lookahead": 2},
     ),
     "flow": (
         "speech-flow",
-        {"linear_hz": 2000.0, "bands": 16, "widths": [4, 6], "blocks": 2, "hidden": 5, "squeeze": 2, "memory": 7}
+        {"linear_hz": 2000.0, "bands": 16, "widths": [4, 6], "blocks": 2, "hidden": 5, "squeeze": 2, "full_hidden": 7}
         | {"lookahead": 1},
     ),
     "spectral": (
@@ -132,14 +142,14 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def every() -> dict[str, tuple[str, dict[str, Any]]]:
-    """The small networks and those of the recipes, by name."""
+def all_networks() -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return the small networks and those of the recipes, by name."""
     recipes = {path.parent.name: load_recipe(path) for path in RECIPES}
     recipes = {name: recipe for name, recipe in recipes.items() if recipe.objective == "denoising"}
     return SMALL | {f"recipe {name}": (recipe.architecture, recipe.model) for name, recipe in recipes.items()}
 
 
-EVERY = every()
+EVERY = all_networks()
 
 
 def make(name: str, seed: int = 0) -> Any:
@@ -157,12 +167,12 @@ def noise(net: Any, *size: int, batch: int = 1, seed: int = 0) -> Tensor:
 
 
 def run(net: Any, x: Tensor, sigma: float = SIGMA) -> Tensor:
-    """Apply a network, one that is not blind with a sigma."""
+    """Apply a network, with a sigma unless it is blind."""
     return net(x) if net.blind else net(x, torch.full(x.shape[:1], sigma, dtype=x.dtype))
 
 
-def thin(net: Any, size: int, batch: int = 1) -> tuple[int, ...]:
-    """A size of ``size`` along the last axis, as small as can be along the other."""
+def thin(net: Any, size: int) -> tuple[int, ...]:
+    """Return a size of ``size`` along the last axis, and the smallest along the other."""
     return (size,) if net.ndim == 1 else (net.size_multiple, size)
 
 
@@ -171,28 +181,29 @@ def test_every_architecture_has_a_small_network_here() -> None:
     assert RECIPES
 
 
-def test_it_fulfils_the_protocol(net: Any) -> None:
+def test_networks_implement_the_protocol(net: Any) -> None:
     assert isinstance(net, Network)
     assert isinstance(net, Denoiser)
     assert net.ndim in (1, 2)
+    assert net.variational in (True, False)
     assert net.size_multiple >= 1
     assert net.context >= 0 if net.context is not None else isinstance(net, StreamingNetwork)
     assert net.window is None or net.window >= 1
 
 
-@pytest.mark.parametrize("more", [None, 1, 2, 3, 7, 13])
-def test_every_size_is_kept(net: Any, more: int | None) -> None:
-    """1, and odd and even sizes around a multiple of the strides."""
-    for base in {0, net.size_multiple} if more is not None else {1}:
-        n = base + (more or 0)
+@pytest.mark.parametrize("excess", [None, 1, 2, 3, 7, 13])
+def test_every_size_is_kept(net: Any, excess: int | None) -> None:
+    """1, and odd and even sizes beyond a multiple of the strides."""
+    for base in {0, net.size_multiple} if excess is not None else {1}:
+        n = base + (excess or 0)
         if net.window:
             n = min(n, net.window)
         sizes = [(n,)] if net.ndim == 1 else [(n, n), (1, n), (n, 1)]
         for size in sizes:
             x = noise(net, *size, batch=2)
-            out = run(net, x)
-            assert out.shape == x.shape
-            assert torch.isfinite(out).all()
+            denoised = run(net, x)
+            assert denoised.shape == x.shape
+            assert torch.isfinite(denoised).all()
 
 
 def test_a_network_of_one_size_refuses_a_larger_one(net: Any) -> None:
@@ -201,7 +212,7 @@ def test_a_network_of_one_size_refuses_a_larger_one(net: Any) -> None:
             run(net, noise(net, net.window, net.window + 1))
 
 
-def test_sigma_is_refused_or_needed_and_never_ignored(net: Any) -> None:
+def test_sigma_is_refused_or_required_and_never_ignored(net: Any) -> None:
     x = noise(net, *thin(net, 8))
     if net.blind:
         with pytest.raises(ConfigError, match="takes no sigma"):
@@ -214,45 +225,59 @@ def test_sigma_is_refused_or_needed_and_never_ignored(net: Any) -> None:
 
 @pytest.mark.parametrize("name", ["conv-2d-bias-free", "conv-2d-sigma", "conv-2d-centred", "recipe gaussian"])
 @pytest.mark.parametrize("gain", [0.25, 8.0])
-def test_without_biases_the_answer_scales_with_signal_and_noise(name: str, gain: float) -> None:
+def test_without_biases_the_output_scales_with_signal_and_noise(name: str, gain: float) -> None:
     net = make(name)
     x = noise(net, *thin(net, 16))
     torch.testing.assert_close(run(net, gain * x, gain * SIGMA), gain * run(net, x), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["conv-2d-centred", "conv-1d-centred", "recipe gaussian"])
-def test_centred_ones_move_with_the_light(name: str) -> None:
+def test_centred_networks_commute_with_an_offset(name: str) -> None:
     net = make(name)
     x = noise(net, *thin(net, 15))
-    shift = torch.linspace(-3, 5, net.channels).reshape(-1, *[1] * net.ndim)
-    torch.testing.assert_close(run(net, x + shift), run(net, x) + shift, rtol=1e-4, atol=1e-5)
+    offset = torch.linspace(-3, 5, net.channels).reshape(-1, *[1] * net.ndim)
+    torch.testing.assert_close(run(net, x + offset), run(net, x) + offset, rtol=1e-4, atol=1e-5)
 
 
-def test_the_input_is_left_as_it_was_and_the_answer_is_the_same_again(net: Any) -> None:
+def test_the_input_is_not_modified_and_the_output_is_deterministic(net: Any) -> None:
     x = noise(net, *thin(net, 8))
-    before = x.clone()
+    original = x.clone()
     first = run(net, x)
-    assert torch.equal(x, before)
+    assert torch.equal(x, original)
     assert torch.equal(run(net, x), first)
 
 
-def test_examples_of_a_batch_do_not_see_each_other(net: Any) -> None:
+def test_variational_networks_use_samples_of_their_latents(net: Any) -> None:
+    if not net.variational:
+        return
+    x = noise(net, *thin(net, 4 * net.size_multiple))
+    levels: list[tuple[int, int]] = []
+
+    def sample_latent(level: int, q: Normal, stride: int) -> Tensor:
+        levels.append((level, stride))
+        return q.loc + 3.0 * q.scale
+
+    assert not torch.allclose(net(x, sample_latent=sample_latent), run(net, x), atol=1e-4)
+    assert levels == sorted(set(levels))  # each level once, with growing strides
+    assert torch.equal(net(x, sample_latent=lambda level, q, stride: q.mean), run(net, x))
+
+
+def test_examples_of_a_batch_are_independent(net: Any) -> None:
     x = noise(net, *thin(net, 8), batch=3)
-    alone = torch.cat([run(net, x[i : i + 1]) for i in range(3)])
-    torch.testing.assert_close(run(net, x), alone, atol=1e-5, rtol=1e-4)
+    separate = torch.cat([run(net, x[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(run(net, x), separate, atol=1e-5, rtol=1e-4)
 
 
-def test_every_weight_is_trained(net: Any) -> None:
+def test_every_weight_has_a_gradient(net: Any) -> None:
     fresh = make_trainable(net)
     with torch.no_grad():
         for p in fresh.parameters():
-            p.add_(
-                0.01 * torch.randn(p.shape, generator=torch.Generator().manual_seed(0))
-            )  # past the zeros of the start
+            # away from layers that are 0 at initialisation
+            p.add_(0.01 * torch.randn(p.shape, generator=torch.Generator().manual_seed(0)))
     x = noise(net, *thin(net, 4 * net.size_multiple if net.window is None else 8), batch=2)
     run(fresh, x).square().mean().backward()
-    still = [name for name, p in fresh.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    assert not still
+    untrained = [name for name, p in fresh.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert not untrained
 
 
 def make_trainable(net: Any) -> Any:
@@ -260,78 +285,79 @@ def make_trainable(net: Any) -> Any:
     return type(net)(net.config)
 
 
-def test_context_bounds_what_an_output_depends_on(net: Any) -> None:
-    """With positive weights nothing cancels, so that the gradient shows all that an output can depend on."""
+def test_context_bounds_the_receptive_field(net: Any) -> None:
+    """With positive weights nothing cancels, so that the gradient covers the whole receptive field."""
     if net.window is not None or net.context is None:
         assert not net.context
         return
-    wide = make_trainable(net).double() if not hasattr(net.config, "net") else make_trainable(net)
+    positive = make_trainable(net)
+    positive = positive if isinstance(net, SpectralDAE) else positive.double()  # its spectra are float32
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for p in wide.parameters():
+        for p in positive.parameters():
             fan_in = p[0].numel() if p.ndim > 1 else 1
             p.copy_((torch.rand(p.shape, generator=generator) + 0.5) / fan_in)
     c, m = net.context, net.size_multiple
     n = 2 * c + 3 * m + 5
     reach = 0
-    for at in {c + m, c + m + 1, c + m + m // 2, c + 2 * m - 1, 0, n - 1}:
+    for position in {c + m, c + m + 1, c + m + m // 2, c + 2 * m - 1, 0, n - 1}:
         x = torch.rand(1, net.channels, *thin(net, n), generator=generator)
-        x = x.to(next(wide.parameters()).dtype).requires_grad_()
-        run(wide, x)[..., at].sum().backward()
+        x = x.to(next(positive.parameters()).dtype).requires_grad_()
+        run(positive, x)[..., position].sum().backward()
         assert x.grad is not None
-        seen = x.grad.flatten(0, -2).abs().sum(dim=0).nonzero().flatten()
-        assert len(seen)
-        reach = max(reach, at - int(seen.min()), int(seen.max()) - at)
+        field = x.grad.flatten(0, -2).abs().sum(dim=0).nonzero().flatten()
+        assert len(field)
+        reach = max(reach, position - int(field.min()), int(field.max()) - position)
     assert reach <= c
-    assert reach >= c / 4  # the bound wastes little, and this test sees something
+    assert reach >= c / 4  # the bound is not far too large, and the test is not empty
 
 
-def test_one_sample_far_away_changes_nothing(net: Any) -> None:
+def test_samples_beyond_the_context_change_nothing(net: Any) -> None:
     if net.window is not None or net.context is None:
         return
     n = net.context + 2 * net.size_multiple + 3
     x = noise(net, *thin(net, n))
     far = x.clone()
     far[..., -1] += 10.0
-    here, there = run(net, x), run(net, far)
-    assert not torch.allclose(here, there, atol=1e-3)
-    torch.testing.assert_close(here[..., : n - 1 - net.context], there[..., : n - 1 - net.context], atol=1e-6, rtol=0)
+    a, b = run(net, x), run(net, far)
+    assert not torch.allclose(a, b, atol=1e-3)
+    torch.testing.assert_close(a[..., : n - 1 - net.context], b[..., : n - 1 - net.context], atol=1e-6, rtol=0)
 
 
-def in_windows(net: Any, x: Tensor, grid: Grid, dim: int = -1) -> Tensor:
+def denoise_windows(net: Any, x: Tensor, grid: Grid, dim: int = -1) -> Tensor:
     windows = (window.map(run(net, window.data)) for window in split([x], grid, dim))
     return torch.cat([*overlap_add(windows, grid, dim)], dim)
 
 
 @pytest.mark.parametrize(("fade", "extra"), [(0, 0), (5, 1)])
-def test_windows_give_what_the_whole_gives(net: Any, fade: int, extra: int) -> None:
+def test_windows_give_the_output_of_the_whole_signal(net: Any, fade: int, extra: int) -> None:
     if net.window is not None or net.context is None:
         return
     grid = Grid.fit(0, net.context, fade, net.size_multiple)
     x = noise(net, *thin(net, grid.window + grid.hop + extra * (net.size_multiple // 2 + 1)))
     whole = run(net, x)
-    torch.testing.assert_close(in_windows(net, x, grid), whole, atol=1e-4, rtol=0)
-    blind_edges = Grid.fit(grid.hop, 0, fade, net.size_multiple)
-    assert not torch.allclose(in_windows(net, x, blind_edges), whole, atol=1e-4)  # so the context is needed
+    torch.testing.assert_close(denoise_windows(net, x, grid), whole, atol=1e-4, rtol=0)
+    without_context = Grid.fit(grid.hop, 0, fade, net.size_multiple)
+    assert not torch.allclose(denoise_windows(net, x, without_context), whole, atol=1e-4)  # the context is needed
 
 
 @pytest.mark.parametrize("name", [name for name in SMALL if "2d" in name])
-def test_tiles_give_what_the_whole_gives(name: str) -> None:
+def test_tiles_give_the_output_of_the_whole_image(name: str) -> None:
     net = make(name)
     grid = Grid.fit(0, net.context, 3, net.size_multiple)
     x = noise(net, 2 * grid.window + 1, grid.window + 3)
-    bands = (band.map(in_windows(net, band.data, grid)) for band in split([x], grid, -2))
+    bands = (band.map(denoise_windows(net, band.data, grid)) for band in split([x], grid, -2))
     tiled = torch.cat([*overlap_add(bands, grid, -2)], -2)
     torch.testing.assert_close(tiled, run(net, x), atol=1e-4, rtol=0)
 
 
-def test_half_precision_keeps_its_type(net: Any) -> None:
+def test_autocast_keeps_the_type_of_the_input(net: Any) -> None:
     x = noise(net, *thin(net, 16 if net.window is None else 8))
     with torch.autocast("cpu", torch.bfloat16):
-        out = run(net, x)
-    assert out.dtype == x.dtype
+        denoised = run(net, x)
+    assert denoised.dtype == x.dtype
     expected = run(net, x)
-    assert float((out - expected).square().mean()) < 1e-3 * float(expected.square().mean()) + 1e-6
+    assert float((denoised - expected).square().mean()) < 1e-3 * float(expected.square().mean()) + 1e-6
 
 
 def card_of(net: Any, architecture: str) -> Card:
@@ -366,15 +392,17 @@ def assert_same_tensors(a: nn.Module, b: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, (architecture, _) in SMALL.items() if architecture == "dense-ae"])
-def test_a_codec_is_its_two_halves(name: str) -> None:
+def test_a_denoising_codec_decodes_its_latents(name: str) -> None:
     net = make(name)
     assert isinstance(net, Codec)
     x = noise(net, net.window, net.window, batch=3)
-    torch.testing.assert_close(net.decode(net.encode(x)), run(net, x))
+    z = net.encode(x)
+    assert (x.shape[1:], z.shape[1:]) == (net.event_shape, net.latent_shape)
+    torch.testing.assert_close(net.decode(z), run(net, x))
 
 
 @pytest.mark.parametrize("name", bundled(kind="denoiser"))
-def test_bundled_weights_are_what_their_card_says(name: str) -> None:
+def test_bundled_weights_match_their_card(name: str) -> None:
     net, card = load(name)
     assert card.name == name
     assert (card.channels, card.size_multiple, card.blind) == (net.channels, net.size_multiple, net.blind)
@@ -386,7 +414,7 @@ def test_bundled_weights_are_what_their_card_says(name: str) -> None:
     assert torch.isfinite(run(net, x)).all()
 
 
-def test_configs_are_values(net: Any) -> None:
+def test_configs_are_frozen_values(net: Any) -> None:
     assert dataclasses.replace(net.config) == net.config
     with pytest.raises(dataclasses.FrozenInstanceError):
         net.config.activation = "relu"

@@ -1,4 +1,4 @@
-"""Codecs: any dimension from the same code, and likelihoods that are distributions."""
+"""Codecs: audio and images from the same code, posteriors, likelihoods, declared capabilities."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from denoise.errors import ConfigError
 from denoise.models.autoencoder import AAE, AE, VAE, AAEConfig, AEConfig, VAEConfig
 from denoise.nn.bodies import BodyConfig
 from denoise.nn.distributions import DiscretizedLogistic
-from denoise.protocols import Codec
+from denoise.protocols import Codec, LikelihoodCodec, OrthonormalCodec, StochasticCodec, VariationalCodec
 from denoise.registry import build
 
 DENSE, CONV = BodyConfig("dense", (16, 8)), BodyConfig("conv", (4, 6, 8))
@@ -36,57 +36,66 @@ def codec(request: pytest.FixtureRequest) -> Any:
     return CODECS[request.param]()
 
 
-def signals(codec: Any, n: int = 3) -> Tensor:
+def random_signals(codec: Any, n: int = 3) -> Tensor:
     return torch.rand(n, *codec.event_shape, generator=torch.Generator().manual_seed(0))
 
 
-def test_signals_become_latents_and_signals_again(codec: Any) -> None:
+def test_signals_are_encoded_and_decoded(codec: Any) -> None:
     assert isinstance(codec, Codec)
-    x = signals(codec)
+    x = random_signals(codec)
     z = codec.encode(x)
     assert z.shape == (3, *codec.latent_shape)
     y = codec.decode(z)
     assert y.shape == x.shape
     torch.testing.assert_close(codec(x), y)
-    torch.testing.assert_close(codec.encode(x[1:2]), z[1:2], rtol=1e-4, atol=1e-5)  # each for itself
+    torch.testing.assert_close(codec.encode(x[1:2]), z[1:2], rtol=1e-4, atol=1e-5)  # independent of the batch
     log_prob = codec.likelihood(z).log_prob(x)
     assert log_prob.shape == (3,)
     assert torch.isfinite(log_prob).all()
 
 
-def test_every_weight_learns(codec: Any) -> None:
-    x = signals(codec)
-    z = codec.draw(x) if hasattr(codec, "draw") else codec.encode(x)
+def test_capabilities_are_those_of_the_architecture(codec: Any) -> None:
+    assert isinstance(codec, LikelihoodCodec)
+    assert isinstance(codec, StochasticCodec) == isinstance(codec, VAE | AAE)
+    assert isinstance(codec, VariationalCodec) == isinstance(codec, VAE)
+    assert not isinstance(codec, OrthonormalCodec)
+    values = {"gaussian": "continuous", "bernoulli": "binary", "logistic": "discrete"}
+    assert (codec.support.shape, codec.support.values) == (codec.event_shape, values[codec.config.likelihood])
+
+
+def test_every_weight_has_a_gradient(codec: Any) -> None:
+    x = random_signals(codec)
+    z = codec.sample_posterior(x) if isinstance(codec, StochasticCodec) else codec.encode(x)
     loss = codec.likelihood(z).log_prob(x).sum()
     if isinstance(codec, AAE):
         loss = loss + codec.critic(z).sum()
     loss.backward()
-    still = [name for name, p in codec.named_parameters() if p.grad is None or not p.grad.any()]
-    assert not still
+    untrained = [name for name, p in codec.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not untrained
 
 
 @torch.no_grad()
-def test_draws_are_of_the_posterior() -> None:
+def test_posterior_samples_have_the_moments_of_the_posterior() -> None:
     torch.manual_seed(0)
     codec = CODECS["vae-conv-2d"]()
-    x = signals(codec, 1).expand(4000, -1, -1, -1)
-    drawn = codec.draw(x, torch.Generator().manual_seed(0))
+    x = random_signals(codec, 1).expand(4000, -1, -1, -1)
+    samples = codec.sample_posterior(x, torch.Generator().manual_seed(0))
     q = codec.posterior(x[:1])
-    torch.testing.assert_close(drawn.mean(dim=0), q.loc[0], atol=4 * float(q.scale.max()) / 4000**0.5, rtol=0)
-    torch.testing.assert_close(drawn.std(dim=0), q.scale[0], rtol=0.06, atol=0)
+    torch.testing.assert_close(samples.mean(dim=0), q.loc[0], atol=4 * float(q.scale.max()) / 4000**0.5, rtol=0)
+    torch.testing.assert_close(samples.std(dim=0), q.scale[0], rtol=0.06, atol=0)
 
 
 @pytest.mark.parametrize(("posterior", "random"), [("deterministic", False), ("gaussian", True), ("universal", True)])
-def test_only_some_posteriors_draw(posterior: str, random: bool) -> None:
+def test_only_some_posteriors_are_random(posterior: str, random: bool) -> None:
     torch.manual_seed(0)
     codec = AAE(AAEConfig((1, 8, 8), 5, DENSE, posterior=posterior))  # type: ignore[arg-type]
-    x = signals(codec)
-    a, b, again = (codec.draw(x, torch.Generator().manual_seed(seed)) for seed in (0, 1, 0))
+    x = random_signals(codec)
+    a, b, repeated = (codec.sample_posterior(x, torch.Generator().manual_seed(seed)) for seed in (0, 1, 0))
     assert torch.equal(a, b) != random
-    assert torch.equal(a, again)
+    assert torch.equal(a, repeated)
 
 
-def test_a_spatial_codec_takes_any_multiple() -> None:
+def test_a_spatial_codec_accepts_any_multiple() -> None:
     codec = CODECS["vae-spatial-1d"]()
     x = torch.rand(2, 2, 36)
     assert codec.encode(x).shape == (2, 5, 9)
@@ -95,18 +104,18 @@ def test_a_spatial_codec_takes_any_multiple() -> None:
 
 @pytest.mark.parametrize("loc", [-0.2, 0.0, 0.4, 1.0])
 @pytest.mark.parametrize("log_scale", [-6.0, -3.0, 0.0])
-def test_levels_share_all_probability(loc: float, log_scale: float) -> None:
+def test_probabilities_of_the_levels_sum_to_1(loc: float, log_scale: float) -> None:
     d = DiscretizedLogistic(torch.tensor(loc, dtype=torch.float64), torch.tensor(log_scale, dtype=torch.float64))
     levels = torch.arange(256, dtype=torch.float64) / 255
     p = d.log_prob(levels).exp()
     assert p.sum().item() == pytest.approx(1, abs=1e-6)
     torch.manual_seed(0)
-    drawn = d.sample((20_000,))
-    assert drawn.mean().item() == pytest.approx((p * levels).sum().item(), abs=0.01)
+    samples = d.sample((20_000,))
+    assert samples.mean().item() == pytest.approx((p * levels).sum().item(), abs=0.01)
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "build_invalid",
     [
         lambda: BodyConfig("dense", spatial=True),
         lambda: AE(AEConfig((1, 10, 10), 5, CONV)),
@@ -115,9 +124,9 @@ def test_levels_share_all_probability(loc: float, log_scale: float) -> None:
         lambda: AAEConfig((1, 8, 8), 5, SPATIAL),
     ],
 )
-def test_what_does_not_fit_is_refused(wrong: Any) -> None:
+def test_invalid_configurations_are_refused(build_invalid: Any) -> None:
     with pytest.raises(ConfigError):
-        wrong()
+        build_invalid()
 
 
 SPECTRAL = {
@@ -136,33 +145,53 @@ def spectral() -> Any:
 
 
 def vowels(n: int) -> Tensor:
-    """Harmonics with a gliding pitch. Shape: (n, 1, 2048)."""
+    """Harmonics with a gliding pitch, (n, 1, 2048)."""
     t = torch.arange(2048) / 8000
     pitch = torch.linspace(100, 220, n)[:, None] * (1 + 0.5 * t)
     phase = 2 * torch.pi * torch.cumsum(pitch / 8000, dim=1)
     return (0.1 * sum(torch.sin(k * phase) / k for k in range(1, 8)))[:, None]  # type: ignore[misc]
 
 
-def test_a_spectrum_has_its_sound(spectral: Any) -> None:
+def test_phases_are_reconstructed_from_spectra(spectral: Any) -> None:
     x = vowels(3)
-    spectrum = spectral.spectrum(x)
+    spectrum = spectral.to_spectrum(x)
     assert spectrum.shape == (3, 65, 64)
-    y = spectral.sound(spectrum)
+    y = spectral.to_signal(spectrum)
     assert y.shape == x.shape
-    error = (spectral.spectrum(y) - spectrum).square().mean() / spectrum.square().mean()
+    error = (spectral.to_spectrum(y) - spectrum).square().mean() / spectrum.square().mean()
     assert 10 * torch.log10(error) < -17
-    assert torch.equal(y, spectral.sound(spectrum))
-    assert not spectral.sound(torch.zeros_like(spectrum)).any()
+    assert torch.equal(y, spectral.to_signal(spectrum))
+    assert not spectral.to_signal(torch.zeros_like(spectrum)).any()
 
 
-def test_sounds_are_kept_by_their_spectra(spectral: Any) -> None:
+def test_a_spectral_codec_encodes_spectra(spectral: Any) -> None:
     x = vowels(3)
     z = spectral.encode(x)
     assert z.shape == (3, *spectral.latent_shape) == (3, 4, 32)
     assert spectral.decode(z).shape == x.shape
-    expected = spectral.codec.likelihood(z).log_prob(spectral.spectrum(x))
-    torch.testing.assert_close(spectral.likelihood(z).log_prob(x), expected)
+    likelihood = spectral.likelihood(z)
+    expected = spectral.codec.likelihood(z).log_prob(spectral.to_spectrum(x))
+    torch.testing.assert_close(likelihood.log_prob(x), expected)
+    torch.testing.assert_close(likelihood.mean, spectral.decode(z))
+    assert likelihood.batch_shape + likelihood.event_shape == x.shape
     assert spectral.posterior(x).loc.shape == z.shape
-    assert spectral.draw(x, torch.Generator().manual_seed(0)).shape == z.shape
+    assert spectral.sample_posterior(x, torch.Generator().manual_seed(0)).shape == z.shape
     with pytest.raises(ConfigError, match="bins and frames"):
         build("spectral-codec", SPECTRAL | {"hop": 64})
+
+
+@pytest.mark.parametrize(
+    ("architecture", "is_stochastic", "is_variational"),
+    [("ae", False, False), ("aae", True, False), ("vae", True, True)],
+)
+def test_a_spectral_codec_has_the_capabilities_of_its_inner_codec(
+    architecture: str, is_stochastic: bool, is_variational: bool
+) -> None:
+    inner = {"architecture": architecture, "shape": [65, 64], "latent": 4, "likelihood": "logistic"}
+    codec = build("spectral-codec", SPECTRAL | {"codec": inner})
+    assert isinstance(codec, LikelihoodCodec)
+    assert isinstance(codec, StochasticCodec) == is_stochastic
+    assert isinstance(codec, VariationalCodec) == is_variational
+    assert not isinstance(codec, OrthonormalCodec)
+    assert codec.support.description == "compressed spectra"
+    assert (codec.support.shape, codec.support.values) == ((65, 64), "discrete")
