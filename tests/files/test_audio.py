@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from denoise.errors import InputError
 from denoise.files.audio import AudioReader, AudioWriter, RawFormat, read_audio, write_audio
-from denoise.files.audio import writer as audio_writer
+from denoise.files.audio import wav as wav_container
 from denoise.signals import Audio, AudioFormat
 
 PCM = {"PCM_U8": (1, 8), "PCM_16": (1, 16), "PCM_24": (1, 24), "PCM_32": (1, 32), "FLOAT": (3, 32), "DOUBLE": (3, 64)}
@@ -205,7 +205,7 @@ class TestLosslessCopies:
         assert (read_audio(tmp_path / "FLOAT.wav").samples == loud).all()
 
     def test_beyond_four_gib_a_wav_becomes_rf64(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(audio_writer, "MAX_WAV_BYTES", 1000)
+        monkeypatch.setattr(wav_container, "MAX_WAV_BYTES", 1000)
         (tmp_path / "in.wav").write_bytes(wav(frames_of("PCM_16", 501)))
         copy(tmp_path / "in.wav", tmp_path / "out.wav")
         assert (tmp_path / "out.wav").read_bytes()[:4] == b"RF64"
@@ -305,6 +305,15 @@ class TestOtherContainers:
             with AudioWriter(target, AudioFormat(16_000, 1, "WAV", subtype), frames=4000) as writer:
                 writer.write(reader.read(4000) * 0.5)
         assert soundfile.info(target).subtype == kept
+        assert soundfile.info(target).frames == 4000
+
+    @pytest.mark.parametrize("extension", ["wav", "rf64", "w64", "flac", "aiff", "caf"])
+    @pytest.mark.parametrize(("container", "subtype"), [("MP3", "MPEG_LAYER_III"), ("OGG", "VORBIS"), ("OGG", "OPUS")])
+    def test_a_lossy_source_becomes_pcm(self, container: str, subtype: str, extension: str, tmp_path: Path) -> None:
+        source, target = tmp_path / "in", tmp_path / f"out.{extension}"
+        source.write_bytes(stored(speechlike(4000), 16_000, container, subtype))
+        copy(source, target)
+        assert soundfile.info(target).subtype == "PCM_24"
         assert soundfile.info(target).frames == 4000
 
     def test_what_a_container_cannot_hold_is_said(self, tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
-"""Read and write audio files block by block; streams as their bytes arrive."""
+"""Read and write audio files block by block, and pipes as their bytes arrive.
+
+Each container has one class for what differs: how it is detected, read and written. To add a container, write its class
+and append it to `denoise.files.audio.registry.CONTAINERS`.
+"""
 
 from denoise.files.audio.pcm import RawFormat
 from denoise.files.audio.reader import AudioReader, read_audio
-from denoise.files.audio.writer import CONTAINERS, AudioWriter, write_audio
+from denoise.files.audio.registry import AUDIO_EXTENSIONS
+from denoise.files.audio.writer import AudioWriter, write_audio
 
 __all__ = ["AUDIO_EXTENSIONS", "AudioReader", "AudioWriter", "RawFormat", "read_audio", "write_audio"]
-
-AUDIO_EXTENSIONS = frozenset(CONTAINERS)

@@ -1,0 +1,63 @@
+"""The table of audio containers."""
+
+from __future__ import annotations
+
+from denoise.errors import InputError
+from denoise.files.audio.container import AudioContainer
+from denoise.files.audio.mp3 import Mp3
+from denoise.files.audio.ogg import Ogg, Opus
+from denoise.files.audio.soundfile_container import SoundfileContainer
+from denoise.files.audio.wav import Wav
+
+CONTAINERS: tuple[AudioContainer, ...] = (
+    Wav("WAV", (".wav", ".wave")),
+    Wav("WAVEX"),
+    Wav("RF64", (".rf64",)),
+    SoundfileContainer("W64", (".w64",)),
+    SoundfileContainer("FLAC", (".flac",)),
+    Ogg("OGG", (".ogg", ".oga")),
+    Opus("OGG", (".opus",)),
+    Mp3("MP3", (".mp3",)),
+    SoundfileContainer("AIFF", (".aif", ".aiff", ".aifc")),
+    SoundfileContainer("CAF", (".caf",)),
+)
+"""All containers; a file is of the first one that matches, or else of one that libsndfile detects."""
+
+AUDIO_EXTENSIONS = frozenset(extension for container in CONTAINERS for extension in container.extensions)
+"""Extensions of audio files, lower case with the dot."""
+
+HEAD_BYTES = 12  # that `AudioContainer.matches` looks at
+
+
+def detect_container(head: bytes) -> AudioContainer:
+    """Return the container of a file by its content.
+
+    Args:
+        head: the first `HEAD_BYTES` of the file, fewer if it is shorter.
+    """
+    return next((container for container in CONTAINERS if container.matches(head)), SoundfileContainer())
+
+
+def container_of_extension(extension: str) -> AudioContainer:
+    """Return the container of files with an extension.
+
+    Args:
+        extension: with the dot, in any case.
+
+    Raises:
+        InputError: the extension is unknown.
+    """
+    for container in CONTAINERS:
+        if extension.lower() in container.extensions:
+            return container
+    known = ", ".join(sorted(AUDIO_EXTENSIONS))
+    raise InputError(f"extension {extension or 'none'!r} is no audio format; expected {known}.")
+
+
+def container_named(name: str) -> AudioContainer:
+    """Return a container by its name.
+
+    Args:
+        name: as in `AudioFormat.format`; any of libsndfile's names.
+    """
+    return next((container for container in CONTAINERS if container.name == name), SoundfileContainer(name))

@@ -1,0 +1,225 @@
+"""Containers that libsndfile reads and writes."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from denoise.errors import InputError
+from denoise.files.audio.container import AudioContainer, AudioDecoder
+from denoise.signals import AudioFormat
+
+TAGS = ("title", "copyright", "software", "artist", "comment", "date", "album", "license", "tracknumber", "genre")
+FLOAT64_SUBTYPES = ("PCM_32", "DOUBLE")  # float32 would lose bits
+LOSSY_SUBTYPES = ("VORBIS", "OPUS", "MPEG_LAYER_III")
+LOSSY_COMPRESSION_LEVEL = 0.2  # from 0, the best quality, to 1; better than most sources were coded with
+UNKNOWN_FRAMES = 1 << 62  # libsndfile's number for an unknown length is above this
+READ_FRAMES = 4096  # samples of a damaged file that are lost at most before the damage
+WRITE_FRAMES = 32_768  # libsndfile's Vorbis encoder overflows on longer blocks
+
+
+class SequentialSoundFile(soundfile.SoundFile):
+    """A sound file that is read from its first sample to its last without seeking.
+
+    `soundfile` seeks after every read to where that read has ended. This makes the last read of a FLAC of unknown
+    length fail, and libmpg123 print complaints.
+    """
+
+    def seekable(self) -> bool:
+        """Return False."""
+        return False
+
+
+class SoundfileDecoder:
+    """A file that libsndfile reads; an `AudioDecoder`.
+
+    Args:
+        source: the file, seekable.
+
+    Raises:
+        InputError: libsndfile cannot read the file, or it has no samples.
+    """
+
+    is_live = False
+
+    def __init__(self, source: BinaryIO) -> None:
+        self.warnings: list[str] = []
+        self._position = 0
+        source.seek(0)
+        try:
+            self._file = SequentialSoundFile(source)
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise InputError(
+                f"cannot be read as audio ({describe_error(error)}); expected WAV, FLAC, OGG, MP3 or AIFF. "
+                "Convert it first, as by ffmpeg -i IN out.wav; raw PCM needs --rate, --channels and --format."
+            ) from None
+        try:
+            self.format, self.frames = self._read_header()
+        except BaseException:
+            self.close()
+            raise
+
+    def _read_header(self) -> tuple[AudioFormat, int | None]:
+        file = self._file
+        tags = {tag: text for tag in TAGS if (text := getattr(file, tag))}
+        format = AudioFormat(file.samplerate, file.channels, file.format, file.subtype, file.endian, tags)
+        if not file.frames:
+            raise InputError("has no samples; expected at least one. Record it again.")
+        return format, file.frames if file.frames < UNKNOWN_FRAMES else None
+
+    def read(self, n: int) -> NDArray[Any]:
+        """Return the next samples.
+
+        Args:
+            n: number of samples of each channel.
+
+        Returns:
+            (channels, up to n), full scale 1.0.
+
+        Raises:
+            InputError: the file is damaged from its first sample on.
+        """
+        dtype = "float64" if self.format.subtype in FLOAT64_SUBTYPES else "float32"
+        blocks = [np.empty((0, self.format.channels), dtype)]
+        try:
+            while n > 0 and len(block := self._file.read(min(n, READ_FRAMES), dtype=dtype, always_2d=True)):
+                blocks.append(block)
+                n -= len(block)
+        except RuntimeError as error:
+            if not self._position and len(blocks) == 1:
+                raise InputError(f"damaged ({error}). Get another copy.") from None
+        if n > 0 and len(blocks) == 1 and self.frames and self._position < self.frames:
+            self.warnings.append(f"ends after {self._position:,} of {self.frames:,} samples.")
+            self.frames = self._position
+        x = np.ascontiguousarray(np.concatenate(blocks).T)
+        self._position += x.shape[1]
+        return x
+
+    def close(self) -> None:
+        """Close libsndfile's handle; the source stays open."""
+        self._file.close()
+
+
+class SoundfileEncoder:
+    """A file that libsndfile writes; an `AudioEncoder`.
+
+    Args:
+        target: path, or seekable file.
+        format: format of the source, with its tags.
+        container: libsndfile's name of the container.
+        subtype: libsndfile's name of the coding.
+
+    Raises:
+        InputError: the container cannot hold the format.
+    """
+
+    def __init__(self, target: str | bytes | BinaryIO, format: AudioFormat, container: str, subtype: str) -> None:
+        try:
+            self._file = soundfile.SoundFile(
+                target,
+                "w",
+                format.sample_rate,
+                format.channels,
+                subtype,
+                format.endian if container == format.format else "FILE",
+                container,
+                compression_level=LOSSY_COMPRESSION_LEVEL if subtype in LOSSY_SUBTYPES else None,
+            )
+        except (RuntimeError, ValueError) as error:
+            raise InputError(
+                f"{container} cannot hold {format.channels} channels of {subtype} at {format.sample_rate} Hz "
+                f"({describe_error(error)}). Choose another extension with -o."
+            ) from None
+        library = f" (libsndfile-{soundfile.__libsndfile_version__})"  # appended to the tag ``software``
+        for tag, text in format.tags.items():
+            with suppress(soundfile.LibsndfileError):  # some containers have no such tag, W64 for instance
+                setattr(self._file, tag, text.removesuffix(library))
+
+    def write(self, x: NDArray[Any]) -> None:
+        """Append samples.
+
+        Args:
+            x: (channels, time), full scale 1.0; integers clip there.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        try:
+            for start in range(0, x.shape[1], WRITE_FRAMES):
+                self._file.write(np.ascontiguousarray(x[:, start : start + WRITE_FRAMES].T))
+        except RuntimeError as error:
+            raise InputError(f"cannot be written ({error}). Free space or choose another -o.") from None
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._file.close()
+
+
+@dataclass(frozen=True)
+class SoundfileContainer(AudioContainer):
+    """A container that libsndfile reads and writes; subclasses state what differs.
+
+    Without a name it stands for any container that libsndfile detects.
+    """
+
+    def matches(self, head: bytes) -> bool:
+        """Return False: libsndfile detects its containers itself, where no other one matches."""
+        return False
+
+    def open(self, source: BinaryIO) -> AudioDecoder:
+        """Open a file for reading with libsndfile.
+
+        Args:
+            source: the file, seekable.
+
+        Raises:
+            InputError: libsndfile cannot read the file, or it has no samples.
+        """
+        return SoundfileDecoder(source)
+
+    def create(self, target: str | bytes | BinaryIO, format: AudioFormat, frames: int | None) -> SoundfileEncoder:
+        """Create a file with libsndfile.
+
+        Args:
+            target: path, or seekable file.
+            format: format of the source, perhaps of another container; the nearest subtype is used.
+            frames: number of samples of each channel, if known.
+
+        Raises:
+            InputError: the container cannot hold the format.
+        """
+        return SoundfileEncoder(target, format, *self.choose_format(format, frames))
+
+    def choose_format(self, format: AudioFormat, frames: int | None) -> tuple[str, str]:
+        """Return libsndfile's names of the container and of the subtype to write.
+
+        Args:
+            format: format of the source.
+            frames: number of samples of each channel, if known.
+        """
+        return self.name, nearest_subtype(self.name, format.subtype)
+
+
+def nearest_subtype(container: str, subtype: str) -> str:
+    """Return the subtype that a container holds with the least loss.
+
+    Args:
+        container: libsndfile's name of a container for PCM.
+        subtype: libsndfile's name of the subtype of the source.
+    """
+    # libsndfile reads MP3 in WAV, reports the format as valid, and cannot write it.
+    if subtype not in LOSSY_SUBTYPES and soundfile.check_format(container, subtype):
+        return subtype
+    other_8_bits = {"PCM_U8": "PCM_S8", "PCM_S8": "PCM_U8"}.get(subtype)
+    return other_8_bits if other_8_bits and soundfile.check_format(container, other_8_bits) else "PCM_24"
+
+
+def describe_error(error: Exception) -> str:
+    """Return the message of libsndfile without the name of the file."""
+    text = error.error_string if isinstance(error, soundfile.LibsndfileError) else str(error)
+    return str(text).removeprefix("Error : ").strip().rstrip(".")
