@@ -6,6 +6,7 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -24,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # help and errors are plain text: markup would remove words in [brackets]
 )
-for name, function in {
+COMMANDS: dict[str, Callable[..., None]] = {
     "audio": audio.audio,
     "image": image.image,
     "sample": sample.sample,
@@ -37,7 +38,8 @@ for name, function in {
     "info": models.info,
     "evaluate": evaluate.evaluate,
     "train": train.train,
-}.items():
+}
+for name, function in COMMANDS.items():
     summary = (function.__doc__ or "").partition("\n")[0]
     app.command(name, cls=Command, short_help=summary)(function)
 

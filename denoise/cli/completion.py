@@ -8,7 +8,6 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-import typer
 from typer.core import TyperCommand, TyperGroup
 
 import denoise
@@ -20,7 +19,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 class Command(TyperCommand):
     """A command whose completions are described in plain text."""
 
-    def shell_complete(self, ctx: typer.Context, incomplete: str) -> list[Any]:
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
         """Return the completions of an incomplete word."""
         return _describe_plainly(super().shell_complete(ctx, incomplete))
 
@@ -28,7 +27,7 @@ class Command(TyperCommand):
 class Group(TyperGroup):
     """A group of commands whose completions are described in plain text."""
 
-    def shell_complete(self, ctx: typer.Context, incomplete: str) -> list[Any]:
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
         """Return the completions of an incomplete word."""
         return _describe_plainly(super().shell_complete(ctx, incomplete))
 

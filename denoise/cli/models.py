@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from denoise.cli.output import print_table
 from denoise.cli.params import ModelArgument
 
-KINDS = ("denoiser", "prior", "codec")
+KINDS: tuple[Literal["denoiser", "prior", "codec"], ...] = ("denoiser", "prior", "codec")
 COLUMNS = ("name", "kind", "for", "parameters", "MiB", "description")
 SEPARATORS = {"shape": " x ", "classes": ", "}  # of the lists in a card; all others are ranges
 
