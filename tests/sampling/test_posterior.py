@@ -1,4 +1,4 @@
-"""What is filled in, where the answer is known."""
+"""Posterior samplers against posteriors in closed form."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ COVARIANCE = torch.tensor([[1.0, 0.8, 0.3], [0.8, 1.0, 0.5], [0.3, 0.5, 0.7]], d
 
 
 def denoiser(x: Tensor, sigma: Tensor) -> Tensor:
-    """The best there is for signals of N(MEAN, COVARIANCE)."""
+    """The optimal denoiser of signals from N(MEAN, COVARIANCE)."""
     gain = COVARIANCE @ torch.linalg.inv(COVARIANCE + sigma[0] ** 2 * torch.eye(3, dtype=torch.float64))
     return MEAN + (x - MEAN) @ gain.T
 
 
-def test_what_is_missing_is_drawn_from_what_the_known_part_leaves_open() -> None:
+def test_inpainting_samples_the_conditional_distribution() -> None:
     generator = torch.Generator().manual_seed(0)
-    n, known = 4000, torch.tensor([1.5, 0.0, 0.0], dtype=torch.float64)
+    n, observed = 4000, torch.tensor([1.5, 0.0, 0.0], dtype=torch.float64)
     mask = torch.tensor([1.0, 0.0, 0.0]).expand(n, 3)
     sigmas = karras_sigmas(150, 0.01, 20.0).double()
     start = 20 * torch.randn(n, 3, generator=generator, dtype=torch.float64)
-    out = inpaint(denoiser, known.expand(n, 3), mask, sigmas, start=start, resamplings=10, generator=generator)
-    assert torch.equal(out[:, 0], known[:1].expand(n))
+    out = inpaint(denoiser, observed.expand(n, 3), mask, sigmas, start=start, resamplings=10, generator=generator)
+    assert torch.equal(out[:, 0], observed[:1].expand(n))
     slope = COVARIANCE[1:, 0] / COVARIANCE[0, 0]
-    mean = MEAN[1:] + slope * (known[0] - MEAN[0])
+    mean = MEAN[1:] + slope * (observed[0] - MEAN[0])
     covariance = COVARIANCE[1:, 1:] - torch.outer(slope, COVARIANCE[0, 1:])
     torch.testing.assert_close(out[:, 1:].mean(dim=0), mean, atol=0.08, rtol=0)
     torch.testing.assert_close(out[:, 1:].T.cov(), covariance, atol=0.08, rtol=0)
 
 
-class Copying:
-    """A codec of pairs whose entries are nearly equal: it remembers their mean, and draws around it."""
+class PairMeanCodec:
+    """A codec of pairs whose entries are nearly equal: the latent is their mean plus noise."""
 
     def sample_posterior(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return x.mean(dim=1, keepdim=True) + 0.01 * torch.randn(len(x), 1, generator=generator)
@@ -58,18 +58,18 @@ class Copying:
         return z.expand(-1, 2)
 
 
-def test_a_codec_remembers_what_goes_with_the_known_part() -> None:
-    known = torch.tensor([[0.8, 0.0]]).expand(500, 2)
+def test_gibbs_inpainting_converges_to_signals_of_the_codec() -> None:
+    observed = torch.tensor([[0.8, 0.0]]).expand(500, 2)
     mask = torch.tensor([[1.0, 0.0]]).expand(500, 2)
     out = gibbs_inpaint(
-        Copying(), known, mask, start=torch.zeros_like(known), generator=torch.Generator().manual_seed(0)
+        PairMeanCodec(), observed, mask, start=torch.zeros_like(observed), generator=torch.Generator().manual_seed(0)
     )
     assert (out[:, 0] == 0.8).all()
     assert (out[:, 1] - 0.8).abs().mean() < 0.03
     assert out[:, 1].std() > 0.005
 
 
-def test_latents_are_known_where_all_is_known() -> None:
+def test_latents_are_observed_where_all_entries_are() -> None:
     mask = torch.ones(1, 1, 8, 8)
     mask[..., 5:, 3] = 0
     expected = torch.ones(1, 1, 4, 4)
@@ -78,23 +78,23 @@ def test_latents_are_known_where_all_is_known() -> None:
     assert torch.equal(coarse_mask(mask[..., 0, :], (4,)), torch.ones(1, 1, 4))
 
 
-VARIANCE = 0.36  # of signals of N(0.5, VARIANCE) in each of 8 x 8 entries, whose posterior is known
+VARIANCE = 0.36  # of signals from N(0.5, VARIANCE), independent in each of 8 x 8 entries
 
 
 def white(x: Tensor, sigma: Tensor) -> Tensor:
-    """The best denoiser of independent entries."""
+    """The optimal denoiser of independent entries."""
     return 0.5 + VARIANCE / (VARIANCE + sigma.reshape(-1, 1, 1, 1) ** 2) * (x - 0.5)
 
 
 CASES = {
     "mask": Mask((torch.arange(64).reshape(8, 8) % 3 > 0).double()),
-    "reduce": Downsample(2),
+    "downsample": Downsample(2),
     "blur": Blur(torch.tensor([[0.05, 0.1, 0.05], [0.1, 0.4, 0.1], [0.05, 0.1, 0.05]], dtype=torch.float64)),
 }
 
 
-def measured(operator: Any, n: int = 400) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """One signal, its measurement n times, the posterior's mean, and noise to start with."""
+def make_problem(operator: Any, n: int = 400) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return a signal, its measurement n times, the posterior mean, and initial noise."""
     generator = torch.Generator().manual_seed(0)
     x = 0.5 + VARIANCE**0.5 * torch.randn(1, 1, 8, 8, generator=generator, dtype=torch.float64)
     clean = operator.forward(x)
@@ -106,26 +106,26 @@ def measured(operator: Any, n: int = 400) -> tuple[Tensor, Tensor, Tensor, Tenso
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("eta", [0.0, 0.85])
-def test_ddrm_keeps_what_is_measured_and_draws_the_rest(case: str, eta: float) -> None:
+def test_ddrm_fits_the_measurement_and_samples_the_null_space(case: str, eta: float) -> None:
     operator = CASES[case]
-    x, y, mean, start = measured(operator, 2000)
+    x, y, mean, start = make_problem(operator, 2000)
     sigmas = karras_sigmas(20 if eta else 100, 0.01, 20.0).double()
     generator = torch.Generator().manual_seed(1)
     out = ddrm(white, y, operator, 0.1, sigmas, start=start, eta=eta, generator=generator)
     misfit = (operator.forward(out) - y).square().mean() ** 0.5
     assert misfit < 0.5 * (operator.forward(torch.full_like(x, 0.5)) - y[:1]).square().mean() ** 0.5
     assert (out.mean(dim=0, keepdim=True) - mean).square().mean() < 0.25 * (mean - 0.5).square().mean()
-    unseen = (operator.singular_values(operator.to_spectral(mean)) < 1e-6)[0]
-    if unseen.any() and not eta:  # then the way down is the probability flow: these are of the prior
+    unobserved = (operator.singular_values(operator.to_spectral(mean)) < 1e-6)[0]
+    if unobserved.any() and not eta:  # the probability flow: these coordinates follow the prior
         spread = operator.to_spectral(out - out.mean(dim=0)).abs().square().mean(dim=0)
-        assert float(spread[unseen].mean()) == pytest.approx(VARIANCE, rel=0.1)
+        assert float(spread[unobserved].mean()) == pytest.approx(VARIANCE, rel=0.1)
 
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("method", ["diffpir", "dps", "pnp-flow"])
-def test_what_is_restored_fits_the_measurement_and_is_near_the_posterior(case: str, method: str) -> None:
+def test_restorations_fit_the_measurement_and_are_near_the_posterior_mean(case: str, method: str) -> None:
     operator = CASES[case]
-    x, y, mean, start = measured(operator)
+    x, y, mean, start = make_problem(operator)
     sigmas, generator = karras_sigmas(60, 0.01, 20.0).double(), torch.Generator().manual_seed(1)
     if method == "diffpir":
         out = diffpir(white, y, operator, 0.1, sigmas, start=start, prior_weight=1.0, generator=generator)
@@ -141,9 +141,9 @@ def test_what_is_restored_fits_the_measurement_and_is_near_the_posterior(case: s
 
 
 @pytest.mark.parametrize("method", ["diffpir", "ddrm", "dps", "pnp-flow"])
-def test_they_follow_the_generator(method: str) -> None:
+def test_posterior_samplers_follow_the_generator(method: str) -> None:
     operator = CASES["mask"]
-    _, y, _, start = measured(operator, 3)
+    _, y, _, start = make_problem(operator, 3)
     sigmas = karras_sigmas(8, 0.01, 20.0).double()
 
     def run(seed: int) -> Tensor:
@@ -160,8 +160,8 @@ def test_they_follow_the_generator(method: str) -> None:
     assert not torch.equal(run(0), run(1))
 
 
-def test_gaussian_noise_is_taken_away_by_drawing_from_the_posterior() -> None:
-    """A noisy signal is a place on the exploding path: the reverse process from there draws its posterior."""
+def test_the_ancestral_sampler_from_a_noisy_signal_samples_the_posterior() -> None:
+    """A noisy signal is a point on the exploding path, where the reverse process can start."""
     n, sigma = 20_000, 0.8
     generator = torch.Generator().manual_seed(0)
     y = torch.tensor([1.5, 0.3, -0.5], dtype=torch.float64)
@@ -174,73 +174,73 @@ def test_gaussian_noise_is_taken_away_by_drawing_from_the_posterior() -> None:
     torch.testing.assert_close(out.T.cov(), covariance, atol=0.01, rtol=0.05)
 
 
-def test_a_noisy_signal_is_one_of_those_that_it_may_have_been() -> None:
-    """Mean and covariance of the draws are those of the posterior, within three standard errors."""
+def test_posterior_samples_have_the_mean_and_covariance_of_the_posterior() -> None:
+    """Within three standard errors."""
     noisy, sigma, n = torch.tensor([1.4, -0.6, 0.3], dtype=torch.float64), 0.8, 20_000
     generator = torch.Generator().manual_seed(0)
-    drawn, mean = sample_posterior(denoiser, noisy.expand(n, 3), sigma, 150, generator=generator)
+    samples, mean = sample_posterior(denoiser, noisy.expand(n, 3), sigma, 150, generator=generator)
     precision = torch.linalg.inv(COVARIANCE) + torch.eye(3, dtype=torch.float64) / sigma**2
     covariance = torch.linalg.inv(precision)
     expected = covariance @ (torch.linalg.solve(COVARIANCE, MEAN) + noisy / sigma**2)
     torch.testing.assert_close(mean, expected.expand(n, 3))
     error = (covariance.diagonal() / n).sqrt()
-    assert ((drawn.mean(dim=0) - expected).abs() < 3 * error).all()
+    assert ((samples.mean(dim=0) - expected).abs() < 3 * error).all()
     spread = (covariance.diagonal().outer(covariance.diagonal()) + covariance.square()) / n
-    assert ((drawn.T.cov() - covariance).abs() < 3 * spread.sqrt()).all()
+    assert ((samples.T.cov() - covariance).abs() < 3 * spread.sqrt()).all()
 
 
-def test_twelve_steps_draw_nearly_as_many() -> None:
-    """For signals that spread a tenth as far as the noise and more: within a tenth of the posterior's variance."""
+def test_twelve_steps_suffice_for_the_posterior_variance() -> None:
+    """Within 10 %, for signals whose standard deviation is a tenth of that of the noise or more."""
     for spread in (0.1, 0.3, 1.0, 3.0):
         variance = spread**2 / (spread**2 + 1)
-        drawn, _ = sample_posterior(
+        samples, _ = sample_posterior(
             lambda x, sigma, s=spread: x * (s**2 / (s**2 + sigma**2)).reshape(-1, 1),
             torch.zeros(40_000, 1, dtype=torch.float64),
             1.0,
             12,
             generator=torch.Generator().manual_seed(0),
         )
-        assert float(drawn.var()) == pytest.approx(variance, rel=0.1)
+        assert float(samples.var()) == pytest.approx(variance, rel=0.1)
 
 
-def test_a_noisy_entry_of_a_mixture_is_drawn_from_both_sides() -> None:
-    """Signals are -1 or 1, give or take 0.2: how often each side, and where on it, is known."""
-    centres, share, sigma, y, n = torch.tensor([-1.0, 1.0]).double(), torch.tensor([0.4, 0.6]), 0.9, -0.1, 20_000
+def test_posterior_samples_of_a_mixture_have_its_weights() -> None:
+    """Signals from a mixture of N(-1, 0.2^2) and N(1, 0.2^2), whose posterior is a mixture, too."""
+    centres, weights, sigma, y, n = torch.tensor([-1.0, 1.0]).double(), torch.tensor([0.4, 0.6]), 0.9, -0.1, 20_000
 
     def mixture(x: Tensor, level: Tensor) -> Tensor:
-        weights, means = parts(x, level.reshape(-1, 1))
-        return (weights * means).sum(-1)
+        posterior_weights, means = components(x, level.reshape(-1, 1))
+        return (posterior_weights * means).sum(-1)
 
-    def parts(x: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+    def components(x: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
         total = 0.04 + level[..., None] ** 2
-        logits = share.log() - (x[..., None] - centres) ** 2 / (2 * total)
+        logits = weights.log() - (x[..., None] - centres) ** 2 / (2 * total)
         return logits.softmax(-1), (0.04 * x[..., None] + level[..., None] ** 2 * centres) / total
 
     noisy = torch.full((n, 1), y, dtype=torch.float64)
-    drawn, _ = sample_posterior(mixture, noisy, sigma, 200, generator=torch.Generator().manual_seed(0))
-    weights, means = (p[0, 0] for p in parts(noisy[:1], torch.tensor([[sigma]]).double()))
-    right = drawn > 0
-    assert abs(float(right.double().mean() - weights[1])) < 3 * float((weights[0] * weights[1] / n) ** 0.5)
+    samples, _ = sample_posterior(mixture, noisy, sigma, 200, generator=torch.Generator().manual_seed(0))
+    posterior_weights, means = (p[0, 0] for p in components(noisy[:1], torch.tensor([[sigma]]).double()))
+    right = samples > 0
+    assert abs(float(right.double().mean() - posterior_weights[1])) < 3 * float((posterior_weights.prod() / n) ** 0.5)
     variance = 0.04 * sigma**2 / (0.04 + sigma**2)
     for side, mean in ((~right, means[0]), (right, means[1])):
         count = int(side.sum())
-        assert abs(float(drawn[side].mean() - mean)) < 3 * (variance / count) ** 0.5
-        assert abs(float(drawn[side].var()) - variance) < 3 * variance * (2 / count) ** 0.5
+        assert abs(float(samples[side].mean() - mean)) < 3 * (variance / count) ** 0.5
+        assert abs(float(samples[side].var()) - variance) < 3 * variance * (2 / count) ** 0.5
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 64, 80), (1, 1, 64, 64), (2, 1, 4000)])
-def test_an_answer_stays_where_it_leaves_only_noise_and_goes_where_it_takes_more(shape: tuple[int, ...]) -> None:
+def test_samples_are_rejected_where_the_residual_exceeds_the_noise(shape: tuple[int, ...]) -> None:
     generator = torch.Generator().manual_seed(0)
-    drawn = torch.rand(shape, generator=generator)
-    noisy = drawn + 0.1 * torch.randn(shape, generator=generator)
-    assert (residual_check(noisy, drawn, 0.1) == 0).all()
-    noisy[..., 20:40] += 0.3  # something that was seen and is not in the answer
-    doubt = residual_check(noisy, drawn, 0.1)
-    assert (doubt[..., 25:35] == 1).all()
-    assert (doubt[..., 50:] == 0).all()
+    sample = torch.rand(shape, generator=generator)
+    noisy = sample + 0.1 * torch.randn(shape, generator=generator)
+    assert (residual_check(noisy, sample, 0.1) == 0).all()
+    noisy[..., 20:40] += 0.3  # an observed feature that the sample lacks
+    weight = residual_check(noisy, sample, 0.1)
+    assert (weight[..., 25:35] == 1).all()
+    assert (weight[..., 50:] == 0).all()
 
 
-def test_noise_left_over_is_consistent_and_a_scene_is_not() -> None:
+def test_noise_is_a_consistent_residual_and_structure_is_not() -> None:
     noise = 0.1 * torch.randn(3, 200, 200, generator=torch.Generator().manual_seed(0))
     level, correlation = consistency(noise, 0.1)
     assert level == pytest.approx(1, abs=0.02)

@@ -1,4 +1,4 @@
-"""Solvers against signals whose paths are known in closed form."""
+"""Solvers against paths in closed form."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ MEAN, DEVIATION = 0.7, 0.5
 
 
 def gaussian(x: Tensor, sigma: Tensor) -> Tensor:
-    """The best denoiser of signals from N(MEAN, DEVIATION^2)."""
+    """The optimal denoiser of signals from N(MEAN, DEVIATION^2)."""
     gain = expand_like(DEVIATION**2 / (DEVIATION**2 + sigma**2), x)
     return MEAN + gain * (x - MEAN)
 
 
 def mixture(x: Tensor, sigma: Tensor) -> Tensor:
-    """The best denoiser of signals that are -1 or 1, give or take 0.1, the second three times as often."""
+    """The optimal denoiser of signals from 0.25 N(-1, 0.1^2) + 0.75 N(1, 0.1^2)."""
     total = expand_like(0.01 + sigma**2, x)
     centres = x.new_tensor([-1.0, 1.0])
     logits = torch.log(x.new_tensor([0.25, 0.75])) - (x[..., None] - centres) ** 2 / (2 * total[..., None])
@@ -32,7 +32,7 @@ def noise(n: int, sigma: float) -> Tensor:
 
 
 @pytest.mark.parametrize(("name", "order"), [("euler", 1), ("heun", 2), ("dpmpp-2m", 2)])
-def test_deterministic_solvers_follow_the_known_path_at_their_order(name: str, order: int) -> None:
+def test_deterministic_solvers_converge_at_their_order(name: str, order: int) -> None:
     x = MEAN + noise(64, 5.0)
     exact = MEAN + (x - MEAN) * (DEVIATION**2 / (DEVIATION**2 + 25)) ** 0.5
 
@@ -49,7 +49,7 @@ def test_deterministic_solvers_follow_the_known_path_at_their_order(name: str, o
 
 
 @pytest.mark.parametrize("name", SOLVERS)
-def test_samples_are_of_the_mixture(name: str) -> None:
+def test_samples_follow_the_mixture(name: str) -> None:
     x = noise(4000, 20.0)
     out = SOLVERS[name](mixture, x, karras_sigmas(60, 0.01, 20.0).double(), generator=torch.Generator().manual_seed(1))
     right = out > 0
@@ -59,21 +59,21 @@ def test_samples_are_of_the_mixture(name: str) -> None:
         assert float(out[side].std()) == pytest.approx(0.1, rel=0.15)
 
 
-DRAWING = ("ancestral", "dpmpp-2m-sde")
+STOCHASTIC = ("ancestral", "dpmpp-2m-sde")
 
 
-def test_two_of_them_draw() -> None:
+def test_stochastic_solvers_follow_the_generator() -> None:
     x, sigmas = noise(8, 5.0), karras_sigmas(10, 0.01, 5.0)
     for name, solver in SOLVERS.items():
         a, b = (solver(mixture, x, sigmas, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
-        assert torch.equal(a, b) == (name not in DRAWING)
-        again = solver(mixture, x, sigmas, generator=torch.Generator().manual_seed(0))
-        assert torch.equal(a, again)
+        assert torch.equal(a, b) == (name not in STOCHASTIC)
+        repeated = solver(mixture, x, sigmas, generator=torch.Generator().manual_seed(0))
+        assert torch.equal(a, repeated)
 
 
 @pytest.mark.parametrize("order", [1, 2])
-def test_a_velocity_is_followed_both_ways(order: int) -> None:
-    """On the straight path of Gaussian signals, whose velocity is known."""
+def test_a_velocity_is_integrated_in_both_directions(order: int) -> None:
+    """On the straight path of Gaussian signals, whose velocity has a closed form."""
 
     def velocity(x: Tensor, t: Tensor) -> Tensor:
         t = expand_like(t, x)
@@ -91,5 +91,5 @@ def test_a_velocity_is_followed_both_ways(order: int) -> None:
     assert error(80) < 0.05
     assert error(20) / error(80) > (2.5 if order == 1 else 7)
     times = torch.linspace(1, 0, 201, dtype=torch.float64)
-    there = ode(velocity, eps, times, order=order)
-    torch.testing.assert_close(ode(velocity, there, times.flip(0), order=order), eps, rtol=0, atol=0.05)
+    x = ode(velocity, eps, times, order=order)
+    torch.testing.assert_close(ode(velocity, x, times.flip(0), order=order), eps, rtol=0, atol=0.05)
