@@ -21,6 +21,8 @@ STATE_DICT: tuple[tuple[str, str], ...] = (
     (r"(^|\.)net\.grow\.(\d+)\.", r"\1net.upsample.\2."),
     (r"(^|\.)condition\.nothing(?=$|:)", r"\1condition.null_embedding"),
     (r"(^|\.)condition\.encoder\.letters\.", r"\1condition.encoder.byte_embedding."),
+    # 0.1: denoise.models.conv_dae
+    (r"(^|\.)handed\.(\d+)\.", r"\1from_latents.\2."),
 )
 """Regular expressions for parts of tensor names and their replacements, applied in this order to every name.
 

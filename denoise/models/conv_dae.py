@@ -1,4 +1,4 @@
-"""The convolutional denoising autoencoder, one class for waveforms, spectra and images."""
+"""Convolutional denoising autoencoder for waveforms, spectra and images."""
 
 from __future__ import annotations
 
@@ -12,30 +12,45 @@ from torch.nn import functional as F
 
 from denoise.config import config
 from denoise.errors import ConfigError
-from denoise.nn.blocks import ACTIVATIONS, CONV, CONV_TRANSPOSE, ResidualBlock, added
+from denoise.nn.blocks import ACTIVATIONS, CONV, CONV_TRANSPOSE, ResidualBlock, add
 from denoise.nn.conditioning import check_sigma, sigma_map
-from denoise.protocols import Draw
+from denoise.protocols import LatentSampler
 
 MAX_SETTING = 1 << 16
 
 
 @config
 class ConvDAEConfig:
-    """Stage ``i`` turns ``widths[i - 1]`` channels into ``widths[i]`` at a stride of ``strides[i]``.
+    """Configuration of a `ConvDAE`.
 
-    ``blocks[i]`` residual blocks follow it in the encoder and precede its mirror in the decoder
-    (the innermost stage has them once); block ``j`` has dilation ``2 ** (j % dilation_cycle)``. With ``pointwise``
-    every other convolution of the blocks looks at one position: for the same work nearly twice as many.
-    ``skips`` add the encoder's features to the decoder's at each resolution; ``residual`` adds the
-    input to the output. ``bias=False`` with ``relu`` makes D(a x) = a D(x), which is what lets a blind
-    network hold at noise levels it was not trained on. Without ``blind`` sigma is one more channel of the
-    input, the same everywhere, and D(a x, a sigma) = a D(x, sigma).
+    Bias-free with ``relu``, the network is homogeneous, D(a x) = a D(x), so that a blind one generalises to noise
+    levels outside its training. With sigma, D(a x, a sigma) = a D(x, sigma).
 
-    ``centred`` makes D(x + c) = D(x) + c: the local mean goes around the network, which sees what differs from it.
-    Without biases, units would else be switched by the light of a place and not by what is to be seen there.
+    Args:
+        ndim: spatial dimensions, 1 or 2.
+        channels: channels of the input.
+        widths: channels of each stage of the encoder.
+        kernels: kernel size of the strided convolution of each stage.
+        strides: stride of each stage.
+        blocks: residual blocks of each stage, after its convolution in the encoder and before the mirrored one in the
+            decoder; the innermost stage has them once.
+        out_channels: channels of the output; None is ``channels``.
+        dilation_cycle: block ``j`` has dilation ``2 ** (j % dilation_cycle)``.
+        pointwise: whether every other convolution of the blocks has kernel size 1: for the same operations nearly twice
+            as many.
+        skips: whether the features of the encoder are added to those of the decoder at each resolution.
+        residual: whether the input is added to the output.
+        bias: whether convolutions have biases.
+        norm: whether blocks normalise their input.
+        activation: a name in `denoise.nn.blocks.ACTIVATIONS`.
+        blind: whether the network takes no sigma. Otherwise sigma is one more, constant channel of the input.
+        centred: whether the local mean bypasses the network, so that D(x + c) = D(x) + c. Without biases the brightness
+            of a region would otherwise switch units, instead of its content.
+        latents: normal latent variables per position between encoder and decoder at each stage, which make the network
+            variational; 0 connects nothing there.
 
-    ``latents`` make it variational: what stage ``i`` hands to the decoder goes through ``latents[i]`` normal
-    variables at each position (0: nothing is handed over there).
+    Raises:
+        ConfigError: settings are out of range or contradict each other.
     """
 
     ndim: int
@@ -80,21 +95,26 @@ class ConvDAEConfig:
         if self.latents and (len(self.latents) != len(self.widths) or min(self.latents) < 0 or not self.latents[-1]):
             raise ConfigError(f"latents are {self.latents}; expected one number per stage, the last at least 1.")
         if max(self.latents, default=0) > MAX_SETTING or (self.latents and self.residual):
-            raise ConfigError("latents must be small and say everything: leave residual out.")
+            raise ConfigError(
+                f"latents are {self.latents} with residual {self.residual}; expected at most {MAX_SETTING} each, "
+                "and no residual, which would bypass them. Set residual to false."
+            )
 
 
 class ConvDAE(nn.Module):
-    """Strided convolutional encoder, transposed convolutional decoder, optional skips between them.
+    """Strided convolutional encoder and transposed convolutional decoder, with optional skips between them.
 
-    Sizes that are no multiple of the total stride are padded at their end by mirroring it
-    and the result is cut back, so any size from 1 on keeps its size. Every convolution pads with zeros
-    by ``(kernel - 1) // 2`` before; the transposed ones mirror it.
+    Sizes that are no multiple of the total stride are padded at their end by reflection, and the output is cropped, so
+    every size from 1 on is kept. Convolutions pad with ``(kernel - stride + 1) // 2`` zeros at the start.
 
-    With latents it gives the answer of their means, or of what ``draw`` says in place of each distribution.
+    In evaluation under autocast the layers that decide the rounding error of the output stay in float32: the input
+    layer, the sums of the residual blocks at the finest stage, the last block and the output layer. The others in
+    bfloat16 cause a quarter of the error of a network wholly in bfloat16. In training all but the output layer follow
+    autocast: these errors average out there.
 
-    Shape:
-        x: (batch, channels, *space); sigma: (batch,) in the units of x, refused by a blind model.
-        returns: (batch, out_channels or channels, *space).
+    Args:
+        config: sizes and options.
+
     Reference:
         Extracting and Composing Robust Features with Denoising Autoencoders, Vincent et al., 2008;
         U-Net, 2015, arXiv:1505.04597; Robust and Interpretable Blind Image Denoising via Bias-Free
@@ -112,7 +132,7 @@ class ConvDAE(nn.Module):
         self.size_multiple = math.prod(c.strides)
         self.variational = bool(c.latents)
 
-        def act() -> nn.Module:
+        def activation() -> nn.Module:
             return ACTIVATIONS[c.activation]()
 
         def blocks(i: int) -> list[nn.Module]:
@@ -131,83 +151,129 @@ class ConvDAE(nn.Module):
 
         self.encoder = nn.ModuleList()
         self.decoder = nn.ModuleList()
-        last = len(c.widths) - 1
+        innermost = len(c.widths) - 1
         for i, (width, k, s) in enumerate(zip(c.widths, c.kernels, c.strides, strict=True)):
-            before = c.widths[i - 1] if i else c.channels + (not c.blind)
-            down = CONV[c.ndim](before, width, k, stride=s, padding=_padding(k, s), bias=c.bias)
-            after = blocks(i) if c.blocks[i] else [act()]  # blocks bring activations of their own
-            self.encoder.append(nn.Sequential(down, *after))
+            inputs = c.widths[i - 1] if i else c.channels + (not c.blind)
+            down = CONV[c.ndim](inputs, width, k, stride=s, padding=_padding(k, s), bias=c.bias)
+            self.encoder.append(nn.Sequential(down, *(blocks(i) or [activation()])))
 
-            out = c.widths[i - 1] if i else (c.out_channels or c.channels)
+            outputs = c.widths[i - 1] if i else (c.out_channels or c.channels)
             p = _padding(k, s)
-            up = CONV_TRANSPOSE[c.ndim](width, out, k, stride=s, padding=p, output_padding=s + 2 * p - k, bias=c.bias)
-            plain = i > 0 and not c.blocks[i - 1]
-            mirrored = blocks(i) if i < last else []
-            self.decoder.insert(0, nn.Sequential(*mirrored, up, *([act()] if plain else [])))
+            up = CONV_TRANSPOSE[c.ndim](
+                width, outputs, k, stride=s, padding=p, output_padding=s + 2 * p - k, bias=c.bias
+            )
+            needs_activation = i > 0 and not c.blocks[i - 1]  # blocks have activations of their own
+            mirrored = blocks(i) if i < innermost else []
+            self.decoder.insert(0, nn.Sequential(*mirrored, up, *([activation()] if needs_activation else [])))
         if c.latents:
-            pairs = [*zip(c.widths, c.latents, strict=True)]
-            self.posteriors = nn.ModuleList(CONV[c.ndim](w, 2 * n, 1) if n else nn.Identity() for w, n in pairs)
-            self.handed = nn.ModuleList(CONV[c.ndim](n, w, 1) if n else nn.Identity() for w, n in pairs)
+            sizes = [*zip(c.widths, c.latents, strict=True)]
+            self.posteriors = nn.ModuleList(CONV[c.ndim](w, 2 * n, 1) if n else nn.Identity() for w, n in sizes)
+            self.from_latents = nn.ModuleList(CONV[c.ndim](n, w, 1) if n else nn.Identity() for w, n in sizes)
 
     @property
     def context(self) -> int:
-        """Upper bound of the samples to each side that one output sample depends on."""
+        """Upper bound of the samples on each side that one output sample depends on."""
         c, scale, total = self.config, 1, 0
         for i, (k, s) in enumerate(zip(c.kernels, c.strides, strict=True)):
-            total += (k - 1) * scale  # the strided convolution reaches at most k - 1 fine samples to one side
-            total += -(-(k - 1) // s) * s * scale  # its mirror
+            total += (k - 1) * scale  # the strided convolution reaches at most k - 1 fine samples on one side
+            total += -(-(k - 1) // s) * s * scale  # the transposed one
             scale *= s
-            sides = 1 if i == len(c.widths) - 1 else 2
-            wide = 1 if c.pointwise else 2
-            total += sides * sum(wide * 2 ** (j % c.dilation_cycle) for j in range(c.blocks[i])) * scale
+            times = 1 if i == len(c.widths) - 1 else 2  # in the encoder, and in the decoder
+            convolutions = 1 if c.pointwise else 2
+            total += times * sum(convolutions * 2 ** (j % c.dilation_cycle) for j in range(c.blocks[i])) * scale
         return total + (2 * scale if c.centred else 0)
 
-    def forward(self, x: Tensor, sigma: Tensor | None = None, draw: Draw | None = None) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor | None = None, sample_latent: LatentSampler | None = None) -> Tensor:
+        """Denoise a batch.
+
+        Args:
+            x: noisy signals, (batch, channels, *space).
+            sigma: standard deviation of the noise, (batch,), in the units of x; None for blind networks.
+            sample_latent: returns the latents of a stage, given their distribution; None takes the mean.
+
+        Returns:
+            Denoised signals, (batch, out_channels, *space).
+
+        Raises:
+            ConfigError: a blind network is given a sigma, or another one none.
+        """
         check_sigma(sigma, blind=self.blind)
         size, padded = x.shape[2:], _pad_to_multiple(x, self.size_multiple)
         mean = local_mean(padded, self.size_multiple) if self.config.centred else None
-        seen = padded if mean is None else padded - mean
-        seen = seen if sigma is None else torch.cat([seen, sigma_map(seen, sigma)], dim=1)
-        features, skips = seen, []
-        for stage in self.encoder:
-            features = stage(features)
-            skips.append(features)
-        skips = self._through_latents(skips, draw) if self.variational else skips
-        features = skips.pop()
-        *stages, last = (cast(nn.Sequential, stage) for stage in self.decoder)
-        for i, stage in enumerate([*stages, last[:-1]]):
-            if i and self.config.skips:
-                features = added(features, skips.pop())
-            for layer in stage:  # each lets go of what the one before has made
-                features = layer(features)
-        with torch.autocast(x.device.type, enabled=False):  # in bfloat16, neighbours of a result are 1/256 apart
-            out = last[-1](features.to(cast(Tensor, last[-1].weight).dtype))
-        around = padded if self.config.residual else mean
-        out = out.to(x.dtype) if around is None else out.to(x.dtype) + around
+        inputs = padded if mean is None else padded - mean
+        inputs = inputs if sigma is None else torch.cat([inputs, sigma_map(inputs, sigma)], dim=1)
+        skips = self._encode(inputs)
+        skips = self._through_latents(skips, sample_latent) if self.variational else skips
+        out = self._decode(skips).to(x.dtype)
+        shortcut = padded if self.config.residual else mean
+        out = out if shortcut is None else out + shortcut
         for dim, n in enumerate(size, start=2):
             out = out.narrow(dim, 0, n)
         return out
 
-    def _through_latents(self, skips: list[Tensor], draw: Draw | None) -> list[Tensor]:
-        """What the decoder gets of each stage's features, nothing of those without latents."""
+    def _encode(self, x: Tensor) -> list[Tensor]:
+        """Return the features of each stage."""
+        skips: list[Tensor] = []
+        for i, stage in enumerate(self.encoder):
+            first, *blocks = cast(nn.Sequential, stage)
+            x = first(x) if i or self.training else _without_autocast(first, x.to(_weight_dtype(first)))
+            for block in blocks:  # a Sequential would keep its input until its end
+                x = block(x)
+            skips.append(x)
+        return skips
+
+    def _decode(self, skips: list[Tensor]) -> Tensor:
+        """Return the output of the decoder. Features are popped from ``skips``, so that each is freed after its use."""
+        x = skips.pop()
+        *stages, last = self.decoder
+        for stage in stages:
+            for layer in cast(nn.Sequential, stage):
+                x = layer(x)
+            if self.config.skips:
+                x = add(x, skips.pop())
+        *blocks, output = cast(nn.Sequential, last)
+        if not self.training:
+            x = x.to(_weight_dtype(output))
+        for i, block in enumerate(blocks, start=1):
+            x = block(x) if i < len(blocks) or self.training else _without_autocast(block, x)
+        return _without_autocast(output, x.to(_weight_dtype(output)))
+
+    def _through_latents(self, skips: list[Tensor], sample_latent: LatentSampler | None) -> list[Tensor]:
+        """Return the features that the latents of each stage are decoded to, zeros where there are none."""
         out, stride = [], 1
         for i, (features, n) in enumerate(zip(skips, self.config.latents, strict=True)):
             stride *= self.config.strides[i]
             if not n:
                 out.append(torch.zeros_like(features))
                 continue
-            told = self.posteriors[i](features)
-            mean, log_variance = told.to(torch.promote_types(told.dtype, torch.float32)).chunk(2, dim=1)
-            q = Normal(mean, (0.5 * log_variance.clamp(-20, 10)).exp(), validate_args=False)
-            out.append(self.handed[i](draw(i, q, stride) if draw else q.mean))
+            parameters = self.posteriors[i](features)
+            parameters = parameters.to(torch.promote_types(parameters.dtype, torch.float32))
+            mean, log_variance = parameters.chunk(2, dim=1)
+            posterior = Normal(mean, (0.5 * log_variance.clamp(-20, 10)).exp(), validate_args=False)
+            latents = sample_latent(i, posterior, stride) if sample_latent else posterior.mean
+            out.append(self.from_latents[i](latents))
         return out
 
 
-def local_mean(x: Tensor, step: int) -> Tensor:
-    """The mean of windows of ``2 * step`` at multiples of ``step``, and between them linearly.
+def _without_autocast(layer: nn.Module, x: Tensor) -> Tensor:
+    with torch.autocast(x.device.type, enabled=False):
+        y: Tensor = layer(x)
+    return y
 
-    Shape:
-        x, returns: (batch, channels, *space), each axis of space a multiple of ``step``, which is even.
+
+def _weight_dtype(layer: nn.Module) -> torch.dtype:
+    return cast(Tensor, layer.weight).dtype
+
+
+def local_mean(x: Tensor, step: int) -> Tensor:
+    """Return the means of windows of ``2 * step`` at multiples of ``step``, interpolated linearly.
+
+    Args:
+        x: signals, (batch, channels, *space), each axis of space a multiple of ``step``.
+        step: an even number of samples.
+
+    Returns:
+        Local means of the same shape.
     """
     pool, mode = ((F.avg_pool1d, "linear"), (F.avg_pool2d, "bilinear"))[x.ndim - 3]
     low = pool(x, 2 * step, step, step // 2, count_include_pad=False)
@@ -219,11 +285,11 @@ def _padding(kernel: int, stride: int) -> int:
 
 
 def _pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Mirror the end of each axis. Not repeat it: a row of noise seven times over looks like a scene."""
+    """Pad the end of each axis by reflection; repetition of a row of noise would resemble content."""
     for dim in range(2, x.ndim):
         n = x.shape[dim]
         if extra := -n % multiple:
             period = max(1, 2 * n - 2)
-            at = torch.arange(n, n + extra, device=x.device) % period
-            x = torch.cat([x, x.index_select(dim, torch.minimum(at, period - at))], dim=dim)
+            index = torch.arange(n, n + extra, device=x.device) % period
+            x = torch.cat([x, x.index_select(dim, torch.minimum(index, period - index))], dim=dim)
     return x

@@ -1,4 +1,4 @@
-"""Building blocks that are the same in one and two dimensions."""
+"""Building blocks in one and two dimensions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CONV = {1: nn.Conv1d, 2: nn.Conv2d}
 CONV_TRANSPOSE = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d}
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "mish": nn.Mish,
-    "relu": partial(nn.ReLU, inplace=True),  # half the memory of a block
+    "relu": partial(nn.ReLU, inplace=True),  # halves the memory of a block
     "elu": nn.ELU,
 }
 
@@ -24,34 +24,69 @@ Layer = TypeVar("Layer", bound=nn.Module)
 
 
 def zero_init(layer: Layer) -> Layer:
-    """Let a layer give nothing until it has learnt something: what it adds is nothing at first."""
+    """Set the parameters of a layer to zero, so that a residual branch which ends in it starts as zero.
+
+    Args:
+        layer: layer to change in place.
+
+    Returns:
+        The layer.
+    """
     for p in layer.parameters():
         nn.init.zeros_(p)
     return layer
 
 
-def added(x: Tensor, y: Tensor) -> Tensor:
-    """``x + y``, in the memory of x where no gradient may want that: fresh pages cost as much as the adding."""
+def add(x: Tensor, y: Tensor) -> Tensor:
+    """Return ``x + y``, in the memory of ``x`` where no gradient needs it: new pages cost as much time as the sum.
+
+    Args:
+        x: tensor that may be overwritten.
+        y: tensor of the same shape.
+
+    Returns:
+        The sum, in the wider of both dtypes.
+    """
     return x + y if torch.is_grad_enabled() or x.dtype != y.dtype else x.add_(y)
 
 
-def into_patches(ndim: int, channels: int, width: int, patch: int) -> nn.Module:
-    """The convolution that makes squares (or pieces) of ``patch`` a side one position; `out_of_patches` mirrors it."""
+def patch_conv(ndim: int, channels: int, width: int, patch: int) -> nn.Module:
+    """Return a strided convolution from patches to positions.
+
+    Args:
+        ndim: spatial dimensions, 1 or 2.
+        channels: channels of the input.
+        width: channels of the output.
+        patch: side of a patch, which is the stride.
+
+    Returns:
+        The layer; its kernel overlaps neighbouring patches by one sample.
+    """
     return CONV[ndim](channels, width, patch + 2, stride=patch, padding=1)
 
 
-def out_of_patches(ndim: int, width: int, channels: int, patch: int) -> nn.Module:
-    """The transposed convolution from positions to squares (or pieces) of ``patch`` a side."""
+def unpatch_conv(ndim: int, width: int, channels: int, patch: int) -> nn.Module:
+    """Return the transposed convolution from positions to patches that mirrors `patch_conv`.
+
+    Args:
+        ndim: spatial dimensions, 1 or 2.
+        width: channels of the input.
+        channels: channels of the output.
+        patch: side of a patch.
+
+    Returns:
+        The layer.
+    """
     return CONV_TRANSPOSE[ndim](width, channels, patch + 2, stride=patch, padding=1)
 
 
 class ChannelNorm(nn.Module):
-    """Layer normalisation over the channels of each position alone.
+    """Layer normalisation over the channels of each position.
 
-    Nothing is averaged over time or space, so windows of a signal are normalised as the whole is.
+    There are no statistics over time or space, so windows of a signal are normalised as the whole signal is.
 
-    Shape:
-        x, returns: (batch, channels, *space).
+    Args:
+        channels: channels of the input.
     """
 
     def __init__(self, channels: int) -> None:
@@ -59,14 +94,22 @@ class ChannelNorm(nn.Module):
         self.norm = nn.LayerNorm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``x``, (batch, channels, *space)."""
         return self.norm(x.movedim(1, -1)).movedim(-1, 1)
 
 
 class ResidualBlock(nn.Module):
-    """``x + conv(act(conv(norm(x))))`` that keeps the size; the last convolution may be ``pointwise``.
+    """Residual block ``x + conv(act(conv(norm(x))))`` that keeps the size.
 
-    Shape:
-        x, returns: (batch, channels, *space).
+    Args:
+        ndim: spatial dimensions, 1 or 2.
+        channels: channels of input and output.
+        dilation: of the convolutions.
+        bias: whether they have biases.
+        activation: a name in `ACTIVATIONS`.
+        norm: whether the input of the branch is normalised by `ChannelNorm`.
+        pointwise: whether the last convolution has kernel size 1.
+
     Reference:
         Deep Residual Learning for Image Recognition, 2015, arXiv:1512.03385.
     """
@@ -90,10 +133,11 @@ class ResidualBlock(nn.Module):
             return CONV[ndim](channels, channels, 3, padding=dilation, dilation=dilation, bias=bias)
 
         last = CONV[ndim](channels, channels, 1, bias=bias) if pointwise else conv()
-        with torch.no_grad():  # nearly the identity at first: deep stacks then train without warm-up tricks
+        with torch.no_grad():  # nearly the identity at first: deep stacks then train without warm-up
             last.weight.mul_(0.2)
-        first = [ChannelNorm(channels)] if norm else []
-        self.body = nn.Sequential(*first, conv(), ACTIVATIONS[activation](), last)
+        norms = [ChannelNorm(channels)] if norm else []
+        self.body = nn.Sequential(*norms, conv(), ACTIVATIONS[activation](), last)
 
     def forward(self, x: Tensor) -> Tensor:
-        return added(self.body(x), x)
+        """Return ``x``, (batch, channels, *space), plus the residual branch; a float32 ``x`` is not rounded."""
+        return add(self.body(x), x)

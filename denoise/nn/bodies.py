@@ -10,7 +10,7 @@ from torch import nn
 
 from denoise.config import config
 from denoise.errors import ConfigError
-from denoise.nn.blocks import ACTIVATIONS, CONV, CONV_TRANSPOSE, ResidualBlock, into_patches, out_of_patches
+from denoise.nn.blocks import ACTIVATIONS, CONV, CONV_TRANSPOSE, ResidualBlock, patch_conv, unpatch_conv
 
 
 @config
@@ -67,7 +67,7 @@ def build_encoder(config: BodyConfig, shape: tuple[int, ...], features: int) -> 
         hidden = [layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), activation())]
         return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(sizes[-1], features))
     ndim, width = _ndim(shape), config.widths[-1]
-    layers = [into_patches(ndim, shape[0], config.widths[0], config.patch), *_blocks(config, ndim, config.widths[0])]
+    layers = [patch_conv(ndim, shape[0], config.widths[0], config.patch), *_blocks(config, ndim, config.widths[0])]
     for a, b in zip(config.widths, config.widths[1:], strict=False):
         layers += [activation(), CONV[ndim](a, b, 4, stride=2, padding=1), *_blocks(config, ndim, b)]
     if config.spatial:
@@ -107,7 +107,7 @@ def build_decoder(config: BodyConfig, shape: tuple[int, ...], features: int, out
     layers += _blocks(config, ndim, width)
     for a, b in zip(config.widths[::-1], config.widths[-2::-1], strict=False):
         layers += [activation(), CONV_TRANSPOSE[ndim](a, b, 4, stride=2, padding=1), *_blocks(config, ndim, b)]
-    return nn.Sequential(*layers, activation(), out_of_patches(ndim, config.widths[0], outputs, config.patch))
+    return nn.Sequential(*layers, activation(), unpatch_conv(ndim, config.widths[0], outputs, config.patch))
 
 
 def size_multiple(config: BodyConfig) -> int:

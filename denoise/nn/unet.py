@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from denoise.config import config
 from denoise.errors import ConfigError
-from denoise.nn.blocks import CONV, into_patches, out_of_patches, zero_init
+from denoise.nn.blocks import CONV, patch_conv, unpatch_conv, zero_init
 from denoise.nn.embeddings import SinusoidalEmbedding
 
 
@@ -223,7 +223,7 @@ class UNet(nn.Module):
         self.noise_embedding = nn.Sequential(
             SinusoidalEmbedding(embedding), nn.Linear(embedding, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
         )
-        self.stem = into_patches(ndim, channels, widths[0], config.patch)
+        self.stem = patch_conv(ndim, channels, widths[0], config.patch)
         self.down, self.downsample, self.up, self.upsample = (nn.ModuleList() for _ in range(4))
         for i, width in enumerate(widths):
             previous = widths[max(0, i - 1)]
@@ -235,7 +235,7 @@ class UNet(nn.Module):
             self.up.append(nn.ModuleList(Block(ndim, 2 * width, width, config) for _ in range(config.blocks)))
             self.upsample.append(CONV[ndim](width, widths[i - 1], 3, padding=1) if i else nn.Identity())
         self.out = nn.Sequential(
-            nn.GroupNorm(8, widths[0]), nn.SiLU(), zero_init(out_of_patches(ndim, widths[0], channels, config.patch))
+            nn.GroupNorm(8, widths[0]), nn.SiLU(), zero_init(unpatch_conv(ndim, widths[0], channels, config.patch))
         )
 
     def forward(self, x: Tensor, noise_level: Tensor, condition: Tensor) -> Tensor:

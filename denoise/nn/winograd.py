@@ -1,21 +1,21 @@
-"""Convolutions of 3x3 pixels by a quarter of the products: photographs are denoised in 0.8 of the time in float32."""
+"""Convolutions of 3x3 pixels with a quarter of the multiplications: float32 images take 0.8 of the time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-TILE = 4  # a side of the squares that are made at a time
-SEEN = TILE + 2  # a side of what they see
-CHUNK = 1 << 20  # numbers in the transformed tiles of a step: few enough for caches, enough for matrix products
-LEAST, LEAST_TILES = 64, 16  # channels and tiles, or the transforms take longer than what they save
+TILE = 4  # side of an output tile
+INPUT_TILE = TILE + 2  # side of the input tile that it depends on
+CHUNK = 1 << 20  # elements of the transformed tiles of a step: few enough for caches, enough for matrix products
+MIN_CHANNELS, MIN_TILES = 64, 16  # below, the transforms take longer than what they save
 
-CPU: Any = {"dtype": torch.float64, "device": "cpu"}  # whatever the device of networks that are made meanwhile
+FLOAT64_CPU: Any = {"dtype": torch.float64, "device": "cpu"}  # whatever the default device
 
-# Polynomials through 0, 1, -1, 2, -2 and infinity. A tile is BT d B, a filter G g GT, an answer AT m A.
+# Interpolation at 0, 1, -1, 2, -2 and infinity: an input tile becomes BT d B, a filter G g GT, an output tile AT m A.
 BT = torch.tensor(
     [
         [4, 0, -5, 0, 1, 0],
@@ -25,147 +25,193 @@ BT = torch.tensor(
         [0, 2, -1, -2, 1, 0],
         [0, 4, 0, -5, 0, 1],
     ],
-    **CPU,
+    **FLOAT64_CPU,
 )
-G = torch.tensor([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], **CPU) / 24
-AT = torch.tensor([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]], **CPU)
-# of both axes at once: one matrix product does in a step what sums and differences do in many
-INTO, FILTERS, OUT_OF = (torch.kron(m, m).float() for m in (BT, G, AT))
+G = torch.tensor([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], **FLOAT64_CPU) / 24
+AT = torch.tensor([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]], **FLOAT64_CPU)
+# both axes at once: one matrix product replaces many sums and differences
+INPUT_TRANSFORM, FILTER_TRANSFORM, OUTPUT_TRANSFORM = (torch.kron(m, m).float() for m in (BT, G, AT))
 
 
 class Conv3x3(nn.Conv2d):
-    """`torch.nn.Conv2d` of 3x3 pixels that keeps the size; in float32 on CPUs with MKL, where it pays, by `Winograd`.
+    """`torch.nn.Conv2d` of 3x3 pixels that keeps the size, computed by `Winograd` where that is faster.
 
-    That is differentiable once and backwards alone; compiled, exported and traced networks keep PyTorch's.
+    That is in float32 on CPUs with MKL, with enough channels and pixels. It is differentiable once, in reverse mode.
+    Compiled, exported and traced networks keep PyTorch's convolution.
 
-    Shape:
-        x, returns: (batch, channels, height, width).
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        bias: whether there is a bias.
     """
 
-    def __init__(self, before: int, after: int, *, bias: bool = True) -> None:
-        super().__init__(before, after, 3, padding=1, bias=bias)
+    def __init__(self, in_channels: int, out_channels: int, *, bias: bool = True) -> None:
+        super().__init__(in_channels, out_channels, 3, padding=1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the convolution of ``x``, (batch, in_channels, height, width)."""
         weight = self.weight
-        worth = (
+        is_faster = (
             x.ndim == 4
             and x.device.type == weight.device.type == "cpu"
             and x.dtype == weight.dtype == torch.float32
             and torch.backends.mkl.is_available()
-            and min(weight.shape[:2]) >= LEAST
-            and len(x) * (x.shape[2] // TILE) * (x.shape[3] // TILE) >= LEAST_TILES
+            and min(weight.shape[:2]) >= MIN_CHANNELS
+            and len(x) * (x.shape[2] // TILE) * (x.shape[3] // TILE) >= MIN_TILES
             and not torch.is_autocast_enabled("cpu")
             and not torch.compiler.is_compiling()
             and not torch.jit.is_tracing()  # type: ignore[attr-defined]
         )
-        if not worth:
+        if not is_faster:
             return super().forward(x)
-        y: Tensor = Winograd.apply(x, weight) if torch.is_grad_enabled() else convolved(x, weight)
+        y: Tensor = Winograd.apply(x, weight) if torch.is_grad_enabled() else convolve(x, weight)
         return y if self.bias is None else y + self.bias[:, None, None]
 
 
 class Winograd(torch.autograd.Function):
-    """The convolution of a picture with filters of 3x3 pixels and a border of zeros, differentiable once.
+    """Convolution of images with 3x3 filters and a border of zeros, differentiable once.
 
-    Errors are below 2e-5 of what the sums would be if nothing cancelled. Answers of a tile share them, and NaN.
+    ``apply(x, weight)`` takes (batch, in_channels, height, width) and (out_channels, in_channels, 3, 3), float32, and
+    returns (batch, out_channels, height, width), channels last in memory. Errors are below 2e-5 of what the sums would
+    be without cancellation. Outputs of one tile share errors, and NaN.
 
-    Shape:
-        x: (batch, channels, height, width); weight: (after, channels, 3, 3), float32; returns (batch, after, height,
-        width), channels last.
     Reference:
         Fast Algorithms for Convolutional Neural Networks, 2015, arXiv:1509.09308 (F(4x4, 3x3) and its matrices).
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        """Return the convolution."""
         needs_x, needs_weight = ctx.needs_input_grad
         ctx.save_for_backward(x if needs_weight else None, weight if needs_x else None)
-        return convolved(x, weight)
+        return convolve(x, weight)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Return the gradients of the input and of the filters."""
         x, weight = ctx.saved_tensors
         needs_x, needs_weight = ctx.needs_input_grad
         return (
-            convolved(grad, weight.flip(2, 3).transpose(0, 1)) if needs_x else None,
-            correlated(x, grad).to(memory_format=torch.channels_last) if needs_weight else None,
+            convolve(grad, weight.flip(2, 3).transpose(0, 1)) if needs_x else None,
+            weight_gradient(x, grad).to(memory_format=torch.channels_last) if needs_weight else None,
         )
 
 
-def convolved(x: Tensor, weight: Tensor) -> Tensor:
-    """Shape: as `Winograd`."""
-    n, before, h, w = x.shape
-    after = len(weight)
-    filters = (FILTERS @ weight.permute(2, 3, 1, 0).reshape(9, -1)).view(SEEN**2, before, after)
-    rows, columns = -(-h // TILE), -(-w // TILE)
-    size = n, after, rows * TILE, columns * TILE
+def convolve(x: Tensor, weight: Tensor) -> Tensor:
+    """Return the convolution of images with 3x3 filters and a border of zeros.
+
+    Args:
+        x: float32 images, (batch, in_channels, height, width).
+        weight: float32 filters, (out_channels, in_channels, 3, 3).
+
+    Returns:
+        Images (batch, out_channels, height, width), channels last in memory.
+    """
+    n, in_channels, height, width = x.shape
+    out_channels = len(weight)
+    filters = FILTER_TRANSFORM @ weight.permute(2, 3, 1, 0).reshape(9, -1)
+    filters = filters.view(INPUT_TILE**2, in_channels, out_channels)
+    rows, columns = -(-height // TILE), -(-width // TILE)
+    size = n, out_channels, rows * TILE, columns * TILE
     out = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-    into = out.permute(0, 2, 3, 1)
-    tiles = Tiles(x, SEEN, max(before, after))
-    products, answers = tiles.room(SEEN**2, after), tiles.room(TILE**2, after)
-    for (images, strips), seen in tiles:
-        m, y = (part(of, seen.shape[1]) for of in (products, answers))
-        torch.bmm(seen, filters, out=m)
-        torch.mm(OUT_OF, m.view(SEEN**2, -1), out=y.view(TILE**2, -1))
-        there = into[images, strips.start * TILE : strips.stop * TILE].unflatten(1, (-1, TILE)).unflatten(3, (-1, TILE))
-        there.copy_(y.view(TILE, TILE, *there.shape[:2], columns, after).permute(2, 3, 0, 4, 1, 5))
-    exact = out.shape[2:] == x.shape[2:]
-    return out if exact else out[:, :, :h, :w].clone(memory_format=torch.channels_last)
+    out_rows = out.permute(0, 2, 3, 1)
+    tiles = TransformedTiles(x, INPUT_TILE, max(in_channels, out_channels))
+    product_buffer, output_buffer = (tiles.buffer(side**2, out_channels) for side in (INPUT_TILE, TILE))
+    for chunk in tiles:
+        n_tiles = chunk.transformed.shape[1]
+        products, outputs = (_first_tiles(buffer, n_tiles) for buffer in (product_buffer, output_buffer))
+        torch.bmm(chunk.transformed, filters, out=products)
+        torch.mm(OUTPUT_TRANSFORM, products.view(INPUT_TILE**2, -1), out=outputs.view(TILE**2, -1))
+        target = out_rows[chunk.images, chunk.tile_rows.start * TILE : chunk.tile_rows.stop * TILE]
+        target = target.unflatten(1, (-1, TILE)).unflatten(3, (-1, TILE))
+        outputs = outputs.view(TILE, TILE, *target.shape[:2], columns, out_channels)
+        target.copy_(outputs.permute(2, 3, 0, 4, 1, 5))
+    has_whole_tiles = out.shape[2:] == x.shape[2:]
+    return out if has_whole_tiles else out[:, :, :height, :width].clone(memory_format=torch.channels_last)
 
 
-def correlated(x: Tensor, grad: Tensor) -> Tensor:
-    """The gradient of the filters. Shape: x (batch, channels, height, width), grad (batch, after, height, width)."""
-    widest = max(x.shape[1], grad.shape[1])
-    total = x.new_zeros(SEEN**2, x.shape[1], grad.shape[1])
-    for (_, seen), (_, made) in zip(Tiles(x, SEEN, widest), Tiles(grad, TILE, widest), strict=True):
-        total.baddbmm_(seen.transpose(1, 2), made)
-    return (FILTERS.T @ total.view(SEEN**2, -1)).view(3, 3, *total.shape[1:]).permute(3, 2, 0, 1)
+def weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
+    """Return the gradient of the filters.
+
+    Args:
+        x: input of the convolution, (batch, in_channels, height, width).
+        grad: gradient of its output, (batch, out_channels, height, width).
+
+    Returns:
+        Gradient (out_channels, in_channels, 3, 3).
+    """
+    max_channels = max(x.shape[1], grad.shape[1])
+    total = x.new_zeros(INPUT_TILE**2, x.shape[1], grad.shape[1])
+    x_chunks, grad_chunks = TransformedTiles(x, INPUT_TILE, max_channels), TransformedTiles(grad, TILE, max_channels)
+    for x_chunk, grad_chunk in zip(x_chunks, grad_chunks, strict=True):
+        total.baddbmm_(x_chunk.transformed.transpose(1, 2), grad_chunk.transformed)
+    return (FILTER_TRANSFORM.T @ total.view(INPUT_TILE**2, -1)).view(3, 3, *total.shape[1:]).permute(3, 2, 0, 1)
 
 
-def part(of: Tensor, count: int) -> Tensor:
-    """The memory of ``of``, (places, most, channels), for fewer. Shape: (places, count, channels), contiguous."""
-    places, _, channels = of.shape
-    return of.view(-1)[: places * count * channels].view(places, count, channels)
+class TileChunk(NamedTuple):
+    """Some transformed tiles: those of some rows of tiles of some images. They are valid until the next chunk.
 
-
-class Tiles:
-    """The transformed tiles of a picture, some at a time: squares of ``side`` pixels at each fourth row and column.
-
-    Iterates over ((the images, the rows of tiles), tiles (36, how many, channels)), valid until the next.
+    Args:
+        images: indices in the batch.
+        tile_rows: rows of tiles.
+        transformed: (36, tiles, channels).
     """
 
-    def __init__(self, x: Tensor, side: int, widest: int) -> None:
+    images: slice
+    tile_rows: slice
+    transformed: Tensor
+
+
+class TransformedTiles:
+    """The transformed tiles of images, some at a time.
+
+    Args:
+        x: images, (batch, channels, height, width).
+        side: of the tiles, `INPUT_TILE` or `TILE`; they start at every fourth row and column.
+        max_channels: largest number of channels of the buffers of a step.
+    """
+
+    def __init__(self, x: Tensor, side: int, max_channels: int) -> None:
         self.x, self.side = x.permute(0, 2, 3, 1), side
-        self.n, self.h, self.w, self.channels = self.x.shape
-        self.rows, self.columns = -(-self.h // TILE), -(-self.w // TILE)
-        at_once = max(1, CHUNK // (SEEN**2 * widest))
-        self.strips = min(self.rows, max(1, at_once // self.columns))
-        self.images = min(self.n, max(1, at_once // (self.rows * self.columns)))
+        self.n, self.height, self.width, self.channels = self.x.shape
+        self.rows, self.columns = -(-self.height // TILE), -(-self.width // TILE)
+        max_tiles = max(1, CHUNK // (INPUT_TILE**2 * max_channels))
+        self.chunk_rows = min(self.rows, max(1, max_tiles // self.columns))
+        self.chunk_images = min(self.n, max(1, max_tiles // (self.rows * self.columns)))
 
-    def room(self, places: int, channels: int) -> Tensor:
-        return self.x.new_empty(places, self.images * self.strips * self.columns, channels)
+    def buffer(self, positions: int, channels: int) -> Tensor:
+        """Return memory for the tiles of a chunk, (positions, tiles, channels)."""
+        return self.x.new_empty(positions, self.chunk_images * self.chunk_rows * self.columns, channels)
 
-    def __iter__(self) -> Iterator[tuple[tuple[slice, slice], Tensor]]:
+    def __iter__(self) -> Iterator[TileChunk]:
         side, columns, channels = self.side, self.columns, self.channels
         border = (side - TILE) // 2
-        padded = self.x.new_zeros(self.images, self.strips * TILE + 2 * border, columns * TILE + 2 * border, channels)
-        gathered, tiles = self.room(side**2, channels), self.room(SEEN**2, channels)
-        transform = INTO if side == SEEN else OUT_OF.T.contiguous()
-        for image in range(0, self.n, self.images):
-            images = slice(image, min(self.n, image + self.images))
-            for strip in range(0, self.rows, self.strips):
-                strips = slice(strip, min(self.rows, strip + self.strips))
-                top, low = strip * TILE - border, strips.stop * TILE + border
-                around = padded[: images.stop - image, : low - top]
-                first, last = max(0, top), min(self.h, low)
-                around[:, : first - top].zero_()
-                around[:, last - top :].zero_()
-                around[:, first - top : last - top, border : border + self.w].copy_(self.x[images, first:last])
-                a, b, c, _ = around.stride()
-                shape = (side, side, len(around), strips.stop - strip, columns, channels)
-                count = shape[2] * shape[3] * columns
-                there, out = part(gathered, count), part(tiles, count)
-                there.view(shape).copy_(around.as_strided(shape, (b, c, a, TILE * b, TILE * c, 1)))
-                torch.mm(transform, there.view(side**2, -1), out=out.view(SEEN**2, -1))
-                yield (images, strips), out
+        padded_rows, padded_columns = self.chunk_rows * TILE + 2 * border, columns * TILE + 2 * border
+        padded = self.x.new_zeros(self.chunk_images, padded_rows, padded_columns, channels)
+        tile_buffer, transformed_buffer = self.buffer(side**2, channels), self.buffer(INPUT_TILE**2, channels)
+        transform = INPUT_TRANSFORM if side == INPUT_TILE else OUTPUT_TRANSFORM.T.contiguous()
+        for image in range(0, self.n, self.chunk_images):
+            images = slice(image, min(self.n, image + self.chunk_images))
+            for row in range(0, self.rows, self.chunk_rows):
+                tile_rows = slice(row, min(self.rows, row + self.chunk_rows))
+                top, bottom = row * TILE - border, tile_rows.stop * TILE + border
+                strip = padded[: images.stop - image, : bottom - top]
+                first, last = max(0, top), min(self.height, bottom)
+                strip[:, : first - top].zero_()
+                strip[:, last - top :].zero_()
+                strip[:, first - top : last - top, border : border + self.width].copy_(self.x[images, first:last])
+                a, b, c, _ = strip.stride()
+                shape = (side, side, len(strip), tile_rows.stop - row, columns, channels)
+                n_tiles = shape[2] * shape[3] * columns
+                tiles = _first_tiles(tile_buffer, n_tiles)
+                transformed = _first_tiles(transformed_buffer, n_tiles)
+                tiles.view(shape).copy_(strip.as_strided(shape, (b, c, a, TILE * b, TILE * c, 1)))
+                torch.mm(transform, tiles.view(side**2, -1), out=transformed.view(INPUT_TILE**2, -1))
+                yield TileChunk(images, tile_rows, transformed)
+
+
+def _first_tiles(buffer: Tensor, n_tiles: int) -> Tensor:
+    """The memory of a buffer (positions, tiles, channels) for fewer tiles, contiguous."""
+    positions, _, channels = buffer.shape
+    return buffer.view(-1)[: positions * n_tiles * channels].view(positions, n_tiles, channels)
