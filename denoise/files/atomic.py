@@ -1,4 +1,4 @@
-"""Write a file whole or not at all."""
+"""Write files completely or not at all."""
 
 from __future__ import annotations
 
@@ -11,12 +11,21 @@ from pathlib import Path
 
 from denoise.errors import InputError
 
+MAX_STEM = 40  # characters of a temporary name: 160 bytes at most, of the 255 that a name may have
+
 
 @contextlib.contextmanager
 def atomic_file(target: Path, *, overwrite: bool) -> Iterator[Path]:
-    """Give the path of a temporary file beside ``target`` that takes its place when the block ends well.
+    """Provide a temporary file that replaces ``target`` when the block ends without an error.
 
-    Whatever goes wrong inside, the temporary file is removed and ``target`` is as it was.
+    If the block fails, the temporary file is removed and ``target`` stays as it was.
+
+    Args:
+        target: path of the file to write; missing folders are created.
+        overwrite: replace a file that exists.
+
+    Yields:
+        Path of an empty file in the same folder, with the same extension.
 
     Raises:
         InputError: the target exists, is a folder, or cannot be written.
@@ -26,10 +35,9 @@ def atomic_file(target: Path, *, overwrite: bool) -> Iterator[Path]:
             raise InputError(f"{target}: is a folder. Give a file name.")
         if target.exists() and not overwrite:
             raise InputError(f"{target}: exists already. Give --overwrite to replace it.")
-        # 40 characters are 160 bytes at most, of the 255 that a name may have
-        partial = target.with_name(f".{target.stem[:40]}.{secrets.token_hex(4)}.part{target.suffix}")
+        partial = target.with_name(f".{target.stem[:MAX_STEM]}.{secrets.token_hex(4)}.part{target.suffix}")
         target.parent.mkdir(parents=True, exist_ok=True)
-        # created here, with the permissions that the user's umask gives, as any program would
+        # with the permissions that the user's umask gives to any new file
         os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as error:
         raise InputError(f"{target}: cannot be written ({error.strerror}). Choose another folder with -o.") from None
@@ -52,10 +60,10 @@ def _move(partial: Path, target: Path, overwrite: bool) -> None:
         partial.replace(target)
         return
     try:
-        os.link(partial, target)  # unlike a rename, this never replaces a file that appeared meanwhile
+        os.link(partial, target)  # unlike a rename, this never replaces a file that was created meanwhile
     except FileExistsError:
-        raise InputError(f"{target}: appeared meanwhile. Give --overwrite to replace it.") from None
+        raise InputError(f"{target}: was created meanwhile. Give --overwrite to replace it.") from None
     except OSError:  # a file system without hard links
         if target.exists():
-            raise InputError(f"{target}: appeared meanwhile. Give --overwrite to replace it.") from None
+            raise InputError(f"{target}: was created meanwhile. Give --overwrite to replace it.") from None
         partial.replace(target)

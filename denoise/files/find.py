@@ -9,17 +9,25 @@ from denoise.errors import ConfigError
 
 
 def find_files(root: Path, folders: Sequence[str], extensions: frozenset[str]) -> list[Path]:
-    """List files below ``root / folder`` for each folder.
+    """List the files in folders and their subfolders.
+
+    Args:
+        root: folder that holds the folders.
+        folders: paths below ``root``.
+        extensions: extensions to look for, lower case with the dot.
+
+    Returns:
+        Paths, sorted within each folder.
 
     Raises:
-        ConfigError: a folder holds none, or is not there.
+        ConfigError: a folder does not exist or holds no such file.
     """
-    files: list[Path] = []
-    for folder in folders:
-        place = root / folder
-        found = [path for path in sorted(place.rglob("*")) if path.suffix.lower() in extensions and path.is_file()]
-        if not found:
-            wrong = "holds no files of a known kind" if place.is_dir() else "no such folder"
-            raise ConfigError(f"{place}: {wrong}. Give the folder that holds them.")
-        files += found
-    return files
+    paths: list[Path] = []
+    for name in folders:
+        folder = root / name
+        matches = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in extensions and path.is_file()]
+        if not matches:
+            problem = "holds no files of a known kind" if folder.is_dir() else "no such folder"
+            raise ConfigError(f"{folder}: {problem}. Give the folder that holds them.")
+        paths += matches
+    return paths

@@ -1,4 +1,4 @@
-"""A file appears whole or not at all."""
+"""Files are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from denoise.files.audio import AudioWriter, write_audio
 from denoise.signals import Audio, AudioFormat
 
 
-def put(target: Path, text: str, *, overwrite: bool = False) -> None:
+def write_text(target: Path, text: str, *, overwrite: bool = False) -> None:
     with atomic_file(target, overwrite=overwrite) as partial:
         partial.write_text(text)
 
 
-def test_a_new_file_in_a_new_folder(tmp_path: Path) -> None:
+def test_missing_folders_are_created(tmp_path: Path) -> None:
     target = tmp_path / "new" / "folder" / "a.txt"
     with atomic_file(target, overwrite=False) as partial:
         partial.write_text("new")
         assert not target.exists()
         assert partial.parent == target.parent
-        assert partial.suffix == ".txt"  # writers choose their format by it
+        assert partial.suffix == ".txt"  # writers choose the format by it
     assert target.read_text() == "new"
     assert os.listdir(target.parent) == ["a.txt"]
 
 
-def test_permissions_are_those_of_any_new_file_and_survive_overwriting(tmp_path: Path) -> None:
+def test_permissions_follow_the_umask_and_survive_overwriting(tmp_path: Path) -> None:
     (tmp_path / "usual").touch()
-    put(tmp_path / "a", "1")
+    write_text(tmp_path / "a", "1")
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "usual").stat().st_mode
     (tmp_path / "a").chmod(0o640)
-    put(tmp_path / "a", "2", overwrite=True)
+    write_text(tmp_path / "a", "2", overwrite=True)
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
     assert (tmp_path / "a").read_text() == "2"
 
 
-def test_an_existing_file_is_refused_before_any_work(tmp_path: Path) -> None:
+def test_existing_file_is_refused_before_the_block_runs(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("old")
     with (
         pytest.raises(InputError, match=r"exists already. Give --overwrite"),
@@ -53,72 +53,70 @@ def test_an_existing_file_is_refused_before_any_work(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_text() == "old"
 
 
-@pytest.mark.parametrize("links", [True, False])
-def test_a_file_that_appeared_meanwhile_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
-    def no_links(*_: object) -> None:
+@pytest.mark.parametrize("has_hard_links", [True, False])
+def test_file_created_meanwhile_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_hard_links: bool) -> None:
+    def refuse_link(*_: object) -> None:
         raise PermissionError(errno.EPERM, "no hard links here")
 
-    if not links:
-        monkeypatch.setattr(os, "link", no_links)
+    if not has_hard_links:
+        monkeypatch.setattr(os, "link", refuse_link)
 
-    def work() -> None:
+    def run_block() -> None:
         with atomic_file(tmp_path / "a", overwrite=False) as partial:
             partial.write_text("mine")
             (tmp_path / "a").write_text("theirs")
 
-    with pytest.raises(InputError, match="appeared meanwhile"):
-        work()
+    with pytest.raises(InputError, match="created meanwhile"):
+        run_block()
     assert (tmp_path / "a").read_text() == "theirs"
     assert os.listdir(tmp_path) == ["a"]
-    put(tmp_path / "b", "mine")  # and without links a file is still made
+    write_text(tmp_path / "b", "mine")  # a new file is written without hard links, too
     assert (tmp_path / "b").read_text() == "mine"
 
 
-def test_folders_and_places_that_cannot_be(tmp_path: Path) -> None:
+def test_targets_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a folder"):
-        put(tmp_path, "x")
+        write_text(tmp_path, "x")
     (tmp_path / "file").touch()
-    for below in (tmp_path / "file" / "a.wav", tmp_path / "file" / "deep" / "a.wav"):
+    for target in (tmp_path / "file" / "a.wav", tmp_path / "file" / "deep" / "a.wav"):
         with pytest.raises(InputError, match=r"a\.wav: cannot be written \(.*\)\. Choose another folder"):
-            put(below, "x")
+            write_text(target, "x")
     with pytest.raises(InputError, match="cannot be written"):
-        put(tmp_path / ("a" * 300), "x")
+        write_text(tmp_path / ("a" * 300), "x")
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_a_name_as_long_as_the_file_system_takes(tmp_path: Path) -> None:
+def test_longest_names_of_the_file_system(tmp_path: Path) -> None:
     for name in ("a" * 251, "語" * 83):
-        put(tmp_path / f"{name}.wav", "x")
+        write_text(tmp_path / f"{name}.wav", "x")
         assert (tmp_path / f"{name}.wav").read_text() == "x"
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("error", [ValueError("bug"), KeyboardInterrupt(), InputError("bad")])
-def test_nothing_is_left_when_the_block_fails(tmp_path: Path, error: BaseException, overwrite: bool) -> None:
+def test_failed_block_leaves_nothing_behind(tmp_path: Path, error: BaseException, overwrite: bool) -> None:
     target = tmp_path / "a"
     if overwrite:
         target.write_text("old")
 
-    def work() -> None:
+    def run_block() -> None:
         with atomic_file(target, overwrite=overwrite) as partial:
             partial.write_text("half")
             raise error
 
     with pytest.raises(type(error)):
-        work()
+        run_block()
     assert os.listdir(tmp_path) == (["a"] if overwrite else [])
     if overwrite:
         assert target.read_text() == "old"
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_a_disk_that_is_full_when_the_file_is_flushed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool
-) -> None:
-    def full(_: int) -> None:
+def test_disk_full_on_flush(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool) -> None:
+    def refuse_fsync(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", refuse_fsync)
     if overwrite:
         (tmp_path / "a.wav").write_text("old")
     audio = Audio(np.zeros((1, 100), np.float32), AudioFormat(8000, 1))
@@ -130,8 +128,8 @@ def test_a_disk_that_is_full_when_the_file_is_flushed(
 
 
 @pytest.mark.parametrize("extension", ["wav", "flac", "ogg", "mp3", "aiff"])
-def test_a_disk_that_fills_up_while_audio_is_written(tmp_path: Path, extension: str) -> None:
-    """The limit on the size of files makes the kernel refuse a write as a full disk does."""
+def test_disk_full_while_audio_is_written(tmp_path: Path, extension: str) -> None:
+    """A limit of file sizes makes the kernel refuse a write, like a full disk."""
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     noise = np.random.default_rng(0).normal(0, 0.3, (1, 60_000)).astype(np.float32)
@@ -147,8 +145,8 @@ def test_a_disk_that_fills_up_while_audio_is_written(tmp_path: Path, extension: 
 
 
 @pytest.mark.parametrize("format", [AudioFormat(8000, 1), AudioFormat(8000, 1, "FLAC", "PCM_16")])
-def test_an_output_stream_that_refuses(format: AudioFormat) -> None:
-    class Full(io.BytesIO):
+def test_output_stream_that_refuses_writes(format: AudioFormat) -> None:
+    class FullStream(io.BytesIO):
         def seekable(self) -> bool:
             return False
 
@@ -157,6 +155,6 @@ def test_an_output_stream_that_refuses(format: AudioFormat) -> None:
 
     with (
         pytest.raises(InputError, match=r"output stream: cannot be written .No space"),
-        AudioWriter(Full(), format) as w,
+        AudioWriter(FullStream(), format) as writer,
     ):
-        w.write(np.zeros((1, 100), np.float32))
+        writer.write(np.zeros((1, 100), np.float32))

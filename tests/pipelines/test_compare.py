@@ -27,8 +27,8 @@ class Panel:
 
     def __init__(self, columns: list[Column], width: int, box: Any, caption: str) -> None:
         self.titles = [column.title for column in columns]
-        self.overviews = [column.whole.astype(float) for column in columns]
-        self.crops = [column.part.astype(float) for column in columns]
+        self.overviews = [column.overview.astype(float) for column in columns]
+        self.crops = [column.crop.astype(float) for column in columns]
         self.box, self.caption = box, caption
 
 
