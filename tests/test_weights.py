@@ -191,7 +191,7 @@ def test_a_network_with_a_new_sigma_input_ignores_it_before_training(tmp_path: P
 
 
 def test_a_larger_network_starts_as_the_smaller_one(tmp_path: Path) -> None:
-    settings = {"widths": [4, 6, 8], "blocks": 1, "hidden": 8, "squeeze": 2, "memory": 8}
+    settings = {"widths": [4, 6, 8], "blocks": 1, "hidden": 8, "squeeze": 2, "full_hidden": 8}
     small = build("dpcrn", settings).eval()
     with torch.no_grad():
         for p in small.parameters():
