@@ -10,10 +10,9 @@ Example:
             write_image("out.png", map(denoise, reader), reader.format)
 """
 
-from denoise.files.image.container import check_megapixels
 from denoise.files.image.orientation import apply_orientation
 from denoise.files.image.reader import ImageReader, read_image
 from denoise.files.image.registry import IMAGE_EXTENSIONS
 from denoise.files.image.writer import write_image
 
-__all__ = ["IMAGE_EXTENSIONS", "ImageReader", "apply_orientation", "check_megapixels", "read_image", "write_image"]
+__all__ = ["IMAGE_EXTENSIONS", "ImageReader", "apply_orientation", "read_image", "write_image"]

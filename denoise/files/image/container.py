@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import IO, Any, BinaryIO, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from denoise.errors import ConfigError, InputError
+from denoise.errors import InputError
 from denoise.signals import Image, ImageFormat
 
 FrameInfo = dict[str, Any]
@@ -19,19 +18,6 @@ FrameInfo = dict[str, Any]
 
 NATURAL_MODES = {(1, False): "L", (1, True): "LA", (3, False): "RGB", (3, True): "RGBA", (4, False): "CMYK"}
 """Pillow's mode of pixels with these channels, with alpha or without."""
-
-
-def check_megapixels(max_megapixels: float) -> None:
-    """Check a limit of the size of images.
-
-    Args:
-        max_megapixels: largest number of pixels of a frame, in millions.
-
-    Raises:
-        ConfigError: the limit is not a positive number.
-    """
-    if not 0 < max_megapixels < math.inf:
-        raise ConfigError(f"max_megapixels is {max_megapixels:g}; expected a number above 0.")
 
 
 @dataclass(frozen=True)

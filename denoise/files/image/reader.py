@@ -10,10 +10,11 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from denoise.errors import InputError
-from denoise.files.image.container import SizeLimit, check_megapixels
+from denoise.files.image.container import SizeLimit
 from denoise.files.image.damage import translate_errors
 from denoise.files.image.registry import HEAD_BYTES, detect_container
 from denoise.files.streams import file_name
+from denoise.options import MAX_MEGAPIXELS, check_max_megapixels
 from denoise.signals import Image
 
 MAX_STREAM_BYTES_PER_PIXEL = 16  # of the most wasteful file
@@ -40,9 +41,11 @@ class ImageReader:
         ConfigError: ``max_megapixels`` is not a positive number.
     """
 
-    def __init__(self, source: str | Path | BinaryIO, *, max_megapixels: float = 200, name: str | None = None) -> None:
+    def __init__(
+        self, source: str | Path | BinaryIO, *, max_megapixels: float = MAX_MEGAPIXELS, name: str | None = None
+    ) -> None:
         self.name = name or file_name(source, "<stdin>")
-        check_megapixels(max_megapixels)
+        check_max_megapixels(max_megapixels)
         self.warnings: list[str] = []
         self._owns_file = isinstance(source, str | Path)
         with self._translate_errors():
@@ -92,7 +95,9 @@ class ImageReader:
         self.close()
 
 
-def read_image(source: str | Path | BinaryIO, *, max_megapixels: float = 200, name: str | None = None) -> Image:
+def read_image(
+    source: str | Path | BinaryIO, *, max_megapixels: float = MAX_MEGAPIXELS, name: str | None = None
+) -> Image:
     """Read the first frame of an image file.
 
     Args:
