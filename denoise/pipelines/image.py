@@ -12,25 +12,33 @@ from typing import BinaryIO, NamedTuple, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from denoise.errors import ConfigError
 from denoise.files.image import ImageReader, write_image
 from denoise.frames import Grid, Window, cat_preallocated, overlap_add, split
 from denoise.noise_level import estimate_sigma
 from denoise.options import IMAGE_STEPS, MAX_MEGAPIXELS, DenoiseOptions, Sigma
-from denoise.pipelines.device import autocast, pick_device, precision_of
-from denoise.pipelines.int8 import LOUDEST, in_8_bits, worth_int8
-from denoise.pipelines.latent_noise import Draw
+from denoise.pipelines.device import pick_device
+from denoise.pipelines.latent_noise import NoiseFieldSampler
 from denoise.pipelines.perception import image_residual, progress_of_part, sample_image, to_tensor
 from denoise.pipelines.posterior import check_posterior
+from denoise.pipelines.precision import (
+    MAX_SIGMA,
+    PreparedNetwork,
+    autocast,
+    check_precision,
+    float_precision,
+    quantize_for,
+    should_use_int8,
+)
 from denoise.pipelines.result import IMAGE_UNITS, Diagnostics, Result
 from denoise.pipelines.transparency import fill_hidden
 from denoise.protocols import Progress
 from denoise.registry import DEFAULTS, SIGMA_MODEL, load
 from denoise.signals import Image
 
-TILE = {"bfloat16": 1936, "float32": 1280}  # a fifth is computed twice, or less; these stay below two gigabytes
+TILE = 1280  # pixels: a fifth is computed twice; 12 megapixels then stay below two gigabytes in every precision
 MAX_CONTEXT = 56  # pixels: those further away change the output by less than 0.1 of 255, whatever the receptive field
 FADE = 8  # pixels
 BAND_ROWS = 256
@@ -40,13 +48,13 @@ class TileSettings(NamedTuple):
     """What all tiles of a frame have in common.
 
     Args:
-        network: the network in the precision that was chosen for the frame.
+        prepared: the network, and the precision that was selected for the frame.
         sigma: that the network is conditioned on, full scale 1.0; None for blind networks.
         strength: mix of input and output.
         seed: of the latents of a variational network; None takes their mean.
     """
 
-    network: nn.Module
+    prepared: PreparedNetwork
     sigma: float | None
     strength: float
     seed: int | None = None
@@ -60,8 +68,10 @@ class ImagePipeline:
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
         tile: side in pixels of the tiles that the network processes; None takes the largest that two gigabytes of
             memory allow. It changes the output by less than one step of 8 bits, up to a sigma of 75 of 255.
-        precision: ``"auto"`` (bfloat16 where it is fast, else int8 for large 8-bit images with little noise on CPUs
-            with VNNI) or ``"float32"``.
+        precision: ``"float32"``, ``"bfloat16"``, ``"int8"`` (8-bit integers, on CPUs) or ``"auto"``, the fastest on
+            this machine. int8 is for 8-bit images from 128 x 128 pixels on, without hidden pixels, with noise of at
+            most 12 of 255, and only if it hardly changes the output; others are computed in float32. ``auto`` uses
+            int8 from two megapixels on.
 
     Raises:
         ConfigError: the model is unknown or no image denoiser, or a setting is out of range.
@@ -77,12 +87,10 @@ class ImagePipeline:
         precision: str = "auto",
     ) -> None:
         self.device = pick_device(device)
-        if tile is None:
-            tile = TILE[precision_of(self.device) if precision == "auto" else "float32"]
+        tile = TILE if tile is None else tile
         if tile < 1:
             raise ConfigError(f"tile is {tile} pixels; expected at least 1.")
-        if precision not in ("auto", "float32"):
-            raise ConfigError(f"precision is {precision!r}; expected auto or float32.")
+        check_precision(precision, self.device)
         self.precision = precision
         self.model, self.card = load(model, kind="denoiser", modality="image")
         self.model.to(self.device)
@@ -91,6 +99,207 @@ class ImagePipeline:
             self.grid = Grid(window, 0, window // 2)
         else:
             self.grid = Grid.fit(tile, min(self.model.context, MAX_CONTEXT), FADE, self.model.size_multiple)
+
+    def denoise_file(
+        self,
+        source: str | Path | BinaryIO,
+        target: str | Path | BinaryIO,
+        options: DenoiseOptions,
+        *,
+        progress: Progress | None = None,
+        name: str | None = None,
+    ) -> Result:
+        """Denoise every frame of an image file, as `file`.
+
+        Args:
+            source: path or binary file.
+            target: path or binary file.
+            options: of the run.
+            progress: as in `file`.
+            name: as in `file`.
+
+        Returns:
+            As `file`.
+        """
+        self.check(options)
+        started = time.perf_counter()
+        finished: list[tuple[Diagnostics, int]] = []  # of each frame, and its number of pixels
+        with ImageReader(source, max_megapixels=options.max_megapixels, name=name) as reader:
+
+            def denoise_frames() -> Iterator[Image]:
+                for i, image in enumerate(reader):
+                    frame_progress = progress_of_part(progress, i, reader.n_frames)
+                    denoised, diagnostics = self._denoise_and_measure(image, options, frame_progress)
+                    finished.append((diagnostics, image.pixels[..., 0].size))
+                    yield denoised
+
+            write_image(target, denoise_frames(), reader.format, overwrite=options.overwrite)
+            return Result.from_diagnostics(
+                Diagnostics.combine([diagnostics for diagnostics, _ in finished]),
+                IMAGE_UNITS,
+                input=reader.name,
+                output=str(target),
+                amount=sum(n_pixels for _, n_pixels in finished) / 1e6,
+                seconds=time.perf_counter() - started,
+                warnings=reader.warnings,
+            )
+
+    def denoise_frame(
+        self, image: Image, options: DenoiseOptions, progress: Progress | None = None
+    ) -> tuple[Image, Diagnostics]:
+        """Denoise one frame, as `frame`.
+
+        Args:
+            image: noisy frame.
+            options: of the run.
+            progress: as in `file`.
+
+        Returns:
+            The denoised frame, and its diagnostics but for the noise levels, which take time to estimate.
+        """
+        self.check(options)
+        if options.limited_strength == 0:
+            return image, Diagnostics()
+        return self._denoise(image, self.resolve_sigma(image, options), options, progress)
+
+    def _denoise_and_measure(
+        self, image: Image, options: DenoiseOptions, progress: Progress | None
+    ) -> tuple[Image, Diagnostics]:
+        """Denoise one frame, with the noise levels before and after."""
+        noise_before = sigma_255(image)
+        sigma = self.resolve_sigma(image, options, noise_before)
+        denoised, diagnostics = self.denoise_frame(image, replace(options, sigma=sigma), progress)
+        return denoised, replace(
+            diagnostics,
+            noise_before=noise_before,
+            noise_after=sigma_255(denoised),
+            no_noise_found=sigma == 0 and options.estimates_sigma,
+        )
+
+    def _denoise(
+        self, image: Image, sigma: float | None, options: DenoiseOptions, progress: Progress | None
+    ) -> tuple[Image, Diagnostics]:
+        """Frame -> rows -> frame."""
+        strength = options.limited_strength
+        is_variational = options.uses_posterior and self.model.variational
+        if options.mix_weight and sigma and not is_variational:
+            sample, rejected_fraction = sample_image(self._posterior_mean, image, sigma, options, progress)
+            mixed = torch.lerp(to_tensor(image.as_float()), sample, strength)
+            denoised = _frame_of(iter([mixed]), image)
+            residual = image_residual(image, denoised, strength * sigma)
+            return denoised, Diagnostics(
+                residual=residual,
+                rejected_fraction=rejected_fraction,
+                precision=float_precision(self.precision, self.device),
+            )
+        prepared = self._prepare(image, sigma)
+        settings = TileSettings(prepared, sigma, strength, options.seed if is_variational else None)
+        denoised = _frame_of(self._denoise_rows(image, settings, progress), image)
+        return denoised, Diagnostics(precision=prepared.precision)
+
+    def _posterior_mean(self, image: Image, sigma: float, progress: Progress | None) -> Tensor:
+        """The network's output for a whole frame, (channels, height, width), full scale 1.0."""
+        settings = TileSettings(self._prepare(image, sigma), sigma, strength=1.0)
+        return torch.cat([*self._denoise_rows(image, settings, progress)], dim=1)
+
+    def _denoise_rows(self, image: Image, settings: TileSettings, progress: Progress | None) -> Iterator[Tensor]:
+        """Frame -> bands -> tiles -> model -> overlap-add -> rows (channels, rows, width), full scale 1.0."""
+
+        def denoise_band(band: Window) -> Tensor:
+            def denoise_tile(tile: Window) -> Tensor:  # only one at a time is in float32, the band in the file's dtype
+                x = tile.data.float() / image.full_scale
+                x = x if image.visible is None else fill_hidden(x[:-1], x[-1] > 0)
+                return self._denoise_tile(x, (band.start, tile.start), settings)
+
+            tiles = (tile.map(denoise_tile(tile)) for tile in split([band.data], self.grid, dim=2))
+            shape = (image.pixels.shape[2], *band.data.shape[1:])
+            return cat_preallocated(overlap_add(tiles, self.grid, dim=2), shape, dim=2)
+
+        n_rows = 0
+        bands = (band.map(denoise_band(band)) for band in split(_read_bands(image), self.grid, dim=1))
+        for rows in overlap_add(bands, self.grid, dim=1):
+            yield rows
+            n_rows += rows.shape[1]
+            if progress:
+                progress(n_rows / image.pixels.shape[0])
+
+    @torch.inference_mode()
+    def _denoise_tile(self, x: Tensor, start: tuple[int, int], settings: TileSettings) -> Tensor:
+        """One tile (channels, height, width), channels 1, 3 or 4, full scale 1.0."""
+        groups = [x[:3], x[3:]] if x.shape[0] == 4 else [x]  # the black ink of CMYK is a grey image of its own
+        return torch.cat([self._denoise_group(group, start, settings) for group in groups])
+
+    def _denoise_group(self, x: Tensor, start: tuple[int, int], settings: TileSettings) -> Tensor:
+        """Channels that the network takes together, 1 or 3."""
+        network: Callable[..., Tensor] = settings.prepared.network
+        if settings.seed is not None:
+            network = partial(network, sample_latent=NoiseFieldSampler(settings.seed, start))
+        with autocast(self.device, settings.prepared.precision):
+            denoised = network(*self._network_inputs(x[None], settings.sigma)).flatten(0, 1).float().cpu()
+        if len(denoised) > len(x):  # a grey image as RGB
+            denoised = denoised.mean(dim=0, keepdim=True)
+        return x + settings.strength * (denoised - x)
+
+    def _prepare(self, image: Image, sigma: float | None) -> PreparedNetwork:
+        """The network in the precision for a frame: int8 if it saves time and does no harm."""
+        if should_use_int8(self.precision, self.model, self.device, image):
+            noise_255 = sigma_255(image) if sigma is None else 255 * sigma
+            if noise_255 <= MAX_SIGMA:
+                quantized = quantize_for(
+                    self.model, image, lambda x: self._network_inputs(x[:, :3] / image.full_scale, sigma)
+                )
+                if quantized is not None:
+                    return PreparedNetwork(quantized, "int8")
+        return PreparedNetwork(self.model, float_precision(self.precision, self.device))
+
+    def _network_inputs(self, x: Tensor, sigma: float | None) -> tuple[Tensor, Tensor | None]:
+        """From (batch, 1 or 3, height, width) to the model's channels: 3, or 1 with the colours along the batch."""
+        channels = self.card.channels
+        x = (x.expand(-1, channels, -1, -1) if x.shape[1] == 1 else x).reshape(-1, channels, *x.shape[2:])
+        x = x.to(self.device).contiguous(memory_format=torch.channels_last)
+        return x, None if sigma is None else torch.full((len(x),), sigma, device=self.device)
+
+    def check(self, options: DenoiseOptions) -> None:
+        """Refuse options that the model does not support.
+
+        Args:
+            options: of a run.
+
+        Raises:
+            ConfigError: the model is blind and takes no sigma, sigma is out of its range, it has no posterior samples,
+                or it does not mix them with their mean.
+        """
+        check_posterior(self.model, self.card.name, options)
+        if options.sigma is None:
+            return
+        if self.card.blind:
+            raise ConfigError(f"model {self.card.name} is blind: it takes no sigma. Leave sigma out.")
+        if not isinstance(options.sigma, str) and not 0 <= options.sigma <= self._max_sigma:
+            raise ConfigError(
+                f"sigma is {options.sigma:g}; expected 0 to {self._max_sigma:g} ({255 * self._max_sigma:.3g} of 255), "
+                f"the range of model {self.card.name}, full scale 1.0 (25 of 255 is 0.098)."
+            )
+
+    def resolve_sigma(self, image: Image, options: DenoiseOptions, estimate_255: float | None = None) -> float | None:
+        """Return the sigma that the network is conditioned on.
+
+        Args:
+            image: noisy frame.
+            options: of the run.
+            estimate_255: estimate for the frame in 8-bit steps, if there is one already.
+
+        Returns:
+            That of the options, or an estimate within the range of the model, full scale 1.0; None for blind models.
+        """
+        if not options.estimates_sigma or self.card.blind:
+            return cast(float | None, options.sigma)
+        estimate_255 = sigma_255(image) if estimate_255 is None else estimate_255
+        return min(estimate_255 / 255, self._max_sigma)
+
+    @property
+    def _max_sigma(self) -> float:
+        """Upper end of the range of the model; floats may have more noise than full scale."""
+        return self.card.sigma[1] if self.card.sigma else 1.0
 
     def file(
         self,
@@ -215,199 +424,6 @@ class ImagePipeline:
         """
         options = DenoiseOptions(sigma=sigma, strength=strength, perception=perception, steps=steps, seed=seed)
         return self.denoise_frame(image, options, progress)[0]
-
-    def denoise_file(
-        self,
-        source: str | Path | BinaryIO,
-        target: str | Path | BinaryIO,
-        options: DenoiseOptions,
-        *,
-        progress: Progress | None = None,
-        name: str | None = None,
-    ) -> Result:
-        """Denoise every frame of an image file, as `file`.
-
-        Args:
-            source: path or binary file.
-            target: path or binary file.
-            options: of the run.
-            progress: as in `file`.
-            name: as in `file`.
-
-        Returns:
-            As `file`.
-        """
-        self.check(options)
-        started = time.perf_counter()
-        finished: list[tuple[Diagnostics, int]] = []  # of each frame, and its number of pixels
-        with ImageReader(source, max_megapixels=options.max_megapixels, name=name) as reader:
-
-            def denoise_frames() -> Iterator[Image]:
-                for i, image in enumerate(reader):
-                    frame_progress = progress_of_part(progress, i, reader.n_frames)
-                    denoised, diagnostics = self._denoise_and_measure(image, options, frame_progress)
-                    finished.append((diagnostics, image.pixels[..., 0].size))
-                    yield denoised
-
-            write_image(target, denoise_frames(), reader.format, overwrite=options.overwrite)
-            return Result.from_diagnostics(
-                Diagnostics.combine([diagnostics for diagnostics, _ in finished]),
-                IMAGE_UNITS,
-                input=reader.name,
-                output=str(target),
-                amount=sum(n_pixels for _, n_pixels in finished) / 1e6,
-                seconds=time.perf_counter() - started,
-                warnings=reader.warnings,
-            )
-
-    def denoise_frame(
-        self, image: Image, options: DenoiseOptions, progress: Progress | None = None
-    ) -> tuple[Image, Diagnostics]:
-        """Denoise one frame, as `frame`.
-
-        Args:
-            image: noisy frame.
-            options: of the run.
-            progress: as in `file`.
-
-        Returns:
-            The denoised frame, and its diagnostics but for the noise levels, which take time to estimate.
-        """
-        self.check(options)
-        if options.limited_strength == 0:
-            return image, Diagnostics()
-        return self._denoise(image, self.resolve_sigma(image, options), options, progress)
-
-    def check(self, options: DenoiseOptions) -> None:
-        """Refuse options that the model does not support.
-
-        Args:
-            options: of a run.
-
-        Raises:
-            ConfigError: the model is blind and takes no sigma, sigma is out of its range, it has no posterior samples,
-                or it does not mix them with their mean.
-        """
-        check_posterior(self.model, self.card.name, options)
-        if options.sigma is None:
-            return
-        if self.card.blind:
-            raise ConfigError(f"model {self.card.name} is blind: it takes no sigma. Leave sigma out.")
-        if not isinstance(options.sigma, str) and not 0 <= options.sigma <= self._max_sigma:
-            raise ConfigError(
-                f"sigma is {options.sigma:g}; expected 0 to {self._max_sigma:g} ({255 * self._max_sigma:.3g} of 255), "
-                f"the range of model {self.card.name}, full scale 1.0 (25 of 255 is 0.098)."
-            )
-
-    def resolve_sigma(self, image: Image, options: DenoiseOptions, estimate_255: float | None = None) -> float | None:
-        """Return the sigma that the network is conditioned on.
-
-        Args:
-            image: noisy frame.
-            options: of the run.
-            estimate_255: estimate for the frame in 8-bit steps, if there is one already.
-
-        Returns:
-            That of the options, or an estimate within the range of the model, full scale 1.0; None for blind models.
-        """
-        if not options.estimates_sigma or self.card.blind:
-            return cast(float | None, options.sigma)
-        estimate_255 = sigma_255(image) if estimate_255 is None else estimate_255
-        return min(estimate_255 / 255, self._max_sigma)
-
-    @property
-    def _max_sigma(self) -> float:
-        """Upper end of the range of the model; floats may have more noise than full scale."""
-        return self.card.sigma[1] if self.card.sigma else 1.0
-
-    def _denoise_and_measure(
-        self, image: Image, options: DenoiseOptions, progress: Progress | None
-    ) -> tuple[Image, Diagnostics]:
-        """Denoise one frame, with the noise levels before and after."""
-        noise_before = sigma_255(image)
-        sigma = self.resolve_sigma(image, options, noise_before)
-        denoised, diagnostics = self.denoise_frame(image, replace(options, sigma=sigma), progress)
-        return denoised, replace(
-            diagnostics,
-            noise_before=noise_before,
-            noise_after=sigma_255(denoised),
-            no_noise_found=sigma == 0 and options.estimates_sigma,
-        )
-
-    def _denoise(
-        self, image: Image, sigma: float | None, options: DenoiseOptions, progress: Progress | None
-    ) -> tuple[Image, Diagnostics]:
-        """Frame -> rows -> frame."""
-        strength = options.limited_strength
-        is_variational = options.uses_posterior and self.model.variational
-        if options.mix_weight and sigma and not is_variational:
-            sample, rejected_fraction = sample_image(self._posterior_mean, image, sigma, options, progress)
-            mixed = torch.lerp(to_tensor(image.as_float()), sample, strength)
-            denoised = _frame_of(iter([mixed]), image)
-            residual = image_residual(image, denoised, strength * sigma)
-            return denoised, Diagnostics(residual=residual, rejected_fraction=rejected_fraction)
-        settings = TileSettings(
-            self._network_for(image, sigma), sigma, strength, options.seed if is_variational else None
-        )
-        return _frame_of(self._denoise_rows(image, settings, progress), image), Diagnostics()
-
-    def _posterior_mean(self, image: Image, sigma: float, progress: Progress | None) -> Tensor:
-        """The network's output for a whole frame, (channels, height, width), full scale 1.0."""
-        settings = TileSettings(self._network_for(image, sigma), sigma, strength=1.0)
-        return torch.cat([*self._denoise_rows(image, settings, progress)], dim=1)
-
-    def _denoise_rows(self, image: Image, settings: TileSettings, progress: Progress | None) -> Iterator[Tensor]:
-        """Frame -> bands -> tiles -> model -> overlap-add -> rows (channels, rows, width), full scale 1.0."""
-
-        def denoise_band(band: Window) -> Tensor:
-            def denoise_tile(tile: Window) -> Tensor:  # only one at a time is in float32, the band in the file's dtype
-                x = tile.data.float() / image.full_scale
-                x = x if image.visible is None else fill_hidden(x[:-1], x[-1] > 0)
-                return self._denoise_tile(x, (band.start, tile.start), settings)
-
-            tiles = (tile.map(denoise_tile(tile)) for tile in split([band.data], self.grid, dim=2))
-            shape = (image.pixels.shape[2], *band.data.shape[1:])
-            return cat_preallocated(overlap_add(tiles, self.grid, dim=2), shape, dim=2)
-
-        n_rows = 0
-        bands = (band.map(denoise_band(band)) for band in split(_read_bands(image), self.grid, dim=1))
-        for rows in overlap_add(bands, self.grid, dim=1):
-            yield rows
-            n_rows += rows.shape[1]
-            if progress:
-                progress(n_rows / image.pixels.shape[0])
-
-    @torch.inference_mode()
-    def _denoise_tile(self, x: Tensor, start: tuple[int, int], settings: TileSettings) -> Tensor:
-        """One tile (channels, height, width), channels 1, 3 or 4, full scale 1.0."""
-        groups = [x[:3], x[3:]] if x.shape[0] == 4 else [x]  # the black ink of CMYK is a grey image of its own
-        return torch.cat([self._denoise_group(group, start, settings) for group in groups])
-
-    def _denoise_group(self, x: Tensor, start: tuple[int, int], settings: TileSettings) -> Tensor:
-        """Channels that the network takes together, 1 or 3."""
-        network: Callable[..., Tensor] = settings.network
-        if settings.seed is not None:
-            network = partial(network, sample_latent=Draw(settings.seed, start))
-        with autocast(self.device) if self.precision == "auto" else torch.autocast("cpu", enabled=False):
-            denoised = network(*self._network_inputs(x[None], settings.sigma)).flatten(0, 1).float().cpu()
-        if len(denoised) > len(x):  # a grey image as RGB
-            denoised = denoised.mean(dim=0, keepdim=True)
-        return x + settings.strength * (denoised - x)
-
-    def _network_for(self, image: Image, sigma: float | None) -> nn.Module:
-        """The model, or, where that is worth while and does no harm, its twin of 8 bits."""
-        if self.precision != "auto" or not worth_int8(self.model, self.device, image):
-            return self.model
-        if (sigma_255(image) if sigma is None else 255 * sigma) > LOUDEST:
-            return self.model
-        return in_8_bits(self.model, image, lambda x: self._network_inputs(x[:, :3] / image.full_scale, sigma))
-
-    def _network_inputs(self, x: Tensor, sigma: float | None) -> tuple[Tensor, Tensor | None]:
-        """From (batch, 1 or 3, height, width) to the model's channels: 3, or 1 with the colours along the batch."""
-        channels = self.card.channels
-        x = (x.expand(-1, channels, -1, -1) if x.shape[1] == 1 else x).reshape(-1, channels, *x.shape[2:])
-        x = x.to(self.device).contiguous(memory_format=torch.channels_last)
-        return x, None if sigma is None else torch.full((len(x),), sigma, device=self.device)
 
 
 def default_model(options: DenoiseOptions) -> str:
