@@ -34,7 +34,7 @@ from denoise.protocols import (
 from denoise.registry import load
 from denoise.weights import Card
 
-BATCH = 64  # signals at a time, for any number of them
+BATCH_SIZE = 64  # signals at a time, for any number of them
 
 
 class PriorPipeline:
@@ -163,8 +163,8 @@ class PriorPipeline:
         options = self._options(SamplingOptions(steps, guidance, temperature, solver), self.model.sampling_options)
         label, generator = self._resolve(label), Generator().manual_seed(seed)
         signals = []
-        for start in range(0, n, BATCH):
-            size = min(BATCH, n - start)
+        for start in range(0, n, BATCH_SIZE):
+            size = min(BATCH_SIZE, n - start)
             signals.append(self.model.sample(size, label=label, options=options, generator=generator).cpu())
             if progress:
                 progress((start + size) / n)
@@ -197,7 +197,7 @@ class PriorPipeline:
         if not isinstance(model, NoiseEncoder):
             self._refuse("encode signals as noise")
         label = self._resolve(label)
-        return self._map(lambda part: model.encode_noise(part, label=label), x)
+        return self._map(lambda batch: model.encode_noise(batch, label=label), x)
 
     def decode(
         self,
@@ -232,7 +232,7 @@ class PriorPipeline:
             self._refuse("decode noise")
         options = self._options(SamplingOptions(steps, guidance, solver=solver), model.sampling_options)
         label = self._resolve(label)
-        return self._map(lambda part: model.decode_noise(part, label=label, options=options), noise, progress)
+        return self._map(lambda batch: model.decode_noise(batch, label=label, options=options), noise, progress)
 
     def decodings(self, x: Tensor, n: int, *, seed: int = 0) -> Tensor:
         """Decode several samples of the latents of one signal.
@@ -255,7 +255,9 @@ class PriorPipeline:
             )
         _check_count(n, "decodings")
         generator = Generator().manual_seed(seed)
-        return self._map(lambda part: codec.decode(codec.sample_posterior(part, generator)), x.expand(n, *x.shape[1:]))
+        return self._map(
+            lambda batch: codec.decode(codec.sample_posterior(batch, generator)), x.expand(n, *x.shape[1:])
+        )
 
     @torch.no_grad()
     def complete(
@@ -348,13 +350,15 @@ class PriorPipeline:
         """
         model, label, generator = self.model, self._resolve(label), Generator().manual_seed(seed)
 
-        def labels(part: Tensor) -> list[Label] | None:
-            return None if label is None else [label] * len(part)
+        def labels(batch: Tensor) -> list[Label] | None:
+            return None if label is None else [label] * len(batch)
 
         if isinstance(model, HasLogProb):
-            return self._map(lambda part: model.log_prob(part, labels(part)), x, progress), "exact"
+            return self._map(lambda batch: model.log_prob(batch, labels(batch)), x, progress), "exact"
         if isinstance(model, HasEstimatedLogProb):
-            nats = self._map(lambda part: model.estimate_log_prob(part, labels(part), generator=generator), x, progress)
+            nats = self._map(
+                lambda batch: model.estimate_log_prob(batch, labels(batch), generator=generator), x, progress
+            )
             return nats, "estimate along the probability flow, 1 probe"
         if not isinstance(model, HasLogProbBound):
             self._refuse("compute likelihoods")
@@ -365,10 +369,10 @@ class PriorPipeline:
         if model.support.description:
             kind += f", of {model.support.description}"
         nats = self._map(
-            lambda part: model.log_prob_bound(part, samples, label=label, generator=generator),
+            lambda batch: model.log_prob_bound(batch, samples, label=label, generator=generator),
             x,
             progress,
-            batch=model.bound_batch,
+            batch_size=model.bound_batch,
         )
         return nats, kind
 
@@ -397,16 +401,16 @@ class PriorPipeline:
         x: Tensor,
         progress: Progress | None = None,
         *,
-        batch: int = BATCH,
+        batch_size: int = BATCH_SIZE,
     ) -> Tensor:
         """Apply a function to batches on the device; the result is on the CPU."""
         results = []
         with torch.no_grad():
-            for start in range(0, len(x), batch):
-                part = x[start : start + batch]
-                results.append(function(part.to(self.device)).cpu())
+            for start in range(0, len(x), batch_size):
+                batch = x[start : start + batch_size]
+                results.append(function(batch.to(self.device)).cpu())
                 if progress:
-                    progress((start + len(part)) / len(x))
+                    progress((start + len(batch)) / len(x))
         return torch.cat(results)
 
     def _latent_prior(self) -> LatentPrior:

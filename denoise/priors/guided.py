@@ -106,12 +106,12 @@ class GuidedPrior(nn.Module, ABC):
             Signals, (n, *event_shape).
         """
 
-    def predict(self, x: Tensor, level: Tensor, labels: Sequence[Label] | None, guidance: float = 1.0) -> Tensor:
+    def predict(self, x: Tensor, noise_level: Tensor, labels: Sequence[Label] | None, guidance: float = 1.0) -> Tensor:
         """Return the output of the network with classifier-free guidance.
 
         Args:
             x: input of the network, (batch, *event_shape).
-            level: noise level as the network takes it, (batch,).
+            noise_level: noise level as the network takes it, (batch,).
             labels: condition of each signal; None is unconditional.
             guidance: scale of guidance: 0 is unconditional, 1 conditional, more extrapolates.
 
@@ -120,7 +120,7 @@ class GuidedPrior(nn.Module, ABC):
         """
 
         def predict_for(labels: Sequence[Label]) -> Tensor:
-            return self.net(x, level, self.condition(labels)).to(x.dtype)
+            return self.net(x, noise_level, self.condition(labels)).to(x.dtype)
 
         unconditional = [None] * len(x)
         if guidance == 0 or all(label is None for label in labels or ()):

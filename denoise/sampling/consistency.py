@@ -15,11 +15,11 @@ class Consistency(NamedTuple):
     """Statistics of a residual.
 
     Args:
-        level: rms of the residual by that of the noise; 1 for noise.
+        relative_rms: rms of the residual by that of the noise; 1 for noise.
         correlation: 0 for noise; of images between neighbouring pixels, of audio with the denoised signal.
     """
 
-    level: float
+    relative_rms: float
     correlation: float
 
 

@@ -207,9 +207,9 @@ def ancestral_step(x0: Tensor, x: Tensor, sigma: Tensor, sigma_next: Tensor, gen
     Returns:
         Signals with noise of ``sigma_next``, (batch, *event).
     """
-    kept = (sigma_next / sigma).square()  # fraction of the noise; the remaining variance is drawn anew
-    x = x0 + kept * (x - x0)
-    return x + sigma_next * (1 - kept).clamp_min(0).sqrt() * noise_like(x, generator) if sigma_next > 0 else x
+    kept_fraction = (sigma_next / sigma).square()  # of the noise; the remaining variance is drawn anew
+    x = x0 + kept_fraction * (x - x0)
+    return x + sigma_next * (1 - kept_fraction).clamp_min(0).sqrt() * noise_like(x, generator) if sigma_next > 0 else x
 
 
 def ode(

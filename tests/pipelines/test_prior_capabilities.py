@@ -13,7 +13,7 @@ from denoise.errors import ConfigError
 from denoise.models.autoencoder import VAE, VAEConfig
 from denoise.nn.bodies import BodyConfig
 from denoise.pipelines import prior as prior_module
-from denoise.pipelines.prior import PriorPipeline, path_between
+from denoise.pipelines.prior import PriorPipeline, interpolate_path
 from denoise.priors.latent import build_latent_prior
 from denoise.protocols import (
     DEFAULT_OPTIONS,
@@ -139,7 +139,7 @@ def test_a_gan_samples_and_interpolates(load: Callable[[Any], PriorPipeline]) ->
     samples = pipeline.sample(70, seed=1)
     assert samples.shape == (70, *SHAPE)
     assert pipeline.sample(70, seed=1, temperature=0.1).std() < samples.std()
-    path = path_between(torch.cat([pipeline.noise(0), pipeline.noise(1)]), 4)
+    path = interpolate_path(torch.cat([pipeline.noise(0), pipeline.noise(1)]), 4)
     assert pipeline.decode(path).shape == (4, *SHAPE)
     torch.testing.assert_close(pipeline.decode(path)[:1], pipeline.decode(pipeline.noise(0)))
     check_refused(pipeline, supported={"noise", "decode"})

@@ -242,9 +242,9 @@ def test_samples_are_rejected_where_the_residual_exceeds_the_noise(shape: tuple[
 
 def test_noise_is_a_consistent_residual_and_structure_is_not() -> None:
     noise = 0.1 * torch.randn(3, 200, 200, generator=torch.Generator().manual_seed(0))
-    level, correlation = consistency(noise, 0.1)
-    assert level == pytest.approx(1, abs=0.02)
+    relative_rms, correlation = consistency(noise, 0.1)
+    assert relative_rms == pytest.approx(1, abs=0.02)
     assert abs(correlation) < 0.02
     coarse = torch.nn.functional.interpolate(noise[None, :, :100, :100], scale_factor=2)[0]
     assert consistency(coarse, 0.1).correlation == pytest.approx(0.5, abs=0.05)
-    assert consistency(2 * noise[:, :1], 0.1).level == pytest.approx(2, abs=0.2)
+    assert consistency(2 * noise[:, :1], 0.1).relative_rms == pytest.approx(2, abs=0.2)
