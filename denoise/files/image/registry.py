@@ -76,3 +76,8 @@ def container_named(name: str) -> type[ImageContainer]:
             return container
     known = " ".join(container.name for container in CONTAINERS)
     raise InputError(f"the container is {name!r}; expected one of {known}.")
+
+
+def has_pages(name: str) -> bool:
+    """Return whether files of the named container may hold pages; False for an unknown name."""
+    return any(container.has_pages for container in CONTAINERS if container.name == name)

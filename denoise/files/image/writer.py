@@ -11,7 +11,7 @@ from typing import BinaryIO
 from denoise.errors import InputError
 from denoise.files.atomic import atomic_file
 from denoise.files.image.container import ImageContainer
-from denoise.files.image.registry import CONTAINERS, container_named, container_of_extension
+from denoise.files.image.registry import container_named, container_of_extension, has_pages
 from denoise.files.streams import file_name
 from denoise.signals import Image, ImageFormat
 
@@ -58,8 +58,7 @@ def _check_count(
     first_frames = list(islice(iterator, 1 if container.has_pages else 2))
     if not first_frames:
         raise InputError(f"{name}: 0 frames came; expected at least one. Check the input.")
-    is_paged = any(other.has_pages for other in CONTAINERS if other.name == source.container)
-    if len(first_frames) > 1 and (is_paged or not container.can_animate):
+    if len(first_frames) > 1 and (has_pages(source.container) or not container.can_animate):
         raise InputError(
             f"{name}: {container.name} holds one picture; several frames or pages came. "
             "Choose the extension of the input."
