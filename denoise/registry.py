@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
 
 from denoise.config import parse
 from denoise.errors import ConfigError, WeightsError
@@ -185,11 +184,10 @@ def _build_part(settings: Mapping[str, Any], where: str) -> Any:
     return build(str(remaining.pop("architecture", "")), remaining, where)
 
 
-def _build_stored(path: Path, card: Card, config: Mapping[str, Any]) -> nn.Module:
+def _build_stored(path: Path, card: Card, config: Mapping[str, Any]) -> Any:
     """Build the module that a weights file describes."""
     try:
-        module: nn.Module = build(card.architecture, config, f"{path}: config")
+        return build(card.architecture, config, f"{path}: config")
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:  # ConfigError is a ValueError
         reason = " ".join(str(error).split())[:200].removeprefix(f"{path}: ")
         raise WeightsError(f"{path}: {reason} The file is damaged or of a newer release.") from None
-    return module

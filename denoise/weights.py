@@ -185,9 +185,10 @@ def check_tensors(path: Path, module: nn.Module) -> None:
     expected = {name: tuple(tensor.shape) for name, tensor in state.items() if tensor.is_floating_point()}
     _require_equal_names(path, expected.keys() - stored.keys(), stored.keys() - state.keys())
     for name, shape in stored.items():
-        if shape != tuple(state[name].shape):
+        expected_shape = tuple(state[name].shape)
+        if shape != expected_shape:
             raise WeightsError(
-                f"{path}: tensor {name} has shape {shape}; the configuration expects {tuple(state[name].shape)}. {RETRY}"
+                f"{path}: tensor {name} has shape {shape}; the configuration expects {expected_shape}. {RETRY}"
             )
     derived = sum(b.numel() * b.element_size() for name, b in module.named_buffers() if name not in stored)
     if derived > MAX_BUFFER_BYTES:
