@@ -40,7 +40,7 @@ class Phone:
     end: tuple[float, float, float] | None = None
     voice: float = 0.0
     breath: float = 0.0  # noise through the vocal tract
-    friction: float = 0.0  # noise made in front of the mouth
+    friction: float = 0.0  # turbulence noise at the constriction
     bands: tuple[tuple[float, float, float], ...] = ()  # of the friction: centre, bandwidth, gain
     nasal: float = 0.0  # frequency of the nasal zero, 0 for none
 
@@ -194,7 +194,7 @@ def speech(rng: np.random.Generator) -> Array:
         noise = sum(g * resonator(hiss * amount, float(f), float(bw), unit_peak=True) for f, bw, g in bands)
         x += 0.5 * noise * (1 - 0.5 * voice * (1 - openness))
 
-    # A small room.
+    # Reverberation of a small room.
     tail = np.arange(int(0.3 * SAMPLE_RATE)) / SAMPLE_RATE
     room = smooth(rng.standard_normal(len(tail)), 0.0002) * np.exp(-tail / 0.045) * (tail > 0.004)
     room *= 0.3 / np.sqrt((room**2).sum())
@@ -214,7 +214,7 @@ def coloured(n: int, shape: Callable[[Array], Array], rng: np.random.Generator) 
 
 
 def room_noise(n: int, rng: np.random.Generator) -> Array:
-    """Return hiss, mains hum, gusts of wind and rain of unit power in total, (samples,)."""
+    """Return a mixture of hiss, mains hum, wind and rain with unit power, (samples,)."""
     time = np.arange(n) / SAMPLE_RATE
     hiss = coloured(n, lambda f: np.maximum(f, 60.0) ** -0.6, rng)
     hum = sum(a * np.sin(2 * np.pi * 50 * k * time + rng.uniform(0, 6)) for k, a in HUM)
@@ -246,8 +246,8 @@ def make_speech(folder: Path) -> None:
 # --------------------------------------------------------------------------------------------------------------------
 
 WIDTH, HEIGHT = 640, 480
-RAYS = 4  # per pixel and side
-READ_NOISE, SHOT_NOISE = 16 / 255, 0.0055  # standard deviation in the dark; variance per unit of light
+RAYS = 4  # per pixel along each axis
+READ_NOISE, SHOT_NOISE = 16 / 255, 0.0055  # standard deviation at zero intensity; variance per unit of intensity
 WALL_Z, WALL_WIDTH, WALL_HEIGHT = 4.0, 8.0, 2.55
 EYE = np.array([0.25, 1.35, -3.6])
 TARGET = np.array([0.02, 0.93, 2.0])
@@ -333,7 +333,7 @@ def leaf(
     turn: float,
     rng: np.random.Generator,
 ) -> None:
-    """Draw one five-lobed ivy leaf with its veins, and its height over the wall."""
+    """Draw one five-lobed ivy leaf with its veins, and its height into the depth map."""
     angles = np.linspace(-np.pi, np.pi, 61)
     radius = 0.45 + 0.35 * np.abs(np.cos(2.5 * angles)) ** 1.5 * (1.1 - 0.3 * np.abs(angles) / np.pi)
     outline = np.stack([np.cos(angles + turn), np.sin(angles + turn)], 1) * radius[:, None] * size + centre
@@ -428,7 +428,7 @@ def wall_texture() -> tuple[Array, Array]:
     rng = np.random.default_rng(SEED + 11)
     cover = Image.new("L", picture.size)
     depth = ImageDraw.Draw(cover)
-    for _ in range(3200):  # ivy hangs from the top left corner, thinner further away
+    for _ in range(3200):  # ivy, densest at the top left corner
         centre = np.array([0.6 + 3.6 * rng.beta(1.0, 1.5), 0.1 + WALL_HEIGHT * rng.beta(0.95, 1.9)])
         if noise.octaves(centre[:1] * 2.2, centre[1:] * 2.2)[0] < 0.12 - 0.16 * centre[1] - 0.16 * (centre[0] - 2.2):
             leaf(draw, depth, centre * scale, scale * rng.uniform(0.05, 0.115), rng.uniform(0.6, 2.5), rng)
@@ -535,7 +535,7 @@ FLOOR_NOISE = Noise(SEED + 31)
 
 
 def shade(origin: Array, direction: Array, wall: tuple[Array, Array], bounces: int) -> Array:
-    """Trace rays and return the light that arrives along them in linear colour, (n, 3)."""
+    """Trace rays and return their radiance in linear RGB, (n, 3)."""
     n = len(direction)
     nearest, hit = np.full(n, np.inf), np.full(n, -1)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -624,7 +624,7 @@ def shade(origin: Array, direction: Array, wall: tuple[Array, Array], bounces: i
 
 
 def render() -> Array:
-    """Render the scene with the gamma of an image file, (height, width, 3), in [0, 1]."""
+    """Return the rendered scene with gamma encoding, (height, width, 3), in [0, 1]."""
     wall = wall_texture()
     forward = (TARGET - EYE) / np.linalg.norm(TARGET - EYE)
     right = np.cross((0, 1, 0), forward)
