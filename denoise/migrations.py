@@ -73,6 +73,15 @@ DESCRIPTIONS: dict[str, str] = {
     "Denoising variational autoencoder for photographs with white noise: draws what may have been there": (
         "Denoising variational autoencoder for photographs with white noise, with posterior samples"
     ),
+    "Full-band speech in noise, causal, 32 ms: dual-path convolutional recurrent network": (
+        "Full-band speech in noise, causal, 32 ms of latency: dual-path convolutional recurrent network"
+    ),
+    "A second of speech at 16 kHz: diffusion of its cosine transform, a denoiser of waveforms at any sigma": (
+        "One second of speech at 16 kHz: diffusion of MDCT coefficients, a denoiser of waveforms at any sigma"
+    ),
+    "Photographs of flowers by class or by words, 48 x 48: diffusion of the latents of flowers-codec": (
+        "Photographs of flowers by class or text, 48 x 48: diffusion of the latents of flowers-codec"
+    ),
 }
 """Descriptions of cards of release 0.1 and the current ones of the same weights."""
 
