@@ -137,7 +137,7 @@ class TestFiles:
         (tmp_path / "a.wav").write_bytes(data[:size] + struct.pack("<I", 1 << 30) + data[size + 4 :])
         done = command("audio", "a.wav", "--json", "--model", models["keep-audio"])
         assert done.code == 0
-        assert done.err.startswith("denoise: warning: a.wav: the header says 1,073,741,824 bytes of data")
+        assert done.err.startswith("denoise: warning: a.wav: the header declares 1,073,741,824 bytes of data")
         assert len(done.rows[0]["warnings"]) == 1
 
     def test_names_that_look_like_markup_on_a_terminal(

@@ -376,7 +376,7 @@ class TestPipes:
         with AudioReader(pipe(encode_wav(random_frames("PCM_16", 300, 2), channels=2)[:-5]), name="mic") as reader:
             assert reader.read(1000).shape == (2, 298)
             assert len(reader.warnings) == 1
-            assert reader.warnings[0].startswith("mic: the data stop 5 bytes")
+            assert reader.warnings[0].startswith("mic: the data end 5 bytes")
 
     @pytest.mark.parametrize("container", ["FLAC", "OGG", "AIFF", "MP3"])
     def test_other_containers_are_spooled(self, container: str, pipe: Callable[..., BinaryIO]) -> None:
@@ -483,7 +483,7 @@ class TestTruncatedFiles:
             assert file.readframes(10_000) == data
         if not is_piped:  # a pipe of unknown length is normal
             assert len(reader.warnings) == 1
-            assert "in.wav: the header says" in reader.warnings[0]
+            assert "in.wav: the header declares" in reader.warnings[0]
             assert "0.1 s are used" in reader.warnings[0]
 
     def test_truncated_flac(self, tmp_path: Path) -> None:

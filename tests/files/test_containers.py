@@ -65,7 +65,7 @@ class TestImageContainers:
         file = io.BytesIO()
         images = [random_image("RGB"), Image(255 - random_image("RGB").pixels)][:count]
         if count > 1 and not container.can_animate and not container.has_pages:
-            with pytest.raises(InputError, match="holds one picture"):
+            with pytest.raises(InputError, match="holds one image"):
                 write_image(file, images, ImageFormat(container.name))
             return
         write_image(file, images, ImageFormat(container.name))

@@ -86,7 +86,7 @@ class PcmDecoder:
         if self._remaining_bytes is not None:
             self._remaining_bytes -= len(data)
             if len(data) < n_bytes:
-                self.warnings.append(f"the data stop {self._remaining_bytes:,} bytes before the header says.")
+                self.warnings.append(f"the data end {self._remaining_bytes:,} bytes before the declared length.")
                 self._remaining_bytes = 0
         return decode_pcm(data[: len(data) // frame_bytes * frame_bytes], subtype, channels)
 

@@ -1,4 +1,4 @@
-"""WAV and its relatives, as files and as bytes arrive in a pipe, where libsndfile would need to seek."""
+"""WAV and its variants, as files and as bytes arrive in a pipe, where libsndfile would need to seek."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SUBTYPES = {
 
 @dataclass(frozen=True)
 class Wav(SoundfileContainer):
-    """WAV, or one of its relatives ``"WAVEX"`` and ``"RF64"`` by name."""
+    """WAV, or its variant ``"WAVEX"`` or ``"RF64"``, by name."""
 
     can_read_pipes: ClassVar[bool] = True
 
@@ -42,21 +42,20 @@ class Wav(SoundfileContainer):
     def open(self, source: BinaryIO) -> AudioDecoder:
         """Open a file or a pipe for reading.
 
-        The header of a recording that was broken off states too much data, which libsndfile ignores, or none at all,
-        which libsndfile takes for silence: such a file is read like a pipe.
-
         Args:
             source: the file or stream, at its first byte.
 
         Raises:
             InputError: the header is damaged, or the format is not supported.
         """
-        if not source.seekable():
-            format, declared_bytes = read_wav_header(source)
-            frames = None
-            if declared_bytes is not None and declared_bytes < ENDLESS_BYTES:
-                frames = declared_bytes // _frame_bytes(format)
-            return PcmDecoder(source, format, declared_bytes, frames)
+        return self._open_file(source) if source.seekable() else _open_pipe(source)
+
+    def _open_file(self, source: BinaryIO) -> AudioDecoder:
+        """Open a file, and warn of a recorder that stopped before it completed the header.
+
+        Such a header declares too much data, which libsndfile ignores, or none at all, which libsndfile takes for no
+        samples: then the file is read like a pipe.
+        """
         file_bytes = source.seek(0, os.SEEK_END)
         source.seek(0)
         riff_bytes = int.from_bytes(source.read(8)[4:], "little") + 8
@@ -66,19 +65,20 @@ class Wav(SoundfileContainer):
         except InputError:
             return super().open(source)  # another codec, or damage that libsndfile reports
         actual_bytes = file_bytes - source.tell()
-        is_finished = declared_bytes is None and riff_bytes == file_bytes  # no samples; other chunks follow
-        is_broken_off = actual_bytes > 0 and (declared_bytes is None or declared_bytes > actual_bytes)
-        if is_finished or not is_broken_off:
+        is_complete = declared_bytes is None and riff_bytes == file_bytes  # no samples; other chunks follow
+        is_truncated = actual_bytes > 0 and (declared_bytes is None or declared_bytes > actual_bytes)
+        if is_complete or not is_truncated:
             return super().open(source)
-        frames = actual_bytes // _frame_bytes(format)
-        declared = "no length" if declared_bytes is None else f"{declared_bytes:,} bytes of data"
-        seconds = actual_bytes / _frame_bytes(format) / format.sample_rate
+        frame_bytes = _frame_bytes(format)
         if declared_bytes is None:
-            decoder: AudioDecoder = PcmDecoder(source, format, actual_bytes, frames)
+            declared = "no length"
+            decoder: AudioDecoder = PcmDecoder(source, format, actual_bytes, actual_bytes // frame_bytes)
         else:
+            declared = f"{declared_bytes:,} bytes of data"
             decoder = super().open(source)
+        seconds = actual_bytes / frame_bytes / format.sample_rate
         decoder.warnings.append(
-            f"the header says {declared}, {actual_bytes:,} bytes are there; {seconds:.1f} s are used."
+            f"the header declares {declared}; the file has {actual_bytes:,} bytes of data, {seconds:.1f} s are used."
         )
         return decoder
 
@@ -111,6 +111,14 @@ class Wav(SoundfileContainer):
             return None
         target.write(write_wav_header(format, frames))
         return PcmEncoder(target, format.subtype)
+
+
+def _open_pipe(source: BinaryIO) -> PcmDecoder:
+    format, declared_bytes = read_wav_header(source)
+    frames = None
+    if declared_bytes is not None and declared_bytes < ENDLESS_BYTES:
+        frames = declared_bytes // _frame_bytes(format)
+    return PcmDecoder(source, format, declared_bytes, frames)
 
 
 def read_wav_header(source: BinaryIO) -> tuple[AudioFormat, int | None]:

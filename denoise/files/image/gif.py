@@ -75,7 +75,9 @@ class Gif(PillowContainer[GifImagePlugin.GifImageFile]):
                 height, width = frame.pixels.shape[:2]
                 file.write(_header(width, height, source.info))
             if frame.alpha is not None and not np.isin(frame.alpha, (0, 255)).all():
-                raise InputError(f"{name}: GIF holds no half-transparent pixels; some came. Write PNG or WebP.")
+                raise InputError(
+                    f"{name}: GIF holds no half-transparent pixels; the image has some. Write PNG or WebP."
+                )
             picture, palette_alphas = to_pillow(frame, "P", MAX_COLOURS)
             options = {"include_color_table": True, "duration": info.get("duration", 0)}
             options["disposal"] = info.get("disposal") or 0

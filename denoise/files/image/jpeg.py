@@ -37,7 +37,7 @@ class Jpeg(PillowContainer[JpegImagePlugin.JpegImageFile]):
     def read_info(self, picture: JpegImagePlugin.JpegImageFile) -> dict[str, Any]:
         """Return Pillow's metadata and the coding options."""
         if picture.format == "MPO":
-            self.warnings.append("holds several pictures (MPO); the first one is read.")
+            self.warnings.append("holds several images (MPO); the first one is read.")
         return super().read_info(picture) | {"jpeg": _coding_options(picture)}
 
     @classmethod

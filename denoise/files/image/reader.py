@@ -130,7 +130,7 @@ def _open_file(source: str | Path | BinaryIO, max_megapixels: float) -> BinaryIO
     data = source.read(limit + 1)
     if len(data) > limit:
         raise InputError(
-            f"more than {limit >> 20} MiB came; expected an image of up to {max_megapixels:g} megapixels. "
+            f"the stream has more than {limit >> 20} MiB; expected an image of up to {max_megapixels:g} megapixels. "
             "Raise --max-megapixels."
         )
     return io.BytesIO(data)

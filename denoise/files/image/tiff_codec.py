@@ -125,7 +125,7 @@ def read_page(file: IO[bytes], page: Page) -> tuple[NDArray[Any], dict[str, Any]
         file.seek(offset)
         data = _decompress(file.read(byte_count), layout.compression, size)
         if len(data) < size:
-            raise InputError("the data of the picture are cut off; expected a whole file. Get another copy.")
+            raise InputError("the data of the image are cut off; expected a whole file. Get another copy.")
         block = _undo_predictor(data[:size], layout.predictor, shape, layout.stored_dtype)
         block = block[: layout.height - y, : layout.width - x]
         rows, columns = slice(y, y + layout.block_height), slice(x, x + layout.block_width)

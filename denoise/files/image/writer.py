@@ -57,10 +57,10 @@ def _check_count(
     iterator = iter(frames)
     first_frames = list(islice(iterator, 1 if container.has_pages else 2))
     if not first_frames:
-        raise InputError(f"{name}: 0 frames came; expected at least one. Check the input.")
+        raise InputError(f"{name}: the input has 0 frames; expected at least one. Check the input.")
     if len(first_frames) > 1 and (has_pages(source.container) or not container.can_animate):
         raise InputError(
-            f"{name}: {container.name} holds one picture; several frames or pages came. "
+            f"{name}: {container.name} holds one image; the input has several frames or pages. "
             "Choose the extension of the input."
         )
     return chain(first_frames, iterator)
