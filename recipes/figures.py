@@ -18,7 +18,7 @@ from torch import Tensor
 
 from denoise import PriorPipeline
 from denoise.files.image import write_image
-from denoise.pipelines.prior import path_between, principal_map
+from denoise.pipelines.prior import interpolate_path, principal_map
 from denoise.pipelines.prior_files import as_images, draw_map, half_mask
 from denoise.priors.latent import LatentPrior
 from denoise.protocols import StochasticCodec
@@ -59,7 +59,7 @@ def draw_samples(prior: PriorPipeline, out: Path) -> None:
 def draw_interpolations(prior: PriorPipeline, x: Tensor, out: Path) -> None:
     """Draw three interpolations between examples, or between samples without examples."""
     ends = prior.encode(x) if len(x) else torch.cat([prior.noise(seed) for seed in range(6)])
-    paths = torch.cat([path_between(ends[[i, i + 1]], COLUMNS) for i in range(0, 6, 2)])
+    paths = torch.cat([interpolate_path(ends[[i, i + 1]], COLUMNS) for i in range(0, 6, 2)])
     prior.write(out / "between.png", prior.decode(paths), columns=COLUMNS, overwrite=True)
 
 

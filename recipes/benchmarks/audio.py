@@ -13,6 +13,7 @@ import os
 import re
 import sys
 import warnings
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -61,12 +62,12 @@ class DenoiseModel:
 
     def __init__(self, pipeline: Any, steps: str = "", perception: str = "1") -> None:
         self.pipeline = pipeline
-        self.how: dict[str, Any] = {}
+        self.sampling_options: dict[str, Any] = {}
         if steps:
-            self.how = {"draws": [0], "steps": int(steps), "perception": float(perception)}
+            self.sampling_options = {"seeds": [0], "steps": int(steps), "perception": float(perception)}
 
     def __call__(self, samples: Samples, rate: int) -> Samples:
-        return np.concatenate([*self.pipeline.stream([samples[None]], rate, **self.how)], axis=1)[0]
+        return np.concatenate([*self.pipeline.stream([samples[None]], rate, **self.sampling_options)], axis=1)[0]
 
 
 class NoiseReduce:
@@ -118,13 +119,10 @@ class RNNoise(FramedLibrary):
         self.rnnoise.rnnoise_process_frame.restype = ctypes.c_float
         self.rnnoise.rnnoise_destroy.argtypes = [ctypes.c_void_p]
         self.state = self.rnnoise.rnnoise_create(None)
+        weakref.finalize(self, self.rnnoise.rnnoise_destroy, self.state)
 
     def process(self, source: int, target: int) -> None:
         self.rnnoise.rnnoise_process_frame(self.state, target, source)
-
-    def __del__(self) -> None:
-        if hasattr(self, "state"):
-            self.rnnoise.rnnoise_destroy(self.state)
 
 
 class DeepFilterNet(FramedLibrary):
@@ -143,13 +141,10 @@ class DeepFilterNet(FramedLibrary):
         self.libdf.df_free.argtypes = [ctypes.c_void_p]
         no_limit_db = 100.0  # maximum attenuation
         self.state = self.libdf.df_create(os.fsencode(model_path()), no_limit_db, None)
+        weakref.finalize(self, self.libdf.df_free, self.state)
 
     def process(self, source: int, target: int) -> None:
         self.libdf.df_process_frame(self.state, source, target)
-
-    def __del__(self) -> None:
-        if hasattr(self, "state"):
-            self.libdf.df_free(self.state)
 
 
 PEERS: dict[str, System] = {

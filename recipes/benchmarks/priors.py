@@ -154,13 +154,13 @@ def unlikely_midpoints(pipeline: Any, samples: Any, ends: Any) -> float | None:
     """
     import torch
 
-    from denoise.pipelines.prior import path_between
+    from denoise.pipelines.prior import interpolate_path
     from denoise.priors.latent import LatentPrior
     from denoise.protocols import HasEstimatedLogProb, HasLogProb
 
     model = pipeline.model
     noise = pipeline.encode(ends)
-    middles = torch.cat([path_between(noise[[i, i + 1]], 3)[1:2] for i in range(0, len(noise), 2)])
+    middles = torch.cat([interpolate_path(noise[[i, i + 1]], 3)[1:2] for i in range(0, len(noise), 2)])
     midpoints = pipeline.decode(middles)
     if has_binary_bound(model):
         of_samples, of_midpoints = (pipeline.log_prob(x.round())[0] for x in (samples[:SLOW_SAMPLES], midpoints))
