@@ -1,4 +1,4 @@
-"""What a ``recipe.toml`` may say. The recipe is stored with the weights, so they can be made again."""
+"""The recipe of a training, ``recipe.toml``. It is stored with the weights, so that they can be trained again."""
 
 from __future__ import annotations
 
@@ -11,94 +11,147 @@ from denoise.config import config, override, parse, read_toml
 from denoise.errors import ConfigError
 from denoise.migrations import migrate_recipe
 
-DATA = ("image.folders", "audio.speech", "audio.noise", "audio.rir", "examples.files")
+DATA_KEYS = ("image.folders", "audio.speech", "audio.noise", "audio.rir", "examples.files")
 
 
 @config
 class Degradations:
-    """What the noisy patches suffer, in chances: of each kind of noise (the rest is white and Gaussian) ...
+    """Probabilities of noise and damage other than white Gaussian noise, for each patch of an image.
 
-    ... and then, of all patches, of faulty pixels, of being stored as JPEG, and else of being rounded to 8 bits.
+    At most one kind of noise replaces the white noise of a patch. Defective pixels, JPEG and rounding are applied
+    after it, independently of its kind.
+
+    Args:
+        sensor: probability of the noise of a camera sensor.
+        film: probability of film grain.
+        coarse: probability of noise that was enlarged with its image.
+        correlated: probability of white noise with correlated channels.
+        salt_and_pepper: probability of defective pixels, black or white.
+        salt_and_pepper_fraction: largest fraction of defective pixels.
+        jpeg: probability of JPEG compression.
+        jpeg_quality: range of the quality of JPEG, 1 to 100.
+        rounded: probability of rounding to 8 bits where the patch is not stored as JPEG.
     """
 
     sensor: float = 0.0
     film: float = 0.0
     coarse: float = 0.0
     correlated: float = 0.0
-    salt: float = 0.0
-    salt_share: float = 0.1  # of the pixels, at most
+    salt_and_pepper: float = 0.0
+    salt_and_pepper_fraction: float = 0.1
     jpeg: float = 0.0
     jpeg_quality: tuple[int, int] = (30, 98)
     rounded: float = 0.0
 
     def __post_init__(self) -> None:
         kinds = (self.sensor, self.film, self.coarse, self.correlated)
-        others = (self.salt, self.salt_share, self.jpeg, self.rounded)
+        others = (self.salt_and_pepper, self.salt_and_pepper_fraction, self.jpeg, self.rounded)
         if min(kinds + others) < 0 or sum(kinds) > 1 or max(others) > 1:
-            raise ConfigError("chances of degradation must be 0 to 1, those of the kinds of noise together at most 1.")
-        if not 1 <= self.jpeg_quality[0] <= self.jpeg_quality[1] <= 100:
-            raise ConfigError(f"jpeg_quality {self.jpeg_quality} is out of range; expected two of 1 to 100.")
+            raise ConfigError(
+                f"probabilities of degradations are {kinds} for the kinds of noise and {others} for the rest; "
+                "expected 0 to 1, and a sum of at most 1 for the kinds of noise."
+            )
+        _check_jpeg_quality(self.jpeg_quality)
 
 
 @config
 class ImageData:
-    """Folders (below ``--data``) of clean photographs, and the noise that is added to their patches.
+    """Clean photographs, and the noise that is added to their patches.
 
-    ``scales`` are the sizes, 1.0 as stored, at which each is seen: whole scenes as well as details of them.
-    ``jpeg`` is the share of patches that are first stored as cameras do: most photographs that anyone has
-    hold colour at half the resolution, which reduced ones do not, and a network can make much of it.
-    ``strong`` is the share whose sigma lies beyond the second of ``sigma``, up to ``strongest``, evenly over its
-    logarithm: a denoiser at all levels is a prior.
+    Args:
+        folders: folders of images, relative to ``--data``.
+        patch: side of a patch, pixels.
+        scales: sizes at which each image is used, 1.0 as stored.
+        sigma: range of the standard deviation of the noise, uniformly distributed, full scale 1.0.
+        high_sigma_fraction: fraction of the patches whose sigma lies above that range, up to ``max_sigma``, with
+            uniformly distributed logarithm. A denoiser at all noise levels is a prior.
+        max_sigma: largest standard deviation of the noise, full scale 1.0.
+        grey: probability of a grey patch with the same noise in all channels.
+        saturation: range of factors of the saturation.
+        jpeg: probability that the clean patch is compressed first, as cameras do. Most photographs have chroma at
+            half the resolution, which images that were reduced in size do not have.
+        jpeg_quality: range of the quality of that compression, 1 to 100.
+        degrade: probabilities of other noise and damage.
     """
 
     folders: tuple[str, ...]
     patch: int = 96
     scales: tuple[float, ...] = (1.0,)
     sigma: tuple[float, float] = (0.0, 55 / 255)
-    strong: float = 0.0
-    strongest: float = 4.0
-    grey: float = 0.1  # share of patches that are grey with the same noise in all channels
-    saturation: tuple[float, float] = (1.0, 1.0)  # times that of the photograph: those of today are vivid
+    high_sigma_fraction: float = 0.0
+    max_sigma: float = 4.0
+    grey: float = 0.1
+    saturation: tuple[float, float] = (1.0, 1.0)
     jpeg: float = 0.0
     jpeg_quality: tuple[int, int] = (75, 98)
     degrade: Degradations = field(default_factory=Degradations)
 
     def __post_init__(self) -> None:
-        if not 1 <= self.patch <= 1 << 14 or not 0 <= self.sigma[0] <= self.sigma[1]:
-            raise ConfigError(f"patch {self.patch} or sigma {self.sigma} is out of range.")
+        if not 1 <= self.patch <= 1 << 14:
+            raise ConfigError(f"patch is {self.patch}; expected 1 to {1 << 14}.")
+        if not 0 <= self.sigma[0] <= self.sigma[1]:
+            raise ConfigError(f"sigma is {self.sigma}; expected two numbers of at least 0, the smaller first.")
         if self.degrade.jpeg and self.patch < 8:
             raise ConfigError(f"patch is {self.patch}; expected at least 8, the side of a block, with degrade.jpeg.")
-        if not 0 <= self.strong <= 1 or (self.strong and not 0 < self.sigma[1] <= self.strongest):
-            raise ConfigError(f"strong {self.strong} or strongest {self.strongest} is out of range.")
+        if not 0 <= self.high_sigma_fraction <= 1:
+            raise ConfigError(f"high_sigma_fraction is {self.high_sigma_fraction}; expected 0 to 1.")
+        if self.high_sigma_fraction and not 0 < self.sigma[1] <= self.max_sigma:
+            raise ConfigError(
+                f"max_sigma is {self.max_sigma}, sigma {self.sigma}; with high_sigma_fraction the range of sigma must "
+                "end above 0 and at most at max_sigma."
+            )
         if not self.scales or not 0.05 <= min(self.scales) <= max(self.scales) <= 1:
-            raise ConfigError(f"scales {self.scales} are out of range; expected some of 0.05 to 1.")
+            raise ConfigError(f"scales are {self.scales}; expected numbers of 0.05 to 1.")
         if not 0 <= self.saturation[0] <= self.saturation[1] <= 4:
-            raise ConfigError(f"saturation {self.saturation} is out of range; expected two of 0 to 4.")
-        if not 1 <= self.jpeg_quality[0] <= self.jpeg_quality[1] <= 100:
-            raise ConfigError(f"jpeg_quality {self.jpeg_quality} is out of range; expected two of 1 to 100.")
+            raise ConfigError(f"saturation is {self.saturation}; expected two numbers of 0 to 4, the smaller first.")
+        _check_jpeg_quality(self.jpeg_quality)
+
+    @property
+    def sigma_range(self) -> tuple[float, float]:
+        """Smallest and largest standard deviation of the noise, full scale 1.0."""
+        return self.sigma[0], self.max_sigma if self.high_sigma_fraction else self.sigma[1]
 
 
 @config
 class AudioData:
-    """Folders (below ``--data``) of clean speech, noise and room responses, and how they are mixed."""
+    """Clean speech, noise and room impulse responses, and how they are mixed.
+
+    Args:
+        speech: folders of clean speech, relative to ``--data``.
+        noise: folders of noise; priors are trained without.
+        rir: folders of room impulse responses.
+        sample_rates: sample rates in Hz; each batch has one of them.
+        channels: channels of a segment.
+        seconds: length of a segment.
+        snr_db: range of the signal-to-noise ratio.
+        level_db: range of the RMS level of the speech, dB of full scale.
+        simulated_rooms: number of simulated room impulse responses beside the recorded ones.
+        reverb: probability of a room.
+        band_limit: probability of a limited bandwidth.
+        clean: probability of no noise at all.
+        clipping: probability of clipping.
+        coding: probability of lossy coding.
+        impacts: probability of loud impulsive noise.
+        synthetic: probability that a noise is coloured Gaussian noise.
+        babble: probability that it is babble.
+        disturbance: probability that it is hum, clicks or wind. Other noises are recorded.
+    """
 
     speech: tuple[str, ...]
-    noise: tuple[str, ...] = ()  # priors learn without
+    noise: tuple[str, ...] = ()
     rir: tuple[str, ...] = ()
-    sample_rates: tuple[int, ...] = (16_000,)  # Hz; each batch has one of them
+    sample_rates: tuple[int, ...] = (16_000,)
     channels: int = 1
     seconds: float = 3.0
     snr_db: tuple[float, float] = (-8.0, 25.0)
     level_db: tuple[float, float] = (-45.0, -12.0)
-    rooms: int = 0  # simulated ones beside the recorded
-    # chances, of the segments
+    simulated_rooms: int = 0
     reverb: float = 0.2
     band_limit: float = 0.1
     clean: float = 0.03
     clipping: float = 0.0
     coding: float = 0.0
     impacts: float = 0.0
-    # and of the noises: coloured hiss; many voices; hum, clicks or wind; the rest is recorded
     synthetic: float = 0.2
     babble: float = 0.0
     disturbance: float = 0.0
@@ -107,53 +160,77 @@ class AudioData:
         if not self.sample_rates or min(self.sample_rates) < 8_000 or max(self.sample_rates) > 192_000:
             raise ConfigError(f"sample_rates are {list(self.sample_rates)}; expected 8000 to 192000 Hz.")
         if self.channels < 1 or not self.seconds > 0:
-            raise ConfigError("channels and seconds must be more than 0.")
+            raise ConfigError(f"channels is {self.channels}, seconds {self.seconds}; expected more than 0.")
 
 
 @config
 class Examples:
-    """Signals of one shape from NumPy archives (below ``--data``): what codecs and priors learn.
+    """Signals of one shape from NumPy archives: the data of codecs and priors.
 
-    ``signals`` names the array, (n, height, width[, channels]) or (n, time), integers of their full scale or
-    floats of 1.0; ``labels`` that of their classes and ``names`` that of the classes' names. Every
-    ``hold_out``-th example is left out. ``binary`` draws each pixel as black or white, by its grey, anew each
-    time. Sounds are played faster or slower by up to the share ``speed`` and begin up to ``shift_s`` earlier or later.
-    A share ``label_dropout`` of the labels is not told; ``captions`` ("a photo of a {}") are told in place of
-    classes, half of the time if the network knows both.
+    Args:
+        files: archives (``.npz``), relative to ``--data``.
+        signals: name of the array of signals, (n, H, W), (n, H, W, C) or (n, time); integers of their full scale or
+            floats of 1.0.
+        labels: name of the array of class indices, (n,).
+        class_names: name of the array of the names of the classes.
+        sample_rate: sample rate of audio, Hz.
+        hold_out_every: every so many examples, one is left out, 0 for none.
+        binarise: draw each pixel as 0 or 1 with its value as probability, anew for each batch.
+        flip: mirror half of the images horizontally.
+        speed_perturbation: largest relative change of the speed of audio, which changes its pitch, too.
+        time_shift_s: largest shift in time of audio, seconds.
+        label_dropout: probability that the label of an example is left out, for classifier-free guidance.
+        captions: templates of captions with ``{}`` for the name of the class. They replace the classes, or half of
+            them if the network takes both.
     """
 
     files: tuple[str, ...]
     signals: str = "signals"
     labels: str | None = None
-    names: str | None = None
-    sample_rate: int | None = None  # Hz, of sounds
-    hold_out: int = 0
-    binary: bool = False
-    flip: bool = False  # left and right
-    speed: float = 0.0
-    shift_s: float = 0.0
+    class_names: str | None = None
+    sample_rate: int | None = None
+    hold_out_every: int = 0
+    binarise: bool = False
+    flip: bool = False
+    speed_perturbation: float = 0.0
+    time_shift_s: float = 0.0
     label_dropout: float = 0.1
     captions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 0 <= self.label_dropout <= 1 or self.hold_out < 0 or self.hold_out == 1:
-            raise ConfigError("label_dropout must be 0 to 1, hold_out 0 or more than 1.")
-        if not (0 <= self.speed <= 0.5 and 0 <= self.shift_s <= 10):
-            raise ConfigError("speed must be 0 to 0.5, shift_s 0 to 10 seconds.")
-        if (self.speed or self.shift_s) and self.sample_rate is None:
-            raise ConfigError("speed and shift_s are for sounds; give their sample_rate or leave them out.")
+        if not 0 <= self.label_dropout <= 1:
+            raise ConfigError(f"label_dropout is {self.label_dropout}; expected 0 to 1.")
+        if self.hold_out_every < 0 or self.hold_out_every == 1:
+            raise ConfigError(f"hold_out_every is {self.hold_out_every}; expected 0 or more than 1.")
+        if not (0 <= self.speed_perturbation <= 0.5 and 0 <= self.time_shift_s <= 10):
+            raise ConfigError(
+                f"speed_perturbation is {self.speed_perturbation}, time_shift_s {self.time_shift_s}; "
+                "expected 0 to 0.5 and 0 to 10 seconds."
+            )
+        if (self.speed_perturbation or self.time_shift_s) and self.sample_rate is None:
+            raise ConfigError(
+                "speed_perturbation and time_shift_s are for audio; give examples.sample_rate or leave them out."
+            )
 
 
 @config
 class Loss:
-    """What is asked for: weights of terms, and how gradients are drawn.
+    """The loss function of a denoiser, and the weights and estimators of all objectives.
 
-    Denoised speech: beside the nearness of compressed spectra, ``waveform`` is for every ten decibels between
-    speech and error, ``perceptual`` for the disturbance in PESQ's model of hearing. Codecs: ``beta`` weighs
-    their divergence, of which ``free_bits`` nats of each latent are free; ``samples`` draws by ``estimator``
-    (see `denoise.training.generative.negative_elbo`); ``adversarial`` weighs the critic.
+    Args:
+        name: loss of a denoiser, a name in `denoise.training.losses.denoising.DENOISING_LOSSES`; None for the default
+            of the modality.
+        waveform: weight of the signal-to-error ratio of the waveform, for each 10 dB (speech).
+        perceptual: weight of the disturbance of PESQ (speech).
+        beta: weight of the Kullback-Leibler divergence of variational networks and codecs.
+        free_bits: nats of each latent that the divergence leaves out.
+        samples: samples of the latents for each signal, of the evidence lower bound.
+        estimator: estimator of the evidence lower bound, see
+            `denoise.training.losses.generative.negative_elbo`.
+        adversarial: weight of the critic of adversarial autoencoders.
     """
 
+    name: str | None = None
     waveform: float = 0.02
     perceptual: float = 0.0
     beta: float = 1.0
@@ -163,16 +240,33 @@ class Loss:
     adversarial: float = 1.0
 
     def __post_init__(self) -> None:
-        if min(self.waveform, self.perceptual, self.beta, self.free_bits, self.adversarial) < 0 or self.samples < 1:
-            raise ConfigError("weights of the loss must be 0 or more, samples at least 1.")
+        weights = (self.waveform, self.perceptual, self.beta, self.free_bits, self.adversarial)
+        if min(weights) < 0 or self.samples < 1:
+            raise ConfigError(
+                f"weights of the loss are {weights}, samples {self.samples}; expected weights of at least 0 and "
+                "samples of at least 1."
+            )
 
 
 @config
 class Schedule:
-    """How long and how fast. With ``--minutes`` the schedule follows the clock instead of the steps.
+    """Length, optimizer and learning rate of a training. With ``--minutes`` the schedule follows the clock instead.
 
-    ``workers`` threads make batches ahead. Every ``keep_every`` steps (0: never) the weights of that moment
-    are kept beside the last ones, as ``NAME-STEP.safetensors``, to choose among.
+    Args:
+        steps: number of steps.
+        batch: examples in a batch of one process.
+        optimizer: ``"adamw"`` or ``"muon"``.
+        learning_rate: learning rate after the warm-up; it decreases to 0 as a half cosine.
+        weight_decay: weight decay.
+        warmup: steps of the linear warm-up.
+        grad_clip: largest norm of the gradient.
+        ema: decay of the exponential moving average of the weights.
+        seed: seed of weights, batches and losses.
+        log_every: steps between rows of ``metrics.jsonl``.
+        checkpoint_every: steps between checkpoints.
+        sample_every: steps between samples and exports of the weights.
+        keep_every: steps between exports that are kept, as ``NAME-STEP.safetensors``; 0 for none.
+        workers: threads that make batches ahead.
     """
 
     steps: int
@@ -191,24 +285,43 @@ class Schedule:
     workers: int = 1
 
     def __post_init__(self) -> None:
-        often = (self.log_every, self.checkpoint_every, self.sample_every)
         if not (self.learning_rate > 0 and self.weight_decay >= 0 and self.grad_clip > 0 and 0 <= self.ema < 1):
-            raise ConfigError("learning_rate and grad_clip must be above 0, weight_decay at least 0, ema 0 to below 1.")
-        if min(self.steps, self.batch, self.workers, *often) < 1 or min(self.seed, self.keep_every) < 0:
-            raise ConfigError("steps, batch, workers and the *_every settings must be at least 1, seed at least 0.")
-
-
-Objective = Literal["denoising", "reconstruction", "elbo", "adversarial", "diffusion", "flow-matching", "likelihood"]
+            raise ConfigError(
+                f"learning_rate is {self.learning_rate}, weight_decay {self.weight_decay}, grad_clip {self.grad_clip}, "
+                f"ema {self.ema}; expected learning_rate and grad_clip above 0, weight_decay at least 0, ema 0 to "
+                "below 1."
+            )
+        intervals = (self.log_every, self.checkpoint_every, self.sample_every)
+        if min(self.steps, self.batch, self.workers, *intervals) < 1 or min(self.seed, self.keep_every) < 0:
+            raise ConfigError(
+                f"steps is {self.steps}, batch {self.batch}, workers {self.workers}, log_every, checkpoint_every and "
+                f"sample_every {intervals}, seed {self.seed}, keep_every {self.keep_every}; expected at least 1, of "
+                "seed and keep_every at least 0."
+            )
 
 
 @config
 class Recipe:
-    """One training, whole: architecture and its settings, data, schedule, and what the card will say.
+    """One training: architecture and its configuration, data, objective, schedule, and the texts of the card.
 
-    ``objective`` is denoising, of ``image`` or ``audio`` data, or what codecs and priors learn from ``examples`` or
-    from the clean speech of ``audio``.
-    With ``codec``, weights of a trained one, a prior learns the codec's latents, and both are written together.
-    The file holds numbers of type ``stored``.
+    Args:
+        name: name of the weights file.
+        architecture: name in `denoise.registry.ARCHITECTURES`.
+        modality: ``"audio"`` or ``"image"``.
+        model: configuration of the architecture.
+        schedule: steps, optimizer, intervals.
+        objective: name in `denoise.training.objectives.OBJECTIVES`.
+        loss: loss function and weights.
+        image: photographs, the data of image denoisers.
+        audio: speech and noise, the data of audio denoisers; its speech also that of priors.
+        examples: signals of one shape, the data of codecs and priors.
+        codec: weights of a trained codec, a bundled name or a file. The prior is trained on its latents, and both are
+            written together.
+        init: weights to start from, a bundled name or a file. Tensors that they lack keep their initialisation.
+        stored_dtype: type of the numbers in the weights file.
+        description: one line for the card.
+        licence: licence of the weights.
+        sources: origin and licence of the data.
     """
 
     name: str
@@ -216,72 +329,82 @@ class Recipe:
     modality: Literal["audio", "image"]
     model: dict[str, Any]
     schedule: Schedule
-    objective: Objective = "denoising"
+    objective: str = "denoising"
     loss: Loss = field(default_factory=Loss)
     image: ImageData | None = None
     audio: AudioData | None = None
     examples: Examples | None = None
     codec: str | None = None
-    init: str | None = None  # weights to start from, perhaps of fewer blocks: a bundled name or a file
-    stored: Literal["float16", "int8"] = "float16"
+    init: str | None = None
+    stored_dtype: Literal["float16", "int8"] = "float16"
     description: str = ""
     licence: str = "MIT"
     sources: tuple[str, ...] = field(default_factory=tuple)
 
     def __post_init__(self) -> None:
-        sections = (self.modality,) if self.objective == "denoising" else ("examples", "audio")
-        if all(getattr(self, section) is None for section in sections):
-            raise ConfigError(f"recipe {self.name}: no [{'] or ['.join(sections)}] section; add it.")
-        if (
-            self.objective != "denoising"
-            and self.audio
-            and (len(self.audio.sample_rates), self.audio.channels) != (1, 1)
-        ):
-            raise ConfigError(f"recipe {self.name}: a prior learns mono sounds of one sample rate; give one.")
-        if self.objective == "denoising" and self.audio and not self.audio.noise:
-            raise ConfigError(f"recipe {self.name}: audio.noise names no folder; speech alone teaches no denoising.")
-        if self.codec and self.objective == "denoising":
-            raise ConfigError(f"recipe {self.name}: a codec is for priors; leave it out.")
         if self.loss.perceptual and self.modality != "audio":
             raise ConfigError(f"recipe {self.name}: loss.perceptual is for audio; leave it out.")
         if self.examples and self.modality == "audio" and not self.examples.sample_rate:
-            raise ConfigError(f"recipe {self.name}: sounds need examples.sample_rate, in Hz; add it.")
+            raise ConfigError(f"recipe {self.name}: audio needs examples.sample_rate, in Hz; add it.")
         if not self.name or set(self.name) & set("/\\"):
             raise ConfigError(f"recipe name {self.name!r}: files are named after it; leave slashes out.")
 
+    @property
+    def sample_rate(self) -> int | None:
+        """Sample rate of the card in Hz, the highest of several; None for images."""
+        if self.audio:
+            return max(self.audio.sample_rates)
+        return self.examples.sample_rate if self.examples else None
+
     def asdict(self) -> dict[str, Any]:
+        """Return the recipe as nested tables."""
         return asdict(self)
 
 
 def load_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
-    """Read a recipe and put ``key=value`` settings over it; one that ``extends`` another says what differs.
+    """Read a recipe and apply settings.
+
+    A recipe with ``extends = PATH`` holds the differences from another one. Keys of earlier releases are accepted.
+
+    Args:
+        path: ``recipe.toml``.
+        settings: ``key=value`` pairs with dotted keys, e.g. ``schedule.steps=2000``.
+
+    Returns:
+        The recipe. If a setting changes the data and none changes ``sources``, they are replaced by that setting,
+        because they would no longer be true.
 
     Raises:
         ConfigError: the file or a setting is wrong.
     """
-    values = migrate_recipe(override(migrate_recipe(_read(path, set())), settings))
-    changed = [setting for setting in settings if setting.partition("=")[0].strip() in DATA]
+    values = migrate_recipe(override(_read(path, set()), settings))
+    changed = [setting for setting in settings if setting.partition("=")[0].strip() in DATA_KEYS]
     if changed and not any(setting.startswith("sources=") for setting in settings):
-        values["sources"] = [f"not the recipe's: {setting}" for setting in changed]  # or the card would lie
+        values["sources"] = [f"not the recipe's: {setting}" for setting in changed]
     return parse(Recipe, values, str(path))
 
 
-def _read(path: Path, seen: set[Path]) -> dict[str, Any]:
-    """The values of a recipe over those of the one that it extends."""
-    if path.resolve() in seen:
-        raise ConfigError(f"{path}: extends itself. Mend this setting.")
+def _check_jpeg_quality(quality: tuple[int, int]) -> None:
+    if not 1 <= quality[0] <= quality[1] <= 100:
+        raise ConfigError(f"jpeg_quality is {quality}; expected two numbers of 1 to 100, the smaller first.")
+
+
+def _read(path: Path, extended_by: set[Path]) -> dict[str, Any]:
+    """Return the values of a recipe over those of the one that it extends, with the keys of this release."""
+    if path.resolve() in extended_by:
+        raise ConfigError(f"{path}: extends itself. Fix `extends`.")
     values = read_toml(path)
     base = values.pop("extends", None)
-    if base is None:
-        return values
-    if not isinstance(base, str):
+    if base is not None and not isinstance(base, str):
         raise ConfigError(f"{path}: extends is {base!r}; expected the path of another recipe.")
-    return _over(_read(path.parent / base, seen | {path.resolve()}), values)
+    values = migrate_recipe(values)
+    return values if base is None else _merge(_read(path.parent / base, extended_by | {path.resolve()}), values)
 
 
-def _over(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+def _merge(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Return nested tables with ``values`` over ``base``."""
     merged = {**base, **values}
     for key in base.keys() & values.keys():
         if isinstance(base[key], dict) and isinstance(values[key], dict):
-            merged[key] = _over(base[key], values[key])
+            merged[key] = _merge(base[key], values[key])
     return merged
