@@ -1,10 +1,13 @@
-"""Training batches, each a pure function of (seed, step, rank): a resumed run sees what it would have seen."""
+"""Batches of training data, and photographs as data of image denoisers.
+
+A batch is a function of (seed, step, rank) alone, so a resumed training repeats the batches of an uninterrupted one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -12,19 +15,25 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from denoise import noise
+from denoise.colour import luma
 from denoise.errors import ConfigError
 from denoise.files.find import find_files
 from denoise.files.image import IMAGE_EXTENSIONS, read_image
-from denoise.nn.embeddings import Label
+from denoise.protocols import Label
 from denoise.signals import Image
 from denoise.training.degrade import degrade, jpeg
 from denoise.training.recipe import ImageData
 
 
 class Batch(NamedTuple):
-    """Noisy and clean examples, full scale 1.0; audio has its sample rate in Hz, white noise its sigma (batch,).
+    """Noisy and clean examples; codecs and priors use the clean ones alone.
 
-    What priors learn is clean alone, with labels.
+    Args:
+        noisy: noisy signals, (B, C, *space), full scale 1.0.
+        clean: clean signals, as `noisy`.
+        sample_rate: sample rate of audio, Hz; None for images.
+        sigma: standard deviation of white noise, (B,); None for other noise.
+        labels: B conditions for priors; None without labels.
     """
 
     noisy: Tensor
@@ -34,18 +43,39 @@ class Batch(NamedTuple):
     labels: tuple[Label, ...] | None = None
 
     def map(self, move: Callable[[Tensor], Tensor]) -> Batch:
-        """The same batch elsewhere, on a device."""
+        """Return the batch with a function applied to its tensors.
+
+        Args:
+            move: function of a tensor, e.g. one that moves it to a device.
+        """
         sigma = None if self.sigma is None else move(self.sigma)
         return self._replace(noisy=move(self.noisy), clean=move(self.clean), sigma=sigma)
 
 
+class Source(Protocol):
+    """Training data."""
+
+    def batch(self, size: int, generator: Generator) -> Batch:
+        """Return a batch that depends on the generator alone.
+
+        Args:
+            size: number of examples.
+            generator: source of randomness.
+        """
+
+
 class ImagePatches:
-    """Random patches of clean photographs, turned and mirrored, with white or other noise.
+    """Random patches of clean photographs, rotated and mirrored, with white or other noise.
 
-    Networks of one channel see luma. Pictures of four inks are left out.
+    Patches are float32, full scale 1.0, and not clipped unless they were stored in a file. CMYK images are left out.
 
-    Shape:
-        noisy, clean: (batch, channels, patch, patch), float32, full scale 1.0, unclipped unless a file was in between.
+    Args:
+        settings: ``[image]`` section of the recipe.
+        root: folder that the paths of the recipe are relative to.
+        channels: 3 for RGB, 1 for luma.
+
+    Raises:
+        ConfigError: there are no images that are large enough, or no such channels.
     """
 
     def __init__(self, settings: ImageData, root: Path, channels: int = 3) -> None:
@@ -54,69 +84,96 @@ class ImagePatches:
         self.settings, self.channels = settings, channels
         self.images = []
         for path in find_files(root, settings.folders, IMAGE_EXTENSIONS):
-            found = read_image(path)
-            if found.pixels.shape[2] == 4:
+            stored = read_image(path)
+            if stored.pixels.shape[2] == 4:
                 continue
-            image = in_8_bits(found)
+            image = to_8_bit_rgb(stored)
             for scale in settings.scales:
-                reduced = image if scale == 1 else shrink(image, scale)
-                if min(reduced.shape[1:]) >= settings.patch:
-                    self.images.append(reduced)
+                scaled = image if scale == 1 else downscale(image, scale)
+                if min(scaled.shape[1:]) >= settings.patch:
+                    self.images.append(scaled)
         if not self.images:
-            raise ConfigError(f"{root}: no image in RGB or grey of at least {settings.patch} pixels a side.")
-        # The square root keeps the few largest photographs from being most of what is seen.
-        self.shares = torch.tensor([image[0].numel() for image in self.images], dtype=torch.float64).sqrt()
+            raise ConfigError(
+                f"{root}: no image in RGB or grey of at least {settings.patch} pixels a side. Add images or reduce "
+                "image.patch."
+            )
+        # with the square root, the few largest photographs do not dominate
+        self.weights = torch.tensor([image[0].numel() for image in self.images], dtype=torch.float64).sqrt()
 
     def batch(self, size: int, generator: Generator) -> Batch:
+        """Return noisy and clean patches, (size, channels, patch, patch).
+
+        Args:
+            size: number of patches.
+            generator: source of randomness.
+        """
         s = self.settings
-        clean = torch.empty(size, 3, s.patch, s.patch)
-        for row, index in enumerate(torch.multinomial(self.shares, size, replacement=True, generator=generator)):
-            image = self.images[int(index)]
-            top, left = (int(torch.randint(n - s.patch + 1, (), generator=generator)) for n in image.shape[1:])
-            patch = image[:, top : top + s.patch, left : left + s.patch]
-            turn = int(torch.randint(8, (), generator=generator))
-            patch = torch.rot90(patch, turn % 4, (1, 2))
-            patch = patch.flip(2) if turn >= 4 else patch
-            if s.saturation != (1.0, 1.0):
-                patch = saturate(patch, float(noise.uniform(*s.saturation, 1, generator)))
-            if float(torch.rand((), generator=generator)) < s.jpeg:
-                low, high = s.jpeg_quality
-                patch = jpeg(patch, int(torch.randint(low, high + 1, (), generator=generator)))
-            clean[row] = patch / 255
-        sigma = noise.uniform(*s.sigma, size, generator)
-        if s.strong:
-            drawn, place = torch.rand(2, size, generator=generator)
-            sigma = torch.where(drawn < s.strong, s.sigma[1] * (s.strongest / s.sigma[1]) ** place, sigma)
-        added = noise.gaussian(torch.zeros_like(clean), sigma[:, None, None, None], generator)
-        grey = torch.rand(size, generator=generator) < (s.grey if self.channels == 3 else 2)
-        clean[grey] = luma(clean[grey])
-        added[grey] = added[grey, :1].expand(-1, 3, -1, -1)
-        noisy = degrade(clean, clean + added, sigma, s.degrade, generator)
-        noisy[grey] = luma(noisy[grey])
+        indices = torch.multinomial(self.weights, size, replacement=True, generator=generator)
+        patches = [self._clean_patch(self.images[int(index)], generator) for index in indices]
+        clean = torch.stack(patches).contiguous()  # those from JPEG files are in channels_last
+        sigma = self._sample_sigma(size, generator)
+        white = noise.gaussian(torch.zeros_like(clean), sigma[:, None, None, None], generator)
+        is_grey = torch.rand(size, generator=generator) < (s.grey if self.channels == 3 else 2)
+        clean[is_grey] = luma(clean[is_grey])
+        white[is_grey] = white[is_grey, :1].expand(-1, 3, -1, -1)
+        noisy = degrade(clean, clean + white, sigma, s.degrade, generator)
+        noisy[is_grey] = luma(noisy[is_grey])
         return Batch(noisy[:, : self.channels], clean[:, : self.channels], sigma=sigma)
 
+    def _clean_patch(self, image: Tensor, generator: Generator) -> Tensor:
+        """Return a random patch of an image, (3, patch, patch), full scale 1.0."""
+        s = self.settings
+        top, left = (int(torch.randint(n - s.patch + 1, (), generator=generator)) for n in image.shape[1:])
+        patch = image[:, top : top + s.patch, left : left + s.patch]
+        orientation = int(torch.randint(8, (), generator=generator))
+        patch = torch.rot90(patch, orientation % 4, (1, 2))
+        patch = patch.flip(2) if orientation >= 4 else patch
+        if s.saturation != (1.0, 1.0):
+            patch = adjust_saturation(patch, float(noise.uniform(*s.saturation, 1, generator)))
+        if float(torch.rand((), generator=generator)) < s.jpeg:
+            low, high = s.jpeg_quality
+            patch = jpeg(patch, int(torch.randint(low, high + 1, (), generator=generator)))
+        return patch / 255
 
-def in_8_bits(image: Image) -> Tensor:
-    """The colours of a picture in RGB or grey. Shape: returns uint8 (3, height, width)."""
-    light = image.as_float().pixels
-    pixels = np.rint(255 * light).clip(0, 255).astype(np.uint8)
+    def _sample_sigma(self, size: int, generator: Generator) -> Tensor:
+        """Return standard deviations of the noise, (size,)."""
+        s = self.settings
+        sigma = noise.uniform(*s.sigma, size, generator)
+        if s.high_sigma_fraction:
+            u, exponent = torch.rand(2, size, generator=generator)
+            high_sigma = s.sigma[1] * (s.max_sigma / s.sigma[1]) ** exponent
+            sigma = torch.where(u < s.high_sigma_fraction, high_sigma, sigma)
+        return sigma
+
+
+def to_8_bit_rgb(image: Image) -> Tensor:
+    """Return the colours of an RGB or grey image, uint8, (3, H, W).
+
+    Args:
+        image: image of any bit depth.
+    """
+    pixels = np.rint(255 * image.as_float().pixels).clip(0, 255).astype(np.uint8)
     return torch.from_numpy(pixels).permute(2, 0, 1).expand(3, -1, -1).contiguous()
 
 
-def saturate(x: Tensor, factor: float) -> Tensor:
-    """Bring the colours to ``factor`` times their distance from grey. Shape: uint8 (3, height, width)."""
-    light = x.float()
-    grey = luma(light)
-    return (grey + factor * (light - grey)).round().clamp(0, 255).to(torch.uint8)
+def adjust_saturation(x: Tensor, factor: float) -> Tensor:
+    """Return an image whose colours have another distance from grey.
+
+    Args:
+        x: image, uint8, (3, H, W).
+        factor: factor of the distance.
+    """
+    pixels = x.float()
+    grey = luma(pixels)
+    return (grey + factor * (pixels - grey)).round().clamp(0, 255).to(torch.uint8)
 
 
-def shrink(x: Tensor, scale: float) -> Tensor:
-    """Reduce an image, without aliases. Shape: uint8 (3, height, width)."""
+def downscale(x: Tensor, scale: float) -> Tensor:
+    """Return a smaller image, without aliasing.
+
+    Args:
+        x: image, uint8, (3, H, W).
+        scale: factor of its height and width, at most 1.
+    """
     size = [max(1, round(n * scale)) for n in x.shape[1:]]
     return F.interpolate(x[None], size, mode="bicubic", antialias=True)[0]
-
-
-def luma(x: Tensor) -> Tensor:
-    """ITU-R BT.601 luma in all three channels. Shape: (..., 3, height, width)."""
-    weights = torch.tensor([0.299, 0.587, 0.114], dtype=x.dtype)[:, None, None]
-    return (x * weights).sum(dim=-3, keepdim=True).expand_as(x)

@@ -1,4 +1,4 @@
-"""What real photographs suffer beside white noise: of the kinds in `denoise.noise`, then rounded or stored as JPEG."""
+"""Noise and damage of real photographs beside white noise: the noise of `denoise.noise`, rounding and JPEG."""
 
 from __future__ import annotations
 
@@ -16,74 +16,118 @@ from denoise.files.image import read_image, write_image
 from denoise.signals import Image, ImageFormat
 from denoise.training.recipe import Degradations
 
-SHOT = (1e-4, 1.2e-2)
-GRAINS = 0.5  # of the sigma of white noise: large grains are weaker, or nobody would keep the picture
-CROPPED = 0.5  # share of the JPEG whose blocks no longer begin at the corner
+SHOT_NOISE = (1e-4, 1.2e-2)  # range of the variance at full scale
+GRAIN_SCALE = 0.5  # of the sigma of white noise: large grains as strong as white noise would spoil the image
+CROPPED_FRACTION = 0.5  # of the JPEG patches: their blocks do not start at the corner
+HALF_CHROMA_FRACTION = 0.7  # of the JPEG patches: their chroma has half the resolution
 
 
 def degrade(clean: Tensor, noisy: Tensor, sigma: Tensor, s: Degradations, generator: Generator) -> Tensor:
-    """Put noise of another kind into a drawn share of the patches, and let files round and pack a share of all.
+    """Replace the white noise of random patches by other noise, and apply the damage of files.
 
-    Shape:
-        clean, noisy, returns: (batch, 3, height, width), full scale 1.0; sigma: (batch,), of the white noise
-            that ``noisy`` has where nothing else is drawn.
+    Args:
+        clean: clean patches, (B, 3, H, W), full scale 1.0.
+        noisy: patches with white noise, as `clean`.
+        sigma: standard deviation of the white noise, (B,).
+        s: probabilities.
+        generator: source of randomness.
+
+    Returns:
+        Noisy patches, as `clean`.
     """
-    shares = torch.tensor([s.sensor, s.film, s.coarse, s.correlated])
-    shares = torch.cat([shares, 1 - shares.sum(dim=0, keepdim=True)]).clamp_min(0)
-    kinds = torch.multinomial(shares, len(clean), replacement=True, generator=generator)
-    out = noisy.clone()
+    probabilities = torch.tensor([s.sensor, s.film, s.coarse, s.correlated])
+    probabilities = torch.cat([probabilities, 1 - probabilities.sum(dim=0, keepdim=True)]).clamp_min(0)
+    kinds = torch.multinomial(probabilities, len(clean), replacement=True, generator=generator)
+    degraded = noisy.clone()
     for row, kind in enumerate(kinds.tolist()):
         if kind < len(KINDS):
-            out[row] = KINDS[kind](clean[row : row + 1], sigma[row : row + 1], generator)[0]
-        if _chance(s.salt, generator):
-            share = noise.uniform(0.0, s.salt_share, 1, generator)
-            out[row] = noise.salt_and_pepper(out[row : row + 1], share, generator)[0]
-        if _chance(s.jpeg, generator):
-            quality = int(torch.randint(s.jpeg_quality[0], s.jpeg_quality[1] + 1, (), generator=generator))
-            half_colour = _chance(0.7, generator)
-            top, left = torch.randint(8, (2,), generator=generator).tolist() if _chance(CROPPED, generator) else (0, 0)
-            around = F.pad(out[row : row + 1], (left, 0, top, 0), mode="reflect")[0]
-            out[row] = jpeg(_bytes(around), quality, subsampling=2 if half_colour else 0)[:, top:, left:] / 255
-        elif _chance(s.rounded, generator):
-            out[row] = _bytes(out[row]) / 255
-    return out
+            degraded[row] = KINDS[kind](clean[row : row + 1], sigma[row : row + 1], generator)[0]
+        if _happens(s.salt_and_pepper, generator):
+            fraction = noise.uniform(0.0, s.salt_and_pepper_fraction, 1, generator)
+            degraded[row] = noise.salt_and_pepper(degraded[row : row + 1], fraction, generator)[0]
+        if _happens(s.jpeg, generator):
+            degraded[row] = _random_jpeg(degraded[row], s.jpeg_quality, generator)
+        elif _happens(s.rounded, generator):
+            degraded[row] = _to_8_bits(degraded[row]) / 255
+    return degraded
 
 
 def sensor(x: Tensor, sigma: Tensor, generator: Generator) -> Tensor:
-    """Shot noise of any ISO, and about the read noise that goes with it, whatever sigma.
+    """Add the noise of a camera sensor at a random ISO.
+
+    Args:
+        x: clean patches, (B, 3, H, W), full scale 1.0.
+        sigma: not used.
+        generator: source of randomness.
+
+    Returns:
+        Noisy patches, as `x`.
 
     Reference:
-        Unprocessing Images for Learned Raw Denoising, 2018, arXiv:1811.11127 (both distributions).
+        Unprocessing Images for Learned Raw Denoising, 2018, arXiv:1811.11127 (distributions of shot and read noise).
     """
-    log_shot = noise.uniform(math.log(SHOT[0]), math.log(SHOT[1]), 1, generator)
-    log_read = 2.18 * log_shot + 1.2 + 0.26 * torch.randn(1, generator=generator)  # of its variance
-    return noise.sensor(x, log_shot.exp(), (log_read / 2).exp(), generator)
+    log_shot = noise.uniform(math.log(SHOT_NOISE[0]), math.log(SHOT_NOISE[1]), 1, generator)
+    log_read_variance = 2.18 * log_shot + 1.2 + 0.26 * torch.randn(1, generator=generator)
+    return noise.sensor(x, log_shot.exp(), (log_read_variance / 2).exp(), generator)
 
 
 def film(x: Tensor, sigma: Tensor, generator: Generator) -> Tensor:
-    """Film grain of a drawn size."""
-    return noise.film_grain(x, GRAINS * sigma, _size(3.0, generator), generator)
+    """Add film grain of a random size.
+
+    Args:
+        x: clean patches, (B, 3, H, W), full scale 1.0.
+        sigma: standard deviation of white noise, (B,).
+        generator: source of randomness.
+
+    Returns:
+        Noisy patches, as `x`.
+    """
+    return noise.film_grain(x, GRAIN_SCALE * sigma, _random_size(3.0, generator), generator)
 
 
 def coarse(x: Tensor, sigma: Tensor, generator: Generator) -> Tensor:
-    """Noise that was enlarged with its picture."""
-    return noise.coarse(x, GRAINS * sigma, _size(4.0, generator), generator)
+    """Add noise that was enlarged with its image by a random factor.
+
+    Args:
+        x: clean patches, (B, 3, H, W), full scale 1.0.
+        sigma: standard deviation of white noise, (B,).
+        generator: source of randomness.
+
+    Returns:
+        Noisy patches, as `x`.
+    """
+    return noise.coarse(x, GRAIN_SCALE * sigma, _random_size(4.0, generator), generator)
 
 
 def correlated(x: Tensor, sigma: Tensor, generator: Generator) -> Tensor:
-    """Noise whose channels go together, fine or coarse."""
+    """Add white noise with correlated channels.
+
+    Args:
+        x: clean patches, (B, 3, H, W), full scale 1.0.
+        sigma: standard deviation of white noise, (B,).
+        generator: source of randomness.
+
+    Returns:
+        Noisy patches, as `x`.
+    """
     return noise.correlated_channels(x, sigma, generator)
 
 
 Kind = Callable[[Tensor, Tensor, Generator], Tensor]
-KINDS: tuple[Kind, ...] = (sensor, film, coarse, correlated)  # in the order of the shares
+KINDS: tuple[Kind, ...] = (sensor, film, coarse, correlated)
+"""Kinds of noise in the order of their probabilities in `degrade`."""
 
 
 def jpeg(x: Tensor, quality: int, subsampling: int = 2) -> Tensor:
-    """What JPEG keeps of it; quality 1 to 100, colour at half the resolution or (0) the full one.
+    """Compress an image as JPEG and decode it.
 
-    Shape:
-        x, returns: uint8 (3, height, width).
+    Args:
+        x: image, uint8, (3, H, W).
+        quality: 1 to 100.
+        subsampling: 2 for chroma at half the resolution, 0 for the full one.
+
+    Returns:
+        Decoded image, as `x`.
     """
     file = io.BytesIO()
     pixels = np.ascontiguousarray(x.permute(1, 2, 0).numpy())
@@ -93,13 +137,24 @@ def jpeg(x: Tensor, quality: int, subsampling: int = 2) -> Tensor:
     return torch.from_numpy(read_image(file).pixels).permute(2, 0, 1)
 
 
-def _bytes(x: Tensor) -> Tensor:
+def _random_jpeg(x: Tensor, quality_range: tuple[int, int], generator: Generator) -> Tensor:
+    """Compress a patch, (3, H, W), full scale 1.0, with random quality, subsampling and position of the blocks."""
+    quality = int(torch.randint(quality_range[0], quality_range[1] + 1, (), generator=generator))
+    subsampling = 2 if _happens(HALF_CHROMA_FRACTION, generator) else 0
+    top, left = 0, 0
+    if _happens(CROPPED_FRACTION, generator):
+        top, left = torch.randint(8, (2,), generator=generator).tolist()
+    padded = F.pad(x[None], (left, 0, top, 0), mode="reflect")[0]
+    return jpeg(_to_8_bits(padded), quality, subsampling)[:, top:, left:] / 255
+
+
+def _to_8_bits(x: Tensor) -> Tensor:
     return (x * 255).round().clamp(0, 255).to(torch.uint8)
 
 
-def _size(largest: float, generator: Generator) -> float:
+def _random_size(largest: float, generator: Generator) -> float:
     return float(noise.uniform(1.0, largest, 1, generator))
 
 
-def _chance(p: float, generator: Generator) -> bool:
-    return p > 0 and float(torch.rand((), generator=generator)) < p
+def _happens(probability: float, generator: Generator) -> bool:
+    return probability > 0 and float(torch.rand((), generator=generator)) < probability

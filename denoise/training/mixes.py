@@ -1,4 +1,4 @@
-"""Speech with noise, mixed anew for every batch."""
+"""Mixtures of speech and noise: data of audio denoisers, and of priors over speech."""
 
 from __future__ import annotations
 
@@ -20,13 +20,20 @@ from denoise.signals import Audio, AudioFormat
 from denoise.training.data import Batch
 from denoise.training.recipe import AudioData
 
-WIDE_BAND = 16_000  # above this rate a voice must reach a share of the band to teach what is up there
-REACH = 0.6
-IMPACT_DB = (15.0, 45.0)  # their peaks above the level of speech
+WIDE_BAND = 16_000  # Hz; at higher sample rates, speech of a narrower band is left out
+MIN_BANDWIDTH = 0.6  # of half the sample rate
+IMPACT_DB = (15.0, 45.0)  # range of the peak level of impacts above that of the speech
+ADDITIONAL_NOISE = 0.3  # probability of another noise beside the ones before
 
 
 class Clips:
-    """Recordings as mono int16 at their own rates, at most ``sample_rate``: a corpus in two bytes a sample."""
+    """Recordings in memory as mono int16, at their own sample rates.
+
+    Args:
+        root: folder that the folders are relative to.
+        folders: folders of recordings. Files that cannot be decoded, or last less than 20 ms, are left out.
+        sample_rate: highest sample rate, Hz; recordings of higher rates are resampled.
+    """
 
     def __init__(self, root: Path, folders: Sequence[str], sample_rate: int) -> None:
         self.sounds: list[tuple[Tensor, int]] = []
@@ -34,141 +41,190 @@ class Clips:
             try:
                 audio = read_audio(path)
             except InputError:
-                continue  # a corpus of thousands has a few files that no decoder takes
+                continue  # a corpus of thousands has a few damaged files
             mono, rate = audio.samples.mean(axis=0), audio.format.sample_rate
             if rate > sample_rate:
                 mono, rate = soxr.resample(mono, rate, sample_rate), sample_rate
             if len(mono) >= rate // 50:
                 self.sounds.append((torch.from_numpy(np.clip(mono * 32768, -32768, 32767).astype(np.int16)), rate))
-        seconds = torch.tensor([len(sound) / rate for sound, rate in self.sounds], dtype=torch.float64)
-        self.shares = seconds
+        self.weights = torch.tensor([len(sound) / rate for sound, rate in self.sounds], dtype=torch.float64)
         self.bandwidths = torch.tensor([bandwidth(*sound) for sound in self.sounds], dtype=torch.float64)
 
-    def reaching(self, sample_rate: int) -> Tensor:
-        """The chances of each, those of too narrow a band left out. Shape: (clips,)."""
-        return self.shares * (self.bandwidths >= REACH * sample_rate / 2) if sample_rate > WIDE_BAND else self.shares
+    def weights_at(self, sample_rate: int) -> Tensor:
+        """Return the weights of random choice, (n,): the durations, 0 for recordings of too narrow a band.
 
-    def crop(self, time: int, sample_rate: int, shares: Tensor, generator: Generator) -> Tensor:
-        """A segment at ``sample_rate``, joined of as many recordings as it takes. Shape: (time,)."""
-        parts: list[Tensor] = []
+        Args:
+            sample_rate: sample rate of the segments, Hz.
+        """
+        if sample_rate <= WIDE_BAND:
+            return self.weights
+        return self.weights * (self.bandwidths >= MIN_BANDWIDTH * sample_rate / 2)
+
+    def crop(self, time: int, sample_rate: int, weights: Tensor, generator: Generator) -> Tensor:
+        """Return a random segment, (time,), joined of several recordings if they are short.
+
+        Args:
+            time: samples of the segment.
+            sample_rate: its sample rate, Hz.
+            weights: weights of the recordings, (n,).
+            generator: source of randomness.
+        """
+        segments: list[Tensor] = []
         missing = time
         while missing > 0:
-            sound, rate = self.sounds[int(torch.multinomial(shares, 1, generator=generator))]
+            sound, rate = self.sounds[int(torch.multinomial(weights, 1, generator=generator))]
             needed = math.ceil(missing * rate / sample_rate)
             start = int(torch.randint(max(1, len(sound) - needed + 1), (), generator=generator))
-            part = sound[start : start + needed].float() / 32768
+            segment = sound[start : start + needed].float() / 32768
             if rate != sample_rate:
-                part = torch.from_numpy(soxr.resample(part.numpy(), rate, sample_rate))
-            parts.append(part[:missing])
-            missing -= len(parts[-1])
-        return torch.cat(parts)
+                segment = torch.from_numpy(soxr.resample(segment.numpy(), rate, sample_rate))
+            segments.append(segment[:missing])
+            missing -= len(segments[-1])
+        return torch.cat(segments)
 
 
 def bandwidth(sound: Tensor, sample_rate: int) -> float:
-    """The frequency in Hz above which the mean spectrum stays 75 dB below its peak. Shape: sound (time,)."""
+    """Return the frequency in Hz above which the mean spectrum stays 75 dB below its peak.
+
+    Args:
+        sound: recording, (time,).
+        sample_rate: its sample rate, Hz.
+    """
     n = 1024
     frames = torch.nn.functional.pad(sound.float(), (0, max(0, n - len(sound)))).unfold(0, n, n)[:400]
     power = torch.fft.rfft(frames * torch.hann_window(n)).abs().square().mean(dim=0)
-    strong = (power > power.max().clamp_min(1e-9) * 10**-7.5).nonzero()
-    return float(strong.max()) / n * sample_rate if len(strong) else 0.0
+    occupied = (power > power.max().clamp_min(1e-9) * 10**-7.5).nonzero()
+    return float(occupied.max()) / n * sample_rate if len(occupied) else 0.0
 
 
 class AudioMixes:
-    """Segments of clean speech with recorded, synthetic and spoken noise, damaged as recordings are.
+    """Segments of clean speech, mixed with recorded and synthetic noise and damaged as recordings are.
 
-    The speech that comes back is what a good microphone would have heard in the same room: reverberant,
-    at the same level and of the same band, but without noise, clipping and coding.
+    The clean signals are what a good microphone would record in the same room: with the reverberation, level and
+    bandwidth of the noisy ones, without noise, clipping and coding. Signals are float32, full scale 1.0, not clipped.
 
-    Shape:
-        noisy, clean: (batch, channels, seconds * sample_rate), float32, full scale 1.0, unclipped.
+    Args:
+        settings: ``[audio]`` section of the recipe.
+        root: folder that the paths of the recipe are relative to.
+
+    Raises:
+        ConfigError: a folder is missing, or no speech has the bandwidth of a sample rate.
     """
 
     def __init__(self, settings: AudioData, root: Path) -> None:
         self.settings = s = settings
-        top = max(s.sample_rates)
-        self.speech, self.noise = Clips(root, s.speech, top), Clips(root, s.noise, top) if s.noise else None
+        highest_rate = max(s.sample_rates)
+        self.speech = Clips(root, s.speech, highest_rate)
+        self.noise = Clips(root, s.noise, highest_rate) if s.noise else None
         if self.noise:
-            self.noise.shares = self.noise.shares.sqrt()  # many noises, not many minutes of one
+            self.noise.weights = self.noise.weights.sqrt()  # favours many noises over many minutes of one
         self.rooms: dict[int, list[Tensor]] = {rate: [] for rate in s.sample_rates}
-        recorded = Clips(root, s.rir, top).sounds if s.rir else []
-        simulated = simulate_rooms(s.rooms, min(top, 48_000))
+        recorded = Clips(root, s.rir, highest_rate).sounds if s.rir else []
+        simulated = simulate_rooms(s.simulated_rooms, min(highest_rate, 48_000))
         for rate, rooms in self.rooms.items():
-            for sound, own in [*recorded, *simulated]:
-                rooms.append(torch.from_numpy(soxr.resample(sound.float().numpy() / 32768, own, rate)))
+            for response, response_rate in [*recorded, *simulated]:
+                rooms.append(torch.from_numpy(soxr.resample(response.float().numpy() / 32768, response_rate, rate)))
         for rate in s.sample_rates:
-            if not self.speech.reaching(rate).any():
-                raise ConfigError(f"{root}: no speech that reaches {REACH * rate / 2:g} Hz; leave {rate} Hz out.")
+            if not self.speech.weights_at(rate).any():
+                raise ConfigError(
+                    f"{root}: no speech of at least {MIN_BANDWIDTH * rate / 2:g} Hz bandwidth; leave {rate} Hz out."
+                )
 
     def batch(self, size: int, generator: Generator) -> Batch:
+        """Return noisy and clean segments of one of the sample rates, (size, channels, time).
+
+        Args:
+            size: number of segments.
+            generator: source of randomness.
+        """
         s = self.settings
         rate = s.sample_rates[int(torch.randint(len(s.sample_rates), (), generator=generator))]
         pairs = [self.pair(rate, generator) for _ in range(size)]
         return Batch(torch.stack([noisy for noisy, _ in pairs]), torch.stack([clean for _, clean in pairs]), rate)
 
     def pair(self, rate: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """One noisy and clean segment. Shape: (channels, time) each."""
+        """Return a noisy and a clean segment, (channels, time) each.
+
+        Args:
+            rate: sample rate, Hz.
+            generator: source of randomness.
+        """
         s, time = self.settings, round(self.settings.seconds * rate)
-
-        def chance(p: float) -> bool:
-            return float(torch.rand((), generator=generator)) < p
-
-        clean = self.speech.crop(time, rate, self.speech.reaching(rate), generator)
-        if self.rooms[rate] and chance(s.reverb):
-            rooms = self.rooms[rate]
-            clean = noise.reverberate(clean, rooms[int(torch.randint(len(rooms), (), generator=generator))])
-        clean = noise.set_level(clean, float(noise.uniform(*s.level_db, 1, generator)))
-        if s.channels > 1:  # a voice somewhere between the loudspeakers
-            clean = clean * noise.uniform(0.3, 1.0, s.channels, generator)[:, None]
-        else:
-            clean = clean[None]
-        if chance(s.clean):
+        clean = self._clean_segment(time, rate, generator)
+        if _happens(s.clean, generator):
             return clean, clean
-        added = torch.stack([self.draw_noise(time, rate, generator) for _ in range(s.channels)])
+        added = torch.stack([self.random_noise(time, rate, generator) for _ in range(s.channels)])
         added = noise.scale_to_snr(clean, added, float(noise.uniform(*s.snr_db, 1, generator)))
-        if chance(s.impacts):  # after which quiet speech is to be heard as before
+        if _happens(s.impacts, generator):
             peak = noise.rms(clean).mean() * 10 ** (float(noise.uniform(*IMPACT_DB, 1, generator)) / 20)
             added = added + peak * noise.impacts(time, rate, generator)
-        if chance(s.band_limit):
+        if _happens(s.band_limit, generator):
             cutoff = float(noise.uniform(3000.0, min(7500.0, 0.47 * rate), 1, generator))
             clean, added = (noise.band_limit(x, rate, cutoff) for x in (clean, added))
         noisy = clean + added
-        if chance(s.clipping):
+        if _happens(s.clipping, generator):
             noisy = noise.clip(noisy, 10 ** float(noise.uniform(-4.0, -1.7, 1, generator)))
-        if chance(s.coding):
-            noisy = noise.mu_law(noisy) if chance(0.3) else coded(noisy, rate)
+        if _happens(s.coding, generator):
+            noisy = noise.mu_law(noisy) if _happens(0.3, generator) else opus(noisy, rate)
         return noisy, clean
 
-    def draw_noise(self, time: int, rate: int, generator: Generator) -> Tensor:
-        """One noise, or two or three at once. Shape: (time,)."""
-        first = self.one_noise(time, rate, generator)
-        while float(torch.rand((), generator=generator)) < 0.3:
-            second = self.one_noise(time, rate, generator)
-            first = first + noise.scale_to_snr(first, second, float(noise.uniform(-6.0, 6.0, 1, generator)))
-        return first
+    def random_noise(self, time: int, rate: int, generator: Generator) -> Tensor:
+        """Return a noise, or several at once, (time,).
 
-    def one_noise(self, time: int, rate: int, generator: Generator) -> Tensor:
+        Args:
+            time: number of samples.
+            rate: sample rate, Hz.
+            generator: source of randomness.
+        """
+        mixed = self._single_noise(time, rate, generator)
+        while _happens(ADDITIONAL_NOISE, generator):
+            second = self._single_noise(time, rate, generator)
+            mixed = mixed + noise.scale_to_snr(mixed, second, float(noise.uniform(-6.0, 6.0, 1, generator)))
+        return mixed
+
+    def _clean_segment(self, time: int, rate: int, generator: Generator) -> Tensor:
+        """Return speech in a room, at a random level, (channels, time)."""
         s = self.settings
-        kind = float(torch.rand((), generator=generator))
-        if kind < s.synthetic:
+        clean = self.speech.crop(time, rate, self.speech.weights_at(rate), generator)
+        if self.rooms[rate] and _happens(s.reverb, generator):
+            rooms = self.rooms[rate]
+            clean = noise.reverberate(clean, rooms[int(torch.randint(len(rooms), (), generator=generator))])
+        clean = noise.set_level(clean, float(noise.uniform(*s.level_db, 1, generator)))
+        if s.channels == 1:
+            return clean[None]
+        return clean * noise.uniform(0.3, 1.0, s.channels, generator)[:, None]  # panned at random
+
+    def _single_noise(self, time: int, rate: int, generator: Generator) -> Tensor:
+        s = self.settings
+        u = float(torch.rand((), generator=generator))
+        if u < s.synthetic:
             white = torch.randn(time, generator=generator)
             return noise.colour(white, float(noise.uniform(0.0, 2.0, 1, generator)), rate)
-        kind -= s.synthetic
-        if kind < s.babble:  # so many that none is understood
+        u -= s.synthetic
+        if u < s.babble:  # of so many voices that none is intelligible
             voices = [
-                self.speech.crop(time, rate, self.speech.shares, generator)
+                self.speech.crop(time, rate, self.speech.weights, generator)
                 for _ in range(int(torch.randint(4, 9, (), generator=generator)))
             ]
             return torch.stack([noise.set_level(voice, -20.0) for voice in voices]).sum(dim=0)
-        kind -= s.babble
-        if kind < s.disturbance:
-            made = (noise.hum, noise.clicks, noise.wind)[int(torch.randint(3, (), generator=generator))]
-            return made(time, rate, generator)
-        assert self.noise is not None  # as recipes of denoisers are checked
-        return self.noise.crop(time, rate, self.noise.shares, generator)
+        u -= s.babble
+        if u < s.disturbance:
+            make = (noise.hum, noise.clicks, noise.wind)[int(torch.randint(3, (), generator=generator))]
+            return make(time, rate, generator)
+        assert self.noise is not None  # validated by the objective
+        return self.noise.crop(time, rate, self.noise.weights, generator)
 
 
-def coded(x: Tensor, sample_rate: int) -> Tensor:
-    """What Opus makes of it, time and length kept. Shape: (channels, time)."""
+def opus(x: Tensor, sample_rate: int) -> Tensor:
+    """Encode audio with Opus and decode it; time and length are preserved.
+
+    Args:
+        x: audio, (channels, time).
+        sample_rate: its sample rate, Hz.
+
+    Returns:
+        Decoded audio, as `x`.
+    """
     file = io.BytesIO()
     peak = x.abs().max().clamp_min(1.0)  # the encoder clips
     write_audio(file, Audio((x / peak).numpy(), AudioFormat(sample_rate, x.shape[0], "OGG", "OPUS")))
@@ -177,10 +233,15 @@ def coded(x: Tensor, sample_rate: int) -> Tensor:
 
 
 def simulate_rooms(n: int, sample_rate: int) -> list[tuple[Tensor, int]]:
-    """Impulse responses of ``n`` shoebox rooms of drawn sizes, materials and places, always the same ones.
+    """Return impulse responses of shoebox rooms of random sizes, materials and positions, equal in every call.
 
-    Shape:
-        returns: int16 (taps,), each with its sample rate.
+    Args:
+        n: number of rooms.
+        sample_rate: sample rate of the responses, Hz.
+
+    Returns:
+        Responses, int16, (taps,), each with its sample rate.
+
     Reference:
         Pyroomacoustics, 2017, arXiv:1710.04196.
     """
@@ -203,3 +264,7 @@ def simulate_rooms(n: int, sample_rate: int) -> list[tuple[Tensor, int]]:
         scaled = np.rint(response / np.abs(response).max() * 30_000).astype(np.int16)
         rooms.append((torch.from_numpy(scaled), sample_rate))
     return rooms
+
+
+def _happens(probability: float, generator: Generator) -> bool:
+    return float(torch.rand((), generator=generator)) < probability

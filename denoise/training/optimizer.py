@@ -1,4 +1,4 @@
-"""Muon: steps of orthogonal matrices. Networks here learn several times faster by them than by AdamW alone."""
+"""Muon: momentum whose updates are orthogonal matrices. Most networks here train several times faster than by AdamW."""
 
 from __future__ import annotations
 
@@ -14,11 +14,17 @@ MIN_CHANNELS = 16
 
 
 class Muon(torch.optim.AdamW):
-    """Momentum made orthogonal for weights that mix channels, AdamW for all others, at one learning rate.
+    """Orthogonalised momentum for weights that mix channels, AdamW for all others, at one learning rate.
 
-    ``torch.optim.Muon`` takes matrices only; here a convolution's weight is the matrix of its first axis by
-    all others. Weights with fewer than 16 channels on a side (the outermost layers) and vectors are left
-    to AdamW. Steps are scaled to the size that AdamW's have.
+    ``torch.optim.Muon`` accepts matrices only. Here the weight of a convolution is the matrix of its first axis by all
+    others. Weights with fewer than 16 channels on a side, as those of the outermost layers, and vectors are optimised
+    by AdamW. Updates are scaled to the RMS of AdamW's.
+
+    Args:
+        params: parameters.
+        lr: learning rate.
+        weight_decay: decoupled weight decay.
+        momentum: momentum of the orthogonalised updates.
 
     Reference:
         Muon: An optimizer for hidden layers in neural networks, Jordan et al., 2024; Muon is Scalable for
@@ -37,6 +43,14 @@ class Muon(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Update the parameters by their gradients.
+
+        Args:
+            closure: not supported.
+
+        Raises:
+            ValueError: there is a closure.
+        """
         if closure is not None:
             raise ValueError("Muon takes no closure; compute the gradients before the step.")
         for group in self.param_groups:
@@ -44,26 +58,34 @@ class Muon(torch.optim.AdamW):
                 for p in group["params"]:
                     if p.grad is not None:
                         self._orthogonal_step(p, group["lr"], group["weight_decay"])
-                        p.grad = None  # it is used up: AdamW leaves this weight alone
+                        p.grad = None  # so that AdamW skips this weight
         return super().step()
 
     def _orthogonal_step(self, p: Tensor, lr: float, weight_decay: float) -> None:
         state = self.state[p]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(p)
-            state["step"] = torch.tensor(0.0)  # AdamW looks for it in every state that it loads
-        mean = state["momentum_buffer"]
-        mean.lerp_(p.grad, 1 - self.momentum)
-        update = p.grad.lerp(mean, self.momentum).movedim(1, -1)  # type: ignore[union-attr]  # a view of channels_last
-        matrix = orthogonalised(update.reshape(len(p), -1))
+            state["step"] = torch.tensor(0.0)  # AdamW expects it in every state that it loads
+        buffer = state["momentum_buffer"]
+        buffer.lerp_(p.grad, 1 - self.momentum)
+        update = p.grad.lerp(buffer, self.momentum).movedim(1, -1)  # type: ignore[union-attr]  # a view of channels_last
+        matrix = orthogonalise(update.reshape(len(p), -1))
         p.mul_(1 - lr * weight_decay)
         p.add_(matrix.reshape(update.shape).movedim(-1, 1), alpha=-lr * 0.2 * max(matrix.shape) ** 0.5)
 
 
-def orthogonalised(x: Tensor, steps: int = 5) -> Tensor:
-    """Bring all singular values to between 0.5 and 1.5 or so; in bfloat16 on a GPU. Shape: (rows, columns), kept."""
+def orthogonalise(x: Tensor, steps: int = 5) -> Tensor:
+    """Return a matrix with the singular vectors of another one and singular values of about 0.5 to 1.5.
+
+    Args:
+        x: matrix, (rows, columns).
+        steps: Newton-Schulz iterations, in bfloat16 on a GPU.
+
+    Returns:
+        Matrix of the same shape.
+    """
     a, b, c = QUINTIC
-    y = x.bfloat16() if x.is_cuda else x.float()  # few CPUs are faster in it
+    y = x.bfloat16() if x.is_cuda else x.float()  # few CPUs are faster in bfloat16
     y = y.T if len(y) > y.shape[1] else y
     y = y / y.norm().clamp_min(1e-7)
     for _ in range(steps):

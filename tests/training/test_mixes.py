@@ -14,7 +14,7 @@ from denoise.errors import ConfigError
 from denoise.files.audio import write_audio
 from denoise.noise import generator_for
 from denoise.signals import Audio, AudioFormat
-from denoise.training.mixes import AudioMixes, Clips, bandwidth, coded, simulate_rooms
+from denoise.training.mixes import AudioMixes, Clips, bandwidth, opus, simulate_rooms
 from denoise.training.recipe import AudioData
 
 QUIET = {"reverb": 0.0, "band_limit": 0.0, "clean": 0.0, "synthetic": 0.0, "snr_db": [5, 5], "level_db": [-20, -20]}
@@ -54,8 +54,8 @@ def test_bandwidth_is_where_the_band_ends(data: Path) -> None:
 
 def test_only_voices_with_a_top_teach_the_top(data: Path) -> None:
     source = mixes(data)
-    assert (source.speech.reaching(48_000) > 0).sum() == 1
-    assert (source.speech.reaching(16_000) > 0).sum() == 3
+    assert (source.speech.weights_at(48_000) > 0).sum() == 1
+    assert (source.speech.weights_at(16_000) > 0).sum() == 3
     rates = set()
     for step in range(12):
         noisy, clean, rate, *_ = source.batch(2, generator_for(0, step))
@@ -72,7 +72,7 @@ def test_a_corpus_without_a_top_is_told(data: Path, tmp_path: Path) -> None:
     (tmp_path / "speech/dull.wav").write_bytes((data / "speech/dull.wav").read_bytes())
     (tmp_path / "noise").mkdir()
     (tmp_path / "noise/hiss.wav").write_bytes((data / "noise/hiss.wav").read_bytes())
-    with pytest.raises(ConfigError, match="no speech that reaches 14400 Hz"):
+    with pytest.raises(ConfigError, match="no speech of at least 14400 Hz"):
         mixes(tmp_path)
 
 
@@ -81,7 +81,7 @@ def test_the_codec_keeps_time_length_and_level(rate: int) -> None:
     time = rate // 2 + 77
     t = np.arange(time) / rate
     x = torch.from_numpy(1.5 * np.sin(2 * np.pi * (300 + 800 * t) * t)).float()[None]
-    y = coded(x, rate)
+    y = opus(x, rate)
     assert y.shape == x.shape
     lag = int(np.argmax(np.correlate(y[0].numpy(), x[0].numpy(), "full"))) - (time - 1)
     assert lag == 0
@@ -93,7 +93,7 @@ def test_the_codec_keeps_time_length_and_level(rate: int) -> None:
     "kind", ["synthetic", "babble", "disturbance", "impacts", "clipping", "coding", "reverb", "band_limit"]
 )
 def test_each_damage_is_seeded_and_leaves_the_length(data: Path, kind: str) -> None:
-    source = mixes(data, **{kind: 1.0, "rooms": 2 if kind == "reverb" else 0}, sample_rates=[16_000])
+    source = mixes(data, **{kind: 1.0, "simulated_rooms": 2 if kind == "reverb" else 0}, sample_rates=[16_000])
     plain = mixes(data, sample_rates=[16_000])
     noisy, clean, *_ = source.batch(3, generator_for(0, 1))
     again, *_ = source.batch(3, generator_for(0, 1))

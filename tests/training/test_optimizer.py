@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from denoise.training.optimizer import Muon, orthogonalised
+from denoise.training.optimizer import Muon, orthogonalise
 
 
 def test_matrices_move_as_by_torchs_muon_and_vectors_as_by_adamw() -> None:
@@ -50,7 +50,7 @@ def test_singular_values_are_near_one_and_the_subspaces_stay(rows: int, columns:
     x = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
     u, s, v = torch.linalg.svd(x, full_matrices=False)
     x = u @ torch.diag(torch.linspace(1, 10, len(s))) @ v
-    y = orthogonalised(x)
+    y = orthogonalise(x)
     assert y.shape == x.shape
     singular = torch.linalg.svdvals(y)
     assert singular.min() > 0.4

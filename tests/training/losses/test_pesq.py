@@ -10,7 +10,7 @@ from denoise.dsp import resample, stft
 from denoise.files.audio import read_audio
 from denoise.metrics import pesq
 from denoise.noise import colour, scale_to_snr
-from denoise.training.perceptual import disturbance
+from denoise.training.losses.pesq import disturbance
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 

@@ -1,0 +1,150 @@
+"""Codecs: plain, variational and adversarial autoencoders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from denoise.metrics import mse, r2
+from denoise.models.autoencoder import AAE
+from denoise.models.spectral_codec import SpectralCodec
+from denoise.noise import generator_for
+from denoise.priors.latent import LatentPrior
+from denoise.protocols import HasLogProb, LikelihoodCodec, VariationalCodec
+from denoise.training.data import Batch, Source
+from denoise.training.losses import generative
+from denoise.training.objectives.base import Metrics
+from denoise.training.objectives.signals import SignalObjective
+from denoise.training.samples import write_signals
+
+
+class Reconstruction(SignalObjective):
+    """Train a plain autoencoder by the likelihood of its reconstructions."""
+
+    def validate(self, module: Any) -> None:
+        """Check that the module is a codec with a likelihood and the data have the shape of its signals.
+
+        Args:
+            module: codec.
+
+        Raises:
+            ConfigError: they do not fit.
+        """
+        self.require(
+            isinstance(module, LikelihoodCodec),
+            f"{self.recipe.architecture} is no autoencoder; fix objective or architecture.",
+        )
+        super().validate(module)
+
+    def loss(self, module: Any, batch: Batch) -> tuple[Tensor, Metrics]:
+        """Return the negative log-likelihood for each entry; metrics are MSE and R^2.
+
+        Args:
+            module: codec.
+            batch: signals.
+        """
+        return generative.reconstruction(module, batch.clean), lambda: reconstruction_metrics(module, batch.clean)
+
+    def write_samples(self, out: Path, step: int, shipped: Any, source: Source) -> None:
+        """Write signals and their reconstructions.
+
+        Args:
+            out: folder of the training.
+            step: number of the step.
+            shipped: codec.
+            source: training data.
+        """
+        clean = source.batch(32, generator_for(self.recipe.schedule.seed, -1 % (1 << 31))).clean
+        device = next(shipped.parameters()).device
+        reconstructed = shipped.decode(shipped.encode(clean.to(device))).float().cpu()
+        write_signals(out, step, torch.cat([clean[:16], reconstructed[:16]]), self.recipe.sample_rate)
+
+
+class Elbo(SignalObjective):
+    """Train a variational codec and a prior over its latents together, by the evidence lower bound."""
+
+    def validate(self, module: Any) -> None:
+        """Check that codec and prior have densities and the data have the shape of their signals.
+
+        Args:
+            module: latent prior.
+
+        Raises:
+            ConfigError: they do not fit.
+        """
+        self.require(
+            isinstance(module, LatentPrior)
+            and isinstance(module.codec, VariationalCodec)
+            and isinstance(module.prior, HasLogProb),
+            'objective "elbo" needs architecture "latent-prior" of a variational codec and a flow.',
+        )
+        super().validate(module)
+
+    def loss(self, module: Any, batch: Batch) -> tuple[Tensor, Metrics]:
+        """Return the negative evidence lower bound for each entry; metrics are nats for each signal, MSE and R^2.
+
+        Args:
+            module: latent prior.
+            batch: signals and labels.
+        """
+        settings, x = self.recipe.loss, batch.clean
+        nats = generative.negative_elbo(
+            module,
+            x,
+            batch.labels if module.classes else None,
+            estimator=settings.estimator,
+            samples=settings.samples,
+            beta=settings.beta,
+            free_bits=settings.free_bits,
+        )
+        return nats / x[0].numel(), lambda: {"nats": nats.detach()} | reconstruction_metrics(module.codec, x)
+
+
+class Adversarial(SignalObjective):
+    """Train an adversarial autoencoder, whose critic compares its latents with samples of the prior.
+
+    Encoder and critic share one optimizer, see `denoise.training.losses.generative.adversarial`. The critic is part of
+    the codec and is shipped with it.
+    """
+
+    def validate(self, module: Any) -> None:
+        """Check that the codec has a critic and the data have the shape of its signals.
+
+        Args:
+            module: latent prior.
+
+        Raises:
+            ConfigError: they do not fit.
+        """
+        self.require(
+            isinstance(module, LatentPrior) and isinstance(module.codec, AAE),
+            'objective "adversarial" needs architecture "latent-prior" with the codec "aae".',
+        )
+        super().validate(module)
+
+    def loss(self, module: Any, batch: Batch) -> tuple[Tensor, Metrics]:
+        """Return the loss of autoencoder and critic; metrics are the accuracy of the critic, MSE and R^2.
+
+        Args:
+            module: latent prior.
+            batch: signals.
+        """
+        loss, accuracy = generative.adversarial(module, batch.clean, self.recipe.loss.adversarial)
+        return loss, lambda: {"critic": accuracy.detach()} | reconstruction_metrics(module.codec, batch.clean)
+
+
+@torch.no_grad()
+def reconstruction_metrics(codec: Any, x: Tensor) -> dict[str, Tensor]:
+    """Return MSE and R^2 of the reconstructions of a codec.
+
+    Args:
+        codec: codec; of a spectral one, the spectra are compared, because finding their phase takes long.
+        x: signals, (B, *event).
+    """
+    if isinstance(codec, SpectralCodec):
+        codec, x = codec.codec, codec.to_spectrum(x)
+    reconstructed = codec.decode(codec.encode(x)).float()
+    return {"mse": mse(reconstructed, x), "r2": r2(reconstructed, x)}

@@ -1,0 +1,86 @@
+"""Priors over signals, or over the latents of a codec that is no longer trained."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from denoise.priors.diffusion import Diffusion
+from denoise.priors.flow_matching import FlowMatching
+from denoise.priors.latent import LatentPrior
+from denoise.protocols import HasLogProb
+from denoise.training.data import Batch
+from denoise.training.losses import generative
+from denoise.training.objectives.base import Metrics
+from denoise.training.objectives.signals import SignalObjective
+
+
+class PriorObjective(SignalObjective):
+    """An objective of priors of one type, alone or over the latents of a codec."""
+
+    prior_type: ClassVar[type]
+
+    @staticmethod
+    @abstractmethod
+    def prior_loss(prior: Any, x: Tensor, labels: Any) -> Tensor:
+        """Return the loss of a prior on signals or latents, a scalar.
+
+        Args:
+            prior: prior.
+            x: signals or latents, (B, *event).
+            labels: B labels, or None.
+        """
+
+    def validate(self, module: Any) -> None:
+        """Check the type of the prior and that the data have the shape of its signals.
+
+        Args:
+            module: prior, or latent prior.
+
+        Raises:
+            ConfigError: they do not fit.
+        """
+        prior = module.prior if isinstance(module, LatentPrior) else module
+        self.require(
+            isinstance(prior, self.prior_type),
+            f"objective {self.recipe.objective!r} needs a prior of type {self.prior_type.__name__}, the recipe builds "
+            f"a {type(prior).__name__}. Fix objective or architecture.",
+        )
+        super().validate(module)
+
+    def loss(self, module: Any, batch: Batch) -> tuple[Tensor, Metrics]:
+        """Return the loss of a batch; for latents, a metric is their standard deviation.
+
+        Args:
+            module: prior, or latent prior.
+            batch: signals and labels.
+        """
+        if not isinstance(module, LatentPrior):
+            return self.prior_loss(module, batch.clean, batch.labels), dict
+        with torch.no_grad():
+            z = module.codec.encode(batch.clean).float()  # in bfloat16, rounding would exceed noise of small sigmas
+        return self.prior_loss(module.prior, z, batch.labels), lambda: {"latent_std": z.std()}
+
+
+class DenoisingScoreMatching(PriorObjective):
+    """Train a diffusion prior to denoise at all noise levels."""
+
+    prior_type = Diffusion
+    prior_loss = staticmethod(generative.denoising_score_matching)
+
+
+class FlowMatchingObjective(PriorObjective):
+    """Train a flow matching prior by the error of its velocity."""
+
+    prior_type = FlowMatching
+    prior_loss = staticmethod(generative.flow_matching)
+
+
+class MaximumLikelihood(PriorObjective):
+    """Train a normalizing flow or a mixture by its log-likelihood."""
+
+    prior_type = HasLogProb
+    prior_loss = staticmethod(generative.negative_log_likelihood)

@@ -1,0 +1,86 @@
+"""What the objectives of codecs and priors share: clean signals of one shape, with labels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from denoise.protocols import Prior
+from denoise.training.data import Source
+from denoise.training.examples import LabelledExamples
+from denoise.training.mixes import AudioMixes
+from denoise.training.objectives.base import LossObjective
+from denoise.training.samples import write_signals
+
+
+class SignalObjective(LossObjective):
+    """An objective on clean signals of one shape: ``[examples]``, or the speech of ``[audio]``."""
+
+    def validate(self, module: Any) -> None:
+        """Check that the data have the shape of the module's signals.
+
+        Args:
+            module: codec or prior.
+
+        Raises:
+            ConfigError: they do not.
+        """
+        recipe = self.recipe
+        self.require(
+            recipe.examples is not None or recipe.audio is not None, "no [examples] or [audio] section; add it."
+        )
+        if recipe.audio is None:
+            return
+        rates, channels = recipe.audio.sample_rates, recipe.audio.channels
+        self.require(
+            len(rates) == 1 and channels == 1,
+            f"audio.sample_rates are {list(rates)}, audio.channels is {channels}; codecs and priors are trained on "
+            "mono signals of one sample rate.",
+        )
+        time, shape = round(recipe.audio.seconds * rates[0]), tuple(module.event_shape)
+        self.require(
+            recipe.examples is not None or shape == (1, time),
+            f"the shape of the signals is {shape}, audio.seconds makes (1, {time}). Fix one of them.",
+        )
+
+    def open_data(self, root: Path, module: Any) -> Source:
+        """Load examples with the labels that a prior can be conditioned on, or speech.
+
+        Args:
+            root: folder that the paths of the recipe are relative to.
+            module: codec or prior.
+
+        Raises:
+            ConfigError: there are none, or the labels do not fit the prior.
+        """
+        if self.recipe.examples is not None:
+            if isinstance(module, Prior):
+                return LabelledExamples(self.recipe.examples, root, module.classes, module.text)
+            return LabelledExamples(self.recipe.examples, root)
+        assert self.recipe.audio is not None
+        return AudioMixes(replace(self.recipe.audio, clean=1.0), root)
+
+    def write_samples(self, out: Path, step: int, shipped: Any, source: Source) -> None:
+        """Write samples of a prior.
+
+        Args:
+            out: folder of the training.
+            step: number of the step.
+            shipped: prior.
+            source: training data.
+        """
+        samples = shipped.sample(32, generator=torch.Generator().manual_seed(self.recipe.schedule.seed))
+        write_signals(out, step, samples.float().cpu(), self.recipe.sample_rate)
+
+    def class_names(self, shipped: Any, source: Source) -> tuple[str, ...]:
+        """Return the names of the classes that a prior can be conditioned on.
+
+        Args:
+            shipped: codec or prior.
+            source: training data.
+        """
+        is_conditional = isinstance(shipped, Prior) and shipped.classes > 0
+        return source.class_names if is_conditional and isinstance(source, LabelledExamples) else ()

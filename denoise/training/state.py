@@ -1,0 +1,101 @@
+"""The state of a training, and its checkpoint."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from denoise.errors import ConfigError
+from denoise.training.recipe import Schedule
+from denoise.training.trainer import Trainer
+
+
+class TrainingState:
+    """Steps and seconds so far, and the moving average of the shipped weights.
+
+    A checkpoint holds them with the weights and the state of the optimizers, so a resumed training has every bit of an
+    uninterrupted one.
+
+    Args:
+        trainer: module and optimizers.
+        shipped: submodule of the trainer's module that is averaged.
+        ema: copy of ``shipped``, for the average.
+        schedule: number of steps, decay of the average.
+        minutes: budget of time; None for none.
+    """
+
+    def __init__(
+        self, trainer: Trainer, shipped: nn.Module, ema: nn.Module, schedule: Schedule, minutes: float | None
+    ) -> None:
+        self.trainer, self.shipped, self.ema = trainer, shipped, ema
+        self.schedule, self.minutes = schedule, minutes
+        self.step, self.seconds = 0, 0.0
+        self._clock = 0.0
+
+    @property
+    def progress(self) -> float:
+        """Fraction of the schedule that is complete, by steps or by the clock; 1 or more at the end."""
+        by_clock = self.seconds / (60 * self.minutes) if self.minutes else 0.0
+        return max(self.step / self.schedule.steps, by_clock)
+
+    def start_clock(self) -> None:
+        """Count seconds from now on, in addition to those before a resumption."""
+        self._clock = time.monotonic() - self.seconds
+
+    @torch.no_grad()
+    def advance(self) -> None:
+        """Count a step and update the averaged weights."""
+        decay = min(self.schedule.ema, (self.step + 1) / (self.step + 10))
+        for average, current in zip(self.ema.parameters(), self.shipped.parameters(), strict=True):
+            average.lerp_(current, 1 - decay)
+        fabric, seconds = self.trainer.fabric, time.monotonic() - self._clock
+        self.step += 1
+        # all processes use one clock, otherwise they would disagree on which step is the last
+        self.seconds = fabric.broadcast(seconds) if fabric.world_size > 1 else seconds
+
+    def is_due(self, every: int) -> bool:
+        """Return whether the last step is a multiple of ``every``; False for 0."""
+        return every > 0 and self.step % every == 0
+
+    def open(self, checkpoint: Path, resume: bool) -> None:
+        """Restore a checkpoint, or check that there is none.
+
+        Args:
+            checkpoint: file of the checkpoint.
+            resume: whether to restore it.
+
+        Raises:
+            ConfigError: there is none to restore, it is of another network, or it would be overwritten.
+        """
+        if not resume and checkpoint.exists():
+            raise ConfigError(
+                f"{checkpoint.parent}: holds a training already. Give --resume to continue, or another --out."
+            )
+        if not resume:
+            return
+        if not checkpoint.exists():
+            raise ConfigError(f"{checkpoint}: nothing to resume. Leave --resume out to start anew.")
+        try:
+            remaining = self.trainer.fabric.load(checkpoint, self._stateful(), weights_only=True)
+        except (KeyError, RuntimeError, ValueError):
+            raise ConfigError(f"{checkpoint}: is of another network than this recipe's. Give another --out.") from None
+        self.step, self.seconds = remaining["step"], remaining["seconds"]
+
+    def save(self, checkpoint: Path) -> None:
+        """Replace the checkpoint atomically: a process that is killed while writing leaves the previous one.
+
+        Args:
+            checkpoint: file of the checkpoint.
+        """
+        fabric, partial = self.trainer.fabric, checkpoint.with_suffix(".partial")
+        fabric.save(partial, self._stateful() | {"step": self.step, "seconds": self.seconds})
+        if fabric.is_global_zero:
+            partial.replace(checkpoint)
+        fabric.barrier()
+
+    def _stateful(self) -> dict[str, Any]:
+        return self.trainer.stateful() | {"ema": self.ema}
