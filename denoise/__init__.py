@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from denoise.pipelines.stream import AudioStream
     from denoise.registry import bundled
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AudioPipeline",
