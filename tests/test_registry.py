@@ -25,8 +25,8 @@ def craft(path: Path, architecture: str, settings: dict[str, Any], **header: str
     module = build(architecture, settings)
     card = Card("crafted", architecture, "audio", module.channels, size_multiple=module.size_multiple)
     save_weights(path, module, card, {}, torch.float32)
-    header_fields = {"format_version": "1", "card": json.dumps(asdict(card)), "config": json.dumps(settings), "recipe": "{}"}
-    save_file(load_file(path), path, metadata=header_fields | header)
+    valid = {"format_version": "1", "card": json.dumps(asdict(card)), "config": json.dumps(settings), "recipe": "{}"}
+    save_file(load_file(path), path, metadata=valid | header)
     return path
 
 
