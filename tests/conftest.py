@@ -9,9 +9,11 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from numpy.typing import NDArray
 
 from denoise.registry import build
 from denoise.weights import Card, save_weights
@@ -37,6 +39,22 @@ SPECTRAL = {
     },
 }
 CAUSAL = {"widths": (4, 6, 8), "blocks": 1, "hidden": 8, "squeeze": 2, "full_hidden": 8}
+
+
+@pytest.fixture
+def noisy_scene() -> Callable[[int, float], NDArray[np.float32]]:
+    """``noisy_scene(side, sigma)``: smooth and textured areas and sharp edges with white noise, unclipped.
+
+    It has shape (side, side + 60, 3) and full scale 1.0.
+    """
+
+    def generate(side: int, sigma: float) -> NDArray[np.float32]:
+        rows, columns = np.indices((side, side + 60)) / 64
+        luma = 0.5 + 0.2 * np.sin(columns**2 / 2) * np.cos(rows) + 0.25 * ((rows + 2 * columns) % 5 < 1)
+        clean = luma[..., None] * np.array([1.0, 0.8, 0.6])
+        return (clean + np.random.default_rng(0).normal(0, sigma, clean.shape)).astype(np.float32)
+
+    return generate
 
 
 @pytest.fixture(scope="session")

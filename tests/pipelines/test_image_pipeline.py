@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from contextlib import nullcontext
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,16 @@ from PIL import Image as Pillow
 
 from denoise.errors import ConfigError, InputError
 from denoise.files.image import read_image
-from denoise.nn.int8 import has_vnni
 from denoise.options import DenoiseOptions
-from denoise.pipelines import ImagePipeline, device, image, int8
+from denoise.pipelines import ImagePipeline
 from denoise.pipelines.arrays import denoise_image
 from denoise.pipelines.image import default_model, sigma_255
-from denoise.pipelines.int8 import worth_int8
 from denoise.pipelines.transparency import fill_hidden
 from denoise.registry import DEFAULTS, SIGMA_MODEL
 from denoise.signals import Image
 
 Models = dict[str, Path]
+Scene = Callable[[int, float], NDArray[np.float32]]
 IMAGE_MODELS = [DEFAULTS["image"], SIGMA_MODEL]
 DTYPES = [np.uint8, np.uint16, np.float16, np.float32, np.float64]
 
@@ -45,16 +44,6 @@ def png(x: NDArray[Any], mode: str | None = None) -> bytes:
 
 
 class TestTiles:
-    @pytest.mark.parametrize("precision", ["float32", "auto"])
-    def test_output_does_not_depend_on_the_tiles(self, models: Models, precision: str) -> None:
-        x = pixels(301, 277, 3, dtype=np.float32)
-        tolerance = 1e-4 if precision == "float32" else 1 / 255
-        whole = ImagePipeline(models["blur-image"], tile=1000, precision=precision).frame(Image(x)).pixels
-        assert np.abs(whole - x).max() > 0.1  # the model changes the image
-        for tile in (1, 64, 128):
-            pipeline = ImagePipeline(models["blur-image"], tile=tile, precision=precision)
-            np.testing.assert_allclose(pipeline.frame(Image(x)).pixels, whole, rtol=0, atol=tolerance)
-
     @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (2, 2), (15, 17), (47, 33)])
     @pytest.mark.parametrize("model", ["keep-image", "blur-image", "dense-image", "grey-image"])
     @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -350,8 +339,6 @@ class TestSettings:
     def test_settings_out_of_range_are_refused(self, models: Models) -> None:
         with pytest.raises(ConfigError, match="tile is 0"):
             ImagePipeline(models["keep-image"], tile=0)
-        with pytest.raises(ConfigError, match="precision is 'int8'"):
-            ImagePipeline(models["keep-image"], precision="int8")
         with pytest.raises(ConfigError, match="is a denoiser for audio; expected a denoiser for image"):
             ImagePipeline(models["keep-audio"])
 
@@ -360,107 +347,13 @@ class TestBundled:
     """Laws of the bundled weights."""
 
     @staticmethod
-    def noisy(side: int, sigma: float) -> NDArray[np.float32]:
-        """Smooth and textured areas and sharp edges with white noise, unclipped, (side, side + 60, 3)."""
-        rows, columns = np.indices((side, side + 60)) / 64
-        luma = 0.5 + 0.2 * np.sin(columns**2 / 2) * np.cos(rows) + 0.25 * ((rows + 2 * columns) % 5 < 1)
-        clean = luma[..., None] * np.array([1.0, 0.8, 0.6])
-        return (clean + np.random.default_rng(0).normal(0, sigma, clean.shape)).astype(np.float32)
-
-    @staticmethod
     def sigma(name: str, sigma: float) -> float | None:
         return sigma if name == SIGMA_MODEL else None
 
     @pytest.mark.parametrize("name", IMAGE_MODELS)
-    @pytest.mark.parametrize(("level", "precision", "steps"), [(75, "auto", 1.0), (75, "float32", 0.1)])
-    def test_tiles_are_not_seen(self, name: str, level: float, precision: str, steps: float) -> None:
-        x, sigma = self.noisy(560, level / 255), self.sigma(name, level / 255)
-        whole = ImagePipeline(name, tile=2000, precision=precision).frame(Image(x), sigma=sigma).pixels
-        for tile in (256, 512):
-            y = ImagePipeline(name, tile=tile, precision=precision).frame(Image(x), sigma=sigma).pixels
-            assert np.abs(y - whole).max() <= steps / 255
-
-    @pytest.fixture
-    def int8(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Pictures of any size go through 8 bits, as if bfloat16 were slow."""
-        if not has_vnni():
-            pytest.skip("this processor has no VNNI")
-        monkeypatch.setattr(int8, "LARGE", 0)
-        for module in (device, image):
-            monkeypatch.setattr(module, "autocast", lambda _: nullcontext())
-
-    @staticmethod
-    def both(name: str, x: NDArray[Any], sigma: float | None) -> tuple[NDArray[Any], NDArray[Any]]:
-        """In 8 bits and in float32."""
-        pipelines = ImagePipeline(name, tile=2000), ImagePipeline(name, precision="float32")
-        assert worth_int8(pipelines[0].model, pipelines[0].device, Image(x)) == (x.dtype == np.uint8)
-        found, exact = (p.frame(Image(x), sigma=sigma).pixels.astype(float) for p in pipelines)
-        return found, exact
-
-    @pytest.mark.usefixtures("int8")
-    @pytest.mark.parametrize("name", IMAGE_MODELS)
-    @pytest.mark.parametrize("level", [0.5, 10])
-    def test_pictures_in_8_bits(self, name: str, level: float) -> None:
-        x = (255 * self.noisy(520, level / 255)).clip(0, 255).astype(np.uint8)
-        sigma = self.sigma(name, level / 255)
-        whole, exact = self.both(name, x, sigma)
-        assert (whole != exact).any()
-        assert np.sqrt(np.square(whole - exact).mean()) < 0.45  # rounding to 8 bits: 0.29 by itself
-        assert np.abs((whole - exact).mean(axis=(0, 1))).max() < 0.05
-        parts = ImagePipeline(name, tile=256).frame(Image(x), sigma=sigma).pixels.astype(float)
-        assert np.abs(parts - whole).max() <= 1
-
-    @pytest.mark.usefixtures("int8")
-    @pytest.mark.parametrize("name", IMAGE_MODELS)
-    def test_much_noise_and_more_bits_want_float32(self, name: str) -> None:
-        x = 255 * self.noisy(200, 30 / 255).clip(0, 1)
-        for kind, full_scale in ((np.uint8, 255), (np.uint16, 65535), (np.float32, 1)):
-            found, exact = self.both(name, (x * (full_scale / 255)).astype(kind), self.sigma(name, 30 / 255))
-            np.testing.assert_array_equal(found, exact)
-
-    @pytest.mark.usefixtures("int8")
-    @pytest.mark.parametrize("name", IMAGE_MODELS)
-    @pytest.mark.parametrize("colour", [(0, 0, 0), (10, 200, 30)])
-    @pytest.mark.parametrize("channels", [1, 3, 4])
-    def test_plain_pictures_with_something_at_the_border(
-        self, name: str, colour: tuple[int, int, int], channels: int
-    ) -> None:
-        x = np.empty((256, 356, channels), np.uint8)
-        x[:] = [*colour, 77][:channels]
-        x[:, -70:] = (255 * self.noisy(256, 5 / 255)[:, :70].mean(axis=2, keepdims=True)).clip(0, 255)
-        found, exact = self.both(name, x, self.sigma(name, 5 / 255))
-        assert np.abs(found - exact).max() <= 2
-
-    @pytest.mark.usefixtures("int8")
-    @pytest.mark.parametrize("name", IMAGE_MODELS)
-    def test_calm_parts_beside_loud_ones_want_float32(self, name: str) -> None:
-        x = 255 * self.noisy(512, 3 / 255).clip(0, 1)
-        x[:, 256:] = 255 * (pixels(512, 316, 1) > 127)  # a dither
-        x[:, :256] = 100 + np.arange(256)[:, None] / 4
-        x[:, :256] += np.random.default_rng(1).normal(0, 3, (512, 256, 3))
-        found, exact = self.both(name, x.astype(np.uint8), self.sigma(name, 3 / 255))
-        assert np.abs(found - exact)[:, :250].mean() < 0.05
-
-    @pytest.mark.usefixtures("int8")
-    @pytest.mark.parametrize("name", IMAGE_MODELS)
-    def test_hidden_colours_do_not_matter_in_large_pictures(self, name: str) -> None:
-        x = (255 * self.noisy(300, 5 / 255)).clip(0, 255).astype(np.uint8)
-        alpha = np.full(x.shape[:2], 255, np.uint8)
-        alpha[:, 100:200] = 0
-        y = x.copy()
-        y[:, 100:200] = pixels(300, 100, 3)
-        a, b = (ImagePipeline(name).frame(Image(z, alpha), sigma=self.sigma(name, 5 / 255)).pixels for z in (x, y))
-        np.testing.assert_array_equal(a[alpha > 0], b[alpha > 0])
-
-    def test_a_network_of_one_size_is_not_shown_others(self, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(int8, "LARGE", 0)
-        x = pixels(150, 140, 3)
-        assert ImagePipeline(models["dense-image"]).frame(Image(x)).pixels.shape == x.shape
-
-    @pytest.mark.parametrize("name", IMAGE_MODELS)
     @pytest.mark.parametrize("level", [10, 40])
-    def test_brightness_and_colour_are_kept(self, name: str, level: float) -> None:
-        x = self.noisy(500, level / 255)
+    def test_brightness_and_colour_are_kept(self, name: str, level: float, noisy_scene: Scene) -> None:
+        x = noisy_scene(500, level / 255)
         y = ImagePipeline(name).frame(Image(x), sigma=self.sigma(name, level / 255)).pixels
         assert np.abs((y - x).mean(axis=(0, 1))).max() <= 0.2 / 255
         assert (y - x).std() > 0.8 * level / 255
@@ -471,10 +364,10 @@ class TestBundled:
         x = np.full((75, 130, 3), colour, np.uint8)
         assert (ImagePipeline(name).frame(Image(x)).pixels == x).all()
 
-    def test_sigma_selects_the_sigma_conditioned_model(self) -> None:
+    def test_sigma_selects_the_sigma_conditioned_model(self, noisy_scene: Scene) -> None:
         models = [default_model(DenoiseOptions(steps=1, sigma=sigma)) for sigma in (None, "auto", 0.0)]
         assert models == [DEFAULTS["image"], SIGMA_MODEL, SIGMA_MODEL]
-        x = (255 * self.noisy(100, 0.1)).clip(0, 255).astype(np.uint8)
+        x = (255 * noisy_scene(100, 0.1)).clip(0, 255).astype(np.uint8)
         given, estimated = denoise_image(x, 25.5), denoise_image(x, "auto")
         assert (given == denoise_image(x, 25.5, model=SIGMA_MODEL)).all()
         assert np.abs(given.astype(float) - estimated).mean() < 3
