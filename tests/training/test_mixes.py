@@ -1,4 +1,4 @@
-"""The mixes: time and length are kept by every damage, and each setting does what it says."""
+"""Mixtures of speech and noise: every damage preserves time and length, and each setting has its effect."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from denoise.signals import Audio, AudioFormat
 from denoise.training.mixes import AudioMixes, Clips, bandwidth, opus, simulate_rooms
 from denoise.training.recipe import AudioData
 
-QUIET = {"reverb": 0.0, "band_limit": 0.0, "clean": 0.0, "synthetic": 0.0, "snr_db": [5, 5], "level_db": [-20, -20]}
+CLEAN = {"reverb": 0.0, "band_limit": 0.0, "clean": 0.0, "synthetic": 0.0, "snr_db": [5, 5], "level_db": [-20, -20]}
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A voice of 48 kHz with all its band, one of 48 kHz with nothing above 4 kHz, one of 16 kHz; a noise."""
+    """Speech at 48 kHz of full bandwidth, at 48 kHz with nothing above 4 kHz, and at 16 kHz; a noise."""
     root = tmp_path_factory.mktemp("mixes")
     rng = np.random.default_rng(0)
 
@@ -40,19 +40,19 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def mixes(data: Path, **more: Any) -> AudioMixes:
+def mixes(data: Path, **settings: Any) -> AudioMixes:
     values = {"speech": ["speech"], "noise": ["noise"], "sample_rates": [16_000, 48_000], "seconds": 0.5}
-    return AudioMixes(parse(AudioData, values | QUIET | more, "test"), data)
+    return AudioMixes(parse(AudioData, values | CLEAN | settings, "test"), data)
 
 
-def test_bandwidth_is_where_the_band_ends(data: Path) -> None:
+def test_bandwidth_is_the_end_of_the_spectrum(data: Path) -> None:
     clips = Clips(data, ["speech"], 48_000)
-    found = sorted(round(float(b)) for b in clips.bandwidths)
-    np.testing.assert_allclose(found, [4_000, 7_900, 20_000], atol=600)
+    bandwidths = sorted(round(float(b)) for b in clips.bandwidths)
+    np.testing.assert_allclose(bandwidths, [4_000, 7_900, 20_000], atol=600)
     assert bandwidth(torch.zeros(5_000, dtype=torch.int16), 16_000) == 0
 
 
-def test_only_voices_with_a_top_teach_the_top(data: Path) -> None:
+def test_speech_of_narrow_bandwidth_is_left_out_at_high_sample_rates(data: Path) -> None:
     source = mixes(data)
     assert (source.speech.weights_at(48_000) > 0).sum() == 1
     assert (source.speech.weights_at(16_000) > 0).sum() == 3
@@ -67,7 +67,7 @@ def test_only_voices_with_a_top_teach_the_top(data: Path) -> None:
     assert rates == {16_000, 48_000}
 
 
-def test_a_corpus_without_a_top_is_told(data: Path, tmp_path: Path) -> None:
+def test_a_corpus_without_full_bandwidth_is_refused(data: Path, tmp_path: Path) -> None:
     (tmp_path / "speech").mkdir()
     (tmp_path / "speech/dull.wav").write_bytes((data / "speech/dull.wav").read_bytes())
     (tmp_path / "noise").mkdir()
@@ -77,7 +77,7 @@ def test_a_corpus_without_a_top_is_told(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rate", [16_000, 48_000])
-def test_the_codec_keeps_time_length_and_level(rate: int) -> None:
+def test_opus_preserves_time_length_and_level(rate: int) -> None:
     time = rate // 2 + 77
     t = np.arange(time) / rate
     x = torch.from_numpy(1.5 * np.sin(2 * np.pi * (300 + 800 * t) * t)).float()[None]
@@ -92,23 +92,23 @@ def test_the_codec_keeps_time_length_and_level(rate: int) -> None:
 @pytest.mark.parametrize(
     "kind", ["synthetic", "babble", "disturbance", "impacts", "clipping", "coding", "reverb", "band_limit"]
 )
-def test_each_damage_is_seeded_and_leaves_the_length(data: Path, kind: str) -> None:
+def test_each_damage_is_seeded_and_preserves_the_length(data: Path, kind: str) -> None:
     source = mixes(data, **{kind: 1.0, "simulated_rooms": 2 if kind == "reverb" else 0}, sample_rates=[16_000])
     plain = mixes(data, sample_rates=[16_000])
     noisy, clean, *_ = source.batch(3, generator_for(0, 1))
-    again, *_ = source.batch(3, generator_for(0, 1))
-    assert torch.equal(noisy, again)
+    repeated, *_ = source.batch(3, generator_for(0, 1))
+    assert torch.equal(noisy, repeated)
     assert torch.isfinite(noisy).all()
     assert noisy.shape == clean.shape == (3, 1, 8_000)
     assert not torch.equal(noisy, plain.batch(3, generator_for(0, 1)).noisy)
 
 
-def test_simulated_rooms_are_rooms() -> None:
+def test_simulated_rooms_have_a_direct_sound_and_reverberation() -> None:
     rooms = simulate_rooms(2, 16_000)
     assert all(torch.equal(a[0], b[0]) for a, b in zip(rooms, simulate_rooms(2, 16_000), strict=True))
     for response, rate in rooms:
         assert rate == 16_000
         energy = response.double().square()
         direct = int(energy.argmax())
-        assert direct < 0.05 * rate  # a room of nine metres
-        assert float(energy[direct + rate // 100 :].sum()) > 0  # and something after it
+        assert direct < 0.05 * rate  # the largest room is nine metres long
+        assert float(energy[direct + rate // 100 :].sum()) > 0  # reverberation
