@@ -96,11 +96,11 @@ def build(architecture: str, settings: Mapping[str, Any], where: str = "model") 
     config = parse(getattr(source, f"{class_name}Config"), settings, where)
     parts = {name: _build_part(getattr(config, name), f"{where}.{name}") for name in PARTS.get(architecture, ())}
     module = factory(config=config, **parts)
-    if not isinstance(module, Network | Codec | Prior):  # found out now, not when hours of training are exported
-        missing = sorted(
-            name for name, fact in vars(Network).items() if isinstance(fact, property) and name not in dir(module)
-        )
-        raise TypeError(f"{class_name} does not implement denoise.protocols.Network: it lacks {', '.join(missing)}.")
+    protocol = Prior if architecture in PRIORS else Codec if architecture in CODECS else Network
+    if not isinstance(module, protocol):  # checked before hours of training, not at the export
+        members = {name for base in protocol.__mro__ for name in vars(base) if not name.startswith("_")}
+        missing = ", ".join(sorted(members - {*dir(module)}))
+        raise TypeError(f"{class_name} does not implement denoise.protocols.{protocol.__name__}: it lacks {missing}.")
     return module
 
 
@@ -162,7 +162,8 @@ def load(name_or_file: str | Path, *, kind: Kind | None = None, modality: Modali
         )
     with torch.device("meta"):  # shapes alone: a hostile configuration cannot make the process allocate terabytes
         check_tensors(path, _build_stored(path, card, header["config"]))
-    module = _build_stored(path, card, header["config"])
+    with torch.random.fork_rng(devices=[]):  # the initialisation does not advance the caller's random numbers
+        module = _build_stored(path, card, header["config"])
     if kind_of(module) != card.kind:
         raise WeightsError(f"{path}: the card states {card.kind}, the module is a {kind_of(module)}. {RETRY}")
     channels = module.channels if card.kind == "denoiser" else module.event_shape[0]
