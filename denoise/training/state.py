@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from denoise.errors import ConfigError
+from denoise.migrations import migrate_tensor_name
 from denoise.training.recipe import Schedule
 from denoise.training.trainer import Trainer
 
@@ -62,7 +63,7 @@ class TrainingState:
         return every > 0 and self.step % every == 0
 
     def open(self, checkpoint: Path, resume: bool) -> None:
-        """Restore a checkpoint, or check that there is none.
+        """Restore a checkpoint, perhaps of an earlier release, or check that there is none.
 
         Args:
             checkpoint: file of the checkpoint.
@@ -80,10 +81,14 @@ class TrainingState:
         if not checkpoint.exists():
             raise ConfigError(f"{checkpoint}: nothing to resume. Leave --resume out to start anew.")
         try:
-            remaining = self.trainer.fabric.load(checkpoint, self._stateful(), weights_only=True)
+            stored = self.trainer.fabric.load(checkpoint, weights_only=True)
+            for key, item in self._stateful().items():
+                is_module = isinstance(item, nn.Module)
+                values = {migrate_tensor_name(k): v for k, v in stored[key].items()} if is_module else stored[key]
+                item.load_state_dict(values)
         except (KeyError, RuntimeError, ValueError):
             raise ConfigError(f"{checkpoint}: is of another network than this recipe's. Give another --out.") from None
-        self.step, self.seconds = remaining["step"], remaining["seconds"]
+        self.step, self.seconds = stored["step"], stored["seconds"]
 
     def save(self, checkpoint: Path) -> None:
         """Replace the checkpoint atomically: a process that is killed while writing leaves the previous one.

@@ -141,6 +141,23 @@ def test_resumed_training_repeats_the_random_numbers_of_losses(data: Path, tmp_p
     assert [row["loss"] for row in resumed] == [row["loss"] for row in whole[2:]]
 
 
+def test_a_checkpoint_with_the_names_of_release_0_1_is_resumed(data: Path, tmp_path: Path) -> None:
+    tiny = recipe("diffusion", schedule=SCHEDULE | {"steps": 4, "log_every": 1})
+    run(tiny, data, tmp_path)
+    checkpoint = tmp_path / "checkpoint.pt"
+    state = torch.load(checkpoint, weights_only=True)
+    for key in ("model", "ema"):
+        renamed = {name.replace("net.stem.", "net.into."): value for name, value in state[key].items()}
+        assert renamed.keys() != state[key].keys()
+        state[key] = renamed
+    torch.save(state, checkpoint)
+    finished, _ = load(tmp_path / "tiny.safetensors")
+    train(tiny, data, tmp_path, device="cpu", precision="32-true", resume=True)
+    resumed, _ = load(tmp_path / "tiny.safetensors")
+    weights = finished.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in resumed.state_dict().items())
+
+
 def test_a_prior_is_trained_on_the_latents_of_a_codec(data: Path, tmp_path: Path) -> None:
     codec = {"shape": [1, 8, 8], "latent": 3, "body": {"kind": "conv", "widths": [8, 16], "spatial": True}}
     run(recipe("reconstruction", architecture="ae", model=codec), data, tmp_path / "codec")

@@ -132,7 +132,8 @@ def data(tmp_path: Path) -> Path:
 @pytest.fixture
 def recipe(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Recipe]:
     monkeypatch.setitem(OBJECTIVES, "gan", GAN)
-    monkeypatch.setitem(registry.ARCHITECTURES, "mlp-generator", (__name__, "MLPGenerator"))
+    for table in (registry.PRIORS, registry.ARCHITECTURES):
+        monkeypatch.setitem(table, "mlp-generator", (__name__, "MLPGenerator"))
 
     def make(**schedule: Any) -> Recipe:
         values = {
