@@ -1,4 +1,4 @@
-"""Batches made ahead by other threads."""
+"""Prefetching of batches by other threads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from denoise.training.recipe import Schedule
 def prefetch(
     source: Source, schedule: Schedule, step: int, rank: int, is_cpu: bool = True
 ) -> Generator[Batch, None, None]:
-    """Yield the batches of all steps, made by other threads while the network trains.
+    """Yield the batches of all steps, computed by other threads while the network trains.
 
     Args:
         source: training data.

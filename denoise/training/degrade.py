@@ -157,4 +157,5 @@ def _random_size(largest: float, generator: Generator) -> float:
 
 
 def _happens(probability: float, generator: Generator) -> bool:
+    """Return whether a random event occurs; no random number is drawn for probability 0."""
     return probability > 0 and float(torch.rand((), generator=generator)) < probability

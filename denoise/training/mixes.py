@@ -36,7 +36,7 @@ class Clips:
     """
 
     def __init__(self, root: Path, folders: Sequence[str], sample_rate: int) -> None:
-        self.sounds: list[tuple[Tensor, int]] = []
+        self.recordings: list[tuple[Tensor, int]] = []
         for path in find_files(root, folders, AUDIO_EXTENSIONS):
             try:
                 audio = read_audio(path)
@@ -46,9 +46,9 @@ class Clips:
             if rate > sample_rate:
                 mono, rate = soxr.resample(mono, rate, sample_rate), sample_rate
             if len(mono) >= rate // 50:
-                self.sounds.append((torch.from_numpy(np.clip(mono * 32768, -32768, 32767).astype(np.int16)), rate))
-        self.weights = torch.tensor([len(sound) / rate for sound, rate in self.sounds], dtype=torch.float64)
-        self.bandwidths = torch.tensor([bandwidth(*sound) for sound in self.sounds], dtype=torch.float64)
+                self.recordings.append((torch.from_numpy(np.clip(mono * 32768, -32768, 32767).astype(np.int16)), rate))
+        self.weights = torch.tensor([len(x) / rate for x, rate in self.recordings], dtype=torch.float64)
+        self.bandwidths = torch.tensor([bandwidth(*recording) for recording in self.recordings], dtype=torch.float64)
 
     def weights_at(self, sample_rate: int) -> Tensor:
         """Return the weights of random choice, (n,): the durations, 0 for recordings of too narrow a band.
@@ -72,10 +72,10 @@ class Clips:
         segments: list[Tensor] = []
         missing = time
         while missing > 0:
-            sound, rate = self.sounds[int(torch.multinomial(weights, 1, generator=generator))]
+            recording, rate = self.recordings[int(torch.multinomial(weights, 1, generator=generator))]
             needed = math.ceil(missing * rate / sample_rate)
-            start = int(torch.randint(max(1, len(sound) - needed + 1), (), generator=generator))
-            segment = sound[start : start + needed].float() / 32768
+            start = int(torch.randint(max(1, len(recording) - needed + 1), (), generator=generator))
+            segment = recording[start : start + needed].float() / 32768
             if rate != sample_rate:
                 segment = torch.from_numpy(soxr.resample(segment.numpy(), rate, sample_rate))
             segments.append(segment[:missing])
@@ -83,15 +83,15 @@ class Clips:
         return torch.cat(segments)
 
 
-def bandwidth(sound: Tensor, sample_rate: int) -> float:
+def bandwidth(recording: Tensor, sample_rate: int) -> float:
     """Return the frequency in Hz above which the mean spectrum stays 75 dB below its peak.
 
     Args:
-        sound: recording, (time,).
+        recording: samples, (time,).
         sample_rate: its sample rate, Hz.
     """
     n = 1024
-    frames = torch.nn.functional.pad(sound.float(), (0, max(0, n - len(sound)))).unfold(0, n, n)[:400]
+    frames = torch.nn.functional.pad(recording.float(), (0, max(0, n - len(recording)))).unfold(0, n, n)[:400]
     power = torch.fft.rfft(frames * torch.hann_window(n)).abs().square().mean(dim=0)
     occupied = (power > power.max().clamp_min(1e-9) * 10**-7.5).nonzero()
     return float(occupied.max()) / n * sample_rate if len(occupied) else 0.0
@@ -119,7 +119,7 @@ class AudioMixes:
         if self.noise:
             self.noise.weights = self.noise.weights.sqrt()  # favours many noises over many minutes of one
         self.rooms: dict[int, list[Tensor]] = {rate: [] for rate in s.sample_rates}
-        recorded = Clips(root, s.rir, highest_rate).sounds if s.rir else []
+        recorded = Clips(root, s.rir, highest_rate).recordings if s.rir else []
         simulated = simulate_rooms(s.simulated_rooms, min(highest_rate, 48_000))
         for rate, rooms in self.rooms.items():
             for response, response_rate in [*recorded, *simulated]:
@@ -267,4 +267,5 @@ def simulate_rooms(n: int, sample_rate: int) -> list[tuple[Tensor, int]]:
 
 
 def _happens(probability: float, generator: Generator) -> bool:
+    """Return whether a random event occurs; one random number is drawn, also for probability 0."""
     return float(torch.rand((), generator=generator)) < probability

@@ -48,7 +48,7 @@ class Degradations:
         others = (self.salt_and_pepper, self.salt_and_pepper_fraction, self.jpeg, self.rounded)
         if min(kinds + others) < 0 or sum(kinds) > 1 or max(others) > 1:
             raise ConfigError(
-                f"probabilities of degradations are {kinds} for the kinds of noise and {others} for the rest; "
+                f"probabilities of degradations are {kinds} for the kinds of noise and {others} for other damage; "
                 "expected 0 to 1, and a sum of at most 1 for the kinds of noise."
             )
         _check_jpeg_quality(self.jpeg_quality)
@@ -220,7 +220,7 @@ class Loss:
     Args:
         name: loss of a denoiser, a name in `denoise.training.losses.denoising.DENOISING_LOSSES`; None for the default
             of the modality.
-        waveform: weight of the signal-to-error ratio of the waveform, for each 10 dB (speech).
+        waveform: weight of the ratio of error to speech in the waveform, in units of 10 dB (speech).
         perceptual: weight of the disturbance of PESQ (speech).
         beta: weight of the Kullback-Leibler divergence of variational networks and codecs.
         free_bits: nats of each latent that the divergence leaves out.
@@ -266,7 +266,7 @@ class Schedule:
         checkpoint_every: steps between checkpoints.
         sample_every: steps between samples and exports of the weights.
         keep_every: steps between exports that are kept, as ``NAME-STEP.safetensors``; 0 for none.
-        workers: threads that make batches ahead.
+        workers: threads that prefetch batches.
     """
 
     steps: int

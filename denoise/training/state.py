@@ -49,10 +49,12 @@ class TrainingState:
 
     @torch.no_grad()
     def advance(self) -> None:
-        """Count a step and update the averaged weights."""
+        """Count a step, update the averaged weights and copy the buffers."""
         decay = min(self.schedule.ema, (self.step + 1) / (self.step + 10))
         for average, current in zip(self.ema.parameters(), self.shipped.parameters(), strict=True):
             average.lerp_(current, 1 - decay)
+        for copied, buffer in zip(self.ema.buffers(), self.shipped.buffers(), strict=True):
+            copied.copy_(buffer)  # e.g. running statistics, which are averages already
         fabric, seconds = self.trainer.fabric, time.monotonic() - self._clock
         self.step += 1
         # all processes use one clock, otherwise they would disagree on which step is the last

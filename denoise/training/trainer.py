@@ -1,4 +1,4 @@
-"""What the step of an objective acts through: precision, several processes, gradients and optimizers."""
+"""Forward and backward passes of an objective's step: precision, several processes, gradients and optimizers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ class Trainer:
     """
 
     def __init__(self, fabric: Fabric, module: nn.Module, optimizers: Sequence[Optimizer], grad_clip: float) -> None:
-        self.fabric, self.module, self.grad_clip = fabric, module, grad_clip
+        self.fabric, self.grad_clip = fabric, grad_clip
+        self.module: Any = module
         self._base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
         self._forward, *self._optimizers = fabric.setup(_Forward(module), *optimizers)
         self.step = 0
@@ -43,7 +44,7 @@ class Trainer:
     def minimise(self, loss: Tensor, optimizer: int = 0) -> float:
         """Take a step of one optimizer down the gradient of a loss.
 
-        The step is skipped if the gradient is not finite: one overflowing batch must not end a night's training.
+        The step is skipped if the gradient is not finite: one overflowing batch must not end a long training.
 
         Args:
             loss: scalar computed by `forward`.
@@ -61,15 +62,18 @@ class Trainer:
             each.zero_grad()
         return float(norm) if norm is not None else 0.0
 
-    def set_learning_rates(self, factor: Callable[[float], float]) -> float:
+    def set_learning_rates(self, anneal: Callable[[float], float]) -> float:
         """Set the learning rate of every parameter group to a function of its rate after the warm-up.
+
+        Args:
+            anneal: function of the rate after the warm-up that returns the rate of this step.
 
         Returns:
             The learning rate of the first group of the first optimizer.
         """
         for optimizer, rates in zip(self._optimizers, self._base_rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = factor(rate)
+                group["lr"] = anneal(rate)
         return float(self._optimizers[0].param_groups[0]["lr"])
 
     def stateful(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from denoise.dsp import stft
+from denoise.dsp import power, stft
 from denoise.training.losses.pesq import WINDOW_S, disturbance
 from denoise.training.recipe import Loss
 
@@ -131,7 +131,7 @@ def compressed_distance(
     Returns:
         Real distances, as `a`.
     """
-    logs = [(x.real.square() + x.imag.square() + 1e-8).log() for x in (a, b)]
+    logs = [(power(x) + 1e-8).log() for x in (a, b)]
     m, n = (torch.exp(exponent / 2 * x) for x in logs)
     aligned = (a.real * b.real + a.imag * b.imag) * torch.exp((exponent - 1) / 2 * (logs[0] + logs[1]))
     return (magnitude + phase) * (m.square() + n.square()) - 2 * magnitude * m * n - 2 * phase * aligned

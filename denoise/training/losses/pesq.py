@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from denoise import dsp
+
 WINDOW_S = 0.032  # of the spectra; their hop is half of it
 BANDS, BIN_HZ, MAX_HZ = 49, 1 / WINDOW_S, 8000.0
 BINS = round(MAX_HZ / BIN_HZ) + 1
@@ -114,7 +116,7 @@ def psychoacoustics() -> Psychoacoustics:
 
 def _received_power(x: Tensor, model: Psychoacoustics) -> Tensor:
     """Return the power at a fixed level of speech through a wide-band handset, (B, frames, bins)."""
-    power = (x.real.square() + x.imag.square()).transpose(1, 2)[..., :BINS]
+    power = dsp.power(x).transpose(1, 2)[..., :BINS]
     power = F.pad(power, (0, BINS - power.shape[-1]))
     hz = BIN_HZ * torch.arange(BINS, device=x.device)
     speech = power[..., (hz >= SPEECH_HZ[0]) & (hz <= SPEECH_HZ[1])].sum(dim=-1).mean(dim=1)

@@ -1,4 +1,4 @@
-"""Objectives by name. An objective owns its step: the loop calls it and knows nothing of networks or losses.
+"""Objectives by name. An objective owns its step; the loop depends on neither networks nor losses.
 
 To add one: subclass `Objective` (or `LossObjective`, if it minimises one loss) and add it to `OBJECTIVES`.
 """

@@ -1,4 +1,4 @@
-"""What an objective is: everything that differs between trainings."""
+"""Base classes of objectives, which define everything that differs between trainings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from denoise.errors import ConfigError
 from denoise.priors.latent import LatentPrior, LatentPriorConfig, build_latent_prior
 from denoise.protocols import Codec
-from denoise.registry import build, load
+from denoise.registry import build, kind_of, load
 from denoise.training.data import Batch, Source
 from denoise.training.optimizer import Muon
 from denoise.training.recipe import Recipe, Schedule
@@ -199,6 +199,8 @@ def build_recipe(recipe: Recipe) -> Any:
     module = build(recipe.architecture, recipe.model, recipe.name)
     if recipe.codec is None:
         return module
+    if kind_of(module) != "prior":
+        raise ConfigError(f"recipe {recipe.name}: a codec is for priors; leave it out.")
     model, card = load(recipe.codec)
     if isinstance(model, LatentPrior):
         assert model.config is not None  # weights files hold it

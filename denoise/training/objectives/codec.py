@@ -16,12 +16,12 @@ from denoise.priors.latent import LatentPrior
 from denoise.protocols import HasLogProb, LikelihoodCodec, VariationalCodec
 from denoise.training.data import Batch, Source
 from denoise.training.losses import generative
-from denoise.training.objectives.base import Metrics
+from denoise.training.objectives.base import LossObjective, Metrics
 from denoise.training.objectives.signals import SignalObjective
 from denoise.training.samples import write_signals
 
 
-class Reconstruction(SignalObjective):
+class Reconstruction(SignalObjective, LossObjective):
     """Train a plain autoencoder by the likelihood of its reconstructions."""
 
     def validate(self, module: Any) -> None:
@@ -63,7 +63,7 @@ class Reconstruction(SignalObjective):
         write_signals(out, step, torch.cat([clean[:16], reconstructed[:16]]), self.recipe.sample_rate)
 
 
-class Elbo(SignalObjective):
+class Elbo(SignalObjective, LossObjective):
     """Train a variational codec and a prior over its latents together, by the evidence lower bound."""
 
     def validate(self, module: Any) -> None:
@@ -103,7 +103,7 @@ class Elbo(SignalObjective):
         return nats / x[0].numel(), lambda: {"nats": nats.detach()} | reconstruction_metrics(module.codec, x)
 
 
-class Adversarial(SignalObjective):
+class Adversarial(SignalObjective, LossObjective):
     """Train an adversarial autoencoder, whose critic compares its latents with samples of the prior.
 
     Encoder and critic share one optimizer, see `denoise.training.losses.generative.adversarial`. The critic is part of

@@ -24,8 +24,8 @@ from denoise.training.samples import write_denoised
 class Denoising(LossObjective):
     """Train a `denoise.protocols.Network` by the loss that ``loss.name`` names, on photographs or speech.
 
-    Variational networks are trained with sampled latents and pay ``loss.beta`` times their Kullback-Leibler divergence.
-    Flows are trained at random points of their paths.
+    Variational networks are trained with sampled latents, and their loss includes ``loss.beta`` times the
+    Kullback-Leibler divergence. Flows are trained at random points of their paths.
 
     Args:
         recipe: recipe with ``[image]`` or ``[audio]`` data.
@@ -53,7 +53,6 @@ class Denoising(LossObjective):
         self.require(
             isinstance(module, Network), f"{recipe.architecture} is no denoiser; fix objective or architecture."
         )
-        self.require(recipe.codec is None, "a codec is for priors; leave it out.")
         if recipe.modality == "audio":
             self.require(recipe.audio is not None, "no [audio] section; add it.")
             assert recipe.audio is not None

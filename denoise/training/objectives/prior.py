@@ -14,11 +14,11 @@ from denoise.priors.latent import LatentPrior
 from denoise.protocols import HasLogProb
 from denoise.training.data import Batch
 from denoise.training.losses import generative
-from denoise.training.objectives.base import Metrics
+from denoise.training.objectives.base import LossObjective, Metrics
 from denoise.training.objectives.signals import SignalObjective
 
 
-class PriorObjective(SignalObjective):
+class PriorObjective(SignalObjective, LossObjective):
     """An objective of priors of one type, alone or over the latents of a codec."""
 
     prior_type: ClassVar[type]

@@ -1,4 +1,4 @@
-"""What the objectives of codecs and priors share: clean signals of one shape, with labels."""
+"""Base of the objectives of codecs and priors: clean signals of one shape, with labels."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from denoise.protocols import Prior
 from denoise.training.data import Source
 from denoise.training.examples import LabelledExamples
 from denoise.training.mixes import AudioMixes
-from denoise.training.objectives.base import LossObjective
+from denoise.training.objectives.base import Objective
 from denoise.training.samples import write_signals
 
 
-class SignalObjective(LossObjective):
-    """An objective on clean signals of one shape: ``[examples]``, or the speech of ``[audio]``."""
+class SignalObjective(Objective):
+    """An objective on clean signals of one shape: ``[examples]``, or the speech of ``[audio]``.
+
+    The data are checked against the shipped codec or prior. Derive from `LossObjective`, too, if there is one loss.
+    """
 
     def validate(self, module: Any) -> None:
         """Check that the data have the shape of the module's signals.
@@ -40,7 +43,7 @@ class SignalObjective(LossObjective):
             f"audio.sample_rates are {list(rates)}, audio.channels is {channels}; codecs and priors are trained on "
             "mono signals of one sample rate.",
         )
-        time, shape = round(recipe.audio.seconds * rates[0]), tuple(module.event_shape)
+        time, shape = round(recipe.audio.seconds * rates[0]), tuple(self.shipped(module).event_shape)
         self.require(
             recipe.examples is not None or shape == (1, time),
             f"the shape of the signals is {shape}, audio.seconds makes (1, {time}). Fix one of them.",
@@ -56,10 +59,15 @@ class SignalObjective(LossObjective):
         Raises:
             ConfigError: there are none, or the labels do not fit the prior.
         """
+        shipped = self.shipped(module)
         if self.recipe.examples is not None:
-            if isinstance(module, Prior):
-                return LabelledExamples(self.recipe.examples, root, module.classes, module.text)
-            return LabelledExamples(self.recipe.examples, root)
+            conditions = (shipped.classes, shipped.text) if isinstance(shipped, Prior) else ()
+            examples = LabelledExamples(self.recipe.examples, root, *conditions)
+            stored, expected = tuple(examples.signals.shape[1:]), tuple(shipped.event_shape)
+            self.require(
+                stored == expected, f"the examples have shape {stored}, the model expects {expected}. Fix model.shape."
+            )
+            return examples
         assert self.recipe.audio is not None
         return AudioMixes(replace(self.recipe.audio, clean=1.0), root)
 

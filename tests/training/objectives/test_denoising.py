@@ -129,7 +129,7 @@ def sample_output(net: Any, batch: Batch) -> Tensor:
 def test_what_does_not_fit_is_refused(values: dict[str, Any], changes: dict[str, Any], message: str) -> None:
     def validate() -> None:
         refused = objective(values, **changes)
-        refused.validate(build(refused.recipe.architecture, refused.recipe.model))
+        refused.validate(refused.build())
 
     with pytest.raises(ConfigError, match=message):
         validate()

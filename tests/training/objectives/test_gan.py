@@ -92,15 +92,12 @@ class GAN(SignalObjective):
     def shipped(self, module: Any) -> Any:
         return module.generator
 
-    def validate(self, module: Any) -> None:
-        super().validate(module.generator)
-
     def configure_optimizers(self, module: Any, schedule: Schedule) -> list[Optimizer]:
         rate, parameters = 2 * schedule.learning_rate, module.critic.parameters()
         critic = torch.optim.AdamW(parameters, lr=rate, betas=(0.5, 0.9), weight_decay=10.0)  # decay damps oscillations
         return [make_optimizer(module.generator, schedule), critic]
 
-    def loss(self, module: Any, batch: Batch) -> tuple[Tensor, Any]:
+    def critic_loss(self, module: Any, batch: Batch) -> tuple[Tensor, Any]:
         real, fake = module.critic(batch.clean), module.critic(module.sample(len(batch.clean)).detach())
         accuracy = 0.5 * ((real > 0).float().mean() + (fake < 0).float().mean())
         softplus = nn.functional.softplus
@@ -110,7 +107,7 @@ class GAN(SignalObjective):
         return nn.functional.softplus(-module.critic(module.sample(len(batch.clean)))).mean()
 
     def step(self, trainer: Trainer, batch: Batch) -> StepResult:
-        loss, metrics = trainer.forward(lambda module: self.loss(module, batch))
+        loss, metrics = trainer.forward(lambda module: self.critic_loss(module, batch))
         norm = trainer.minimise(loss, optimizer=1)
         if trainer.step % CRITIC_STEPS == CRITIC_STEPS - 1:
             loss = trainer.forward(lambda module: self.generator_loss(module, batch))
