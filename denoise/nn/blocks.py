@@ -47,7 +47,9 @@ def add(x: Tensor, y: Tensor) -> Tensor:
     Returns:
         The sum, in the wider of both dtypes.
     """
-    return x + y if torch.is_grad_enabled() or x.dtype != y.dtype else x.add_(y)
+    if torch.is_grad_enabled():
+        return x + y
+    return x.to(torch.promote_types(x.dtype, y.dtype)).add_(y)  # mixed dtypes: `x + y` would hold two copies
 
 
 def patch_conv(ndim: int, channels: int, width: int, patch: int) -> nn.Module:

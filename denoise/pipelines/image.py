@@ -38,7 +38,7 @@ from denoise.protocols import Progress
 from denoise.registry import DEFAULTS, SIGMA_MODEL, load
 from denoise.signals import Image
 
-TILE = 1280  # pixels: a fifth is computed twice; 12 megapixels then stay below two gigabytes in every precision
+TILE = 1024  # pixels: 12 megapixels stay below two gigabytes in every precision; a quarter is computed twice
 MAX_CONTEXT = 56  # pixels: those further away change the output by less than 0.1 of 255, whatever the receptive field
 FADE = 8  # pixels
 BAND_ROWS = 256
@@ -49,9 +49,9 @@ class TileSettings(NamedTuple):
 
     Args:
         prepared: the network, and the precision that was selected for the frame.
-        sigma: that the network is conditioned on, full scale 1.0; None for blind networks.
+        sigma: sigma that the network is conditioned on, full scale 1.0; None for blind networks.
         strength: mix of input and output.
-        seed: of the latents of a variational network; None takes their mean.
+        seed: seed of the latents of a variational network; None takes their mean.
     """
 
     prepared: PreparedNetwork
@@ -114,7 +114,7 @@ class ImagePipeline:
         Args:
             source: path or binary file.
             target: path or binary file.
-            options: of the run.
+            options: options of the run.
             progress: as in `file`.
             name: as in `file`.
 
@@ -151,7 +151,7 @@ class ImagePipeline:
 
         Args:
             image: noisy frame.
-            options: of the run.
+            options: options of the run.
             progress: as in `file`.
 
         Returns:
@@ -263,7 +263,7 @@ class ImagePipeline:
         """Refuse options that the model does not support.
 
         Args:
-            options: of a run.
+            options: options of a run.
 
         Raises:
             ConfigError: the model is blind and takes no sigma, sigma is out of its range, it has no posterior samples,
@@ -285,7 +285,7 @@ class ImagePipeline:
 
         Args:
             image: noisy frame.
-            options: of the run.
+            options: options of the run.
             estimate_255: estimate for the frame in 8-bit steps, if there is one already.
 
         Returns:
@@ -327,10 +327,10 @@ class ImagePipeline:
             overwrite: whether an existing target is replaced.
             max_megapixels: size up to which images are read.
             progress: called with the finished fraction, 0 to 1.
-            name: of the source in messages, if it is no path.
+            name: name of the source in messages, if it is no path.
             perception: as in `denoise.options.DenoiseOptions`, of models with posterior samples.
             steps: network calls per posterior sample.
-            seed: of the posterior sample.
+            seed: seed of the posterior sample.
 
         Returns:
             Time, noise levels and warnings.
@@ -430,7 +430,7 @@ def default_model(options: DenoiseOptions) -> str:
     """Return the bundled model for a run: the sigma-conditioned one if sigma or a posterior sample is requested.
 
     Args:
-        options: of the run.
+        options: options of the run.
 
     Returns:
         Its name.
