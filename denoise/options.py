@@ -21,7 +21,7 @@ BLOCK_S = 20.0
 """Seconds of audio that a network without a state processes at a time."""
 
 MAX_MEGAPIXELS = 200.0
-"""Size up to which images are read; larger files may be made to exhaust the memory."""
+"""Size up to which images are read; larger files may be decompression bombs."""
 
 Sigma = float | Literal["auto"] | None
 """Noise level of an image, full scale 1.0; ``"auto"`` and None estimate it for networks that need one."""
@@ -98,7 +98,7 @@ class DenoiseOptions:
 
 
 def check_max_megapixels(max_megapixels: float) -> None:
-    """Refuse a limit that no image could keep.
+    """Check a limit of the size of images.
 
     Args:
         max_megapixels: size up to which images are read.

@@ -119,11 +119,12 @@ class StreamingNetwork(Network, Protocol):
 
 
 class PosteriorDiagnostics(NamedTuple):
-    """What tells whether a posterior sample removed noise and nothing else.
+    """Statistics that show whether a posterior sample removed noise and nothing else.
 
-    ``residual_by_sigma`` is the rms of the removed part, relative to the estimated noise: 1 if exactly the noise was
-    removed. ``residual_correlation`` is the correlation of the removed part and the output: 0 then.
-    ``rejected_fraction`` is the fraction of the difference to the posterior mean, in power, that was rejected.
+    Args:
+        residual_by_sigma: rms of the removed part, relative to the estimated noise; 1 if exactly the noise was removed.
+        residual_correlation: correlation of the removed part and the output; 0 if exactly the noise was removed.
+        rejected_fraction: fraction of the difference to the posterior mean, in power, that was rejected.
     """
 
     residual_by_sigma: float
@@ -249,7 +250,7 @@ class SamplingOptions:
 
     Args:
         steps: steps of the solver.
-        guidance: scale of classifier-free guidance: 0 is unconditional, 1 conditional, more exaggerates the label.
+        guidance: scale of classifier-free guidance: 0 is unconditional, 1 conditional, more extrapolates.
         temperature: factor of the noise that `Prior.sample` draws.
         solver: name in `denoise.sampling.solvers.SOLVERS`.
 
@@ -433,4 +434,4 @@ class Completer(Prior, Protocol):
 
 
 Progress = Callable[[float], None]
-"""Called with the fraction done, 0 to 1; library code knows nothing of terminals."""
+"""Called with the fraction done, 0 to 1; library code writes nothing to the terminal."""

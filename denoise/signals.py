@@ -82,8 +82,8 @@ class ImageFormat:
         container: ``"PNG"``, ``"JPEG"``, ``"TIFF"``, ``"WEBP"``, ``"BMP"`` or ``"GIF"``.
         mode: stored mode (``"1"``, ``"L"``, ``"LA"``, ``"P"``, ``"RGB"``, ``"RGBA"``, ``"CMYK"``, ...).
         bits: bits per channel.
-        info: other contents of the file (icc_profile, exif, dpi, text, quality tables, frame durations, ...), of
-            which only `denoise.files.image` knows the meaning.
+        info: other contents of the file (icc_profile, exif, dpi, text, quality tables, frame durations, ...), which
+            only `denoise.files.image` interprets.
     """
 
     container: str = "PNG"

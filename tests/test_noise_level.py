@@ -24,9 +24,9 @@ def scene(channels: int, side: int = 300) -> Tensor:
     amplitude = 1 / frequency.sqrt().clamp_min(1 / side)
     texture = torch.fft.irfft2(torch.fft.rfft2(torch.randn(1 + channels, side, side, generator=seeded())) * amplitude)
     texture = texture / texture.std()
-    picture = 0.5 + 0.12 * (texture[:1] + 0.2 * texture[1:]) * torch.linspace(-0.4, 1, side).clamp_min(0)[:, None]
-    picture[:, side // 2 :, : side // 3] *= 0.5
-    return picture.clamp(0.02, 0.98)
+    image = 0.5 + 0.12 * (texture[:1] + 0.2 * texture[1:]) * torch.linspace(-0.4, 1, side).clamp_min(0)[:, None]
+    image[:, side // 2 :, : side // 3] *= 0.5
+    return image.clamp(0.02, 0.98)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -109,6 +109,6 @@ def test_images_of_any_size(channels: int, height: int, width: int) -> None:
 @pytest.mark.parametrize("mean", [0.0, 0.1, 0.5, 0.9])
 @pytest.mark.parametrize("sigma", [0.02, 0.2, 0.5])
 def test_clipped_variance_matches_samples(mean: float, sigma: float) -> None:
-    draws = (mean + sigma * torch.randn(400_000, generator=seeded(), dtype=torch.float64)).clamp(0, 1)
-    expected = float(draws.var()) / sigma**2
+    samples = (mean + sigma * torch.randn(400_000, generator=seeded(), dtype=torch.float64)).clamp(0, 1)
+    expected = float(samples.var()) / sigma**2
     assert float(clipped_variance(torch.tensor(mean), sigma)) == pytest.approx(expected, abs=0.01)

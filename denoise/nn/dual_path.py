@@ -248,7 +248,7 @@ class DualPathBlock(nn.Module):
 
 
 def delay_frames(x: Tensor, buffer: Tensor | None, frames: int) -> tuple[Tensor, Tensor | None]:
-    """Delay a signal of frames.
+    """Delay frames by a number of frames.
 
     Args:
         x: next frames, (batch, channels, frames, positions).

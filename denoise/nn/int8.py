@@ -58,8 +58,8 @@ def quantize_network(network: nn.Module, *calibration: Tensor | None) -> nn.Modu
     """Return a copy of a network, for inference on a CPU, whose residual blocks multiply 8-bit integers.
 
     Weights have a scale per output channel. Activations have a scale per channel, too, that follows from the
-    calibration and is divided out by the weights. So a position is rounded alike whatever is around it. Where
-    activations leave the range of 8 bits, float32 holds the same integers.
+    calibration and is divided out by the weights, so the rounding at a position does not depend on its surroundings.
+    Where activations leave the range of 8 bits, float32 holds the same integers.
 
     Args:
         network: network with blocks that `find_int8_blocks` finds.
@@ -113,7 +113,7 @@ class Int8Block(nn.Module):
         self.last = Int8Conv(last, hidden_scale, 0, reference=reference)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``x``, (batch, channels, height, width), plus the quantized residual branch."""
+        """Return ``x``, (batch, channels, height, width), plus the quantised residual branch."""
         x = x.contiguous(memory_format=torch.channels_last)
         q = quantize_activations(x, self.scale)
         hidden = self.first(q)

@@ -79,7 +79,7 @@ def band_limit(x: Tensor, sample_rate: int, cutoff_hz: float) -> Tensor:
     Args:
         x: (..., time).
         sample_rate: in Hz.
-        cutoff_hz: end of the stop band's edge in Hz.
+        cutoff_hz: frequency in Hz from which on nothing passes; the transition lies below it.
 
     Returns:
         (..., time).
@@ -162,7 +162,7 @@ def hum(time: int, sample_rate: int, generator: Generator | None = None) -> Tens
 
 
 def clicks(time: int, sample_rate: int, generator: Generator | None = None) -> Tensor:
-    """Generate clicks: 2 to 100 short decaying pulses per second with levels over 20 dB.
+    """Generate clicks: 2 to 100 short decaying pulses per second, whose levels span 20 dB.
 
     Args:
         time: number of samples.
