@@ -43,6 +43,12 @@ def test_weights_are_restored(saved: tuple[Path, torch.nn.Module]) -> None:
         assert torch.equal(restored.state_dict()[name], tensor)
 
 
+def test_loading_does_not_advance_the_random_numbers_of_the_caller(saved: tuple[Path, torch.nn.Module]) -> None:
+    state = torch.get_rng_state()
+    load(saved[0])
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_float16_is_close(saved: tuple[Path, torch.nn.Module], tmp_path: Path) -> None:
     _, module = saved
     save_weights(tmp_path / "half.safetensors", module, CARD, {})
