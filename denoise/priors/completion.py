@@ -10,6 +10,7 @@ from denoise.protocols import DEFAULT_OPTIONS, DenoisingPrior, Label, Progress, 
 from denoise.sampling.posterior import inpaint
 
 STEPS = 40
+COMPLETION_OPTIONS = frozenset({"steps"})
 SIGMA_MIN, SIGMA_MAX = 0.004, 40.0  # in units of the standard deviation of the signals
 
 
@@ -37,7 +38,11 @@ def inpaint_with_prior(
 
     Returns:
         Signals that agree with x where the mask is 1, (n, *event_shape).
+
+    Raises:
+        ConfigError: another option than the steps is set.
     """
+    options.check_supported(COMPLETION_OPTIONS, "inpainting")
     steps = options.steps or STEPS
     sigmas = karras_sigmas(steps, SIGMA_MIN * prior.data_std, SIGMA_MAX * prior.data_std)
     start = prior.data_mean + sigmas[0] * torch.randn(x.shape, generator=generator)

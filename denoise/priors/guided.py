@@ -13,7 +13,7 @@ from denoise.config import config
 from denoise.errors import ConfigError
 from denoise.nn.embeddings import Condition
 from denoise.nn.unet import BackboneConfig, build_backbone
-from denoise.priors.completion import inpaint_with_prior
+from denoise.priors.completion import COMPLETION_OPTIONS, inpaint_with_prior
 from denoise.probability_path import convert, exploding
 from denoise.protocols import DEFAULT_OPTIONS, Label, Progress, SamplingOptions, Support
 
@@ -59,7 +59,7 @@ class GuidedPrior(nn.Module, ABC):
 
     config: GuidedConfig
     sampling_options = frozenset({"steps", "guidance", "temperature"})
-    completion_options = frozenset({"steps"})
+    completion_options = COMPLETION_OPTIONS
 
     def __init__(self, config: GuidedConfig) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from denoise.config import config
-from denoise.priors.completion import inpaint_with_prior
+from denoise.priors.completion import COMPLETION_OPTIONS, inpaint_with_prior
 from denoise.protocols import (
     DEFAULT_OPTIONS,
     Codec,
@@ -186,7 +186,7 @@ class _Denoising(LatentPrior):
 
     codec: OrthonormalCodec
     prior: DenoisingPrior
-    completion_options = frozenset({"steps"})
+    completion_options = COMPLETION_OPTIONS
 
     @property
     def data_mean(self) -> float:
@@ -297,7 +297,7 @@ class _InpaintsLatents(LatentPrior):
     """`Completer` by RePaint of spatial latents, observed where all of their entries are."""
 
     prior: DenoisingPrior
-    completion_options = frozenset({"steps"})
+    completion_options = COMPLETION_OPTIONS
 
     @torch.no_grad()
     def complete(
@@ -335,5 +335,6 @@ class _GibbsInpaints(LatentPrior):
         generator: Generator | None = None,
         progress: Progress | None = None,
     ) -> Tensor:
+        options.check_supported(self.completion_options, "Gibbs inpainting")
         start = self.sample(len(x), label=label, generator=generator)
         return gibbs_inpaint(self.codec, x, mask, start=start, generator=generator)

@@ -131,6 +131,10 @@ def test_options_that_are_not_declared_are_refused(prior: Prior) -> None:
         if name not in prior.sampling_options:
             with pytest.raises(ConfigError, match=f"takes no {name}"):
                 prior.sample(1, options=SamplingOptions(**{name: value}))
+        if isinstance(prior, Completer) and name not in prior.completion_options:
+            x = torch.zeros(1, *prior.event_shape)
+            with pytest.raises(ConfigError, match=f"takes no {name}"):
+                prior.complete(x, torch.ones_like(x), options=SamplingOptions(**{name: value}))
 
 
 def test_noise_has_the_declared_shape(prior: Prior) -> None:
