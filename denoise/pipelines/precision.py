@@ -29,11 +29,13 @@ PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 MIN_SPEEDUP = 1.3
 """Factor by which a less exact format must be faster, so that noise of the measurement does not decide."""
 
-BLOCK_SHAPE = (1, 128, 64, 64)
+BLOCK_SHAPE = (1, 128, 48, 48)
 """Input of the residual block that is measured; the middle stage of the bundled networks has as many channels."""
 
-MIN_RUNS, MAX_RUNS, MAX_SECONDS = 2, 6, 0.05
-"""Runs of the measurement in each format, and the time after which no more than the fewest are made."""
+MIN_RUNS, MAX_RUNS, MAX_SECONDS = 4, 8, 0.05
+"""Fewest and most runs in each format, and the time after which no more than the fewest are made.
+
+The first run compiles kernels."""
 
 MIN_PIXELS = 2_000_000
 """Size from which ``auto`` uses int8; below, it saves less than a second or two."""
