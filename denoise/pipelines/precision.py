@@ -1,6 +1,6 @@
 """Number format that an image network is computed in: float32, bfloat16 or 8-bit integers.
 
-``auto`` selects by a measurement on this machine. Flags of the processor only say which formats it has instructions
+``auto`` selects by a measurement on this machine. Flags of the processor only show which formats it has instructions
 for: whether these are faster than float32 differs between processors with the same flags.
 """
 
