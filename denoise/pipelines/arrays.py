@@ -42,14 +42,14 @@ def denoise_audio(
     Args:
         samples: array (time,) or (channels, time), as of librosa, or tensor (channels, time) or (batch, channels,
             time). Integers (int16, int32) have the full scale of their type, floats 1.0; floats are not clipped.
-        sample_rate: in Hz.
+        sample_rate: sample rate in Hz.
         model: name of a bundled model or path of a weights file; None selects ``speech``, or, with ``perception``, the
             model with posterior samples.
         strength: as in `denoise.options.DenoiseOptions`.
         attenuation_limit: as in `denoise.options.DenoiseOptions`, in dB.
         perception: as in `denoise.options.DenoiseOptions`, from the posterior mean (0) to a posterior sample (1).
         steps: network calls per posterior sample.
-        seed: of the posterior sample; each item of a batch adds 1 to it.
+        seed: seed of the posterior sample; each item of a batch adds 1 to it.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
 
     Returns:
@@ -71,7 +71,7 @@ def denoise_audio(
     if not isinstance(sample_rate, Real) or sample_rate != int(sample_rate):
         raise InputError(f"sample rate is {sample_rate!r}; expected a whole number of Hz.")
     AudioFormat(int(sample_rate), channels)  # checks the range of the sample rate
-    pipeline = _audio_pipeline(*_resolved(model or audio.default_model(options)), device)
+    pipeline = _audio_pipeline(*_with_version(model or audio.default_model(options)), device)
     pipeline.check(options)
     if options.limited_strength == 0:
         return cast(Array, samples.clone() if isinstance(samples, Tensor) else x.copy())
@@ -112,7 +112,7 @@ def denoise_image(
         strength: as in `denoise.options.DenoiseOptions`.
         perception: as in `denoise.options.DenoiseOptions`, from the posterior mean (0) to a posterior sample (1).
         steps: network calls per posterior sample.
-        seed: of the posterior sample; each image of a batch adds 1 to it.
+        seed: seed of the posterior sample; each image of a batch adds 1 to it.
         tile: as in `denoise.pipelines.image.ImagePipeline`.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
 
@@ -132,12 +132,12 @@ def denoise_image(
     frames = _frames(x, is_tensor=isinstance(pixels, Tensor))
     is_float = np.issubdtype(x.dtype, np.floating)
     scale = 1.0 if is_float else float(np.iinfo(x.dtype).max)
-    if isinstance(sigma, int | float):
+    if sigma is not None and not isinstance(sigma, str):
         if not is_float and not 0 <= sigma <= scale:
             raise ConfigError(f"sigma is {sigma:g}; expected 0 to {scale:g}, the range of the pixels.")
         sigma = sigma / scale
     options = DenoiseOptions(strength=strength, sigma=sigma, perception=perception, steps=steps)
-    pipeline = _image_pipeline(*_resolved(model or image.default_model(options)), device, tile)
+    pipeline = _image_pipeline(*_with_version(model or image.default_model(options)), device, tile)
     denoised = np.empty_like(frames)
     for i, frame in enumerate(frames):
         noisy = Image(np.ascontiguousarray(frame, np.float32 if is_float else None))
@@ -182,7 +182,7 @@ def _frames(x: NDArray[Any], *, is_tensor: bool) -> NDArray[Any]:
     return frames
 
 
-def _resolved(model: str | Path) -> tuple[str | Path, int]:
+def _with_version(model: str | Path) -> tuple[str | Path, int]:
     """A model with the version of its weights, so that new weights are loaded again."""
     return model, weights_version(model)
 

@@ -319,6 +319,14 @@ class TestArrays:
         with pytest.raises(ConfigError, match="expected 0 to 255"):
             denoise_image(pixels(20, 20, 3), 300)
 
+    @pytest.mark.parametrize("kind", [np.float32, np.int64, torch.tensor])
+    def test_sigma_may_be_a_scalar_of_any_type(self, models: Models, kind: Any) -> None:
+        x = pixels(20, 20, 3)
+        expected = denoise_image(x, 25, model=models["sigma-image"])
+        np.testing.assert_array_equal(denoise_image(x, kind(25), model=models["sigma-image"]), expected)
+        with pytest.raises(ConfigError, match="expected 0 to 255"):
+            denoise_image(x, kind(300), model=models["sigma-image"])
+
     @pytest.mark.parametrize("kind", ["numpy", "torch"])
     def test_output_has_its_own_memory(self, models: Models, kind: str) -> None:
         x = pixels(12, 13, 3, dtype=np.float32)
