@@ -13,7 +13,7 @@ from denoise.errors import InputError
 from denoise.files.image.container import SizeLimit
 from denoise.files.image.damage import translate_errors
 from denoise.files.image.registry import HEAD_BYTES, detect_container
-from denoise.files.streams import file_name
+from denoise.files.names import file_name
 from denoise.options import MAX_MEGAPIXELS, check_max_megapixels
 from denoise.signals import Image
 

@@ -12,7 +12,7 @@ from denoise.errors import InputError
 from denoise.files.atomic import atomic_file
 from denoise.files.image.container import ImageContainer
 from denoise.files.image.registry import container_named, container_of_extension, has_pages
-from denoise.files.streams import file_name
+from denoise.files.names import file_name
 from denoise.signals import Image, ImageFormat
 
 
