@@ -39,10 +39,10 @@ class AudioRun:
     """The denoising of one recording, block by block; see `AudioPipeline.start`.
 
     Args:
-        pipeline: with the network.
-        sample_rate: of the recording in Hz.
-        options: of the run, supported by the network.
-        seeds: of the posterior samples; none for the posterior mean.
+        pipeline: pipeline with the network.
+        sample_rate: sample rate of the recording in Hz.
+        options: options of the run, supported by the network.
+        seeds: seeds of the posterior samples; none for the posterior mean.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class AudioRun:
         Returns:
             As `AudioPipeline.stream`.
         """
-        chunks = _checked(chunks)
+        chunks = _check_chunks(chunks)
         if self._strength == 0 and not self._seeds:
             return chunks
         if isinstance(self._network, StreamingNetwork):
@@ -182,7 +182,7 @@ class AudioPipeline:
         Args:
             source: path or binary file.
             target: path or binary file.
-            options: of the run.
+            options: options of the run.
             raw: as in `file`.
             progress: as in `file`.
             name: as in `file`.
@@ -218,9 +218,9 @@ class AudioPipeline:
         """Start the denoising of one recording.
 
         Args:
-            sample_rate: of the recording in Hz.
-            options: of the run.
-            seeds: of several posterior samples; None takes that of the options.
+            sample_rate: sample rate of the recording in Hz.
+            options: options of the run.
+            seeds: seeds of several posterior samples; None takes that of the options.
 
         Returns:
             A run, of which `AudioRun.blocks` takes the blocks of the recording.
@@ -239,7 +239,7 @@ class AudioPipeline:
         """Refuse options that the model does not support.
 
         Args:
-            options: of a run.
+            options: options of a run.
 
         Raises:
             ConfigError: the model has no posterior samples, or does not mix them with their mean.
@@ -273,12 +273,12 @@ class AudioPipeline:
             strength: as in `denoise.options.DenoiseOptions`.
             attenuation_limit: as in `denoise.options.DenoiseOptions`, in dB.
             overwrite: whether an existing target is replaced.
-            raw: format of headerless PCM, of source and target.
+            raw: format of source and target, if they are headerless PCM.
             progress: called with the finished fraction, 0 to 1, if the length is known.
-            name: of the source in messages, if it is no path.
+            name: name of the source in messages, if it is no path.
             perception: as in `denoise.options.DenoiseOptions`, of models with posterior samples.
             steps: network calls per posterior sample.
-            seed: of the posterior sample.
+            seed: seed of the posterior sample.
 
         Returns:
             Time, noise floors and warnings.
@@ -347,12 +347,12 @@ class AudioPipeline:
 
         Args:
             chunks: (channels, any time) each, float32 or float64, full scale 1.0.
-            sample_rate: in Hz.
+            sample_rate: sample rate in Hz.
             strength: as in `file`.
             attenuation_limit: as in `file`.
             perception: as in `file`.
             steps: as in `file`.
-            seeds: of several posterior samples, in place of their mean.
+            seeds: seeds of several posterior samples, in place of their mean.
 
         Returns:
             Denoised chunks of any length, (channels, time); posterior samples are concatenated along the channels,
@@ -376,7 +376,7 @@ def default_model(options: DenoiseOptions) -> str:
     """Return the bundled model for a run: the one with posterior samples if they are requested.
 
     Args:
-        options: of the run.
+        options: options of the run.
 
     Returns:
         Its name.
@@ -388,8 +388,8 @@ def read_blocks(reader: AudioReader, length: int) -> Iterator[NDArray[Any]]:
     """Read a recording block by block.
 
     Args:
-        reader: of the file.
-        length: of each block but the last, in samples.
+        reader: reader of the file.
+        length: length of each block but the last, in samples.
 
     Returns:
         Blocks, (channels, time).
@@ -398,7 +398,7 @@ def read_blocks(reader: AudioReader, length: int) -> Iterator[NDArray[Any]]:
         yield block
 
 
-def _checked(chunks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+def _check_chunks(chunks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
     """Refuse chunks that are no float audio, or whose number of channels changes."""
     channels = None
     for chunk in chunks:

@@ -25,7 +25,7 @@ def plan(
     Args:
         inputs: files, folders or ``-``.
         out: file, folder, ``-`` or None.
-        extensions: of the files that are taken from folders, with a dot, lower case.
+        extensions: extensions of the files that are taken from folders, with a dot, lower case.
         overwrite: whether an output may replace its own input.
 
     Returns:
@@ -64,7 +64,7 @@ def count_skipped(inputs: Sequence[str], extensions: Iterable[str]) -> Counter[s
 
     Args:
         inputs: files, folders or ``-``.
-        extensions: of the files that `plan` takes.
+        extensions: extensions of the files that `plan` takes.
 
     Returns:
         Number of files by extension.

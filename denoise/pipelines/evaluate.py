@@ -44,9 +44,9 @@ class EvaluationFiles:
     Args:
         clean: folder of clean files, or of ``speech/test`` and ``noise/test``.
         noisy: folder of noisy files of the same names, or None.
-        levels: of the noise that is added: sigma (0 to 255) for images, SNR in dB for audio.
+        levels: levels of the added noise: sigma (0 to 255) for images, SNR in dB for audio.
         limit: maximum number of files, or None.
-        seed: of the noise.
+        seed: seed of the noise.
         track: called with the files.
     """
 
@@ -76,9 +76,9 @@ def evaluate(
         data: folder of clean images, or of clean speech and noise in ``speech/test`` and ``noise/test``; with
             ``noisy``, folder of clean files.
         noisy: folder of noisy files with the names of the clean ones; no noise is added.
-        levels: of the noise that is added: sigma (0 to 255) for images, SNR in dB for audio.
+        levels: levels of the added noise: sigma (0 to 255) for images, SNR in dB for audio.
         limit: maximum number of files.
-        seed: of the noise.
+        seed: seed of the noise.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
         track: called with the files; yields them, perhaps with a progress bar.
 

@@ -20,8 +20,8 @@ def denoise_full_band(denoise: Callable[[Tensor], Tensor], x: Tensor, sample_rat
     Args:
         denoise: function of samples at ``network_rate``, (channels, time) to the same shape.
         x: noisy samples at ``sample_rate``, (channels, time), full scale 1.0.
-        sample_rate: of ``x`` in Hz.
-        network_rate: of the network in Hz.
+        sample_rate: sample rate of ``x`` in Hz.
+        network_rate: sample rate of the network in Hz.
 
     Returns:
         Denoised samples at ``sample_rate``, the shape of ``x``.
@@ -44,7 +44,7 @@ def top_band_gain(noisy: Tensor, denoised: Tensor, sample_rate: int) -> Tensor:
     Args:
         noisy: input of the network, (channels, time).
         denoised: output of the network, (channels, time).
-        sample_rate: of both in Hz.
+        sample_rate: sample rate of both in Hz.
 
     Returns:
         Gains of at most 1, (channels, frames), one every `gain_hop` samples from the first sample to beyond the last.
@@ -62,7 +62,7 @@ def gain_hop(sample_rate: int) -> int:
     """Return the hop of `top_band_gain` in samples: the power of two nearest to 16 ms.
 
     Args:
-        sample_rate: in Hz.
+        sample_rate: sample rate in Hz.
 
     Returns:
         The number of samples.
@@ -75,9 +75,9 @@ def full_band_context(stride: int, context: int, sample_rate: int, network_rate:
 
     Args:
         stride: windows of the network start at multiples of it, in samples at ``network_rate``.
-        context: of the network, in samples at ``network_rate``.
-        sample_rate: of the recording in Hz.
-        network_rate: of the network in Hz.
+        context: receptive field of the network to each side, in samples at ``network_rate``.
+        sample_rate: sample rate of the recording in Hz.
+        network_rate: sample rate of the network in Hz.
 
     Returns:
         Stride and context in samples at ``sample_rate``, with which `denoise_full_band` does not depend on the windows.

@@ -20,7 +20,7 @@ class NoiseFloor:
     Levels are counted in a histogram, because a list of them would grow with the recording.
 
     Args:
-        sample_rate: in Hz.
+        sample_rate: sample rate in Hz.
     """
 
     def __init__(self, sample_rate: int) -> None:

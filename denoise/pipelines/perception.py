@@ -30,7 +30,7 @@ def sample_image(
         posterior_mean: the sigma-conditioned denoiser.
         image: noisy image.
         sigma: standard deviation of its noise, full scale 1.0.
-        options: of the run: steps, seed and weight of the sample.
+        options: options of the run: steps, seed and weight of the sample.
         progress: called with the finished fraction, 0 to 1.
 
     Returns:
@@ -77,7 +77,7 @@ def to_tensor(image: Image) -> Tensor:
     """Return the pixels of a float image.
 
     Args:
-        image: of float32.
+        image: image in float32.
 
     Returns:
         A view, (channels, height, width).
@@ -90,7 +90,7 @@ def progress_of_part(progress: Progress | None, index: int, n: int) -> Progress 
 
     Args:
         progress: callback of the whole work, or None.
-        index: of the part.
+        index: index of the part.
         n: number of parts.
 
     Returns:

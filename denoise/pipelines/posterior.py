@@ -16,8 +16,8 @@ def check_posterior(network: Network, name: str, options: DenoiseOptions) -> Non
 
     Args:
         network: denoiser of audio or images.
-        name: of the model, for the message.
-        options: of the run.
+        name: name of the model, for the message.
+        options: options of the run.
 
     Raises:
         ConfigError: the network does not support the options.

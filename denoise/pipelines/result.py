@@ -14,7 +14,7 @@ REJECTED_FRACTION_LIMIT = 0.1  # a posterior sample of which more is rejected is
 
 
 class Units(NamedTuple):
-    """Units of the figures of a result, as they stand in its JSON keys, and the digits of its speed."""
+    """Units of the figures of a result, as in its JSON keys, and the digits of its speed."""
 
     speed: str
     noise: str
@@ -34,7 +34,7 @@ class Diagnostics:
         noise_after: noise level of the output.
         residual: consistency of the residual of a posterior sample with noise; None of a posterior mean.
         rejected_fraction: fraction of a posterior sample that was replaced by the mean, 0 to 1.
-        no_noise_found: whether sigma was estimated as 0, so that nothing was done.
+        no_noise_found: whether sigma was estimated as 0, so that the input is unchanged.
         precision: number format that the network was computed in, such as ``"float32"``.
     """
 
@@ -80,8 +80,7 @@ class Result:
         noise_before: noise level of the input, in ``noise_unit``.
         noise_after: noise level of the output, in ``noise_unit``.
         noise_unit: ``"dbfs"`` or ``"sigma_255"``.
-        residual: of a posterior sample, the level of its residual relative to that of the noise, 1 for noise, and a
-            correlation, 0 for noise: of an image between neighbouring pixels, of a recording with the output.
+        residual: consistency of the residual of a posterior sample with noise; None of a posterior mean.
         files: all files that were written, if they are several.
         warnings: one sentence each.
         precision: number format that the network was computed in.
@@ -116,14 +115,14 @@ class Result:
         """Build the result of one file.
 
         Args:
-            diagnostics: of the whole file.
+            diagnostics: diagnostics of the whole file.
             units: `AUDIO_UNITS` or `IMAGE_UNITS`.
             input: name of the file that was read.
             output: name of the file that was written.
             amount: seconds of audio or megapixels that were denoised.
             seconds: wall-clock time, above 0.
             files: all files that were written, if they are several.
-            warnings: of the reader, to which those of the diagnostics are added.
+            warnings: warnings of the reader, to which those of the diagnostics are added.
 
         Returns:
             The result with rounded figures.
@@ -134,8 +133,8 @@ class Result:
             seconds=round(seconds, 3),
             speed=round(amount / seconds, units.speed_digits),
             speed_unit=units.speed,
-            noise_before=_rounded(diagnostics.noise_before),
-            noise_after=_rounded(diagnostics.noise_after),
+            noise_before=_round(diagnostics.noise_before),
+            noise_after=_round(diagnostics.noise_after),
             noise_unit=units.noise,
             residual=diagnostics.residual,
             files=tuple(files),
@@ -156,8 +155,11 @@ class Result:
         row[f"noise_after_{noise_unit}"] = row.pop("noise_after")
         residual, files, precision = row.pop("residual"), row.pop("files"), row.pop("precision")
         if residual is not None:
-            level, correlation = ("noise", "with_answer") if noise_unit == "dbfs" else ("sigma", "correlation")
-            row |= {f"residual_by_{level}": round(residual[0], 3), f"residual_{correlation}": round(residual[1], 3)}
+            rms_key, correlation_key = ("noise", "with_answer") if noise_unit == "dbfs" else ("sigma", "correlation")
+            row |= {
+                f"residual_by_{rms_key}": round(residual[0], 3),
+                f"residual_{correlation_key}": round(residual[1], 3),
+            }
         return row | ({"files": files} if files else {}) | ({"precision": precision} if precision else {})
 
 
@@ -165,7 +167,7 @@ def warn_rejected(name: str, rejected_fraction: float) -> tuple[str, ...]:
     """Return a warning if much of a posterior sample was replaced by the mean.
 
     Args:
-        name: of the file.
+        name: name of the file.
         rejected_fraction: fraction of the posterior sample that was rejected, 0 to 1.
 
     Returns:
@@ -181,10 +183,10 @@ def warn_rejected(name: str, rejected_fraction: float) -> tuple[str, ...]:
 
 
 def warn_no_noise(name: str, no_noise_found: bool) -> tuple[str, ...]:
-    """Return a warning if sigma was estimated as 0, so that nothing was done.
+    """Return a warning if sigma was estimated as 0, so that the input is unchanged.
 
     Args:
-        name: of the file.
+        name: name of the file.
         no_noise_found: whether the estimate is 0.
 
     Returns:
@@ -200,5 +202,5 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return float(np.mean(present)) if present else None
 
 
-def _rounded(value: float | None) -> float | None:
+def _round(value: float | None) -> float | None:
     return None if value is None else round(value, 2)

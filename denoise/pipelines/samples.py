@@ -66,7 +66,7 @@ class SamplePaths:
         """Refuse, before any work, to replace the source, or other files without ``overwrite``.
 
         Args:
-            source: of the samples.
+            source: path or binary file that the samples are of.
             overwrite: whether existing files are replaced.
 
         Raises:
@@ -94,13 +94,13 @@ def write_image_samples(
     One sample is in memory at a time.
 
     Args:
-        pipeline: of a model with posterior samples.
+        pipeline: pipeline of a model with posterior samples.
         source: path or binary file of a single image.
         target: path that the `SamplePaths` are derived from.
         n: number of samples.
-        options: of the run; the seed is that of the first sample, and each next one adds 1.
+        options: options of the run; the seed is that of the first sample, and each next one adds 1.
         progress: called with the finished fraction, 0 to 1.
-        name: of the source in messages, if it is no path.
+        name: name of the source in messages, if it is no path.
 
     Returns:
         As `ImagePipeline.file`.
@@ -125,9 +125,11 @@ def write_image_samples(
         moments, diagnostics = Moments(), []
         for i, path in enumerate(paths.samples):
             sample_options = replace(options, sigma=sigma, seed=seed + i)
-            sample, of_sample = pipeline.denoise_frame(image_float, sample_options, progress_of_part(progress, i, n))
+            sample, sample_diagnostics = pipeline.denoise_frame(
+                image_float, sample_options, progress_of_part(progress, i, n)
+            )
             moments.add(sample.pixels)
-            diagnostics.append(of_sample)
+            diagnostics.append(sample_diagnostics)
             write(path, sample.pixels)
         write(paths.mean, moments.mean)
         write(paths.std, STD_SCALE * moments.std())
@@ -162,13 +164,13 @@ def write_audio_samples(
     """Write posterior samples of a recording, their mean and their standard deviation, block by block.
 
     Args:
-        pipeline: of a model with posterior samples.
+        pipeline: pipeline of a model with posterior samples.
         source: path or binary file.
         target: path that the `SamplePaths` are derived from.
         n: number of samples.
-        options: of the run; the seed is that of the first sample, and each next one adds 1.
+        options: options of the run; the seed is that of the first sample, and each next one adds 1.
         progress: called with the finished fraction, 0 to 1, if the length is known.
-        name: of the source in messages, if it is no path.
+        name: name of the source in messages, if it is no path.
 
     Returns:
         As `AudioPipeline.file`, without noise floors.
@@ -221,7 +223,7 @@ class Moments:
         """Add one array.
 
         Args:
-            x: of the shape of those before.
+            x: array of the shape of those before.
         """
         self.n += 1
         deviation = x - self.mean
@@ -238,7 +240,7 @@ def check_samples(n: int, inputs: Sequence[str], out: str | None, single_output_
 
     Args:
         n: number of samples; 0 for none.
-        inputs: of the command line.
+        inputs: inputs of the command line.
         out: output of the command line.
         single_output_options: options that need a single output by their name; those that are None are not given.
 

@@ -33,13 +33,13 @@ class AudioStream:
 
     Args:
         model: name of a bundled model, path of a weights file, `AudioPipeline` or a network.
-        sample_rate: in Hz.
+        sample_rate: sample rate in Hz.
         channels: number of channels.
         strength: as in `denoise.options.DenoiseOptions`.
         attenuation_limit: as in `denoise.options.DenoiseOptions`, in dB.
         perception: as in `denoise.options.DenoiseOptions`, of models with posterior samples.
         steps: network calls per posterior sample.
-        seed: of the posterior sample.
+        seed: seed of the posterior sample.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``, for a model that is loaded here.
 
     Raises:
@@ -156,8 +156,8 @@ class AudioStream:
         """Return the residual and the rejected fraction of a posterior sample up to now; of a mean, nothing."""
         if not isinstance(self.network, PosteriorSampler):
             return Diagnostics()
-        level, correlation, rejected_fraction = self.network.diagnostics(self._state)
-        return Diagnostics(residual=Consistency(level, correlation), rejected_fraction=rejected_fraction)
+        relative_rms, correlation, rejected_fraction = self.network.diagnostics(self._state)
+        return Diagnostics(residual=Consistency(relative_rms, correlation), rejected_fraction=rejected_fraction)
 
     @torch.inference_mode()
     def _denoise(self, hops: NDArray[Any]) -> NDArray[Any]:

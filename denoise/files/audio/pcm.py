@@ -30,7 +30,7 @@ class RawFormat:
     """Format of headerless PCM.
 
     Args:
-        sample_rate: in Hz.
+        sample_rate: sample rate in Hz.
         channels: number of interleaved channels.
         encoding: one of `ENCODINGS`.
 
