@@ -323,7 +323,9 @@ def main(
     peers: Annotated[str, peers_option(PEERS)] = "all",
     snr: Annotated[str, typer.Option(help="dB, comma separated.")] = "-5,0,5,10,15",
     limit: Annotated[int | None, typer.Option(help="Maximum number of utterances.", min=1)] = None,
-    judged: Annotated[int, typer.Option(help="Number of utterances scored by DNSMOS, which is slow.", min=1)] = 50,
+    dnsmos_limit: Annotated[
+        int, typer.Option(help="Maximum number of utterances scored by DNSMOS, which is slow.", min=1)
+    ] = 50,
     seed: Annotated[int, typer.Option(help="Seed of the mixtures.")] = 0,
     threads: Threads = 1,
     speed_minutes: Annotated[float, typer.Option(help="Minutes of audio for timing each system.", min=0.05)] = 5.0,
@@ -346,10 +348,10 @@ def main(
 
     pieces = noisy_speech(mixtures, snrs, 60 * speed_minutes)
     factors = real_time_factors(systems, pieces, clock)
-    memory = {name: peak_mib(denoise_once, name, pieces[0], torch=name not in PEERS) for name in systems}
+    peaks_mib = {name: peak_mib(denoise_once, name, pieces[0], torch=name not in PEERS) for name in systems}
 
     rows: list[Row] = []
-    dnsmos_names = {mixture.name for mixture in evenly_spaced(mixtures, judged)}
+    dnsmos_names = {mixture.name for mixture in evenly_spaced(mixtures, dnsmos_limit)}
     for mixture, level in show_progress([*itertools.product(mixtures, snrs)], "quality"):
         noisy, clean = mixture.noisy(level)
         for name, start in {"noisy": lambda: lambda x, rate: x, **systems}.items():
@@ -358,7 +360,7 @@ def main(
                 row = quality(start()(noisy, mixture.rate), clean, mixture.rate, mixture.name in dnsmos_names)
             rows.append({"system": name, "file": mixture.name, "snr_db": level} | row)
 
-    table = [_table_row(name, rows, snrs, delays, factors, memory) for name in ("noisy", *systems)]
+    table = [_table_row(name, rows, snrs, delays, factors, peaks_mib) for name in ("noisy", *systems)]
     protocol = (
         f"{mixture_protocol}; scores at 16 kHz, means over utterances and SNRs, DNSMOS (OVRL, SIG, BAK) of "
         f"{len(dnsmos_names)} utterances; "
@@ -377,7 +379,7 @@ def _table_row(
     snrs: Sequence[float],
     delays: Mapping[str, int],
     factors: Mapping[str, Sequence[float]],
-    memory: Mapping[str, float | None],
+    peaks_mib: Mapping[str, float | None],
 ) -> Row:
     """Return the table row of one system; None stands for figures that were not measured."""
     system_rows = [row for row in rows if row["system"] == name]
@@ -394,7 +396,7 @@ def _table_row(
     table_row["RTF"] = float(np.median(system_factors)) if system_factors else None
     has_both = system_factors and reference
     table_row["ratio to DeepFilterNet 3"] = float(np.median(np.divide(system_factors, reference))) if has_both else None
-    return table_row | {"MiB": memory.get(name)}
+    return table_row | {"MiB": peaks_mib.get(name)}
 
 
 if __name__ == "__main__":

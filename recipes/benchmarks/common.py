@@ -17,14 +17,8 @@ from typing import Annotated, Any, TypeVar
 import numpy as np
 import typer
 
-CPU_FLAGS = [
-    "avx2",
-    "fma",
-    "avx512f",
-    "avx512_vnni",
-    "avx512_bf16",
-    "amx_tile",
-]  # they determine the speed of a network
+# flags that determine the speed of a network
+CPU_FLAGS = ["avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile"]
 
 Row = dict[str, Any]
 T = TypeVar("T")

@@ -24,6 +24,7 @@ from common import (
     show_progress,
     use_threads,
 )
+from numpy.typing import NDArray
 
 CLEAN_DB = 45.0  # minimum distance between speech and noise floor of a clean recording
 PAUSE_DB = 45.0  # level of pauses below the speech
@@ -59,7 +60,7 @@ def third_octave_change(estimate: Samples, clean: Samples, rate: int) -> Samples
     )
 
 
-def energy_above_8_khz(x: Samples, rate: int, frame_mask: Samples) -> float:
+def energy_above_8_khz(x: Samples, rate: int, frame_mask: NDArray[np.bool_]) -> float:
     """Return the energy above 8 kHz of the selected frames of 20 ms."""
     n = rate // 50
     frames = x[: len(x) // n * n].reshape(-1, n)[frame_mask]

@@ -308,13 +308,13 @@ def main(
             true_sigma = rms(noisy - clean) if noise is Noise.RAW else level / 255
             for name, each in systems.items():
                 rows.append(facts | {"system": name} | measure(each, noisy, clean, true_sigma, noise, clock))
-    memory = {
+    peaks_mib = {
         name: peak_mib(denoise_once, name, threads, example, example_sigma, torch=name not in PEERS) for name in systems
     }
 
     given = {"noisy": None} | {name: each.describe_input(noise) for name, each in systems.items()}
     table = [
-        _table_row(name, [row for row in rows if row["sigma"] == level], given[name], memory)
+        _table_row(name, [row for row in rows if row["sigma"] == level], given[name], peaks_mib)
         for level in levels
         for name in given
     ]
@@ -340,7 +340,7 @@ def main(
     report(table, protocol, {"SSIM": 3, "s/MP": 3, f"ratio to {REFERENCE}": 3, "MiB": 0}, json_file, {"rows": rows})
 
 
-def _table_row(name: str, rows: Sequence[Row], given: str | None, memory: Mapping[str, float | None]) -> Row:
+def _table_row(name: str, rows: Sequence[Row], given: str | None, peaks_mib: Mapping[str, float | None]) -> Row:
     """Return the table row of one system at one sigma; None stands for figures that were not measured."""
     system_rows, reference_rows = ([row for row in rows if row["system"] == system] for system in (name, REFERENCE))
     table_row: Row = {
@@ -356,7 +356,7 @@ def _table_row(name: str, rows: Sequence[Row], given: str | None, memory: Mappin
     table_row[f"ratio to {REFERENCE}"] = (
         float(np.median(np.divide(times, reference_times))) if times and reference_times else None
     )
-    return table_row | {"MiB": memory.get(name)}
+    return table_row | {"MiB": peaks_mib.get(name)}
 
 
 if __name__ == "__main__":

@@ -233,7 +233,7 @@ def main(
         pipeline.sample(64)
         row["s for 64"] = time.perf_counter() - started
         row["guidance"] = default_guidance(pipeline.model)
-        row["as asked"] = class_accuracy(pipeline, classifier, n)
+        row["class accuracy"] = class_accuracy(pipeline, classifier, n)
         row["unguided"] = class_accuracy(pipeline, classifier, n, 1.0) if row["guidance"] not in (None, 1.0) else None
         generated = pipeline.sample(n, seed=SEED)
         row["entropy bits"] = entropy_bits(classifier, generated)
@@ -252,14 +252,14 @@ def main(
     )
     protocol = (
         f"classifier: convolutional, {epochs} epochs on the real training examples, accuracy "
-        f"{100 * test_accuracy:.2f} % on the {len(continuous['test'])} test examples; as asked: fraction of {n} "
+        f"{100 * test_accuracy:.2f} % on the {len(continuous['test'])} test examples; class accuracy: fraction of {n} "
         f"samples, equally many per class, that are classified as their class, with the default guidance; unguided: "
         f"with guidance 1; entropy: of the classes predicted for {n} unconditional samples ({math.log2(classes):.2f} "
         f"at most); {bound_protocol * bool(limit)}midpoints: between 50 pairs of test examples, fraction with a "
         f"log-likelihood below the 1st percentile of these samples ({SLOW_SAMPLES} of them for a bound or "
         f"estimate); {threads} threads, wall-clock time; {describe_environment(['torch', 'zuko'])}"
     )
-    report(table, protocol, {"as asked": 3, "unguided": 3, "s for 64": 2}, json_file, {})
+    report(table, protocol, {"class accuracy": 3, "unguided": 3, "s for 64": 2}, json_file, {})
     if record:
         for name, row in zip(priors.split(","), table, strict=True):
             numbers = {key: value for key, value in row.items() if isinstance(value, int | float)}

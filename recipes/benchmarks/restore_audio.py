@@ -91,7 +91,7 @@ def main(
 
         def add(problem: str, method: str, x: Any, started: float, clean: Any = clean) -> None:
             seconds = (clock() - started) * rate / time  # before the metrics are computed
-            rows.append({"lost to": problem, "way": method} | quality(x, clean, rate) | {"s/s": seconds})
+            rows.append({"degradation": problem, "method": method} | quality(x, clean, rate) | {"s/s": seconds})
 
         with torch.no_grad():
             noisy = clean + NOISE * torch.randn(clean.shape, generator=generator_for(seed, index, 0))
@@ -123,10 +123,11 @@ def main(
                     started,
                 )
     table: list[Row] = []
-    for problem, method in dict.fromkeys((row["lost to"], row["way"]) for row in rows):
-        group = [row for row in rows if (row["lost to"], row["way"]) == (problem, method)]
+    for problem, method in dict.fromkeys((row["degradation"], row["method"]) for row in rows):
+        group = [row for row in rows if (row["degradation"], row["method"]) == (problem, method)]
         table.append(
-            {"lost to": problem, "way": method} | {key: float(np.mean([row[key] for row in group])) for key in DIGITS}
+            {"degradation": problem, "method": method}
+            | {key: float(np.mean([row[key] for row in group])) for key in DIGITS}
         )
     protocol = (
         f"{card.name}; the loudest {time / rate:.2f} s of {min(limit, len(files))} of {len(files)} recordings of "
@@ -137,7 +138,7 @@ def main(
     )
     report(table, protocol, DIGITS, json_file, {"rows": rows})
     if record:
-        record_metrics(locate(model), {"repairs": {"rows": table, "protocol": protocol}})
+        record_metrics(locate(model), {"restoration": {"rows": table, "protocol": protocol}})
 
 
 if __name__ == "__main__":

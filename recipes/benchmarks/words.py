@@ -31,9 +31,8 @@ def noisy_words(words: Any, noises: list[Path], snr_db: float) -> NDArray[np.flo
         noise = torch.from_numpy(read_mono(noises[int(torch.randint(len(noises), (), generator=generator))], RATE))
         noise = noise.repeat(-(-len(word) // len(noise)))
         start = int(torch.randint(len(noise) - len(word) + 1, (), generator=generator))
-        noise = noise[start : start + len(word)] + 1e-5 * torch.randn(
-            len(word), generator=generator
-        )  # where the noise is silent
+        hiss = 1e-5 * torch.randn(len(word), generator=generator)  # the noise may be silent
+        noise = noise[start : start + len(word)] + hiss
         noisy.append(word + scale_to_snr(word, noise, snr_db))
     return torch.cat(noisy).numpy()
 
