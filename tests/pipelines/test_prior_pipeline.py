@@ -152,9 +152,8 @@ def test_likelihoods_state_their_kind(priors: dict[str, PriorPipeline], name: st
 def test_bits_per_dim_depend_on_the_levels() -> None:
     assert float(bits_per_dim(torch.tensor(0.0), 4)) == pytest.approx(8.0)  # uniform over [0, 1]
     assert float(bits_per_dim(torch.tensor(4 * np.log(256.0)), 4)) == pytest.approx(0.0)  # a point mass on one level
-    assert float(bits_per_dim(torch.tensor(4 * np.log(0.5)), 4, levels=1)) == pytest.approx(
-        1.0
-    )  # a fair coin for each entry
+    fair_coins = torch.tensor(4 * np.log(0.5))
+    assert float(bits_per_dim(fair_coins, 4, levels=1)) == pytest.approx(1.0)
 
 
 def test_bounds_of_audio_and_of_diffusion_depend_on_the_class(tmp_path: Path) -> None:
