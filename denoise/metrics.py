@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import cast
 
 import numpy as np
@@ -69,6 +70,23 @@ def ssim(estimate: Tensor, reference: Tensor, full_scale: float = 1.0) -> Tensor
 
     values = structural_similarity_index_measure(estimate, reference, data_range=full_scale, reduction="none")
     return cast(Tensor, values)
+
+
+def bits_per_dim(log_prob: Tensor, entries: int, levels: int = 256) -> Tensor:
+    """Convert log-likelihoods in nats to bits per dimension.
+
+    Args:
+        log_prob: log-likelihoods of events in nats, any shape.
+        entries: number of entries of an event.
+        levels: levels of an entry that fill [0, 1], for a density; 1 for a probability.
+
+    Returns:
+        Bits per dimension, of the shape of log_prob.
+
+    Reference:
+        A Note on the Evaluation of Generative Models, 2015, arXiv:1511.01844.
+    """
+    return (math.log(levels) - log_prob / entries) / math.log(2)
 
 
 def si_sdr(estimate: Tensor, reference: Tensor) -> Tensor:

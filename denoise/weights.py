@@ -89,7 +89,7 @@ def save_weights(
     tensors: dict[str, Tensor] = {}
     for name, tensor in floats.items():
         if dtype == torch.int8 and tensor.ndim > 1:
-            tensors[name], tensors[name + SCALE_SUFFIX] = _quantize_rows(tensor.cpu())
+            tensors[name], tensors[name + SCALE_SUFFIX] = _quantise_rows(tensor.cpu())
         else:
             tensors[name] = tensor.to(torch.float16 if dtype == torch.int8 else dtype).contiguous().cpu()
     header = {
@@ -259,7 +259,7 @@ def _require_equal_names(path: Path, missing: set[str], unexpected: set[str]) ->
             raise WeightsError(f"{path}: {problem} tensor {min(names)}{count}. {RETRY}")
 
 
-def _quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+def _quantise_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """Quantise (rows, *columns) to int8 with one float32 scale for each row, (rows, 1, ...)."""
     scale = x.float().flatten(1).abs().amax(dim=1).clamp_min(1e-30) / 127
     scale = scale.reshape(-1, *[1] * (x.ndim - 1))

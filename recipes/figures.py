@@ -18,7 +18,7 @@ from torch import Tensor
 
 from denoise import PriorPipeline
 from denoise.files.image import write_image
-from denoise.pipelines.prior import interpolate_path, principal_map
+from denoise.pipelines.latent_space import interpolate_path, principal_map
 from denoise.pipelines.prior_files import as_images, draw_map, half_mask
 from denoise.priors.latent import LatentPrior
 from denoise.protocols import StochasticCodec

@@ -59,7 +59,8 @@ def interpolate(
     from denoise.files.audio import AUDIO_EXTENSIONS
     from denoise.files.find import find_files
     from denoise.files.image import IMAGE_EXTENSIONS
-    from denoise.pipelines.prior import PriorPipeline, interpolate_grid, interpolate_path
+    from denoise.pipelines.latent_space import interpolate_grid, interpolate_path
+    from denoise.pipelines.prior import PriorPipeline
 
     if (away is None) != (towards is None):
         raise ConfigError("--away and --towards belong together: give both or none.")

@@ -80,7 +80,8 @@ def embed(
     """
     from denoise.files.image import write_image
     from denoise.metrics import r2
-    from denoise.pipelines.prior import PriorPipeline, principal_map
+    from denoise.pipelines.latent_space import principal_map
+    from denoise.pipelines.prior import PriorPipeline
     from denoise.pipelines.prior_files import as_images, draw_map
     from denoise.signals import ImageFormat
 

@@ -113,14 +113,14 @@ class SpectralFeatures(nn.Module):
     """
 
     bands: Tensor
-    normalized_bands: Tensor
+    normalised_bands: Tensor
 
     def __init__(self, config: DPCRNConfig) -> None:
         super().__init__()
         self.config = config
         bands = erb_bands(config)
         self.register_buffer("bands", bands, persistent=False)
-        self.register_buffer("normalized_bands", bands / bands.sum(dim=1, keepdim=True), persistent=False)
+        self.register_buffer("normalised_bands", bands / bands.sum(dim=1, keepdim=True), persistent=False)
 
     def to_features(self, spectrum: Tensor) -> Tensor:
         """Compute the input features of the network, the same for all channels of the signal.
@@ -139,7 +139,7 @@ class SpectralFeatures(nn.Module):
             F.pad(z, (0, max(0, n - z.shape[-1]))) for z, n in ((mean_power, c.bins), (mono, c.linear_bins))
         )
         low, high = mean_power[..., : c.linear_bins], mean_power[..., c.linear_bins : c.bins]
-        high = high @ self.normalized_bands.T
+        high = high @ self.normalised_bands.T
         magnitude = compress_magnitude(torch.cat([low, high], dim=-1), c.compression / 2, POWER_FLOOR)
         phase = mono / mono.abs().clamp_min(1e-12)
         compressed = torch.stack([phase.real, phase.imag], dim=1) * magnitude[:, None, :, : c.linear_bins]

@@ -38,7 +38,7 @@ def has_exact_int8() -> bool:
 
 
 def find_int8_blocks(network: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Iterate over the blocks that `quantize_network` replaces: convolution, ReLU, convolution, in two dimensions.
+    """Iterate over the blocks that `quantise_network` replaces: convolution, ReLU, convolution, in two dimensions.
 
     Args:
         network: any module.
@@ -54,7 +54,7 @@ def find_int8_blocks(network: nn.Module) -> Iterator[tuple[str, Any]]:
 
 
 @torch.inference_mode()
-def quantize_network(network: nn.Module, *calibration: Tensor | None) -> nn.Module:
+def quantise_network(network: nn.Module, *calibration: Tensor | None) -> nn.Module:
     """Return a copy of a network, for inference on a CPU, whose residual blocks multiply 8-bit integers.
 
     Weights have a scale per output channel. Activations have a scale per channel, too, that follows from the
@@ -115,7 +115,7 @@ class Int8Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x``, (batch, channels, height, width), plus the quantised residual branch."""
         x = x.contiguous(memory_format=torch.channels_last)
-        q = quantize_activations(x, self.scale)
+        q = quantise_activations(x, self.scale)
         hidden = self.first(q)
         out = add(self.last(hidden), x)
         rows = (0, 1, 3)
@@ -202,7 +202,7 @@ class Int8Conv:
         return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
 
-def quantize_activations(x: Tensor, scale: Tensor) -> Tensor:
+def quantise_activations(x: Tensor, scale: Tensor) -> Tensor:
     """Return ``x / scale + 128``, rounded and clipped to 0 and 255.
 
     Args:

@@ -29,7 +29,7 @@ from denoise.pipelines.precision import (
     autocast,
     check_precision,
     float_precision,
-    quantize_for,
+    quantise_for,
     should_use_int8,
 )
 from denoise.pipelines.result import IMAGE_UNITS, Diagnostics, Result
@@ -245,11 +245,11 @@ class ImagePipeline:
         if should_use_int8(self.precision, self.model, self.device, image):
             noise_255 = sigma_255(image) if sigma is None else 255 * sigma
             if noise_255 <= MAX_SIGMA:
-                quantized = quantize_for(
+                quantised = quantise_for(
                     self.model, image, lambda x: self._network_inputs(x[:, :3] / image.full_scale, sigma)
                 )
-                if quantized is not None:
-                    return PreparedNetwork(quantized, "int8")
+                if quantised is not None:
+                    return PreparedNetwork(quantised, "int8")
         return PreparedNetwork(self.model, float_precision(self.precision, self.device))
 
     def _network_inputs(self, x: Tensor, sigma: float | None) -> tuple[Tensor, Tensor | None]:

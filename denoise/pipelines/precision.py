@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from denoise.errors import ConfigError
 from denoise.nn.blocks import ResidualBlock
-from denoise.nn.int8 import find_int8_blocks, has_exact_int8, quantize_network
+from denoise.nn.int8 import find_int8_blocks, has_exact_int8, quantise_network
 from denoise.signals import Image
 
 Precision = Literal["float32", "bfloat16", "int8"]
@@ -118,7 +118,7 @@ def should_use_int8(requested: str, network: nn.Module, device: torch.device, im
         image: noisy image. It must have 8 bits and no hidden pixels.
 
     Returns:
-        Whether `quantize_for` should be tried, if sigma is at most `MAX_SIGMA`.
+        Whether `quantise_for` should be tried, if sigma is at most `MAX_SIGMA`.
     """
     x = image.pixels
     if requested not in ("auto", "int8") or device.type != "cpu":
@@ -131,8 +131,8 @@ def should_use_int8(requested: str, network: nn.Module, device: torch.device, im
 
 
 @torch.inference_mode()
-def quantize_for(network: nn.Module, image: Image, to_inputs: ToInputs) -> nn.Module | None:
-    """Quantize a network to int8 for one image.
+def quantise_for(network: nn.Module, image: Image, to_inputs: ToInputs) -> nn.Module | None:
+    """Quantise a network to int8 for one image.
 
     It is calibrated with the squares of most contrast, and compared with float32 on squares of all kinds: beside text
     or dithering, which need a wide range, the steps of the integers are coarse for smooth areas.
@@ -143,13 +143,13 @@ def quantize_for(network: nn.Module, image: Image, to_inputs: ToInputs) -> nn.Mo
         to_inputs: see `ToInputs`.
 
     Returns:
-        The quantized network, or None if it differs from ``network`` by more than `MAX_RMS_CHANGE`.
+        The quantised network, or None if it differs from ``network`` by more than `MAX_RMS_CHANGE`.
     """
     squares = _squares_by_contrast(image.pixels)
-    quantized = quantize_network(network, *to_inputs(_stack(squares[-CALIBRATION_SQUARES:])))
+    quantised = quantise_network(network, *to_inputs(_stack(squares[-CALIBRATION_SQUARES:])))
     x, sigma = to_inputs(_stack(squares[:: max(1, len(squares) // CHECK_SQUARES)]))
-    rms_change = (quantized(x, sigma) - network(x, sigma)).square().mean(dim=(1, 2, 3)).sqrt()
-    return quantized if 255 * float(rms_change.max()) <= MAX_RMS_CHANGE else None
+    rms_change = (quantised(x, sigma) - network(x, sigma)).square().mean(dim=(1, 2, 3)).sqrt()
+    return quantised if 255 * float(rms_change.max()) <= MAX_RMS_CHANGE else None
 
 
 @cache
@@ -192,7 +192,7 @@ def _benchmark_networks() -> tuple[dict[Precision, nn.Module], Tensor]:
     if torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported():
         networks["bfloat16"] = networks["float32"]
     if has_exact_int8():
-        networks["int8"] = quantize_network(networks["float32"], x)
+        networks["int8"] = quantise_network(networks["float32"], x)
     return networks, x
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Generator, Tensor
 
 from denoise.errors import ConfigError
+from denoise.metrics import bits_per_dim
 from denoise.pipelines.device import pick_device
 from denoise.pipelines.prior_files import output_paths, read_signal, write_signals
 from denoise.priors.latent import LatentPrior
@@ -435,90 +436,6 @@ class PriorPipeline:
 
     def _refuse(self, ability: str) -> NoReturn:
         raise ConfigError(f"prior {self.card.name} ({self.card.architecture}) cannot {ability}; use another.")
-
-
-def bits_per_dim(log_prob: Tensor, entries: int, levels: int = 256) -> Tensor:
-    """Convert log-likelihoods in nats to bits per dimension.
-
-    Args:
-        log_prob: log-likelihoods of events in nats, any shape.
-        entries: number of entries of an event.
-        levels: levels of an entry that fill [0, 1], for a density; 1 for a probability.
-
-    Returns:
-        Bits per dimension, of the shape of log_prob.
-
-    Reference:
-        A Note on the Evaluation of Generative Models, 2015, arXiv:1511.01844.
-    """
-    return (math.log(levels) - log_prob / entries) / math.log(2)
-
-
-def interpolate_path(ends: Tensor, n: int, *, spherical: bool = True) -> Tensor:
-    """Interpolate between two points.
-
-    Spherical interpolation preserves the norm of noise: in many dimensions, a straight line passes through points that
-    are unlike any sample.
-
-    Args:
-        ends: the two points, (2, *event).
-        n: number of points, including both ends.
-        spherical: whether to interpolate spherically instead of linearly.
-
-    Returns:
-        Points, (n, *event).
-
-    Raises:
-        ConfigError: n is below 2.
-    """
-    if n < 2:
-        raise ConfigError(f"n is {n}; expected at least 2 points between two ends.")
-    t = torch.linspace(0, 1, n).reshape(-1, *[1] * (ends.ndim - 1))
-    a, b = ends[:1], ends[1:2]
-    if not spherical:
-        return a + t * (b - a)
-    flat = ends.flatten(1)
-    cosine = torch.nn.functional.cosine_similarity(flat[0], flat[1], dim=0).clamp(-1, 1)
-    angle = cosine.arccos()
-    if angle < 1e-3:
-        return a + t * (b - a)
-    sine = angle.sin().clamp_min(1e-6)
-    return ((1 - t) * angle).sin() / sine * a + (t * angle).sin() / sine * b
-
-
-def interpolate_grid(corners: Tensor, n: int, *, spherical: bool = True) -> Tensor:
-    """Interpolate between four corners.
-
-    Args:
-        corners: top left, top right, bottom left and bottom right, (4, *event).
-        n: number of points on each side.
-        spherical: whether to interpolate spherically instead of linearly.
-
-    Returns:
-        Points row by row, (n * n, *event).
-    """
-    left, right = (interpolate_path(corners[[i, i + 2]], n, spherical=spherical) for i in (0, 1))
-    rows = [interpolate_path(torch.stack([a, b]), n, spherical=spherical) for a, b in zip(left, right, strict=True)]
-    return torch.cat(rows)
-
-
-def principal_map(latents: Tensor) -> Tensor:
-    """Project latents on their first two principal components, each scaled to [0, 1].
-
-    Args:
-        latents: latents, (n, features).
-
-    Returns:
-        Coordinates, (n, 2).
-    """
-    centred = latents - latents.mean(dim=0)
-    _, _, directions = torch.linalg.svd(centred, full_matrices=False)
-    coordinates = centred @ directions[:2].T
-    if coordinates.shape[1] < 2:
-        zeros = torch.zeros(len(coordinates), 2 - coordinates.shape[1])
-        coordinates = torch.cat([coordinates, zeros], dim=1)
-    low, high = coordinates.amin(dim=0), coordinates.amax(dim=0)
-    return (coordinates - low) / (high - low).clamp_min(1e-12)
 
 
 def _check_count(n: int, what: str) -> None:

@@ -154,7 +154,7 @@ def unlikely_midpoints(pipeline: Any, samples: Any, ends: Any) -> float | None:
     """
     import torch
 
-    from denoise.pipelines.prior import interpolate_path
+    from denoise.pipelines.latent_space import interpolate_path
     from denoise.priors.latent import LatentPrior
     from denoise.protocols import HasEstimatedLogProb, HasLogProb
 

@@ -19,8 +19,8 @@ from denoise.nn.int8 import (
     Int8Conv,
     find_int8_blocks,
     has_exact_int8,
-    quantize_activations,
-    quantize_network,
+    quantise_activations,
+    quantise_network,
 )
 
 KERNELS = [
@@ -60,7 +60,7 @@ def test_activations_are_rounded(seed: int, batch: int, channels: int, side: int
     x = x.contiguous(memory_format=torch.channels_last)
     scale = 1 + 10 * torch.rand(channels, generator=generator)
     expected = np.floor((x / scale[:, None, None]).double().numpy() + 128.5).clip(0, 255)
-    q = quantize_activations(x, scale).double().numpy()
+    q = quantise_activations(x, scale).double().numpy()
     assert np.abs(q - expected).max() <= 1  # at a tie
     assert (q == expected).mean() > 0.99
 
@@ -88,7 +88,7 @@ def test_convolution_is_the_sum_of_products(zero_point: int, is_reference: bool)
 def test_block_approximates_float32(pointwise: bool, bias: bool) -> None:
     exact = block(64, pointwise=pointwise, bias=bias)
     x = torch.linspace(0.1, 10, 64)[:, None, None] * randn(2, 64, 40, 30)  # channels of very different range
-    network: Any = quantize_network(nn.Sequential(exact), x)
+    network: Any = quantise_network(nn.Sequential(exact), x)
     assert isinstance(network[0], Int8Block)
     with torch.inference_mode():
         assert 0 < relative_error(network(x.clone()), exact(x), x) < 1e-3
@@ -101,17 +101,17 @@ def test_activations_beyond_the_calibration_are_not_clipped(scale_of_others: flo
     network, x = nn.Sequential(block(64)), randn(1, 64, 24, 24)
     calibration = scale_of_others * x
     calibration[:, ::2] = 0.01 * x[:, ::2]
-    quantized = quantize_network(network, calibration)
+    quantised = quantise_network(network, calibration)
     with torch.inference_mode():
         for scale in (0.01, 1.0, 100.0):
-            assert relative_error(quantized(scale * x), network(scale * x), scale * x) < 1e-3
+            assert relative_error(quantised(scale * x), network(scale * x), scale * x) < 1e-3
 
 
 def test_block_without_calibration_stays_in_float32() -> None:
     network, x = nn.Sequential(block(64)), randn(1, 64, 8, 8)
-    quantized = quantize_network(network, torch.zeros_like(x))
+    quantised = quantise_network(network, torch.zeros_like(x))
     with torch.inference_mode():
-        torch.testing.assert_close(quantized(x.clone()), network(x.clone()))
+        torch.testing.assert_close(quantised(x.clone()), network(x.clone()))
 
 
 @pytest.mark.parametrize("pointwise", [False, True])
@@ -122,7 +122,7 @@ def test_rows_out_of_range_are_computed_in_float32(
 ) -> None:
     """One position is out of the range of the input or of the hidden activations: float32 computes its strips only."""
     exact, x = block(64, pointwise=pointwise), randn(1, 64, 97, 24)
-    quantized: Any = quantize_network(nn.Sequential(exact), x)
+    quantised: Any = quantise_network(nn.Sequential(exact), x)
     outlier = x.clone()
     if where == "input":
         outlier[..., row, 20] = 1e4 * torch.sign(x[..., row, 20])
@@ -138,25 +138,25 @@ def test_rows_out_of_range_are_computed_in_float32(
 
     monkeypatch.setattr(Int8Block, "in_float32", counted)
     with torch.inference_mode():
-        q = quantize_activations(outlier, quantized[0].scale)
+        q = quantise_activations(outlier, quantised[0].scale)
         assert bool(((q == 0) | (q == 255)).any()) == (where == "input")
-        y = quantized(outlier.clone())
+        y = quantised(outlier.clone())
         assert 0 < sum(n_rows) < 97  # the strips with that position, and rows around them
         assert relative_error(y, exact(outlier.clone()), outlier) < 1e-2
-        expected = in_float32(quantized[0], outlier.clone())
+        expected = in_float32(quantised[0], outlier.clone())
         differs = (y - expected).abs() > 1e-4 * expected.abs().amax()
         assert differs.float().mean() < 1e-3  # ties may be rounded the other way
         far = torch.ones(97, dtype=torch.bool)
         far[max(0, row - STRIP_ROWS - 2) : row + STRIP_ROWS + 3] = False
-        torch.testing.assert_close(y[:, :, far], quantized(x.clone())[:, :, far], rtol=0, atol=1e-4)
+        torch.testing.assert_close(y[:, :, far], quantised(x.clone())[:, :, far], rtol=0, atol=1e-4)
 
 
 @pytest.mark.usefixtures("is_reference")
 def test_crop_of_the_input_gives_the_crop_of_the_output() -> None:
     network, x = nn.Sequential(block(64), block(64)), randn(1, 64, 40, 40)
-    quantized = quantize_network(network, x)
+    quantised = quantise_network(network, x)
     with torch.inference_mode():
-        whole, crop = quantized(x.clone()), quantized(x[..., 8:].clone())
+        whole, crop = quantised(x.clone()), quantised(x[..., 8:].clone())
     torch.testing.assert_close(crop[..., 4:], whole[..., 12:], rtol=0, atol=1e-5)
 
 
@@ -164,4 +164,4 @@ def test_other_blocks_stay_in_float32() -> None:
     network, x = nn.Sequential(block(16, norm=True), block(16, activation="mish")), randn(1, 16, 8, 8)
     assert not any(find_int8_blocks(network))
     with torch.inference_mode():
-        torch.testing.assert_close(quantize_network(network, x)(x.clone()), network(x.clone()))
+        torch.testing.assert_close(quantise_network(network, x)(x.clone()), network(x.clone()))

@@ -341,10 +341,10 @@ def test_the_size_multiple_of_the_spectral_network_is_in_samples() -> None:
 def test_channel_norm_normalises_each_position_alone() -> None:
     norm = ChannelNorm(50)
     x = 3 + 5 * randn(2, 50, 4, 6)
-    normalized = norm(x)
-    torch.testing.assert_close(normalized.mean(dim=1), torch.zeros(2, 4, 6), atol=1e-5, rtol=0)
-    torch.testing.assert_close(normalized.std(dim=1, correction=0), torch.ones(2, 4, 6), atol=1e-4, rtol=0)
-    torch.testing.assert_close(norm(x[..., 2:3, 3:4]), normalized[..., 2:3, 3:4])
+    normalised = norm(x)
+    torch.testing.assert_close(normalised.mean(dim=1), torch.zeros(2, 4, 6), atol=1e-5, rtol=0)
+    torch.testing.assert_close(normalised.std(dim=1, correction=0), torch.ones(2, 4, 6), atol=1e-4, rtol=0)
+    torch.testing.assert_close(norm(x[..., 2:3, 3:4]), normalised[..., 2:3, 3:4])
 
 
 def test_an_unknown_architecture_is_refused_with_a_list_of_all() -> None:

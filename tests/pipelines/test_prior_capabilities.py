@@ -13,7 +13,8 @@ from denoise.errors import ConfigError
 from denoise.models.autoencoder import VAE, VAEConfig
 from denoise.nn.bodies import BodyConfig
 from denoise.pipelines import prior as prior_module
-from denoise.pipelines.prior import PriorPipeline, interpolate_path
+from denoise.pipelines.latent_space import interpolate_path
+from denoise.pipelines.prior import PriorPipeline
 from denoise.priors.latent import build_latent_prior
 from denoise.protocols import (
     DEFAULT_OPTIONS,

@@ -13,7 +13,9 @@ from torch import Tensor
 from denoise.errors import ConfigError, InputError
 from denoise.files.audio import read_audio, write_audio
 from denoise.files.image import ImageReader, read_image, write_image
-from denoise.pipelines.prior import PriorPipeline, bits_per_dim, interpolate_grid, interpolate_path, principal_map
+from denoise.metrics import bits_per_dim
+from denoise.pipelines.latent_space import interpolate_grid, interpolate_path, principal_map
+from denoise.pipelines.prior import PriorPipeline
 from denoise.pipelines.prior_files import as_images, make_grid, read_signal, write_signals
 from denoise.registry import build
 from denoise.signals import Audio, AudioFormat, Image, ImageFormat

@@ -1,0 +1,65 @@
+"""Protocols of denoisers, codecs and priors: the capabilities that callers test for with ``isinstance``."""
+
+from __future__ import annotations
+
+from denoise.protocols.codecs import (
+    Codec,
+    LikelihoodCodec,
+    OrthonormalCodec,
+    StochasticCodec,
+    Support,
+    VariationalCodec,
+)
+from denoise.protocols.denoisers import (
+    Denoiser,
+    FlowNetwork,
+    LatentSampler,
+    Network,
+    PosteriorDiagnostics,
+    PosteriorSampler,
+    Progress,
+    StreamingNetwork,
+    VariationalNetwork,
+)
+from denoise.protocols.priors import (
+    DEFAULT_OPTIONS,
+    Completer,
+    DenoisingPrior,
+    HasEstimatedLogProb,
+    HasLogProb,
+    HasLogProbBound,
+    Label,
+    NoiseDecoder,
+    NoiseEncoder,
+    Prior,
+    SamplingOptions,
+)
+
+__all__ = [
+    "DEFAULT_OPTIONS",
+    "Codec",
+    "Completer",
+    "Denoiser",
+    "DenoisingPrior",
+    "FlowNetwork",
+    "HasEstimatedLogProb",
+    "HasLogProb",
+    "HasLogProbBound",
+    "Label",
+    "LatentSampler",
+    "LikelihoodCodec",
+    "Network",
+    "NoiseDecoder",
+    "NoiseEncoder",
+    "OrthonormalCodec",
+    "PosteriorDiagnostics",
+    "PosteriorSampler",
+    "Prior",
+    "Progress",
+    "SamplingOptions",
+    "StochasticCodec",
+    "StreamingNetwork",
+    "Support",
+    "VariationalCodec",
+    "VariationalNetwork",
+]

@@ -1,0 +1,205 @@
+"""Protocols of priors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from torch import Generator, Size, Tensor
+
+from denoise.errors import ConfigError
+from denoise.protocols.codecs import Support
+from denoise.protocols.denoisers import Progress
+
+Label = int | str | None
+"""Condition of a sample: a class by its index, a text, or None for unconditional."""
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """Settings of a sampler. None is the default of the prior.
+
+    Args:
+        steps: steps of the solver.
+        guidance: scale of classifier-free guidance: 0 is unconditional, 1 conditional, more extrapolates.
+        temperature: factor of the noise that `Prior.sample` draws.
+        solver: name in `denoise.sampling.solvers.SOLVERS`.
+
+    Raises:
+        ConfigError: a number is out of range.
+    """
+
+    steps: int | None = None
+    guidance: float | None = None
+    temperature: float | None = None
+    solver: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("steps", 1, 10_000), ("guidance", 0, 100), ("temperature", 0, 100)):
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise ConfigError(f"{name} is {value}; expected {low} to {high}.")
+
+    def check_supported(self, supported: Set[str], name: str) -> None:
+        """Refuse options that a prior does not support.
+
+        Args:
+            supported: names of fields, as in `Prior.sampling_options`.
+            name: name of the prior, for the message.
+
+        Raises:
+            ConfigError: another option is set.
+        """
+        unsupported = sorted(key for key, value in vars(self).items() if value is not None and key not in supported)
+        if unsupported:
+            raise ConfigError(f"{name} takes no {', '.join(unsupported)}; leave it out.")
+
+
+DEFAULT_OPTIONS = SamplingOptions()
+
+
+@runtime_checkable
+class Prior(Protocol):
+    """A generative model of signals, or latents, of one shape.
+
+    What a prior can do beyond sampling is declared by the protocols below; callers test for them with ``isinstance``.
+    """
+
+    @property
+    def event_shape(self) -> Size:
+        """Shape of one signal."""
+
+    @property
+    def classes(self) -> int:
+        """Number of classes that it can be conditioned on; 0 for none."""
+
+    @property
+    def text(self) -> bool:
+        """Whether it can be conditioned on text."""
+
+    @property
+    def sampling_options(self) -> frozenset[str]:
+        """Names of the fields of `SamplingOptions` that it supports."""
+
+    def sample(
+        self,
+        n: int,
+        *,
+        label: Label = None,
+        options: SamplingOptions = DEFAULT_OPTIONS,
+        generator: Generator | None = None,
+    ) -> Tensor:
+        """Sample signals of shape (n, *event_shape)."""
+
+
+@runtime_checkable
+class NoiseDecoder(Prior, Protocol):
+    """A prior that maps standard normal noise to signals deterministically: a flow, a probability-flow ODE, a GAN."""
+
+    @property
+    def noise_shape(self) -> Size:
+        """Shape of the noise of one signal, which may differ from `event_shape`."""
+
+    def decode_noise(self, noise: Tensor, *, label: Label = None, options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+        """Return the signals of noise, (n, *noise_shape) to (n, *event_shape).
+
+        The default guidance is 1, which makes it the inverse of `NoiseEncoder.encode_noise`. `options.temperature` is
+        ignored: the noise is given.
+        """
+
+
+@runtime_checkable
+class NoiseEncoder(NoiseDecoder, Protocol):
+    """A prior that can be inverted."""
+
+    def encode_noise(self, x: Tensor, *, label: Label = None) -> Tensor:
+        """Return the noise of signals, (n, *event_shape) to (n, *noise_shape)."""
+
+
+@runtime_checkable
+class HasLogProb(Prior, Protocol):
+    """A prior with exact likelihoods: a flow, a mixture, an autoregressive model."""
+
+    @property
+    def support(self) -> Support:
+        """The space on which the likelihood is defined."""
+
+    def log_prob(self, x: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
+        """Return log-likelihoods in nats, (batch, *event_shape) to (batch,)."""
+
+
+@runtime_checkable
+class HasEstimatedLogProb(Prior, Protocol):
+    """A prior whose likelihoods are estimated by integration along the probability flow, with random probes."""
+
+    @property
+    def support(self) -> Support:
+        """The space on which the likelihood is defined."""
+
+    def estimate_log_prob(
+        self, x: Tensor, labels: Sequence[Label] | None = None, *, generator: Generator | None = None
+    ) -> Tensor:
+        """Return estimated log-likelihoods in nats, (batch, *event_shape) to (batch,)."""
+
+
+@runtime_checkable
+class HasLogProbBound(Prior, Protocol):
+    """A prior with latent variables, whose likelihoods have a lower bound."""
+
+    @property
+    def support(self) -> Support:
+        """The space on which the likelihood is defined."""
+
+    @property
+    def bound_samples(self) -> int:
+        """Number of posterior samples for each signal that takes reasonable time."""
+
+    @property
+    def bound_batch(self) -> int:
+        """Number of signals at a time that takes reasonable time and memory."""
+
+    def log_prob_bound(
+        self, x: Tensor, samples: int, *, label: Label = None, generator: Generator | None = None
+    ) -> Tensor:
+        """Return lower bounds of log-likelihoods in nats, (batch, *event_shape) to (batch,)."""
+
+
+@runtime_checkable
+class DenoisingPrior(Prior, Protocol):
+    """A denoiser ``D(x, sigma)`` at all noise levels, which makes it a prior: diffusion, flow matching."""
+
+    @property
+    def data_mean(self) -> float:
+        """Mean of the signals."""
+
+    @property
+    def data_std(self) -> float:
+        """Standard deviation of the signals."""
+
+    def __call__(self, x: Tensor, sigma: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
+        """Return E[clean | x] for signals with white noise of sigma, (batch,), in signal units."""
+
+    def score(self, x: Tensor, sigma: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
+        """Return the gradient of the log-density of signals with white noise of sigma, (batch,)."""
+
+
+@runtime_checkable
+class Completer(Prior, Protocol):
+    """A prior that fills in missing entries of signals."""
+
+    @property
+    def completion_options(self) -> frozenset[str]:
+        """Names of the fields of `SamplingOptions` that `complete` supports."""
+
+    def complete(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        *,
+        label: Label = None,
+        options: SamplingOptions = DEFAULT_OPTIONS,
+        generator: Generator | None = None,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """Sample the entries of signals where the mask is 0; x, mask and the result have shape (n, *event_shape)."""
