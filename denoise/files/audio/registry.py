@@ -50,8 +50,8 @@ def container_of_extension(extension: str) -> AudioContainer:
     for container in CONTAINERS:
         if extension.lower() in container.extensions:
             return container
-    known = ", ".join(sorted(AUDIO_EXTENSIONS))
-    raise InputError(f"extension {extension or 'none'!r} is no audio format; expected {known}.")
+    expected = ", ".join(sorted(AUDIO_EXTENSIONS))
+    raise InputError(f"extension {extension or 'none'!r} is no audio format; expected {expected}.")
 
 
 def container_named(name: str) -> AudioContainer:

@@ -58,8 +58,8 @@ def container_of_extension(extension: str) -> type[ImageContainer]:
     for container in CONTAINERS:
         if extension.lower() in container.extensions:
             return container
-    known = " ".join(sorted(IMAGE_EXTENSIONS))
-    raise InputError(f"the extension is {extension.lower() or 'missing'!r}; expected one of {known}.")
+    expected = " ".join(sorted(IMAGE_EXTENSIONS))
+    raise InputError(f"the extension is {extension.lower() or 'missing'!r}; expected one of {expected}.")
 
 
 def container_named(name: str) -> type[ImageContainer]:
@@ -74,8 +74,8 @@ def container_named(name: str) -> type[ImageContainer]:
     for container in CONTAINERS:
         if container.name == name:
             return container
-    known = " ".join(container.name for container in CONTAINERS)
-    raise InputError(f"the container is {name!r}; expected one of {known}.")
+    expected = " ".join(container.name for container in CONTAINERS)
+    raise InputError(f"the container is {name!r}; expected one of {expected}.")
 
 
 def has_pages(name: str) -> bool:
