@@ -203,13 +203,13 @@ def compare_image(
         scale = min(WIDTH / width, HEIGHT / height)
         scale = scale if scale < 1 else int(scale)
         rows, columns = find_crop(image)
-        denoised = Views(_overview(image, scale), _visible_rgb(image, rows, columns))
+        denoised_views = Views(_overview(image, scale), _visible_rgb(image, rows, columns))
         del image
         image = apply_orientation(next(iter(noisy_reader)), noisy_reader.format)
-        noisy = Views(_overview(image, scale), _visible_rgb(image, rows, columns))
+        noisy_views = Views(_overview(image, scale), _visible_rgb(image, rows, columns))
         del image
         profile = noisy_reader.format.info.get("icc_profile", b"")
-    removed = Views(noisy.overview - denoised.overview, noisy.crop - denoised.crop)
+    removed = Views(noisy_views.overview - denoised_views.overview, noisy_views.crop - denoised_views.crop)
     gain = _difference_gain(removed.crop)
     shown = Views(0.5 + gain * removed.overview, 0.5 + gain * removed.crop)
     crop_height, crop_width = rows.stop - rows.start, columns.stop - columns.start
@@ -217,7 +217,7 @@ def compare_image(
     sheet = draw_panel(
         [
             Column(title, _to_uint8_rgb(views.overview), _enlarge(_to_uint8_rgb(views.crop), factor))
-            for title, views in (("before", noisy), ("after", denoised), (f"removed x{gain}", shown))
+            for title, views in (("before", noisy_views), ("after", denoised_views), (f"removed x{gain}", shown))
         ],
         WIDTH,
         box=(columns.start * scale, rows.start * scale, columns.stop * scale, rows.stop * scale),
