@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: on busy machines, spinning threads cost minutes
+
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
