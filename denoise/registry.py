@@ -100,7 +100,7 @@ def build(architecture: str, settings: Mapping[str, Any], where: str = "model") 
     if not isinstance(module, protocol):  # checked before hours of training, not at the export
         members = {name for base in protocol.__mro__ for name in vars(base) if not name.startswith("_")}
         missing = ", ".join(sorted(members - {*dir(module)}))
-        raise TypeError(f"{class_name} does not implement denoise.protocols.{protocol.__name__}: it lacks {missing}.")
+        raise ConfigError(f"{class_name} does not implement denoise.protocols.{protocol.__name__}: it lacks {missing}.")
     return module
 
 

@@ -121,7 +121,7 @@ class StreamingNetwork(Network, Protocol):
 class PosteriorDiagnostics(NamedTuple):
     """Statistics that show whether a posterior sample removed noise and nothing else.
 
-    Args:
+    Attributes:
         residual_by_sigma: rms of the removed part, relative to the estimated noise; 1 if exactly the noise was removed.
         residual_correlation: correlation of the removed part and the output; 0 if exactly the noise was removed.
         rejected_fraction: fraction of the difference to the posterior mean, in power, that was rejected.
