@@ -169,6 +169,18 @@ class PillowContainer(ImageContainer, Generic[PictureT]):
             infos.append(info)
         if len(pictures) > 1:
             options |= cls.animation_options(source, infos, first_mode) | {"append_images": pictures[1:]}
+        cls.save(file, pictures, source, options)
+
+    @classmethod
+    def save(cls, file: IO[bytes], pictures: list[Pillow.Image], source: ImageFormat, options: dict[str, Any]) -> None:
+        """Write converted frames with Pillow.
+
+        Args:
+            file: empty file, readable and seekable.
+            pictures: at least one frame in the mode to write.
+            source: format of the file that the frames come from.
+            options: options of Pillow's writer; they hold the further frames.
+        """
         pictures[0].save(file, cls.name, **options)
 
     @classmethod

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-import io
-import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
 from typing import IO, Any, ClassVar
 
 import numpy as np
+from PIL import Image as Pillow
 from PIL import PngImagePlugin
 
 from denoise.errors import InputError
 from denoise.files.image.container import FrameInfo, frame_info, interleave_alpha, split_alpha
-from denoise.files.image.pillow import PillowContainer
-from denoise.files.image.png16 import PNG_SIGNATURE, Chunks, read_png16, write_png16
+from denoise.files.image.pillow import PillowContainer, file_info
+from denoise.files.image.png16 import PNG_SIGNATURE, read_png16, write_png16
+from denoise.files.image.png_chunks import (
+    chunks_16,
+    further_chunks,
+    insert_chunks,
+    open_metadata,
+    pillow_chunks,
+    read_chunks,
+    sample_chunks,
+)
 from denoise.signals import Image, ImageFormat
 
 HEADER_OFFSET = 24  # of bit depth and colour type
 MODES_16 = {0: "L", 2: "RGB", 4: "LA", 6: "RGBA"}  # by colour type
 SAMPLES_16 = {2: 3, 4: 2, 6: 4}  # per pixel, by the colour types that Pillow reduces to 8 bits
-KEPT_CHUNKS = (b"cHRM", b"cICP", b"gAMA", b"sRGB", b"tIME", b"tEXt", b"zTXt", b"iTXt", b"sPLT")
 COMPRESS_LEVEL = 4  # twice as fast as 6, and little larger
 
 
@@ -70,7 +76,8 @@ class Png(PillowContainer[PngImagePlugin.PngImageFile]):
 
     def read_info(self, picture: PngImagePlugin.PngImageFile) -> dict[str, Any]:
         """Return Pillow's metadata and the chunks of the file."""
-        return super().read_info(picture) | {"png_chunks": list(_read_chunks(self.file))}
+        chunks = list(read_chunks(self.file))
+        return file_info(open_metadata(chunks)) | super().read_info(picture) | {"png_chunks": chunks}
 
     def read_frames(self) -> Iterator[tuple[Image, FrameInfo]]:
         """Decode the frames.
@@ -112,18 +119,29 @@ class Png(PillowContainer[PngImagePlugin.PngImageFile]):
         first = next(frames)
         if first.pixels.dtype == np.uint8:
             return super().write(file, chain([first], frames), source, name)
-        cls.stored_mode(first, frame_info(source, 0), name)
+        mode = cls.stored_mode(first, frame_info(source, 0), name)
         if next(frames, None) is not None:
             raise InputError(f"{name}: frames of 16 bits cannot be animated; expected 8. Convert them.")
-        write_png16(file, interleave_alpha(first), _chunks_16(source.info))
+        write_png16(file, interleave_alpha(first), chunks_16(source.info, mode))
 
     @classmethod
     def file_options(cls, source: ImageFormat, name: str) -> dict[str, Any]:
         """Return the options of Pillow's writer for a file."""
         text = PngImagePlugin.PngInfo()
-        for kind, data in _kept_chunks(source.info):
+        for kind, data in pillow_chunks(source.info):
             text.add(kind, data)
         return super().file_options(source, name) | {"pnginfo": text, "compress_level": COMPRESS_LEVEL}
+
+    @classmethod
+    def save(cls, file: IO[bytes], pictures: list[Pillow.Image], source: ImageFormat, options: dict[str, Any]) -> None:
+        """Write with Pillow, and the chunks that Pillow does not write."""
+        mode, palette = pictures[0].mode, bytes(pictures[0].getpalette() or b"")
+        for kind, data in sample_chunks(source.info, mode, 1 if mode == "1" else 8, palette):
+            options["pnginfo"].add(kind, data)
+        chunks = further_chunks(source.info)
+        if "dpi" not in options:  # without a unit: the aspect of pixels
+            chunks += [chunk for chunk in source.info.get("png_chunks", ()) if chunk[0] == b"pHYs"][:1]
+        insert_chunks(file, pictures[0], chunks, options)
 
     @classmethod
     def animation_options(cls, source: ImageFormat, infos: list[FrameInfo], mode: str) -> dict[str, Any]:
@@ -141,42 +159,3 @@ class Png(PillowContainer[PngImagePlugin.PngImageFile]):
                 "disposal": [info.get("disposal") or 0 if can_dispose else 0 for info in infos[has_default_image:]],
             }
         )
-
-
-def _read_chunks(file: IO[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """Yield (type, data) of every chunk but the image data, without checking sums."""
-    file.seek(len(PNG_SIGNATURE))
-    while len(head := file.read(8)) == 8:
-        length, kind = struct.unpack(">I4s", head)
-        if kind in (b"IDAT", b"fdAT"):
-            file.seek(length + 4, io.SEEK_CUR)
-        else:
-            yield kind, file.read(length)
-            file.seek(4, io.SEEK_CUR)
-
-
-def _kept_chunks(info: dict[str, Any]) -> Chunks:
-    """Return the chunks that hold for changed pixels, too."""
-    chunks = info.get("png_chunks")
-    if chunks is None:
-        return [(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + info["xmp"])] if "xmp" in info else []
-    # A small fourth letter marks private chunks that do not depend on the pixels ("safe to copy").
-    return [
-        (kind, data) for kind, data in chunks if kind in KEPT_CHUNKS or (kind[1:2].islower() and kind[3:4].islower())
-    ]
-
-
-def _chunks_16(info: dict[str, Any]) -> Chunks:
-    """Return the chunks of a file of 16 bits, which Pillow does not write."""
-    source_chunks = dict(info.get("png_chunks", ()))
-    chunks: Chunks = []
-    icc_profile = info.get("icc_profile")
-    if icc_profile:
-        chunks.append((b"iCCP", source_chunks.get(b"iCCP") or b"ICC Profile\0\0" + zlib.compress(icc_profile)))
-    if b"pHYs" in source_chunks:
-        chunks.append((b"pHYs", source_chunks[b"pHYs"]))
-    elif dpi := info.get("dpi"):
-        chunks.append((b"pHYs", struct.pack(">IIB", *(round(x / 0.0254) for x in dpi), 1)))
-    if exif := info.get("exif"):
-        chunks.append((b"eXIf", exif.removeprefix(b"Exif\0\0")))
-    return chunks + [(kind, data) for kind, data in _kept_chunks(info) if not (kind == b"sRGB" and icc_profile)]
