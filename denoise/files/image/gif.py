@@ -4,18 +4,36 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain, pairwise
 from typing import IO, Any, ClassVar
 
 import numpy as np
 from PIL import GifImagePlugin
 
 from denoise.errors import InputError
-from denoise.files.image.container import FrameInfo, frame_info
+from denoise.files.image.container import FrameInfo, frame_info, split_alpha
 from denoise.files.image.pillow import PillowContainer, to_pillow
 from denoise.signals import Image, ImageFormat
 
 MAX_COLOURS = 256
 CLEAR_TO_BACKGROUND = 2  # a method of disposal
+
+
+class PaletteGif(GifImagePlugin.GifImageFile):
+    """Pillow's reader of GIF that keeps every palette.
+
+    Pillow takes a palette of greys in order for none, and then misreads transparency and the palettes that follow.
+
+    Attributes:
+        is_grey: whether all palettes read so far are of greys in order.
+    """
+
+    is_grey = True
+
+    def _is_palette_needed(self, p: bytes) -> bool:
+        self.is_grey = self.is_grey and not super()._is_palette_needed(p)
+        return True
 
 
 class Gif(PillowContainer[GifImagePlugin.GifImageFile]):
@@ -26,7 +44,7 @@ class Gif(PillowContainer[GifImagePlugin.GifImageFile]):
     modes: ClassVar[dict[str, str]] = {"L": "P", "LA": "P", "RGB": "P", "RGBA": "P"}
     max_side = 65_535
     can_animate = True
-    plugin = GifImagePlugin.GifImageFile
+    plugin = PaletteGif
 
     @classmethod
     def matches(cls, head: bytes) -> bool:
@@ -39,8 +57,10 @@ class Gif(PillowContainer[GifImagePlugin.GifImageFile]):
         self.mode = "P"
 
     def count_frames(self, picture: GifImagePlugin.GifImageFile) -> int:
-        """Return the number of frames."""
-        return picture.n_frames
+        """Return the number of frames, after a look at all palettes."""
+        n_frames = picture.n_frames
+        self._is_grey = isinstance(picture, PaletteGif) and picture.is_grey
+        return n_frames
 
     def palette_info(self, picture: GifImagePlugin.GifImageFile) -> dict[str, Any]:
         """Return nothing: each frame of a GIF may have a palette of 256 colours."""
@@ -50,6 +70,14 @@ class Gif(PillowContainer[GifImagePlugin.GifImageFile]):
         """Convert the loaded frame of Pillow's image."""
         frame, info = super().decode(picture)
         return frame, info | {"disposal": picture.disposal_method}
+
+    def to_image(self, picture: GifImagePlugin.GifImageFile) -> Image:
+        """Convert the loaded frame of Pillow's image, grey where all palettes of the file are greys in order."""
+        if picture.mode == "L" and picture.has_transparency_data:
+            grey_and_alpha = np.asarray(picture.convert("LA"))
+            return split_alpha(grey_and_alpha, 1)
+        image = super().to_image(picture)
+        return replace(image, pixels=np.ascontiguousarray(image.pixels[..., :1])) if self._is_grey else image
 
     def has_alpha(self, picture: GifImagePlugin.GifImageFile) -> bool:
         """Return whether the frame has a transparent colour; Pillow keeps it beside RGB, too."""
@@ -68,7 +96,8 @@ class Gif(PillowContainer[GifImagePlugin.GifImageFile]):
         Raises:
             InputError: GIF cannot hold a frame.
         """
-        for index, frame in enumerate(frames):
+        for index, (frame, next_frame) in enumerate(pairwise(chain(frames, [None]))):
+            assert frame is not None
             info = frame_info(source, index)
             cls.stored_mode(frame, info, name)
             if index == 0:
@@ -78,15 +107,53 @@ class Gif(PillowContainer[GifImagePlugin.GifImageFile]):
                 raise InputError(
                     f"{name}: GIF holds no half-transparent pixels; the image has some. Write PNG or WebP."
                 )
-            picture, palette_alphas = to_pillow(frame, "P", MAX_COLOURS)
-            options = {"include_color_table": True, "duration": info.get("duration", 0)}
-            options["disposal"] = info.get("disposal") or 0
-            if palette_alphas is not None:
-                options["transparency"] = palette_alphas.index(0)
-            if frame.alpha is not None:  # the next frame is whole and may be transparent where this one is not
-                options["disposal"] = CLEAR_TO_BACKGROUND
-            file.writelines(GifImagePlugin.getdata(picture, (0, 0), **options))
+            file.writelines(
+                _encode_frame(frame, info, is_cleared=_has_holes(next_frame), is_animated=next_frame is not None)
+            )
         file.write(b";")
+
+
+def _has_holes(frame: Image | None) -> bool:
+    """Return whether pixels of a frame are fully transparent."""
+    return frame is not None and frame.visible is not None
+
+
+def _is_grey_in_order(palette: list[int]) -> bool:
+    """Return whether each colour of a palette, as long as the table that holds it, is the grey of its index."""
+    n_colours = len(palette) // 3
+    return n_colours.bit_count() == 1 < n_colours and palette == [i for i in range(n_colours) for _ in range(3)]
+
+
+def _encode_frame(frame: Image, info: FrameInfo, *, is_cleared: bool, is_animated: bool) -> list[bytes]:
+    """Return the blocks of a frame.
+
+    Args:
+        frame: frame, each pixel opaque or fully transparent.
+        info: what the source holds about it.
+        is_cleared: whether the canvas must be transparent before the next frame.
+        is_animated: whether another frame follows.
+    """
+    if frame.visible is not None:  # a GIF has one transparent colour
+        hidden_colour = frame.pixels[~frame.visible][0]
+        frame = replace(frame, pixels=np.where(frame.visible[..., None], frame.pixels, hidden_colour))
+    lacks_transparent_colour = is_cleared and frame.visible is None
+    picture, palette_alphas = to_pillow(frame, "P", MAX_COLOURS - lacks_transparent_colour)
+    options = {"include_color_table": True, "duration": info.get("duration", 0)}
+    options["disposal"] = info.get("disposal") or 0
+    if palette_alphas is not None:
+        options["transparency"] = palette_alphas.index(0)
+    elif lacks_transparent_colour:  # many viewers clear to the background colour where a frame has none
+        palette = picture.getpalette() or []
+        options["transparency"] = len(palette) // 3
+        picture.putpalette([*palette, 0, 0, 0])
+    if is_animated and _is_grey_in_order(palette := picture.getpalette() or []):
+        # Pillow misreads the frames behind such a palette, see `PaletteGif`.
+        picture = picture.remap_palette([1, 0, *range(2, len(palette) // 3)])
+        if "transparency" in options:
+            options["transparency"] = {0: 1, 1: 0}.get(options["transparency"], options["transparency"])
+    if frame.alpha is not None or is_cleared:  # the next frame is whole and may be transparent where this one is not
+        options["disposal"] = CLEAR_TO_BACKGROUND
+    return list(GifImagePlugin.getdata(picture, (0, 0), **options))
 
 
 def _header(width: int, height: int, info: dict[str, Any]) -> bytes:
