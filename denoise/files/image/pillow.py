@@ -161,15 +161,25 @@ class PillowContainer(ImageContainer, Generic[PictureT]):
             info = frame_info(source, index)
             mode = cls.stored_mode(frame, info, name)
             if index == 0:
-                first_mode, options = mode, cls.file_options(source, name)
+                options = cls.file_options(source, name)
             picture, transparency = to_pillow(frame, mode, palette_size(info, source))
-            if index == 0 and transparency is not None:
-                options["transparency"] = transparency
+            if transparency is not None:
+                picture.info["transparency"] = transparency
             pictures.append(picture)
             infos.append(info)
         if len(pictures) > 1:
-            options |= cls.animation_options(source, infos, first_mode) | {"append_images": pictures[1:]}
+            pictures = cls.unify(pictures)
+            options |= cls.animation_options(source, infos, pictures[0].mode) | {"append_images": pictures[1:]}
         cls.save(file, pictures, source, options)
+
+    @classmethod
+    def unify(cls, pictures: list[Pillow.Image]) -> list[Pillow.Image]:
+        """Convert the frames of an animation to modes that the container can hold side by side.
+
+        Args:
+            pictures: the frames; the alpha of a palette is under the key ``transparency`` of their info.
+        """
+        return pictures
 
     @classmethod
     def save(cls, file: IO[bytes], pictures: list[Pillow.Image], source: ImageFormat, options: dict[str, Any]) -> None:
