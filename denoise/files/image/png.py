@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, islice
 from typing import IO, Any, ClassVar
 
 import numpy as np
@@ -12,6 +12,7 @@ from PIL import Image as Pillow
 from PIL import PngImagePlugin
 
 from denoise.errors import InputError
+from denoise.files.image.apng import RESTORE_PREVIOUS, Canvas, read_subframes
 from denoise.files.image.container import FrameInfo, frame_info, interleave_alpha, split_alpha
 from denoise.files.image.pillow import PillowContainer, file_info
 from denoise.files.image.png16 import PNG_SIGNATURE, read_png16, write_png16
@@ -29,6 +30,7 @@ from denoise.signals import Image, ImageFormat
 HEADER_OFFSET = 24  # of bit depth and colour type
 MODES_16 = {0: "L", 2: "RGB", 4: "LA", 6: "RGBA"}  # by colour type
 SAMPLES_16 = {2: 3, 4: 2, 6: 4}  # per pixel, by the colour types that Pillow reduces to 8 bits
+MAX_COLOURS = 256
 COMPRESS_LEVEL = 4  # twice as fast as 6, and little larger
 
 
@@ -88,8 +90,40 @@ class Png(PillowContainer[PngImagePlugin.PngImageFile]):
         if self._samples_16:
             channels = 1 if self._samples_16 == 2 else 3
             yield self._with_alpha(split_alpha(read_png16(self.file, self._samples_16), channels)), {}
+        elif self.n_frames > 1:
+            yield from self._read_animation()
         else:
             yield from super().read_frames()
+
+    def _read_animation(self) -> Iterator[tuple[Image, FrameInfo]]:
+        """Decode and compose the frames of an animation.
+
+        Pillow composes those with a palette or a transparent colour without their alpha.
+
+        Yields:
+            The frame and what the file holds about it.
+
+        Raises:
+            EOFError: there are fewer frames than the header states.
+        """
+        canvas, count = Canvas(*self.size), 0
+        for control, picture in islice(read_subframes(self.file), self.n_frames):
+            picture.load()
+            frame, info = self.decode(picture)
+            del picture
+            if control is not None:
+                has_alpha = frame.alpha is not None
+                frame = canvas.show(frame, control)
+                if not has_alpha and np.all(frame.alpha == 255):
+                    frame = replace(frame, alpha=None)
+                info |= {"duration": control.duration, "disposal": control.disposal}
+            if frame.alpha is not None and "colors" in info:
+                info["colors"] = MAX_COLOURS  # blended and cleared pixels may add some
+            count += 1
+            yield frame, info
+            del frame
+        if count < self.n_frames:
+            raise EOFError("there are fewer frames than the header states")
 
     def decode(self, picture: PngImagePlugin.PngImageFile) -> tuple[Image, FrameInfo]:
         """Convert the loaded frame of Pillow's image, a transparent colour into alpha."""
@@ -133,6 +167,20 @@ class Png(PillowContainer[PngImagePlugin.PngImageFile]):
         return super().file_options(source, name) | {"pnginfo": text, "compress_level": COMPRESS_LEVEL}
 
     @classmethod
+    def unify(cls, pictures: list[Pillow.Image]) -> list[Pillow.Image]:
+        """Convert the frames of an animation to a common mode: it has one palette, and alpha in all frames or none."""
+        modes = {picture.mode for picture in pictures}
+        palettes = {(tuple(x.getpalette() or ()), x.info.get("transparency")) for x in pictures}
+        if len(modes) == 1 and (modes != {"P"} or len(palettes) == 1):
+            return pictures
+        has_alpha = any(picture.has_transparency_data for picture in pictures)
+        if modes <= {"1", "L", "LA"}:
+            mode = "LA" if has_alpha else "L"
+        else:
+            mode = "RGBA" if has_alpha else "RGB"
+        return [picture if picture.mode == mode else picture.convert(mode) for picture in pictures]
+
+    @classmethod
     def save(cls, file: IO[bytes], pictures: list[Pillow.Image], source: ImageFormat, options: dict[str, Any]) -> None:
         """Write with Pillow, and the chunks that Pillow does not write."""
         mode, palette = pictures[0].mode, bytes(pictures[0].getpalette() or b"")
@@ -148,14 +196,19 @@ class Png(PillowContainer[PngImagePlugin.PngImageFile]):
         """Return the further options of Pillow's writer for an APNG."""
         options = super().animation_options(source, infos, mode)
         has_default_image = bool(source.info.get("default_image"))  # the first image is no frame of the animation
-        # Pillow cannot dispose of palettes; frames that cover the whole image look the same without.
-        can_dispose = source.container == cls.name and mode in ("RGB", "RGBA")
+        disposals = [info.get("disposal") or 0 for info in infos[has_default_image:]]
+        # Frames cover the whole image and look the same without. Pillow disposes of RGBA only, and goes back to the
+        # image before the last as it was shown.
+        can_dispose = source.container == cls.name and mode == "RGBA"
+        for index, disposal in enumerate(disposals):
+            if not can_dispose or (disposal == RESTORE_PREVIOUS and (index == 0 or disposals[index - 1])):
+                disposals[index] = 0
         return (
             options
             | {
                 "blend": 0,  # each frame replaces what it covers
                 "default_image": has_default_image,
                 "duration": options["duration"][has_default_image:],
-                "disposal": [info.get("disposal") or 0 if can_dispose else 0 for info in infos[has_default_image:]],
+                "disposal": disposals,
             }
         )
