@@ -394,3 +394,11 @@ def test_png_metadata_reach_webp_without_a_prefix(is_animated: bool) -> None:
     data = encode_apng(6, [(x, 0, 0, 0, 0), (x[::-1], 0, 0, 0, 0)][: 1 + is_animated], chunks)
     result = Pillow.open(io.BytesIO(rewrite(data, "WEBP")))
     assert (result.info["exif"], result.info["xmp"]) == (exif.tobytes()[6:], b"<x/>")
+
+
+def test_webp_exif_reaches_other_containers() -> None:
+    exif = Pillow.Exif()
+    exif[274] = 6
+    data = encode_webp(random_webp_frames(N_FRAMES)[:1], exif=exif.tobytes()[6:])
+    for container in ("PNG", "JPEG", "TIFF", "WEBP"):
+        assert Pillow.open(io.BytesIO(rewrite(data, container))).getexif()[274] == 6

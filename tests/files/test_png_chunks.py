@@ -12,7 +12,7 @@ import pytest
 from PIL import Image as Pillow
 
 from denoise.files.image import ImageReader, read_image, write_image
-from denoise.signals import Image
+from denoise.signals import Image, ImageFormat
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HDR = [(b"cICP", bytes([9, 16, 0, 1])), (b"mDCV", bytes(range(24))), (b"cLLI", bytes(range(8)))]
@@ -125,7 +125,7 @@ def test_metadata_behind_the_image_data_reach_other_containers() -> None:
         file = io.BytesIO()
         with ImageReader(io.BytesIO(data)) as reader:
             format = reader.format
-            write_image(file, reader, type(format)(extension, format.mode, 8, format.info))
+            write_image(file, reader, ImageFormat(extension, format.mode, 8, format.info))
         assert Pillow.open(file).getexif()[274] == 6
 
 
@@ -174,3 +174,24 @@ def test_significant_bits_of_a_transparent_colour_gain_alpha(bits: int) -> None:
 def test_damaged_chunks_do_no_harm(colour_type: int, bits: int, chunk: tuple[bytes, bytes]) -> None:
     data = encode_png(colour_type, bits, [(b"PLTE", bytes(range(9))), chunk])
     np.testing.assert_array_equal(read_image(io.BytesIO(rewrite(data))).pixels, read_image(io.BytesIO(data)).pixels)
+
+
+@pytest.mark.parametrize(
+    "keyword", ["comment", "dpi", "exif", "loop", "transparency", "duration", "xmp", "icc_profile", "disposal"]
+)
+@pytest.mark.parametrize("container", ["PNG", "JPEG", "TIFF", "WEBP", "GIF"])
+def test_keywords_that_are_keys_of_pillow(keyword: str, container: str) -> None:
+    text = (b"tEXt", keyword.encode() + b"\0some text")
+    compressed = (b"zTXt", keyword.encode() + b"\0\0" + zlib.compress(b"some text"))
+    resolution = (b"pHYs", struct.pack(">IIB", 11811, 11811, 1))
+    data = encode_png(2, 8, [resolution, text, compressed, (b"eXIf", EXIF.tobytes()[6:])])
+    file = io.BytesIO()
+    with ImageReader(io.BytesIO(data)) as reader:
+        write_image(file, reader, ImageFormat(container, "RGB", 8, reader.format.info))
+    if container == "PNG":
+        written = list(parse_chunks(file.getvalue()))
+        assert text in written
+        assert compressed in written
+        assert resolution in written
+    if container != "GIF":
+        assert Pillow.open(file).getexif()[274] == 6

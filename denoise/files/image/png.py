@@ -31,6 +31,7 @@ HEADER_OFFSET = 24  # of bit depth and colour type
 MODES_16 = {0: "L", 2: "RGB", 4: "LA", 6: "RGBA"}  # by colour type
 SAMPLES_16 = {2: 3, 4: 2, 6: 4}  # per pixel, by the colour types that Pillow reduces to 8 bits
 MAX_COLOURS = 256
+EXIF_PREFIX = b"Exif\0\0"
 COMPRESS_LEVEL = 4  # twice as fast as 6, and little larger
 
 
@@ -79,7 +80,8 @@ class Png(PillowContainer[PngImagePlugin.PngImageFile]):
     def read_info(self, picture: PngImagePlugin.PngImageFile) -> dict[str, Any]:
         """Return Pillow's metadata and the chunks of the file."""
         chunks = list(read_chunks(self.file))
-        return file_info(open_metadata(chunks)) | super().read_info(picture) | {"png_chunks": chunks}
+        info = {key: value for key, value in super().read_info(picture).items() if not _is_text(key, value)}
+        return info | file_info(open_metadata(chunks)) | {"png_chunks": chunks}
 
     def read_frames(self) -> Iterator[tuple[Image, FrameInfo]]:
         """Decode the frames.
@@ -128,6 +130,7 @@ class Png(PillowContainer[PngImagePlugin.PngImageFile]):
     def decode(self, picture: PngImagePlugin.PngImageFile) -> tuple[Image, FrameInfo]:
         """Convert the loaded frame of Pillow's image, a transparent colour into alpha."""
         frame, info = super().decode(picture)
+        info = {key: value for key, value in info.items() if not _is_text(key, value)}
         return self._with_alpha(frame), info if self._transparent_colour is None else info | {"mode": self.mode}
 
     def _with_alpha(self, frame: Image) -> Image:
@@ -212,3 +215,10 @@ class Png(PillowContainer[PngImagePlugin.PngImageFile]):
                 "disposal": disposals,
             }
         )
+
+
+def _is_text(key: str, value: Any) -> bool:
+    """Return whether Pillow's info is a text of the file whose keyword happens to be a key of Pillow."""
+    if key == "exif":
+        return not (isinstance(value, bytes) and value.startswith(EXIF_PREFIX))
+    return isinstance(value, str) and key not in ("comment", "mode")

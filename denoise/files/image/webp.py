@@ -15,6 +15,7 @@ from denoise.files.image.container import FrameInfo
 from denoise.files.image.pillow import PillowContainer
 from denoise.signals import Image, ImageFormat
 
+EXIF_PREFIX = b"Exif\0\0"
 VP8X_OFFSET, ALPHA_FLAG, OPAQUE = 12, 0x10, 255
 LOSSLESS_EFFORT, LOSSY_QUALITY = 80, 90
 
@@ -61,7 +62,10 @@ class WebP(PillowContainer[WebPImagePlugin.WebPImageFile]):
 
     def read_info(self, picture: WebPImagePlugin.WebPImageFile) -> dict[str, Any]:
         """Return Pillow's metadata and whether the file is lossless."""
-        return super().read_info(picture) | {"lossless": _is_lossless(self.file)}
+        info = super().read_info(picture)
+        if exif := info.get("exif"):
+            info["exif"] = EXIF_PREFIX + exif.removeprefix(EXIF_PREFIX)  # as in the other containers
+        return info | {"lossless": _is_lossless(self.file)}
 
     @classmethod
     def file_options(cls, source: ImageFormat, name: str) -> dict[str, Any]:
@@ -70,7 +74,7 @@ class WebP(PillowContainer[WebPImagePlugin.WebPImageFile]):
         quality = LOSSLESS_EFFORT if lossless else LOSSY_QUALITY
         options = super().file_options(source, name)
         if exif := options.get("exif"):
-            options["exif"] = exif.removeprefix(b"Exif\0\0")  # Pillow leaves it to animations
+            options["exif"] = exif.removeprefix(EXIF_PREFIX)  # Pillow leaves it in animations
         return options | {"lossless": lossless, "quality": quality, "exact": True}
 
     @classmethod
