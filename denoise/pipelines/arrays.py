@@ -129,6 +129,8 @@ def denoise_image(
     (8, 8, 3)
     """
     x: Any = as_numpy(pixels) if isinstance(pixels, Tensor) else np.asarray(pixels)
+    dtype = x.dtype
+    x = x.astype(dtype.newbyteorder("="), copy=False)
     frames = _frames(x, is_tensor=isinstance(pixels, Tensor))
     is_float = np.issubdtype(x.dtype, np.floating)
     scale = 1.0 if is_float else float(np.iinfo(x.dtype).max)
@@ -148,7 +150,7 @@ def denoise_image(
     if isinstance(pixels, Tensor):
         result = torch.from_numpy(np.ascontiguousarray(np.moveaxis(denoised, -1, 1).reshape(x.shape)))
         return cast(Array, result.to(pixels))
-    return cast(Array, np.ascontiguousarray(denoised.reshape(x.shape)))
+    return cast(Array, np.ascontiguousarray(denoised.reshape(x.shape), dtype))
 
 
 def _check_audio(x: NDArray[Any], *, is_tensor: bool) -> int:

@@ -244,6 +244,15 @@ class TestArrays:
         assert (type(y), y.dtype, y.shape) == (np.ndarray, dtype, shape)
         np.testing.assert_allclose(y, x, rtol=0, atol=1e-6 if np.dtype(dtype).kind == "f" else 0)
 
+    @pytest.mark.parametrize("dtype", [np.uint16, np.float16, np.float32, np.float64])
+    @pytest.mark.parametrize("strength", [0, 1])
+    def test_big_endian_numpy(self, models: Models, dtype: Any, strength: float) -> None:
+        x = pixels(12, 17, 3, dtype=dtype)
+        big_endian = x.astype(x.dtype.newbyteorder(">"))
+        y = denoise_image(big_endian, model=models["blur-image"], strength=strength)
+        assert y.dtype == big_endian.dtype
+        np.testing.assert_array_equal(y, denoise_image(x, model=models["blur-image"], strength=strength))
+
     @pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64])
     @pytest.mark.parametrize("shape", [(3, 9, 14), (1, 9, 14), (4, 3, 9, 14), (2, 1, 9, 14), (0, 3, 9, 14)])
     def test_tensors(self, models: Models, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
