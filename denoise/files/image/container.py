@@ -188,6 +188,18 @@ class ImageContainer(ABC):
         return cls.modes[natural_mode]
 
 
+def add_warning(source: ImageFormat, warning: str) -> None:
+    """Add a remark about writing to the warnings of the reader of a file, once.
+
+    Args:
+        source: format of the file that is read.
+        warning: one sentence that follows the name of the file.
+    """
+    warnings = source.info.get("warnings", [])
+    if warning not in warnings:
+        warnings.append(warning)
+
+
 def frame_info(source: ImageFormat, index: int) -> FrameInfo:
     """Return what the source file holds about a frame.
 

@@ -59,6 +59,7 @@ class ImageReader:
             raise
         self.warnings[:0] = self._container.warnings
         self.format = self._container.format()
+        self.format.info["warnings"] = self.warnings  # writers append what they cannot keep
         self.size, self.n_frames = self._container.size, self._container.n_frames
 
     def _translate_errors(self, index: int = 0) -> AbstractContextManager[None]:

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from denoise.errors import InputError
 from denoise.files.atomic import atomic_file
-from denoise.files.image.container import ImageContainer
+from denoise.files.image.container import ImageContainer, add_warning
 from denoise.files.image.registry import container_named, container_of_extension, has_pages
 from denoise.files.names import file_name
 from denoise.signals import Image, ImageFormat
@@ -41,6 +41,9 @@ def write_image(
             container = container_named(format.container)
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
+    appended = format.info.get("jpeg_appended")
+    if appended is not None and appended.description and container.name != "JPEG":
+        add_warning(format, f"{container.name} cannot hold {appended.description}; it is dropped.")
     if isinstance(target, str | Path):
         with atomic_file(Path(target), overwrite=overwrite) as path, path.open("w+b") as file:
             container.write(file, _check_count(frames, container, format, name), format, name)
