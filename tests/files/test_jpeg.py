@@ -1,4 +1,4 @@
-"""JPEG: quantisation, lossless files, extended XMP, and what follows the image."""
+"""JPEG: sampling, colour transforms, lossless files, extended XMP, and what follows the image."""
 
 from __future__ import annotations
 
@@ -57,6 +57,10 @@ def round_trip(data: bytes) -> tuple[bytes, list[str]]:
         return file.getvalue(), reader.warnings
 
 
+def layers(data: bytes) -> list[Any]:
+    return [layer[1:3] for layer in Pillow.open(io.BytesIO(data)).layer]
+
+
 def decode(data: bytes) -> NDArray[Any]:
     return np.asarray(Pillow.open(io.BytesIO(data))).astype(float)
 
@@ -67,7 +71,111 @@ def with_segment(data: bytes, marker: int, content: bytes) -> bytes:
     return data[:position] + struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content + data[position:]
 
 
-# ---------------------------------------------------------------- quantisation
+# ---------------------------------------------------------------- sampling and colours
+
+
+def encode_ycck(pixels: NDArray[np.uint8], **options: Any) -> bytes:
+    """Encode YCCK from CMYK in which Pillow writes the values of Y, Cb, Cr and K unchanged."""
+    inverted = 255 - pixels
+    data = bytearray(encode(inverted, qtables=[FINE, COARSE, COARSE, FINE], subsampling=0, **options))
+    for marker, content, position in segments(bytes(data)):
+        if marker == 0xEE and content.startswith(b"Adobe"):
+            data[position + 11] = 2
+    return bytes(data)
+
+
+def ycck_pixels(height: int, width: int) -> NDArray[np.uint8]:
+    pixels = smooth(height, width, 4)
+    pixels[..., 1:3] = 128 + (pixels[..., 1:3].astype(int) - 128) // 6  # in the gamut
+    pixels[..., 0] = 80 + pixels[..., 0] // 3
+    pixels[..., 3] = np.where(np.indices((height, width)).sum(0) % 5 < 2, 250, 10)
+    return pixels
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("size", [(1, 1), (1, 19), (37, 1), (50, 43)])
+def test_ycck_keeps_the_quantisation_of_each_component(size: tuple[int, int], progressive: bool) -> None:
+    data = encode_ycck(ycck_pixels(*size), progressive=progressive)
+    rewritten, warnings = round_trip(data)
+    before, after = Pillow.open(io.BytesIO(data)), Pillow.open(io.BytesIO(rewritten))
+    assert (after.mode, after.size, after.info["adobe_transform"]) == ("CMYK", before.size, 2)
+    tables = [after.quantization[layer[3]] for layer in after.layer]
+    assert tables == [before.quantization[layer[3]] for layer in before.layer]
+    assert bool(after.info.get("progressive")) == progressive
+    error = decode(data) - decode(rewritten)
+    assert np.sqrt((error**2).mean((0, 1))).max() < 0.8
+    assert not warnings
+    assert len(rewritten) < 1.3 * len(data) + 400
+
+
+def test_ycck_with_reduced_chrominance() -> None:
+    data = bytearray(encode_ycck(np.full((32, 32, 4), (90, 120, 140, 30), np.uint8)))
+    data, _ = round_trip(bytes(data))
+    with ImageReader(io.BytesIO(data)) as reader:
+        image = next(iter(reader))
+        layout = reader.format.info["jpeg_layout"]
+        reader.format.info["jpeg_layout"] = type(layout)(((2, 2), (1, 1), (1, 1), (2, 2)), has_luminance=True)
+        file = io.BytesIO()
+        write_image(file, [image], reader.format)
+    reduced = file.getvalue()
+    assert layers(reduced) == layers(round_trip(reduced)[0]) == [(2, 2), (1, 1), (1, 1), (2, 2)]
+    assert np.abs(decode(reduced) - image.pixels).max() <= 3
+
+
+def encode_440(height: int, width: int, **options: Any) -> bytes:
+    """Encode 4:4:0 by turning the MCUs of a 4:2:2 image: two blocks of luminance side by side, then one over the other.
+
+    The content is that of an image of the doubled width and half the height, its blocks of luminance moved.
+    """
+    data = bytearray(encode(smooth(-(-height // 16) * 8, -(-width // 8) * 16), subsampling=1, **options))
+    for marker, _, position in segments(bytes(data)):
+        if marker in (0xC0, 0xC2):
+            data[position + 1 : position + 5] = struct.pack(">HH", height, width)
+            data[position + 7] = 0x12
+    return bytes(data)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 30), (33, 1), (64, 48), (61, 43)])
+def test_440_sampling_is_kept(size: tuple[int, int]) -> None:
+    data = encode_440(*size, quality=90)
+    assert layers(data) == [(1, 2), (1, 1), (1, 1)]
+    rewritten, _ = round_trip(data)
+    assert layers(rewritten) == layers(data)
+    before, after = Pillow.open(io.BytesIO(data)), Pillow.open(io.BytesIO(rewritten))
+    assert after.quantization == before.quantization
+    assert "jfif" in after.info
+    assert np.sqrt(((decode(data) - decode(rewritten)) ** 2).mean()) < 4
+
+
+def test_440_keeps_metadata_and_smooth_content() -> None:
+    exif = Pillow.Exif()
+    exif[0x010F] = "Maker"
+    data = encode_440(160, 120, quality=92, exif=exif, comment=b"hello", dpi=(300, 300), icc_profile=b"profile")
+    with ImageReader(io.BytesIO(data)) as reader:
+        next(iter(reader))
+        file, pixels = io.BytesIO(), smooth(160, 120)
+        write_image(file, [Image(pixels)], reader.format)
+    after = Pillow.open(io.BytesIO(file.getvalue()))
+    assert after.getexif()[0x010F] == "Maker"
+    assert (after.info["comment"], after.info["dpi"], after.info["icc_profile"]) == (b"hello", (300, 300), b"profile")
+    error = np.sqrt(((np.asarray(after).astype(float) - pixels) ** 2).mean())
+    full = np.sqrt(((decode(encode(pixels, quality=92, subsampling=1)) - pixels) ** 2).mean())
+    assert error < 1.3 * full
+
+
+def test_rgb_with_reduced_components() -> None:
+    data = bytearray(encode_440(64, 48, quality=90))
+    for marker, _, position in segments(bytes(data)):
+        if marker == 0xE0:
+            data[position - 3 : position - 2] = b"\xe3"  # no JFIF, which would declare luminance
+        if marker == 0xC0:
+            data[position + 6], data[position + 9], data[position + 12] = b"RGB"
+        if marker == 0xDA:
+            data[position + 1], data[position + 3], data[position + 5] = b"RGB"
+    rewritten, _ = round_trip(bytes(data))
+    assert layers(rewritten) == [(1, 2), (1, 1), (1, 1)]
+    assert Pillow.open(io.BytesIO(rewritten)).info["adobe_transform"] == 0
+    assert np.sqrt(((decode(bytes(data)) - decode(rewritten)) ** 2).mean()) < 4
 
 
 @pytest.mark.parametrize("ids", [(0, 2), (2, 3), (1, 1)])

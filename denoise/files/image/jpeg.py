@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -11,7 +12,8 @@ from typing import IO, Any, ClassVar
 from PIL import JpegImagePlugin
 
 from denoise.errors import InputError
-from denoise.files.image.container import add_warning
+from denoise.files.image.container import add_warning, frame_info
+from denoise.files.image.jpeg_planes import JpegLayout, encode_planes
 from denoise.files.image.jpeg_segments import (
     APP1,
     APP2,
@@ -134,7 +136,7 @@ class Jpeg(PillowContainer[JpegImagePlugin.JpegImageFile]):
         self.file.seek(0)
         data = self.file.read()
         segments = list(iterate_segments(data))
-        info["jpeg"] = _coding_options(picture, segments)
+        info |= {"jpeg": _coding_options(picture, segments), "jpeg_layout": _layout(picture)}
         appended = self._read_appended(data, segments, info.get("xmp", b""))
         if "xmp" in info:
             info["xmp"] = remove_properties(appended.xmp, APPENDED_PROPERTIES | EXTENDED_XMP_PROPERTIES)
@@ -165,7 +167,7 @@ class Jpeg(PillowContainer[JpegImagePlugin.JpegImageFile]):
 
     @classmethod
     def write(cls, file: IO[bytes], frames: Iterator[Image], source: ImageFormat, name: str) -> None:
-        """Write a frame with the quantisation of its source, and what follows the image there.
+        """Write a frame with the sampling and the quantisation of its source, and what follows the image there.
 
         Args:
             file: empty file, readable and seekable.
@@ -179,7 +181,18 @@ class Jpeg(PillowContainer[JpegImagePlugin.JpegImageFile]):
         frame = next(frames)
         if source.info.get("jpeg", {}).get("quality") == LOSSLESS_OPTIONS["quality"]:
             add_warning(source, "is a lossless JPEG; quality 100 is written. Write PNG to lose nothing.")
-        super().write(file, chain([frame], frames), source, name)
+        layout: JpegLayout | None = source.info.get("jpeg_layout")
+        if layout is None or len(layout.sampling) != frame.pixels.shape[2]:
+            super().write(file, chain([frame], frames), source, name)
+        else:
+            cls.stored_mode(frame, frame_info(source, 0), name)
+            head = io.BytesIO()  # metadata as Pillow writes them, with an image of one pixel
+            super().write(head, iter([Image(frame.pixels[:1, :1])]), source, name)
+            options = source.info["jpeg"]
+            for part in encode_planes(
+                head.getvalue(), frame.pixels, layout, options["qtables"], progressive=options["progressive"]
+            ):
+                file.write(part)
         if "jpeg_appended" in source.info:
             source.info["jpeg_appended"].append(file)
 
@@ -223,7 +236,7 @@ def _count_images(index: Segment) -> int:
 def _coding_options(picture: JpegImagePlugin.JpegImageFile, segments: list[Segment]) -> dict[str, Any]:
     """Return quantisation and the like, so that coding it again loses as little as the file did."""
     factors: Any = sum((layer[1:3] for layer in picture.layer[:3]), ())
-    # Sampling that Pillow cannot write is replaced by none, which loses less.
+    # Sampling that Pillow cannot write is replaced by none, which loses less, unless `_layout` returns it.
     subsampling = JpegImagePlugin.samplings.get(factors, 0)
     if _is_rgb(picture) or (len(picture.layer) == 4 and picture.layer[3][1:3] != (1, 1)):
         subsampling = 0
@@ -249,3 +262,23 @@ def _is_rgb(picture: JpegImagePlugin.JpegImageFile) -> bool:
     if "adobe" in picture.info:
         return picture.info.get("adobe_transform") == 0
     return [layer[0] for layer in picture.layer] == list(b"RGB")
+
+
+def _layout(picture: JpegImagePlugin.JpegImageFile) -> JpegLayout | None:
+    """Return the sampling and colours of the components if Pillow cannot write them, else None."""
+    if len(picture.layer) < 3 or not all(layer[3] in picture.quantization for layer in picture.layer):
+        return None
+    divisors = [math.gcd(*(layer[i] for layer in picture.layer)) for i in (1, 2)]
+    sampling = tuple((layer[1] // divisors[0], layer[2] // divisors[1]) for layer in picture.layer)
+    limits = [max(factors[i] for factors in sampling) for i in (0, 1)]
+    if any(
+        factor == 0 or limit % factor for factors in sampling for factor, limit in zip(factors, limits, strict=True)
+    ):
+        return None
+    is_ycck = picture.mode == "CMYK" and picture.info.get("adobe_transform", 0) != 0
+    factors: Any = sum((layer[1:3] for layer in picture.layer[:3]), ())
+    can_pillow_subsample = factors in JpegImagePlugin.samplings and picture.layer[-1][1:3] == (1, 1)
+    can_pillow_write = limits == [1, 1] or (can_pillow_subsample and not _is_rgb(picture))
+    if can_pillow_write and not is_ycck:
+        return None
+    return JpegLayout(sampling, has_luminance=is_ycck or (picture.mode == "RGB" and not _is_rgb(picture)))
