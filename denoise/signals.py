@@ -79,7 +79,8 @@ class ImageFormat:
     """How an image file is stored: everything that a writer needs for another file of the same format.
 
     Args:
-        container: ``"PNG"``, ``"JPEG"``, ``"TIFF"``, ``"WEBP"``, ``"BMP"`` or ``"GIF"``.
+        container: ``"PNG"``, ``"JPEG"``, ``"TIFF"``, ``"WEBP"``, ``"BMP"``, ``"GIF"``, ``"HEIF"`` or
+            ``"AVIF"``.
         mode: stored mode (``"1"``, ``"L"``, ``"LA"``, ``"P"``, ``"RGB"``, ``"RGBA"``, ``"CMYK"``, ...).
         bits: bits per channel.
         info: other contents of the file (icc_profile, exif, dpi, text, quality tables, frame durations, ...), which

@@ -106,7 +106,7 @@ class ImageContainer(ABC):
         """Return whether a file is of this container.
 
         Args:
-            head: the first 16 bytes of the file, fewer if it is shorter.
+            head: the first 64 bytes of the file, fewer if it is shorter.
         """
 
     @abstractmethod

@@ -16,9 +16,9 @@ from denoise.errors import InputError
 
 DAMAGE_ERRORS = (
     OSError, SyntaxError, ValueError, EOFError, ArithmeticError, LookupError, TypeError, AttributeError,
-    struct.error, zlib.error, lzma.LZMAError,
+    RuntimeError, struct.error, zlib.error, lzma.LZMAError,
 )  # fmt: skip
-"""What Pillow, zlib, lzma and struct raise for damaged files."""
+"""What Pillow, pillow-heif, zlib, lzma and struct raise for damaged files."""
 
 
 class _LogCollector(logging.Handler):

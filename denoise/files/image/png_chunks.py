@@ -76,7 +76,11 @@ def pillow_chunks(info: dict[str, Any]) -> Chunks:
     """
     chunks = info.get("png_chunks")
     if chunks is None:
-        return [(b"iTXt", XMP_KEYWORD + b"\0\0\0\0" + info["xmp"])] if "xmp" in info else []
+        chunks = [(b"iTXt", XMP_KEYWORD + b"\0\0\0\0" + info["xmp"])] if "xmp" in info else []
+        if "nclx" in info and "icc_profile" not in info:  # of HEIC and AVIF
+            primaries, transfer, *_ = info["nclx"]
+            chunks.append((b"cICP", bytes([primaries, transfer, 0, 1])))  # RGB at full range
+        return chunks
     # A small fourth letter marks private chunks that do not depend on the pixels ("safe to copy").
     return [
         (kind, data) for kind, data in chunks if kind in PILLOW_CHUNKS or (kind[1:2].islower() and kind[3:4].islower())

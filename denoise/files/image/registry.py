@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from denoise.errors import InputError
+from denoise.files.image.avif import Avif
 from denoise.files.image.bmp import Bmp
 from denoise.files.image.container import ImageContainer
 from denoise.files.image.gif import Gif
+from denoise.files.image.heif import Heif
 from denoise.files.image.jpeg import Jpeg
 from denoise.files.image.png import Png
 from denoise.files.image.tiff import Tiff
 from denoise.files.image.webp import WebP
 
-CONTAINERS: tuple[type[ImageContainer], ...] = (Png, Jpeg, Tiff, WebP, Bmp, Gif)
+CONTAINERS: tuple[type[ImageContainer], ...] = (Png, Jpeg, Tiff, WebP, Bmp, Gif, Heif, Avif)
 """All containers; a file is of the first one that matches."""
 
 IMAGE_EXTENSIONS = frozenset(extension for container in CONTAINERS for extension in container.extensions)
 """Extensions of image files, lower case with the dot."""
 
-HEAD_BYTES = 16  # that `ImageContainer.matches` looks at
+HEAD_BYTES = 64  # that `ImageContainer.matches` looks at
+TEXT_BYTES = 16  # by which text is told from an unknown format
 
 
 def detect_container(head: bytes) -> type[ImageContainer]:
@@ -35,10 +38,10 @@ def detect_container(head: bytes) -> type[ImageContainer]:
         if container.matches(head):
             return container
     if head[4:8] == b"ftyp":
-        guess = "looks like HEIC, AVIF or a video"
+        guess = "looks like a video"
     elif head.lstrip().startswith((b"<svg", b"<?xml")):
         guess = "looks like SVG or XML"
-    elif all(9 <= byte < 127 for byte in head):
+    elif all(9 <= byte < 127 for byte in head[:TEXT_BYTES]):
         guess = "looks like text"
     else:
         guess = "is of an unknown format"
