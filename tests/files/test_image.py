@@ -317,7 +317,10 @@ def test_exif_groups_of_compressed_tiff_pages(mode: str, compression: str) -> No
     after = Pillow.open(file)
     assert after.mode == mode
     assert after.getexif().get_ifd(0x8769)[0x9003] == "2024:01:02 03:04:05"
-    assert_same_image(read_image(rewind(file)), frame)
+    if after.info["compression"] == "jpeg":
+        np.testing.assert_allclose(read_image(rewind(file)).pixels, frame.pixels.astype(int), atol=16)
+    else:
+        assert_same_image(read_image(rewind(file)), frame)
 
 
 def test_exif_groups_of_a_jpeg_in_a_tiff(tmp_path: Path) -> None:

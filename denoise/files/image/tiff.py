@@ -8,9 +8,9 @@ from typing import IO, Any, ClassVar
 
 import numpy as np
 from PIL import Image as Pillow
-from PIL import TiffImagePlugin
 from PIL.ExifTags import Base as Tag
 
+from denoise.errors import InputError
 from denoise.files.image.container import (
     NATURAL_MODES,
     FrameInfo,
@@ -28,11 +28,14 @@ from denoise.files.image.tiff_codec import (
     HORIZONTAL_PREDICTOR,
     NO_PREDICTOR,
     TiffPicture,
+    encode_page,
+    isolate_page,
     needs_codec,
+    read_blocks,
     read_page,
-    write_page,
 )
-from denoise.files.image.tiff_tags import EXIF_GROUPS, Page, metadata_tags, page_size, read_metadata, read_pages
+from denoise.files.image.tiff_directory import BIG_ENDIAN, LITTLE_ENDIAN, Directory, DirectoryWriter, Field, read_header
+from denoise.files.image.tiff_tags import Page, is_camera_raw, metadata_fields, page_size, read_metadata, read_pages
 from denoise.signals import Image, ImageFormat
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -65,7 +68,12 @@ class Tiff(PillowContainer[TiffPicture]):
         Raises:
             InputError: the list of pages is damaged, or the first page is above the limit of size.
         """
+        header = read_header(self.file)
+        self._order = header.order
+        self._is_unknown_to_pillow = header.is_big and header.order == BIG_ENDIAN
         self._pages = read_pages(self.file)
+        if is_camera_raw(self.file, self._pages):
+            raise InputError("is a camera raw file; expected a picture. Develop it first, to TIFF or PNG.")
         self.n_frames = len(self._pages)
         page = self._pages[0]
         self.size = page_size(page)
@@ -76,7 +84,7 @@ class Tiff(PillowContainer[TiffPicture]):
             has_alpha = page.get(Tag.SamplesPerPixel, 1) > channels
             self.mode, self.info = NATURAL_MODES.get((channels, has_alpha), "L"), {}
         else:
-            picture = self.open_picture()
+            picture = self._open_page(0, page)
             self.mode, self.info = picture.mode, file_info(picture)
         self.info |= read_metadata(self.file, page)
 
@@ -90,6 +98,8 @@ class Tiff(PillowContainer[TiffPicture]):
         for index, page in enumerate(self._pages):
             if needs_codec(page):
                 decoded = self._decode_page(page)
+            elif self._is_unknown_to_pillow:
+                decoded = self._load_page(self._open_page(index, page), page)
             else:
                 picture = picture or self.open_picture()
                 picture.seek(index)
@@ -99,19 +109,31 @@ class Tiff(PillowContainer[TiffPicture]):
             yield decoded
             del decoded
 
+    def _open_page(self, index: int, page: Page) -> TiffPicture:
+        if self._is_unknown_to_pillow:
+            return TiffPicture(isolate_page(self.file, page))
+        picture = self.open_picture()
+        picture.seek(index)
+        return picture
+
     def _decode_page(self, page: Page) -> tuple[Image, FrameInfo]:
         self.limit.check(*page_size(page))
         pixels, coding = read_page(self.file, page)
         bits = pixels.itemsize * 8
         frame = split_alpha(pixels, COLOUR_CHANNELS[page.get(Tag.PhotometricInterpretation, BLACK_IS_ZERO)])
         mode = NATURAL_MODES[frame.pixels.shape[2], frame.alpha is not None]
-        return frame, read_metadata(self.file, page) | {"mode": mode, "bits": bits, "tiff": coding}
+        return frame, read_metadata(self.file, page) | {
+            "mode": mode,
+            "bits": bits,
+            "tiff": coding | {"order": self._order},
+        }
 
     def _load_page(self, picture: TiffPicture, page: Page) -> tuple[Image, FrameInfo]:
         self.limit.check(*page_size(page))
         info = read_metadata(self.file, page)
         compression = picture.info.get("compression", "raw")
-        info["tiff"] = {"compression": compression, "predictor": page.get(Tag.Predictor, NO_PREDICTOR)}
+        predictor = page.get(Tag.Predictor, NO_PREDICTOR)
+        info["tiff"] = {"compression": compression, "predictor": predictor, "order": self._order}
         picture.load()  # Pillow turns the pixels by the orientation
         frame, pillow_info = self.decode(picture)
         return undo_orientation(frame, page.get(Tag.Orientation, 1)), info | pillow_info
@@ -129,28 +151,22 @@ class Tiff(PillowContainer[TiffPicture]):
         Raises:
             InputError: TIFF cannot hold a frame.
         """
-        with TiffImagePlugin.AppendingTiffWriter(file) as pages:
-            for index, frame in enumerate(frames):
-                info = frame_info(source, index)
-                mode = cls.stored_mode(frame, info, name)
-                coding = info.get("tiff", DEFAULT_CODING)
-                tags = metadata_tags(info if "tiff" in info else source.info)
-                compression = _pillow_compression(coding, mode)
-                # libtiff cannot write EXIF groups: those pages are compressed by `tiff_codec`, or not at all.
-                has_groups = compression != "raw" and any(group in tags for group in EXIF_GROUPS)
-                if frame.pixels.dtype != np.uint8 or (has_groups and mode in NATURAL_MODES.values()):
-                    pages.write(_encode_page(frame, coding, tags))
-                else:
-                    picture, _ = to_pillow(frame, mode, palette_size(info, source))
-                    _save_page(pages, picture, "raw" if has_groups else compression, coding, tags)
-                pages.newFrame()
-
-
-def _encode_page(frame: Image, coding: dict[str, Any], tags: Pillow.Exif) -> bytes:
-    groups = {group: tags.get_ifd(group) for group in EXIF_GROUPS if group in tags}
-    file = io.BytesIO()
-    write_page(file, interleave_alpha(frame), frame.alpha is not None, coding, (dict(tags) | groups).items())
-    return file.getvalue()
+        writer: DirectoryWriter | None = None
+        for index, frame in enumerate(frames):
+            info = frame_info(source, index)
+            mode = cls.stored_mode(frame, info, name)
+            coding = info.get("tiff", DEFAULT_CODING)
+            if writer is None:
+                order = coding.get("order", LITTLE_ENDIAN)
+                writer = DirectoryWriter(file, order)
+            if frame.pixels.dtype != np.uint8:
+                page, strips = encode_page(interleave_alpha(frame), frame.alpha is not None, coding, order)
+            else:
+                picture, _ = to_pillow(frame, mode, palette_size(info, source))
+                page, strips = _encode_picture(picture, _pillow_compression(coding, mode), coding)
+                if frame.alpha is not None and "extra" in coding:
+                    page[Tag.ExtraSamples] = Field.shorts(*coding["extra"])
+            writer.write(metadata_fields(info if "tiff" in info else source.info) | page, strips)
 
 
 def _pillow_compression(coding: dict[str, Any], mode: str) -> str:
@@ -164,14 +180,14 @@ def _pillow_compression(coding: dict[str, Any], mode: str) -> str:
     return "tiff_adobe_deflate" if is_unfit else compression
 
 
-def _save_page(
-    pages: TiffImagePlugin.AppendingTiffWriter,
-    picture: Pillow.Image,
-    compression: str,
-    coding: dict[str, Any],
-    tags: Pillow.Exif,
-) -> None:
+def _encode_picture(picture: Pillow.Image, compression: str, coding: dict[str, Any]) -> tuple[Directory, list[bytes]]:
+    """Return the fields and strips of a page of 8 bits."""
+    options: dict[str, Any] = {"quality": JPEG_QUALITY} if compression == "jpeg" else {}
     if coding.get("predictor") == HORIZONTAL_PREDICTOR and compression in PREDICTED_COMPRESSIONS:
-        tags[Tag.Predictor] = NO_PREDICTOR if picture.mode == "1" else HORIZONTAL_PREDICTOR
-    options = {"quality": JPEG_QUALITY} if compression == "jpeg" else {}
-    picture.save(pages, "TIFF", compression=compression, tiffinfo=tags, **options)
+        predictor = NO_PREDICTOR if picture.mode == "1" else HORIZONTAL_PREDICTOR
+        options["tiffinfo"] = {Tag.Predictor: predictor}
+    file = io.BytesIO()
+    picture.save(file, "TIFF", compression=compression, **options)
+    page, strips = read_blocks(file)
+    page.setdefault(int(Tag.SamplesPerPixel), Field.shorts(1))
+    return page, strips

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import lzma
 import zlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -21,7 +20,17 @@ from PIL import TiffImagePlugin
 from PIL.ExifTags import Base as Tag
 
 from denoise.errors import InputError
-from denoise.files.image.tiff_tags import Page, page_size, read_pages
+from denoise.files.image.tiff_directory import (
+    LITTLE_ENDIAN,
+    ByteOrder,
+    Directory,
+    DirectoryWriter,
+    Field,
+    place_tags,
+    read_directory,
+    read_header,
+)
+from denoise.files.image.tiff_tags import Page, page_size
 
 UNCOMPRESSED, LZW, DEFLATE, PACKBITS, OLD_DEFLATE, LZMA, ZSTD = 1, 5, 8, 32773, 32946, 34925, 50000
 BYTE_CODECS = {LZW: "tiff_lzw", DEFLATE: "tiff_adobe_deflate", PACKBITS: "packbits", LZMA: "lzma", ZSTD: "zstd"}
@@ -35,8 +44,7 @@ WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, SEPARATED = 0, 1, 2, 5  # photometric interpr
 COLOUR_CHANNELS = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, SEPARATED: 4}
 PHOTOMETRICS = {1: BLACK_IS_ZERO, 3: RGB, 4: SEPARATED}  # by channels
 PLANAR = 2  # planar configuration
-UNSPECIFIED, UNASSOCIATED_ALPHA = 0, 2  # kinds of extra samples
-LONG = 4  # type of a tag
+UNSPECIFIED, ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA = 0, 1, 2  # kinds of extra samples
 STRIP_BYTES = 1 << 18
 COMPRESS_LEVEL = 4
 DEFAULT_CODING = {"compression": DEFLATE, "predictor": HORIZONTAL_PREDICTOR}
@@ -88,8 +96,8 @@ class _Layout:
 def needs_codec(page: Page) -> bool:
     """Return whether a page has to be decoded here, rather than by Pillow.
 
-    Besides pages of more than 8 bits, these are pages of 8 bits with an extra channel of unspecified meaning: it is
-    alpha here, and Pillow drops it.
+    Besides pages of more than 8 bits, these are pages of 8 bits with an extra channel that Pillow drops, of
+    unspecified meaning, or grey pages with premultiplied alpha, for which it has no full support.
 
     Args:
         page: the tags of the page.
@@ -97,7 +105,9 @@ def needs_codec(page: Page) -> bool:
     if max(page.get(Tag.BitsPerSample, (1,))) > 8:
         return True
     is_byte_coded = page.get(Tag.Compression, UNCOMPRESSED) in (UNCOMPRESSED, *BYTE_CODECS)
-    return UNSPECIFIED in page.get(Tag.ExtraSamples, ()) and is_byte_coded
+    extra_samples = page.get(Tag.ExtraSamples, ())
+    is_grey = COLOUR_CHANNELS.get(page.get(Tag.PhotometricInterpretation, BLACK_IS_ZERO)) == 1
+    return is_byte_coded and (UNSPECIFIED in extra_samples or (ASSOCIATED_ALPHA in extra_samples and is_grey))
 
 
 def read_page(file: IO[bytes], page: Page) -> tuple[NDArray[Any], dict[str, Any]]:
@@ -220,10 +230,26 @@ def _compress(data: bytes, compression: int) -> bytes:
     file = io.BytesIO()
     row_of_bytes = Pillow.frombuffer("L", (len(data), 1), data)
     row_of_bytes.save(file, "TIFF", compression=BYTE_CODECS[compression])
-    file.seek(0)
-    page = read_pages(file)[0]
-    file.seek(page[Tag.StripOffsets][0])
-    return file.read(page[Tag.StripByteCounts][0])
+    return b"".join(read_blocks(file)[1])
+
+
+def read_blocks(file: IO[bytes], offset: int | None = None) -> tuple[Directory, list[bytes]]:
+    """Return the fields and the encoded strips or tiles of a page, as `DirectoryWriter.write` takes them.
+
+    Args:
+        file: TIFF, seekable.
+        offset: position of the directory of the page; None takes the first.
+    """
+    header = read_header(file)
+    directory = read_directory(file, header, header.first_offset if offset is None else offset)
+    offsets, byte_counts = (directory.pop(tag, None) for tag in place_tags(directory))
+    if not isinstance(offsets, Field) or not isinstance(byte_counts, Field):
+        raise InputError("the places of the strips are missing; the header is damaged. Re-export the file.")
+    blocks = []
+    for position, byte_count in zip(offsets.integers(), byte_counts.integers(), strict=False):
+        file.seek(position)
+        blocks.append(file.read(byte_count))
+    return directory, blocks
 
 
 def _undo_predictor(data: bytes, predictor: int, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -242,8 +268,8 @@ def _undo_predictor(data: bytes, predictor: int, shape: tuple[int, int, int], dt
     return block
 
 
-def _apply_predictor(block: NDArray[Any], predictor: int) -> bytes:
-    """Encode samples, (rows, columns, samples), as differences."""
+def _apply_predictor(block: NDArray[Any], predictor: int, order: ByteOrder) -> bytes:
+    """Encode samples, (rows, columns, samples), as differences, in a byte order."""
     rows, columns, samples = block.shape
     if predictor == FLOAT_PREDICTOR:
         planes = block.astype(f">f{block.itemsize}").view(np.uint8).reshape(rows, columns * samples, block.itemsize)
@@ -251,24 +277,26 @@ def _apply_predictor(block: NDArray[Any], predictor: int) -> bytes:
     elif predictor == HORIZONTAL_PREDICTOR:
         block = block.view(f"u{block.itemsize}")
     else:
-        return np.ascontiguousarray(block).tobytes()
+        return block.astype(block.dtype.newbyteorder(order)).tobytes()
     differences = block.copy()
     differences[:, 1:] -= block[:, :-1]
-    return differences.tobytes()
+    return differences.astype(differences.dtype.newbyteorder(order)).tobytes()
 
 
-def write_page(
-    file: IO[bytes], pixels: NDArray[Any], has_alpha: bool, coding: dict[str, Any], tags: Iterable[tuple[int, Any]]
-) -> None:
-    """Write a TIFF of one page; a page of several goes through Pillow's appending writer.
+def encode_page(
+    pixels: NDArray[Any], has_alpha: bool, coding: dict[str, Any], order: ByteOrder = LITTLE_ENDIAN
+) -> tuple[Directory, list[bytes]]:
+    """Encode a page.
 
     Args:
-        file: empty file.
         pixels: (height, width, samples), uint8, uint16 or float32, alpha last.
         has_alpha: whether there is an alpha channel.
         coding: ``compression`` (number or Pillow's name), ``predictor`` and ``extra`` (kind of the extra channel), as
             `read_page` returns them; the nearest that fits is used.
-        tags: further tags and their values.
+        order: byte order of the file, ``"<"`` or ``">"``.
+
+    Returns:
+        Fields and encoded strips, as `DirectoryWriter.write` takes them.
     """
     height, width, samples = pixels.shape
     is_float = pixels.dtype == np.float32
@@ -278,25 +306,36 @@ def write_page(
     predictor = coding.get("predictor", HORIZONTAL_PREDICTOR)
     if compression not in (LZW, DEFLATE, ZSTD) or (predictor == FLOAT_PREDICTOR and not is_float):
         predictor = NO_PREDICTOR
-    page = Page()
-    for tag, value in tags:
-        page[tag] = value
     rows = max(1, min(height, STRIP_BYTES // (width * samples * pixels.itemsize)))
-    strips = [_compress(_apply_predictor(pixels[y : y + rows], predictor), compression) for y in range(0, height, rows)]
-    page[Tag.ImageWidth], page[Tag.ImageLength] = width, height
-    page[Tag.BitsPerSample], page[Tag.SamplesPerPixel] = (pixels.itemsize * 8,) * samples, samples
-    page[Tag.Compression], page[Tag.PlanarConfiguration] = compression, 1
-    page[Tag.PhotometricInterpretation] = PHOTOMETRICS[samples - has_alpha]
-    page[Tag.RowsPerStrip] = rows
-    page[Tag.SampleFormat] = (FLOAT if is_float else UNSIGNED,) * samples
+    strips = [
+        _compress(_apply_predictor(pixels[y : y + rows], predictor, order), compression) for y in range(0, height, rows)
+    ]
+    fields = {
+        Tag.ImageWidth: Field.longs(width),
+        Tag.ImageLength: Field.longs(height),
+        Tag.BitsPerSample: Field.shorts(*(pixels.itemsize * 8,) * samples),
+        Tag.Compression: Field.shorts(compression),
+        Tag.PhotometricInterpretation: Field.shorts(PHOTOMETRICS[samples - has_alpha]),
+        Tag.SamplesPerPixel: Field.shorts(samples),
+        Tag.RowsPerStrip: Field.longs(rows),
+        Tag.PlanarConfiguration: Field.shorts(1),
+        Tag.SampleFormat: Field.shorts(*(FLOAT if is_float else UNSIGNED,) * samples),
+    }
     if predictor != NO_PREDICTOR:
-        page[Tag.Predictor] = predictor
+        fields[Tag.Predictor] = Field.shorts(predictor)
     if has_alpha:
-        page[Tag.ExtraSamples] = coding.get("extra", (UNASSOCIATED_ALPHA,))
-    # Pillow would choose 16 bits by the first values.
-    page.tagtype[Tag.StripOffsets] = page.tagtype[Tag.StripByteCounts] = LONG
-    lengths = [len(strip) for strip in strips]
-    page[Tag.StripOffsets] = tuple(int(n) for n in np.cumsum([0, *lengths[:-1]]))
-    page[Tag.StripByteCounts] = tuple(lengths)
-    page.save(file)
-    file.writelines(strips)
+        fields[Tag.ExtraSamples] = Field.shorts(*coding.get("extra", (UNASSOCIATED_ALPHA,)))
+    return {int(tag): field for tag, field in fields.items()}, strips
+
+
+def isolate_page(file: IO[bytes], page: Page) -> io.BytesIO:
+    """Return a page as a file of its own, little-endian and not BigTIFF.
+
+    Args:
+        file: the open TIFF, seekable.
+        page: the tags of the page, of samples of at most 8 bits.
+    """
+    result = io.BytesIO()
+    DirectoryWriter(result).write(*read_blocks(file, page.offset))
+    result.seek(0)
+    return result
