@@ -104,6 +104,8 @@ class Image:
         pixels: (height, width, channels), channels 1 (grey), 3 (RGB) or 4 (CMYK); uint8, uint16 or finite float32
             (full scale 255, 65535 or 1.0).
         alpha: (height, width), dtype and full scale of the pixels, or None.
+        is_alpha_opacity: whether alpha states how opaque pixels are; False for a further channel of the picture, such
+            as near infrared.
 
     Raises:
         InputError: shape, dtype or values do not fit.
@@ -111,6 +113,7 @@ class Image:
 
     pixels: NDArray[Any]
     alpha: NDArray[Any] | None = None
+    is_alpha_opacity: bool = True
 
     def __post_init__(self) -> None:
         x = self.pixels
@@ -135,12 +138,18 @@ class Image:
     @cached_property
     def visible(self) -> NDArray[np.bool_] | None:
         """Mask of the pixels that are not fully transparent, (height, width); None if all are visible."""
-        return None if self.alpha is None or (self.alpha > 0).all() else self.alpha > 0
+        return None if self.opacity is None or (self.opacity > 0).all() else self.opacity > 0
+
+    @property
+    def opacity(self) -> NDArray[Any] | None:
+        """Alpha if it states how opaque pixels are, else None."""
+        return self.alpha if self.is_alpha_opacity else None
 
     def as_float(self) -> Image:
         """Return the same image in float32, full scale 1.0."""
         alpha = None if self.alpha is None else self.alpha.astype(np.float32) / np.float32(self.full_scale)
-        return Image((self.pixels / np.float32(self.full_scale)).astype(np.float32), alpha)
+        pixels = (self.pixels / np.float32(self.full_scale)).astype(np.float32)
+        return Image(pixels, alpha, self.is_alpha_opacity)
 
     def from_float(self, pixels_float: NDArray[Any]) -> NDArray[Any]:
         """Convert floats to the dtype of these pixels.

@@ -262,8 +262,8 @@ def _visible_rgb(image: Image, rows: slice, columns: slice) -> NDArray[np.float3
     x = image.pixels[rows, columns].astype(np.float32) / np.float32(image.full_scale)
     if x.shape[2] == 4:
         x = (1 - x[..., :3]) * (1 - x[..., 3:])
-    if image.alpha is not None:
-        x = BACKDROP + (x - BACKDROP) * (image.alpha[rows, columns, None] / np.float32(image.full_scale))
+    if image.opacity is not None:
+        x = BACKDROP + (x - BACKDROP) * (image.opacity[rows, columns, None] / np.float32(image.full_scale))
     return x
 
 

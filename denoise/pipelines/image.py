@@ -160,12 +160,16 @@ class ImagePipeline:
         self.check(options)
         if options.limited_strength == 0:
             return image, Diagnostics()
+        if image.alpha is not None and not image.is_alpha_opacity:
+            return _denoise_parts(image, partial(self.denoise_frame, options=options), progress)
         return self._denoise(image, self.resolve_sigma(image, options), options, progress)
 
     def _denoise_and_measure(
         self, image: Image, options: DenoiseOptions, progress: Progress | None
     ) -> tuple[Image, Diagnostics]:
         """Denoise one frame, with the noise levels before and after."""
+        if image.alpha is not None and not image.is_alpha_opacity:
+            return _denoise_parts(image, partial(self._denoise_and_measure, options=options), progress)
         noise_before = sigma_255(image)
         sigma = self.resolve_sigma(image, options, noise_before)
         denoised, diagnostics = self.denoise_frame(image, replace(options, sigma=sigma), progress)
@@ -404,6 +408,7 @@ class ImagePipeline:
     ) -> Image:
         """Denoise one frame.
 
+        A channel of unspecified kind beside the colours is denoised as a grey image.
         Alpha and fully transparent pixels are unchanged, and their colours do not affect visible pixels. The memory of
         posterior sampling grows with the image.
 
@@ -450,6 +455,18 @@ def sigma_255(image: Image) -> float:
     x = torch.from_numpy(image.pixels[..., :3]).permute(2, 0, 1)
     visible = None if image.visible is None else torch.from_numpy(image.visible)
     return estimate_sigma(x, image.full_scale, visible) / image.full_scale * 255
+
+
+def _denoise_parts(
+    image: Image, denoise_part: Callable[..., tuple[Image, Diagnostics]], progress: Progress | None
+) -> tuple[Image, Diagnostics]:
+    """Denoise the pixels of a frame, and its further channel as a grey image of its own."""
+    assert image.alpha is not None
+    parts = [Image(image.pixels), Image(image.alpha[..., None])]
+    results = [denoise_part(part, progress=progress_of_part(progress, i, 2)) for i, part in enumerate(parts)]
+    (colour, _), (further, _) = results
+    diagnostics = Diagnostics.combine([diagnostics for _, diagnostics in results])
+    return replace(image, pixels=colour.pixels, alpha=further.pixels[..., 0]), diagnostics
 
 
 def _frame_of(bands: Iterator[Tensor], image: Image) -> Image:

@@ -57,7 +57,7 @@ def _read_audio(path: str | Path, card: Card, time: int) -> Tensor:
 def _read_image(path: str | Path, shape: Sequence[int]) -> Tensor:
     image = read_image(Path(path)).as_float()
     x = torch.from_numpy(image.pixels).permute(2, 0, 1)[:3]
-    x = x if image.alpha is None else x * torch.from_numpy(image.alpha)
+    x = x if image.opacity is None else x * torch.from_numpy(image.opacity)
     channels, height, width = shape
     if len(x) != channels:
         x = x.mean(dim=0, keepdim=True).expand(channels, -1, -1)

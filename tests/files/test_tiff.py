@@ -215,6 +215,25 @@ def test_grey_with_premultiplied_alpha(dtype: Any, compression: str | None, plan
         np.testing.assert_array_equal(page.asarray(), x)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("samples", [2, 4])
+def test_channels_of_unspecified_kind(dtype: Any, samples: int) -> None:
+    """They are further channels of the picture, unless their values are those of a mask."""
+    x = noise(13, 11, samples, dtype=dtype)
+    white = 1 if dtype == np.float32 else np.iinfo(dtype).max
+    mask = np.full((13, 11), white, dtype)
+    half_mask = np.where(np.arange(11) < 6, white, 0).astype(dtype) + np.zeros_like(mask)
+    channels = [(x[..., -1], False), (mask * 0, False), (mask, True), (half_mask, True)]
+    for channel, is_opacity in channels:
+        x[..., -1] = channel
+        options = {"photometric": "minisblack" if samples == 2 else "rgb", "planarconfig": "contig"}
+        data = encode(x, extrasamples=["unspecified"], **options)
+        assert read_image(io.BytesIO(data)).is_alpha_opacity == is_opacity
+        with tifffile.TiffFile(io.BytesIO(round_trip(data)[0])) as result:
+            assert [int(kind) for kind in result.pages[0].extrasamples] == [0]
+            np.testing.assert_array_equal(result.pages[0].asarray(), x)
+
+
 # ---------------------------------------------------------------- camera raw files
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from numpy.typing import NDArray
 from PIL import Image as Pillow
@@ -87,6 +88,32 @@ class TestDtypesAndChannels:
         y = pipeline.frame(Image(x)).pixels
         assert (y[..., :3] == pipeline.frame(Image(x[..., :3])).pixels).all()
         assert (y[..., 3:] == pipeline.frame(Image(x[..., 3:])).pixels).all()
+
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+    def test_further_channel_is_denoised_as_a_grey_image(self, models: Models, dtype: Any) -> None:
+        pipeline = ImagePipeline(models["blur-image"], precision="float32")
+        x, further = pixels(40, 30, 3, dtype=dtype), pixels(40, 30, dtype=dtype)
+        further[:20] = 0  # not transparent
+        fractions: list[float] = []
+        y = pipeline.frame(Image(x, further, is_alpha_opacity=False), progress=fractions.append)
+        assert not y.is_alpha_opacity
+        assert (y.pixels == pipeline.frame(Image(x)).pixels).all()
+        assert (y.alpha[..., None] == pipeline.frame(Image(further[..., None])).pixels).all()
+        assert fractions == sorted(fractions)
+        assert fractions[-1] == 1
+
+    def test_noise_of_a_further_channel_is_its_own(self, tmp_path: Path) -> None:
+        """Near infrared beside colours without noise loses its own noise."""
+        rng = np.random.default_rng(0)
+        x = np.full((96, 96, 4), 128.0)
+        x[..., 3] += rng.normal(0, 20, (96, 96))
+        x = x.round().astype(np.uint8)
+        tifffile.imwrite(tmp_path / "a.tif", x, photometric="rgb", extrasamples=["unspecified"])
+        ImagePipeline().file(tmp_path / "a.tif", tmp_path / "b.tif")
+        y = tifffile.imread(tmp_path / "b.tif")
+        assert y.shape == x.shape
+        assert np.abs(y[..., :3].astype(float) - 128).max() <= 1
+        assert y[..., 3].std() < 4
 
     def test_grey_model_takes_colours_one_by_one(self, models: Models) -> None:
         pipeline = ImagePipeline(models["grey-image"], precision="float32")

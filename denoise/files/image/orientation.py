@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ def apply_orientation(frame: Image, format: ImageFormat) -> Image:
     turn = STORED_TO_DISPLAYED.get(orientation)
     if turn is None:
         return frame
-    return Image(turn(frame.pixels), None if frame.alpha is None else turn(frame.alpha))
+    return replace(frame, pixels=turn(frame.pixels), alpha=None if frame.alpha is None else turn(frame.alpha))
 
 
 def undo_orientation(frame: Image, orientation: int) -> Image:
@@ -64,4 +65,4 @@ def undo_orientation(frame: Image, orientation: int) -> Image:
     if turn is None:
         return frame
     alpha = None if frame.alpha is None else np.ascontiguousarray(turn(frame.alpha))
-    return Image(np.ascontiguousarray(turn(frame.pixels)), alpha)
+    return replace(frame, pixels=np.ascontiguousarray(turn(frame.pixels)), alpha=alpha)

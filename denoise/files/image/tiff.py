@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import IO, Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL.ExifTags import Base as Tag
 
@@ -27,6 +29,7 @@ from denoise.files.image.tiff_codec import (
     DEFAULT_CODING,
     HORIZONTAL_PREDICTOR,
     NO_PREDICTOR,
+    UNSPECIFIED,
     TiffPicture,
     encode_page,
     isolate_page,
@@ -43,6 +46,7 @@ BILEVEL_COMPRESSIONS = ("group3", "group4", "tiff_ccitt")
 PREDICTED_COMPRESSIONS = ("tiff_lzw", "tiff_adobe_deflate", "zstd")
 JPEG_MODES = ("L", "RGB", "CMYK")
 JPEG_QUALITY = 95
+MIN_MASK_FRACTION = 0.9
 
 
 class Tiff(PillowContainer[TiffPicture]):
@@ -121,6 +125,8 @@ class Tiff(PillowContainer[TiffPicture]):
         pixels, coding = read_page(self.file, page)
         bits = pixels.itemsize * 8
         frame = split_alpha(pixels, COLOUR_CHANNELS[page.get(Tag.PhotometricInterpretation, BLACK_IS_ZERO)])
+        if frame.alpha is not None and UNSPECIFIED in coding["extra"]:
+            frame = replace(frame, is_alpha_opacity=_looks_like_opacity(frame.alpha, frame.full_scale))
         mode = NATURAL_MODES[frame.pixels.shape[2], frame.alpha is not None]
         return frame, read_metadata(self.file, page) | {
             "mode": mode,
@@ -167,6 +173,12 @@ class Tiff(PillowContainer[TiffPicture]):
                 if frame.alpha is not None and "extra" in coding:
                     page[Tag.ExtraSamples] = Field.shorts(*coding["extra"])
             writer.write(metadata_fields(info if "tiff" in info else source.info) | page, strips)
+
+
+def _looks_like_opacity(channel: NDArray[Any], full_scale: float) -> bool:
+    """Return whether a channel of unspecified kind is a mask: nearly all opaque or transparent, and not all dark."""
+    is_opaque = channel == full_scale
+    return bool(is_opaque.any() and (is_opaque | (channel == 0)).mean() >= MIN_MASK_FRACTION)
 
 
 def _pillow_compression(coding: dict[str, Any], mode: str) -> str:
