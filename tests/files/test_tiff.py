@@ -215,6 +215,23 @@ def test_grey_with_premultiplied_alpha(dtype: Any, compression: str | None, plan
         np.testing.assert_array_equal(page.asarray(), x)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_premultiplied_alpha_becomes_straight_in_other_containers(tmp_path: Path, dtype: Any) -> None:
+    white = int(np.iinfo(dtype).max)
+    straight, alpha = noise(13, 11, dtype=dtype) * (white // 255), noise(13, 11, dtype=dtype) * (white // 255)
+    alpha[0] = 0
+    premultiplied = np.rint(straight.astype(float) * alpha / white).astype(dtype)
+    data = encode(np.dstack([premultiplied, alpha]), photometric="minisblack", extrasamples=["assocalpha"],
+                  planarconfig="contig")  # fmt: skip
+    round_trip(data, tmp_path / "a.png")
+    frame = read_image(tmp_path / "a.png")
+    assert frame.alpha is not None
+    np.testing.assert_array_equal(frame.alpha, alpha)
+    error = np.abs(frame.pixels[..., 0].astype(float) - straight) * (alpha / white)
+    assert error.max() <= 1
+    assert (frame.pixels[0] == 0).all()
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("samples", [2, 4])
 def test_channels_of_unspecified_kind(dtype: Any, samples: int) -> None:

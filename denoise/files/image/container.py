@@ -70,6 +70,7 @@ class ImageContainer(ABC):
         palette_modes: those of `NATURAL_MODES` that are written with a palette where the source had one.
         can_animate: whether a file may hold an animation.
         has_pages: whether a file may hold pages of different sizes and modes.
+        has_premultiplied_alpha: whether a file may hold colours that are multiplied by alpha.
         size: (width, height) of the first frame in pixels, as stored.
         n_frames: number of frames or pages.
         mode: stored mode of the first frame.
@@ -87,6 +88,7 @@ class ImageContainer(ABC):
     palette_modes: ClassVar[tuple[str, ...]] = ()
     can_animate: ClassVar[bool] = False
     has_pages: ClassVar[bool] = False
+    has_premultiplied_alpha: ClassVar[bool] = False
 
     size: tuple[int, int]
     n_frames: int

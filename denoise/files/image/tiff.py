@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import IO, Any, ClassVar
 
@@ -59,6 +59,7 @@ class Tiff(PillowContainer[TiffPicture]):
     has_bilevel = True
     palette_modes = ("RGB",)
     has_pages = True
+    has_premultiplied_alpha = True
     plugin = TiffPicture
 
     @classmethod
@@ -158,6 +159,7 @@ class Tiff(PillowContainer[TiffPicture]):
             InputError: TIFF cannot hold a frame.
         """
         writer: DirectoryWriter | None = None
+        strips: Iterable[bytes]
         for index, frame in enumerate(frames):
             info = frame_info(source, index)
             mode = cls.stored_mode(frame, info, name)
@@ -192,7 +194,9 @@ def _pillow_compression(coding: dict[str, Any], mode: str) -> str:
     return "tiff_adobe_deflate" if is_unfit else compression
 
 
-def _encode_picture(picture: Pillow.Image, compression: str, coding: dict[str, Any]) -> tuple[Directory, list[bytes]]:
+def _encode_picture(
+    picture: Pillow.Image, compression: str, coding: dict[str, Any]
+) -> tuple[Directory, Iterable[bytes]]:
     """Return the fields and strips of a page of 8 bits."""
     options: dict[str, Any] = {"quality": JPEG_QUALITY} if compression == "jpeg" else {}
     if coding.get("predictor") == HORIZONTAL_PREDICTOR and compression in PREDICTED_COMPRESSIONS:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import lzma
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -233,7 +234,7 @@ def _compress(data: bytes, compression: int) -> bytes:
     return b"".join(read_blocks(file)[1])
 
 
-def read_blocks(file: IO[bytes], offset: int | None = None) -> tuple[Directory, list[bytes]]:
+def read_blocks(file: IO[bytes], offset: int | None = None) -> tuple[Directory, Iterator[bytes]]:
     """Return the fields and the encoded strips or tiles of a page, as `DirectoryWriter.write` takes them.
 
     Args:
@@ -245,11 +246,13 @@ def read_blocks(file: IO[bytes], offset: int | None = None) -> tuple[Directory, 
     offsets, byte_counts = (directory.pop(tag, None) for tag in place_tags(directory))
     if not isinstance(offsets, Field) or not isinstance(byte_counts, Field):
         raise InputError("the places of the strips are missing; the header is damaged. Re-export the file.")
-    blocks = []
-    for position, byte_count in zip(offsets.integers(), byte_counts.integers(), strict=False):
-        file.seek(position)
-        blocks.append(file.read(byte_count))
-    return directory, blocks
+    places = zip(offsets.integers(), byte_counts.integers(), strict=False)
+    return directory, (_read_at(file, position, byte_count) for position, byte_count in places)
+
+
+def _read_at(file: IO[bytes], position: int, byte_count: int) -> bytes:
+    file.seek(position)
+    return file.read(byte_count)
 
 
 def _undo_predictor(data: bytes, predictor: int, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> NDArray[Any]:

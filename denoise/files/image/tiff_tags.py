@@ -64,7 +64,7 @@ RANGE_TAGS = frozenset((Tag.MinSampleValue, Tag.MaxSampleValue, 290, 291, Tag.SM
 
 SENSOR_PHOTOMETRICS = (32803, 34892)  # mosaic, and linear samples of a sensor
 SENSOR_COMPRESSIONS = (32767, 32769, 32770, 34713, 65000, 65535)  # Sony, Epson, Samsung, Nikon, Kodak, Pentax
-DNG_VERSION, MOSAIC_PATTERN, REDUCED_SIZE = 50706, 33422, 1
+DNG_VERSION, REDUCED_SIZE = 50706, 1
 MAKER_SIGNS = (b"CR", b"IIII", b"MMMM")  # of Canon and Phase One, behind the header
 
 DROPPED_TAGS = {
@@ -156,7 +156,6 @@ def is_camera_raw(file: IO[bytes], pages: list[Page]) -> bool:
 def _holds_sensor_samples(page: Page) -> bool:
     return (
         DNG_VERSION in page
-        or MOSAIC_PATTERN in page
         or page.get(Tag.PhotometricInterpretation) in SENSOR_PHOTOMETRICS
         or page.get(Tag.Compression) in SENSOR_COMPRESSIONS
     )

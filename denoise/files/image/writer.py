@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator
-from itertools import chain, islice
+from dataclasses import replace
+from functools import partial
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
 from denoise.errors import InputError
 from denoise.files.atomic import atomic_file
-from denoise.files.image.container import ImageContainer, add_warning
+from denoise.files.image.container import ImageContainer, add_warning, frame_info
 from denoise.files.image.registry import container_named, container_of_extension, has_pages
+from denoise.files.image.tiff_codec import ASSOCIATED_ALPHA
 from denoise.files.names import file_name
 from denoise.signals import Image, ImageFormat
 
@@ -46,11 +51,30 @@ def write_image(
         add_warning(format, f"{container.name} cannot hold {appended.description}; it is dropped.")
     if isinstance(target, str | Path):
         with atomic_file(Path(target), overwrite=overwrite) as path, path.open("w+b") as file:
-            container.write(file, _check_count(frames, container, format, name), format, name)
+            container.write(file, _fit_frames(frames, container, format, name), format, name)
     else:
         buffer = io.BytesIO()  # a pipe cannot seek, and a failure must leave nothing behind
-        container.write(buffer, _check_count(frames, container, format, name), format, name)
+        container.write(buffer, _fit_frames(frames, container, format, name), format, name)
         target.write(buffer.getbuffer())
+
+
+def _fit_frames(
+    frames: Iterable[Image], container: type[ImageContainer], source: ImageFormat, name: str
+) -> Iterator[Image]:
+    """Check the number of frames, and undo premultiplied alpha where the container cannot hold it."""
+    checked_frames = _check_count(frames, container, source, name)
+    if container.has_premultiplied_alpha:
+        return checked_frames
+    return map(partial(_undo_premultiplied_alpha, source), count(), checked_frames)  # holds no frame
+
+
+def _undo_premultiplied_alpha(source: ImageFormat, index: int, frame: Image) -> Image:
+    extra_samples = frame_info(source, index).get("tiff", {}).get("extra", ())
+    if frame.alpha is None or ASSOCIATED_ALPHA not in extra_samples:
+        return frame
+    alpha = frame.alpha[..., None] / np.float32(frame.full_scale)
+    colours = np.divide(frame.as_float().pixels, alpha, out=np.zeros(frame.pixels.shape, np.float32), where=alpha > 0)
+    return replace(frame, pixels=frame.from_float(colours))
 
 
 def _check_count(
