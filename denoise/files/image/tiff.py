@@ -170,8 +170,9 @@ class Tiff(PillowContainer[TiffPicture]):
             if frame.pixels.dtype != np.uint8:
                 page, strips = encode_page(interleave_alpha(frame), frame.alpha is not None, coding, order)
             else:
-                picture, _ = to_pillow(frame, mode, palette_size(info, source))
-                page, strips = _encode_picture(picture, _pillow_compression(coding, mode), coding)
+                page, strips = _encode_picture(  # which holds no copy of the pixels while strips are written
+                    to_pillow(frame, mode, palette_size(info, source))[0], _pillow_compression(coding, mode), coding
+                )
                 if frame.alpha is not None and "extra" in coding:
                     page[Tag.ExtraSamples] = Field.shorts(*coding["extra"])
             writer.write(metadata_fields(info if "tiff" in info else source.info) | page, strips)
