@@ -105,7 +105,7 @@ def denoise_image(
     Args:
         pixels: array (height, width) or (height, width, 1 or 3), or tensor (1 or 3, height, width) or (batch, 1 or 3,
             height, width). Integers have the full scale of their type (uint8 255, uint16 65535), floats 1.0; floats may
-            exceed [0, 1] and are not clipped.
+            exceed [0, 1] and are not clipped, and floats in other units, such as 0 to 4095, are scaled internally.
         sigma: standard deviation of white noise in the units of ``pixels``, or ``"auto"`` for an estimate.
         model: name of a bundled model or path of a weights file; None selects ``photo``, or, with ``sigma`` or
             ``perception``, the sigma-conditioned model.
@@ -181,6 +181,9 @@ def _frames(x: NDArray[Any], *, is_tensor: bool) -> NDArray[Any]:
         frames = x.reshape(1, *shape[:2], -1 if x.ndim == 3 else 1)
     if not np.issubdtype(x.dtype, np.floating) and x.dtype not in (np.uint8, np.uint16):
         raise InputError(f"pixels are {x.dtype}; expected uint8, uint16 or a float type.")
+    limit = np.finfo(np.float32).max
+    if x.dtype.itemsize > 4 and x.size and np.isfinite(x).all() and max(-x.min(), x.max()) > limit:
+        raise InputError(f"pixels range from {x.min():.3g} to {x.max():.3g}; expected at most {limit:.3g}. Scale them.")
     return frames
 
 

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from denoise.errors import ConfigError
+from denoise.errors import ConfigError, InputError
 from denoise.files.image import ImageReader, write_image
 from denoise.frames import Grid, Window, cat_preallocated, overlap_add, split
 from denoise.noise_level import estimate_sigma
 from denoise.options import IMAGE_STEPS, MAX_MEGAPIXELS, DenoiseOptions, Sigma
 from denoise.pipelines.device import pick_device
+from denoise.pipelines.float_range import find_float_range, warn_units
 from denoise.pipelines.latent_noise import NoiseFieldSampler
 from denoise.pipelines.perception import image_residual, progress_of_part, sample_image, to_tensor
 from denoise.pipelines.posterior import check_posterior
@@ -124,13 +125,19 @@ class ImagePipeline:
         self.check(options)
         started = time.perf_counter()
         finished: list[tuple[Diagnostics, int]] = []  # of each frame, and its number of pixels
+        warnings: list[str] = []
         with ImageReader(source, max_megapixels=options.max_megapixels, name=name) as reader:
 
             def denoise_frames() -> Iterator[Image]:
                 for i, image in enumerate(reader):
                     frame_progress = progress_of_part(progress, i, reader.n_frames)
-                    denoised, diagnostics = self._denoise_and_measure(image, options, frame_progress)
+                    try:
+                        denoised, diagnostics = self._denoise_and_measure(image, options, frame_progress)
+                    except InputError as error:
+                        raise InputError(f"{reader.name}: {error}") from error
                     finished.append((diagnostics, image.pixels[..., 0].size))
+                    if not warnings and not options.estimates_sigma:
+                        warnings.extend(warn_units(reader.name, image))
                     yield denoised
 
             write_image(target, denoise_frames(), reader.format, overwrite=options.overwrite)
@@ -141,7 +148,7 @@ class ImagePipeline:
                 output=str(target),
                 amount=sum(n_pixels for _, n_pixels in finished) / 1e6,
                 seconds=time.perf_counter() - started,
-                warnings=reader.warnings,
+                warnings=[*reader.warnings, *warnings],
             )
 
     def denoise_frame(
@@ -157,7 +164,8 @@ class ImagePipeline:
         Returns:
             The denoised frame, and its diagnostics but for the noise levels, which take time to estimate.
         """
-        self.check(options)
+        pixel_range = find_float_range(image)
+        self.check(options, 1.0 if pixel_range is None else pixel_range.scale)
         if options.limited_strength == 0:
             return image, Diagnostics()
         if image.alpha is not None and not image.is_alpha_opacity:
@@ -181,6 +189,27 @@ class ImagePipeline:
         )
 
     def _denoise(
+        self, image: Image, sigma: float | None, options: DenoiseOptions, progress: Progress | None
+    ) -> tuple[Image, Diagnostics]:
+        """Denoise the pixels within the range of the frame, and the brighter areas as an image of their own."""
+        pixel_range = find_float_range(image)
+        scale = 1.0 if pixel_range is None else pixel_range.scale
+        inner_sigma = None if sigma is None else min(sigma / scale, self._max_sigma)
+        if pixel_range is None:
+            return self._denoise_in_range(image, inner_sigma, options, progress)
+        inner = pixel_range.normalise(image)
+        denoised, diagnostics = self._denoise_in_range(inner, inner_sigma, options, progress)
+        pixels = pixel_range.denormalise(denoised.pixels)
+        pixels = np.where(pixel_range.contains(image)[..., None], pixels, image.pixels)
+        bright = pixel_range.find_bright(image)
+        if bright is not None:
+            box = tuple(slice(i.min(), i.max() + 1) for i in np.nonzero(bright))
+            bright_image = Image(image.pixels[box], bright[box].astype(np.float32))
+            denoised, _ = self._denoise(bright_image, sigma, options, None)
+            pixels[box] = np.where(bright[box][..., None], denoised.pixels, pixels[box])
+        return replace(image, pixels=pixels), diagnostics
+
+    def _denoise_in_range(
         self, image: Image, sigma: float | None, options: DenoiseOptions, progress: Progress | None
     ) -> tuple[Image, Diagnostics]:
         """Frame -> rows -> frame."""
@@ -263,11 +292,12 @@ class ImagePipeline:
         x = x.to(self.device).contiguous(memory_format=torch.channels_last)
         return x, None if sigma is None else torch.full((len(x),), sigma, device=self.device)
 
-    def check(self, options: DenoiseOptions) -> None:
+    def check(self, options: DenoiseOptions, scale: float = 1.0) -> None:
         """Refuse options that the model does not support.
 
         Args:
             options: options of a run.
+            scale: factor by which pixels and sigma are above full scale 1.0, for floats in units of their own.
 
         Raises:
             ConfigError: the model is blind and takes no sigma, sigma is out of its range, it has no posterior samples,
@@ -278,7 +308,7 @@ class ImagePipeline:
             return
         if self.card.blind:
             raise ConfigError(f"model {self.card.name} is blind: it takes no sigma. Leave sigma out.")
-        if not isinstance(options.sigma, str) and not 0 <= options.sigma <= self._max_sigma:
+        if not isinstance(options.sigma, str) and not 0 <= options.sigma <= self._max_sigma * scale:
             raise ConfigError(
                 f"sigma is {options.sigma:g}; expected 0 to {self._max_sigma:g} ({255 * self._max_sigma:.3g} of 255), "
                 f"the range of model {self.card.name}, full scale 1.0 (25 of 255 is 0.098)."
@@ -298,7 +328,8 @@ class ImagePipeline:
         if not options.estimates_sigma or self.card.blind:
             return cast(float | None, options.sigma)
         estimate_255 = sigma_255(image) if estimate_255 is None else estimate_255
-        return min(estimate_255 / 255, self._max_sigma)
+        pixel_range = find_float_range(image)
+        return min(estimate_255 / 255, self._max_sigma * (1.0 if pixel_range is None else pixel_range.scale))
 
     @property
     def _max_sigma(self) -> float:
@@ -326,7 +357,7 @@ class ImagePipeline:
             source: path or binary file.
             target: path or binary file.
             sigma: standard deviation of the noise, full scale 1.0, of sigma-conditioned models; ``"auto"`` and None
-                estimate it for each frame.
+                estimate it for each frame, also of floats in units of their own, such as 0 to 4095.
             strength: as in `denoise.options.DenoiseOptions`.
             overwrite: whether an existing target is replaced.
             max_megapixels: size up to which images are read.
@@ -452,9 +483,13 @@ def sigma_255(image: Image) -> float:
     Returns:
         Standard deviation in 8-bit steps.
     """
+    pixel_range, scale, white = find_float_range(image), 1.0, image.full_scale
+    if pixel_range is not None:
+        image, scale = pixel_range.normalise(image), pixel_range.scale
+        white = pixel_range.high / scale if scale > 1 and pixel_range.high > 0 else 1.0
     x = torch.from_numpy(image.pixels[..., :3]).permute(2, 0, 1)
     visible = None if image.visible is None else torch.from_numpy(image.visible)
-    return estimate_sigma(x, image.full_scale, visible) / image.full_scale * 255
+    return scale * (estimate_sigma(x, white, visible) / image.full_scale * 255)
 
 
 def _denoise_parts(
@@ -479,6 +514,11 @@ def _frame_of(bands: Iterator[Tensor], image: Image) -> Image:
         row += len(pixels_float)
     if image.visible is not None:
         pixels = np.where(image.visible[..., None], pixels, image.pixels)
+    if pixels.dtype == np.float32 and not np.isfinite(pixels).all():
+        raise InputError(
+            f"the output of the network is not finite; its pixels range from {image.pixels.min():.3g} to "
+            f"{image.pixels.max():.3g}, expected about 0 to 1. Scale the image or use another model."
+        )
     return replace(image, pixels=pixels)
 
 

@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from denoise.errors import ConfigError, InputError
-from denoise.files.image import read_image
+from denoise.files.image import read_image, write_image
 from denoise.options import DenoiseOptions
 from denoise.pipelines import ImagePipeline
 from denoise.pipelines.arrays import denoise_image
+from denoise.pipelines.float_range import find_float_range
 from denoise.pipelines.image import default_model, sigma_255
 from denoise.pipelines.transparency import fill_hidden
 from denoise.registry import DEFAULTS, SIGMA_MODEL
-from denoise.signals import Image
+from denoise.signals import Image, ImageFormat
 
 Models = dict[str, Path]
 Scene = Callable[[int, float], NDArray[np.float32]]
@@ -377,6 +378,153 @@ class TestArrays:
             denoise_image(pixels(4, 4), 25, model=models["keep-image"])
         with pytest.raises(ConfigError, match="is blind"):
             ImagePipeline(models["keep-image"]).bytes(png(pixels(4, 4)), sigma=0.1)
+
+
+class TestFloatRange:
+    """Lights far above white, fill values, and floats in units of their own."""
+
+    @staticmethod
+    def noisy(
+        scale: float = 1.0, side: int = 96, sigma: float = 0.05
+    ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """Return a smooth scene without and with noise."""
+        rows, columns = np.indices((side, side))
+        clean = 0.4 + 0.2 * np.sin(columns / 9) * np.cos(rows / 13)
+        clean = clean[..., None] * np.array([1, 0.9, 0.7])
+        noise = np.random.default_rng(0).normal(0, sigma, clean.shape)
+        return clean * scale, ((clean + noise) * scale).astype(np.float32)
+
+    @staticmethod
+    def rms(x: NDArray[Any]) -> float:
+        return float(np.sqrt(np.square(x.astype(np.float64)).mean()))
+
+    @pytest.mark.parametrize("sigma", [0.02, 0.1, 0.3])
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+    def test_ordinary_pixels_have_no_range(self, sigma: float, dtype: Any) -> None:
+        """Unclipped noise is no outlier, and integers and floats from 0 to 1 keep every bit."""
+        x = self.noisy(sigma=sigma)[1]
+        if dtype != np.float32:
+            x = (x.clip(0, 1) * np.iinfo(dtype).max).astype(dtype)
+        assert find_float_range(Image(x)) is None
+        x[40, 40] = x[7, 7] = 1  # floats that are 0 almost everywhere
+        assert find_float_range(Image(np.where(x == 1, x, 0).astype(dtype))) is None
+
+    @pytest.mark.parametrize("name", IMAGE_MODELS)
+    @pytest.mark.parametrize("peak", [10.0, 1e4, 1e19, 3.4e38, -1e30, -3.4e38])
+    def test_outlier_does_not_change_its_surroundings(self, name: str, peak: float) -> None:
+        clean, x = self.noisy()
+        pipeline = ImagePipeline(name, precision="float32")
+        expected = pipeline.frame(Image(x)).pixels
+        x[50:52, 40:42] = peak
+        y = pipeline.frame(Image(x)).pixels
+        light = np.zeros(x.shape[:2], np.bool_)
+        light[50:52, 40:42] = True
+        assert (y[light] == x[light]).all()
+        assert self.rms((y - clean)[~light]) < 1.1 * self.rms((expected - clean)[~light])
+        np.testing.assert_allclose(y[~light], expected[~light], atol=0.05)
+        np.testing.assert_allclose(sigma_255(Image(x)), sigma_255(Image(expected * 0 + self.noisy()[1])), rtol=0.05)
+
+    @pytest.mark.parametrize("size", [0.3, 0.6])
+    def test_bright_area_is_denoised_apart(self, size: float) -> None:
+        """A window at 50 times white: neither it nor the room has a rim, and both lose their noise."""
+        clean, x = self.noisy()
+        bright = np.zeros(x.shape[:2], np.bool_)
+        bright[10 : 10 + round(size * 96), 30:60] = True
+        clean[bright] += 50
+        x[bright] += 50
+        y = ImagePipeline(precision="float32").frame(Image(x)).pixels
+        for area in (bright, ~bright):
+            assert self.rms((y - clean)[area]) < 0.35 * self.rms((x - clean)[area])
+
+    def test_tiles_agree_beside_outliers(self) -> None:
+        _, x = self.noisy(side=300)
+        x[100:130, 150:190] += 40
+        x[3, 3] = 1e30
+        whole, tiled = (ImagePipeline(tile=t, precision="float32").frame(Image(x)).pixels for t in (1000, 180))
+        inside = x < 1e3
+        np.testing.assert_allclose(tiled[inside], whole[inside], atol=1 / 255)
+
+    @pytest.mark.parametrize("fill", [-3.4e38, 3.4e38, -9999.0])
+    def test_fill_value_of_half_of_the_pixels_is_kept(self, fill: float) -> None:
+        clean, x = self.noisy(300.0)
+        filled = np.indices(x.shape[:2])[1] > 50
+        x[filled] = fill
+        y = denoise_image(x, "auto")
+        assert (y[filled] == np.float32(fill)).all()
+        assert self.rms((y - clean)[~filled]) < 0.35 * self.rms((x - clean)[~filled])
+
+    @pytest.mark.parametrize("white", [255.0, 4095.0, 65535.0, 1e30])
+    @pytest.mark.parametrize("sigma", [None, "auto", 0.05])
+    def test_units_do_not_matter(self, white: float, sigma: Any) -> None:
+        """Noise is removed as in the same image with a white of 1, with a sigma in the units of the pixels, too."""
+        clean, x = self.noisy()
+        expected = self.rms(denoise_image(x, sigma) - clean)
+        y = denoise_image(x * np.float32(white), sigma if sigma in (None, "auto") else sigma * white)
+        assert self.rms(y / white - clean) == pytest.approx(expected, rel=0.1)
+        assert sigma_255(Image(x * np.float32(white))) == pytest.approx(sigma_255(Image(x)) * white, rel=0.1)
+
+    def test_stars_in_units_of_their_own_have_no_rings(self) -> None:
+        rows, columns = np.indices((128, 128))
+        distance = np.hypot(rows - 64, columns - 64)
+        clean = 600 + 60_000 * np.exp(-(distance**2) / 5)
+        x = (clean + np.random.default_rng(0).normal(0, 30, clean.shape)).astype(np.float32)
+        for sigma in (None, "auto"):
+            y = denoise_image(x, sigma)  # type: ignore[arg-type]
+            assert self.rms((y - clean)[(distance > 8) & (distance < 40)]) < 6
+            assert self.rms((y - clean)[distance < 4]) < 60
+
+    def test_values_that_rounding_would_lose_are_refused(self, models: Models) -> None:
+        x = self.noisy()[1]
+        x[:, ::2] = np.random.default_rng(1).normal(0, 1e30, x[:, ::2].shape)
+        with pytest.raises(InputError, match=r"^float pixels range from -.*e\+30 to .*e\+30; expected"):
+            denoise_image(x, model=models["keep-image"])
+        file = io.BytesIO()
+        frames = [Image(x)]
+        write_image(file, frames, ImageFormat("TIFF", "F", 32, {"frames": [{}]}))
+        with pytest.raises(InputError, match=r"^image bytes: float pixels range from"):
+            ImagePipeline(models["keep-image"]).bytes(file.getvalue())
+
+    def test_values_beyond_float32_are_refused(self, models: Models) -> None:
+        x = np.full((8, 8), 1e300)
+        with pytest.raises(InputError, match=r"pixels range from 1e\+300 to 1e\+300; expected at most 3.4e\+38"):
+            denoise_image(x, model=models["keep-image"])
+
+    @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 40, 3), (40, 1, 1), (2, 2, 3), (5, 9, 1)])
+    @pytest.mark.parametrize("value", [3.4028235e38, -1e30, 5.0, 1e-40])
+    def test_any_size_and_value(self, models: Models, shape: tuple[int, ...], value: float) -> None:
+        uniform = np.full(shape, value, np.float32)
+        spot = np.full(shape, 0.5, np.float32)
+        spot[-1, -1] = value
+        for x in (uniform, spot):
+            for model in ("keep-image", "blur-image"):
+                y = denoise_image(x, model=models[model])
+                assert np.isfinite(y).all()
+                if model == "keep-image":
+                    np.testing.assert_allclose(y, x, rtol=1e-6, atol=1e-6)
+
+    def test_infinite_output_is_not_blamed_on_the_file(self, models: Models) -> None:
+        class Overflow(torch.nn.Module):
+            def forward(self, x: torch.Tensor, sigma: torch.Tensor | None = None) -> torch.Tensor:
+                return x / 0
+
+        pipeline = ImagePipeline(models["keep-image"], precision="float32")
+        pipeline.model = Overflow()
+        with pytest.raises(InputError, match=r"the output of the network is not finite"):
+            pipeline.frame(Image(self.noisy()[1]))
+
+    def test_number_as_sigma_of_a_file_in_other_units_is_reported(self, tmp_path: Path) -> None:
+        for white in (1.0, 4095.0):
+            x = self.noisy(white)[1][..., 0]
+            Pillow.fromarray(x).save(tmp_path / "a.tif")
+            for sigma in (0.05, "auto"):
+                result = ImagePipeline(SIGMA_MODEL).file(
+                    tmp_path / "a.tif",
+                    tmp_path / "b.tif",
+                    sigma=sigma,  # type: ignore[arg-type]
+                    overwrite=True,
+                )
+                expected = white > 1 and sigma != "auto"
+                assert any("a sigma of 255 is 1.0" in warning for warning in result.warnings) == expected
 
 
 class TestSettings:
