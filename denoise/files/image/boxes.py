@@ -34,8 +34,8 @@ class Item:
 
     def property(self, kind: bytes, prefix: bytes = b"") -> bytes | None:
         """Return the content of the first property of a type after a prefix, or None if there is none."""
-        found = (data for name, data in self.properties if name == kind and data.startswith(prefix))
-        return next((data[len(prefix) :] for data in found), None)
+        matches = (data for name, data in self.properties if name == kind and data.startswith(prefix))
+        return next((data[len(prefix) :] for data in matches), None)
 
 
 @dataclass
@@ -60,8 +60,8 @@ class Items:
     def coded_property(self, kind: bytes) -> bytes | None:
         """Return a property of the primary image, or of a tile if it is a grid; None if there is none."""
         tiles = [to for name, ids in self.image.references if name == b"dimg" for to in ids[:1]]
-        found = (self.by_id[i].property(kind) for i in (self.primary, *tiles))
-        return next((data for data in found if data is not None), None)
+        properties = (self.by_id[i].property(kind) for i in (self.primary, *tiles))
+        return next((data for data in properties if data is not None), None)
 
     def auxiliary_kinds(self) -> list[str]:
         """Return names of the images that belong to the primary one, but for its alpha: depth, gain maps, mattes."""

@@ -245,9 +245,9 @@ def read_blocks(file: IO[bytes], offset: int | None = None) -> tuple[Directory, 
     directory = read_directory(file, header, header.first_offset if offset is None else offset)
     offsets, byte_counts = (directory.pop(tag, None) for tag in place_tags(directory))
     if not isinstance(offsets, Field) or not isinstance(byte_counts, Field):
-        raise InputError("the places of the strips are missing; the header is damaged. Re-export the file.")
-    places = zip(offsets.integers(), byte_counts.integers(), strict=False)
-    return directory, (_read_at(file, position, byte_count) for position, byte_count in places)
+        raise InputError("the offsets of the strips are missing; the header is damaged. Re-export the file.")
+    extents = zip(offsets.integers(), byte_counts.integers(), strict=False)
+    return directory, (_read_at(file, position, byte_count) for position, byte_count in extents)
 
 
 def _read_at(file: IO[bytes], position: int, byte_count: int) -> bytes:
