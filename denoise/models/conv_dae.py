@@ -43,7 +43,11 @@ class ConvDAEConfig:
         bias: whether convolutions have biases.
         norm: whether blocks normalise their input.
         activation: a name in `denoise.nn.blocks.ACTIVATIONS`.
-        blind: whether the network takes no sigma. Otherwise sigma is one more, constant channel of the input.
+        blind: whether the network takes no sigma. Otherwise sigma is a further channel of the input.
+        sigma_maps: channels of sigma: 1, or ``2 * channels`` for networks that are conditioned on a map of the noise of
+            each channel, and of the noise of its 2 x 2 means, see `denoise.noise_profile`.
+        max_change: no sample changes by more than this multiple of the greatest sigma at its position, and where sigma
+            is 0 nothing changes; None sets no bound.
         centred: whether the local mean bypasses the network, so that D(x + c) = D(x) + c. Without biases the brightness
             of a region would otherwise switch units, instead of its content.
         latents: normal latent variables per position between encoder and decoder at each stage, which make the network
@@ -68,6 +72,8 @@ class ConvDAEConfig:
     norm: bool = False
     activation: str = "mish"
     blind: bool = True
+    sigma_maps: int = 1
+    max_change: float | None = None
     centred: bool = False
     latents: tuple[int, ...] = ()
 
@@ -92,6 +98,10 @@ class ConvDAEConfig:
             raise ConfigError("centred needs an even total stride, and as many output channels as input channels.")
         if self.residual and self.out_channels not in (None, self.channels):
             raise ConfigError("residual needs as many output channels as input channels.")
+        if self.sigma_maps not in (1, 2 * self.channels) or (self.blind and self.sigma_maps > 1):
+            raise ConfigError(f"sigma_maps is {self.sigma_maps}; expected 1, or {2 * self.channels} if blind is false.")
+        if self.max_change is not None and (self.blind or not self.residual or not 0 < self.max_change < math.inf):
+            raise ConfigError(f"max_change is {self.max_change}; it needs residual, a sigma, and a number above 0.")
         if self.latents and (len(self.latents) != len(self.widths) or min(self.latents) < 0 or not self.latents[-1]):
             raise ConfigError(f"latents are {self.latents}; expected one number per stage, the last at least 1.")
         if max(self.latents, default=0) > MAX_SETTING or (self.latents and self.residual):
@@ -153,7 +163,7 @@ class ConvDAE(nn.Module):
         self.decoder = nn.ModuleList()
         innermost = len(c.widths) - 1
         for i, (width, k, s) in enumerate(zip(c.widths, c.kernels, c.strides, strict=True)):
-            inputs = c.widths[i - 1] if i else c.channels + (not c.blind)
+            inputs = c.widths[i - 1] if i else c.channels + (0 if c.blind else c.sigma_maps)
             down = CONV[c.ndim](inputs, width, k, stride=s, padding=_padding(k, s), bias=c.bias)
             self.encoder.append(nn.Sequential(down, *(blocks(i) or [activation()])))
 
@@ -188,7 +198,8 @@ class ConvDAE(nn.Module):
 
         Args:
             x: noisy signals, (batch, channels, *space).
-            sigma: standard deviation of the noise, (batch,), in the units of x; None for blind networks.
+            sigma: standard deviation of the noise in the units of x: (batch,), or maps, (batch, sigma_maps, *space);
+                None for blind networks.
             sample_latent: returns the latents of a stage, given their distribution; None takes the mean.
 
         Returns:
@@ -201,10 +212,16 @@ class ConvDAE(nn.Module):
         size, padded = x.shape[2:], _pad_to_multiple(x, self.size_multiple)
         mean = local_mean(padded, self.size_multiple) if self.config.centred else None
         inputs = padded if mean is None else padded - mean
-        inputs = inputs if sigma is None else torch.cat([inputs, sigma_map(inputs, sigma)], dim=1)
+        if sigma is not None:
+            sigma = sigma_map(x, sigma, self.config.sigma_maps)
+            sigma = _pad_to_multiple(sigma, self.size_multiple) if sigma.shape[2:] == size else sigma
+            inputs = torch.cat([inputs, sigma.expand(-1, -1, *inputs.shape[2:])], dim=1)
         skips = self._encode(inputs)
         skips = self._through_latents(skips, sample_latent) if self.variational else skips
         out = self._decode(skips).to(x.dtype)
+        if sigma is not None and self.config.max_change is not None:
+            bound = self.config.max_change * sigma.amax(dim=1, keepdim=True)
+            out = torch.minimum(torch.maximum(out, -bound), bound)
         shortcut = padded if self.config.residual else mean
         out = out if shortcut is None else out + shortcut
         for dim, n in enumerate(size, start=2):

@@ -23,17 +23,28 @@ def check_sigma(sigma: Tensor | None, *, blind: bool) -> None:
         raise ConfigError("this model needs the noise level; give a sigma.")
 
 
-def sigma_map(x: Tensor, sigma: Tensor) -> Tensor:
-    """Return one channel that holds sigma at every position.
+def sigma_map(x: Tensor, sigma: Tensor, channels: int = 1) -> Tensor:
+    """Return channels that hold sigma at every position.
 
     Args:
         x: signals, (batch, channels, *space).
-        sigma: noise level in signal units, (batch,).
+        sigma: noise level in signal units, (batch,), or maps of it, (batch, 1 or ``channels``, *space).
+        channels: channels of the result.
 
     Returns:
-        Map, (batch, 1, *space).
+        Maps, (batch, ``channels``, *space); each axis of space has size 1 where sigma is (batch,).
+
+    Raises:
+        ConfigError: the shape of sigma is another one.
 
     Reference:
         FFDNet, 2017, arXiv:1710.04026.
     """
-    return sigma.to(x).view(-1, *[1] * (x.ndim - 1)).expand(x.shape[0], 1, *x.shape[2:])
+    maps = sigma.to(x)
+    maps = maps.view(-1, *[1] * (x.ndim - 1)) if sigma.ndim == 1 else maps
+    spaces = (x.shape[2:], (1,) * (x.ndim - 2))
+    if maps.ndim != x.ndim or maps.shape[1] not in (1, channels) or maps.shape[2:] not in spaces:
+        raise ConfigError(
+            f"sigma has shape {tuple(sigma.shape)}; expected (batch,) or (batch, {channels}, *{tuple(x.shape[2:])})."
+        )
+    return maps.expand(x.shape[0], channels, *maps.shape[2:])

@@ -21,7 +21,8 @@ class Denoiser(Protocol):
 
         Args:
             x: noisy signals, (batch, channels, *space), full scale 1.0.
-            sigma: standard deviation of the noise in signal units, (batch,), or None for a blind network.
+            sigma: standard deviation of the noise in signal units: (batch,), or maps of it, (batch, maps, *space), for
+                networks that are conditioned on maps; None for a blind network.
 
         Returns:
             Denoised signals of the shape of ``x``.

@@ -79,6 +79,12 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
         | {"residual": True, "bias": False, "activation": "relu", "blind": False, "centred": True}
         | {"pointwise": True},
     ),
+    "conv-2d-maps": (
+        "conv-dae",
+        {"ndim": 2, "channels": 3, "widths": [4, 6], "kernels": [3, 4], "strides": [1, 2], "blocks": [1, 2]}
+        | {"residual": True, "bias": False, "activation": "relu", "blind": False, "centred": True}
+        | {"sigma_maps": 6, "max_change": 4.0},
+    ),
     "conv-1d-centred": (
         "conv-dae",
         {"ndim": 1, "channels": 2, "widths": [4, 6], "kernels": [5, 4], "strides": [1, 4], "blocks": [1, 2]}
@@ -223,7 +229,7 @@ def test_sigma_is_refused_or_required_and_never_ignored(net: Any) -> None:
     assert not torch.allclose(net(x, torch.full((1,), 0.1)), net(x, torch.full((1,), 0.3)), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["conv-2d-bias-free", "conv-2d-sigma", "conv-2d-centred", "recipe gaussian"])
+@pytest.mark.parametrize("name", ["conv-2d-bias-free", "conv-2d-sigma", "conv-2d-maps", "recipe gaussian"])
 @pytest.mark.parametrize("gain", [0.25, 8.0])
 def test_without_biases_the_output_scales_with_signal_and_noise(name: str, gain: float) -> None:
     net = make(name)
@@ -231,12 +237,45 @@ def test_without_biases_the_output_scales_with_signal_and_noise(name: str, gain:
     torch.testing.assert_close(run(net, gain * x, gain * SIGMA), gain * run(net, x), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["conv-2d-centred", "conv-1d-centred", "recipe gaussian"])
+@pytest.mark.parametrize("name", ["conv-2d-centred", "conv-1d-centred", "conv-2d-maps", "recipe gaussian"])
 def test_centred_networks_commute_with_an_offset(name: str) -> None:
     net = make(name)
     x = noise(net, *thin(net, 15))
     offset = torch.linspace(-3, 5, net.channels).reshape(-1, *[1] * net.ndim)
     torch.testing.assert_close(run(net, x + offset), run(net, x) + offset, rtol=1e-4, atol=1e-5)
+
+
+def test_one_sigma_is_a_constant_map() -> None:
+    net = make("conv-2d-maps")
+    x = noise(net, 15, 21)
+    torch.testing.assert_close(net(x, torch.full((len(x), 6, 15, 21), SIGMA)), run(net, x), rtol=1e-5, atol=1e-6)
+
+
+def test_maps_change_the_output_where_they_change_and_nothing_beyond_the_context() -> None:
+    net = make("conv-2d-maps")
+    side = 2 * net.context + 16
+    x, maps = noise(net, side, side), torch.full((1, 6, side, side), SIGMA)
+    changed = maps.clone()
+    changed[:, :, :8] *= 3
+    difference = (net(x, maps) - net(x, changed)).abs().amax(dim=(0, 1, 3))
+    assert difference[:8].min() > 1e-4
+    assert difference[8 + net.context :].max() == 0
+
+
+def test_nothing_changes_by_more_than_its_multiple_of_sigma_or_where_sigma_is_zero() -> None:
+    net = make("conv-2d-maps")
+    x, maps = 5 * noise(net, 16, 16), torch.zeros(1, 6, 16, 16)
+    maps[:, 4, :, 8:] = 0.01  # the greatest of the six maps bounds the change
+    change = (net(x, maps) - x).abs()
+    assert change[..., :8].max() == 0
+    assert 0.039 < float(change[..., 8:].max()) <= 0.04 + 1e-6
+
+
+def test_maps_of_another_shape_are_refused() -> None:
+    net = make("conv-2d-maps")
+    for shape in [(1, 5, 16, 16), (1, 6, 16, 15), (1, 6, 16)]:
+        with pytest.raises(ConfigError, match="sigma has shape"):
+            net(noise(net, 16, 16), torch.ones(shape))
 
 
 def test_the_input_is_not_modified_and_the_output_is_deterministic(net: Any) -> None:

@@ -183,6 +183,10 @@ def test_stereo_mixes_its_channels() -> None:
         ({"kernels": [4, 2]}, "kernels"),
         ({"activation": "sine"}, "sine"),
         ({"residual": True, "out_channels": 3}, "residual"),
+        ({"sigma_maps": 2}, "sigma_maps"),  # blind
+        ({"sigma_maps": 3, "blind": False}, "sigma_maps"),
+        ({"max_change": 5.0, "blind": False}, "max_change"),  # needs residual
+        ({"max_change": 0.0, "blind": False, "residual": True}, "max_change"),
         ({"depth": 3}, "depth"),
         ({"channels": "one"}, "channels"),
         ({"widths": 4}, "widths"),
