@@ -36,6 +36,10 @@ class DenoiseOptions:
         strength: mix of input and output, from 0 (input unchanged) to 1 (full denoising).
         attenuation_limit: maximum attenuation of any component in dB, 0 or more; None sets no limit.
         sigma: noise level of an image, see `Sigma`.
+        luminance: strength for the luminance of images, 0 to 1, times ``strength``.
+        colour: strength for the colour of images, 0 to 1, times ``strength``.
+        detail: faint detail that is kept in images, at the price of noise, from 0 (the network is conditioned on the
+            noise as it is) to 1 (on half of it); for networks that take the noise.
         perception: perception-distortion trade-off, from 0 (posterior mean) to 1 (posterior sample); None selects the
             posterior sample if ``seed`` is given, else the posterior mean.
         seed: seed of the posterior sample; None is seed 0 if ``perception`` is above 0.
@@ -50,6 +54,9 @@ class DenoiseOptions:
     strength: float = 1.0
     attenuation_limit: float | None = None
     sigma: Sigma = None
+    luminance: float = 1.0
+    colour: float = 1.0
+    detail: float = 0.0
     perception: float | None = None
     seed: int | None = None
     overwrite: bool = False
@@ -58,6 +65,9 @@ class DenoiseOptions:
     def __post_init__(self) -> None:
         if not 0 <= self.strength <= 1:
             raise ConfigError(f"strength is {self.strength:g}; expected 0 (input unchanged) to 1 (full denoising).")
+        for name in ("luminance", "colour", "detail"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is {getattr(self, name):g}; expected 0 to 1.")
         if self.attenuation_limit is not None and not self.attenuation_limit >= 0:
             raise ConfigError(f"attenuation limit is {self.attenuation_limit:g} dB; expected 0 or more.")
         if isinstance(self.sigma, str) and self.sigma != "auto":

@@ -54,7 +54,8 @@ Modality = Literal["audio", "image"]
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 DEFAULTS = {"audio": "speech", "image": "photo"}
-SIGMA_MODEL = "gaussian"  # the image denoiser that takes sigma
+SIGMA_MODEL = "gaussian"  # the image denoiser for white Gaussian noise of a given sigma, and the prior of samples
+NOISE_MODEL = "photo"  # the image denoiser whose residual the noise is estimated from
 POSTERIOR_MODEL = "speech-flow"  # the audio denoiser that samples the posterior
 
 

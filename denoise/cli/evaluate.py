@@ -27,6 +27,9 @@ def evaluate(
         str | None,
         typer.Option("--levels", help="Noise levels: sigma (0-255) or SNR in dB, comma separated.", metavar="A,B,..."),
     ] = None,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Estimate the noise of images instead of giving the true sigma.")
+    ] = False,
     limit: Annotated[int | None, typer.Option(help="Maximum number of files.", min=1)] = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
@@ -52,6 +55,7 @@ def evaluate(
                 levels=noise_levels,
                 limit=limit,
                 seed=seed,
+                estimates=estimate,
                 device=device,
                 track=bar.track,
             )

@@ -39,12 +39,21 @@ def image(
     sigma: Annotated[
         str | None,
         typer.Option(
-            help="Standard deviation of white Gaussian noise, 0 to 255 at any bit depth, or auto. "
-            "Selects the model `gaussian`.",
+            help="Standard deviation of white Gaussian noise, 0 to 255 at any bit depth, instead of an estimate.",
             metavar="SIGMA|auto",
         ),
     ] = None,
     strength: StrengthOption = 1.0,
+    luminance: Annotated[
+        float, typer.Option(help="Strength for the luminance, times --strength.", metavar="0..1")
+    ] = 1.0,
+    colour: Annotated[float, typer.Option(help="Strength for the colour, times --strength.", metavar="0..1")] = 1.0,
+    detail: Annotated[
+        float,
+        typer.Option(
+            help="Keep faint detail at the price of noise: 1 takes the noise as half as strong.", metavar="0..1"
+        ),
+    ] = 0.0,
     compare: Annotated[
         str | None,
         typer.Option(help="Write input, output and removed noise, with an enlarged crop.", metavar="PNG"),
@@ -92,6 +101,9 @@ def image(
     options = DenoiseOptions(
         steps=steps,
         strength=strength,
+        luminance=luminance,
+        colour=colour,
+        detail=detail,
         sigma=_parse_sigma(sigma),
         perception=perception,
         seed=seed if samples or perception is not None else None,

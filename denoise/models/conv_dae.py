@@ -138,7 +138,7 @@ class ConvDAE(nn.Module):
     def __init__(self, config: ConvDAEConfig) -> None:
         super().__init__()
         self.config = c = config
-        self.ndim, self.channels, self.blind = c.ndim, c.channels, c.blind
+        self.ndim, self.channels, self.blind, self.sigma_maps = c.ndim, c.channels, c.blind, c.sigma_maps
         self.size_multiple = math.prod(c.strides)
         self.variational = bool(c.latents)
 

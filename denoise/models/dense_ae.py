@@ -55,6 +55,7 @@ class DenseAE(nn.Module):
     ndim = 2
     blind = True
     variational = False
+    sigma_maps = 1
     size_multiple = 1
     context = 0
 

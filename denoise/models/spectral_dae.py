@@ -60,6 +60,7 @@ class SpectralDAE(nn.Module):
     channels = 1
     ndim = 1
     blind = True
+    sigma_maps = 1
     window: int | None = None
 
     def __init__(self, config: SpectralDAEConfig) -> None:

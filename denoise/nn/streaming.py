@@ -24,6 +24,7 @@ class StreamingMixin(ABC):
     ndim = 1
     blind = True
     variational = False
+    sigma_maps = 1
     size_multiple = 1
     window: int | None = None
     context: int | None = None  # all of the past, which `step` carries in the state

@@ -94,6 +94,9 @@ def denoise_image(
     *,
     model: str | Path | None = None,
     strength: float = 1.0,
+    luminance: float = 1.0,
+    colour: float = 1.0,
+    detail: float = 0.0,
     perception: float | None = None,
     steps: int = IMAGE_STEPS,
     seed: int = 0,
@@ -106,10 +109,13 @@ def denoise_image(
         pixels: array (height, width) or (height, width, 1 or 3), or tensor (1 or 3, height, width) or (batch, 1 or 3,
             height, width). Integers have the full scale of their type (uint8 255, uint16 65535), floats 1.0; floats may
             exceed [0, 1] and are not clipped, and floats in other units, such as 0 to 4095, are scaled internally.
-        sigma: standard deviation of white noise in the units of ``pixels``, or ``"auto"`` for an estimate.
-        model: name of a bundled model or path of a weights file; None selects ``photo``, or, with ``sigma`` or
-            ``perception``, the sigma-conditioned model.
+        sigma: standard deviation of white noise in the units of ``pixels``; ``"auto"`` and None estimate the noise.
+        model: name of a bundled model or path of a weights file; None selects ``photo``, or, with ``perception``,
+            ``gaussian``.
         strength: as in `denoise.options.DenoiseOptions`.
+        luminance: as in `denoise.options.DenoiseOptions`.
+        colour: as in `denoise.options.DenoiseOptions`.
+        detail: as in `denoise.options.DenoiseOptions`.
         perception: as in `denoise.options.DenoiseOptions`, from the posterior mean (0) to a posterior sample (1).
         steps: network calls per posterior sample.
         seed: seed of the posterior sample; each image of a batch adds 1 to it.
@@ -138,7 +144,15 @@ def denoise_image(
         if not is_float and not 0 <= sigma <= scale:
             raise ConfigError(f"sigma is {sigma:g}; expected 0 to {scale:g}, the range of the pixels.")
         sigma = sigma / scale
-    options = DenoiseOptions(strength=strength, sigma=sigma, perception=perception, steps=steps)
+    options = DenoiseOptions(
+        strength=strength,
+        luminance=luminance,
+        colour=colour,
+        detail=detail,
+        sigma=sigma,
+        perception=perception,
+        steps=steps,
+    )
     pipeline = _image_pipeline(*_with_version(model or image.default_model(options)), device, tile)
     denoised = np.empty_like(frames)
     for i, frame in enumerate(frames):

@@ -47,6 +47,7 @@ class EvaluationFiles:
         levels: levels of the added noise: sigma (0 to 255) for images, SNR in dB for audio.
         limit: maximum number of files, or None.
         seed: seed of the noise.
+        estimates: whether the noise is estimated even if it is known.
         track: called with the files.
     """
 
@@ -55,6 +56,7 @@ class EvaluationFiles:
     levels: Sequence[float]
     limit: int | None
     seed: int
+    estimates: bool
     track: Track
 
 
@@ -66,6 +68,7 @@ def evaluate(
     levels: Sequence[float] | None = None,
     limit: int | None = None,
     seed: int = 0,
+    estimates: bool = False,
     device: str = "auto",
     track: Track = iter,
 ) -> tuple[list[Row], str]:
@@ -79,6 +82,7 @@ def evaluate(
         levels: levels of the added noise: sigma (0 to 255) for images, SNR in dB for audio.
         limit: maximum number of files.
         seed: seed of the noise.
+        estimates: whether models that take sigma estimate it from each noisy image, also where it is known.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
         track: called with the files; yields them, perhaps with a progress bar.
 
@@ -96,7 +100,7 @@ def evaluate(
         raise ConfigError("levels are of noise that is added; leave them out for noisy files.")
     if levels and not is_audio and not all(0 < sigma <= 255 for sigma in levels):
         raise ConfigError(f"levels are {[*levels]}; sigma must be above 0 and at most 255.")
-    files = EvaluationFiles(data, noisy, levels or (SNRS_DB if is_audio else SIGMAS), limit, seed, track)
+    files = EvaluationFiles(data, noisy, levels or (SNRS_DB if is_audio else SIGMAS), limit, seed, estimates, track)
     if isinstance(pipeline, AudioPipeline):
         level_name = "snr_db"
         scores, protocol = _evaluate_pairs(pipeline, files, noisy) if noisy else _evaluate_mixes(pipeline, files)
@@ -124,8 +128,10 @@ def _evaluate_images(pipeline: ImagePipeline, files: EvaluationFiles) -> tuple[S
                     raise ConfigError(f"{noisy_paths[path]}: has another size or other channels than {path}.")
             else:
                 noisy = noise.gaussian(clean, sigma / 255, generator_for(files.seed, index, round(sigma)))
-            rows.append(_score_image(pipeline, noisy, clean, sigma))
-    conditioning = "blind" if pipeline.card.blind else "sigma estimated" if files.noisy else "true sigma given"
+            rows.append(_score_image(pipeline, noisy, clean, None if files.estimates else sigma))
+    conditioning = (
+        "blind" if pipeline.card.blind else "noise estimated" if files.noisy or files.estimates else "true sigma given"
+    )
     added = "noisy files of the same names" if files.noisy else "white Gaussian noise in float, unclipped"
     return scores, (
         f"{len(paths)} images, {added}, output clipped to [0, 255], {conditioning}, "

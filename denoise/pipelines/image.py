@@ -14,14 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from denoise.colour import LUMA_601
 from denoise.errors import ConfigError, InputError
 from denoise.files.image import ImageReader, write_image
 from denoise.frames import Grid, Window, cat_preallocated, overlap_add, split
-from denoise.noise_level import estimate_sigma
+from denoise.noise_profile import NoiseProfile
 from denoise.options import IMAGE_STEPS, MAX_MEGAPIXELS, DenoiseOptions, Sigma
 from denoise.pipelines.device import pick_device
 from denoise.pipelines.float_range import find_float_range, warn_units
 from denoise.pipelines.latent_noise import NoiseFieldSampler
+from denoise.pipelines.noise_estimate import FrameNoise, channel_groups, estimate_noise, to_network, uniform_noise
 from denoise.pipelines.perception import image_residual, progress_of_part, sample_image, to_tensor
 from denoise.pipelines.posterior import check_posterior
 from denoise.pipelines.precision import (
@@ -43,6 +45,8 @@ TILE = 1024  # pixels: 12 megapixels stay below two gigabytes in every precision
 MAX_CONTEXT = 56  # pixels: those further away change the output by less than 0.1 of 255, whatever the receptive field
 FADE = 8  # pixels
 BAND_ROWS = 256
+MIN_NOISE = 0.3 / 255  # of 8-bit images: their rounding alone is as strong, so they stay as they are
+MAX_DETAIL_LOSS = 0.5  # of sigma: what --detail 1 withholds
 
 
 class TileSettings(NamedTuple):
@@ -50,14 +54,14 @@ class TileSettings(NamedTuple):
 
     Args:
         prepared: the network, and the precision that was selected for the frame.
-        sigma: sigma that the network is conditioned on, full scale 1.0; None for blind networks.
-        strength: mix of input and output.
+        noise: noise that the network is conditioned on, full scale 1.0; None for blind networks.
+        options: options of the run: strength, luminance and colour.
         seed: seed of the latents of a variational network; None takes their mean.
     """
 
     prepared: PreparedNetwork
-    sigma: float | None
-    strength: float
+    noise: FrameNoise | None
+    options: DenoiseOptions
     seed: int | None = None
 
 
@@ -170,7 +174,8 @@ class ImagePipeline:
             return image, Diagnostics()
         if image.alpha is not None and not image.is_alpha_opacity:
             return _denoise_parts(image, partial(self.denoise_frame, options=options), progress)
-        return self._denoise(image, self.resolve_sigma(image, options), options, progress)
+        noise = None if self.card.blind else self.resolve_noise(image, options)
+        return self._denoise(image, noise, options, progress)
 
     def _denoise_and_measure(
         self, image: Image, options: DenoiseOptions, progress: Progress | None
@@ -178,43 +183,55 @@ class ImagePipeline:
         """Denoise one frame, with the noise levels before and after."""
         if image.alpha is not None and not image.is_alpha_opacity:
             return _denoise_parts(image, partial(self._denoise_and_measure, options=options), progress)
-        noise_before = sigma_255(image)
-        sigma = self.resolve_sigma(image, options, noise_before)
-        denoised, diagnostics = self.denoise_frame(image, replace(options, sigma=sigma), progress)
+        pixel_range = find_float_range(image)
+        self.check(options, 1.0 if pixel_range is None else pixel_range.scale)
+        estimate = self.estimate_noise(image)
+        noise_before = sigma_255(estimate)
+        if options.limited_strength == 0:
+            return image, Diagnostics(noise_before=noise_before, noise_after=noise_before)
+        noise = None if self.card.blind else self.resolve_noise(image, options, estimate)
+        denoised, diagnostics = self._denoise(image, noise, options, progress)
+        is_unchanged = diagnostics.precision is None
         return denoised, replace(
             diagnostics,
             noise_before=noise_before,
-            noise_after=sigma_255(denoised),
-            no_noise_found=sigma == 0 and options.estimates_sigma,
+            noise_after=noise_before if is_unchanged else sigma_255(self.estimate_noise(denoised)),
+            no_noise_found=is_unchanged,
         )
 
     def _denoise(
-        self, image: Image, sigma: float | None, options: DenoiseOptions, progress: Progress | None
+        self, image: Image, noise: FrameNoise | None, options: DenoiseOptions, progress: Progress | None
     ) -> tuple[Image, Diagnostics]:
         """Denoise the pixels within the range of the frame, and the brighter areas as an image of their own."""
         pixel_range = find_float_range(image)
-        scale = 1.0 if pixel_range is None else pixel_range.scale
-        inner_sigma = None if sigma is None else min(sigma / scale, self._max_sigma)
         if pixel_range is None:
-            return self._denoise_in_range(image, inner_sigma, options, progress)
+            return self._denoise_in_range(image, noise, options, progress)
+        inner_noise = None if noise is None else tuple(profile.in_units(pixel_range.scale) for profile in noise)
         inner = pixel_range.normalise(image)
-        denoised, diagnostics = self._denoise_in_range(inner, inner_sigma, options, progress)
+        denoised, diagnostics = self._denoise_in_range(inner, inner_noise, options, progress)
         pixels = pixel_range.denormalise(denoised.pixels)
         pixels = np.where(pixel_range.contains(image)[..., None], pixels, image.pixels)
         bright = pixel_range.find_bright(image)
         if bright is not None:
             box = tuple(slice(i.min(), i.max() + 1) for i in np.nonzero(bright))
             bright_image = Image(image.pixels[box], bright[box].astype(np.float32))
-            denoised, _ = self._denoise(bright_image, sigma, options, None)
+            denoised, _ = self._denoise(bright_image, noise, options, None)
             pixels[box] = np.where(bright[box][..., None], denoised.pixels, pixels[box])
         return replace(image, pixels=pixels), diagnostics
 
     def _denoise_in_range(
-        self, image: Image, sigma: float | None, options: DenoiseOptions, progress: Progress | None
+        self, image: Image, noise: FrameNoise | None, options: DenoiseOptions, progress: Progress | None
     ) -> tuple[Image, Diagnostics]:
         """Frame -> rows -> frame."""
         strength = options.limited_strength
         is_variational = options.uses_posterior and self.model.variational
+        if noise is not None:
+            if options.estimates_sigma and sigma_255(noise) <= self._min_noise_255(image):
+                return image, Diagnostics()
+            noise = tuple(
+                profile.scale(1 - MAX_DETAIL_LOSS * options.detail).clamp(self._max_sigma) for profile in noise
+            )
+        sigma = 0.0 if noise is None else noise[0].mean_sigma
         if options.mix_weight and sigma and not is_variational:
             sample, rejected_fraction = sample_image(self._posterior_mean, image, sigma, options, progress)
             mixed = torch.lerp(to_tensor(image.as_float()), sample, strength)
@@ -225,14 +242,15 @@ class ImagePipeline:
                 rejected_fraction=rejected_fraction,
                 precision=float_precision(self.precision, self.device),
             )
-        prepared = self._prepare(image, sigma)
-        settings = TileSettings(prepared, sigma, strength, options.seed if is_variational else None)
+        prepared = self._prepare(image, noise)
+        settings = TileSettings(prepared, noise, options, options.seed if is_variational else None)
         denoised = _frame_of(self._denoise_rows(image, settings, progress), image)
         return denoised, Diagnostics(precision=prepared.precision)
 
     def _posterior_mean(self, image: Image, sigma: float, progress: Progress | None) -> Tensor:
         """The network's output for a whole frame, (channels, height, width), full scale 1.0."""
-        settings = TileSettings(self._prepare(image, sigma), sigma, strength=1.0)
+        noise = uniform_noise(sigma, image.pixels.shape[2])
+        settings = TileSettings(self._prepare(image, noise), noise, DenoiseOptions(steps=1))
         return torch.cat([*self._denoise_rows(image, settings, progress)], dim=1)
 
     def _denoise_rows(self, image: Image, settings: TileSettings, progress: Progress | None) -> Iterator[Tensor]:
@@ -259,38 +277,43 @@ class ImagePipeline:
     @torch.inference_mode()
     def _denoise_tile(self, x: Tensor, start: tuple[int, int], settings: TileSettings) -> Tensor:
         """One tile (channels, height, width), channels 1, 3 or 4, full scale 1.0."""
-        groups = [x[:3], x[3:]] if x.shape[0] == 4 else [x]  # the black ink of CMYK is a grey image of its own
-        return torch.cat([self._denoise_group(group, start, settings) for group in groups])
+        groups = [x[group] for group in channel_groups(len(x))]
+        noise = settings.noise or [None] * len(groups)
+        return torch.cat(
+            [self._denoise_group(group, profile, start, settings) for group, profile in zip(groups, noise, strict=True)]
+        )
 
-    def _denoise_group(self, x: Tensor, start: tuple[int, int], settings: TileSettings) -> Tensor:
+    def _denoise_group(
+        self, x: Tensor, noise: NoiseProfile | None, start: tuple[int, int], settings: TileSettings
+    ) -> Tensor:
         """Channels that the network takes together, 1 or 3."""
         network: Callable[..., Tensor] = settings.prepared.network
         if settings.seed is not None:
             network = partial(network, sample_latent=NoiseFieldSampler(settings.seed, start))
         with autocast(self.device, settings.prepared.precision):
-            denoised = network(*self._network_inputs(x[None], settings.sigma)).flatten(0, 1).float().cpu()
+            denoised = network(*self._network_inputs(x[None], noise)).flatten(0, 1).float().cpu()
         if len(denoised) > len(x):  # a grey image as RGB
             denoised = denoised.mean(dim=0, keepdim=True)
-        return x + settings.strength * (denoised - x)
+        return x + _weigh(denoised - x, settings.options)
 
-    def _prepare(self, image: Image, sigma: float | None) -> PreparedNetwork:
+    def _prepare(self, image: Image, noise: FrameNoise | None) -> PreparedNetwork:
         """The network in the precision for a frame: int8 if it saves time and does no harm."""
         if should_use_int8(self.precision, self.model, self.device, image):
-            noise_255 = sigma_255(image) if sigma is None else 255 * sigma
+            noise_255 = sigma_255(self.estimate_noise(image) if noise is None else noise)
             if noise_255 <= MAX_SIGMA:
+                profile = None if noise is None else noise[0]
                 quantised = quantise_for(
-                    self.model, image, lambda x: self._network_inputs(x[:, :3] / image.full_scale, sigma)
+                    self.model, image, lambda x: self._network_inputs(x[:, :3] / image.full_scale, profile)
                 )
                 if quantised is not None:
                     return PreparedNetwork(quantised, "int8")
         return PreparedNetwork(self.model, float_precision(self.precision, self.device))
 
-    def _network_inputs(self, x: Tensor, sigma: float | None) -> tuple[Tensor, Tensor | None]:
-        """From (batch, 1 or 3, height, width) to the model's channels: 3, or 1 with the colours along the batch."""
-        channels = self.card.channels
-        x = (x.expand(-1, channels, -1, -1) if x.shape[1] == 1 else x).reshape(-1, channels, *x.shape[2:])
-        x = x.to(self.device).contiguous(memory_format=torch.channels_last)
-        return x, None if sigma is None else torch.full((len(x),), sigma, device=self.device)
+    def _network_inputs(self, x: Tensor, noise: NoiseProfile | None) -> tuple[Tensor, Tensor | None]:
+        """From (batch, 1 or 3, height, width) to the inputs of the network on its device."""
+        images, sigma = to_network(x, noise, self.model)
+        images = images.to(self.device).contiguous(memory_format=torch.channels_last)
+        return images, None if sigma is None else sigma.to(self.device)
 
     def check(self, options: DenoiseOptions, scale: float = 1.0) -> None:
         """Refuse options that the model does not support.
@@ -300,10 +323,12 @@ class ImagePipeline:
             scale: factor by which pixels and sigma are above full scale 1.0, for floats in units of their own.
 
         Raises:
-            ConfigError: the model is blind and takes no sigma, sigma is out of its range, it has no posterior samples,
-                or it does not mix them with their mean.
+            ConfigError: the model is blind and takes no sigma and no detail, sigma is out of its range, or the model
+                has no posterior samples, or does not mix them with their mean.
         """
         check_posterior(self.model, self.card.name, options)
+        if options.detail and self.card.blind:
+            raise ConfigError(f"model {self.card.name} is blind: it takes no detail. Leave detail out.")
         if options.sigma is None:
             return
         if self.card.blind:
@@ -314,22 +339,40 @@ class ImagePipeline:
                 f"the range of model {self.card.name}, full scale 1.0 (25 of 255 is 0.098)."
             )
 
-    def resolve_sigma(self, image: Image, options: DenoiseOptions, estimate_255: float | None = None) -> float | None:
-        """Return the sigma that the network is conditioned on.
+    def estimate_noise(self, image: Image) -> FrameNoise:
+        """Estimate the noise of the visible pixels of a frame, whatever the model is.
+
+        Args:
+            image: noisy frame.
+
+        Returns:
+            Noise profile of each group of channels, in the units of the frame, full scale 1.0.
+        """
+        pixel_range = find_float_range(image)
+        if pixel_range is None:
+            return estimate_noise(image, self.device, self.precision)
+        noise = estimate_noise(pixel_range.normalise(image), self.device, self.precision)
+        return tuple(profile.in_units(1 / pixel_range.scale) for profile in noise)
+
+    def resolve_noise(self, image: Image, options: DenoiseOptions, estimate: FrameNoise | None = None) -> FrameNoise:
+        """Return the noise that the network is conditioned on.
 
         Args:
             image: noisy frame.
             options: options of the run.
-            estimate_255: estimate for the frame in 8-bit steps, if there is one already.
+            estimate: estimate for the frame, if there is one already.
 
         Returns:
-            That of the options, or an estimate within the range of the model, full scale 1.0; None for blind models.
+            White noise of the sigma of the options, or an estimate, in the units of the frame, full scale 1.0.
         """
-        if not options.estimates_sigma or self.card.blind:
-            return cast(float | None, options.sigma)
-        estimate_255 = sigma_255(image) if estimate_255 is None else estimate_255
-        pixel_range = find_float_range(image)
-        return min(estimate_255 / 255, self._max_sigma * (1.0 if pixel_range is None else pixel_range.scale))
+        if options.estimates_sigma:
+            return self.estimate_noise(image) if estimate is None else estimate
+        return uniform_noise(cast(float, options.sigma), image.pixels.shape[2])
+
+    @staticmethod
+    def _min_noise_255(image: Image) -> float:
+        """Estimated noise up to which a frame stays as it is."""
+        return 255 * MIN_NOISE if image.pixels.dtype == np.uint8 else 0.0
 
     @property
     def _max_sigma(self) -> float:
@@ -343,6 +386,9 @@ class ImagePipeline:
         *,
         sigma: Sigma = None,
         strength: float = 1.0,
+        luminance: float = 1.0,
+        colour: float = 1.0,
+        detail: float = 0.0,
         overwrite: bool = False,
         max_megapixels: float = MAX_MEGAPIXELS,
         progress: Progress | None = None,
@@ -356,9 +402,12 @@ class ImagePipeline:
         Args:
             source: path or binary file.
             target: path or binary file.
-            sigma: standard deviation of the noise, full scale 1.0, of sigma-conditioned models; ``"auto"`` and None
-                estimate it for each frame, also of floats in units of their own, such as 0 to 4095.
+            sigma: standard deviation of white Gaussian noise, full scale 1.0, for models that are not blind; ``"auto"``
+                and None estimate the noise of each frame, also of floats in units of their own, such as 0 to 4095.
             strength: as in `denoise.options.DenoiseOptions`.
+            luminance: as in `denoise.options.DenoiseOptions`.
+            colour: as in `denoise.options.DenoiseOptions`.
+            detail: as in `denoise.options.DenoiseOptions`.
             overwrite: whether an existing target is replaced.
             max_megapixels: size up to which images are read.
             progress: called with the finished fraction, 0 to 1.
@@ -377,6 +426,9 @@ class ImagePipeline:
         options = DenoiseOptions(
             sigma=sigma,
             strength=strength,
+            luminance=luminance,
+            colour=colour,
+            detail=detail,
             perception=perception,
             steps=steps,
             seed=seed,
@@ -391,6 +443,9 @@ class ImagePipeline:
         *,
         sigma: Sigma = None,
         strength: float = 1.0,
+        luminance: float = 1.0,
+        colour: float = 1.0,
+        detail: float = 0.0,
         max_megapixels: float = MAX_MEGAPIXELS,
         perception: float | None = None,
         steps: int = IMAGE_STEPS,
@@ -402,6 +457,9 @@ class ImagePipeline:
             data: content of the file.
             sigma: as in `file`.
             strength: as in `file`.
+            luminance: as in `file`.
+            colour: as in `file`.
+            detail: as in `file`.
             max_megapixels: as in `file`.
             perception: as in `file`.
             steps: as in `file`.
@@ -417,6 +475,9 @@ class ImagePipeline:
         options = DenoiseOptions(
             sigma=sigma,
             strength=strength,
+            luminance=luminance,
+            colour=colour,
+            detail=detail,
             perception=perception,
             steps=steps,
             seed=seed,
@@ -432,6 +493,9 @@ class ImagePipeline:
         *,
         sigma: Sigma = None,
         strength: float = 1.0,
+        luminance: float = 1.0,
+        colour: float = 1.0,
+        detail: float = 0.0,
         perception: float | None = None,
         steps: int = IMAGE_STEPS,
         seed: int | None = None,
@@ -447,6 +511,9 @@ class ImagePipeline:
             image: noisy frame.
             sigma: as in `file`.
             strength: as in `file`.
+            luminance: as in `file`.
+            colour: as in `file`.
+            detail: as in `file`.
             perception: as in `file`.
             steps: as in `file`.
             seed: as in `file`.
@@ -458,12 +525,21 @@ class ImagePipeline:
         Raises:
             ConfigError: as in `file`.
         """
-        options = DenoiseOptions(sigma=sigma, strength=strength, perception=perception, steps=steps, seed=seed)
+        options = DenoiseOptions(
+            sigma=sigma,
+            strength=strength,
+            luminance=luminance,
+            colour=colour,
+            detail=detail,
+            perception=perception,
+            steps=steps,
+            seed=seed,
+        )
         return self.denoise_frame(image, options, progress)[0]
 
 
 def default_model(options: DenoiseOptions) -> str:
-    """Return the bundled model for a run: the sigma-conditioned one if sigma or a posterior sample is requested.
+    """Return the bundled model for a run: the one for white noise, which is a prior, for posterior samples.
 
     Args:
         options: options of the run.
@@ -471,25 +547,30 @@ def default_model(options: DenoiseOptions) -> str:
     Returns:
         Its name.
     """
-    return SIGMA_MODEL if options.sigma is not None or options.uses_posterior else DEFAULTS["image"]
+    return SIGMA_MODEL if options.uses_posterior else DEFAULTS["image"]
 
 
-def sigma_255(image: Image) -> float:
-    """Estimate the noise of the visible pixels of a frame, without the black ink of CMYK.
+def sigma_255(noise: FrameNoise) -> float:
+    """Return the level of the noise of a frame, without that of the black ink of CMYK.
 
     Args:
-        image: noisy frame.
+        noise: its noise.
 
     Returns:
         Standard deviation in 8-bit steps.
     """
-    pixel_range, scale, white = find_float_range(image), 1.0, image.full_scale
-    if pixel_range is not None:
-        image, scale = pixel_range.normalise(image), pixel_range.scale
-        white = pixel_range.high / scale if scale > 1 and pixel_range.high > 0 else 1.0
-    x = torch.from_numpy(image.pixels[..., :3]).permute(2, 0, 1)
-    visible = None if image.visible is None else torch.from_numpy(image.visible)
-    return scale * (estimate_sigma(x, white, visible) / image.full_scale * 255)
+    return 255 * noise[0].mean_sigma
+
+
+def _weigh(change: Tensor, options: DenoiseOptions) -> Tensor:
+    """The change of an image (1 or 3, height, width) at the strengths of the options, of luminance and colour apart."""
+    strength = options.limited_strength
+    if len(change) == 1:
+        return strength * options.luminance * change
+    if options.luminance == options.colour:
+        return strength * options.luminance * change
+    luminance = torch.einsum("chw,c->hw", change, change.new_tensor(LUMA_601))
+    return strength * (options.colour * change + (options.luminance - options.colour) * luminance)
 
 
 def _denoise_parts(

@@ -120,8 +120,10 @@ def write_image_samples(
             pixels = image.from_float(pixels_float)
             write_image(path, [replace(image, pixels=pixels)], reader.format, overwrite=options.overwrite)
 
-        noise_before = sigma_255(image)
-        sigma = pipeline.resolve_sigma(image, options, noise_before)
+        estimate = pipeline.estimate_noise(image)
+        sigma = options.sigma
+        if options.estimates_sigma and not pipeline.card.blind:
+            sigma = estimate[0].mean_sigma
         moments, diagnostics = Moments(), []
         for i, path in enumerate(paths.samples):
             sample_options = replace(options, sigma=sigma, seed=seed + i)
@@ -137,9 +139,9 @@ def write_image_samples(
         return Result.from_diagnostics(
             replace(
                 Diagnostics.combine(diagnostics),
-                noise_before=noise_before,
-                noise_after=sigma_255(mean),
-                no_noise_found=sigma == 0 and options.estimates_sigma,
+                noise_before=sigma_255(estimate),
+                noise_after=sigma_255(pipeline.estimate_noise(mean)),
+                no_noise_found=not sigma and options.estimates_sigma,
             ),
             IMAGE_UNITS,
             input=reader.name,

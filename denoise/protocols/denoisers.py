@@ -50,6 +50,10 @@ class Network(Denoiser, Protocol):
         """Whether it estimates the noise level itself; sigma is then refused, else required."""
 
     @property
+    def sigma_maps(self) -> int:
+        """Channels of sigma: 1 for one number, ``2 * channels`` for the maps of a `denoise.noise_profile`."""
+
+    @property
     def variational(self) -> bool:
         """Whether some of its features are latent variables; it is then a `VariationalNetwork`."""
 

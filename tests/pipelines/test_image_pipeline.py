@@ -45,6 +45,11 @@ def png(x: NDArray[Any], mode: str | None = None) -> bytes:
     return out.getvalue()
 
 
+def noise_of(image: Image) -> float:
+    """Estimate of the noise, of 255."""
+    return sigma_255(ImagePipeline(precision="float32").estimate_noise(image))
+
+
 class TestTiles:
     @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (2, 2), (15, 17), (47, 33)])
     @pytest.mark.parametrize("model", ["keep-image", "blur-image", "dense-image", "grey-image"])
@@ -182,8 +187,8 @@ class TestTransparency:
         alpha = np.full((200, 200), 255, np.uint8)
         alpha[:, 60:] = 0
         x[:, 60:] = 7
-        assert sigma_255(Image(x, alpha)) == pytest.approx(20, abs=1)
-        assert sigma_255(Image(x)) < 1
+        assert noise_of(Image(x, alpha)) == pytest.approx(20, abs=1)
+        assert noise_of(Image(x)) < 1
 
 
 class TestStrength:
@@ -325,6 +330,8 @@ class TestArrays:
         """With a network that returns sigma itself: in signal units, whatever the units of the pixels."""
 
         class Echo(torch.nn.Module):
+            channels, sigma_maps = 3, 1
+
             def forward(self, x: torch.Tensor, sigma: torch.Tensor | None = None) -> torch.Tensor:
                 assert sigma is not None
                 assert sigma.shape == x.shape[:1]
@@ -422,7 +429,7 @@ class TestFloatRange:
         assert (y[light] == x[light]).all()
         assert self.rms((y - clean)[~light]) < 1.1 * self.rms((expected - clean)[~light])
         np.testing.assert_allclose(y[~light], expected[~light], atol=0.05)
-        np.testing.assert_allclose(sigma_255(Image(x)), sigma_255(Image(expected * 0 + self.noisy()[1])), rtol=0.05)
+        np.testing.assert_allclose(noise_of(Image(x)), noise_of(Image(self.noisy()[1])), rtol=0.05)
 
     @pytest.mark.parametrize("size", [0.3, 0.6])
     def test_bright_area_is_denoised_apart(self, size: float) -> None:
@@ -461,7 +468,7 @@ class TestFloatRange:
         expected = self.rms(denoise_image(x, sigma) - clean)
         y = denoise_image(x * np.float32(white), sigma if sigma in (None, "auto") else sigma * white)
         assert self.rms(y / white - clean) == pytest.approx(expected, rel=0.1)
-        assert sigma_255(Image(x * np.float32(white))) == pytest.approx(sigma_255(Image(x)) * white, rel=0.1)
+        assert noise_of(Image(x * np.float32(white))) == pytest.approx(noise_of(Image(x)) * white, rel=0.1)
 
     def test_stars_in_units_of_their_own_have_no_rings(self) -> None:
         rows, columns = np.indices((128, 128))
@@ -504,6 +511,8 @@ class TestFloatRange:
 
     def test_infinite_output_is_not_blamed_on_the_file(self, models: Models) -> None:
         class Overflow(torch.nn.Module):
+            channels = 3
+
             def forward(self, x: torch.Tensor, sigma: torch.Tensor | None = None) -> torch.Tensor:
                 return x / 0
 
@@ -538,15 +547,11 @@ class TestSettings:
 class TestBundled:
     """Laws of the bundled weights."""
 
-    @staticmethod
-    def sigma(name: str, sigma: float) -> float | None:
-        return sigma if name == SIGMA_MODEL else None
-
     @pytest.mark.parametrize("name", IMAGE_MODELS)
     @pytest.mark.parametrize("level", [10, 40])
     def test_brightness_and_colour_are_kept(self, name: str, level: float, noisy_scene: Scene) -> None:
         x = noisy_scene(500, level / 255)
-        y = ImagePipeline(name).frame(Image(x), sigma=self.sigma(name, level / 255)).pixels
+        y = ImagePipeline(name).frame(Image(x), sigma=level / 255).pixels
         assert np.abs((y - x).mean(axis=(0, 1))).max() <= 0.2 / 255
         assert (y - x).std() > 0.8 * level / 255
 
@@ -556,16 +561,20 @@ class TestBundled:
         x = np.full((75, 130, 3), colour, np.uint8)
         assert (ImagePipeline(name).frame(Image(x)).pixels == x).all()
 
-    def test_sigma_selects_the_sigma_conditioned_model(self, noisy_scene: Scene) -> None:
-        models = [default_model(DenoiseOptions(steps=1, sigma=sigma)) for sigma in (None, "auto", 0.0)]
-        assert models == [DEFAULTS["image"], SIGMA_MODEL, SIGMA_MODEL]
+    @pytest.mark.parametrize("name", IMAGE_MODELS)
+    def test_sigma_replaces_the_estimate(self, name: str, noisy_scene: Scene) -> None:
         x = (255 * noisy_scene(100, 0.1)).clip(0, 255).astype(np.uint8)
-        given, estimated = denoise_image(x, 25.5), denoise_image(x, "auto")
-        assert (given == denoise_image(x, 25.5, model=SIGMA_MODEL)).all()
+        given, low, estimated = (denoise_image(x, sigma, model=name) for sigma in (25.5, 2.0, "auto"))
         assert np.abs(given.astype(float) - estimated).mean() < 3
-        assert (given != denoise_image(x)).any()
-        with pytest.raises(ConfigError, match=f"{DEFAULTS['image']} is blind"):
-            denoise_image(x, "auto", model=DEFAULTS["image"])
+        assert (denoise_image(x, model=name) == estimated).all()
+        assert np.abs(low.astype(float) - x).mean() < 0.5 * np.abs(given.astype(float) - x).mean()
+
+    def test_posterior_samples_select_the_prior(self) -> None:
+        options = (DenoiseOptions(steps=1, sigma=0.1), DenoiseOptions(steps=1, seed=0))
+        assert [default_model(o) for o in options] == [DEFAULTS["image"], SIGMA_MODEL]
+
+    def test_sigma_that_is_no_number_is_refused(self) -> None:
+        x = pixels(8, 8, 3)
         with pytest.raises(ConfigError, match="sigma is 'loud'; expected auto or a number"):
             denoise_image(x, "loud")  # type: ignore[arg-type]
 

@@ -1,0 +1,70 @@
+"""Upper bound of the noise at each intensity, by the sharpest peaks of the histogram."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+N_BINS = 256  # of full scale
+WIDTHS = (1, 2, 3, 4, 6, 8, 11, 15, 20, 27, 36, 48)  # bins at which curvature is measured
+MIN_DROP = 1.0  # of the logarithm on both sides together; less has too large a statistical error
+SIGNIFICANCE = 2.5  # standard errors of a drop that are subtracted
+EXTENT = 1.5  # sigma: pixels so near to a peak are bounded by it
+END = 2  # bins at black and white, where clipping causes peaks
+MIN_ENDS = 0.8  # of the pixels are black or white: the image has two levels
+
+
+def noise_bound(values: Tensor) -> Tensor:
+    """Return the greatest standard deviation that noise at each intensity can have.
+
+    Let h be the density of noisy values. The variance of the clean value given a noisy one is sigma^2 + sigma^4
+    (log h)''. It is not negative, so sigma^2 is at most -1 / (log h)'' wherever the curvature is negative: no peak of
+    the histogram is narrower than the noise. Pages, codes, halftone and drawings have sharp peaks, photographs have
+    none.
+
+    Args:
+        values: intensities of one channel, any shape, full scale about 1.0.
+
+    Returns:
+        Bound for each of `N_BINS` intensities from 0 to 1, full scale 1.0; infinite where there is none.
+
+    Reference:
+        Tweedie's Formula and Selection Bias, Efron, 2011 (the variance).
+    """
+    bins = (values.flatten() * (N_BINS - 1)).round().long()
+    is_inside = (bins >= END) & (bins < N_BINS - END)
+    has_ends = float(is_inside.float().mean()) < 1 - MIN_ENDS  # of two levels, not of a scene that is clipped
+    counts = torch.bincount(bins[is_inside], minlength=N_BINS).double()[END:-END]
+    bound = torch.full((N_BINS,), torch.inf, dtype=torch.float64)
+    if has_ends and not bool(is_inside.any()):
+        return torch.zeros(N_BINS)
+    positions = torch.arange(len(counts))
+    for width in WIDTHS:
+        smooth = 2 * (width // 4) + 1  # averages of neighbouring bins have a smaller error
+        h = F.avg_pool1d(counts[None], smooth, 1, smooth // 2, count_include_pad=False)[0]
+        margin = 0 if has_ends else width + smooth // 2
+        is_whole = (positions >= margin) & (positions < len(counts) - margin)
+        padded = F.pad(h[None], (width, width), mode="reflect")[0]
+        left, right = padded[: -2 * width], padded[2 * width :]
+        n = smooth
+        error = (4 / (n * h).clamp_min(1) + 1 / (n * left + 1) + 1 / (n * right + 1)).sqrt()
+        drop = 2 * (h + 1e-9).log() - (left + 1 / n).log() - (right + 1 / n).log() - SIGNIFICANCE * error
+        is_peak = (drop >= MIN_DROP) & is_whole
+        sigma = width / drop.clamp_min(MIN_DROP).sqrt()
+        sigma = (sigma.square() - (smooth**2 - 1) / 12).clamp_min(0.09).sqrt()
+        for i in is_peak.nonzero()[:, 0].tolist():
+            reach = max(1, round(EXTENT * float(sigma[i])))
+            near = slice(max(0, END + i - reach) if i > reach else 0, END + i + reach + 1 + 2 * END)
+            bound[near] = bound[near].clamp_max(float(sigma[i]))
+    return bound.float() / (N_BINS - 1)
+
+
+def look_up(bound: Tensor, values: Tensor) -> Tensor:
+    """Return the bound at each value.
+
+    Args:
+        bound: of `noise_bound`.
+        values: any shape, full scale about 1.0.
+    """
+    return bound[(values * (N_BINS - 1)).round().clamp(0, N_BINS - 1).long()]

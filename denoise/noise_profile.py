@@ -1,0 +1,308 @@
+"""Noise profile of an image: the standard deviation of its noise by intensity, and how far neighbours correlate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from denoise.noise_bound import look_up, noise_bound
+
+N_LEVELS = 8  # intensities at which the noise is estimated, in each channel
+MEAN_SIDE, SMOOTH_SIDE = 7, 5  # pixels: windows of the intensity that is looked up, and of the resulting power
+BLOCK = 16  # pixels: side of the blocks that are weighted by what they tell about the noise
+EPS = 0.3  # of sigma: the step of finite differences
+MIN_FIRST = 0.5 / 255  # of full scale: the first estimate is at least this
+MIN_SIGMA = 0.2 / 255  # of full scale: the step never becomes smaller than the rounding of the network
+MIN_RESPONSE = 0.003  # removed fraction of the noise that halves the estimate: its residual tells nothing
+PRIOR_WEIGHT = 0.03  # of the image-wide noise in the estimate for one intensity
+MAX_BLUR, MIN_SIDE = 2.0, 8  # pixels
+MAX_BY_FINEST = 5.0  # sigma by a measure of the finest detail alone, which demosaicking and JPEG damp
+MAX_BY_FIRST = 1.1  # sigma by the greater of the first estimates
+MAX_COARSE_BY_FIRST = 2.2  # the same of the means of 2 x 2 pixels
+MAX_COARSE_RATIO = 1.3  # of the first estimates for white noise
+MIN_AGREEMENT = 0.87  # of the lower by the higher first estimate; more is white noise
+MIN_REMAINDER, MAX_REMAINDER = 0.2, 0.6  # of the lower first estimate, between which it is averaged with the result
+LEVEL_SPREAD = 2.5  # sigma at one intensity by that of the image, at most
+
+Denoise = Callable[[Tensor, Tensor], Tensor]
+"""Denoises (batch, C, H, W), given the maps of its noise, (batch, 2 C, H, W)."""
+
+
+class NoiseProfile(NamedTuple):
+    """Standard deviation of the noise of each channel at some intensities, in the units of the image.
+
+    The noise of the means of 2 x 2 pixels, times 2, is as strong if the noise is white, and up to twice as strong if
+    neighbouring pixels are correlated, as after demosaicking, JPEG or enlargement.
+
+    Args:
+        levels: intensities, (C, n), ascending.
+        sigma: standard deviations at these intensities, (2 C, n): of the noise of each channel, then of the noise of
+            the means of 2 x 2 pixels, times 2.
+    """
+
+    levels: Tensor
+    sigma: Tensor
+
+    @classmethod
+    def uniform(cls, sigma: float, channels: int) -> NoiseProfile:
+        """Return the profile of white noise of one strength.
+
+        Args:
+            sigma: standard deviation.
+            channels: C.
+        """
+        return cls(torch.zeros(channels, 1), torch.full((2 * channels, 1), float(sigma)))
+
+    @property
+    def channels(self) -> int:
+        """Number of channels, C."""
+        return len(self.levels)
+
+    @property
+    def mean_sigma(self) -> float:
+        """Root mean square over channels and intensities, without that of the means of 2 x 2 pixels."""
+        return float(self.sigma[: self.channels].double().square().mean().sqrt())
+
+    def scale(self, factor: float) -> NoiseProfile:
+        """Return the profile of noise that is ``factor`` times as strong in an image of the same intensities."""
+        return self._replace(sigma=factor * self.sigma)
+
+    def in_units(self, unit: float) -> NoiseProfile:
+        """Return the profile of the same noise where intensities and noise are divided by ``unit``."""
+        return NoiseProfile(self.levels / unit, self.sigma / unit)
+
+    def clamp(self, greatest: float) -> NoiseProfile:
+        """Return the profile with no standard deviation above ``greatest``."""
+        return self._replace(sigma=self.sigma.clamp_max(greatest))
+
+    def maps(self, x: Tensor) -> Tensor:
+        """Look up the noise at each pixel of an image, by its local mean.
+
+        Args:
+            x: noisy images, (batch, C, H, W).
+
+        Returns:
+            Standard deviations, (batch, 2 C, H, W).
+        """
+        if bool((self.sigma == self.sigma[:, :1]).all()):
+            return self.sigma[:, 0].to(x)[None, :, None, None].expand(len(x), -1, *x.shape[2:])
+        seen = local_mean(x, MEAN_SIDE)
+        power = [
+            interpolate(seen[:, i % self.channels], self.levels[i % self.channels], sigma.square())
+            for i, sigma in enumerate(self.sigma)
+        ]
+        return local_mean(torch.stack(power, dim=1), SMOOTH_SIDE).clamp_min(0).sqrt()
+
+
+def estimate_noise_profile(
+    patches: Tensor, denoise: Denoise, sigma: float, coarse_sigma: float, *, n_steps: int = 5, n_uniform: int = 3
+) -> NoiseProfile:
+    """Estimate the noise by the residual of a denoiser that is conditioned on it.
+
+    For the posterior mean D of an image with noise of covariance C, the residual r = y - D(y) has the covariance
+    C (I - J)^T, with the Jacobian J of D. The expectation-maximisation step from a first estimate is therefore the
+    power of the residual by the fraction of noise that is removed, b . (b - J b) for a probe b with the covariance of
+    the noise. Structure that the network recognises leaves no residual, so estimates that are too high because of it
+    fall from step to step, whereas noise is a fixed point. Blocks are weighted by the square of that fraction. No step
+    rises far above the first estimates: structure is in them, too.
+
+    Args:
+        patches: noisy patches of one image, (batch, C, H, W), full scale about 1.0.
+        denoise: the conditioned denoiser.
+        sigma: first estimate for the standard deviation of the noise; better too high than too low.
+        coarse_sigma: the same for the means of 2 x 2 pixels, times 2.
+        n_steps: steps; each calls the denoiser twice.
+        n_uniform: the first steps, of a third of the patches, in which the noise is the same at all intensities.
+
+    Returns:
+        The profile.
+
+    Reference:
+        Estimation of the Mean of a Multivariate Normal Distribution, Stein, 1981; Monte-Carlo SURE, Ramani et al.,
+        2008 (the probe); Maximum Likelihood from Incomplete Data via the EM Algorithm, Dempster et al., 1977.
+    """
+    channels = patches.shape[1]
+    generator = Generator().manual_seed(0)
+    first = max(sigma, coarse_sigma)
+    fine_bound = min(MAX_BY_FINEST * sigma, MAX_BY_FIRST * first)
+    coarse_bound = min(2 * fine_bound, MAX_COARSE_BY_FIRST * first)
+    bounds = torch.tensor([fine_bound, coarse_bound]).clamp_min(MIN_FIRST).repeat_interleave(channels)
+    fine = max(sigma, coarse_sigma / MAX_COARSE_RATIO)
+    coarse = fine if coarse_sigma < MAX_COARSE_RATIO * sigma else coarse_sigma
+    start = torch.tensor([fine, coarse]).repeat_interleave(channels).clamp_min(MIN_FIRST)
+    profile = NoiseProfile(torch.zeros(channels, 1), torch.minimum(start, bounds)[:, None])
+    by_value = [look_up(noise_bound(x), x).square() for x in patches.transpose(0, 1)]
+    whole = _Evidence(patches, local_mean(patches, MEAN_SIDE), torch.stack(by_value, dim=1), bounds)
+    part = _Evidence(*(x[: -(-len(patches) // 3)] for x in whole[:3]), bounds)
+    for i in range(n_steps):
+        is_uniform = i < n_uniform
+        levels = torch.zeros(channels, 1) if is_uniform else _levels(whole.seen)
+        profile = _update(part if is_uniform else whole, denoise, profile, levels, generator)
+    return profile.scale(_correction(profile.mean_sigma, sigma, coarse_sigma))
+
+
+def _correction(estimate: float, sigma: float, coarse_sigma: float) -> float:
+    """The factor of an estimate that is far below first estimates which agree at both scales.
+
+    Noise that is white has the same strength at both, which structure seldom has. Where nothing but fine regular
+    structure is seen, the steps lose some of the noise; they lose nearly all of what was structure.
+    """
+    low, high = sorted((sigma, coarse_sigma))
+    if not low > MIN_AGREEMENT * high or not MIN_REMAINDER * low < estimate < MAX_REMAINDER * low:
+        return 1.0
+    return float((low / estimate) ** 0.5)
+
+
+class _Evidence(NamedTuple):
+    """What the noise is estimated from.
+
+    Args:
+        patches: noisy patches, (batch, C, H, W).
+        seen: their local means.
+        max_power: greatest power of the noise at each pixel, by the histogram.
+        bounds: greatest standard deviation of the noise of each channel and of its means of 2 x 2 pixels, (2 C,).
+    """
+
+    patches: Tensor
+    seen: Tensor
+    max_power: Tensor
+    bounds: Tensor
+
+
+def _update(
+    evidence: _Evidence, denoise: Denoise, profile: NoiseProfile, levels: Tensor, generator: Generator
+) -> NoiseProfile:
+    """One step of expectation-maximisation, to a profile at given levels."""
+    patches = evidence.patches
+    maps = profile.maps(patches)
+    channels = patches.shape[1]
+    fine, coarse = (profile.sigma[half].square().mean().sqrt() for half in (slice(channels), slice(channels, None)))
+    probe = maps[:, :channels].clamp_min(MIN_SIGMA) * _correlated_noise(
+        patches.shape, float(coarse / fine.clamp_min(1e-9)), generator
+    )
+    denoised = denoise(patches, maps)
+    removed = probe - (denoise(patches + EPS * probe, maps) - denoised) / EPS
+    residual = patches - denoised
+    power = torch.cat([residual, coarse_part(residual)], dim=1).square()
+    probe_power = maps[:, :channels].clamp_min(MIN_SIGMA).square()
+    response = torch.cat([probe * removed, coarse_part(probe) * coarse_part(removed)], dim=1)
+    gain = coarse_part(probe).square().mean() / probe.square().mean()  # of the means of 2 x 2 pixels, in power
+    response = response / torch.cat([probe_power, gain * probe_power], dim=1)
+    weight = _block_mean(response.mean(dim=1, keepdim=True)).clamp(0, 1).square()
+    power, response = weight * power, weight * response
+    rows = []
+    for i in range(2 * channels):
+        seen, curve = evidence.seen[:, i % channels], levels[i % channels]
+        index = torch.bucketize(seen.contiguous(), (curve[1:] + curve[:-1]) / 2)
+        max_power = evidence.max_power[:, i % channels] * (1 if i < channels else 4)
+        rows.append(_power_by_level(power[:, i], response[:, i], weight, index, len(curve)))
+        rows[-1] = _bounded(rows[-1], max_power, index, float(evidence.bounds[i]) ** 2)
+    return NoiseProfile(levels, torch.stack(rows).clamp_min(0).sqrt())
+
+
+def _power_by_level(power: Tensor, response: Tensor, weight: Tensor, index: Tensor, n: int) -> Tensor:
+    """Power of the noise at each of n levels, (n,), where ``index`` is the level of each pixel."""
+    total_power, total_response = float(power.mean()), max(0.0, float(response.mean()))
+    floor = MIN_RESPONSE * float(weight.mean()) + 1e-12
+    overall = total_power / (total_response + floor)
+    sums = [n * torch.zeros(n).index_add_(0, index.flatten(), x.flatten()) / x.numel() for x in (power, response)]
+    prior = PRIOR_WEIGHT * total_response + floor
+    by_level = (sums[0] + prior * overall) / (sums[1].clamp_min(0) + prior)
+    return by_level.clamp_max(LEVEL_SPREAD**2 * overall)
+
+
+def _bounded(by_level: Tensor, max_power: Tensor, index: Tensor, max_mean: float) -> Tensor:
+    """Limit the power at each level by that of its pixels, and the mean of all levels by ``max_mean``."""
+    limited = [
+        torch.minimum(max_power[index == level], power).mean() if bool((index == level).any()) else power
+        for level, power in enumerate(by_level)
+    ]
+    powers = torch.stack(limited)
+    return powers * min(1.0, max_mean / max(float(powers.mean()), 1e-20))
+
+
+def coarse_part(x: Tensor) -> Tensor:
+    """Return the means of 2 x 2 pixels at every pixel, times 2: of white noise they are as strong as it.
+
+    Args:
+        x: images, (batch, C, H, W).
+    """
+    x = F.pad(x, (0, 1, 0, 1), mode="replicate")
+    return (x[..., :-1, :-1] + x[..., :-1, 1:] + x[..., 1:, :-1] + x[..., 1:, 1:]) / 2
+
+
+def local_mean(x: Tensor, side: int) -> Tensor:
+    """Return the means of windows of an odd number of pixels, fewer at the borders.
+
+    Args:
+        x: images, (batch, C, H, W).
+        side: side of the window.
+    """
+    pad = side // 2
+    x = F.avg_pool2d(x, (side, 1), 1, (pad, 0), count_include_pad=False)
+    return F.avg_pool2d(x, (1, side), 1, (0, pad), count_include_pad=False)
+
+
+def interpolate(x: Tensor, levels: Tensor, values: Tensor) -> Tensor:
+    """Interpolate a curve linearly; beyond its ends it is constant.
+
+    Args:
+        x: any shape.
+        levels: ascending, (n,).
+        values: of the curve at the levels, (n,).
+    """
+    if len(levels) == 1:
+        return values.to(x).expand(x.shape)
+    levels, values = levels.to(x), values.to(x)
+    upper = torch.bucketize(x.contiguous(), levels[1:-1]) + 1
+    low, high = levels[upper - 1], levels[upper]
+    weight = ((x - low) / (high - low).clamp_min(1e-9)).clamp(0, 1)
+    return torch.lerp(values[upper - 1], values[upper], weight)
+
+
+def _levels(seen: Tensor) -> Tensor:
+    """Intensities with as many pixels between any two, (C, n)."""
+    values = seen.transpose(0, 1).flatten(1)
+    values = values[:, :: max(1, values.shape[1] // 4096)]
+    quantiles = (torch.arange(N_LEVELS) + 0.5) / N_LEVELS
+    return torch.quantile(values, quantiles, dim=1).T.contiguous()
+
+
+def _block_mean(x: Tensor) -> Tensor:
+    """Means of blocks at each of their pixels, (batch, 1, H, W)."""
+    if min(x.shape[2:]) < BLOCK:
+        return x.mean(dim=(2, 3), keepdim=True)
+    low = F.avg_pool2d(x, BLOCK, ceil_mode=True, count_include_pad=False)
+    return F.interpolate(low, scale_factor=float(BLOCK))[..., : x.shape[2], : x.shape[3]]
+
+
+def _correlated_noise(shape: torch.Size, ratio: float, generator: Generator) -> Tensor:
+    """Noise of standard deviation 1, blurred so that the coarse part is ``ratio`` times as strong."""
+    noise = torch.randn(shape, generator=generator)
+    if ratio <= 1.03 or min(shape[2:]) < MIN_SIDE:
+        return noise
+    low, high = 0.0, MAX_BLUR
+    for _ in range(12):
+        blur = (low + high) / 2
+        low, high = (blur, high) if _coarse_ratio(blur) < ratio else (low, blur)
+    kernel = _gaussian(blur)
+    weight = (kernel[:, None] * kernel / kernel.square().sum()).expand(shape[1], 1, -1, -1)
+    pad = len(kernel) // 2
+    return F.conv2d(F.pad(noise, (pad,) * 4, mode="reflect"), weight, groups=shape[1])
+
+
+def _gaussian(blur: float) -> Tensor:
+    """A Gaussian of ``blur`` pixels, (2 r + 1,)."""
+    radius = 1 + int(2.5 * MAX_BLUR)
+    return torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / max(blur, 0.05)) ** 2)
+
+
+def _coarse_ratio(blur: float) -> float:
+    """The strength of the coarse part of white noise blurred by a Gaussian, relative to all of it."""
+    kernel = _gaussian(blur)
+    correlation = float((kernel[1:] * kernel[:-1]).sum() / kernel.square().sum())
+    return 1 + correlation  # sqrt((2 + 2 c)(2 + 2 c)) / 2
