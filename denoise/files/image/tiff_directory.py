@@ -192,7 +192,17 @@ class DirectoryWriter:
             offsets.append(self._append(block))
             lengths.append(len(block))
         offset_tag, length_tag = place_tags(directory)
-        directory = directory | {offset_tag: Field.longs(*offsets), length_tag: Field.longs(*lengths)}
+        self.write_directory(directory | {offset_tag: Field.longs(*offsets), length_tag: Field.longs(*lengths)})
+
+    def write_directory(self, directory: Directory) -> None:
+        """Append a directory as it is.
+
+        Args:
+            directory: its fields.
+
+        Raises:
+            InputError: the file would be larger than 4 GiB.
+        """
         offset = self._append_directory(directory)
         self._file.seek(self._link)
         self._file.write(struct.pack(self._order + "I", offset))
@@ -241,3 +251,14 @@ def decode_exif(exif: bytes) -> Directory:
         return {}
     header = read_header(file)
     return read_directory(file, header, header.first_offset)
+
+
+def encode_exif(directory: Directory) -> bytes:
+    """Return EXIF as other containers hold it; the inverse of `decode_exif`.
+
+    Args:
+        directory: fields of the first directory.
+    """
+    file = io.BytesIO()
+    DirectoryWriter(file).write_directory(directory)
+    return EXIF_HEADER + file.getvalue()
