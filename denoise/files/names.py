@@ -1,9 +1,16 @@
-"""Names of files in messages."""
+"""Names of files: in messages, and of outputs."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import BinaryIO, Protocol, runtime_checkable
+
+RAW_EXTENSIONS = (
+    ".dng", ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos", ".mrw",
+    ".nef", ".nrw", ".orf", ".pef", ".ptx", ".raf", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f",
+)  # fmt: skip
+"""Extensions of the raw files of cameras, which are only read."""
+DEVELOPED_EXTENSION = ".tif"
 
 
 @runtime_checkable
@@ -21,3 +28,12 @@ def file_name(file: str | Path | BinaryIO, default: str) -> str:
     if isinstance(file, str | Path):
         return str(file)
     return str(file.name) if isinstance(file, _HasName) else default
+
+
+def output_suffix(path: Path) -> str:
+    """Return the extension of the default output for an input: its own, or that of TIFF for raw files of cameras.
+
+    Args:
+        path: path of the input.
+    """
+    return DEVELOPED_EXTENSION if path.suffix.lower() in RAW_EXTENSIONS else path.suffix

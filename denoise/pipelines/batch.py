@@ -9,6 +9,7 @@ from os.path import isdir, isfile  # unlike those of Path they accept any name, 
 from pathlib import Path
 
 from denoise.errors import ConfigError
+from denoise.files.names import output_suffix
 
 STREAM = "-"
 
@@ -20,7 +21,8 @@ def plan(
 
     Folders are searched; outputs of earlier runs, hidden files, and an output folder inside of an input are skipped.
     A single input file is written to ``out`` itself unless that is a folder, several files into the folder ``out``,
-    with the same tree as in each input folder. Without ``out``, NAME.denoised.EXT is written beside each input.
+    with the same tree as in each input folder. Without ``out``, NAME.denoised.EXT is written beside each input. Outputs
+    have the extension of the input, or that of TIFF for raw files of cameras.
 
     Args:
         inputs: files, folders or ``-``.
@@ -54,7 +56,7 @@ def plan(
         elif is_single and not isdir(out) and not out.endswith(("/", "\\")):
             pairs.append((name, out))
         else:
-            pairs.append((name, str(Path(out) / Path(name).name)))
+            pairs.append((name, str(_in_folder(Path(out), Path(Path(name).name)))))
     _refuse_collisions(pairs, overwrite)
     return pairs
 
@@ -88,7 +90,7 @@ def _pair_folder(folder: Path, out: str | None, suffixes: frozenset[str]) -> lis
     files = sorted(path for path in files if not _is_in_nested_output(path, out, folder))
     if not files:
         raise ConfigError(f"{folder}: no file in it that can be denoised ({', '.join(sorted(suffixes))}).")
-    outputs = [str(Path(out) / path.relative_to(folder)) if out else _default_output(path) for path in files]
+    outputs = [str(_in_folder(Path(out), path.relative_to(folder))) if out else _default_output(path) for path in files]
     return list(zip(map(str, files), outputs, strict=True))
 
 
@@ -117,7 +119,11 @@ def _is_in_nested_output(path: Path, out: str | None, folder: Path) -> bool:
 
 
 def _default_output(path: Path) -> str:
-    return str(path.with_name(f"{path.stem}.denoised{path.suffix}"))
+    return str(path.with_name(f"{path.stem}.denoised{output_suffix(path)}"))
+
+
+def _in_folder(folder: Path, path: Path) -> Path:
+    return folder / path.with_name(f"{path.stem}{output_suffix(path)}")
 
 
 def _refuse_collisions(pairs: list[tuple[str, str]], overwrite: bool) -> None:

@@ -64,6 +64,17 @@ class TestFiles:
     def test_several_files_are_written_into_a_folder(self) -> None:
         assert pairs("a.wav", "b.flac", out="new") == {"a.wav": "new/a.wav", "b.flac": "new/b.flac"}
 
+    def test_outputs_of_camera_raw_files_are_tiff(self) -> None:
+        for name in ("album/5.CR2", "album/live/6.dng"):
+            Path(name).touch()
+        assert pairs("album/5.CR2") == {"album/5.CR2": "album/5.denoised.tif"}
+        assert pairs("album/5.CR2", out="new/") == {"album/5.CR2": "new/5.tif"}
+        assert pairs("album/5.CR2", out="new.png") == {"album/5.CR2": "new.png"}
+        assert dict(plan(["album"], "new", [".cr2", ".dng"])) == {
+            "album/5.CR2": "new/5.tif",
+            "album/live/6.dng": "new/live/6.tif",
+        }
+
     def test_file_needs_no_supported_extension_and_may_be_missing(self) -> None:
         """The reader checks files, not the plan."""
         assert pairs("nowhere.xyz") == {"nowhere.xyz": "nowhere.denoised.xyz"}
