@@ -23,7 +23,8 @@ from PIL import Image as Pillow
 from PIL import ImageCms, PngImagePlugin
 
 from denoise.errors import InputError
-from denoise.files.image import IMAGE_EXTENSIONS, ImageReader, read_image, write_image
+from denoise.files.image import ImageReader, read_image, write_image
+from denoise.files.image.registry import WRITTEN_EXTENSIONS
 from denoise.signals import Image, ImageFormat
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -574,14 +575,14 @@ def test_deep_tiff_against_libtiff(codec: int, dtype: Any, predictor: int) -> No
 
 def test_extension_chooses_the_container(tmp_path: Path) -> None:
     image = Image(noise(5, 6, 3))
-    for extension in sorted(IMAGE_EXTENSIONS):
+    for extension in sorted(WRITTEN_EXTENSIONS):
         target = tmp_path / f"out{extension}"
         write_image(target, [image], ImageFormat("PNG", "RGB", 8, {"icc_profile": ICC, "dpi": (300, 300)}))
         with ImageReader(target) as reader:
             assert next(iter(reader)).pixels.shape == (5, 6, 3)
             if reader.format.container not in ("BMP", "GIF"):
                 assert reader.format.info["icc_profile"] == ICC
-    assert sorted(p.suffix for p in tmp_path.iterdir()) == sorted(IMAGE_EXTENSIONS)
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == sorted(WRITTEN_EXTENSIONS)
 
 
 @pytest.mark.parametrize(

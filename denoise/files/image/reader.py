@@ -12,7 +12,7 @@ from typing import BinaryIO, Self
 from denoise.errors import InputError
 from denoise.files.image.container import SizeLimit
 from denoise.files.image.damage import translate_errors
-from denoise.files.image.registry import HEAD_BYTES, detect_container
+from denoise.files.image.registry import detect_container
 from denoise.files.names import file_name
 from denoise.options import MAX_MEGAPIXELS, check_max_megapixels
 from denoise.signals import Image
@@ -52,7 +52,7 @@ class ImageReader:
             self._file = _open_file(source, max_megapixels)
         try:
             with self._translate_errors():
-                container = detect_container(self._file.read(HEAD_BYTES))
+                container = detect_container(self._file)
                 self._container = container(self._file, SizeLimit(max_megapixels))
         except BaseException:
             self.close()

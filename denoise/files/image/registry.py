@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import BinaryIO
+
 from denoise.errors import InputError
 from denoise.files.image.avif import Avif
 from denoise.files.image.bmp import Bmp
@@ -10,30 +12,37 @@ from denoise.files.image.gif import Gif
 from denoise.files.image.heif import Heif
 from denoise.files.image.jpeg import Jpeg
 from denoise.files.image.png import Png
+from denoise.files.image.raw import Raw
 from denoise.files.image.tiff import Tiff
 from denoise.files.image.webp import WebP
 
 CONTAINERS: tuple[type[ImageContainer], ...] = (Png, Jpeg, Tiff, WebP, Bmp, Gif, Heif, Avif)
-"""All containers; a file is of the first one that matches."""
+"""All containers that are written; a file is of the first one that matches, unless it is a `Raw` file of a camera."""
 
-IMAGE_EXTENSIONS = frozenset(extension for container in CONTAINERS for extension in container.extensions)
+WRITTEN_EXTENSIONS = frozenset(extension for container in CONTAINERS for extension in container.extensions)
+"""Extensions of image files that can be written, lower case with the dot."""
+
+IMAGE_EXTENSIONS = WRITTEN_EXTENSIONS | frozenset(Raw.extensions)
 """Extensions of image files, lower case with the dot."""
 
 HEAD_BYTES = 64  # that `ImageContainer.matches` looks at
 TEXT_BYTES = 16  # by which text is told from an unknown format
 
 
-def detect_container(head: bytes) -> type[ImageContainer]:
+def detect_container(file: BinaryIO) -> type[ImageContainer]:
     """Return the container of a file by its content.
 
     Args:
-        head: the first `HEAD_BYTES` of the file, fewer if it is shorter.
+        file: the file, at its start, seekable.
 
     Raises:
         InputError: the file is empty or of an unknown format.
     """
+    head = file.read(HEAD_BYTES)
     if not head:
         raise InputError("the file is empty (0 bytes); an image was expected. Get another copy.")
+    if Raw.matches_file(head, file):
+        return Raw
     for container in CONTAINERS:
         if container.matches(head):
             return container
@@ -45,23 +54,25 @@ def detect_container(head: bytes) -> type[ImageContainer]:
         guess = "looks like text"
     else:
         guess = "is of an unknown format"
-    *names, last_name = (container.name for container in CONTAINERS)
-    raise InputError(f"{guess}; expected {', '.join(names)} or {last_name}. Convert the file.")
+    names = ", ".join(container.name for container in CONTAINERS)
+    raise InputError(f"{guess}; expected {names} or camera raw. Convert the file.")
 
 
 def container_of_extension(extension: str) -> type[ImageContainer]:
-    """Return the container of files with an extension.
+    """Return the container in which files with an extension are written.
 
     Args:
         extension: with the dot, in any case.
 
     Raises:
-        InputError: the extension is unknown.
+        InputError: the extension is unknown, or that of files which are only read.
     """
     for container in CONTAINERS:
         if extension.lower() in container.extensions:
             return container
-    expected = " ".join(sorted(IMAGE_EXTENSIONS))
+    if extension.lower() in Raw.extensions:
+        raise InputError(f"{extension.lower()} is only read, not written. Write TIFF or PNG.")
+    expected = " ".join(sorted(WRITTEN_EXTENSIONS))
     raise InputError(f"the extension is {extension.lower() or 'missing'!r}; expected one of {expected}.")
 
 

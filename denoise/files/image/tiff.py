@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL.ExifTags import Base as Tag
 
-from denoise.errors import InputError
 from denoise.files.image.container import (
     NATURAL_MODES,
     FrameInfo,
@@ -38,7 +37,7 @@ from denoise.files.image.tiff_codec import (
     read_page,
 )
 from denoise.files.image.tiff_directory import BIG_ENDIAN, LITTLE_ENDIAN, Directory, DirectoryWriter, Field, read_header
-from denoise.files.image.tiff_tags import Page, is_camera_raw, metadata_fields, page_size, read_metadata, read_pages
+from denoise.files.image.tiff_tags import Page, metadata_fields, page_size, read_metadata, read_pages
 from denoise.signals import Image, ImageFormat
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -53,7 +52,7 @@ class Tiff(PillowContainer[TiffPicture]):
     """TIFF and BigTIFF. Pages of 8 bits go through Pillow, others through `tiff_codec`."""
 
     name = "TIFF"
-    extensions = (".tif", ".tiff")
+    extensions: ClassVar[tuple[str, ...]] = (".tif", ".tiff")
     modes: ClassVar[dict[str, str]] = {"L": "L", "LA": "LA", "RGB": "RGB", "RGBA": "RGBA", "CMYK": "CMYK"}
     dtypes = (np.uint8, np.uint16, np.float32)
     has_bilevel = True
@@ -77,8 +76,6 @@ class Tiff(PillowContainer[TiffPicture]):
         self._order = header.order
         self._is_unknown_to_pillow = header.is_big and header.order == BIG_ENDIAN
         self._pages = read_pages(self.file)
-        if is_camera_raw(self.file, self._pages):
-            raise InputError("is a camera raw file; expected a picture. Develop it first, to TIFF or PNG.")
         self.n_frames = len(self._pages)
         page = self._pages[0]
         self.size = page_size(page)

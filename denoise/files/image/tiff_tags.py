@@ -65,6 +65,7 @@ RANGE_TAGS = frozenset((Tag.MinSampleValue, Tag.MaxSampleValue, 290, 291, Tag.SM
 SENSOR_PHOTOMETRICS = (32803, 34892)  # mosaic, and linear samples of a sensor
 SENSOR_COMPRESSIONS = (32767, 32769, 32770, 34713, 65000, 65535)  # Sony, Epson, Samsung, Nikon, Kodak, Pentax
 DNG_VERSION, REDUCED_SIZE = 50706, 1
+MAX_RAW_PAGES = 8  # of raw files; stacks have thousands
 MAKER_SIGNS = (b"CR", b"IIII", b"MMMM")  # of Canon and Phase One, behind the header
 
 DROPPED_TAGS = {
@@ -80,11 +81,12 @@ INCH = 2
 MAX_LONG = 2**32 - 1
 
 
-def read_pages(file: IO[bytes]) -> list[Page]:
+def read_pages(file: IO[bytes], max_pages: int | None = None) -> list[Page]:
     """Read the tags of every page without decoding any.
 
     Args:
         file: the open TIFF or BigTIFF, seekable.
+        max_pages: number of pages after which the list may end.
 
     Returns:
         At least one page.
@@ -97,7 +99,7 @@ def read_pages(file: IO[bytes]) -> list[Page]:
     pages: list[Page] = []
     visited_offsets: set[int] = set()
     end, offset = file.seek(0, io.SEEK_END), header.first_offset
-    while offset and offset not in visited_offsets:
+    while offset and offset not in visited_offsets and len(pages) != max_pages:
         if offset >= end:
             raise InputError("the list of pages points behind the end of the file; it is cut off. Get a whole copy.")
         visited_offsets.add(offset)
@@ -131,18 +133,20 @@ def read_page_tags(file: IO[bytes], header: Header, offset: int) -> Page:
     return page
 
 
-def is_camera_raw(file: IO[bytes], pages: list[Page]) -> bool:
+def is_camera_raw(file: IO[bytes]) -> bool:
     """Return whether a TIFF holds the samples of a camera's sensor, beside previews of them.
 
     Args:
         file: the open TIFF, seekable.
-        pages: the tags of its pages.
+
+    Raises:
+        InputError: as `read_pages`.
     """
     header = read_header(file)
     file.seek(8)
     if file.read(4).startswith(MAKER_SIGNS) and header.first_offset != 8:
         return True
-    for page in pages:
+    for page in read_pages(file, MAX_RAW_PAGES):
         offsets = page.get(Tag.SubIFDs, ())
         offsets = offsets if isinstance(offsets, tuple) else (offsets,)
         pictures = [page, *(read_page_tags(file, header, offset) for offset in offsets)]
