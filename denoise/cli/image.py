@@ -88,7 +88,7 @@ def image(
     """Remove noise from images.
 
     Without -o, NAME.denoised.EXT is written beside each input. Format, mode, bit depth, alpha, profile
-    and metadata are kept.
+    and metadata are kept. Camera raw files become TIFF of 16 bits.
     """
     from denoise.cli.batch import BatchOptions, denoise_files
     from denoise.cli.malloc import keep_freed_memory
