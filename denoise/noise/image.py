@@ -1,16 +1,16 @@
-"""Noise of images: sensors, film, defective pixels, resized images.
+"""Noise of images: sensors, film, defective pixels, resized images. Rendering by cameras is in `denoise.noise.camera`.
 
 Images are (B, 3, H, W), full scale 1.0. Noisy images may leave [0, 1]; writing them to a file clips them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal
+
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
-
-from denoise.colour import LUMA_709
-from denoise.noise.common import uniform
 
 
 def shot_and_read(x: Tensor, shot: Tensor, read: Tensor, generator: Generator | None = None) -> Tensor:
@@ -52,6 +52,83 @@ def correlated_channels(x: Tensor, sigma: Tensor, generator: Generator | None = 
     mix = mix * (3 / mix.square().sum(dim=(1, 2), keepdim=True)).sqrt()  # keeps the mean variance
     white = torch.randn(x.shape, generator=generator)
     return x + _per_image(sigma) * torch.einsum("bij,bjhw->bihw", mix, white)
+
+
+def intensity_dependent(
+    x: Tensor, sigma_black: Tensor, sigma_white: Tensor, gamma: float = 1.0, generator: Generator | None = None
+) -> Tensor:
+    """Add white noise whose strength depends on the intensity of each channel.
+
+    The variance is ``sigma_black ** 2 + (sigma_white ** 2 - sigma_black ** 2) * x ** gamma``.
+
+    Args:
+        x: clean image, (B, C, H, W).
+        sigma_black: standard deviation at 0 and below, (B,).
+        sigma_white: standard deviation at 1 and above, (B,).
+        gamma: exponent of the intensity.
+        generator: source of randomness.
+
+    Returns:
+        Noisy image, (B, C, H, W).
+    """
+    black, white = _per_image(sigma_black).square(), _per_image(sigma_white).square()
+    variance = black + (white - black) * x.clamp(0, 1) ** gamma
+    return x + variance.clamp_min(0).sqrt() * torch.randn(x.shape, generator=generator)
+
+
+def position_dependent(x: Tensor, sigma: Tensor, generator: Generator | None = None) -> Tensor:
+    """Add white noise whose strength depends on the position.
+
+    Args:
+        x: clean image, (B, C, H, W).
+        sigma: standard deviation at each pixel, (B, 1 or C, H, W), e.g. of `smooth_field`.
+        generator: source of randomness.
+
+    Returns:
+        Noisy image, (B, C, H, W).
+    """
+    return x + sigma * torch.randn(x.shape, generator=generator)
+
+
+def smooth_field(low: Tensor, high: Tensor, size: tuple[int, int], generator: Generator | None = None) -> Tensor:
+    """Draw a smooth function of position: 3 x 3 random values, interpolated.
+
+    Args:
+        low: smallest value, (B,).
+        high: largest value, (B,).
+        size: height and width.
+        generator: source of randomness.
+
+    Returns:
+        (B, 1, H, W).
+    """
+    values = torch.rand(len(low), 1, 3, 3, generator=generator)
+    t = F.interpolate(values, size, mode="bicubic").clamp(0, 1)
+    return _per_image(low) + (_per_image(high) - _per_image(low)) * t
+
+
+def resized(
+    x: Tensor,
+    factor: float,
+    add_noise: Callable[[Tensor], Tensor],
+    mode: Literal["bilinear", "bicubic"] = "bicubic",
+) -> Tensor:
+    """Add the noise of an image that had another size: coarse if it was enlarged, weaker if it was reduced.
+
+    Only the noise is resized, so that the scene keeps its sharpness.
+
+    Args:
+        x: clean image, (B, C, H, W).
+        factor: size of the image before, by its size.
+        add_noise: function of the clean image before, which returns the noisy one.
+        mode: interpolation of the noise; with an anti-aliasing filter where it is reduced.
+
+    Returns:
+        Noisy image, (B, C, H, W).
+    """
+    before = F.interpolate(x, [max(2, round(n * factor)) for n in x.shape[2:]], mode="bicubic", antialias=True)
+    noise = add_noise(before) - before
+    return x + F.interpolate(noise, x.shape[2:], mode=mode, antialias=factor > 1)
 
 
 def coarse(x: Tensor, sigma: Tensor, size: float, generator: Generator | None = None) -> Tensor:
@@ -113,105 +190,6 @@ def salt_and_pepper(x: Tensor, fraction: Tensor, generator: Generator | None = N
     uniform_noise = torch.where(is_grey, uniform_noise[:, :1], uniform_noise)
     is_defective = uniform_noise < _per_image(fraction)
     return torch.where(is_defective, (uniform_noise < _per_image(fraction) / 2).float(), x)
-
-
-def sensor(x: Tensor, shot: Tensor, read: Tensor, generator: Generator | None = None) -> Tensor:
-    """Add sensor noise as a camera renders it: correlated by demosaicking, scaled by the tone curve.
-
-    The image is unprocessed to linear sensor values (inverse tone curve, gamma, colour matrix, white balance). Shot
-    and read noise are added on the Bayer mosaic, and the image is processed again. Only the noise is demosaicked, so
-    that the scene keeps its sharpness.
-
-    Args:
-        x: clean sRGB image, (B, 3, H, W).
-        shot: variance of the sensor's shot noise at full scale, (B,); 1e-4 to 1e-2 is about ISO 100 to 10 000.
-        read: standard deviation of the sensor's read noise, (B,).
-        generator: source of randomness.
-
-    Returns:
-        Noisy sRGB image, (B, 3, H, W).
-
-    Reference:
-        Unprocessing Images for Learned Raw Denoising, 2018, arXiv:1811.11127 (demosaicking of the noise alone differs).
-    """
-    matrix, gains = colour_matrices(len(x), generator), white_balances(len(x), generator)
-    has_tone_curve = bool(torch.rand((), generator=generator) < 0.7)  # some cameras apply gamma alone
-    linear = _srgb_to_linear(_inverse_tone_curve(x.clamp(0, 1)) if has_tone_curve else x.clamp(0, 1))
-    raw = torch.einsum("bij,bjhw->bihw", torch.linalg.inv(matrix), linear) / gains[:, :, None, None]
-    noise = demosaic(shot_and_read(raw, shot, read, generator) - raw)
-    developed = torch.einsum("bij,bjhw->bihw", matrix, (raw + noise) * gains[:, :, None, None])
-    encoded = _linear_to_srgb(developed.clamp(0, 1))
-    return (_tone_curve(encoded) if has_tone_curve else encoded) + (x - x.clamp(0, 1))
-
-
-def colour_matrices(n: int, generator: Generator | None = None) -> Tensor:
-    """Draw colour matrices from sensor RGB to linear sRGB; they increase saturation and keep white.
-
-    Args:
-        n: number of matrices.
-        generator: source of randomness.
-
-    Returns:
-        (n, 3, 3), rows sum to one.
-    """
-    saturation = uniform(1.3, 2.0, n, generator)[:, None, None]
-    grey = torch.tensor(LUMA_709).expand(3, 3)
-    tint = 0.05 * torch.randn(n, 3, 3, generator=generator)
-    tint = tint - tint.mean(dim=2, keepdim=True)
-    return saturation * torch.eye(3) + (1 - saturation) * grey + tint
-
-
-def white_balances(n: int, generator: Generator | None = None) -> Tensor:
-    """Draw white-balance gains of daylight to incandescent light.
-
-    Args:
-        n: number of gains.
-        generator: source of randomness.
-
-    Returns:
-        (n, 3): red, green (1) and blue.
-    """
-    red, blue = uniform(1.4, 2.4, n, generator), uniform(1.4, 2.2, n, generator)
-    return torch.stack([red, torch.ones(n), blue], dim=1)
-
-
-def demosaic(x: Tensor) -> Tensor:
-    """Sample an image by a Bayer mosaic (RGGB) and interpolate the missing colours linearly.
-
-    Args:
-        x: (B, 3, H, W).
-
-    Returns:
-        (B, 3, H, W); the sampled colours are unchanged.
-    """
-    height, width = x.shape[2:]
-    rows, columns = torch.arange(height)[:, None] % 2, torch.arange(width) % 2
-    mosaic = torch.stack([(rows == 0) & (columns == 0), rows != columns, (rows == 1) & (columns == 1)])
-    cross = torch.tensor([[0.0, 1, 0], [1, 4, 1], [0, 1, 0]]) / 4
-    square = torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]) / 4
-    kernels = torch.stack([square, cross, square])[:, None]
-    weights = F.conv2d(mosaic.float()[None], kernels, padding=1, groups=3)  # less at the borders
-    return F.conv2d(x * mosaic, kernels, padding=1, groups=3) / weights
-
-
-def _linear_to_srgb(x: Tensor) -> Tensor:
-    """Encode linear light as sRGB (IEC 61966-2-1)."""
-    return torch.where(x <= 0.0031308, 12.92 * x, 1.055 * x.clamp_min(1e-8) ** (1 / 2.4) - 0.055)
-
-
-def _srgb_to_linear(x: Tensor) -> Tensor:
-    """Decode sRGB to linear light."""
-    return torch.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055).clamp_min(0) ** 2.4)
-
-
-def _tone_curve(x: Tensor) -> Tensor:
-    """Apply a smoothstep contrast curve, steepest in mid-tones."""
-    return 3 * x**2 - 2 * x**3
-
-
-def _inverse_tone_curve(x: Tensor) -> Tensor:
-    """Invert `_tone_curve`."""
-    return 0.5 - torch.sin(torch.asin((1 - 2 * x).clamp(-1, 1)) / 3)
 
 
 def _per_image(x: Tensor) -> Tensor:

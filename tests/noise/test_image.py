@@ -1,5 +1,7 @@
 """Image noise against its specification: variances, correlations, and the identity without noise."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from denoise import noise
-from denoise.noise.image import _inverse_tone_curve, _linear_to_srgb, _srgb_to_linear, _tone_curve
+from denoise.noise.camera import _inverse_tone_curve, _linear_to_srgb, _srgb_to_linear, _tone_curve
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -120,3 +122,49 @@ def test_sensor_noise_is_correlated_and_depends_on_intensity() -> None:
     assert max(deviations) > 1.1 * min(deviations)
     twice = noise.sensor(flat(0.5, 4), 4 * shot, 2 * read, seeded(3)) - 0.5
     assert float(twice.std()) == pytest.approx(2 * deviations[1], rel=0.1)
+
+
+def test_intensity_dependent_noise_has_its_variance() -> None:
+    black, white = torch.tensor([0.02, 0.1]), torch.tensor([0.1, 0.05])
+    for value, gamma in ((0.0, 1.0), (0.3, 0.5), (0.3, 2.0), (1.0, 0.5)):
+        added = noise.intensity_dependent(flat(value), black, white, gamma, seeded()) - value
+        expected = (1 - value**gamma) * black**2 + value**gamma * white**2
+        torch.testing.assert_close(added.square().mean(dim=(1, 2, 3)), expected, rtol=0.02, atol=0)
+        assert abs(neighbour_correlation(added)) < 0.01
+
+
+def test_position_dependent_noise_has_its_variance_everywhere() -> None:
+    sigma = noise.smooth_field(torch.tensor([0.01]), torch.tensor([0.2]), (64, 96), seeded(2))
+    assert sigma.shape == (1, 1, 64, 96)
+    assert 0.01 <= float(sigma.min()) < 0.08 < float(sigma.max()) <= 0.2
+    assert float(torch.stack([sigma.diff(dim=2).abs().max(), sigma.diff(dim=3).abs().max()]).max()) < 0.02
+    added = noise.position_dependent(torch.full((400, 3, 64, 96), 0.5), sigma, seeded()) - 0.5
+    measured = torch.nn.functional.avg_pool2d(added.square().mean(dim=(0, 1))[None, None], 8)
+    torch.testing.assert_close(
+        measured, torch.nn.functional.avg_pool2d(sigma.square(), 8), rtol=0.03, atol=0
+    )  # 77 000 samples each
+
+
+def test_noise_of_an_enlarged_image_has_the_variance_of_interpolation() -> None:
+    """Between two pixels, linear interpolation by 2 weights them by 3/4 and 1/4; the variance is 5/8 on each axis."""
+    x = torch.rand(1, 3, 256, 256, generator=seeded())
+    add_noise = partial(noise.gaussian, sigma=0.1, generator=seeded(1))
+    added = noise.resized(x, 0.5, add_noise, "bilinear") - x
+    assert float(added.var()) == pytest.approx(0.01 * (5 / 8) ** 2, rel=0.02)
+    assert abs(float(added.mean())) < 1e-3
+    # (3/4 p + 1/4 q) and (1/4 p + 3/4 q) have the covariance 3/8, (1/4 p + 3/4 q) and (3/4 q + 1/4 r) have 9/16
+    assert neighbour_correlation(added) == pytest.approx((3 / 8 + 9 / 16) / 2 / (5 / 8), abs=0.02)
+
+
+def test_noise_of_a_reduced_image_is_weaker_and_the_scene_is_kept() -> None:
+    x = torch.rand(2, 3, 60, 80, generator=seeded())
+    assert torch.equal(noise.resized(x, 1.7, lambda before: before), x)
+    sizes = []
+
+    def add_noise(before: Tensor) -> Tensor:
+        sizes.append(before.shape[2:])
+        return noise.gaussian(before, 0.1, seeded(1))
+
+    added = noise.resized(x, 2.0, add_noise) - x
+    assert sizes == [(120, 160)]
+    assert 0.03 < float(added.std()) < 0.07  # half as strong as before if means of 2 x 2 pixels were taken
