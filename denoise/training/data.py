@@ -116,7 +116,7 @@ class ImagePatches:
         is_grey = torch.rand(size, generator=generator) < (s.grey if self.channels == 3 else 2)
         clean[is_grey] = luma(clean[is_grey])
         white[is_grey] = white[is_grey, :1].expand(-1, 3, -1, -1)
-        noisy = degrade(clean, clean + white, sigma, s.degrade, generator)
+        noisy = degrade(clean, clean + white, sigma, s.degrade, generator).noisy
         noisy[is_grey] = luma(noisy[is_grey])
         return Batch(noisy[:, : self.channels], clean[:, : self.channels], sigma=sigma)
 

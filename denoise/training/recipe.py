@@ -12,6 +12,8 @@ from denoise.errors import ConfigError
 from denoise.migrations import migrate_recipe
 
 DATA_KEYS = ("image.folders", "audio.speech", "audio.noise", "audio.rir", "examples.files")
+NOISE_KINDS = ("sensor", "film", "coarse", "correlated", "unequal", "uneven", "camera", "clean", "white")
+"""Kinds of noise of ``[image.degrade]``, white noise last: it has what the others leave."""
 
 
 @config
@@ -19,17 +21,26 @@ class Degradations:
     """Probabilities of noise and damage other than white Gaussian noise, for each patch of an image.
 
     At most one kind of noise replaces the white noise of a patch. Defective pixels, JPEG and rounding are applied
-    after it, independently of its kind.
+    after it. The probability of ``jpeg`` and ``resized`` is a number for all kinds of noise, or a table of numbers by
+    the names of the kinds below and ``white``; it is 0 for those that are left out.
 
     Args:
         sensor: probability of the noise of a camera sensor.
         film: probability of film grain.
         coarse: probability of noise that was enlarged with its image.
         correlated: probability of white noise with correlated channels.
+        unequal: probability of white noise of another strength in each channel.
+        uneven: probability of white noise whose strength depends on intensity or position.
+        camera: probability of the noise of a camera sensor of any exposure, with row noise, in any phase of the mosaic,
+            after noise reduction and sharpening.
+        clean: probability of no noise.
+        resized: probability that the noise is that of an image that was smaller or larger.
         salt_and_pepper: probability of defective pixels, black or white.
         salt_and_pepper_fraction: largest fraction of defective pixels.
         jpeg: probability of JPEG compression.
         jpeg_quality: range of the quality of JPEG, 1 to 100.
+        jpeg_offsets: number of rows and of columns by which blocks may be shifted: 8, or 16 for every phase of chroma
+            at half the resolution.
         rounded: probability of rounding to 8 bits where the patch is not stored as JPEG.
     """
 
@@ -37,16 +48,27 @@ class Degradations:
     film: float = 0.0
     coarse: float = 0.0
     correlated: float = 0.0
+    unequal: float = 0.0
+    uneven: float = 0.0
+    camera: float = 0.0
+    clean: float = 0.0
+    resized: float | dict[str, float] = 0.0
     salt_and_pepper: float = 0.0
     salt_and_pepper_fraction: float = 0.1
-    jpeg: float = 0.0
+    jpeg: float | dict[str, float] = 0.0
     jpeg_quality: tuple[int, int] = (30, 98)
+    jpeg_offsets: Literal[8, 16] = 8
     rounded: float = 0.0
 
     def __post_init__(self) -> None:
-        kinds = (self.sensor, self.film, self.coarse, self.correlated)
-        others = (self.salt_and_pepper, self.salt_and_pepper_fraction, self.jpeg, self.rounded)
-        if min(kinds + others) < 0 or sum(kinds) > 1 or max(others) > 1:
+        kinds = tuple(getattr(self, kind) for kind in NOISE_KINDS[:-1])
+        others: tuple[float, ...] = (self.salt_and_pepper, self.salt_and_pepper_fraction, self.rounded)
+        for name, value in (("resized", self.resized), ("jpeg", self.jpeg)):
+            table = value if isinstance(value, dict) else {}
+            if unknown := table.keys() - set(NOISE_KINDS):
+                raise ConfigError(f"{name} names the noise {min(unknown)!r}; expected {', '.join(NOISE_KINDS)}.")
+            others += tuple(value.values()) if isinstance(value, dict) else (value,)
+        if min(kinds + others) < 0 or sum(kinds) > 1 + 1e-9 or max(others) > 1:
             raise ConfigError(
                 f"probabilities of degradations are {kinds} for the kinds of noise and {others} for other damage; "
                 "expected 0 to 1, and a sum of at most 1 for the kinds of noise."
@@ -91,8 +113,11 @@ class ImageData:
             raise ConfigError(f"patch is {self.patch}; expected 1 to {1 << 14}.")
         if not 0 <= self.sigma[0] <= self.sigma[1]:
             raise ConfigError(f"sigma is {self.sigma}; expected two numbers of at least 0, the smaller first.")
-        if self.degrade.jpeg and self.patch < 8:
-            raise ConfigError(f"patch is {self.patch}; expected at least 8, the side of a block, with degrade.jpeg.")
+        if self.degrade.jpeg and self.patch < self.degrade.jpeg_offsets:
+            raise ConfigError(
+                f"patch is {self.patch}; expected at least {self.degrade.jpeg_offsets}, the side of a block, with "
+                "degrade.jpeg."
+            )
         if not 0 <= self.high_sigma_fraction <= 1:
             raise ConfigError(f"high_sigma_fraction is {self.high_sigma_fraction}; expected 0 to 1.")
         if self.high_sigma_fraction and not 0 < self.sigma[1] <= self.max_sigma:

@@ -55,6 +55,9 @@ RELEASE_0_1: dict[str, Any] = {
     | {"keep_every": 5, "workers": 2},
 }
 
+SINCE_0_1 = {"loss.name"}
+SINCE_0_1 |= {f"image.degrade.{key}" for key in ("unequal", "uneven", "camera", "clean", "resized", "jpeg_offsets")}
+
 BEFORE_0_1 = {"schedule.clip", "audio.clip", "audio.codec", "audio.bangs"}  # in weights that are older
 
 
@@ -74,7 +77,7 @@ def test_keys_of_release_0_1_are_read() -> None:
     for key, value in old.items():
         stored = new[RECIPE.get(key, key)]
         assert (list(stored) if isinstance(stored, tuple) else stored) == value, key
-    assert new.keys() - {RECIPE.get(key, key) for key in old} == {"loss.name"}
+    assert new.keys() - {RECIPE.get(key, key) for key in old} == SINCE_0_1
 
 
 def test_a_recipe_file_and_settings_may_use_keys_of_release_0_1(tmp_path: Path) -> None:
