@@ -24,6 +24,8 @@ from denoise.signals import Image
 from denoise.training.degrade import degrade, jpeg
 from denoise.training.recipe import ImageData
 
+EXPOSURES = (0.15, 1.0)  # factors of the light
+
 
 class Batch(NamedTuple):
     """Noisy and clean examples; codecs and priors use the clean ones alone.
@@ -65,7 +67,7 @@ class Source(Protocol):
 
 
 class ImagePatches:
-    """Random patches of clean photographs, rotated and mirrored, with white or other noise.
+    """Random patches of clean photographs and textures, rotated and mirrored, with white or other noise.
 
     Patches are float32, full scale 1.0, and not clipped unless they were stored in a file. CMYK images are left out.
 
@@ -82,58 +84,88 @@ class ImagePatches:
         if channels not in (1, 3):
             raise ConfigError(f"the network takes {channels} channels; photographs have 1 (grey) or 3.")
         self.settings, self.channels = settings, channels
-        self.images = []
-        for path in find_files(root, settings.folders, IMAGE_EXTENSIONS):
+        self.images = self._load(root, settings.folders, settings.scales)
+        self.textures = self._load(root, settings.textures) if settings.textures else []
+        # with the square root, the few largest photographs do not dominate
+        self.weights = torch.tensor([image[0].numel() for image in self.images], dtype=torch.float64).sqrt()
+
+    def _load(self, root: Path, folders: tuple[str, ...], scales: tuple[float, ...] = (1.0,)) -> list[Tensor]:
+        """Return the images of folders at all scales, uint8, (3, H, W)."""
+        images, side = [], max(self.settings.sides)
+        for path in find_files(root, folders, IMAGE_EXTENSIONS):
             stored = read_image(path)
             if stored.pixels.shape[2] == 4:
                 continue
             image = to_8_bit_rgb(stored)
-            for scale in settings.scales:
+            for scale in scales:
                 scaled = image if scale == 1 else downscale(image, scale)
-                if min(scaled.shape[1:]) >= settings.patch:
-                    self.images.append(scaled)
-        if not self.images:
+                if min(scaled.shape[1:]) >= side:
+                    images.append(scaled)
+        if not images:
             raise ConfigError(
-                f"{root}: no image in RGB or grey of at least {settings.patch} pixels a side. Add images or reduce "
-                "image.patch."
+                f"{root}: no image in RGB or grey of at least {side} pixels a side in {', '.join(folders)}. Add images "
+                "or reduce image.patch."
             )
-        # with the square root, the few largest photographs do not dominate
-        self.weights = torch.tensor([image[0].numel() for image in self.images], dtype=torch.float64).sqrt()
+        return images
 
     def batch(self, size: int, generator: Generator) -> Batch:
         """Return noisy and clean patches, (size, channels, patch, patch).
 
         Args:
-            size: number of patches.
+            size: number of patches; of ``image.further_patches``, as many as have the same number of pixels.
             generator: source of randomness.
         """
-        s = self.settings
+        s, side = self.settings, self.settings.patch
+        if s.further_patches:
+            side = s.sides[int(torch.randint(len(s.sides), (), generator=generator))]
+            size = max(1, round(size * (s.patch / side) ** 2))
         indices = torch.multinomial(self.weights, size, replacement=True, generator=generator)
-        patches = [self._clean_patch(self.images[int(index)], generator) for index in indices]
+        is_texture = torch.zeros(size, dtype=torch.bool)
+        if self.textures:
+            is_texture = torch.rand(size, generator=generator) < s.texture_fraction
+        patches = [
+            self._texture_patch(side, generator) if texture else self._clean_patch(self.images[index], side, generator)
+            for index, texture in zip(indices.tolist(), is_texture.tolist(), strict=True)
+        ]
         clean = torch.stack(patches).contiguous()  # those from JPEG files are in channels_last
         sigma = self._sample_sigma(size, generator)
         white = noise.gaussian(torch.zeros_like(clean), sigma[:, None, None, None], generator)
         is_grey = torch.rand(size, generator=generator) < (s.grey if self.channels == 3 else 2)
         clean[is_grey] = luma(clean[is_grey])
         white[is_grey] = white[is_grey, :1].expand(-1, 3, -1, -1)
-        noisy = degrade(clean, clean + white, sigma, s.degrade, generator).noisy
+        degraded = degrade(clean, clean + white, sigma, s.degrade, generator)
+        noisy = degraded.noisy
         noisy[is_grey] = luma(noisy[is_grey])
-        return Batch(noisy[:, : self.channels], clean[:, : self.channels], sigma=sigma)
+        noisy, clean = noisy[:, : self.channels], clean[:, : self.channels]
+        return Batch(noisy, clean, sigma=sigma)
 
-    def _clean_patch(self, image: Tensor, generator: Generator) -> Tensor:
-        """Return a random patch of an image, (3, patch, patch), full scale 1.0."""
+    def _clean_patch(self, image: Tensor, side: int, generator: Generator) -> Tensor:
+        """Return a random patch of a photograph, (3, side, side), full scale 1.0."""
         s = self.settings
-        top, left = (int(torch.randint(n - s.patch + 1, (), generator=generator)) for n in image.shape[1:])
-        patch = image[:, top : top + s.patch, left : left + s.patch]
-        orientation = int(torch.randint(8, (), generator=generator))
-        patch = torch.rot90(patch, orientation % 4, (1, 2))
-        patch = patch.flip(2) if orientation >= 4 else patch
+        patch = _orient(_crop(image, side, generator), generator)
         if s.saturation != (1.0, 1.0):
             patch = adjust_saturation(patch, float(noise.uniform(*s.saturation, 1, generator)))
         if float(torch.rand((), generator=generator)) < s.jpeg:
             low, high = s.jpeg_quality
             patch = jpeg(patch, int(torch.randint(low, high + 1, (), generator=generator)))
-        return patch / 255
+        return self._recolour(patch / 255, generator)
+
+    def _texture_patch(self, side: int, generator: Generator) -> Tensor:
+        """Return a random patch of a texture, (3, side, side), full scale 1.0."""
+        image = self.textures[int(torch.randint(len(self.textures), (), generator=generator))]
+        patch = _crop(image, side, generator)
+        if float(torch.rand((), generator=generator)) < 0.5:  # otherwise text stays upright
+            patch = _orient(patch, generator)
+        return self._recolour(patch / 255, generator)
+
+    def _recolour(self, patch: Tensor, generator: Generator) -> Tensor:
+        """Return a patch with a random order of the channels and a random exposure, by their probabilities."""
+        s = self.settings
+        if s.channel_order and float(torch.rand((), generator=generator)) < s.channel_order:
+            patch = patch[torch.randperm(3, generator=generator)]
+        if s.exposure and float(torch.rand((), generator=generator)) < s.exposure:
+            patch = patch * noise.uniform(*EXPOSURES, 1, generator)
+        return patch
 
     def _sample_sigma(self, size: int, generator: Generator) -> Tensor:
         """Return standard deviations of the noise, (size,)."""
@@ -143,7 +175,27 @@ class ImagePatches:
             u, exponent = torch.rand(2, size, generator=generator)
             high_sigma = s.sigma[1] * (s.max_sigma / s.sigma[1]) ** exponent
             sigma = torch.where(u < s.high_sigma_fraction, high_sigma, sigma)
+        if s.sigma_mixture:
+            u, start = torch.rand(size, generator=generator), 0.0
+            for part in s.sigma_mixture:
+                t, (low, high) = torch.rand(size, generator=generator), part.sigma
+                values = low * (high / low) ** t if part.logarithmic else low + (high - low) * t
+                sigma = torch.where((u >= start) & (u < start + part.fraction), values, sigma)
+                start += part.fraction
         return sigma
+
+
+def _crop(image: Tensor, side: int, generator: Generator) -> Tensor:
+    """Return a random patch of an image, (3, side, side)."""
+    top, left = (int(torch.randint(n - side + 1, (), generator=generator)) for n in image.shape[1:])
+    return image[:, top : top + side, left : left + side]
+
+
+def _orient(patch: Tensor, generator: Generator) -> Tensor:
+    """Return a patch in one of its eight orientations."""
+    orientation = int(torch.randint(8, (), generator=generator))
+    patch = torch.rot90(patch, orientation % 4, (1, 2))
+    return patch.flip(2) if orientation >= 4 else patch
 
 
 def to_8_bit_rgb(image: Image) -> Tensor:

@@ -11,7 +11,7 @@ from denoise.config import config, override, parse, read_toml
 from denoise.errors import ConfigError
 from denoise.migrations import migrate_recipe
 
-DATA_KEYS = ("image.folders", "audio.speech", "audio.noise", "audio.rir", "examples.files")
+DATA_KEYS = ("image.folders", "image.textures", "audio.speech", "audio.noise", "audio.rir", "examples.files")
 NOISE_KINDS = ("sensor", "film", "coarse", "correlated", "unequal", "uneven", "camera", "clean", "white")
 """Kinds of noise of ``[image.degrade]``, white noise last: it has what the others leave."""
 
@@ -77,19 +77,51 @@ class Degradations:
 
 
 @config
+class SigmaRange:
+    """A range of sigma that a fraction of the patches has.
+
+    Args:
+        fraction: fraction of the patches, 0 to 1.
+        sigma: smallest and largest standard deviation, full scale 1.0.
+        logarithmic: whether the logarithm is uniformly distributed.
+    """
+
+    fraction: float
+    sigma: tuple[float, float]
+    logarithmic: bool = False
+
+    def __post_init__(self) -> None:
+        low, high = self.sigma
+        if not 0 <= self.fraction <= 1 or not 0 <= low <= high or (self.logarithmic and not low):
+            raise ConfigError(
+                f"sigma is {self.sigma}, fraction {self.fraction}; expected two numbers of at least 0, the smaller "
+                "first (above 0 if logarithmic), and a fraction of 0 to 1."
+            )
+
+
+@config
 class ImageData:
     """Clean photographs, and the noise that is added to their patches.
 
     Args:
         folders: folders of images, relative to ``--data``.
+        textures: folders of rendered images (`recipes/data/textures.py`), relative to ``--data``. Half of their patches
+            keep their orientation, and saturation and ``jpeg`` are for photographs alone.
+        texture_fraction: fraction of the patches that is taken from ``textures``.
         patch: side of a patch, pixels.
+        further_patches: further sides. Each batch has one of all, drawn with equal probability, and as many patches as
+            have the pixels of a batch of ``patch``. A side that is repeated is drawn more often.
         scales: sizes at which each image is used, 1.0 as stored.
         sigma: range of the standard deviation of the noise, uniformly distributed, full scale 1.0.
         high_sigma_fraction: fraction of the patches whose sigma lies above that range, up to ``max_sigma``, with
             uniformly distributed logarithm. A denoiser at all noise levels is a prior.
         max_sigma: largest standard deviation of the noise, full scale 1.0.
+        sigma_mixture: further ranges of sigma, each with its fraction of the patches, instead of
+            ``high_sigma_fraction``.
         grey: probability of a grey patch with the same noise in all channels.
         saturation: range of factors of the saturation.
+        channel_order: probability of a random order of the channels.
+        exposure: probability of a darker patch, by a factor of 0.15 to 1.
         jpeg: probability that the clean patch is compressed first, as cameras do. Most photographs have chroma at
             half the resolution, which images that were reduced in size do not have.
         jpeg_quality: range of the quality of that compression, 1 to 100.
@@ -97,13 +129,19 @@ class ImageData:
     """
 
     folders: tuple[str, ...]
+    textures: tuple[str, ...] = ()
+    texture_fraction: float = 0.0
     patch: int = 96
+    further_patches: tuple[int, ...] = ()
     scales: tuple[float, ...] = (1.0,)
     sigma: tuple[float, float] = (0.0, 55 / 255)
     high_sigma_fraction: float = 0.0
     max_sigma: float = 4.0
+    sigma_mixture: tuple[SigmaRange, ...] = ()
     grey: float = 0.1
     saturation: tuple[float, float] = (1.0, 1.0)
+    channel_order: float = 0.0
+    exposure: float = 0.0
     jpeg: float = 0.0
     jpeg_quality: tuple[int, int] = (75, 98)
     degrade: Degradations = field(default_factory=Degradations)
@@ -111,12 +149,26 @@ class ImageData:
     def __post_init__(self) -> None:
         if not 1 <= self.patch <= 1 << 14:
             raise ConfigError(f"patch is {self.patch}; expected 1 to {1 << 14}.")
+        if not all(1 <= side <= 1 << 14 for side in self.further_patches):
+            raise ConfigError(f"further_patches are {self.further_patches}; expected 1 to {1 << 14}.")
+        if not 0 <= self.texture_fraction <= 1 or bool(self.texture_fraction) != bool(self.textures):
+            raise ConfigError(
+                f"texture_fraction is {self.texture_fraction}, textures are {self.textures}; expected a fraction above "
+                "0 and at most 1 with folders, and 0 without."
+            )
+        if not (0 <= self.channel_order <= 1 and 0 <= self.exposure <= 1):
+            raise ConfigError(f"channel_order is {self.channel_order}, exposure {self.exposure}; expected 0 to 1.")
         if not 0 <= self.sigma[0] <= self.sigma[1]:
             raise ConfigError(f"sigma is {self.sigma}; expected two numbers of at least 0, the smaller first.")
-        if self.degrade.jpeg and self.patch < self.degrade.jpeg_offsets:
+        if self.degrade.jpeg and min(self.sides) < self.degrade.jpeg_offsets:
             raise ConfigError(
-                f"patch is {self.patch}; expected at least {self.degrade.jpeg_offsets}, the side of a block, with "
+                f"patch is {min(self.sides)}; expected at least {self.degrade.jpeg_offsets}, the side of a block, with "
                 "degrade.jpeg."
+            )
+        fractions = [part.fraction for part in self.sigma_mixture]
+        if sum(fractions) > 1 + 1e-9 or (fractions and self.high_sigma_fraction):
+            raise ConfigError(
+                f"fractions of sigma_mixture are {fractions}; expected a sum of at most 1, and no high_sigma_fraction."
             )
         if not 0 <= self.high_sigma_fraction <= 1:
             raise ConfigError(f"high_sigma_fraction is {self.high_sigma_fraction}; expected 0 to 1.")
@@ -134,7 +186,14 @@ class ImageData:
     @property
     def sigma_range(self) -> tuple[float, float]:
         """Smallest and largest standard deviation of the noise, full scale 1.0."""
-        return self.sigma[0], self.max_sigma if self.high_sigma_fraction else self.sigma[1]
+        largest = self.max_sigma if self.high_sigma_fraction else self.sigma[1]
+        ranges = [(self.sigma[0], largest), *(part.sigma for part in self.sigma_mixture)]
+        return min(low for low, _ in ranges), max(high for _, high in ranges)
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """Sides of the patches, pixels."""
+        return self.patch, *self.further_patches
 
 
 @config

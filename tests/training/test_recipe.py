@@ -11,7 +11,7 @@ from denoise.config import parse
 from denoise.errors import ConfigError
 from denoise.migrations import RECIPE, migrate_recipe
 from denoise.registry import bundled, locate
-from denoise.training.recipe import Recipe, load_recipe
+from denoise.training.recipe import ImageData, Recipe, load_recipe
 from denoise.weights import read_header
 
 GAUSSIAN = Path(__file__).parents[2] / "recipes/gaussian/recipe.toml"
@@ -56,6 +56,8 @@ RELEASE_0_1: dict[str, Any] = {
 }
 
 SINCE_0_1 = {"loss.name"}
+SINCE_0_1 |= {"image.textures", "image.texture_fraction", "image.further_patches", "image.sigma_mixture"}
+SINCE_0_1 |= {"image.channel_order", "image.exposure"}
 SINCE_0_1 |= {f"image.degrade.{key}" for key in ("unequal", "uneven", "camera", "clean", "resized", "jpeg_offsets")}
 
 BEFORE_0_1 = {"schedule.clip", "audio.clip", "audio.codec", "audio.bangs"}  # in weights that are older
@@ -119,3 +121,28 @@ def test_extends_merges_recipes(tmp_path: Path) -> None:
     (tmp_path / "a/recipe.toml").write_text('extends = "../b/recipe.toml"\n')
     with pytest.raises(ConfigError, match="extends itself"):
         load_recipe(tmp_path / "b/recipe.toml")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"texture_fraction": 0.3}, "texture_fraction"),
+        ({"textures": ["t"]}, "texture_fraction"),
+        ({"further_patches": [0]}, "further_patches"),
+        ({"exposure": 1.5}, "exposure"),
+        ({"sigma_mixture": [{"fraction": 0.5, "sigma": [0.0, 1.0], "logarithmic": True}]}, "above 0 if logarithmic"),
+        ({"sigma_mixture": [{"fraction": 0.6, "sigma": [0.0, 1.0]}] * 2}, "sum of at most 1"),
+        ({"sigma_mixture": [{"fraction": 0.6, "sigma": [0.0, 1.0]}], "high_sigma_fraction": 0.1}, "no high_sigma"),
+        ({"degrade": {"jpeg": {"rain": 0.5}}}, "rain"),
+        ({"degrade": {"jpeg": 0.5, "jpeg_offsets": 16}, "further_patches": [12]}, "at least 16"),
+    ],
+)
+def test_image_settings_that_contradict_each_other_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse(ImageData, {"folders": ["photos"]} | values, "test")
+
+
+def test_the_range_of_sigma_includes_that_of_the_mixture() -> None:
+    mixture = [{"fraction": 0.2, "sigma": [0.3, 1.2], "logarithmic": True}]
+    data = parse(ImageData, {"folders": ["a"], "sigma": [0.1, 0.2], "sigma_mixture": mixture}, "test")
+    assert data.sigma_range == (0.1, 1.2)

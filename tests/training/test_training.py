@@ -140,6 +140,62 @@ def test_sigma_is_passed_to_conditioned_networks(data: Path, tmp_path: Path) -> 
     assert errors[1] < 0.3 * sigma.square().mean()
 
 
+def test_a_batch_of_larger_patches_has_as_many_pixels(data: Path) -> None:
+    settings = recipe(IMAGE, "image.patch=24", "image.further_patches=[12, 12, 48]").image
+    assert settings is not None
+    source = ImagePatches(settings, data)
+    shapes = [tuple(source.batch(8, generator_for(0, step)).clean.shape) for step in range(200)]
+    assert set(shapes) == {(8, 3, 24, 24), (32, 3, 12, 12), (2, 3, 48, 48)}
+    assert 0.4 < shapes.count((32, 3, 12, 12)) / 200 < 0.6
+
+
+def test_textures_have_their_fraction_of_the_patches(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").symlink_to(data)
+    (tmp_path / "textures").mkdir()
+    red = np.zeros((32, 32, 3), np.uint8)
+    red[..., 0] = np.arange(32) * 7
+    write_image(tmp_path / "textures/red.png", [Image(red)], ImageFormat())
+    settings = (
+        'image.folders=["photos"]',
+        'image.textures=["textures"]',
+        "image.texture_fraction=0.3",
+        "image.grey=0.0",
+    )
+    source = open_data(recipe(IMAGE, *settings), tmp_path)
+    clean = source.batch(1000, generator_for(0, 0)).clean
+    is_texture = (clean[:, 1:] == 0).flatten(1).all(dim=1)
+    assert 0.25 < float(is_texture.float().mean()) < 0.35
+    upright = clean[is_texture][:, 0].diff(dim=2).amin(dim=(1, 2)) > 0  # brighter to the right
+    assert 0.5 < float(upright.float().mean()) < 0.8  # a half, and a quarter of the orientations
+
+
+def test_exposure_and_order_of_channels(data: Path) -> None:
+    plain, dark, mixed = (
+        open_data(recipe(IMAGE, "image.grey=0.0", *extra), data).batch(300, generator_for(0, 0)).clean
+        for extra in ((), ("image.exposure=1.0",), ("image.channel_order=1.0",))
+    )
+    assert 0.4 < float(dark.mean() / plain.mean()) < 0.75  # 0.15 to 1
+    means = [x.mean(dim=(0, 2, 3)) for x in (plain, mixed)]
+    assert float(means[1].max() - means[1].min()) < 0.5 * float(means[0].max() - means[0].min())
+
+
+def test_sigma_has_the_ranges_of_its_mixture(data: Path) -> None:
+    values = override(IMAGE, ["image.sigma=[0.3, 0.4]"])
+    values["image"] |= {
+        "sigma_mixture": [
+            {"fraction": 0.3, "sigma": [0.01, 0.1], "logarithmic": True},
+            {"fraction": 0.2, "sigma": [0.5, 0.7]},
+        ]
+    }
+    sigma = open_data(recipe(values), data).batch(4000, generator_for(7, 7)).sigma
+    assert sigma is not None
+    low, high = sigma[sigma < 0.2], sigma[sigma > 0.45]
+    assert len(low) / 4000 == pytest.approx(0.3, abs=0.03)
+    assert len(high) / 4000 == pytest.approx(0.2, abs=0.03)
+    assert float(low.log().mean()) == pytest.approx(np.log(0.01 * 0.1) / 2, abs=0.06)
+    assert float(high.mean()) == pytest.approx(0.6, abs=0.01)
+
+
 def test_networks_of_one_channel_are_trained_on_luma(data: Path, tmp_path: Path) -> None:
     rows = run(IMAGE, data, tmp_path, "model.channels=1")
     assert np.mean([r["loss"] for r in rows[-3:]]) < np.mean([r["loss"] for r in rows[:2]])
