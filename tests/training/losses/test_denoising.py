@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -11,6 +13,7 @@ from denoise.training.losses.denoising import (
     Estimate,
     compressed_distance,
     compressed_spectral,
+    log_mse,
     psnr,
 )
 from denoise.training.recipe import Loss
@@ -73,3 +76,20 @@ def test_psnr_weights_examples_equally_at_any_noise_and_easy_ones_less() -> None
 
     assert loss_of_a_decibel(0, 10) == pytest.approx(loss_of_a_decibel(0, 50), rel=0.1)
     assert loss_of_a_decibel(-12, 25) < 0.2 * loss_of_a_decibel(6, 25)
+
+
+def test_log_mse_is_its_closed_form() -> None:
+    """Errors of a constant: MSE 1e-4 at an rms of the noise of 0.1, and 0 without noise."""
+    clean = torch.zeros(2, 3, 8, 8)
+    noisy, denoised = clean.clone(), clean.clone()
+    noisy[0], denoised[0] = 0.1, 0.01
+    expected = 0.1 * (math.log10(1e-4 + 0.002 * 0.1 + 2e-6) + math.log10(2e-6)) / 2
+    assert float(log_mse(estimate(denoised, noisy, clean), Loss())) == pytest.approx(expected, rel=1e-5)
+
+
+def test_log_mse_counts_errors_of_weak_noise_more_than_psnr() -> None:
+    clean = torch.zeros(1, 3, 8, 8)
+    noisy = clean + 2 / 255
+    halved = [estimate(torch.full_like(clean, error), noisy, clean) for error in (0.002, 0.001)]
+    gain, gain_of_psnr = (float(f(halved[0], Loss()) - f(halved[1], Loss())) for f in (log_mse, psnr))
+    assert gain > 2 * gain_of_psnr > 0

@@ -121,7 +121,7 @@ def sample_output(net: Any, batch: Batch) -> Tensor:
         (AUDIO, {"audio": AUDIO["audio"] | {"channels": 2}}, "takes 1 channels, audio.channels is 2"),
         (IMAGE, {"codec": "mnist-vae"}, "a codec is for priors"),
         (IMAGE, {"architecture": "ae", "model": {"shape": [1, 8, 8], "latent": 2}}, "ae is no denoiser"),
-        (IMAGE, {"loss": {"name": "compressed-spectral"}}, "expected 'psnr' for image"),
+        (IMAGE, {"loss": {"name": "compressed-spectral"}}, "expected 'psnr' or 'log-mse' for image"),
         (AUDIO, {"loss": {"name": "psnr"}}, "expected 'compressed-spectral' for audio"),
         (IMAGE, {"loss": {"perceptual": 0.1}}, "loss.perceptual is for audio"),
     ],
