@@ -21,6 +21,7 @@ from denoise.files.find import find_files
 from denoise.files.image import IMAGE_EXTENSIONS, read_image
 from denoise.protocols import Label
 from denoise.signals import Image
+from denoise.training.conditioning import draw_sigma_maps
 from denoise.training.degrade import degrade, jpeg
 from denoise.training.recipe import ImageData
 
@@ -34,7 +35,8 @@ class Batch(NamedTuple):
         noisy: noisy signals, (B, C, *space), full scale 1.0.
         clean: clean signals, as `noisy`.
         sample_rate: sample rate of audio, Hz; None for images.
-        sigma: standard deviation of white noise, (B,); None for other noise.
+        sigma: standard deviation of white noise, (B,), or maps of the noise with errors, (B, 2 C, H, W), for networks
+            that are conditioned on them; None for audio.
         labels: B conditions for priors; None without labels.
     """
 
@@ -75,15 +77,16 @@ class ImagePatches:
         settings: ``[image]`` section of the recipe.
         root: folder that the paths of the recipe are relative to.
         channels: 3 for RGB, 1 for luma.
+        has_sigma_maps: whether ``sigma`` of the batches holds maps of the noise, for networks with ``sigma_maps``.
 
     Raises:
         ConfigError: there are no images that are large enough, or no such channels.
     """
 
-    def __init__(self, settings: ImageData, root: Path, channels: int = 3) -> None:
+    def __init__(self, settings: ImageData, root: Path, channels: int = 3, has_sigma_maps: bool = False) -> None:
         if channels not in (1, 3):
             raise ConfigError(f"the network takes {channels} channels; photographs have 1 (grey) or 3.")
-        self.settings, self.channels = settings, channels
+        self.settings, self.channels, self.has_sigma_maps = settings, channels, has_sigma_maps
         self.images = self._load(root, settings.folders, settings.scales)
         self.textures = self._load(root, settings.textures) if settings.textures else []
         # with the square root, the few largest photographs do not dominate
@@ -137,6 +140,22 @@ class ImagePatches:
         noisy = degraded.noisy
         noisy[is_grey] = luma(noisy[is_grey])
         noisy, clean = noisy[:, : self.channels], clean[:, : self.channels]
+        if self.has_sigma_maps:
+            maps = [
+                draw_sigma_maps(
+                    noisy[i],
+                    clean[i],
+                    s.conditioning,
+                    generator,
+                    kind=degraded.kinds[i],
+                    is_jpeg=bool(degraded.is_jpeg[i]),
+                    is_texture=bool(is_texture[i]),
+                )
+                for i in range(size)
+            ]
+            sigma = torch.stack(maps)
+            n = self.channels
+            sigma[is_grey] = sigma[is_grey][:, [0] * n + [n] * n]  # grey images have one noise
         return Batch(noisy, clean, sigma=sigma)
 
     def _clean_patch(self, image: Tensor, side: int, generator: Generator) -> Tensor:

@@ -19,12 +19,12 @@ from denoise.registry import locate
 from denoise.training.batches import prefetch
 from denoise.training.data import Source
 from denoise.training.export import export
+from denoise.training.initial import load_initial_weights
 from denoise.training.log import MetricsLog, Report
 from denoise.training.objectives import Objective, make_objective
 from denoise.training.recipe import Recipe, Schedule
 from denoise.training.state import TrainingState
 from denoise.training.trainer import Trainer
-from denoise.weights import load_tensors
 
 
 @contextmanager
@@ -168,7 +168,7 @@ def make_state(objective: Objective, fabric: Fabric, minutes: float | None) -> T
     module = objective.build()
     objective.validate(module)
     if recipe.init:
-        load_tensors(locate(recipe.init), objective.shipped(module), partial=True)
+        load_initial_weights(locate(recipe.init), objective.shipped(module))
     if any(p.ndim == 4 for p in module.parameters()):
         module = module.to(memory_format=torch.channels_last)
     ema: nn.Module = copy.deepcopy(objective.shipped(module)).requires_grad_(False)

@@ -100,6 +100,43 @@ class SigmaRange:
 
 
 @config
+class Conditioning:
+    """What networks with maps of sigma are given in training: maps of the true noise with the errors of an estimate.
+
+    The maps are one number for each channel, local means, or otherwise a function of intensity, as in
+    `denoise.noise_profile.NoiseProfile`. Their logarithms err by up to 0.15 of ``max_error`` in half of the patches
+    and by up to ``max_error`` in the others, and each map by a further random error.
+
+    Args:
+        uniform: probability of maps with one number for each channel.
+        local: probability of maps of local means of the power.
+        max_error: largest error of the logarithm of all maps.
+        floor: largest sigma that is found where there is no noise, full scale 1.0.
+        too_low_jpeg: probability that the noise of a patch stored as JPEG is underestimated, by a factor of up to 7.
+        too_high: probability that structure of a photograph is taken for noise of sigma 2 to 60 of 255.
+        too_high_textures: the same of textures.
+    """
+
+    uniform: float = 0.4
+    local: float = 0.15
+    max_error: float = 0.2
+    floor: float = 1 / 255
+    too_low_jpeg: float = 0.35
+    too_high: float = 0.05
+    too_high_textures: float = 0.3
+
+    def __post_init__(self) -> None:
+        probabilities = (self.uniform, self.local, self.too_low_jpeg, self.too_high, self.too_high_textures)
+        if min(probabilities) < 0 or max(probabilities) > 1 or self.uniform + self.local > 1:
+            raise ConfigError(
+                f"probabilities of maps of sigma are {probabilities}; expected 0 to 1, and a sum of at most 1 for "
+                "uniform and local."
+            )
+        if not (0 <= self.max_error <= 2 and 0 <= self.floor <= 1):
+            raise ConfigError(f"max_error is {self.max_error}, floor {self.floor}; expected 0 to 2 and 0 to 1.")
+
+
+@config
 class ImageData:
     """Clean photographs, and the noise that is added to their patches.
 
@@ -126,6 +163,7 @@ class ImageData:
             half the resolution, which images that were reduced in size do not have.
         jpeg_quality: range of the quality of that compression, 1 to 100.
         degrade: probabilities of other noise and damage.
+        conditioning: errors of the maps of sigma, for networks with ``sigma_maps`` of more than 1.
     """
 
     folders: tuple[str, ...]
@@ -145,6 +183,7 @@ class ImageData:
     jpeg: float = 0.0
     jpeg_quality: tuple[int, int] = (75, 98)
     degrade: Degradations = field(default_factory=Degradations)
+    conditioning: Conditioning = field(default_factory=Conditioning)
 
     def __post_init__(self) -> None:
         if not 1 <= self.patch <= 1 << 14:
@@ -401,7 +440,8 @@ class Recipe:
         examples: signals of one shape, the data of codecs and priors.
         codec: weights of a trained codec, a bundled name or a file. The prior is trained on its latents, and both are
             written together.
-        init: weights to start from, a bundled name or a file. Tensors that they lack keep their initialisation.
+        init: weights to start from, a bundled name or a file. Tensors that they lack keep their initialisation. A
+            channel of sigma is spread over ``sigma_maps``, and dropped for blind networks.
         stored_dtype: type of the numbers in the weights file.
         description: one line for the card.
         licence: licence of the weights.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from denoise.config import parse
 from denoise.errors import ConfigError
 from denoise.migrations import RECIPE, migrate_recipe
 from denoise.registry import bundled, locate
-from denoise.training.recipe import ImageData, Recipe, load_recipe
+from denoise.training.recipe import Conditioning, ImageData, Recipe, load_recipe
 from denoise.weights import read_header
 
 GAUSSIAN = Path(__file__).parents[2] / "recipes/gaussian/recipe.toml"
@@ -58,6 +59,7 @@ RELEASE_0_1: dict[str, Any] = {
 SINCE_0_1 = {"loss.name"}
 SINCE_0_1 |= {"image.textures", "image.texture_fraction", "image.further_patches", "image.sigma_mixture"}
 SINCE_0_1 |= {"image.channel_order", "image.exposure"}
+SINCE_0_1 |= {f"image.conditioning.{field.name}" for field in dataclasses.fields(Conditioning)}
 SINCE_0_1 |= {f"image.degrade.{key}" for key in ("unequal", "uneven", "camera", "clean", "resized", "jpeg_offsets")}
 
 BEFORE_0_1 = {"schedule.clip", "audio.clip", "audio.codec", "audio.bangs"}  # in weights that are older
@@ -130,6 +132,8 @@ def test_extends_merges_recipes(tmp_path: Path) -> None:
         ({"textures": ["t"]}, "texture_fraction"),
         ({"further_patches": [0]}, "further_patches"),
         ({"exposure": 1.5}, "exposure"),
+        ({"conditioning": {"uniform": 0.7, "local": 0.7}}, "uniform and local"),
+        ({"conditioning": {"max_error": -1.0}}, "max_error"),
         ({"sigma_mixture": [{"fraction": 0.5, "sigma": [0.0, 1.0], "logarithmic": True}]}, "above 0 if logarithmic"),
         ({"sigma_mixture": [{"fraction": 0.6, "sigma": [0.0, 1.0]}] * 2}, "sum of at most 1"),
         ({"sigma_mixture": [{"fraction": 0.6, "sigma": [0.0, 1.0]}], "high_sigma_fraction": 0.1}, "no high_sigma"),

@@ -19,11 +19,12 @@ from denoise.errors import ConfigError
 from denoise.files.audio import write_audio
 from denoise.files.image import write_image
 from denoise.noise import generator_for
-from denoise.registry import load
+from denoise.registry import build, load
 from denoise.signals import Audio, AudioFormat, Image, ImageFormat
 from denoise.training.batches import prefetch
 from denoise.training.data import Batch, ImagePatches, adjust_saturation
 from denoise.training.degrade import jpeg
+from denoise.training.initial import load_initial_weights
 from denoise.training.loop import train
 from denoise.training.mixes import AudioMixes
 from denoise.training.objectives import make_objective
@@ -41,6 +42,14 @@ IMAGE = {
     "schedule": SCHEDULE,
     "image": {"folders": ["."], "patch": 24, "sigma": [0.1, 0.1]},
     "sources": ["made here"],
+}
+MAPS = IMAGE | {
+    "model": MODEL
+    | {"residual": True, "bias": False, "activation": "relu", "blind": False}
+    | {"sigma_maps": 6, "max_change": 5.0},
+    "image": {"folders": ["."], "patch": 24, "further_patches": [16], "sigma": [0.02, 0.2], "exposure": 0.2}
+    | {"degrade": {"camera": 0.2, "uneven": 0.2, "clean": 0.1, "jpeg": {"camera": 0.5}, "resized": {"white": 0.1}}},
+    "loss": {"name": "log-mse"},
 }
 AUDIO = {
     "name": "tiny-audio",
@@ -138,6 +147,42 @@ def test_sigma_is_passed_to_conditioned_networks(data: Path, tmp_path: Path) -> 
     errors = [(module(noisy, factor * sigma) - clean).square().mean() for factor in (0.3, 1.0, 3.0)]
     assert errors[1] < min(errors[0], errors[2])
     assert errors[1] < 0.3 * sigma.square().mean()
+
+
+def test_maps_of_sigma_are_passed_to_networks_that_take_them(data: Path, tmp_path: Path) -> None:
+    run(MAPS, data, tmp_path, "schedule.steps=150", "image.degrade.clean=0.0")
+    module, card = load(tmp_path / "tiny-image.safetensors")
+    assert (card.blind, card.sigma, module.config.sigma_maps) == (False, (0.02, 0.2), 6)
+    exact = recipe(MAPS, "image.sigma=[0.1, 0.1]", "image.degrade={}", "image.conditioning.max_error=0.0").image
+    assert exact is not None
+    noisy, clean, _, sigma, _ = ImagePatches(exact, data, has_sigma_maps=True).batch(8, generator_for(7, 7))
+    assert sigma is not None
+    assert sigma.shape == (len(noisy), 6, *noisy.shape[2:])
+    errors = [(module(noisy, factor * sigma) - clean).square().mean() for factor in (0.2, 1.0, 3.0)]
+    assert errors[1] < min(errors[0], errors[2])
+    assert errors[1] < 0.7 * 0.1**2
+    assert torch.equal(module(noisy, 0 * sigma), noisy)
+
+
+def test_maps_are_equal_in_the_channels_of_grey_patches(data: Path) -> None:
+    settings = recipe(MAPS, "image.grey=1.0").image
+    assert settings is not None
+    sigma = ImagePatches(settings, data, has_sigma_maps=True).batch(8, generator_for(1, 1)).sigma
+    assert sigma is not None
+    torch.testing.assert_close(sigma, sigma[:, [0, 0, 0, 3, 3, 3]])
+    grey = ImagePatches(settings, data, 1, has_sigma_maps=True).batch(8, generator_for(1, 1)).sigma
+    assert grey is not None
+    assert grey.shape[1] == 2
+
+
+def test_batches_with_maps_depend_on_the_generator_alone(data: Path) -> None:
+    settings = recipe(MAPS).image
+    assert settings is not None
+    first, repeated = (ImagePatches(settings, data, 3, True).batch(6, generator_for(0, 4)) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first[:2], repeated[:2], strict=True))
+    assert first.sigma is not None
+    assert repeated.sigma is not None
+    assert torch.equal(first.sigma, repeated.sigma)
 
 
 def test_a_batch_of_larger_patches_has_as_many_pixels(data: Path) -> None:
@@ -248,6 +293,28 @@ def test_init_loads_weights(data: Path, tmp_path: Path) -> None:
     assert rows[0]["mse"] < 0.5 * scratch[0]["mse"]
     header = read_header(tmp_path / "second/tiny-image.safetensors")
     assert header["recipe"]["init"] == "tiny-image"  # the path is not stored
+
+
+def test_init_spreads_sigma_over_maps_and_drops_them_again(data: Path, tmp_path: Path) -> None:
+    settings = ("schedule.steps=3", "model.blind=false", "model.bias=false", 'model.activation="relu"')
+    run(IMAGE, data, tmp_path / "one", *settings)
+    one = load(tmp_path / "one/tiny-image.safetensors")[0]
+    six = build("conv-dae", MAPS["model"] | {"max_change": None}).eval()
+    load_initial_weights(tmp_path / "one/tiny-image.safetensors", six)
+    x, sigma = torch.rand(2, 3, 16, 20), torch.tensor([0.05, 0.3])
+    with torch.no_grad():
+        torch.testing.assert_close(six(x, sigma), one(x, sigma))
+        maps = sigma[:, None, None, None] * torch.tensor([0.5, 1, 1.5, 0.8, 1, 1.2])[:, None, None]  # of the same mean
+        torch.testing.assert_close(six(x, maps.expand(-1, -1, 16, 20)), one(x, sigma))
+    run(MAPS, data, tmp_path / "six", "schedule.steps=3", f'init="{tmp_path / "one/tiny-image.safetensors"}"')
+    stored = load(tmp_path / "six/tiny-image.safetensors")[0]
+    again, blind = build("conv-dae", MAPS["model"]).eval(), build("conv-dae", MODEL | {"bias": False}).eval()
+    for module in (again, blind):
+        load_initial_weights(tmp_path / "six/tiny-image.safetensors", module)
+    with torch.no_grad():
+        maps = torch.rand(2, 6, 16, 20)
+        torch.testing.assert_close(again(x, maps), stored(x, maps))
+    assert torch.equal(blind.encoder[0][0].weight, stored.encoder[0][0].weight[:, :3])
 
 
 def test_output_folder_is_not_overwritten_and_resuming_needs_a_checkpoint(data: Path, tmp_path: Path) -> None:
@@ -372,8 +439,10 @@ def test_missing_data_raise(tmp_path: Path) -> None:
         open_data(recipe(IMAGE), tmp_path)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_resumed_training_has_every_bit_of_an_uninterrupted_one(optimizer: str, data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("values", "optimizer"), [(AUDIO, "adamw"), (AUDIO, "muon"), (MAPS, "muon")])
+def test_resumed_training_has_every_bit_of_an_uninterrupted_one(
+    values: dict, optimizer: str, data: Path, tmp_path: Path
+) -> None:
     """The weights, their average and the moments of the optimizer in float32, not the exported float16 alone."""
 
     def kill(row: dict) -> None:
@@ -382,10 +451,10 @@ def test_resumed_training_has_every_bit_of_an_uninterrupted_one(optimizer: str, 
 
     settings = ("schedule.steps=8", "schedule.checkpoint_every=4", "schedule.log_every=1")
     settings += (f'schedule.optimizer="{optimizer}"',)
-    whole = run(AUDIO, data, tmp_path / "whole", *settings)
+    whole = run(values, data, tmp_path / "whole", *settings)
     with pytest.raises(KilledError):
-        run(AUDIO, data, tmp_path / "resumed", *settings, report=kill)
-    resumed = run(AUDIO, data, tmp_path / "resumed", *settings, resume=True)
+        run(values, data, tmp_path / "resumed", *settings, report=kill)
+    resumed = run(values, data, tmp_path / "resumed", *settings, resume=True)
     assert [(row["step"], row["loss"]) for row in resumed] == [(row["step"], row["loss"]) for row in whole[4:]]
     lines = (tmp_path / "resumed/metrics.jsonl").read_text().splitlines()  # without the rows of the lost steps 5 and 6
     assert [json.loads(line)["step"] for line in lines] == [*range(1, 9)]

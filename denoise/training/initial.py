@@ -1,0 +1,33 @@
+"""Initial weights of a training: those of another network, as far as the two are alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from denoise.models.conv_dae import ConvDAE
+from denoise.weights import load_tensors, read_header
+
+
+def load_initial_weights(path: Path, module: nn.Module) -> None:
+    """Load the weights of another network of the same or a similar architecture.
+
+    Where a `ConvDAE` with one channel of sigma initialises one with maps of sigma, the weight of that channel is spread
+    evenly over the maps. Given equal maps, the network then computes the same function. The sigma conditioning is
+    dropped for blind networks, and new conditioning of blind ones begins without effect.
+
+    Args:
+        path: weights file.
+        module: module that is trained; what the file lacks keeps its initialisation.
+
+    Raises:
+        WeightsError: the file shares no tensor with the module, or the shapes of others differ.
+    """
+    load_tensors(path, module, partial=True)
+    stored = read_header(path)["config"]
+    if isinstance(module, ConvDAE) and module.config.sigma_maps > stored.get("sigma_maps", 1) == 1:
+        weight = module.encoder[0][0].weight  # type: ignore[index]
+        with torch.no_grad():
+            weight[:, module.channels :] = weight[:, module.channels :].mean(dim=1, keepdim=True)
