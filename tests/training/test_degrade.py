@@ -168,3 +168,11 @@ def test_chroma_blocks_start_at_all_offsets(offsets: int) -> None:
     steps = chroma.diff(dim=2).abs().mean(dim=1)  # (n, 31), between column i and i + 1
     phases = (steps[:, :16].argmax(dim=1) + 1) % 16
     assert len(phases.unique()) > (12 if offsets == 16 else 1)
+
+
+def test_recipes_of_release_0_2_draw_the_same_noise() -> None:
+    """Standard deviations of the noise as that release drew them, so that its trainings can be repeated."""
+    kinds = {"sensor": 0.3, "film": 0.1, "coarse": 0.1, "correlated": 0.1}
+    clean, _, out = degraded(**kinds, salt_and_pepper=0.1, rounded=0.5)
+    expected = [0.01569, 0.0807, 0.0522, 0.07979, 0.02582, 0.07902, 0.08107, 0.05585, 0.01039, 0.08212]
+    torch.testing.assert_close((out - clean).std(dim=(1, 2, 3))[::20], torch.tensor(expected), atol=1e-4, rtol=0)
