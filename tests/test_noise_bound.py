@@ -1,0 +1,103 @@
+"""The bound of the noise by its theorem: no peak of a histogram of noisy values is narrower than the noise."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from denoise.noise_bound import N_BINS, look_up, noise_bound
+
+N = 40_000  # values: the standard deviation of a bound is then below 3 %
+LEVEL = st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0, 1))
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def mixture(levels: list[float], weights: list[float], sigma: float, seed: int = 0) -> Tensor:
+    """Draw clean values from a discrete distribution, and add noise."""
+    generator = seeded(seed)
+    clean = torch.tensor(levels)[torch.multinomial(torch.tensor(weights), N, replacement=True, generator=generator)]
+    return clean + sigma * torch.randn(N, generator=generator)
+
+
+@given(
+    st.lists(st.tuples(LEVEL, st.floats(0.02, 1)), min_size=1, max_size=6),
+    st.sampled_from([2, 3, 5, 10, 20, 40]),
+    st.sampled_from(["float", "clipped", "8 bits"]),
+    st.integers(0, 100),
+)
+def test_noise_is_never_above_the_bound(
+    clean: list[tuple[float, float]], sigma: float, storage: str, seed: int
+) -> None:
+    levels, weights = ([pair[i] for pair in clean] for i in (0, 1))
+    noisy = mixture(levels, weights, sigma / 255, seed)
+    if storage != "float":
+        noisy = noisy.clamp(0, 1)
+    if storage == "8 bits":
+        noisy = (255 * noisy).round() / 255
+    bound = look_up(noise_bound(noisy), noisy)
+    assert 255 * float(bound.min()) >= 0.8 * sigma
+
+
+@pytest.mark.parametrize("sigma", [2, 5, 10, 20])
+@pytest.mark.parametrize("levels", [(0.3, 0.7), (0.2, 0.9), (0.25, 0.8)])
+def test_bound_of_two_separate_levels_is_tight(levels: tuple[float, float], sigma: float) -> None:
+    noisy = mixture(list(levels), [0.8, 0.2], sigma / 255)
+    bound = noise_bound(noisy)
+    for level in levels:
+        assert 255 * float(bound[round(255 * level)]) == pytest.approx(sigma, rel=0.3)
+
+
+def test_bound_of_clean_drawings_is_about_a_rounding_error() -> None:
+    for levels in ([40.0], [128.0, 128.0], [40.0, 235.0], [20.0, 90.0, 170.0, 250.0]):
+        values = torch.tensor(levels)[torch.randint(len(levels), (N,), generator=seeded())] / 255
+        assert 255 * float(look_up(noise_bound(values), values).max()) <= 0.4
+
+
+def test_black_and_white_alone_have_no_noise() -> None:
+    values = (torch.rand(N, generator=seeded()) < 0.3).float()
+    assert (noise_bound(values) == 0).all()
+
+
+def smooth_values(kind: str) -> Tensor:
+    if kind == "ramp":
+        return torch.linspace(0, 1, N)
+    if kind == "uniform":
+        return torch.rand(N, generator=seeded())
+    return 0.5 + 0.25 * torch.randn(N, generator=seeded())
+
+
+@pytest.mark.parametrize("kind", ["ramp", "uniform", "broad"])
+def test_smooth_histograms_have_no_bound(kind: str) -> None:
+    assert noise_bound(smooth_values(kind)).isinf().all()
+
+
+@pytest.mark.parametrize("low", [-0.3, 0.0])
+@pytest.mark.parametrize("high", [1.0, 1.3])
+def test_clipping_is_not_mistaken_for_a_peak(low: float, high: float) -> None:
+    """Up to half of the pixels are black or white."""
+    values = (low + (high - low) * torch.rand(N, generator=seeded())).clamp(0, 1)
+    assert noise_bound(values).isinf().all()
+
+
+@pytest.mark.parametrize("sigma", [5.0, 20.0])
+@pytest.mark.parametrize("level", [0.0, 1.0])
+def test_noise_on_black_or_white_paper_is_not_underestimated(level: float, sigma: float) -> None:
+    noisy = (level + sigma / 255 * torch.randn(N, generator=seeded())).clamp(0, 1)
+    assert 255 * float(look_up(noise_bound(noisy), noisy).min()) >= 0.9 * sigma
+
+
+def test_look_up_takes_the_nearest_of_the_ends_beyond_them() -> None:
+    bound = torch.arange(N_BINS).float()
+    values = torch.tensor([[-3.0, 0.0], [100.4 / 255, 7.0]])
+    assert look_up(bound, values).tolist() == [[0, 0], [100, 255]]
+
+
+@pytest.mark.parametrize("shape", [(1,), (1, 1), (3, 1, 1)])
+def test_a_few_values_have_no_bound_or_a_high_one(shape: tuple[int, ...]) -> None:
+    bound = noise_bound(torch.rand(shape, generator=seeded()))
+    assert bound.shape == (N_BINS,)
+    assert not bound.isnan().any()
