@@ -129,6 +129,19 @@ def report(
         file: JSON file to write, or None.
         figures: further content of the JSON file.
     """
+    print_table(table, digits)
+    print(f"\nProtocol: {protocol}.")
+    if file:
+        file.write_text(json.dumps({"protocol": protocol, "table": table, **figures}, indent=1))
+
+
+def print_table(table: Sequence[Row], digits: Mapping[str, int]) -> None:
+    """Print a table in Markdown.
+
+    Args:
+        table: rows with the same keys.
+        digits: decimal places of columns of floats, 2 by default.
+    """
 
     def format_value(key: str, value: Any) -> str:
         return "-" if value is None else f"{value:.{digits.get(key, 2)}f}" if isinstance(value, float) else str(value)
@@ -137,9 +150,6 @@ def report(
     print("|" + "---|" * len(table[0]))
     for row in table:
         print("| " + " | ".join(format_value(key, value) for key, value in row.items()) + " |")
-    print(f"\nProtocol: {protocol}.")
-    if file:
-        file.write_text(json.dumps({"protocol": protocol, "table": table, **figures}, indent=1))
 
 
 def describe_environment(packages: Sequence[str]) -> str:

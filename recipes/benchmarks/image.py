@@ -62,7 +62,7 @@ class System:
     Args:
         denoise: the denoiser.
         multiples: factors of the true sigma that are tried; the result nearest to the clean image counts.
-        blind: whether the denoiser ignores sigma.
+        blind: whether the denoiser is given no sigma.
     """
 
     denoise: Denoise
@@ -145,8 +145,11 @@ def skimage_tv(threads: int) -> System:
     return System(partial(denoise_tv_chambolle, channel_axis=-1), multiples=(0.4, 0.55, 0.7, 0.85, 1.0))
 
 
-def denoise_model(threads: int, model: str) -> System:
-    """A model of `denoise`; with the suffix ``:auto``, sigma is estimated."""
+def denoise_model(threads: int, model: str, is_8_bit: bool = False) -> System:
+    """A model of `denoise`; with the suffix ``:auto``, the noise is estimated.
+
+    It is called with floats, or, if ``is_8_bit``, with 8-bit images as of files.
+    """
     from denoise import ImagePipeline
     from denoise.signals import Image
 
@@ -154,7 +157,9 @@ def denoise_model(threads: int, model: str) -> System:
     blind = pipeline.card.blind or model.endswith(AUTO)
 
     def denoise(noisy: Pixels, sigma: float) -> Any:
-        return pipeline.frame(Image(noisy), sigma=None if blind else sigma).pixels
+        image = Image(to_8_bits(noisy) if is_8_bit else noisy)
+        pixels = pipeline.frame(image, sigma=None if blind else sigma).pixels
+        return from_8_bits(pixels) if is_8_bit else pixels
 
     return System(denoise, blind=blind)
 
@@ -169,9 +174,9 @@ PEERS: dict[str, Callable[[int], System]] = {
 }
 
 
-def system(name: str, threads: int) -> System:
+def system(name: str, threads: int, is_8_bit: bool = False) -> System:
     """Return a peer by its name, or a model by its name or file, optionally with ``:auto``."""
-    return PEERS[name](threads) if name in PEERS else denoise_model(threads, name)
+    return PEERS[name](threads) if name in PEERS else denoise_model(threads, name, is_8_bit)
 
 
 # The pixels
@@ -264,7 +269,7 @@ def denoise_once(name: str, threads: int, noisy: Pixels, sigma: float) -> None:
 
 def main(
     data: Annotated[Path, typer.Option(help="A folder of clean images.", metavar="DIR")],
-    models: Models = "photo,gaussian,gaussian:auto",
+    models: Models = "photo:auto,photo,gaussian,gaussian:auto",
     peers: Annotated[str, peers_option(PEERS)] = "all",
     noise: Annotated[Noise, typer.Option(help="jpeg75: Gaussian, then JPEG; raw: simulated sensor.")] = Noise.GAUSSIAN,
     sigma: Annotated[str, typer.Option(help="Levels of Gaussian noise, 0 to 255, comma separated.")] = "15,25,50",
