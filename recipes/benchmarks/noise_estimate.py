@@ -161,9 +161,9 @@ def main(
     protocol = (
         f"{photographs}{count} images of recipes/data/textures.py of each kind ({kinds}), seeds from "
         f"{SEED + 1000 * seed}; {crop} x {crop} pixels; white Gaussian noise, {noise}, seed {seed}; median of "
-        f"estimate / truth, images within 20 %; {DENOISE}: the estimate of denoise image, mean over channels and intensities, "
-        f"float32; {CLASSICAL}: denoise.noise_level.estimate_sigma; {SKIMAGE}: skimage.restoration.estimate_sigma, "
-        f"mean of channels; {describe_environment(PACKAGES)}"
+        f"estimate / truth, images within 20 %; {DENOISE}: the estimate of denoise image, mean over channels and "
+        f"intensities, float32; {CLASSICAL}: denoise.noise_level.estimate_sigma; {SKIMAGE}: "
+        f"skimage.restoration.estimate_sigma, mean of channels; {describe_environment(PACKAGES)}"
     )
     report(summarise(rows), protocol, {}, json_file, {"rows": rows})
 
