@@ -26,7 +26,8 @@ MAX_BY_FIRST = 1.1  # sigma by the greater of the first estimates
 MAX_COARSE_BY_FIRST = 2.2  # the same of the means of 2 x 2 pixels
 MAX_COARSE_RATIO = 1.3  # of the first estimates for white noise
 MIN_AGREEMENT = 0.87  # of the lower by the higher first estimate; more is white noise
-MIN_REMAINDER, MAX_REMAINDER = 0.2, 0.6  # of the lower first estimate, between which it is averaged with the result
+MIN_REMAINDER, MAX_REMAINDER = 0.2, 0.85  # of the lower first estimate, between which it is averaged with the result
+FIRST_WEIGHT = 0.6  # of the first estimate in that average, which is geometric
 LEVEL_SPREAD = 2.5  # sigma at one intensity by that of the image, at most
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
@@ -161,7 +162,7 @@ def _correction(estimate: float, sigma: float, coarse_sigma: float) -> float:
     low, high = sorted((sigma, coarse_sigma))
     if not low > MIN_AGREEMENT * high or not MIN_REMAINDER * low < estimate < MAX_REMAINDER * low:
         return 1.0
-    return float((low / estimate) ** 0.5)
+    return float((low / estimate) ** FIRST_WEIGHT)
 
 
 class _Evidence(NamedTuple):
