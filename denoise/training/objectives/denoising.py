@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from denoise.metrics import mse, r2, si_sdr
-from denoise.models.conv_dae import ConvDAE
 from denoise.noise import generator_for
 from denoise.protocols import Denoiser, FlowNetwork, LatentSampler, Network, StreamingNetwork
 from denoise.training.data import Batch, ImagePatches, Source
@@ -67,7 +66,7 @@ class Denoising(LossObjective):
             self.require(recipe.image is not None, "no [image] section; add it.")
             assert recipe.image is not None
             self.require(
-                module.blind or has_sigma_maps(module) or recipe.image.degrade == Degradations(),
+                module.blind or module.sigma_maps > 1 or recipe.image.degrade == Degradations(),
                 "the network takes sigma, which the noise of image.degrade does not have; leave one out, or set "
                 "model.sigma_maps.",
             )
@@ -85,7 +84,7 @@ class Denoising(LossObjective):
         if self.recipe.audio and self.recipe.modality == "audio":
             return AudioMixes(self.recipe.audio, root)
         assert self.recipe.image is not None
-        return ImagePatches(self.recipe.image, root, module.channels, has_sigma_maps(module))
+        return ImagePatches(self.recipe.image, root, module.channels, module.sigma_maps > 1)
 
     def loss(self, module: Any, batch: Batch) -> tuple[Tensor, Metrics]:
         """Return the loss of a batch; metrics are MSE, R^2, and PSNR or the gain in SI-SDR.
@@ -118,15 +117,6 @@ class Denoising(LossObjective):
         device = next(shipped.parameters()).device
         moved = batch.map(lambda x: x.to(device))
         write_denoised(out, step, batch, as_denoiser(shipped, moved)(moved.noisy).cpu())
-
-
-def has_sigma_maps(network: Any) -> bool:
-    """Return whether a network is conditioned on maps of the noise instead of one sigma.
-
-    Args:
-        network: network.
-    """
-    return isinstance(network, ConvDAE) and network.config.sigma_maps > 1
 
 
 def as_denoiser(network: Any, batch: Batch, sample_latent: LatentSampler | None = None) -> Denoiser:
