@@ -23,7 +23,7 @@ def models(
     from denoise.weights import read_header
 
     selecting_options = dict.fromkeys(DEFAULTS.values(), "default")
-    selecting_options |= {SIGMA_MODEL: "--sigma", POSTERIOR_MODEL: "--perception"}
+    selecting_options |= {SIGMA_MODEL: "--perception", POSTERIOR_MODEL: "--perception"}
     rows: list[tuple[str, ...]] = []
     for name in [name for kind in KINDS for name in bundled(kind=kind)]:
         path = locate(name)

@@ -597,7 +597,7 @@ class TestModels:
         rows = command("models", "--json").rows
         assert [row["name"] for row in rows] != []
         assert {row["name"] for row in rows} == set(denoise.bundled())
-        assert {row["chosen_by"] for row in rows if "chosen_by" in row} == {"default", "--sigma", "--perception"}
+        assert {row["chosen_by"] for row in rows if "chosen_by" in row} == {"default", "--perception"}
 
     @pytest.mark.parametrize("name", bundled())
     def test_every_bundled_model_has_metrics(self, command: Command, name: str) -> None:
