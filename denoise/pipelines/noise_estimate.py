@@ -22,6 +22,7 @@ PATCH = 96  # pixels
 MAX_CANDIDATES = 64  # patches that the first estimate is made of
 N_INTENSITIES, N_FLAT, N_USUAL = 3, 3, 1  # the network gets so many patches of each third of the intensities
 MAX_EQUAL = 0.9  # of neighbouring pixels: more of them are clipped or drawn and tell nothing about the noise
+N_UNIFORM, N_BY_INTENSITY = 3, 2  # steps of `estimate_noise_profile`
 MIN_ALIVE = 4  # patches, or else those without noise are kept
 
 FrameNoise = tuple[NoiseProfile, ...]
@@ -68,13 +69,14 @@ def to_network(x: Tensor, noise: NoiseProfile | None, network: Network) -> tuple
 
 
 @torch.inference_mode()
-def estimate_noise(image: Image, device: torch.device, precision: str) -> FrameNoise:
+def estimate_noise(image: Image, device: torch.device, precision: str, *, by_intensity: bool = True) -> FrameNoise:
     """Estimate the noise of a frame, whatever network denoises it.
 
     Args:
         image: noisy frame, full scale about 1.0 if in floats.
         device: where the network runs.
         precision: as of `denoise.pipelines.image.ImagePipeline`.
+        by_intensity: whether the noise may depend on intensity; without, the estimate takes a third of the time.
 
     Returns:
         Noise profile of each group of channels, full scale 1.0.
@@ -96,19 +98,20 @@ def estimate_noise(image: Image, device: torch.device, precision: str) -> FrameN
     channels = image.pixels.shape[2]
     if candidates is None:
         return uniform_noise(0.0, channels)
-    return tuple(_estimate_group(candidates[:, group], denoise) for group in channel_groups(channels))
+    n_steps = N_UNIFORM + (N_BY_INTENSITY if by_intensity else 0)
+    return tuple(_estimate_group(candidates[:, group], denoise, n_steps) for group in channel_groups(channels))
 
 
-def _estimate_group(candidates: Tensor, denoise: Denoise) -> NoiseProfile:
+def _estimate_group(candidates: Tensor, denoise: Denoise, n_steps: int) -> NoiseProfile:
     """Noise profile of (n, channels, height, width), channels 1 or 3."""
     channels = candidates.shape[1]
     if channels > 1 and bool((candidates == candidates[:, :1]).all()):  # grey: the noise of all channels is the same
-        profile = _estimate_group(candidates[:, :1], denoise)
+        profile = _estimate_group(candidates[:, :1], denoise, n_steps)
         return NoiseProfile(profile.levels.expand(channels, -1), profile.sigma.repeat_interleave(channels, dim=0))
     montage = _montage(candidates)
     sigma = estimate_sigma(montage)
     coarse_sigma = 2 * estimate_sigma(torch.nn.functional.avg_pool2d(montage, 2)) if min(montage.shape[1:]) > 1 else 0.0
-    return estimate_noise_profile(_pick(candidates), denoise, sigma, coarse_sigma)
+    return estimate_noise_profile(_pick(candidates), denoise, sigma, coarse_sigma, n_steps=n_steps, n_uniform=N_UNIFORM)
 
 
 def _candidates(image: Image) -> Tensor | None:

@@ -140,7 +140,7 @@ def write_image_samples(
             replace(
                 Diagnostics.combine(diagnostics),
                 noise_before=sigma_255(estimate),
-                noise_after=sigma_255(pipeline.estimate_noise(mean)),
+                noise_after=sigma_255(pipeline.estimate_noise(mean, by_intensity=False)),
                 no_noise_found=not sigma and options.estimates_sigma,
             ),
             IMAGE_UNITS,
