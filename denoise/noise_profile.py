@@ -145,7 +145,8 @@ def estimate_noise_profile(
     profile = NoiseProfile(torch.zeros(channels, 1), torch.minimum(start, bounds)[:, None])
     by_value = [look_up(noise_bound(x), x).square() for x in patches.transpose(0, 1)]
     whole = _Evidence(patches, local_mean(patches, MEAN_SIDE), torch.stack(by_value, dim=1), bounds)
-    part = _Evidence(*(x[: -(-len(patches) // 3)] for x in whole[:3]), bounds)
+    n = -(-len(patches) // 3)
+    part = whole._replace(patches=patches[:n], seen=whole.seen[:n], max_power=whole.max_power[:n])
     for i in range(n_steps):
         is_uniform = i < n_uniform
         levels = torch.zeros(channels, 1) if is_uniform else _levels(whole.seen)
