@@ -31,6 +31,14 @@ def test_options_out_of_range_are_refused(options: dict[str, Any], message: str)
         DenoiseOptions(**{"steps": 1, **options})
 
 
+@pytest.mark.parametrize("name", ["luminance", "colour", "detail"])
+@pytest.mark.parametrize("value", [-0.1, 1.01, float("nan")])
+def test_strengths_of_images_are_from_0_to_1(name: str, value: float) -> None:
+    options: dict[str, Any] = {name: value}
+    with pytest.raises(ConfigError, match=f"^{name} is .*; expected 0 to 1"):
+        DenoiseOptions(steps=1, **options)
+
+
 @pytest.mark.parametrize(
     ("perception", "seed", "mix_weight", "uses_posterior"),
     [(None, None, 0.0, False), (None, 0, 1.0, True), (0.0, 3, 0.0, True), (0.4, None, 0.4, True), (0.4, 3, 0.4, True)],
