@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from denoise.errors import ConfigError
 from denoise.files.audio import read_audio, write_audio
 from denoise.files.image import read_image, write_image
 from denoise.pipelines.evaluate import evaluate
+from denoise.pipelines.image import ImagePipeline
+from denoise.pipelines.noise_estimate import uniform_noise
 from denoise.signals import Audio, AudioFormat, Image, ImageFormat
 
 Models = dict[str, Path]
@@ -62,6 +65,22 @@ def test_metrics_of_unchanged_images(models: Models, images: Path) -> None:
     assert evaluate(models["keep-image"], images, levels=[10.0, 50.0])[0] == rows
     assert evaluate(models["keep-image"], images, levels=[10.0, 50.0], seed=1)[0] != rows
     assert "1 images" in evaluate(models["keep-image"], images, levels=[10.0], limit=1)[1]
+
+
+def test_noise_of_images_is_estimated(models: Models, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an estimate that is right, the metrics are those of the true sigma."""
+    options: dict[str, Any] = {"levels": [20.0], "limit": 2}
+    given, protocol = evaluate(models["sigma-image"], images, **options)
+    assert "true sigma given" in protocol
+    noise = {sigma: lambda *_, s=sigma: uniform_noise(s / 255, 3) for sigma in (20.0, 30.0)}
+    monkeypatch.setattr(ImagePipeline, "estimate_noise", noise[20.0])
+    estimated, protocol = evaluate(models["sigma-image"], images, estimates=True, **options)
+    assert "noise estimated" in protocol
+    assert estimated[0] == pytest.approx(given[0])
+    monkeypatch.setattr(ImagePipeline, "estimate_noise", noise[30.0])
+    assert evaluate(models["sigma-image"], images, estimates=True, **options)[0][0]["psnr"] != given[0]["psnr"]
+    assert evaluate(models["sigma-image"], images, **options)[0] == given
+    assert "blind" in evaluate(models["keep-image"], images, estimates=True, **options)[1]
 
 
 @pytest.mark.parametrize("level", [-5.0, 0.0, 256.0])
