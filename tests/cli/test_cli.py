@@ -29,6 +29,7 @@ import denoise
 from denoise import options
 from denoise.cli import app
 from denoise.cli.output import describe_unexpected, is_out_of_memory
+from denoise.colour import LUMA_601
 from denoise.pipelines.audio import AudioPipeline
 from denoise.pipelines.image import ImagePipeline
 from denoise.registry import bundled
@@ -165,6 +166,37 @@ class TestFiles:
         done = command("image", "a.png", "--max-megapixels", 0.001, "--model", models["keep-image"])
         assert done.code == 1
         assert "megapixels" in done.err
+
+
+class TestImageStrengths:
+    @pytest.fixture
+    def before(self, tmp_path: Path) -> Any:
+        write_image(tmp_path / "a.png", side=40)
+        return np.asarray(open_image(tmp_path / "a.png")).astype(float)
+
+    @staticmethod
+    def run(command: Command, *words: Any) -> Any:
+        done = command("image", "a.png", "-o", "b.png", "--overwrite", *words)
+        assert (done.code, done.err) == (0, "")
+        return np.asarray(open_image("b.png")).astype(float)
+
+    def test_luminance_and_colour(self, command: Command, models: Models, before: Any) -> None:
+        model = ("--model", models["mute-image"])
+        np.testing.assert_array_equal(self.run(command, *model, "--luminance", 0, "--colour", 0), before)
+        np.testing.assert_array_equal(self.run(command, *model), 0)
+        half = self.run(command, *model, "--luminance", 0.5, "--colour", 0.5)
+        np.testing.assert_allclose(half, before / 2, atol=0.51)
+        grey = self.run(command, *model, "--luminance", 0)  # clipped only at black
+        np.testing.assert_allclose(np.ptp(grey, axis=2), 0, atol=1)
+        np.testing.assert_allclose(grey @ LUMA_601, before @ LUMA_601, atol=1)
+
+    def test_sigma_and_detail_of_the_default_model(self, command: Command, before: Any) -> None:
+        x = before.astype(np.uint8)
+        y = self.run(command, "--sigma", 25)
+        np.testing.assert_array_equal(y, denoise.denoise_image(x, 25))
+        detailed = self.run(command, "--sigma", 25, "--detail", 1)
+        np.testing.assert_array_equal(detailed, denoise.denoise_image(x, 25, detail=1))
+        assert np.abs(detailed - before).mean() < np.abs(y - before).mean()
 
 
 class TestManyFiles:
@@ -453,6 +485,10 @@ class TestErrors:
             (["image", "a.png", "--tile", "0"], "tile is 0 pixels"),
             (["image", "a.png", "--sigma", "loud"], "--sigma is 'loud'; expected auto or a number"),
             (["image", "a.png", "--sigma", "25"], "keep-image is blind"),
+            (["image", "a.png", "--detail", "0.5"], "keep-image is blind: it takes no detail"),
+            (["image", "a.png", "--detail", "2"], "detail is 2; expected 0 to 1"),
+            (["image", "a.png", "--luminance", "1.5"], "luminance is 1.5; expected 0 to 1"),
+            (["image", "a.png", "--colour", "nan"], "colour is nan; expected 0 to 1"),
             (["image", "a.png", "--samples", "3"], "keep-image has one output and no posterior samples"),
             (["audio", "a.wav", "--samples", "3"], "keep-audio has one output and no posterior samples"),
             (["audio", "a.wav", "--perception", "1"], "keep-audio has one output and no posterior samples"),
@@ -574,6 +610,15 @@ class TestEvaluateAndTrain:
         table = command("evaluate", models["keep-image"], "--data", "clean", "--noisy", "noisy").out.decode()
         assert "noisy files" in table
         assert command("evaluate", models["keep-image"], "--data", "clean", "--noisy", "none").code == 2
+
+    def test_estimated_noise(self, command: Command, models: Models, tmp_path: Path) -> None:
+        write_image(tmp_path / "a.png")
+        words = ("evaluate", models["sigma-image"], "--data", ".", "--levels", "25", "--json")
+        given, estimated = (json.loads(command(*words, *more).out) for more in ((), ("--estimate",)))
+        assert "true sigma given" in given["protocol"]
+        assert "noise estimated" in estimated["protocol"]
+        assert given["rows"][0]["psnr_noisy"] == estimated["rows"][0]["psnr_noisy"]
+        assert given["rows"][0]["psnr"] != estimated["rows"][0]["psnr"]
 
     def test_a_missing_package_of_the_metrics_is_reported(
         self, command: Command, models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
