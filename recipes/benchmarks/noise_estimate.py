@@ -157,13 +157,14 @@ def main(
     n_photographs = sum(group == PHOTOGRAPHS for group, _, _ in everything)
     photographs = f"{n_photographs} photographs of {data.resolve().name}, the middle; " if data else ""
     noise = "quantised to 8 bits; truth: rms of the noise" if clipped else "in float, unclipped; truth: sigma"
+    peer = f"{SKIMAGE}: skimage.restoration.estimate_sigma, mean of channels; " if SKIMAGE in named else ""
     kinds = "; ".join(f"{group}: {', '.join(names)}" for group, names in GROUPS.items())
     protocol = (
         f"{photographs}{count} images of recipes/data/textures.py of each kind ({kinds}), seeds from "
         f"{SEED + 1000 * seed}; {crop} x {crop} pixels; white Gaussian noise, {noise}, seed {seed}; median of "
         f"estimate / truth, images within 20 %; {DENOISE}: the estimate of denoise image, mean over channels and "
-        f"intensities, float32; {CLASSICAL}: denoise.noise_level.estimate_sigma; {SKIMAGE}: "
-        f"skimage.restoration.estimate_sigma, mean of channels; {describe_environment(PACKAGES)}"
+        f"intensities, float32; {CLASSICAL}: denoise.noise_level.estimate_sigma; "
+        f"{peer}{describe_environment(PACKAGES)}"
     )
     report(summarise(rows), protocol, {}, json_file, {"rows": rows})
 
