@@ -158,7 +158,7 @@ class TestEstimates:
 
     @pytest.mark.parametrize("channels", [1, 3])
     @pytest.mark.parametrize("sigma", [2.0, 10.0, 50.0])
-    @pytest.mark.parametrize("first", [(1.3, 1.3), (3.0, 1.5), (1.2, 2.0)])
+    @pytest.mark.parametrize("first", [(1.1, 1.1), (3.0, 1.5), (1.2, 2.0)])
     def test_white_noise(self, channels: int, sigma: float, first: tuple[float, float]) -> None:
         """From first estimates that structure makes too high."""
         prior = scene(channels)
@@ -168,11 +168,22 @@ class TestEstimates:
         assert (255 * profile.sigma).numpy() == pytest.approx(sigma, rel=0.15)
         assert (profile.levels.diff() > 0).all()
 
+    def test_first_estimates_that_agree_count(self) -> None:
+        """Of white noise they are the same at both scales, so that the result is between them and the residual."""
+        prior = scene()
+        noisy = sample_scene(*prior) + 10 / 255 * torch.randn(prior[0].shape, generator=seeded(2))
+        agree, differ = (
+            estimate_noise_profile(noisy, posterior_mean(*prior), 16 / 255, coarse / 255) for coarse in (16, 20)
+        )
+        assert 255 * differ.mean_sigma == pytest.approx(10, rel=0.03)
+        assert 11 < 255 * agree.mean_sigma < 15
+        torch.testing.assert_close(agree.sigma / agree.mean_sigma, differ.sigma / differ.mean_sigma, rtol=0.1, atol=0)
+
     def test_noise_of_each_channel(self) -> None:
         prior = scene()
         sigma = torch.tensor([8.0, 10.0, 12.0])[:, None, None] / 255
         noisy = sample_scene(*prior) + sigma * torch.randn(prior[0].shape, generator=seeded(2))
-        profile = estimate_noise_profile(noisy, posterior_mean(*prior), 12 / 255, 12 / 255)
+        profile = estimate_noise_profile(noisy, posterior_mean(*prior), 11 / 255, 11 / 255)
         means = 255 * profile.sigma.square().mean(dim=1).sqrt()
         np.testing.assert_allclose(means, [8, 10, 12, 8, 10, 12], rtol=0.08)
 
