@@ -188,7 +188,8 @@ class TestPhoto:
     @pytest.mark.parametrize("sigma", [2, 5, 10, 25, 50])
     def test_white_noise(self, sigma: float) -> None:
         noise = estimate(photo() / np.float32(255) + np.float32(sigma / 255) * normal(SIDE, SIDE, 3))
-        assert sigma_of(noise) == pytest.approx(sigma, rel=0.2)
+        # the finest texture of the photo counts as noise of about 1.5
+        assert sigma_of(noise) == pytest.approx(sigma, rel=0.3 if sigma == 2 else 0.2)
         fine, coarse = noise[0].sigma.square().unflatten(0, (2, 3)).mean(dim=(1, 2)).sqrt()
         assert float(coarse / fine) == pytest.approx(1, abs=0.2)
 
