@@ -8,11 +8,11 @@ from torch.nn import functional as F
 
 N_BINS = 256  # of full scale
 WIDTHS = (1, 2, 3, 4, 6, 8, 11, 15, 20, 27, 36, 48)  # bins at which curvature is measured
-MIN_DROP = 1.0  # of the logarithm on both sides together; less has too large a statistical error
-SIGNIFICANCE = 2.5  # standard errors of a drop that are subtracted
+MIN_DROP = 0.5  # of the logarithm on both sides together; less has too large a statistical error
+SIGNIFICANCE = 3.5  # standard errors of a drop that are subtracted
 EXTENT = 1.5  # sigma: pixels so near to a peak are bounded by it
-END = 2  # bins at black and white, where clipping causes peaks
-MIN_ENDS = 0.8  # of the pixels are black or white: the image has two levels
+MIN_BOUND = 0.3  # bins: rounding
+BESIDE, MAX_BESIDE = 3, 0.05  # bins beside black or white, and their pixels by those that are clipped without noise
 
 
 def noise_bound(values: Tensor) -> Tensor:
@@ -32,18 +32,15 @@ def noise_bound(values: Tensor) -> Tensor:
     Reference:
         Tweedie's Formula and Selection Bias, Efron, 2011 (the variance).
     """
-    bins = (values.flatten() * (N_BINS - 1)).round().long()
-    is_inside = (bins >= END) & (bins < N_BINS - END)
-    has_ends = float(is_inside.float().mean()) < 1 - MIN_ENDS  # of two levels, not of a scene that is clipped
-    counts = torch.bincount(bins[is_inside], minlength=N_BINS).double()[END:-END]
+    bins = (values.flatten() * (N_BINS - 1)).round().clamp(0, N_BINS - 1).long()
+    all_counts = torch.bincount(bins, minlength=N_BINS).double()
+    counts = all_counts[1:-1]  # clipping causes peaks at black and white
     bound = torch.full((N_BINS,), torch.inf, dtype=torch.float64)
-    if has_ends and not bool(is_inside.any()):
-        return torch.zeros(N_BINS)
     positions = torch.arange(len(counts))
     for width in WIDTHS:
         smooth = 2 * (width // 4) + 1  # averages of neighbouring bins have a smaller error
         h = F.avg_pool1d(counts[None], smooth, 1, smooth // 2, count_include_pad=False)[0]
-        margin = 0 if has_ends else width + smooth // 2
+        margin = width + smooth // 2
         is_whole = (positions >= margin) & (positions < len(counts) - margin)
         padded = F.pad(h[None], (width, width), mode="reflect")[0]
         left, right = padded[: -2 * width], padded[2 * width :]
@@ -52,11 +49,14 @@ def noise_bound(values: Tensor) -> Tensor:
         drop = 2 * (h + 1e-9).log() - (left + 1 / n).log() - (right + 1 / n).log() - SIGNIFICANCE * error
         is_peak = (drop >= MIN_DROP) & is_whole
         sigma = width / drop.clamp_min(MIN_DROP).sqrt()
-        sigma = (sigma.square() - (smooth**2 - 1) / 12).clamp_min(0.09).sqrt()
+        sigma = (sigma.square() - (smooth**2 - 1) / 12).clamp_min(MIN_BOUND**2).sqrt()
         for i in is_peak.nonzero()[:, 0].tolist():
             reach = max(1, round(EXTENT * float(sigma[i])))
-            near = slice(max(0, END + i - reach) if i > reach else 0, END + i + reach + 1 + 2 * END)
+            near = slice(max(0, i - reach), i + reach + 3)  # the first of the counts is that of intensity 1
             bound[near] = bound[near].clamp_max(float(sigma[i]))
+    for end, beside in ((0, slice(1, 1 + BESIDE)), (N_BINS - 1, slice(-1 - BESIDE, -1))):
+        if all_counts[beside].sum() < MAX_BESIDE * all_counts[end]:
+            bound[end] = MIN_BOUND
     return bound.float() / (N_BINS - 1)
 
 

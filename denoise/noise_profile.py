@@ -22,9 +22,8 @@ MIN_RESPONSE = 0.003  # removed fraction of the noise that halves the estimate: 
 PRIOR_WEIGHT = 0.03  # of the image-wide noise in the estimate for one intensity
 MAX_BLUR, MIN_SIDE = 2.0, 8  # pixels
 MAX_BY_FINEST = 5.0  # sigma by a measure of the finest detail alone, which demosaicking and JPEG damp
-MAX_BY_FIRST = 1.1  # sigma by the greater of the first estimates
-MAX_COARSE_BY_FIRST = 2.2  # the same of the means of 2 x 2 pixels
-MAX_COARSE_RATIO = 1.3  # of the first estimates for white noise
+MAX_LEAST, MAX_MEAN = 1.1, 1.5  # sigma where the noise is weakest, and in the mean, by the greater first estimate
+MAX_COARSE_RATIO = 1.3  # of the noise of the means by that of pixels, where the first estimates are of white noise
 MIN_AGREEMENT = 0.87  # of the lower by the higher first estimate; more is white noise
 MIN_REMAINDER, MAX_REMAINDER = 0.2, 0.85  # of the lower first estimate, between which it is averaged with the result
 FIRST_WEIGHT = 0.6  # of the first estimate in that average, which is geometric
@@ -134,15 +133,11 @@ def estimate_noise_profile(
     """
     channels = patches.shape[1]
     generator = Generator().manual_seed(0)
-    first = max(sigma, coarse_sigma)
-    fine_bound = min(MAX_BY_FINEST * sigma, MAX_BY_FIRST * first)
-    is_white = coarse_sigma < sigma / MIN_AGREEMENT
-    coarse_bound = min(2 * fine_bound, (MAX_COARSE_RATIO if is_white else MAX_COARSE_BY_FIRST) * first)
-    bounds = torch.tensor([fine_bound, coarse_bound]).clamp_min(MIN_FIRST).repeat_interleave(channels)
+    bounds = _Bounds.by_first(sigma, coarse_sigma)
     fine = max(sigma, coarse_sigma / MAX_COARSE_RATIO)
     coarse = fine if coarse_sigma < MAX_COARSE_RATIO * sigma else coarse_sigma
-    start = torch.tensor([fine, coarse]).repeat_interleave(channels).clamp_min(MIN_FIRST)
-    profile = NoiseProfile(torch.zeros(channels, 1), torch.minimum(start, bounds)[:, None])
+    start = torch.tensor([fine, coarse]).clamp_min(MIN_FIRST).repeat_interleave(channels)[:, None]
+    profile = bounds.apply(NoiseProfile(torch.zeros(channels, 1), start))
     by_value = [look_up(noise_bound(x), x).square() for x in patches.transpose(0, 1)]
     whole = _Evidence(patches, local_mean(patches, MEAN_SIDE), torch.stack(by_value, dim=1), bounds)
     n = -(-len(patches) // 3)
@@ -166,6 +161,35 @@ def _correction(estimate: float, sigma: float, coarse_sigma: float) -> float:
     return float((low / estimate) ** FIRST_WEIGHT)
 
 
+class _Bounds(NamedTuple):
+    """What the noise of an image cannot exceed by its first estimates, which structure makes too high.
+
+    Args:
+        least: standard deviation of the noise where it is weakest, which the first estimates measure.
+        mean: that of the image.
+        coarse_ratio: noise of the means of 2 x 2 pixels, times 2, by that of single pixels.
+    """
+
+    least: float
+    mean: float
+    coarse_ratio: float
+
+    @classmethod
+    def by_first(cls, sigma: float, coarse_sigma: float) -> _Bounds:
+        """Return the bounds by the first estimates of `estimate_noise_profile`."""
+        first, finest = max(sigma, coarse_sigma), MAX_BY_FINEST * sigma
+        is_white = coarse_sigma < sigma / MIN_AGREEMENT
+        least, mean = (max(min(factor * first, finest), MIN_FIRST) for factor in (MAX_LEAST, MAX_MEAN))
+        return cls(least, mean, MAX_COARSE_RATIO if is_white else 2.0)
+
+    def apply(self, profile: NoiseProfile) -> NoiseProfile:
+        """Return a profile within the bounds."""
+        fine, coarse = profile.sigma.chunk(2)
+        factor = min(1.0, self.least / max(float(fine.min()), 1e-20), self.mean / max(profile.mean_sigma, 1e-20))
+        fine = factor * fine
+        return profile._replace(sigma=torch.cat([fine, torch.minimum(factor * coarse, self.coarse_ratio * fine)]))
+
+
 class _Evidence(NamedTuple):
     """What the noise is estimated from.
 
@@ -173,13 +197,13 @@ class _Evidence(NamedTuple):
         patches: noisy patches, (batch, C, H, W).
         seen: their local means.
         max_power: greatest power of the noise at each pixel, by the histogram.
-        bounds: greatest standard deviation of the noise of each channel and of its means of 2 x 2 pixels, (2 C,).
+        bounds: by the first estimates.
     """
 
     patches: Tensor
     seen: Tensor
     max_power: Tensor
-    bounds: Tensor
+    bounds: _Bounds
 
 
 def _update(
@@ -209,8 +233,8 @@ def _update(
         index = torch.bucketize(seen.contiguous(), (curve[1:] + curve[:-1]) / 2)
         max_power = evidence.max_power[:, i % channels] * (1 if i < channels else 4)
         rows.append(_power_by_level(power[:, i], response[:, i], weight, index, len(curve)))
-        rows[-1] = _bounded(rows[-1], max_power, index, float(evidence.bounds[i]) ** 2)
-    return NoiseProfile(levels, torch.stack(rows).clamp_min(0).sqrt())
+        rows[-1] = _bounded(rows[-1], max_power, index)
+    return evidence.bounds.apply(NoiseProfile(levels, torch.stack(rows).clamp_min(0).sqrt()))
 
 
 def _power_by_level(power: Tensor, response: Tensor, weight: Tensor, index: Tensor, n: int) -> Tensor:
@@ -224,14 +248,13 @@ def _power_by_level(power: Tensor, response: Tensor, weight: Tensor, index: Tens
     return by_level.clamp_max(LEVEL_SPREAD**2 * overall)
 
 
-def _bounded(by_level: Tensor, max_power: Tensor, index: Tensor, max_mean: float) -> Tensor:
-    """Limit the power at each level by that of its pixels, and the mean of all levels by ``max_mean``."""
+def _bounded(by_level: Tensor, max_power: Tensor, index: Tensor) -> Tensor:
+    """Limit the power at each level by that of most of its pixels."""
     limited = [
-        torch.minimum(max_power[index == level], power).mean() if bool((index == level).any()) else power
+        torch.minimum(max_power[index == level].median(), power) if bool((index == level).any()) else power
         for level, power in enumerate(by_level)
     ]
-    powers = torch.stack(limited)
-    return powers * min(1.0, max_mean / max(float(powers.mean()), 1e-20))
+    return torch.stack(limited)
 
 
 def coarse_part(x: Tensor) -> Tensor:

@@ -138,8 +138,8 @@ def _candidates(image: Image) -> Tensor | None:
 
 
 def _starts(size: int, side: int) -> list[int]:
-    """Begin of windows that cover an axis, but for less than one of them in its middle."""
-    n = size // side
+    """Begin of windows that cover an axis."""
+    n = -(-size // side)
     return [round(i * (size - side) / max(1, n - 1)) for i in range(n)]
 
 
