@@ -234,7 +234,10 @@ class ImagePipeline:
         sigma = 0.0 if noise is None else noise[0].mean_sigma
         if options.mix_weight and sigma and not is_variational:
             sample, rejected_fraction = sample_image(self._posterior_mean, image, sigma, options, progress)
-            mixed = torch.lerp(to_tensor(image.as_float()), sample, strength)
+            x = to_tensor(image.as_float())
+            mixed = torch.lerp(x, sample, strength)  # exactly the sample at full strength
+            if not options.luminance == options.colour == 1:
+                mixed = x + torch.cat([_weigh((sample - x)[group], options) for group in channel_groups(len(x))])
             denoised = _frame_of(iter([mixed]), image)
             residual = image_residual(image, denoised, strength * sigma)
             return denoised, Diagnostics(
@@ -375,6 +378,15 @@ class ImagePipeline:
     def _min_noise_255(image: Image) -> float:
         """Estimated noise up to which a frame stays as it is."""
         return 255 * MIN_NOISE if image.pixels.dtype == np.uint8 else 0.0
+
+    def max_sigma(self, image: Image) -> float:
+        """Return the upper end of the range of the model in the units of a frame; noise of floats may exceed white.
+
+        Args:
+            image: noisy frame.
+        """
+        pixel_range = find_float_range(image)
+        return self._max_sigma * (1.0 if pixel_range is None else pixel_range.scale)
 
     @property
     def _max_sigma(self) -> float:

@@ -123,7 +123,7 @@ def write_image_samples(
         estimate = pipeline.estimate_noise(image)
         sigma = options.sigma
         if options.estimates_sigma and not pipeline.card.blind:
-            sigma = estimate[0].mean_sigma
+            sigma = min(estimate[0].mean_sigma, pipeline.max_sigma(image))
         moments, diagnostics = Moments(), []
         for i, path in enumerate(paths.samples):
             sample_options = replace(options, sigma=sigma, seed=seed + i)
