@@ -92,10 +92,10 @@ def test_noise_on_black_or_white_paper_is_not_underestimated(level: float, sigma
     assert 255 * float(look_up(noise_bound(noisy), noisy).min()) >= 0.9 * sigma
 
 
-def test_look_up_takes_the_nearest_of_the_ends_beyond_them() -> None:
+def test_values_beyond_black_and_white_have_no_bound() -> None:
     bound = torch.arange(N_BINS).float()
     values = torch.tensor([[-3.0, 0.0], [100.4 / 255, 7.0]])
-    assert look_up(bound, values).tolist() == [[0, 0], [100, 255]]
+    assert look_up(bound, values).tolist() == [[float("inf"), 0], [100, float("inf")]]
 
 
 @pytest.mark.parametrize("shape", [(1,), (1, 1), (3, 1, 1)])

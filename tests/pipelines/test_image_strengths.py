@@ -118,7 +118,6 @@ class TestLuminanceAndColour:
         np.testing.assert_allclose(tiled, whole, rtol=0, atol=1e-5)
         np.testing.assert_array_equal(whole[:, 70:], x[:, 70:])
 
-    @pytest.mark.xfail(strict=False, reason="luminance and colour are ignored by posterior samples")
     def test_posterior_samples(self, models: Models) -> None:
         """A sample is weighed as its mean is."""
         x = noisy(3, side=40)
