@@ -138,7 +138,7 @@ class TestInt8:
         x[:, :256] = 100 + np.arange(256)[:, None] / 4
         x[:, :256] += np.random.default_rng(1).normal(0, 3, (512, 256, 3))
         y, exact, _ = compare_int8(name, x.astype(np.uint8), 3 / 255)
-        assert np.abs(y - exact)[:, :250].mean() < 0.1
+        assert np.abs(y - exact)[:, :250].mean() < 0.15
 
     @pytest.mark.parametrize("name", IMAGE_MODELS)
     def test_hidden_colours_have_no_effect(self, name: str, noisy_scene: Scene) -> None:
