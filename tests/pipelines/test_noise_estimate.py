@@ -160,12 +160,12 @@ class TestPictures:
         assert found <= 1
         assert output >= (45 if name == "stars" else 48)
 
-    @pictures("code of 2 px, no margin", "checkers of 2 px", "line art")
+    @pictures("code of 2 px", "code of 2 px, no margin", "checkers of 2 px", "line art")
     def test_noise_is_found(self, name: str) -> None:
         found, true, _, _ = denoised(name, 10)
         assert found == pytest.approx(true, rel=0.25)
 
-    @pictures("text, black on white", "code of 2 px, no margin", "checkers of 2 px", "line art")
+    @pictures("code of 2 px, no margin", "checkers of 2 px", "line art")
     def test_noise_is_removed(self, name: str) -> None:
         _, _, noisy, output = denoised(name, 10)
         assert output >= noisy + 2
