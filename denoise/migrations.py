@@ -55,9 +55,6 @@ RECIPE: dict[str, str] = {
 Keys below ``model`` are configuration fields: they are translated by `CONFIG`."""
 
 DESCRIPTIONS: dict[str, str] = {
-    "Blind residual U-Net for photographs as files hold them: noise of sensors, film and JPEG": (
-        "Blind residual U-Net for photographs: noise of sensors, film and JPEG"
-    ),
     "Residual U-Net for photographs with white noise of a given sigma, of any strength": (
         "Residual U-Net for photographs with white noise of a given sigma"
     ),
