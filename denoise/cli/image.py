@@ -51,7 +51,8 @@ def image(
     detail: Annotated[
         float,
         typer.Option(
-            help="Keep faint detail at the price of noise: 1 takes the noise as half as strong.", metavar="0..1"
+            help="Keep faint detail at the price of noise: 1 halves the noise level given to the network.",
+            metavar="0..1",
         ),
     ] = 0.0,
     compare: Annotated[

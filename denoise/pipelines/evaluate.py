@@ -96,6 +96,8 @@ def evaluate(
     if not isinstance(pipeline, AudioPipeline | ImagePipeline):
         raise ConfigError(f"{model} is a prior; expected a denoiser.")
     is_audio = isinstance(pipeline, AudioPipeline)
+    if estimates and is_audio:
+        raise ConfigError("estimate is for models of images; leave it out.")
     if noisy and levels:
         raise ConfigError("levels are of noise that is added; leave them out for noisy files.")
     if levels and not is_audio and not all(0 < sigma <= 255 for sigma in levels):

@@ -226,7 +226,7 @@ class ImagePipeline:
         strength = options.limited_strength
         is_variational = options.uses_posterior and self.model.variational
         if noise is not None:
-            if options.estimates_sigma and sigma_255(noise) <= self._min_noise_255(image):
+            if options.estimates_sigma and _greatest_255(noise) <= self._min_noise_255(image):
                 return image, Diagnostics()
             noise = tuple(
                 profile.scale(1 - MAX_DETAIL_LOSS * options.detail).clamp(self._max_sigma) for profile in noise
@@ -302,7 +302,7 @@ class ImagePipeline:
     def _prepare(self, image: Image, noise: FrameNoise | None) -> PreparedNetwork:
         """The network in the precision for a frame: int8 if it saves time and does no harm."""
         if should_use_int8(self.precision, self.model, self.device, image):
-            noise_255 = sigma_255(self.estimate_noise(image) if noise is None else noise)
+            noise_255 = _greatest_255(self.estimate_noise(image) if noise is None else noise)
             if noise_255 <= MAX_SIGMA:
                 profile = None if noise is None else noise[0]
                 quantised = quantise_for(
@@ -574,6 +574,11 @@ def sigma_255(noise: FrameNoise) -> float:
         Standard deviation in 8-bit steps.
     """
     return 255 * noise[0].mean_sigma
+
+
+def _greatest_255(noise: FrameNoise) -> float:
+    """Level of the noise of the noisiest group of channels in 8-bit steps."""
+    return 255 * max(profile.mean_sigma for profile in noise)
 
 
 def _weigh(change: Tensor, options: DenoiseOptions) -> Tensor:

@@ -23,6 +23,7 @@ MAX_CANDIDATES = 64  # patches that the first estimate is made of
 N_INTENSITIES, N_FLAT, N_USUAL = 3, 3, 1  # the network gets so many patches of each third of the intensities
 MAX_EQUAL = 0.9  # of neighbouring pixels: more of them are clipped or drawn and tell nothing about the noise
 N_UNIFORM, N_BY_INTENSITY = 3, 2  # steps of `estimate_noise_profile`
+MIN_VISIBLE = 0.5  # of the pixels of a patch
 MIN_ALIVE = 4  # patches, or else those without noise are kept
 
 FrameNoise = tuple[NoiseProfile, ...]
@@ -116,24 +117,34 @@ def _estimate_group(candidates: Tensor, denoise: Denoise, n_steps: int) -> Noise
 
 def _candidates(image: Image) -> Tensor | None:
     """Patches from all over a frame, (n, channels, height, width), full scale 1.0; None if no pixel is visible."""
-    height, width = image.pixels.shape[:2]
+    top, left, height, width = 0, 0, *image.pixels.shape[:2]
+    if image.visible is not None and image.visible.any():
+        rows, columns = (np.flatnonzero(image.visible.any(axis=axis)) for axis in (1, 0))
+        top, left = int(rows[0]), int(columns[0])
+        height, width = int(rows[-1]) - top + 1, int(columns[-1]) - left + 1
     sides = min(PATCH, height), min(PATCH, width)
-    starts = [(i, j) for i in _starts(height, sides[0]) for j in _starts(width, sides[1])]
+    starts = [(top + i, left + j) for i in _starts(height, sides[0]) for j in _starts(width, sides[1])]
     if len(starts) > MAX_CANDIDATES:
         order = torch.randperm(len(starts), generator=torch.Generator().manual_seed(0))
         starts = [starts[i] for i in order]
     patches: list[Tensor] = []
+    partial: list[tuple[float, Tensor]] = []  # mostly hidden: they count where there is nothing better
     for i, j in starts:
         box = (slice(i, i + sides[0]), slice(j, j + sides[1]))
         x = torch.from_numpy(_as_float(image.pixels[box], image.full_scale)).permute(2, 0, 1)
         if image.visible is not None:
             visible = torch.from_numpy(image.visible[box].copy())
-            if not visible.any() or (visible.float().mean() < 0.5 and patches):
+            if not visible.any():
                 continue
-            x = fill_hidden(x, visible)
+            x, visible_fraction = fill_hidden(x, visible), float(visible.float().mean())
+            if visible_fraction < MIN_VISIBLE:
+                partial.append((visible_fraction, x))
+                continue
         patches.append(x)
         if len(patches) == MAX_CANDIDATES:
             break
+    if not patches:
+        patches = [x for _, x in sorted(partial, key=lambda pair: -pair[0])[:MIN_ALIVE]]
     return torch.stack(patches) if patches else None
 
 

@@ -25,7 +25,8 @@ def check_posterior(network: Network, name: str, options: DenoiseOptions) -> Non
     if not options.uses_posterior:
         return
     is_flow = isinstance(network, FlowNetwork)
-    if network.blind and not (is_flow or network.variational):
+    is_prior = not network.blind and network.sigma_maps == 1
+    if not (is_prior or is_flow or network.variational):
         model = SIGMA_MODEL if network.ndim == 2 else POSTERIOR_MODEL
         raise ConfigError(f"model {name} has one output and no posterior samples; use {model}.")
     can_mix = is_flow if network.ndim == 1 else not network.variational

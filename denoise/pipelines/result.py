@@ -34,7 +34,7 @@ class Diagnostics:
         noise_after: noise level of the output.
         residual: consistency of the residual of a posterior sample with noise; None of a posterior mean.
         rejected_fraction: fraction of a posterior sample that was replaced by the mean, 0 to 1.
-        no_noise_found: whether sigma was estimated as 0, so that the input is unchanged.
+        no_noise_found: whether no noise to speak of was found, so that the input is unchanged.
         precision: number format that the network was computed in, such as ``"float32"``.
     """
 
@@ -62,7 +62,7 @@ class Diagnostics:
             noise_after=_mean([d.noise_after for d in diagnostics]),
             residual=Consistency(*np.mean(residuals, axis=0).tolist()) if residuals else None,
             rejected_fraction=_mean([d.rejected_fraction for d in diagnostics]) or 0.0,
-            no_noise_found=any(d.no_noise_found for d in diagnostics),
+            no_noise_found=bool(diagnostics) and all(d.no_noise_found for d in diagnostics),
             precision=", ".join(precisions) or None,
         )
 
@@ -183,18 +183,18 @@ def warn_rejected(name: str, rejected_fraction: float) -> tuple[str, ...]:
 
 
 def warn_no_noise(name: str, no_noise_found: bool) -> tuple[str, ...]:
-    """Return a warning if sigma was estimated as 0, so that the input is unchanged.
+    """Return a warning if no noise was found in any frame, so that the input is unchanged.
 
     Args:
         name: name of the file.
-        no_noise_found: whether the estimate is 0.
+        no_noise_found: whether that is so.
 
     Returns:
         One warning or none.
     """
     if not no_noise_found:
         return ()
-    return (f"{name}: no noise was found, or too few pixels are visible for an estimate. Give sigma if it is noisy.",)
+    return (f"{name}: no noise was found, and the image is unchanged. Give sigma if it is noisy.",)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

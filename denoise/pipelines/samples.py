@@ -141,7 +141,7 @@ def write_image_samples(
                 Diagnostics.combine(diagnostics),
                 noise_before=sigma_255(estimate),
                 noise_after=sigma_255(pipeline.estimate_noise(mean, by_intensity=False)),
-                no_noise_found=not sigma and options.estimates_sigma,
+                no_noise_found=sigma == 0 and options.estimates_sigma,
             ),
             IMAGE_UNITS,
             input=reader.name,

@@ -333,6 +333,19 @@ class TestFrames:
         assert torch.equal(estimate(x, alpha)[0].sigma, first.sigma)
         assert 255 * first.mean_sigma == pytest.approx(10, rel=0.2)
 
+    def test_noise_of_the_black_ink_alone_is_removed(self) -> None:
+        x = np.full((SIDE, SIDE, 4), 128, np.uint8)
+        x[..., 3] = add_noise(x[..., 3], 20)
+        y = pipeline().frame(Image(x)).pixels
+        assert y[..., 3].std() < 5
+        assert (y[..., :3] == 128).all()
+
+    def test_a_narrow_visible_strip_has_its_own_noise(self) -> None:
+        x = add_noise(np.full((2 * SIDE, 2 * SIDE, 3), 128, np.uint8), 20)
+        alpha = np.zeros(x.shape[:2], np.uint8)
+        alpha[90:110] = 255
+        assert sigma_of(estimate(x, alpha)) == pytest.approx(20, rel=0.2)
+
     def test_units_of_the_frame_do_not_matter(self) -> None:
         """Sixteen bits have the estimate of floats, and floats in units of their own have it in these units."""
         x = self.noisy(SIDE, SIDE, 3) / np.float32(255)

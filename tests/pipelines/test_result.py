@@ -18,7 +18,8 @@ def test_combination_averages_what_is_present() -> None:
     first = Diagnostics(noise_before=4.0, residual=Consistency(1.0, 0.2), rejected_fraction=0.4, precision="float32")
     second = Diagnostics(noise_before=2.0, noise_after=1.0, no_noise_found=True, precision="int8")
     combined = Diagnostics.combine([first, second])
-    assert combined == Diagnostics(3.0, 1.0, Consistency(1.0, 0.2), 0.2, True, "float32, int8")
+    assert combined == Diagnostics(3.0, 1.0, Consistency(1.0, 0.2), 0.2, False, "float32, int8")
+    assert Diagnostics.combine([second, second]).no_noise_found
     assert Diagnostics.combine([]) == Diagnostics()
     assert Diagnostics.combine([first]) == first
 
