@@ -8,35 +8,31 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, cast
+from typing import BinaryIO, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from denoise.colour import LUMA_601
 from denoise.errors import ConfigError, InputError
 from denoise.files.image import ImageReader, write_image
-from denoise.frames import Grid, Window, cat_preallocated, overlap_add, split
-from denoise.noise_profile import NoiseProfile
+from denoise.frames import Grid
 from denoise.options import IMAGE_STEPS, MAX_MEGAPIXELS, DenoiseOptions, Sigma
 from denoise.pipelines.device import pick_device
 from denoise.pipelines.float_range import find_float_range, warn_units
-from denoise.pipelines.latent_noise import NoiseFieldSampler
 from denoise.pipelines.noise_estimate import FrameNoise, channel_groups, estimate_noise, to_network, uniform_noise
 from denoise.pipelines.perception import image_residual, progress_of_part, sample_image, to_tensor
 from denoise.pipelines.posterior import check_posterior
 from denoise.pipelines.precision import (
     MAX_SIGMA,
     PreparedNetwork,
-    autocast,
     check_precision,
     float_precision,
     quantise_for,
     should_use_int8,
 )
 from denoise.pipelines.result import IMAGE_UNITS, Diagnostics, Result
-from denoise.pipelines.transparency import fill_hidden
+from denoise.pipelines.tiles import TileDenoiser, frame_of, weigh
 from denoise.protocols import Progress
 from denoise.registry import DEFAULTS, SIGMA_MODEL, load
 from denoise.signals import Image
@@ -44,25 +40,8 @@ from denoise.signals import Image
 TILE = 1024  # pixels: 12 megapixels stay below two gigabytes in every precision; a quarter is computed twice
 MAX_CONTEXT = 56  # pixels: those further away change the output by less than 0.1 of 255, whatever the receptive field
 FADE = 8  # pixels
-BAND_ROWS = 256
 MIN_NOISE = 0.3 / 255  # of 8-bit images: their rounding alone is as strong, so they stay as they are
 MAX_DETAIL_LOSS = 0.5  # of sigma: what --detail 1 withholds
-
-
-class TileSettings(NamedTuple):
-    """What all tiles of a frame have in common.
-
-    Args:
-        prepared: the network, and the precision that was selected for the frame.
-        noise: noise that the network is conditioned on, full scale 1.0; None for blind networks.
-        options: options of the run: strength, luminance and colour.
-        seed: seed of the latents of a variational network; None takes their mean.
-    """
-
-    prepared: PreparedNetwork
-    noise: FrameNoise | None
-    options: DenoiseOptions
-    seed: int | None = None
 
 
 class ImagePipeline:
@@ -168,13 +147,19 @@ class ImagePipeline:
         Returns:
             The denoised frame, and its diagnostics but for the noise levels, which take time to estimate.
         """
+        return self._denoise_frame(image, None, options, progress)
+
+    def _denoise_frame(
+        self, image: Image, estimate: FrameNoise | None, options: DenoiseOptions, progress: Progress | None
+    ) -> tuple[Image, Diagnostics]:
+        """As `denoise_frame`, with an estimate of the noise if there is one already."""
         pixel_range = find_float_range(image)
         self.check(options, 1.0 if pixel_range is None else pixel_range.scale)
         if options.limited_strength == 0:
             return image, Diagnostics()
         if image.alpha is not None and not image.is_alpha_opacity:
             return _denoise_parts(image, partial(self.denoise_frame, options=options), progress)
-        noise = None if self.card.blind else self.resolve_noise(image, options)
+        noise = None if self.card.blind else self.resolve_noise(image, options, estimate)
         return self._denoise(image, noise, options, progress)
 
     def _denoise_and_measure(
@@ -183,20 +168,15 @@ class ImagePipeline:
         """Denoise one frame, with the noise levels before and after."""
         if image.alpha is not None and not image.is_alpha_opacity:
             return _denoise_parts(image, partial(self._denoise_and_measure, options=options), progress)
-        pixel_range = find_float_range(image)
-        self.check(options, 1.0 if pixel_range is None else pixel_range.scale)
         estimate = self.estimate_noise(image)
+        denoised, diagnostics = self._denoise_frame(image, estimate, options, progress)
         noise_before = sigma_255(estimate)
-        if options.limited_strength == 0:
-            return image, Diagnostics(noise_before=noise_before, noise_after=noise_before)
-        noise = None if self.card.blind else self.resolve_noise(image, options, estimate)
-        denoised, diagnostics = self._denoise(image, noise, options, progress)
         is_unchanged = diagnostics.precision is None
         return denoised, replace(
             diagnostics,
             noise_before=noise_before,
             noise_after=noise_before if is_unchanged else sigma_255(self.estimate_noise(denoised, by_intensity=False)),
-            no_noise_found=is_unchanged,
+            no_noise_found=is_unchanged and options.limited_strength > 0,
         )
 
     def _denoise(
@@ -237,8 +217,8 @@ class ImagePipeline:
             x = to_tensor(image.as_float())
             mixed = torch.lerp(x, sample, strength)  # exactly the sample at full strength
             if not options.luminance == options.colour == 1:
-                mixed = x + torch.cat([_weigh((sample - x)[group], options) for group in channel_groups(len(x))])
-            denoised = _frame_of(iter([mixed]), image)
+                mixed = x + torch.cat([weigh((sample - x)[group], options) for group in channel_groups(len(x))])
+            denoised = frame_of(iter([mixed]), image)
             residual = image_residual(image, denoised, strength * sigma)
             return denoised, Diagnostics(
                 residual=residual,
@@ -246,58 +226,24 @@ class ImagePipeline:
                 precision=float_precision(self.precision, self.device),
             )
         prepared = self._prepare(image, noise)
-        settings = TileSettings(prepared, noise, options, options.seed if is_variational else None)
-        denoised = _frame_of(self._denoise_rows(image, settings, progress), image)
+        tiles = self._tile_denoiser(prepared, noise, options, options.seed if is_variational else None)
+        denoised = frame_of(tiles.rows(image, progress), image)
         return denoised, Diagnostics(precision=prepared.precision)
 
     def _posterior_mean(self, image: Image, sigma: float, progress: Progress | None) -> Tensor:
         """The network's output for a whole frame, (channels, height, width), full scale 1.0."""
         noise = uniform_noise(sigma, image.pixels.shape[2])
-        settings = TileSettings(self._prepare(image, noise), noise, DenoiseOptions(steps=1))
-        return torch.cat([*self._denoise_rows(image, settings, progress)], dim=1)
+        tiles = self._tile_denoiser(self._prepare(image, noise), noise, DenoiseOptions(steps=1))
+        return torch.cat([*tiles.rows(image, progress)], dim=1)
 
-    def _denoise_rows(self, image: Image, settings: TileSettings, progress: Progress | None) -> Iterator[Tensor]:
-        """Frame -> bands -> tiles -> model -> overlap-add -> rows (channels, rows, width), full scale 1.0."""
-
-        def denoise_band(band: Window) -> Tensor:
-            def denoise_tile(tile: Window) -> Tensor:  # only one at a time is in float32, the band in the file's dtype
-                x = tile.data.float() / image.full_scale
-                x = x if image.visible is None else fill_hidden(x[:-1], x[-1] > 0)
-                return self._denoise_tile(x, (band.start, tile.start), settings)
-
-            tiles = (tile.map(denoise_tile(tile)) for tile in split([band.data], self.grid, dim=2))
-            shape = (image.pixels.shape[2], *band.data.shape[1:])
-            return cat_preallocated(overlap_add(tiles, self.grid, dim=2), shape, dim=2)
-
-        n_rows = 0
-        bands = (band.map(denoise_band(band)) for band in split(_read_bands(image), self.grid, dim=1))
-        for rows in overlap_add(bands, self.grid, dim=1):
-            yield rows
-            n_rows += rows.shape[1]
-            if progress:
-                progress(n_rows / image.pixels.shape[0])
-
-    @torch.inference_mode()
-    def _denoise_tile(self, x: Tensor, start: tuple[int, int], settings: TileSettings) -> Tensor:
-        """One tile (channels, height, width), channels 1, 3 or 4, full scale 1.0."""
-        groups = [x[group] for group in channel_groups(len(x))]
-        noise = settings.noise or [None] * len(groups)
-        return torch.cat(
-            [self._denoise_group(group, profile, start, settings) for group, profile in zip(groups, noise, strict=True)]
-        )
-
-    def _denoise_group(
-        self, x: Tensor, noise: NoiseProfile | None, start: tuple[int, int], settings: TileSettings
-    ) -> Tensor:
-        """Channels that the network takes together, 1 or 3."""
-        network: Callable[..., Tensor] = settings.prepared.network
-        if settings.seed is not None:
-            network = partial(network, sample_latent=NoiseFieldSampler(settings.seed, start))
-        with autocast(self.device, settings.prepared.precision):
-            denoised = network(*self._network_inputs(x[None], noise)).flatten(0, 1).float().cpu()
-        if len(denoised) > len(x):  # a grey image as RGB
-            denoised = denoised.mean(dim=0, keepdim=True)
-        return x + _weigh(denoised - x, settings.options)
+    def _tile_denoiser(
+        self,
+        prepared: PreparedNetwork,
+        noise: FrameNoise | None,
+        options: DenoiseOptions,
+        seed: int | None = None,
+    ) -> TileDenoiser:
+        return TileDenoiser(self.model, prepared, self.device, self.grid, noise, options, seed)
 
     def _prepare(self, image: Image, noise: FrameNoise | None) -> PreparedNetwork:
         """The network in the precision for a frame: int8 if it saves time and does no harm."""
@@ -305,18 +251,14 @@ class ImagePipeline:
             noise_255 = _greatest_255(self.estimate_noise(image) if noise is None else noise)
             if noise_255 <= MAX_SIGMA:
                 profile = None if noise is None else noise[0]
-                quantised = quantise_for(
-                    self.model, image, lambda x: self._network_inputs(x[:, :3] / image.full_scale, profile)
-                )
+
+                def to_inputs(x: Tensor) -> tuple[Tensor, Tensor | None]:
+                    return to_network(x[:, :3] / image.full_scale, profile, self.model, self.device)
+
+                quantised = quantise_for(self.model, image, to_inputs, noise_255)
                 if quantised is not None:
                     return PreparedNetwork(quantised, "int8")
         return PreparedNetwork(self.model, float_precision(self.precision, self.device))
-
-    def _network_inputs(self, x: Tensor, noise: NoiseProfile | None) -> tuple[Tensor, Tensor | None]:
-        """From (batch, 1 or 3, height, width) to the inputs of the network on its device."""
-        images, sigma = to_network(x, noise, self.model)
-        images = images.to(self.device).contiguous(memory_format=torch.channels_last)
-        return images, None if sigma is None else sigma.to(self.device)
 
     def check(self, options: DenoiseOptions, scale: float = 1.0) -> None:
         """Refuse options that the model does not support.
@@ -581,17 +523,6 @@ def _greatest_255(noise: FrameNoise) -> float:
     return 255 * max(profile.mean_sigma for profile in noise)
 
 
-def _weigh(change: Tensor, options: DenoiseOptions) -> Tensor:
-    """The change of an image (1 or 3, height, width) at the strengths of the options, of luminance and colour apart."""
-    strength = options.limited_strength
-    if len(change) == 1:
-        return strength * options.luminance * change
-    if options.luminance == options.colour:
-        return strength * options.luminance * change
-    luminance = torch.einsum("chw,c->hw", change, change.new_tensor(LUMA_601))
-    return strength * (options.colour * change + (options.luminance - options.colour) * luminance)
-
-
 def _denoise_parts(
     image: Image, denoise_part: Callable[..., tuple[Image, Diagnostics]], progress: Progress | None
 ) -> tuple[Image, Diagnostics]:
@@ -602,32 +533,3 @@ def _denoise_parts(
     (colour, _), (further, _) = results
     diagnostics = Diagnostics.combine([diagnostics for _, diagnostics in results])
     return replace(image, pixels=colour.pixels, alpha=further.pixels[..., 0]), diagnostics
-
-
-def _frame_of(bands: Iterator[Tensor], image: Image) -> Image:
-    """Rows (channels, rows, width) of floats as a frame in the dtype of ``image``, with its hidden pixels."""
-    pixels = np.empty_like(image.pixels)
-    row = 0
-    for band in bands:
-        pixels_float = band.permute(1, 2, 0).numpy()
-        pixels[row : row + len(pixels_float)] = image.from_float(pixels_float)
-        row += len(pixels_float)
-    if image.visible is not None:
-        pixels = np.where(image.visible[..., None], pixels, image.pixels)
-    if pixels.dtype == np.float32 and not np.isfinite(pixels).all():
-        raise InputError(
-            f"the output of the network is not finite; its pixels range from {image.pixels.min():.3g} to "
-            f"{image.pixels.max():.3g}, expected about 0 to 1. Scale the image or use another model."
-        )
-    return replace(image, pixels=pixels)
-
-
-def _read_bands(image: Image) -> Iterator[Tensor]:
-    """Pixels (channels, rows, width), a few rows at a time; the mask of visible pixels is one more channel."""
-    # torch supports few operations on uint16
-    dtype = {np.dtype(np.uint16): np.int32}.get(image.pixels.dtype, image.pixels.dtype)
-    for start in range(0, image.pixels.shape[0], BAND_ROWS):
-        x = image.pixels[start : start + BAND_ROWS].astype(dtype)
-        if image.visible is not None:
-            x = np.concatenate([x, image.visible[start : start + BAND_ROWS, :, None].astype(dtype)], axis=2)
-        yield torch.from_numpy(x).permute(2, 0, 1)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from denoise.noise_level import estimate_sigma
@@ -49,7 +47,9 @@ def uniform_noise(sigma: float, channels: int) -> FrameNoise:
     return tuple(NoiseProfile.uniform(sigma, len(range(channels)[group])) for group in channel_groups(channels))
 
 
-def to_network(x: Tensor, noise: NoiseProfile | None, network: Network) -> tuple[Tensor, Tensor | None]:
+def to_network(
+    x: Tensor, noise: NoiseProfile | None, network: Network, device: torch.device
+) -> tuple[Tensor, Tensor | None]:
     """Turn images and their noise into the inputs of a network.
 
     Grey images are repeated for networks of three channels, and colours are put along the batch for those of one.
@@ -58,15 +58,16 @@ def to_network(x: Tensor, noise: NoiseProfile | None, network: Network) -> tuple
         x: (batch, 1 or 3, height, width).
         noise: its noise, of as many channels; None for blind networks.
         network: denoiser.
+        device: where it runs.
 
     Returns:
-        Images with the network's channels, and its sigma: maps, one number per image, or None.
+        Images with the network's channels on the device, and its sigma: maps, one number per image, or None.
     """
     maps = None if noise is None or network.sigma_maps == 1 else noise.maps(x)
     images, sigma = _with_channels(x, maps, network.channels)
     if noise is not None and maps is None:
         sigma = torch.full((len(images),), noise.mean_sigma)
-    return images, sigma
+    return _on_device(images, sigma, device)
 
 
 @torch.inference_mode()
@@ -88,11 +89,9 @@ def estimate_noise(image: Image, device: torch.device, precision: str, *, by_int
     network = _noise_network(device)
 
     def denoise(x: Tensor, maps: Tensor) -> Tensor:
-        images, sigma = _with_channels(x, maps, network.channels)
-        assert sigma is not None
-        images = images.to(device).contiguous(memory_format=torch.channels_last)
+        inputs = _on_device(*_with_channels(x, maps, network.channels), device)
         with autocast(device, float_precision(precision, device)):
-            y = network(images, sigma.to(device)).float().cpu()
+            y = network(*inputs).float().cpu()
         return y.mean(dim=1, keepdim=True) if x.shape[1] < y.shape[1] else y
 
     candidates = _candidates(image)
@@ -131,7 +130,7 @@ def _candidates(image: Image) -> Tensor | None:
     partial: list[tuple[float, Tensor]] = []  # mostly hidden: they count where there is nothing better
     for i, j in starts:
         box = (slice(i, i + sides[0]), slice(j, j + sides[1]))
-        x = torch.from_numpy(_as_float(image.pixels[box], image.full_scale)).permute(2, 0, 1)
+        x = torch.from_numpy(Image(image.pixels[box]).as_float().pixels).permute(2, 0, 1)
         if image.visible is not None:
             visible = torch.from_numpy(image.visible[box].copy())
             if not visible.any():
@@ -152,10 +151,6 @@ def _starts(size: int, side: int) -> list[int]:
     """Begin of windows that cover an axis."""
     n = -(-size // side)
     return [round(i * (size - side) / max(1, n - 1)) for i in range(n)]
-
-
-def _as_float(pixels: NDArray[Any], full_scale: float) -> NDArray[np.float32]:
-    return (pixels / np.float32(full_scale)).astype(np.float32)
 
 
 def _montage(patches: Tensor) -> Tensor:
@@ -192,6 +187,11 @@ def _with_channels(x: Tensor, maps: Tensor | None, channels: int) -> tuple[Tenso
     if maps is not None:
         maps = maps.unflatten(1, (2, x.shape[1])).transpose(1, 2).flatten(0, 1)
     return x.reshape(-1, 1, *x.shape[2:]), maps
+
+
+def _on_device(images: Tensor, sigma: Tensor | None, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    images = images.to(device).contiguous(memory_format=torch.channels_last)
+    return images, None if sigma is None else sigma.to(device)
 
 
 @cache

@@ -46,6 +46,9 @@ MAX_SIGMA = 12.0
 MAX_RMS_CHANGE = 0.25
 """Greatest difference of int8 from float32 in any square, of 255. Rounding to an 8-bit file causes 0.29 by itself."""
 
+RMS_CHANGE_BASE, RMS_CHANGE_BY_NOISE = 0.06, 0.018
+"""Greatest such difference without noise, of 255, and its growth with the noise: clean areas show the steps first."""
+
 SQUARE_SIDE = 128
 CALIBRATION_SQUARES, CHECK_SQUARES = 16, 6
 
@@ -131,7 +134,7 @@ def should_use_int8(requested: str, network: nn.Module, device: torch.device, im
 
 
 @torch.inference_mode()
-def quantise_for(network: nn.Module, image: Image, to_inputs: ToInputs) -> nn.Module | None:
+def quantise_for(network: nn.Module, image: Image, to_inputs: ToInputs, noise_255: float) -> nn.Module | None:
     """Quantise a network to int8 for one image.
 
     It is calibrated with the squares of most contrast, and compared with float32 on squares of all kinds: beside text
@@ -141,15 +144,18 @@ def quantise_for(network: nn.Module, image: Image, to_inputs: ToInputs) -> nn.Mo
         network: denoiser.
         image: noisy 8-bit image.
         to_inputs: see `ToInputs`.
+        noise_255: standard deviation of the noise of the image, of 255.
 
     Returns:
-        The quantised network, or None if it differs from ``network`` by more than `MAX_RMS_CHANGE`.
+        The quantised network, or None if it differs from ``network`` by more than `MAX_RMS_CHANGE`, or by too much for
+        noise so weak.
     """
     squares = _squares_by_contrast(image.pixels)
     quantised = quantise_network(network, *to_inputs(_stack(squares[-CALIBRATION_SQUARES:])))
     x, sigma = to_inputs(_stack(squares[:: max(1, len(squares) // CHECK_SQUARES)]))
     rms_change = (quantised(x, sigma) - network(x, sigma)).square().mean(dim=(1, 2, 3)).sqrt()
-    return quantised if 255 * float(rms_change.max()) <= MAX_RMS_CHANGE else None
+    max_change = min(MAX_RMS_CHANGE, RMS_CHANGE_BASE + RMS_CHANGE_BY_NOISE * noise_255)
+    return quantised if 255 * float(rms_change.max()) <= max_change else None
 
 
 @cache

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from denoise import noise
 from denoise.noise_profile import NoiseProfile, coarse_part, local_mean
-from denoise.training.recipe import Conditioning
+from denoise.training.image_recipe import Conditioning
 
 MapKind = Literal["uniform", "local", "intensity"]
 
@@ -63,8 +63,8 @@ def draw_sigma_maps(
         clean: clean image, (C, H, W).
         s: probabilities and sizes of the errors.
         generator: source of randomness.
-        kind: kind of the noise, a name in `denoise.training.recipe.NOISE_KINDS`; in ``"clean"`` images, a floor is
-            found.
+        kind: kind of the noise, a name in `denoise.training.image_recipe.NOISE_KINDS`; in ``"clean"`` images, a floor
+            is found.
         is_jpeg: whether the image was stored as JPEG, which makes noise sparse, so that estimates of it are too low.
         is_texture: whether the image is a texture, whose structure is taken for noise more often.
 

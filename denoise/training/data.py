@@ -23,7 +23,7 @@ from denoise.protocols import Label
 from denoise.signals import Image
 from denoise.training.conditioning import draw_sigma_maps
 from denoise.training.degrade import degrade, jpeg
-from denoise.training.recipe import ImageData
+from denoise.training.image_recipe import ImageData
 
 EXPOSURES = (0.15, 1.0)  # factors of the light
 

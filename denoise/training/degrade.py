@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from denoise import noise
 from denoise.files.image import read_image, write_image
 from denoise.signals import Image, ImageFormat
-from denoise.training.recipe import NOISE_KINDS, Degradations
+from denoise.training.image_recipe import NOISE_KINDS, Degradations
 
 SHOT_NOISE = (1e-4, 1.2e-2)  # range of the variance at full scale
 READ_SPREAD = 0.26  # standard deviation of the logarithm of the variance of read noise at one ISO
@@ -33,7 +33,7 @@ class Degraded(NamedTuple):
 
     Args:
         noisy: noisy patches, (B, 3, H, W), full scale 1.0.
-        kinds: kind of the noise of each patch, a name in `denoise.training.recipe.NOISE_KINDS`.
+        kinds: kind of the noise of each patch, a name in `denoise.training.image_recipe.NOISE_KINDS`.
         is_jpeg: which patches are stored as JPEG, (B,).
     """
 
@@ -259,7 +259,7 @@ KINDS: dict[str, Kind] = {
     "clean": clean,
     "white": white,
 }
-"""Kinds of noise by their names in `denoise.training.recipe.NOISE_KINDS`."""
+"""Kinds of noise by their names in `denoise.training.image_recipe.NOISE_KINDS`."""
 
 
 def jpeg(x: Tensor, quality: int, subsampling: int = 2) -> Tensor:

@@ -22,6 +22,7 @@ from denoise.signals import Image
 
 Pixels = NDArray[Any]
 Run = Callable[..., Pixels]
+CPU = torch.device("cpu")
 SIDE = 96  # pixels: one patch, the least that an estimate has
 PHOTO = Path(__file__).parents[2] / "samples" / "photo.clean.png"
 
@@ -147,7 +148,7 @@ def denoised(name: str, sigma: float) -> tuple[float, float, float, float]:
 
 def pictures(*limits: str) -> Any:
     """Return the parameters of a test, of which ``limits`` are known to fail."""
-    mark = pytest.mark.xfail(strict=False, reason="known limit: black, white and fine structure hide the noise")
+    mark = pytest.mark.xfail(strict=True, reason="known limit: black, white and fine structure hide the noise")
     return pytest.mark.parametrize("name", [pytest.param(n, marks=mark if n in limits else ()) for n in PICTURES])
 
 
@@ -176,11 +177,15 @@ class TestPictures:
         assert found <= 1.25 * true
         assert output >= noisy - 0.2
 
+    @pictures("code of 2 px", "code of 2 px, no margin", "code of 4 px")
+    def test_faint_noise_is_found(self, name: str) -> None:
+        """Of what a network can tell from structure, the estimate is the lower part."""
+        found, true, _, _ = denoised(name, 2)
+        assert 0.4 * true <= found <= 1.3 * true
+
     @pictures()
     def test_faint_noise_is_rather_kept_than_structure_removed(self, name: str) -> None:
-        """Of what a network can tell from structure, the estimate is the lower part."""
-        found, true, noisy, output = denoised(name, 2)
-        assert 0.2 * true <= found <= 1.7 * true  # 2 / 1.42 before clipping
+        _, _, noisy, output = denoised(name, 2)
         assert output >= noisy - 0.2
 
 
@@ -210,7 +215,7 @@ class TestPhoto:
         expected = np.sqrt(2**2 + 12**2 * noise[0].levels.numpy())
         np.testing.assert_allclose(255 * noise[0].sigma[:3].numpy(), expected, rtol=0.25)
 
-    @pytest.mark.xfail(strict=False, reason="known limit: a bound that all channels have in common")
+    @pytest.mark.xfail(strict=True, reason="known limit: a bound that all channels have in common")
     def test_noise_of_one_channel(self) -> None:
         sigma = np.array([4, 10, 20], np.float32)
         noise = estimate(((photo(2 * SIDE) + sigma * normal(2 * SIDE, 2 * SIDE, 3)) / 255).astype(np.float32))[0]
@@ -376,7 +381,7 @@ class TestNetworkInputs:
 
     def test_channels_of_a_colour_network(self) -> None:
         x = torch.rand(2, 3, 5, 4)
-        images, maps = to_network(x, self.PROFILE, self.Network(3, 6))  # type: ignore[arg-type]
+        images, maps = to_network(x, self.PROFILE, self.Network(3, 6), CPU)  # type: ignore[arg-type]
         assert images is x
         assert maps is not None
         assert maps.shape == (2, 6, 5, 4)
@@ -385,7 +390,7 @@ class TestNetworkInputs:
     def test_grey_image_for_a_colour_network(self) -> None:
         x = torch.rand(2, 1, 5, 4)
         profile = NoiseProfile(torch.zeros(1, 1), torch.tensor([[1.0], [2.0]]))
-        images, maps = to_network(x, profile, self.Network(3, 6))  # type: ignore[arg-type]
+        images, maps = to_network(x, profile, self.Network(3, 6), CPU)  # type: ignore[arg-type]
         assert (images == x).all()
         assert images.shape == (2, 3, 5, 4)
         assert maps is not None
@@ -393,17 +398,17 @@ class TestNetworkInputs:
 
     def test_colours_for_a_grey_network(self) -> None:
         x = torch.rand(2, 3, 5, 4)
-        images, maps = to_network(x, self.PROFILE, self.Network(1, 2))  # type: ignore[arg-type]
+        images, maps = to_network(x, self.PROFILE, self.Network(1, 2), CPU)  # type: ignore[arg-type]
         assert images.shape == (6, 1, 5, 4)
         assert (images[1, 0] == x[0, 1]).all()
         assert maps is not None
         assert maps[:, :, 0, 0].tolist() == [[1, 4], [2, 5], [3, 6]] * 2
 
     def test_networks_of_one_sigma_get_the_mean(self) -> None:
-        images, sigma = to_network(torch.rand(2, 3, 5, 4), self.PROFILE, self.Network(3, 1))  # type: ignore[arg-type]
+        images, sigma = to_network(torch.rand(2, 3, 5, 4), self.PROFILE, self.Network(3, 1), CPU)  # type: ignore[arg-type]
         assert sigma is not None
         assert sigma.tolist() == pytest.approx([(14 / 3) ** 0.5] * len(images))
-        assert to_network(images, None, self.Network(3, 6))[1] is None  # type: ignore[arg-type]
+        assert to_network(images, None, self.Network(3, 6), CPU)[1] is None  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("channels", [1, 3, 4])
     def test_uniform_noise_of_each_group(self, channels: int) -> None:

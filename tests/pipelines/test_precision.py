@@ -63,7 +63,7 @@ class TestFloats:
     @pytest.mark.parametrize("name", IMAGE_MODELS)
     @pytest.mark.parametrize(
         ("requested", "tolerance_255"),
-        [("float32", 0.1), ("bfloat16", 0.9)],
+        [("float32", 0.1), ("bfloat16", 0.7)],
     )
     def test_tiles_do_not_change_the_output(
         self, name: str, requested: str, tolerance_255: float, noisy_scene: Scene
@@ -132,13 +132,13 @@ class TestInt8:
         assert np.abs(y - exact).max() <= 2
 
     @pytest.mark.parametrize("name", IMAGE_MODELS)
-    def test_smooth_areas_beside_dithering_are_kept(self, name: str, noisy_scene: Scene) -> None:
+    def test_smooth_areas_beside_dithering_use_float32(self, name: str, noisy_scene: Scene) -> None:
         x = 255 * noisy_scene(512, 3 / 255).clip(0, 1)
         x[:, 256:] = 255 * np.random.default_rng(2).integers(0, 2, (512, 316, 1))
         x[:, :256] = 100 + np.arange(256)[:, None] / 4
         x[:, :256] += np.random.default_rng(1).normal(0, 3, (512, 256, 3))
         y, exact, _ = compare_int8(name, x.astype(np.uint8), 3 / 255)
-        assert np.abs(y - exact)[:, :250].mean() < 0.15
+        assert np.abs(y - exact)[:, :250].mean() < 0.05
 
     @pytest.mark.parametrize("name", IMAGE_MODELS)
     def test_hidden_colours_have_no_effect(self, name: str, noisy_scene: Scene) -> None:

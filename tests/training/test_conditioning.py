@@ -11,7 +11,7 @@ from torch import Tensor
 
 from denoise import noise
 from denoise.training.conditioning import draw_sigma_maps, sigma_maps
-from denoise.training.recipe import Conditioning
+from denoise.training.image_recipe import Conditioning
 
 EXACT = {"max_error": 0.0, "floor": 0.0, "too_high": 0.0, "too_high_textures": 0.0, "too_low_jpeg": 0.0}
 

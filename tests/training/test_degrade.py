@@ -7,7 +7,7 @@ from torch import Tensor
 
 from denoise.errors import ConfigError
 from denoise.training.degrade import KINDS, degrade
-from denoise.training.recipe import Degradations
+from denoise.training.image_recipe import Degradations
 
 SIGMA = torch.full((200,), 0.08)
 

@@ -12,7 +12,8 @@ from denoise.config import parse
 from denoise.errors import ConfigError
 from denoise.migrations import RECIPE, migrate_recipe
 from denoise.registry import bundled, locate
-from denoise.training.recipe import Conditioning, ImageData, Recipe, load_recipe
+from denoise.training.image_recipe import Conditioning, ImageData
+from denoise.training.recipe import Recipe, load_recipe
 from denoise.weights import read_header
 
 GAUSSIAN = Path(__file__).parents[2] / "recipes/gaussian/recipe.toml"

@@ -13,11 +13,12 @@ from denoise.metrics import mse, r2, si_sdr
 from denoise.noise import generator_for
 from denoise.protocols import Denoiser, FlowNetwork, LatentSampler, Network, StreamingNetwork
 from denoise.training.data import Batch, ImagePatches, Source
+from denoise.training.image_recipe import Degradations
 from denoise.training.losses.denoising import DENOISING_LOSSES, NATS, Estimate
 from denoise.training.losses.generative import KLSampler
 from denoise.training.mixes import AudioMixes
 from denoise.training.objectives.base import LossObjective, Metrics
-from denoise.training.recipe import Degradations, Recipe
+from denoise.training.recipe import Recipe
 from denoise.training.samples import write_denoised
 
 
