@@ -382,7 +382,7 @@ class TestNetworkInputs:
     def test_channels_of_a_colour_network(self) -> None:
         x = torch.rand(2, 3, 5, 4)
         images, maps = to_network(x, self.PROFILE, self.Network(3, 6), CPU)  # type: ignore[arg-type]
-        assert images is x
+        assert torch.equal(images, x)
         assert maps is not None
         assert maps.shape == (2, 6, 5, 4)
         assert maps[0, :, 2, 2].tolist() == [1, 2, 3, 4, 5, 6]
