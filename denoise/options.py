@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from denoise.errors import ConfigError
@@ -22,6 +23,9 @@ BLOCK_S = 20.0
 
 MAX_MEGAPIXELS = 200.0
 """Size up to which images are read; larger files may be decompression bombs."""
+
+NoiseSource = tuple[float, float] | str | Path
+"""Noise alone: a time range of the recording itself, start and end in seconds, or the path of another recording."""
 
 Sigma = float | Literal["auto"] | None
 """Noise level of an image, full scale 1.0; ``"auto"`` and None estimate it for networks that need one."""
@@ -40,6 +44,8 @@ class DenoiseOptions:
         colour: strength for the colour of images, 0 to 1, times ``strength``.
         detail: faint detail that is kept in images, at the price of noise, from 0 (the network is conditioned on the
             noise as it is) to 1 (on half of it); for networks that take the noise.
+        noise_profile: noise alone, of which the noise profile of audio is measured, see `NoiseSource`; None estimates
+            the noise.
         perception: perception-distortion trade-off, from 0 (posterior mean) to 1 (posterior sample); None selects the
             posterior sample if ``seed`` is given, else the posterior mean.
         seed: seed of the posterior sample; None is seed 0 if ``perception`` is above 0.
@@ -57,6 +63,7 @@ class DenoiseOptions:
     luminance: float = 1.0
     colour: float = 1.0
     detail: float = 0.0
+    noise_profile: NoiseSource | None = None
     perception: float | None = None
     seed: int | None = None
     overwrite: bool = False

@@ -22,6 +22,7 @@ NETWORKS = {  # denoisers
     "conv-dae": ("denoise.models.conv_dae", "ConvDAE"),
     "dense-ae": ("denoise.models.dense_ae", "DenseAE"),
     "dpcrn": ("denoise.models.dpcrn", "DPCRN"),
+    "noise-floor-dpcrn": ("denoise.models.noise_floor_dpcrn", "NoiseFloorDPCRN"),
     "speech-flow": ("denoise.models.speech_flow", "SpeechFlow"),
     "spectral-dae": ("denoise.models.spectral_dae", "SpectralDAE"),
 }
@@ -56,6 +57,7 @@ PRETRAINED = Path(__file__).parent / "pretrained"
 DEFAULTS = {"audio": "speech", "image": "photo"}
 SIGMA_MODEL = "gaussian"  # the image denoiser for white Gaussian noise of a given sigma, and the prior of samples
 NOISE_MODEL = "photo"  # the image denoiser whose residual the noise is estimated from
+NOISE_PROFILE_MODEL = "general"  # the audio denoiser that takes a noise profile
 POSTERIOR_MODEL = "speech-flow"  # the audio denoiser that samples the posterior
 
 

@@ -41,6 +41,14 @@ def audio(
     attenuation_limit: Annotated[
         float | None, typer.Option(help="Maximum attenuation; 12 dB sounds natural.", metavar="DB")
     ] = None,
+    noise_profile: Annotated[
+        str | None,
+        typer.Option(
+            help="Part of the recording with noise alone, as in 0:00-0:02.5, or a recording of the noise. Selects the "
+            "model `general`.",
+            metavar="FROM-TO|FILE",
+        ),
+    ] = None,
     compare: Annotated[
         str | None,
         typer.Option(help='Write spectrograms of input, output and removed signal; needs ".[compare]".', metavar="PNG"),
@@ -86,6 +94,7 @@ def audio(
     from denoise.files.audio import AUDIO_EXTENSIONS
     from denoise.pipelines.audio import AudioPipeline, default_model
     from denoise.pipelines.compare import check_extras, compare_audio, write_removed
+    from denoise.pipelines.noise_segment import parse_noise_source
     from denoise.pipelines.samples import check_samples, write_audio_samples
 
     batch = BatchOptions(overwrite=overwrite, skip_existing=skip_existing, as_json=as_json)
@@ -95,6 +104,7 @@ def audio(
         attenuation_limit=attenuation_limit,
         perception=perception,
         seed=seed if samples or perception is not None else None,
+        noise_profile=None if noise_profile is None else parse_noise_source(noise_profile),
         overwrite=overwrite,
     )
     extra_outputs = {"--compare": compare, "--removed": removed}

@@ -12,6 +12,7 @@ from denoise.config import config
 from denoise.dsp import compress_magnitude, power, stream_istft, stream_stft
 from denoise.errors import ConfigError
 from denoise.nn.dual_path import DualPathNet, DualPathState
+from denoise.nn.noise_floor import NoiseFloorState
 from denoise.nn.streaming import StreamingMixin
 
 LEVEL_TIME_CONSTANT_S = 1.0
@@ -103,6 +104,7 @@ class DPCRNState(NamedTuple):
     overlap: Tensor  # second half of the last output frame, (batch, channels, hop)
     level: RunningMean
     features: DualPathState
+    floor: NoiseFloorState | None = None  # of a `NoiseFloorDPCRN`
 
 
 class SpectralFeatures(nn.Module):
@@ -133,17 +135,31 @@ class SpectralFeatures(nn.Module):
             magnitudes, (batch, 3, frames, positions).
         """
         c = self.config
-        mean_power = power(spectrum).mean(dim=1)
+        magnitude = self.compress(self.to_power(spectrum))
         mono = spectrum.mean(dim=1)[..., : c.linear_bins]
-        mean_power, mono = (
-            F.pad(z, (0, max(0, n - z.shape[-1]))) for z, n in ((mean_power, c.bins), (mono, c.linear_bins))
-        )
-        low, high = mean_power[..., : c.linear_bins], mean_power[..., c.linear_bins : c.bins]
-        high = high @ self.normalised_bands.T
-        magnitude = compress_magnitude(torch.cat([low, high], dim=-1), c.compression / 2, POWER_FLOOR)
+        mono = F.pad(mono, (0, c.linear_bins - mono.shape[-1]))
         phase = mono / mono.abs().clamp_min(1e-12)
         compressed = torch.stack([phase.real, phase.imag], dim=1) * magnitude[:, None, :, : c.linear_bins]
         return torch.cat([magnitude[:, None], F.pad(compressed, (0, c.bands))], dim=1)
+
+    def to_power(self, spectrum: Tensor) -> Tensor:
+        """Compute the mean power of all channels at each frequency position.
+
+        Args:
+            spectrum: complex spectrum, (batch, channels, frames, bins).
+
+        Returns:
+            Power, (batch, frames, positions).
+        """
+        c = self.config
+        mean_power = power(spectrum).mean(dim=1)
+        mean_power = F.pad(mean_power, (0, max(0, c.bins - mean_power.shape[-1])))
+        low, high = mean_power[..., : c.linear_bins], mean_power[..., c.linear_bins : c.bins]
+        return torch.cat([low, high @ self.normalised_bands.T], dim=-1)
+
+    def compress(self, x: Tensor) -> Tensor:
+        """Return compressed magnitudes of powers of any shape."""
+        return compress_magnitude(x, self.config.compression / 2, POWER_FLOOR)
 
     def to_bins(self, x: Tensor, bins: int) -> Tensor:
         """Interpolate values at frequency positions to bins; bins above ``top_hz`` get the value of the last band.
@@ -233,8 +249,8 @@ class DPCRN(SpectralDualPathNet):
         arXiv:2107.05429; GTCRN, Rong et al., 2024 (bands above a linear part, shared recurrences).
     """
 
-    def __init__(self, config: DPCRNConfig) -> None:
-        super().__init__(config, 3, 3)
+    def __init__(self, config: DPCRNConfig, inputs: int = 3) -> None:
+        super().__init__(config, inputs, 3)
 
     def initial_state(self, batch: int, channels: int, sample_rate: int) -> DPCRNState:
         """Return the state before the first sample.
@@ -259,16 +275,25 @@ class DPCRN(SpectralDualPathNet):
         Returns:
             Denoised samples of the shape of ``x``, ``delay`` hops late, and the new state.
         """
-        c = self.config
         spectrum, history = stream_stft(x.float(), state.history)
-        features = self.spectral.to_features(spectrum / state.hop)
-        level, level_state = running_level(features[:, 0].mean(dim=-1), state.level, c.hop_s)
-        output, feature_state = self.forward_features(features / level[:, None, :, None], state.features)
+        features, level_state, floor = self.to_inputs(spectrum / state.hop, state)
+        output, feature_state = self.forward_features(features, state.features)
         mask = self.spectral.to_mask(output.float(), spectrum.shape[-1])
         spectrum = torch.cat([state.pending, spectrum], dim=2)
         spectrum, pending = spectrum.split([mask.shape[1], self.delay - 1], dim=2)
         y, overlap = stream_istft(spectrum * mask[:, None], state.overlap)
-        return y.to(x.dtype), DPCRNState(state.hop, history, pending, overlap, level_state, feature_state)
+        return y.to(x.dtype), DPCRNState(state.hop, history, pending, overlap, level_state, feature_state, floor)
+
+    def to_inputs(self, spectrum: Tensor, state: DPCRNState) -> tuple[Tensor, RunningMean, NoiseFloorState | None]:
+        """Compute the input of the network and the new states of its level and of its noise floor.
+
+        Args:
+            spectrum: complex spectrum of the next frames, (batch, channels, frames, bins).
+            state: state after the previous frames.
+        """
+        features = self.spectral.to_features(spectrum)
+        level, level_state = running_level(features[:, 0].mean(dim=-1), state.level, self.config.hop_s)
+        return features / level[:, None, :, None], level_state, None
 
 
 def running_level(x: Tensor, state: RunningMean, hop_s: float) -> tuple[Tensor, RunningMean]:

@@ -57,9 +57,22 @@ class StreamingMixin(ABC):
             ConfigError: sigma is given.
         """
         check_sigma(sigma, blind=self.blind)
+        return self.denoise_from(self.initial_state(x.shape[0], x.shape[1], sample_rate), x, sample_rate)
+
+    def denoise_from(self, state: Any, x: Tensor, sample_rate: int) -> Tensor:
+        """Denoise a whole signal from an initial state.
+
+        Args:
+            state: state before the first sample.
+            x: noisy signal, (batch, channels, time), full scale 1.0.
+            sample_rate: rate of ``x`` in Hz.
+
+        Returns:
+            Denoised signal of the shape of ``x``.
+        """
         hop, time = self.hop(sample_rate), x.shape[-1]
         lag = self.delay * hop
-        y, _ = self.step(F.pad(x, (0, lag + -time % hop)), self.initial_state(x.shape[0], x.shape[1], sample_rate))
+        y, _ = self.step(F.pad(x, (0, lag + -time % hop)), state)
         return y[..., lag : lag + time]
 
     @abstractmethod

@@ -2,6 +2,8 @@
 
 from denoise.noise.audio import (
     band_limit,
+    beeps,
+    broadband,
     clicks,
     clip,
     colour,
@@ -12,6 +14,7 @@ from denoise.noise.audio import (
     rms,
     scale_to_snr,
     set_level,
+    tones,
     wind,
 )
 from denoise.noise.camera import (
@@ -43,6 +46,8 @@ __all__ = [
     "Rendering",
     "add_row_noise",
     "band_limit",
+    "beeps",
+    "broadband",
     "clicks",
     "clip",
     "coarse",
@@ -72,6 +77,7 @@ __all__ = [
     "sharpen",
     "shot_and_read",
     "smooth_field",
+    "tones",
     "uniform",
     "white_balances",
     "wind",

@@ -226,3 +226,77 @@ def wind(time: int, sample_rate: int, generator: Generator | None = None) -> Ten
     gusts = torch.rand(1, 1, points, generator=generator) ** float(uniform(1.0, 4.0, 1, generator))
     x = rumble * torch.nn.functional.interpolate(gusts, time, mode="linear", align_corners=True)[0, 0]
     return x / rms(x).clamp_min(1e-9)
+
+
+def tones(time: int, sample_rate: int, generator: Generator | None = None) -> Tensor:
+    """Generate the steady tone of a transformer, lamp or motor: a fundamental of 50 to 500 Hz with few harmonics.
+
+    Half of the fundamentals are 50, 60, 100 or 120 Hz within half a percent. The level varies slowly by up to 15 %.
+
+    Args:
+        time: number of samples.
+        sample_rate: in Hz.
+        generator: source of randomness.
+
+    Returns:
+        (time,), RMS of 1.
+    """
+    t = torch.arange(time, dtype=torch.float64) / sample_rate
+    hz = 50.0 * 10 ** float(uniform(0.0, 1.0, 1, generator))
+    if float(torch.rand((), generator=generator)) < 0.5:
+        mains = (50.0, 60.0, 100.0, 120.0)[int(torch.randint(4, (), generator=generator))]
+        hz = mains * float(uniform(0.995, 1.005, 1, generator))
+    n = min(int(torch.randint(1, 13, (), generator=generator)), int(0.5 * sample_rate / hz))
+    harmonics = torch.arange(1, n + 1, dtype=torch.float64)
+    phases = 2 * torch.pi * torch.rand(n, generator=generator, dtype=torch.float64)
+    levels = harmonics ** -float(uniform(0.0, 2.0, 1, generator)) * uniform(0.1, 1.0, n, generator)
+    drift = 1 + 0.15 * torch.sin(2 * torch.pi * float(uniform(0.05, 1.0, 1, generator)) * t)
+    x = (drift * (levels @ torch.sin(2 * torch.pi * hz * harmonics[:, None] * t + phases[:, None]))).float()
+    return x / rms(x).clamp_min(1e-9)
+
+
+def beeps(time: int, sample_rate: int, generator: Generator | None = None) -> Tensor:
+    """Generate the beeps of a device: bursts of a tone of 300 to 3500 Hz, 0.05 to 0.6 s long, at regular intervals.
+
+    Args:
+        time: number of samples.
+        sample_rate: in Hz.
+        generator: source of randomness.
+
+    Returns:
+        (time,), RMS of the bursts of about 1.
+    """
+    t = torch.arange(time, dtype=torch.float64) / sample_rate
+    period, length = (float(uniform(*bounds, 1, generator)) for bounds in ((0.2, 2.0), (0.05, 0.6)))
+    age = torch.remainder(t + float(uniform(0.0, 2.0, 1, generator)), max(period, 1.3 * length))
+    envelope = (torch.minimum(age, length - age) / 0.005).clamp(0, 1)
+    hz, overtone = float(uniform(300.0, 3500.0, 1, generator)), float(uniform(0.0, 0.5, 1, generator))
+    wave = torch.sin(2 * torch.pi * hz * t) + overtone * torch.sin(6 * torch.pi * hz * t) * (3 * hz < sample_rate / 2)
+    return (1.41 * envelope * wave).float()
+
+
+def broadband(time: int, sample_rate: int, generator: Generator | None = None) -> Tensor:
+    """Generate hiss of tapes, amplifiers and fans: Gaussian noise of a random smooth spectrum and slowly varying level.
+
+    The spectrum has a random tilt, -9 to +3 dB per octave, and deviates from it by some 4 dB, independently by octave.
+
+    Args:
+        time: number of samples.
+        sample_rate: in Hz.
+        generator: source of randomness.
+
+    Returns:
+        (time,), RMS of 1.
+    """
+    octaves = torch.log2(torch.fft.rfftfreq(time, 1 / sample_rate).clamp_min(20.0) / 20.0)
+    tilt_db = float(uniform(-9.0, 3.0, 1, generator)) * float(torch.rand((), generator=generator))
+    knots_db = 4 * torch.randn(13, generator=generator)
+    lower = octaves.long().clamp_max(11)
+    gain_db = tilt_db * octaves + torch.lerp(knots_db[lower], knots_db[lower + 1], octaves - lower)
+    white = torch.randn(time, generator=generator)
+    x = torch.fft.irfft(torch.fft.rfft(white) * 10 ** ((gain_db - gain_db.max()) / 20), time)
+    points = max(2, round(time / sample_rate / 2)) + 1
+    drift_db = float(uniform(0.0, 3.0, 1, generator)) * torch.randn(1, 1, points, generator=generator)
+    drift_db = torch.nn.functional.interpolate(drift_db, time, mode="linear", align_corners=True)[0, 0]
+    x = x * 10 ** (drift_db / 20)
+    return x / rms(x).clamp_min(1e-9)

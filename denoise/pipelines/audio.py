@@ -19,16 +19,17 @@ from torch import Tensor
 from denoise.errors import ConfigError, InputError
 from denoise.files.audio import AudioReader, AudioWriter, RawFormat
 from denoise.frames import Grid, Window, overlap_add, split
-from denoise.options import AUDIO_STEPS, BLOCK_S, DenoiseOptions
+from denoise.options import AUDIO_STEPS, BLOCK_S, DenoiseOptions, NoiseSource
 from denoise.pipelines.device import pick_device
 from denoise.pipelines.full_band import denoise_full_band, full_band_context
 from denoise.pipelines.latent_noise import NoiseFieldSampler
 from denoise.pipelines.noise_floor import NoiseFloor
+from denoise.pipelines.noise_segment import check_noise_profile, measure_profile, read_noise
 from denoise.pipelines.posterior import check_posterior
 from denoise.pipelines.result import AUDIO_UNITS, Diagnostics, Result
 from denoise.pipelines.stream import AudioStream
 from denoise.protocols import FlowNetwork, Progress, StreamingNetwork
-from denoise.registry import DEFAULTS, POSTERIOR_MODEL, load
+from denoise.registry import DEFAULTS, NOISE_PROFILE_MODEL, POSTERIOR_MODEL, load
 from denoise.signals import AudioFormat, require_finite_samples
 
 STEP_S = 2.0  # read and streamed at a time: tensors that still fit the cache
@@ -43,13 +44,20 @@ class AudioRun:
         sample_rate: sample rate of the recording in Hz.
         options: options of the run, supported by the network.
         seeds: seeds of the posterior samples; none for the posterior mean.
+        noise_profile: as of `AudioPipeline.measure_noise`; None estimates the noise.
     """
 
     def __init__(
-        self, pipeline: AudioPipeline, sample_rate: int, options: DenoiseOptions, seeds: tuple[int, ...]
+        self,
+        pipeline: AudioPipeline,
+        sample_rate: int,
+        options: DenoiseOptions,
+        seeds: tuple[int, ...],
+        noise_profile: Tensor | None = None,
     ) -> None:
         self._pipeline, self._network = pipeline, pipeline.model
         self._sample_rate, self._options, self._seeds = sample_rate, options, seeds
+        self._noise_profile = noise_profile
         self._strength = options.limited_strength
         self._streams: list[AudioStream] = []
 
@@ -86,7 +94,13 @@ class AudioRun:
         step = round(STEP_S * self._sample_rate)
         for chunk in chunks:
             self._streams = self._streams or [
-                AudioStream(sampler, sample_rate=self._sample_rate, channels=chunk.shape[0], strength=self._strength)
+                AudioStream(
+                    sampler,
+                    sample_rate=self._sample_rate,
+                    channels=chunk.shape[0],
+                    strength=self._strength,
+                    noise_profile=self._noise_profile,
+                )
                 for sampler in self._samplers(network)
             ]
             for start in range(0, chunk.shape[1], step):  # chunks may be of any length
@@ -192,11 +206,14 @@ class AudioPipeline:
         """
         self.check(options)
         started = time.perf_counter()
+        noise_profile = None
+        if options.noise_profile is not None:
+            noise_profile = self.measure_noise(*read_noise(source, options.noise_profile, raw=raw, name=name))
         with AudioReader(source, raw=raw, name=name) as reader:
             rate, frames = reader.format.sample_rate, reader.frames
             length = self._live_length(rate) if reader.is_live else round(STEP_S * rate)
             noise_before, noise_after = NoiseFloor(rate), NoiseFloor(rate)
-            run, n_done = self.start(rate, options), 0
+            run, n_done = self.start(rate, options, noise_profile=noise_profile), 0
             blocks = run.blocks(noise_before.measure(read_blocks(reader, length)))
             with AudioWriter(target, reader.format, overwrite=options.overwrite, raw=raw, frames=frames) as writer:
                 for block in noise_after.measure(blocks):
@@ -214,13 +231,36 @@ class AudioPipeline:
                 warnings=reader.warnings,
             )
 
-    def start(self, sample_rate: int, options: DenoiseOptions, seeds: Sequence[int] | None = None) -> AudioRun:
+    def measure_noise(self, noise: NDArray[Any], sample_rate: int) -> Tensor:
+        """Measure the noise profile of a recording of noise alone, for models that take one.
+
+        Args:
+            noise: (channels, time), full scale 1.0, at least 0.1 s.
+            sample_rate: its sample rate in Hz.
+
+        Returns:
+            Mean power of the noise at the frequencies of the network, (1, positions).
+
+        Raises:
+            ConfigError: the model takes no noise profile.
+            InputError: the noise is silent, not finite or too short.
+        """
+        return measure_profile(self.model, self.card.name, noise, sample_rate)
+
+    def start(
+        self,
+        sample_rate: int,
+        options: DenoiseOptions,
+        seeds: Sequence[int] | None = None,
+        noise_profile: Tensor | None = None,
+    ) -> AudioRun:
         """Start the denoising of one recording.
 
         Args:
             sample_rate: sample rate of the recording in Hz.
             options: options of the run.
             seeds: seeds of several posterior samples; None takes that of the options.
+            noise_profile: as of `measure_noise`; None estimates the noise.
 
         Returns:
             A run, of which `AudioRun.blocks` takes the blocks of the recording.
@@ -233,7 +273,7 @@ class AudioPipeline:
         AudioFormat(sample_rate, 1)  # checks the sample rate
         if seeds is None:
             seeds = (options.seed or 0,) if options.mix_weight else ()
-        return AudioRun(self, sample_rate, options, tuple(seeds))
+        return AudioRun(self, sample_rate, options, tuple(seeds), noise_profile)
 
     def check(self, options: DenoiseOptions) -> None:
         """Refuse options that the model does not support.
@@ -242,9 +282,12 @@ class AudioPipeline:
             options: options of a run.
 
         Raises:
-            ConfigError: the model has no posterior samples, or does not mix them with their mean.
+            ConfigError: the model has no posterior samples, does not mix them with their mean, or takes no noise
+                profile.
         """
         check_posterior(self.model, self.card.name, options)
+        if options.noise_profile is not None:
+            check_noise_profile(self.model, self.card.name)
 
     def _live_length(self, sample_rate: int) -> int:
         """Samples that are read at a time from a live source, which must not wait."""
@@ -264,6 +307,7 @@ class AudioPipeline:
         perception: float | None = None,
         steps: int = AUDIO_STEPS,
         seed: int | None = None,
+        noise_profile: NoiseSource | None = None,
     ) -> Result:
         """Denoise an audio file into another of the same format, block by block; a pipe as its bytes arrive.
 
@@ -279,6 +323,7 @@ class AudioPipeline:
             perception: as in `denoise.options.DenoiseOptions`, of models with posterior samples.
             steps: network calls per posterior sample.
             seed: seed of the posterior sample.
+            noise_profile: as in `denoise.options.DenoiseOptions`, of models that take one.
 
         Returns:
             Time, noise floors and warnings.
@@ -293,6 +338,7 @@ class AudioPipeline:
             perception=perception,
             steps=steps,
             seed=seed,
+            noise_profile=noise_profile,
             overwrite=overwrite,
         )
         return self.denoise_file(source, target, options, raw=raw, progress=progress, name=name)
@@ -342,6 +388,7 @@ class AudioPipeline:
         perception: float | None = None,
         steps: int = AUDIO_STEPS,
         seeds: Sequence[int] | None = None,
+        noise_profile: Tensor | None = None,
     ) -> Iterator[NDArray[Any]]:
         """Denoise chunks as they come; the output has the same total length and no delay.
 
@@ -353,6 +400,7 @@ class AudioPipeline:
             perception: as in `file`.
             steps: as in `file`.
             seeds: seeds of several posterior samples, in place of their mean.
+            noise_profile: as of `measure_noise`; None estimates the noise.
 
         Returns:
             Denoised chunks of any length, (channels, time); posterior samples are concatenated along the channels,
@@ -369,11 +417,11 @@ class AudioPipeline:
             steps=steps,
             seed=seeds[0] if seeds else None,
         )
-        return self.start(sample_rate, options, seeds).blocks(chunks)
+        return self.start(sample_rate, options, seeds, noise_profile).blocks(chunks)
 
 
 def default_model(options: DenoiseOptions) -> str:
-    """Return the bundled model for a run: the one with posterior samples if they are requested.
+    """Return the bundled model for a run: the one with posterior samples or a noise profile if that is requested.
 
     Args:
         options: options of the run.
@@ -381,6 +429,8 @@ def default_model(options: DenoiseOptions) -> str:
     Returns:
         Its name.
     """
+    if options.noise_profile is not None:
+        return NOISE_PROFILE_MODEL
     return POSTERIOR_MODEL if options.uses_posterior else DEFAULTS["audio"]
 
 

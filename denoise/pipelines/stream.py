@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from denoise.errors import ConfigError, InputError
 from denoise.options import AUDIO_STEPS, DenoiseOptions
 from denoise.pipelines.device import pick_device
+from denoise.pipelines.noise_segment import check_noise_profile
 from denoise.pipelines.posterior import check_posterior
 from denoise.pipelines.result import Diagnostics
 from denoise.protocols import FlowNetwork, Network, PosteriorSampler, StreamingNetwork
@@ -41,6 +43,7 @@ class AudioStream:
         steps: network calls per posterior sample.
         seed: seed of the posterior sample.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``, for a model that is loaded here.
+        noise_profile: as of `AudioPipeline.measure_noise`, of models that take one; None estimates the noise.
 
     Raises:
         ConfigError: the model is unknown or has no state to stream with, see `denoise info`; or it does not support an
@@ -63,6 +66,7 @@ class AudioStream:
         steps: int = AUDIO_STEPS,
         seed: int = 0,
         device: str = "auto",
+        noise_profile: Tensor | None = None,
     ) -> None:
         options = DenoiseOptions(
             strength=strength,
@@ -83,7 +87,12 @@ class AudioStream:
         self._device = next(network.parameters()).device
         self._hop = network.hop(sample_rate)
         self._rows = 1 if channels == 2 else channels
-        self._state = network.initial_state(self._rows, channels // self._rows, sample_rate)
+        size = (self._rows, channels // self._rows, sample_rate)
+        if noise_profile is None:
+            self._state = network.initial_state(*size)
+        else:
+            check_noise_profile(network, name)
+            self._state = network.initial_state(*size, noise_profile=noise_profile)  # type: ignore[call-arg]
         self._pending = np.zeros((channels, 0), np.float32)  # samples of an incomplete hop
         self._dry = np.zeros((channels, 0), np.float32)  # samples whose denoised counterparts are not ready
         self._skip = network.delay * self._hop  # outputs of the network that precede the first sample

@@ -123,6 +123,33 @@ class StreamingNetwork(Network, Protocol):
         """
 
 
+@runtime_checkable
+class NoiseProfileNetwork(StreamingNetwork, Protocol):
+    """A streaming network that can be given the spectrum of the noise."""
+
+    def measure_noise(self, noise: Tensor, *, sample_rate: int) -> Tensor:
+        """Return the noise profile of recordings of noise alone.
+
+        Args:
+            noise: (batch, channels, time), full scale 1.0.
+            sample_rate: rate of the recordings in Hz.
+
+        Returns:
+            Profile, (batch, positions).
+        """
+
+    def initial_state(self, batch: int, channels: int, sample_rate: int, noise_profile: Tensor | None = None) -> Any:
+        """Return the state before the first sample.
+
+        Args:
+            batch: number of signals.
+            channels: channels of each signal.
+            sample_rate: rate of the signals in Hz.
+            noise_profile: as of `measure_noise`, (batch or 1, positions), 0 where it is unknown; None estimates the
+                noise.
+        """
+
+
 class PosteriorDiagnostics(NamedTuple):
     """Statistics that show whether a posterior sample removed noise and nothing else.
 

@@ -38,6 +38,7 @@ class Batch(NamedTuple):
         sigma: standard deviation of white noise, (B,), or maps of the noise with errors, (B, 2 C, H, W), for networks
             that are conditioned on them; None for audio.
         labels: B conditions for priors; None without labels.
+        noise: noise alone, as `noisy`, for networks that take a noise profile; zeros where it is unknown.
     """
 
     noisy: Tensor
@@ -45,6 +46,7 @@ class Batch(NamedTuple):
     sample_rate: int | None = None
     sigma: Tensor | None = None
     labels: tuple[Label, ...] | None = None
+    noise: Tensor | None = None
 
     def map(self, move: Callable[[Tensor], Tensor]) -> Batch:
         """Return the batch with a function applied to its tensors.
@@ -52,8 +54,8 @@ class Batch(NamedTuple):
         Args:
             move: function of a tensor, e.g. one that moves it to a device.
         """
-        sigma = None if self.sigma is None else move(self.sigma)
-        return self._replace(noisy=move(self.noisy), clean=move(self.clean), sigma=sigma)
+        sigma, noise = (None if x is None else move(x) for x in (self.sigma, self.noise))
+        return self._replace(noisy=move(self.noisy), clean=move(self.clean), sigma=sigma, noise=noise)
 
 
 class Source(Protocol):

@@ -1,4 +1,4 @@
-"""Mixtures of speech and noise: data of audio denoisers, and of priors over speech."""
+"""Mixtures of speech or music and noise: data of audio denoisers, and of priors over speech."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ WIDE_BAND = 16_000  # Hz; at higher sample rates, speech of a narrower band is l
 MIN_BANDWIDTH = 0.6  # of half the sample rate
 IMPACT_DB = (15.0, 45.0)  # range of the peak level of impacts above that of the speech
 ADDITIONAL_NOISE = 0.3  # probability of another noise beside the ones before
+LAYER_DB = (-15.0, 0.0)  # range of the level of a second clean signal, relative to the first
+CRACKLE_DB = (0.0, 30.0)  # range of the peak level of crackle above that of the clean signal
+PROFILE_ERROR_DB = 1.5  # standard deviation of the level of a noise profile
 
 
 class Clips:
@@ -98,7 +101,7 @@ def bandwidth(recording: Tensor, sample_rate: int) -> float:
 
 
 class AudioMixes:
-    """Segments of clean speech, mixed with recorded and synthetic noise and damaged as recordings are.
+    """Segments of clean speech and music, mixed with recorded and synthetic noise and damaged as recordings are.
 
     The clean signals are what a good microphone would record in the same room: with the reverberation, level and
     bandwidth of the noisy ones, without noise, clipping and coding. Signals are float32, full scale 1.0, not clipped.
@@ -115,6 +118,7 @@ class AudioMixes:
         self.settings = s = settings
         highest_rate = max(s.sample_rates)
         self.speech = Clips(root, s.speech, highest_rate)
+        self.music = Clips(root, s.music, highest_rate) if s.music else None
         self.noise = Clips(root, s.noise, highest_rate) if s.noise else None
         if self.noise:
             self.noise.weights = self.noise.weights.sqrt()  # favours many noises over many minutes of one
@@ -139,11 +143,16 @@ class AudioMixes:
         """
         s = self.settings
         rate = s.sample_rates[int(torch.randint(len(s.sample_rates), (), generator=generator))]
-        pairs = [self.pair(rate, generator) for _ in range(size)]
-        return Batch(torch.stack([noisy for noisy, _ in pairs]), torch.stack([clean for _, clean in pairs]), rate)
+        mixtures = [self.mixture(rate, generator) for _ in range(size)]
+        noisy, clean, added = (torch.stack(x) for x in zip(*mixtures, strict=True))
+        if not s.profile:
+            return Batch(noisy, clean, rate)
+        is_known = torch.rand(size, 1, 1, generator=generator) < s.profile
+        error_db = PROFILE_ERROR_DB * torch.randn(size, 1, 1, generator=generator)
+        return Batch(noisy, clean, rate, noise=added * is_known * 10 ** (error_db / 20))
 
-    def pair(self, rate: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Return a noisy and a clean segment, (channels, time) each.
+    def mixture(self, rate: int, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Return a noisy and a clean segment, and the noise before clipping and coding, (channels, time) each.
 
         Args:
             rate: sample rate, Hz.
@@ -152,9 +161,15 @@ class AudioMixes:
         s, time = self.settings, round(self.settings.seconds * rate)
         clean = self._clean_segment(time, rate, generator)
         if _happens(s.clean, generator):
-            return clean, clean
+            return clean, clean, torch.zeros_like(clean)
         added = torch.stack([self.random_noise(time, rate, generator) for _ in range(s.channels)])
         added = noise.scale_to_snr(clean, added, float(noise.uniform(*s.snr_db, 1, generator)))
+        if s.silence and _happens(s.silence, generator):
+            clean = torch.zeros_like(clean)
+        if s.crackle and _happens(s.crackle, generator):
+            crackle = noise.clicks(time, rate, generator)
+            peak = noise.rms(clean).mean() * 10 ** (float(noise.uniform(*CRACKLE_DB, 1, generator)) / 20)
+            added = added + peak * crackle / crackle.abs().max().clamp_min(1e-9)
         if _happens(s.impacts, generator):
             peak = noise.rms(clean).mean() * 10 ** (float(noise.uniform(*IMPACT_DB, 1, generator)) / 20)
             added = added + peak * noise.impacts(time, rate, generator)
@@ -166,7 +181,7 @@ class AudioMixes:
             noisy = noise.clip(noisy, 10 ** float(noise.uniform(-4.0, -1.7, 1, generator)))
         if _happens(s.coding, generator):
             noisy = noise.mu_law(noisy) if _happens(0.3, generator) else opus(noisy, rate)
-        return noisy, clean
+        return noisy, clean, added
 
     def random_noise(self, time: int, rate: int, generator: Generator) -> Tensor:
         """Return a noise, or several at once, (time,).
@@ -183,9 +198,12 @@ class AudioMixes:
         return mixed
 
     def _clean_segment(self, time: int, rate: int, generator: Generator) -> Tensor:
-        """Return speech in a room, at a random level, (channels, time)."""
+        """Return speech or music in a room, at a random level, (channels, time)."""
         s = self.settings
-        clean = self.speech.crop(time, rate, self.speech.weights_at(rate), generator)
+        clean = self._clean_source(time, rate, generator)
+        if s.layers and _happens(s.layers, generator):
+            second = self._clean_source(time, rate, generator)
+            clean = clean + noise.scale_to_snr(clean, second, -float(noise.uniform(*LAYER_DB, 1, generator)))
         if self.rooms[rate] and _happens(s.reverb, generator):
             rooms = self.rooms[rate]
             clean = noise.reverberate(clean, rooms[int(torch.randint(len(rooms), (), generator=generator))])
@@ -193,6 +211,12 @@ class AudioMixes:
         if s.channels == 1:
             return clean[None]
         return clean * noise.uniform(0.3, 1.0, s.channels, generator)[:, None]  # panned at random
+
+    def _clean_source(self, time: int, rate: int, generator: Generator) -> Tensor:
+        """Return a segment of one recording of speech or music, (time,)."""
+        if self.music is not None and _happens(self.settings.music_fraction, generator):
+            return self.music.crop(time, rate, self.music.weights, generator)
+        return self.speech.crop(time, rate, self.speech.weights_at(rate), generator)
 
     def _single_noise(self, time: int, rate: int, generator: Generator) -> Tensor:
         s = self.settings
@@ -211,6 +235,11 @@ class AudioMixes:
         if u < s.disturbance:
             make = (noise.hum, noise.clicks, noise.wind)[int(torch.randint(3, (), generator=generator))]
             return make(time, rate, generator)
+        u -= s.disturbance
+        for fraction, make in ((s.tones, noise.tones), (s.beeps, noise.beeps), (s.broadband, noise.broadband)):
+            if u < fraction:
+                return make(time, rate, generator)
+            u -= fraction
         assert self.noise is not None  # validated by the objective
         return self.noise.crop(time, rate, self.noise.weights, generator)
 

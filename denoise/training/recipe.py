@@ -12,15 +12,24 @@ from denoise.errors import ConfigError
 from denoise.migrations import migrate_recipe
 from denoise.training.image_recipe import ImageData
 
-DATA_KEYS = ("image.folders", "image.textures", "audio.speech", "audio.noise", "audio.rir", "examples.files")
+DATA_KEYS = (
+    "image.folders",
+    "image.textures",
+    "audio.speech",
+    "audio.music",
+    "audio.noise",
+    "audio.rir",
+    "examples.files",
+)
 
 
 @config
 class AudioData:
-    """Clean speech, noise and room impulse responses, and how they are mixed.
+    """Clean speech and music, noise and room impulse responses, and how they are mixed.
 
     Args:
         speech: folders of clean speech, relative to ``--data``.
+        music: folders of other sounds to keep: music, animals, machines.
         noise: folders of noise; priors are trained without.
         rir: folders of room impulse responses.
         sample_rates: sample rates in Hz; each batch has one of them.
@@ -37,10 +46,19 @@ class AudioData:
         impacts: probability of loud impulsive noise.
         synthetic: probability that a noise is coloured Gaussian noise.
         babble: probability that it is babble.
-        disturbance: probability that it is hum, clicks or wind. Other noises are recorded.
+        disturbance: probability that it is hum, clicks or wind.
+        tones: probability that it is a steady tone of 50 to 500 Hz with harmonics.
+        beeps: probability that it is the beeps of a device.
+        broadband: probability that it is hiss of a random smooth spectrum. Other noises are recorded.
+        crackle: probability of clicks beside the noise.
+        music_fraction: probability that the clean signal is of the folders of ``music``.
+        layers: probability of another clean signal with the first one.
+        silence: probability of noise alone.
+        profile: probability that networks that take a noise profile get one.
     """
 
     speech: tuple[str, ...]
+    music: tuple[str, ...] = ()
     noise: tuple[str, ...] = ()
     rir: tuple[str, ...] = ()
     sample_rates: tuple[int, ...] = (16_000,)
@@ -58,12 +76,22 @@ class AudioData:
     synthetic: float = 0.2
     babble: float = 0.0
     disturbance: float = 0.0
+    tones: float = 0.0
+    beeps: float = 0.0
+    broadband: float = 0.0
+    crackle: float = 0.0
+    music_fraction: float = 0.0
+    layers: float = 0.0
+    silence: float = 0.0
+    profile: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.sample_rates or min(self.sample_rates) < 8_000 or max(self.sample_rates) > 192_000:
             raise ConfigError(f"sample_rates are {list(self.sample_rates)}; expected 8000 to 192000 Hz.")
         if self.channels < 1 or not self.seconds > 0:
             raise ConfigError(f"channels is {self.channels}, seconds {self.seconds}; expected more than 0.")
+        if self.music_fraction and not self.music:
+            raise ConfigError("music_fraction is above 0; name the folders in audio.music, or leave it out.")
 
 
 @config
@@ -123,8 +151,9 @@ class Loss:
     Args:
         name: loss of a denoiser, a name in `denoise.training.losses.denoising.DENOISING_LOSSES`; None for the default
             of the modality.
-        waveform: weight of the ratio of error to speech in the waveform, in units of 10 dB (speech).
-        perceptual: weight of the disturbance of PESQ (speech).
+        waveform: weight of the ratio of error to clean signal in the waveform, in units of 10 dB (audio).
+        waveform_floor_db: ratio in dB below which it hardly counts (audio).
+        perceptual: weight of the disturbance of PESQ (audio).
         beta: weight of the Kullback-Leibler divergence of variational networks and codecs.
         free_bits: nats of each latent that the divergence leaves out.
         samples: samples of the latents for each signal, of the evidence lower bound.
@@ -135,6 +164,7 @@ class Loss:
 
     name: str | None = None
     waveform: float = 0.02
+    waveform_floor_db: float = -30.0
     perceptual: float = 0.0
     beta: float = 1.0
     free_bits: float = 0.0

@@ -132,7 +132,7 @@ def compressed_spectral(estimate: Estimate, settings: Loss) -> Tensor:
             terms = (d.view(len(a), -1) for d in disturbance(a.flatten(0, 1), b.flatten(0, 1)))
             symmetric, asymmetric = (w * d for w, d in zip(PERCEPTUAL_WEIGHTS, terms, strict=True))
             loss = loss + settings.perceptual * (is_mean[:, None] * (symmetric + asymmetric)).mean()
-    return loss + settings.waveform * (is_mean * _log_error_ratio(denoised, clean, scale)).mean()
+    return loss + settings.waveform * (is_mean * _log_error_ratio(estimate, scale, settings)).mean()
 
 
 def compressed_distance(
@@ -179,11 +179,12 @@ def _frequency_weight(bins: int, hop: int, sample_rate: int, device: torch.devic
     return torch.where(hz <= 8000, 1.0, 0.25)[:, None] * len(hz) / (hz <= 8000).sum()
 
 
-def _log_error_ratio(denoised: Tensor, clean: Tensor, scale: Tensor) -> Tensor:
-    """Return log10 of the energy of the error by that of the speech, (B,), bounded so that no example dominates."""
+def _log_error_ratio(estimate: Estimate, scale: Tensor, settings: Loss) -> Tensor:
+    """Return log10 of the energy of the error by that of the clean signal, (B,), bounded so that none dominates."""
+    clean = estimate.clean
     energy = clean.square().sum(dim=(1, 2)) + 1e-4 * scale[:, 0, 0].square() * clean[0].numel()
-    ratio = (denoised - clean).square().sum(dim=(1, 2)) / energy
-    return torch.log10(ratio + 1e-3)
+    ratio = (estimate.denoised - clean).square().sum(dim=(1, 2)) / energy
+    return torch.log10(ratio + 10 ** (settings.waveform_floor_db / 10))
 
 
 DENOISING_LOSSES: dict[str, dict[str, DenoisingLoss]] = {

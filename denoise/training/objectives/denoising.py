@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from denoise.metrics import mse, r2, si_sdr
+from denoise.nn.streaming import DEFAULT_RATE
 from denoise.noise import generator_for
-from denoise.protocols import Denoiser, FlowNetwork, LatentSampler, Network, StreamingNetwork
+from denoise.protocols import Denoiser, FlowNetwork, LatentSampler, Network, NoiseProfileNetwork, StreamingNetwork
 from denoise.training.data import Batch, ImagePatches, Source
 from denoise.training.image_recipe import Degradations
 from denoise.training.losses.denoising import DENOISING_LOSSES, NATS, Estimate
@@ -131,6 +132,9 @@ def as_denoiser(network: Any, batch: Batch, sample_latent: LatentSampler | None 
     denoiser = network
     if isinstance(network, StreamingNetwork):
         denoiser = partial(denoiser, sample_rate=batch.sample_rate)
+    if isinstance(network, NoiseProfileNetwork) and batch.noise is not None:
+        profile = network.measure_noise(batch.noise, sample_rate=batch.sample_rate or DEFAULT_RATE)
+        denoiser = partial(denoiser, noise_profile=profile)
     if sample_latent is not None and network.variational:
         denoiser = partial(denoiser, sample_latent=sample_latent)
     return denoiser if network.blind else partial(denoiser, sigma=batch.sigma)

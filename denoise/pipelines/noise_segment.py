@@ -1,0 +1,125 @@
+"""Recordings of noise alone, from which a noise profile is measured."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from denoise.errors import ConfigError, InputError
+from denoise.files.audio import AudioReader, RawFormat
+from denoise.options import NoiseSource
+from denoise.protocols import Network, NoiseProfileNetwork
+from denoise.registry import NOISE_PROFILE_MODEL
+
+MIN_NOISE_S = 0.1
+MAX_NOISE_S = 60.0  # of a recording of noise: more makes the profile no better
+TIME = r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)"
+
+
+def parse_noise_source(text: str) -> NoiseSource:
+    """Parse a time range of the recording itself, or the path of a recording of noise.
+
+    Args:
+        text: as in ``0:00-0:02.5``, ``1:02:03-1:02:05`` or ``12-14.5``, or a path.
+
+    Returns:
+        Start and end in seconds, or the path.
+
+    >>> parse_noise_source("1:00-1:02.5")
+    (60.0, 62.5)
+    """
+    match = re.fullmatch(f"{TIME}-{TIME}", text)
+    if match is None:
+        return Path(text)
+    values = [float(group or 0) for group in match.groups()]
+    start, end = (3600 * h + 60 * m + s for h, m, s in (values[:3], values[3:]))
+    return start, end
+
+
+def read_noise(
+    source: str | Path | BinaryIO, noise: NoiseSource, *, raw: RawFormat | None = None, name: str | None = None
+) -> tuple[NDArray[Any], int]:
+    """Read noise alone.
+
+    Args:
+        source: recording that is denoised.
+        noise: time range of it in seconds, or a recording of noise, of which the first minute is read.
+        raw: format of ``source``, if it is headerless PCM.
+        name: name of ``source`` in messages, if it is no path.
+
+    Returns:
+        Noise, (channels, time), full scale 1.0, and its sample rate in Hz.
+
+    Raises:
+        InputError: a recording cannot be read, or ends before the range does.
+        ConfigError: the range is empty, or the source is a pipe.
+    """
+    if not isinstance(noise, tuple):
+        with AudioReader(noise) as reader:
+            rate = reader.format.sample_rate
+            return reader.read(round(MAX_NOISE_S * rate)), rate
+    start, end = noise
+    if not 0 <= start < end:
+        raise ConfigError(f"the noise profile is of {start:g} to {end:g} s; expected a start before the end.")
+    if not isinstance(source, str | Path) and not source.seekable():
+        raise ConfigError("a pipe cannot be read twice: give a recording of the noise as the noise profile.")
+    with AudioReader(source, raw=raw, name=name) as reader:
+        rate = reader.format.sample_rate
+        first, last = round(start * rate), round(min(end, start + MAX_NOISE_S) * rate)
+        position = 0
+        while position < first and (skipped := reader.read(min(first - position, rate)).shape[1]):
+            position += skipped
+        segment = reader.read(last - first) if position == first else np.zeros((1, 0))
+        if segment.shape[1] < last - first:
+            length = (position + segment.shape[1]) / rate
+            raise InputError(f"{reader.name}: lasts {length:.1f} s; the noise profile is of {start:g} to {end:g} s.")
+        return segment, rate
+
+
+@torch.inference_mode()
+def measure_profile(network: Network, name: str, noise: NDArray[Any], sample_rate: int) -> Tensor:
+    """Measure the noise profile of noise alone.
+
+    Args:
+        network: network that the profile is for.
+        name: name of its model, for messages.
+        noise: noise, (channels, time), full scale 1.0.
+        sample_rate: its rate in Hz.
+
+    Returns:
+        Profile of all channels, (1, positions).
+
+    Raises:
+        ConfigError: the network takes no noise profile.
+        InputError: the noise is silent, not finite or shorter than 0.1 s.
+    """
+    check_noise_profile(network, name)
+    assert isinstance(network, NoiseProfileNetwork)
+    if noise.ndim != 2 or noise.shape[1] < MIN_NOISE_S * sample_rate:
+        raise InputError(
+            f"the noise has shape {noise.shape}; expected (channels, time) and at least {MIN_NOISE_S:g} s."
+        )
+    if not np.isfinite(noise).all() or not noise.any():
+        raise InputError("the noise of the noise profile is silent or not finite. Choose a part with noise alone.")
+    x = torch.from_numpy(np.ascontiguousarray(noise, dtype=np.float32))[None]
+    return network.measure_noise(x.to(next(network.parameters()).device), sample_rate=sample_rate)  # type: ignore[attr-defined]
+
+
+def check_noise_profile(network: Network, name: str) -> None:
+    """Refuse a noise profile for a network that takes none.
+
+    Args:
+        network: network.
+        name: name of its model.
+
+    Raises:
+        ConfigError: it takes none.
+    """
+    if not isinstance(network, NoiseProfileNetwork):
+        raise ConfigError(f"model {name} takes no noise profile; use {NOISE_PROFILE_MODEL}.")
