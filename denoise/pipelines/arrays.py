@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from denoise.errors import ConfigError, InputError
-from denoise.options import AUDIO_STEPS, IMAGE_STEPS, DenoiseOptions, Sigma
+from denoise.options import AUDIO_STEPS, IMAGE_STEPS, DenoiseOptions, NoiseSource, Sigma
 from denoise.pipelines import audio, image
 from denoise.pipelines.audio import AudioPipeline
 from denoise.pipelines.device import as_numpy
 from denoise.pipelines.image import ImagePipeline
+from denoise.pipelines.noise_segment import cut_noise
 from denoise.registry import weights_version
 from denoise.signals import MAX_CHANNELS, AudioFormat, Image, require_finite_samples
 
@@ -36,6 +37,7 @@ def denoise_audio(
     steps: int = AUDIO_STEPS,
     seed: int = 0,
     device: str = "auto",
+    noise_profile: NoiseSource | None = None,
 ) -> Array:
     """Denoise audio in memory; container, dtype and shape are kept.
 
@@ -51,6 +53,7 @@ def denoise_audio(
         steps: network calls per posterior sample.
         seed: seed of the posterior sample; each item of a batch adds 1 to it.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        noise_profile: as in `denoise.options.DenoiseOptions`; selects ``general``.
 
     Returns:
         Denoised samples in new memory.
@@ -65,6 +68,7 @@ def denoise_audio(
         perception=perception,
         steps=steps,
         seed=None if perception is None else seed,
+        noise_profile=noise_profile,
     )
     x: Any = as_numpy(samples) if isinstance(samples, Tensor) else np.asarray(samples)
     channels = _check_audio(x, is_tensor=isinstance(samples, Tensor))
@@ -81,7 +85,10 @@ def denoise_audio(
     for i, item in enumerate(x.reshape(denoised.shape)):
         item_float = item.astype(np.float32 if x.dtype in (np.float32, np.float16, np.int16) else np.float64) / scale
         require_finite_samples(item_float)
-        run = pipeline.start(int(sample_rate), options, [seed + i] if options.mix_weight else [])
+        profile = None
+        if noise_profile is not None:
+            profile = pipeline.measure_noise(*cut_noise(item_float, int(sample_rate), noise_profile))
+        run = pipeline.start(int(sample_rate), options, [seed + i] if options.mix_weight else [], profile)
         y = np.concatenate([*run.blocks([item_float])], axis=1) * scale
         denoised[i] = y if is_float else np.rint(y).clip(-scale, scale - 1)
     result = denoised.reshape(x.shape)

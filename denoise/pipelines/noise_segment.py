@@ -61,25 +61,41 @@ def read_noise(
         ConfigError: the range is empty, or the source is a pipe.
     """
     if not isinstance(noise, tuple):
-        with AudioReader(noise) as reader:
-            rate = reader.format.sample_rate
-            return reader.read(round(MAX_NOISE_S * rate)), rate
-    start, end = noise
-    if not 0 <= start < end:
-        raise ConfigError(f"the noise profile is of {start:g} to {end:g} s; expected a start before the end.")
+        return _read_recording(noise)
     if not isinstance(source, str | Path) and not source.seekable():
         raise ConfigError("a pipe cannot be read twice: give a recording of the noise as the noise profile.")
     with AudioReader(source, raw=raw, name=name) as reader:
-        rate = reader.format.sample_rate
-        first, last = round(start * rate), round(min(end, start + MAX_NOISE_S) * rate)
-        position = 0
+        rate, position = reader.format.sample_rate, 0
+        first, last = _to_samples(noise, rate)
         while position < first and (skipped := reader.read(min(first - position, rate)).shape[1]):
             position += skipped
         segment = reader.read(last - first) if position == first else np.zeros((1, 0))
         if segment.shape[1] < last - first:
-            length = (position + segment.shape[1]) / rate
-            raise InputError(f"{reader.name}: lasts {length:.1f} s; the noise profile is of {start:g} to {end:g} s.")
+            raise InputError(f"{reader.name}: {_too_short(position + segment.shape[1], rate, noise)}")
         return segment, rate
+
+
+def cut_noise(x: NDArray[Any], sample_rate: int, noise: NoiseSource) -> tuple[NDArray[Any], int]:
+    """Return noise alone, for a recording in memory.
+
+    Args:
+        x: recording that is denoised, (channels, time), full scale 1.0.
+        sample_rate: its rate in Hz.
+        noise: as in `read_noise`.
+
+    Returns:
+        As `read_noise`.
+
+    Raises:
+        InputError: as in `read_noise`.
+        ConfigError: the range is empty.
+    """
+    if not isinstance(noise, tuple):
+        return _read_recording(noise)
+    first, last = _to_samples(noise, sample_rate)
+    if last > x.shape[1]:
+        raise InputError(_too_short(x.shape[1], sample_rate, noise))
+    return x[:, first:last], sample_rate
 
 
 @torch.inference_mode()
@@ -123,3 +139,20 @@ def check_noise_profile(network: Network, name: str) -> None:
     """
     if not isinstance(network, NoiseProfileNetwork):
         raise ConfigError(f"model {name} takes no noise profile; use {NOISE_PROFILE_MODEL}.")
+
+
+def _read_recording(path: str | Path) -> tuple[NDArray[Any], int]:
+    with AudioReader(path) as reader:
+        rate = reader.format.sample_rate
+        return reader.read(round(MAX_NOISE_S * rate)), rate
+
+
+def _to_samples(seconds: tuple[float, float], sample_rate: int) -> tuple[int, int]:
+    start, end = seconds
+    if not 0 <= start < end:
+        raise ConfigError(f"the noise profile is of {start:g} to {end:g} s; expected a start before the end.")
+    return round(start * sample_rate), round(min(end, start + MAX_NOISE_S) * sample_rate)
+
+
+def _too_short(length: int, sample_rate: int, seconds: tuple[float, float]) -> str:
+    return f"lasts {length / sample_rate:.1f} s; the noise profile is of {seconds[0]:g} to {seconds[1]:g} s."
