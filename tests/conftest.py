@@ -110,6 +110,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     add("swap-audio", "conv-dae", {**linear, "activation": "relu", "bias": False}, "audio", swap)
     add("mask-audio", "spectral-dae", SPECTRAL, "audio", amplify)
     add("causal-audio", "dpcrn", CAUSAL, "audio", amplify)
+    add("floor-audio", "noise-floor-dpcrn", {**CAUSAL, "floor_frames": 16}, "audio", amplify)
     add("flow-audio", "speech-flow", {**CAUSAL, "lookahead": 1}, "audio", amplify)
     add("keep-image", "conv-dae", {**TINY_2D, "residual": True}, "image", zero)
     add("mute-image", "conv-dae", TINY_2D, "image", zero)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -62,7 +63,9 @@ def track_noise_floor(powers: Tensor, state: NoiseFloorState, hop_s: float) -> t
     decay = torch.exp(-(n + 1) * hop_s / SMOOTHING_S)[:, None]
     total = torch.einsum("ts,bsp->btp", weights, powers) + state.total[:, None] * decay
     weight = weights.sum(dim=1)[:, None] + state.weight * decay
-    smoothed = torch.cat([state.recent, total / weight], dim=1)
+    full_weight = 1 / (1 - math.exp(-hop_s / SMOOTHING_S))
+    mean = total / weight * (full_weight / weight)  # raised where few frames have been averaged, or the first ones
+    smoothed = torch.cat([state.recent, mean], dim=1)  # would stay the minimum
     length = state.recent.shape[1] + 1
     floor, width = smoothed, 1
     while width < length:  # the minimum of two windows is that of a window twice as long

@@ -118,6 +118,11 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
             "full_hidden": 7,
         },
     ),
+    "noise-floor": (
+        "noise-floor-dpcrn",
+        {"linear_hz": 2000.0, "bands": 16, "widths": [4, 6], "blocks": 1, "hidden": 5, "squeeze": 2, "full_hidden": 7}
+        | {"floor_frames": 8},
+    ),
     "lookahead": (
         "dpcrn",
         {"linear_hz": 2000.0, "bands": 16, "widths": [4, 6], "blocks": 2, "hidden": 5, "squeeze": 2, "full_hidden": 7}

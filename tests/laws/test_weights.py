@@ -23,6 +23,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "conv-dae": {"ndim": 2, "channels": 3, "widths": [4], "kernels": [3], "strides": [1], "blocks": [1]},
     "dense-ae": {"shape": [3, 4, 4], "widths": [5]},
     "dpcrn": DPCRN,
+    "noise-floor-dpcrn": DPCRN | {"floor_frames": 16},
     "speech-flow": DPCRN,
     "spectral-dae": {
         "n_fft": 64,

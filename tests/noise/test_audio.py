@@ -143,7 +143,7 @@ def test_mu_law_error_is_that_of_g711(value: float) -> None:
     assert torch.equal(noise.mu_law(noise.mu_law(x)), noise.mu_law(x))
 
 
-@pytest.mark.parametrize("make", [noise.hum, noise.clicks, noise.wind])
+@pytest.mark.parametrize("make", [noise.hum, noise.clicks, noise.wind, noise.tones, noise.broadband])
 @pytest.mark.parametrize("rate", [8_000, 16_000, 48_000])
 def test_synthetic_disturbances_have_their_level_and_follow_the_seed(make, rate: int) -> None:
     for seed in range(5):
@@ -162,6 +162,33 @@ def test_hum_is_harmonic_and_wind_is_below_speech() -> None:
     assert power[is_harmonic].sum() > 0.99 * power.sum()
     power = np.abs(np.fft.rfft(noise.wind(rate, rate, seeded(3)).numpy())) ** 2
     assert power[hertz < 300].sum() > 0.9 * power.sum()
+
+
+def test_tones_are_harmonic_and_broadband_noise_is_not() -> None:
+    rate = 16_000
+
+    def concentration(x: torch.Tensor) -> float:
+        """Fraction of the power in the 1 % strongest bins."""
+        power = torch.fft.rfft(x * torch.hann_window(len(x))).abs().square().sort(descending=True).values
+        return float(power[: len(power) // 100].sum() / power.sum())
+
+    for seed in range(5):
+        assert concentration(noise.tones(4 * rate, rate, seeded(seed))) > 0.99
+        assert concentration(noise.broadband(4 * rate, rate, seeded(seed))) < 0.9
+    for seed in range(20):  # tones begin at 50 to 500 Hz
+        power = torch.fft.rfft(noise.tones(4 * rate, rate, seeded(seed)) * torch.hann_window(4 * rate)).abs().square()
+        first = int((power > 0.01 * power.max()).nonzero()[0]) / 4
+        assert 49 <= first <= 503
+
+
+def test_beeps_are_on_and_off() -> None:
+    rate = 16_000
+    for seed in range(10):
+        x = noise.beeps(4 * rate, rate, seeded(seed))
+        power = x.square().unfold(0, rate // 50, rate // 50).mean(dim=1)
+        assert 0.02 < float((power > 0.3).float().mean()) < 0.9
+        assert float((power == 0).float().mean()) > 0.1
+        assert float(x.abs().max()) < 2.2
 
 
 def test_clicks_are_sparse() -> None:

@@ -112,3 +112,65 @@ def test_simulated_rooms_have_a_direct_sound_and_reverberation() -> None:
         direct = int(energy.argmax())
         assert direct < 0.05 * rate  # the largest room is nine metres long
         assert float(energy[direct + rate // 100 :].sum()) > 0  # reverberation
+
+
+MUSIC = {"music": ["noise"], "sample_rates": [16_000], "seconds": 1.0}
+
+
+def test_clean_signals_come_from_the_folders_of_music_as_often_as_stated(data: Path) -> None:
+    """Speech ends at 20 kHz here, and the music at 22 kHz."""
+
+    def reaches_21_khz(source: AudioMixes) -> float:
+        clean = torch.cat([source.batch(8, generator_for(0, step)).clean for step in range(5)])[:, 0]
+        power = torch.fft.rfft(clean * torch.hann_window(clean.shape[1])).abs().square()
+        return float((power[:, 20_500:21_500].mean(dim=1) > 1e-3 * power.mean(dim=1)).float().mean())
+
+    rate = {"sample_rates": [48_000]}
+    assert reaches_21_khz(mixes(data, **MUSIC | rate)) == 0.0
+    assert reaches_21_khz(mixes(data, **MUSIC | rate, music_fraction=1.0)) == 1.0
+    assert 0.2 < reaches_21_khz(mixes(data, **MUSIC | rate, music_fraction=0.5)) < 0.8
+    with pytest.raises(ConfigError, match=r"audio\.music"):
+        mixes(data, music_fraction=0.5)
+
+
+def test_layers_add_a_weaker_signal(data: Path) -> None:
+    one, two = (mixes(data, **MUSIC, layers=p).batch(4, generator_for(0, 3)).clean for p in (0.0, 1.0))
+    assert torch.allclose(one.square().mean(dim=-1), two.square().mean(dim=-1), rtol=1e-3)  # the level is set after it
+    assert not torch.allclose(one, two, atol=1e-3)
+
+
+def test_the_noise_profile_is_the_noise_within_its_error(data: Path) -> None:
+    batch = mixes(data, profile=1.0).batch(8, generator_for(0, 0))
+    assert batch.noise is not None
+    added = batch.noisy - batch.clean
+    gain_db = 20 * torch.log10((batch.noise * added).sum(dim=-1) / added.square().sum(dim=-1))
+    correlation = torch.cosine_similarity(batch.noise, added, dim=-1)
+    assert bool((correlation > 0.999).all())
+    assert 0.3 < float(gain_db.std()) < 3.0
+    half = mixes(data, profile=0.5).batch(64, generator_for(0, 0)).noise
+    assert half is not None
+    assert 0.2 < float(half.flatten(1).any(dim=1).float().mean()) < 0.8
+    assert mixes(data).batch(2, generator_for(0, 0)).noise is None
+
+
+def test_silence_leaves_the_noise_alone(data: Path) -> None:
+    batch = mixes(data, silence=1.0).batch(4, generator_for(0, 0))
+    assert not batch.clean.any()
+    level_db = 10 * torch.log10(batch.noisy.square().mean(dim=-1))
+    torch.testing.assert_close(level_db, torch.full_like(level_db, -25.0), atol=0.5, rtol=0)  # level -20, SNR 5 dB
+
+
+@pytest.mark.parametrize("kind", ["tones", "beeps", "broadband"])
+def test_kinds_of_synthetic_noise(data: Path, kind: str) -> None:
+    source = mixes(data, sample_rates=[16_000], **{kind: 1.0})
+    recorded = mixes(data, sample_rates=[16_000])
+    noises = [s.random_noise(8_000, 16_000, generator_for(0, 1)) for s in (source, recorded)]
+    assert all(x.shape == (8_000,) and bool(torch.isfinite(x).all()) for x in noises)
+    assert not torch.allclose(*noises, atol=1e-2)
+
+
+def test_crackle_is_sparse(data: Path) -> None:
+    quiet = {"snr_db": [60, 60], "sample_rates": [16_000], "seconds": 1.0}
+    batch = mixes(data, crackle=1.0, **quiet).batch(8, generator_for(0, 2))
+    added = (batch.noisy - batch.clean).square().sort(dim=-1, descending=True).values[:, 0]
+    assert bool((added[:, : added.shape[1] // 5].sum(dim=1) > 0.8 * added.sum(dim=1)).all())

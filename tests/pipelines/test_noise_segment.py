@@ -1,0 +1,110 @@
+"""Noise profiles: of a part of the recording or of another recording, whatever its sample rate."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from numpy.typing import NDArray
+
+from denoise.errors import ConfigError, InputError
+from denoise.pipelines.arrays import denoise_audio
+from denoise.pipelines.audio import AudioPipeline
+from denoise.pipelines.noise_segment import parse_noise_source
+from denoise.pipelines.stream import AudioStream
+
+RATE = 16_000
+
+
+@pytest.fixture
+def noisy() -> NDArray[np.float32]:
+    """A second of hiss, then a tone in it; (1, time)."""
+    t = np.arange(2 * RATE) / RATE
+    tone = 0.2 * np.sin(2 * np.pi * 440 * t) * (t >= 1)
+    return (tone + 0.01 * np.random.default_rng(0).standard_normal(len(t)))[None].astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0:00-0:02.5", (0.0, 2.5)),
+        ("12-14.5", (12.0, 14.5)),
+        ("1:02:03-1:02:05", (3723.0, 3725.0)),
+        ("room.wav", Path("room.wav")),
+        ("a-b.wav", Path("a-b.wav")),
+    ],
+)
+def test_ranges_and_paths_are_told_apart(text: str, expected: object) -> None:
+    assert parse_noise_source(text) == expected
+
+
+def test_file_array_and_stream_take_the_same_profile(
+    models: dict[str, Path], tmp_path: Path, noisy: NDArray[np.float32]
+) -> None:
+    soundfile.write(tmp_path / "in.wav", noisy.T, RATE, "FLOAT")
+    soundfile.write(tmp_path / "noise.wav", noisy[:, :RATE].T, RATE, "FLOAT")
+    pipeline = AudioPipeline(models["floor-audio"])
+    outputs = []
+    for i, source in enumerate([(0.0, 1.0), tmp_path / "noise.wav"]):
+        pipeline.file(tmp_path / "in.wav", tmp_path / f"{i}.wav", noise_profile=source)
+        outputs.append(soundfile.read(tmp_path / f"{i}.wav", dtype="float32", always_2d=True)[0].T)
+        outputs.append(denoise_audio(noisy, RATE, model=models["floor-audio"], noise_profile=source))
+    profile = pipeline.measure_noise(noisy[:, :RATE], RATE)
+    stream = AudioStream(pipeline, sample_rate=RATE, noise_profile=profile)
+    outputs.append(np.concatenate([stream.push(noisy), stream.flush()], axis=1))
+    for output in outputs[1:]:
+        np.testing.assert_allclose(output, outputs[0], atol=1e-4)
+    estimated = denoise_audio(noisy, RATE, model=models["floor-audio"])
+    assert not np.allclose(estimated, outputs[0], atol=1e-3)
+
+
+def test_a_profile_does_not_depend_on_the_sample_rate(models: dict[str, Path]) -> None:
+    """White noise in the band that both rates have: the same power at the same frequency."""
+    import soxr
+
+    pipeline = AudioPipeline(models["floor-audio"])
+    x = 0.1 * np.random.default_rng(0).standard_normal((1, 60 * RATE))
+    low = pipeline.measure_noise(x, RATE)[0]
+    high = pipeline.measure_noise(soxr.resample(x[0], RATE, 48_000)[None], 48_000)[0]
+    half = len(low) // 2
+    np.testing.assert_allclose(high[:half].numpy(), low[:half].numpy(), rtol=0.2)
+    level = float(low[1:half].mean())
+    assert level == pytest.approx(0.1**2 / (0.016 * RATE), rel=0.05)
+
+
+def test_an_interval_after_the_start_is_read(
+    models: dict[str, Path], tmp_path: Path, noisy: NDArray[np.float32]
+) -> None:
+    late = np.concatenate([noisy[:, RATE:], noisy[:, :RATE]], axis=1)
+    file = io.BytesIO()
+    soundfile.write(file, late.T, RATE, "FLOAT", format="WAV")
+    AudioPipeline(models["floor-audio"]).file(file, tmp_path / "out.wav", noise_profile=(1.0, 2.0))
+    expected = denoise_audio(late, RATE, model=models["floor-audio"], noise_profile=(1.0, 2.0))
+    output = soundfile.read(tmp_path / "out.wav", dtype="float32", always_2d=True)[0].T
+    np.testing.assert_allclose(output, expected, atol=1e-4)
+
+
+def test_unusable_profiles_are_refused(models: dict[str, Path], tmp_path: Path, noisy: NDArray[np.float32]) -> None:
+    floor = models["floor-audio"]
+    with pytest.raises(ConfigError, match="takes no noise profile; use general"):
+        denoise_audio(noisy, RATE, model=models["causal-audio"], noise_profile=(0.0, 1.0))
+    with pytest.raises(ConfigError, match="start before the end"):
+        denoise_audio(noisy, RATE, model=floor, noise_profile=(1.0, 0.5))
+    with pytest.raises(InputError, match=r"lasts 2\.0 s"):
+        denoise_audio(noisy, RATE, model=floor, noise_profile=(1.0, 3.0))
+    with pytest.raises(InputError, match=r"at least 0\.1 s"):
+        denoise_audio(noisy, RATE, model=floor, noise_profile=(0.0, 0.05))
+    with pytest.raises(InputError, match="silent"):
+        denoise_audio(0 * noisy, RATE, model=floor, noise_profile=(0.0, 1.0))
+    soundfile.write(tmp_path / "in.wav", noisy.T, RATE)
+    with pytest.raises(InputError, match=r"in\.wav: lasts 2\.0 s"):
+        AudioPipeline(floor).file(tmp_path / "in.wav", tmp_path / "out.wav", noise_profile=(5.0, 6.0))
+    with pytest.raises(InputError, match=r"none\.wav"):
+        AudioPipeline(floor).file(tmp_path / "in.wav", tmp_path / "out.wav", noise_profile=tmp_path / "none.wav")
+    with pytest.raises(ConfigError, match="takes no noise profile"):
+        AudioStream(models["causal-audio"], sample_rate=RATE, noise_profile=torch.ones(1, 192))
+    assert not (tmp_path / "out.wav").exists()
