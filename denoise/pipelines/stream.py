@@ -92,7 +92,7 @@ class AudioStream:
             self._state = network.initial_state(*size)
         else:
             check_noise_profile(network, name)
-            self._state = network.initial_state(*size, noise_profile=noise_profile)  # type: ignore[call-arg]
+            self._state = network.initial_state(*size, noise_profile=noise_profile)
         self._pending = np.zeros((channels, 0), np.float32)  # samples of an incomplete hop
         self._dry = np.zeros((channels, 0), np.float32)  # samples whose denoised counterparts are not ready
         self._skip = network.delay * self._hop  # outputs of the network that precede the first sample
