@@ -26,6 +26,7 @@ IMPACT_DB = (15.0, 45.0)  # range of the peak level of impacts above that of the
 ADDITIONAL_NOISE = 0.3  # probability of another noise beside the ones before
 LAYER_DB = (-15.0, 0.0)  # range of the level of a second clean signal, relative to the first
 CRACKLE_DB = (0.0, 30.0)  # range of the peak level of crackle above that of the clean signal
+DC_OFFSET = (-0.5, 0.5)  # range of a constant offset, relative to the largest sample
 PROFILE_ERROR_DB = 1.5  # standard deviation of the level of a noise profile
 
 
@@ -177,6 +178,8 @@ class AudioMixes:
             cutoff = float(noise.uniform(3000.0, min(7500.0, 0.47 * rate), 1, generator))
             clean, added = (noise.band_limit(x, rate, cutoff) for x in (clean, added))
         noisy = clean + added
+        if s.dc_offset and _happens(s.dc_offset, generator):
+            noisy = noisy + float(noise.uniform(*DC_OFFSET, 1, generator)) * noisy.abs().max()
         if _happens(s.clipping, generator):
             noisy = noise.clip(noisy, 10 ** float(noise.uniform(-4.0, -1.7, 1, generator)))
         if _happens(s.coding, generator):

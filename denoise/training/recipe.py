@@ -54,6 +54,7 @@ class AudioData:
         music_fraction: probability that the clean signal is of the folders of ``music``.
         layers: probability of another clean signal with the first one.
         silence: probability of noise alone.
+        dc_offset: probability of a constant offset of the noisy signal, as of cheap sound cards.
         profile: probability that networks that take a noise profile get one.
     """
 
@@ -83,6 +84,7 @@ class AudioData:
     music_fraction: float = 0.0
     layers: float = 0.0
     silence: float = 0.0
+    dc_offset: float = 0.0
     profile: float = 0.0
 
     def __post_init__(self) -> None:
@@ -154,6 +156,7 @@ class Loss:
         waveform: weight of the ratio of error to clean signal in the waveform, in units of 10 dB (audio).
         waveform_floor_db: ratio in dB below which it hardly counts (audio).
         perceptual: weight of the disturbance of PESQ (audio).
+        over_attenuation: further weight of compressed magnitudes that are too small (audio).
         beta: weight of the Kullback-Leibler divergence of variational networks and codecs.
         free_bits: nats of each latent that the divergence leaves out.
         samples: samples of the latents for each signal, of the evidence lower bound.
@@ -166,6 +169,7 @@ class Loss:
     waveform: float = 0.02
     waveform_floor_db: float = -30.0
     perceptual: float = 0.0
+    over_attenuation: float = 0.0
     beta: float = 1.0
     free_bits: float = 0.0
     samples: int = 1
@@ -173,7 +177,7 @@ class Loss:
     adversarial: float = 1.0
 
     def __post_init__(self) -> None:
-        weights = (self.waveform, self.perceptual, self.beta, self.free_bits, self.adversarial)
+        weights = (self.waveform, self.perceptual, self.over_attenuation, self.beta, self.free_bits, self.adversarial)
         if min(weights) < 0 or self.samples < 1:
             raise ConfigError(
                 f"weights of the loss are {weights}, samples {self.samples}; expected weights of at least 0 and "

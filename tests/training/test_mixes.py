@@ -174,3 +174,10 @@ def test_crackle_is_sparse(data: Path) -> None:
     batch = mixes(data, crackle=1.0, **quiet).batch(8, generator_for(0, 2))
     added = (batch.noisy - batch.clean).square().sort(dim=-1, descending=True).values[:, 0]
     assert bool((added[:, : added.shape[1] // 5].sum(dim=1) > 0.8 * added.sum(dim=1)).all())
+
+
+def test_a_dc_offset_is_in_the_noisy_signal_alone(data: Path) -> None:
+    batch = mixes(data, dc_offset=1.0, seconds=1.0, sample_rates=[16_000]).batch(8, generator_for(0, 4))
+    offsets = (batch.noisy - batch.clean).mean(dim=-1) / batch.noisy.abs().amax(dim=-1)
+    assert float(offsets.abs().mean()) > 0.05
+    assert float(batch.clean.mean(dim=-1).abs().max()) < 0.01

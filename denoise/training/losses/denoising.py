@@ -127,7 +127,8 @@ def compressed_spectral(estimate: Estimate, settings: Loss) -> Tensor:
         hop = round(seconds / 2 * rate)
         a, b = (_spectrum(x / scale, hop) for x in (denoised, clean))
         weight = _frequency_weight(a.shape[-2], hop, rate, a.device)
-        loss = loss + (weight * compressed_distance(a, b, phase_weight, magnitude_weight)).mean()
+        distance = compressed_distance(a, b, phase_weight, magnitude_weight, over_attenuation=settings.over_attenuation)
+        loss = loss + (weight * distance).mean()
         if settings.perceptual and seconds == WINDOW_S:
             terms = (d.view(len(a), -1) for d in disturbance(a.flatten(0, 1), b.flatten(0, 1)))
             symmetric, asymmetric = (w * d for w, d in zip(PERCEPTUAL_WEIGHTS, terms, strict=True))
@@ -136,27 +137,37 @@ def compressed_spectral(estimate: Estimate, settings: Loss) -> Tensor:
 
 
 def compressed_distance(
-    a: Tensor, b: Tensor, phase: float | Tensor, magnitude: float | Tensor = 1.0, exponent: float = 0.3
+    a: Tensor,
+    b: Tensor,
+    phase: float | Tensor,
+    magnitude: float | Tensor = 1.0,
+    exponent: float = 0.3,
+    over_attenuation: float = 0.0,
 ) -> Tensor:
     """Return the distance of compressed spectra, entry by entry.
 
     It is ``magnitude * (|a|^e - |b|^e)^2 + phase * |a |a|^(e-1) - b |b|^(e-1)|^2``, computed in real numbers, which
-    takes half the time.
+    takes half the time. With ``over_attenuation``, that weight times ``max(0, |b|^e - |a|^e)^2`` is added.
 
     Args:
-        a: complex spectra, any shape.
-        b: complex spectra, as `a`.
+        a: complex spectra of estimates, any shape.
+        b: complex spectra of what they are compared with, as `a`.
         phase: weight of the compressed complex spectra, broadcast with `a`.
         magnitude: weight of the compressed magnitudes, broadcast with `a`.
         exponent: exponent of the compression.
+        over_attenuation: weight of magnitudes that are too small.
 
     Returns:
         Real distances, as `a`.
+
+    Reference:
+        DPDFNet: Boosting DeepFilterNet2 via Dual-Path RNN, 2025, arXiv:2512.16420 (the loss of over-attenuation).
     """
     logs = [(power(x) + 1e-8).log() for x in (a, b)]
     m, n = (torch.exp(exponent / 2 * x) for x in logs)
     aligned = (a.real * b.real + a.imag * b.imag) * torch.exp((exponent - 1) / 2 * (logs[0] + logs[1]))
-    return (magnitude + phase) * (m.square() + n.square()) - 2 * magnitude * m * n - 2 * phase * aligned
+    distance = (magnitude + phase) * (m.square() + n.square()) - 2 * magnitude * m * n - 2 * phase * aligned
+    return distance + over_attenuation * (n - m).clamp_min(0).square() if over_attenuation else distance
 
 
 def _reference_level(noisy: Tensor, clean: Tensor) -> Tensor:

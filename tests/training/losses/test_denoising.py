@@ -30,6 +30,30 @@ def test_compressed_distance_equals_that_of_complex_numbers() -> None:
     torch.testing.assert_close(compressed_distance(a, b, phase=0.4), expected, rtol=1e-4, atol=1e-6)
 
 
+def test_over_attenuation_counts_small_magnitudes_alone() -> None:
+    b = torch.randn(5, 6, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+    for factor, is_small in ((0.5, True), (2.0, False)):
+        without, weighted = (compressed_distance(factor * b, b, phase=0.4, over_attenuation=w) for w in (0.0, 3.0))
+        deficit = ((b.abs() ** 0.3) * (1 - factor**0.3)).square() if is_small else torch.zeros(5, 6)
+        torch.testing.assert_close(weighted - without, 3 * deficit, rtol=1e-3, atol=1e-5)
+
+
+def test_the_floor_of_the_waveform_term_decides_how_small_errors_count() -> None:
+    clean = 0.1 * torch.randn(1, 1, 8000, generator=torch.Generator().manual_seed(0))
+
+    def gain_of_20_db(floor_db: float) -> float:
+        """Decrease of the loss from an error of -40 dB to one of -60 dB, by the waveform alone."""
+        settings = [Loss(waveform=w, waveform_floor_db=floor_db) for w in (1.0, 0.0)]
+        large, small = (
+            [float(compressed_spectral(estimate((1 + error) * clean, clean, clean), s)) for s in settings]
+            for error in (1e-2, 1e-3)
+        )
+        return (large[0] - large[1]) - (small[0] - small[1])
+
+    assert gain_of_20_db(-80.0) == pytest.approx(2.0, abs=0.1)
+    assert gain_of_20_db(-30.0) < 0.1
+
+
 def test_estimates_with_path_noise_have_a_squared_error_alone() -> None:
     """For a signal and its negative, the best constant estimate under a squared error is their mean, zero."""
     generator = torch.Generator().manual_seed(0)
