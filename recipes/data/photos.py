@@ -19,13 +19,14 @@ import csv
 import io
 import json
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
+from clones import Clone
+from licences import FORBIDDEN, find_licence
 from PIL import Image
 
 FACTORS = (1.3, 1.5, 1.75, 2, 2.5, 3, 3.5, 4, 5, 6, 8)
@@ -59,17 +60,6 @@ CREDITS = [
 COCO = ["developer0hye/COCO128", "Obmutescence/COCO-MINI"]
 COCO_LICENCES = {4: "CC BY 2.0", 5: "CC BY-SA 2.0", 8: "public domain"}  # 8: work of the United States government
 
-FORBIDDEN = re.compile(
-    r"\bN[CD]\b|non-?commercial|no-?deriv|pixabay|pexels|unsplash|rice university|openstax|copyright|rights reserved"
-    r"|permission|fair use",
-    re.I,
-)
-LICENCES = [
-    (re.compile(r"\bCC[ -]?0|creative commons zero", re.I), "CC0"),
-    (re.compile(r"\b(?:CC[ -]?)?BY[ -]SA[ -]?(\d\.\d)?|attribution[ -]share ?-?alike (\d\.\d)", re.I), "CC BY-SA"),
-    (re.compile(r"\bCC[ -]BY[ -]?(\d\.\d)?|attribution (\d\.\d)|^BY$", re.I), "CC BY"),
-    (re.compile(r"public domain", re.I), "public domain"),
-]
 NO_PHOTOGRAPH = re.compile(
     r"\b(maps?|graphs?|charts?|diagrams?|paint(ing|ings|ed|er)|fresco|drawings?|drawn|illustrat(ion|ions|ed)|engravings?"
     r"|woodcuts?|lithographs?|posters?|cartoons?|comic|manuscripts?|sketch(es)?|depict(s|ion|ing)|screenshots?|logos?"
@@ -90,49 +80,6 @@ class Candidate(NamedTuple):
     path: str
     licence: str
     credit: str
-
-
-class Clone:
-    """Reads the files of a clone's newest commit, with or without a work tree."""
-
-    def __init__(self, folder: Path) -> None:
-        heads = [path for pattern in (".git/HEAD", "HEAD", "*/HEAD") for path in folder.glob(pattern)]
-        self.repository = folder.name.replace("+", "/", 1)
-        self.git = ["git", "--git-dir", str(heads[0].parent)]
-        self.commit = self.run("rev-parse", "HEAD").decode()[:10]
-        rows = self.run("ls-tree", "-r", "-z", "HEAD").decode("utf-8", "replace").split("\0")
-        self.files = {row.split("\t", 1)[1]: row.split()[2] for row in rows if row}
-        self.reader = subprocess.Popen(
-            [*self.git, "cat-file", "--batch"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-
-    def run(self, *arguments: str) -> bytes:
-        """Run git and return its output."""
-        return subprocess.run([*self.git, *arguments], check=True, capture_output=True).stdout
-
-    def read(self, path: str) -> bytes | None:
-        """Return the content of a file, or None if it is absent: some clones lack their largest files."""
-        if path not in self.files:
-            return None
-        self.reader.stdin.write(self.files[path].encode() + b"\n")
-        self.reader.stdin.flush()
-        header = self.reader.stdout.readline().split()
-        if len(header) != 3:
-            return None
-        content = self.reader.stdout.read(int(header[2]))
-        self.reader.stdout.read(1)
-        return content
-
-
-def find_licence(text: str) -> str | None:
-    """Return the permissive licence that a text names, or None."""
-    if FORBIDDEN.search(text):
-        return None
-    for pattern, name in LICENCES:
-        if match := pattern.search(text):
-            version = next((group for group in match.groups() if group), "")
-            return f"{name} {version}".strip()
-    return None
 
 
 def find_book_figures(clone: Clone) -> Iterator[Candidate]:
