@@ -24,6 +24,12 @@ ENCODINGS = {
 SAMPLE_BYTES = {"PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 """Bytes per sample by subtype."""
 
+INTEGER_BITS = {
+    **{"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32},
+    **{"ALAC_16": 16, "ALAC_20": 20, "ALAC_24": 24, "ALAC_32": 32},
+}
+"""Bits per sample of integers by subtype."""
+
 
 @dataclass(frozen=True)
 class RawFormat:
@@ -154,13 +160,31 @@ def encode_pcm(x: NDArray[Any], subtype: str) -> bytes:
     interleaved = np.ascontiguousarray(x.T).reshape(-1)
     if subtype in ("FLOAT", "DOUBLE"):
         return interleaved.astype("<f4" if subtype == "FLOAT" else "<f8").tobytes()
-    half_range = 2 ** (8 * SAMPLE_BYTES[subtype] - 1)
-    integers = np.rint(interleaved.astype(np.float64) * half_range).clip(-half_range, half_range - 1)
+    integers = quantize(interleaved, INTEGER_BITS[subtype])
     if subtype == "PCM_U8":
         return (integers + 128).astype(np.uint8).tobytes()
     if subtype == "PCM_24":
-        return np.ascontiguousarray(integers.astype("<i4").view(np.uint8).reshape(-1, 4)[:, :3]).tobytes()
+        return np.ascontiguousarray(integers.astype("<i4", copy=False).view(np.uint8).reshape(-1, 4)[:, :3]).tobytes()
     return integers.astype("<i2" if subtype == "PCM_16" else "<i4").tobytes()
+
+
+def quantize(x: NDArray[Any], bits: int, dither: np.random.Generator | None = None) -> NDArray[np.int32]:
+    """Round samples to integers, which clip at full scale.
+
+    Args:
+        x: any shape, full scale 1.0.
+        bits: bits of an integer.
+        dither: generator of triangular noise (TPDF) of two steps, which makes the error independent of the signal;
+            samples that the integers hold exactly get none.
+
+    Returns:
+        The same shape.
+    """
+    scaled = x.astype(np.float64) * 2 ** (bits - 1)
+    if dither is not None:
+        noise = dither.random(scaled.shape) - dither.random(scaled.shape)
+        scaled = np.where(scaled == np.rint(scaled), scaled, scaled + noise)
+    return np.rint(scaled).clip(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1).astype(np.int32)
 
 
 def read_bytes(source: BinaryIO, n: int) -> bytes:

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from denoise.errors import InputError
 from denoise.files.audio.container import AudioContainer, AudioDecoder
+from denoise.files.audio.pcm import INTEGER_BITS, quantize
 from denoise.signals import AudioFormat
 
 TAGS = ("title", "copyright", "software", "artist", "comment", "date", "album", "license", "tracknumber", "genre")
-FLOAT64_SUBTYPES = ("PCM_32", "DOUBLE")  # float32 would lose bits
+FLOAT64_SUBTYPES = ("PCM_32", "ALAC_32", "DOUBLE")  # float32 would lose bits
 LOSSY_SUBTYPES = ("VORBIS", "OPUS", "MPEG_LAYER_III")
 LOSSY_COMPRESSION_LEVEL = 0.2  # from 0, the best quality, to 1; better than most sources were coded with
 UNKNOWN_FRAMES = 1 << 62  # libsndfile's number for an unknown length is above this
@@ -139,6 +140,9 @@ class SoundfileEncoder:
         for tag, text in format.tags.items():
             with suppress(soundfile.LibsndfileError):  # some containers have no such tag, W64 for instance
                 setattr(self._file, tag, text.removesuffix(library))
+        self._bits = INTEGER_BITS.get(subtype)
+        is_deeper = format.subtype in ("FLOAT", "DOUBLE") or INTEGER_BITS.get(format.subtype, 0) > (self._bits or 0)
+        self._dither = np.random.default_rng(0) if is_deeper else None
 
     def write(self, x: NDArray[Any]) -> None:
         """Append samples.
@@ -151,7 +155,10 @@ class SoundfileEncoder:
         """
         try:
             for start in range(0, x.shape[1], WRITE_FRAMES):
-                self._file.write(np.ascontiguousarray(x[:, start : start + WRITE_FRAMES].T))
+                block = np.ascontiguousarray(x[:, start : start + WRITE_FRAMES].T)
+                if self._bits is not None:  # libsndfile takes the floor of floats
+                    block = quantize(block, self._bits, self._dither) << (32 - self._bits)
+                self._file.write(block)
         except RuntimeError as error:
             raise InputError(f"cannot be written ({error}). Free space or choose another -o.") from None
 
@@ -212,6 +219,7 @@ def nearest_subtype(container: str, subtype: str) -> str:
         container: libsndfile's name of a container for PCM.
         subtype: libsndfile's name of the subtype of the source.
     """
+    # A lossy codec decodes to floats: 24 bits hold them without audible error, and 16 bits would add dither.
     # libsndfile reads MP3 in WAV, reports the format as valid, and cannot write it.
     if subtype not in LOSSY_SUBTYPES and soundfile.check_format(container, subtype):
         return subtype
