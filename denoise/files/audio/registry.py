@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from denoise.errors import InputError
 from denoise.files.audio.container import AudioContainer
-from denoise.files.audio.mp3 import Mp3
+from denoise.files.audio.flac import Flac
+from denoise.files.audio.mp3 import Mp3, Undetected
 from denoise.files.audio.ogg import Ogg, Opus
 from denoise.files.audio.soundfile_container import SoundfileContainer
 from denoise.files.audio.wav import Wav
@@ -14,7 +15,7 @@ CONTAINERS: tuple[AudioContainer, ...] = (
     Wav("WAVEX"),
     Wav("RF64", (".rf64",)),
     SoundfileContainer("W64", (".w64",)),
-    SoundfileContainer("FLAC", (".flac",)),
+    Flac("FLAC", (".flac",)),
     Ogg("OGG", (".ogg", ".oga")),
     Opus("OGG", (".opus",)),
     Mp3("MP3", (".mp3",)),
@@ -35,7 +36,7 @@ def detect_container(head: bytes) -> AudioContainer:
     Args:
         head: the first `HEAD_BYTES` of the file, fewer if it is shorter.
     """
-    return next((container for container in CONTAINERS if container.matches(head)), SoundfileContainer())
+    return next((container for container in CONTAINERS if container.matches(head)), Undetected())
 
 
 def container_of_extension(extension: str) -> AudioContainer:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from denoise.errors import InputError
 from denoise.files.audio.container import AudioContainer, AudioDecoder
 from denoise.files.audio.pcm import INTEGER_BITS, quantize
+from denoise.files.audio.spliced import Section, SplicedFile, file_size
 from denoise.signals import AudioFormat
 
 TAGS = ("title", "copyright", "software", "artist", "comment", "date", "album", "license", "tracknumber", "genre")
@@ -41,6 +42,7 @@ class SoundfileDecoder:
 
     Args:
         source: the file, seekable.
+        frames: number of samples of each channel to decode, where libsndfile's number is an estimate.
 
     Raises:
         InputError: libsndfile cannot read the file, or it has no samples.
@@ -48,10 +50,11 @@ class SoundfileDecoder:
 
     is_live = False
 
-    def __init__(self, source: BinaryIO) -> None:
+    def __init__(self, source: BinaryIO | SplicedFile, frames: int | None = None) -> None:
         self.warnings: list[str] = []
-        self._position = 0
-        source.seek(0)
+        self._position, self._limit = 0, frames
+        if not isinstance(source, SplicedFile):
+            source = SplicedFile(source, [Section(0, file_size(source))])
         try:
             self._file = SequentialSoundFile(source)
         except (RuntimeError, ValueError, TypeError) as error:
@@ -71,7 +74,7 @@ class SoundfileDecoder:
         format = AudioFormat(file.samplerate, file.channels, file.format, file.subtype, file.endian, tags)
         if not file.frames:
             raise InputError("has no samples; expected at least one. Record it again.")
-        return format, file.frames if file.frames < UNKNOWN_FRAMES else None
+        return format, self._limit or (file.frames if file.frames < UNKNOWN_FRAMES else None)
 
     def read(self, n: int) -> NDArray[Any]:
         """Return the next samples.
@@ -85,21 +88,28 @@ class SoundfileDecoder:
         Raises:
             InputError: the file is damaged from its first sample on.
         """
+        if self._limit is not None:
+            n = min(n, self._limit - self._position)
         dtype = "float64" if self.format.subtype in FLOAT64_SUBTYPES else "float32"
         blocks = [np.empty((0, self.format.channels), dtype)]
-        try:
-            while n > 0 and len(block := self._file.read(min(n, READ_FRAMES), dtype=dtype, always_2d=True)):
-                blocks.append(block)
-                n -= len(block)
-        except RuntimeError as error:
-            if not self._position and len(blocks) == 1:
-                raise InputError(f"damaged ({error}). Get another copy.") from None
+        while n > 0 and len(block := self._read_block(min(n, READ_FRAMES), dtype)):
+            blocks.append(block)
+            n -= len(block)
         if n > 0 and len(blocks) == 1 and self.frames and self._position < self.frames:
             self.warnings.append(f"ends after {self._position:,} of {self.frames:,} samples.")
             self.frames = self._position
-        x = np.ascontiguousarray(np.concatenate(blocks).T)
-        self._position += x.shape[1]
-        return x
+        return np.ascontiguousarray(np.concatenate(blocks).T)
+
+    def _read_block(self, n: int, dtype: str) -> NDArray[Any]:
+        block = np.empty((n, self.format.channels), dtype)
+        try:
+            n_read = len(self._file.read(n, out=block))
+        except RuntimeError as error:  # the samples before the damage, or before other bytes behind a FLAC, have come
+            n_read = self._file.tell() - self._position
+            if not self._position and not n_read:
+                raise InputError(f"damaged ({error}). Get another copy.") from None
+        self._position += n_read
+        return block[:n_read]
 
     def close(self) -> None:
         """Close libsndfile's handle; the source stays open."""
