@@ -140,14 +140,15 @@ def test_audio_extensions_belong_to_one_container(extension: str, tmp_path: Path
 class Beep(AudioContainer):
     """A header of ``BEEP`` and 16-bit samples at 8 kHz, as an example of a new container."""
 
-    can_read_pipes: ClassVar[bool] = True
-
     def matches(self, head: bytes) -> bool:
         return head.startswith(b"BEEP")
 
     def open(self, source: BinaryIO) -> AudioDecoder:
         assert source.read(4) == b"BEEP"
         return PcmDecoder(source, AudioFormat(8000, 1, self.name, "PCM_16"))
+
+    def open_pipe(self, source: BinaryIO) -> AudioDecoder:
+        return self.open(source)
 
     def create(self, target: str | bytes | BinaryIO, format: AudioFormat, frames: int | None) -> AudioEncoder:
         raise InputError("BEEP is written into pipes only. Choose another extension with -o.")
@@ -169,6 +170,9 @@ def test_new_audio_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         def seekable(self) -> bool:
             return False
 
+    with AudioReader(Pipe(b"BEEP" + samples.tobytes())) as reader:
+        assert reader.is_live
+        assert (reader.read(2000)[0] * 2**15).astype("<i2").tolist() == samples.tolist()
     pipe = Pipe()
     write_audio(pipe, read_audio(tmp_path / "a.beep"))
     assert pipe.getvalue() == (tmp_path / "a.beep").read_bytes()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, BinaryIO, ClassVar, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from numpy.typing import NDArray
 
@@ -69,14 +69,10 @@ class AudioContainer(ABC):
     Args:
         name: name of the container, as in `AudioFormat.format`.
         extensions: extensions of its files, lower case with the dot.
-
-    Attributes:
-        can_read_pipes: whether it is read without seeking.
     """
 
     name: str = ""
     extensions: tuple[str, ...] = ()
-    can_read_pipes: ClassVar[bool] = False
 
     @abstractmethod
     def matches(self, head: bytes) -> bool:
@@ -91,11 +87,25 @@ class AudioContainer(ABC):
         """Open a file for reading.
 
         Args:
-            source: the file; seekable, unless ``can_read_pipes``.
+            source: the file, seekable.
 
         Raises:
             InputError: the file is damaged, of an unsupported kind, or outside the limits of `AudioFormat`.
         """
+
+    def open_pipe(self, source: BinaryIO) -> AudioDecoder | None:
+        """Open a stream without seeking.
+
+        Args:
+            source: the stream, at its first byte.
+
+        Returns:
+            The decoder, or None if the container, or its codec, cannot be read without seeking.
+
+        Raises:
+            InputError: as `open`.
+        """
+        return None
 
     @abstractmethod
     def create(self, target: str | bytes | BinaryIO, format: AudioFormat, frames: int | None) -> AudioEncoder:

@@ -85,8 +85,7 @@ class PcmDecoder:
         Returns:
             (channels, up to n), full scale 1.0.
         """
-        subtype, channels = self.format.subtype, self.format.channels
-        frame_bytes = SAMPLE_BYTES[subtype] * channels
+        frame_bytes = self._sample_bytes * self.format.channels
         n_bytes = n * frame_bytes if self._remaining_bytes is None else min(n * frame_bytes, self._remaining_bytes)
         data = read_bytes(self._source, n_bytes)
         if self._remaining_bytes is not None:
@@ -94,10 +93,53 @@ class PcmDecoder:
             if len(data) < n_bytes:
                 self.warnings.append(f"the data end {self._remaining_bytes:,} bytes before the declared length.")
                 self._remaining_bytes = 0
-        return decode_pcm(data[: len(data) // frame_bytes * frame_bytes], subtype, channels)
+        return self._decode(data[: len(data) // frame_bytes * frame_bytes])
+
+    @property
+    def _sample_bytes(self) -> int:
+        return SAMPLE_BYTES[self.format.subtype]
+
+    def _decode(self, data: bytes) -> NDArray[Any]:
+        return decode_pcm(data, self.format.subtype, self.format.channels)
 
     def close(self) -> None:
         """Do nothing: the source belongs to the caller."""
+
+
+class PaddedPcmDecoder(PcmDecoder):
+    """Samples of at most 24 bits in four bytes each; an `AudioDecoder`.
+
+    The specification wants them in the upper bytes; ALSA's recorders write ``S24_LE``, in the lower ones. The first
+    sound shows which: its lowest bits are in use only if it is there.
+
+    Args:
+        source: the stream, at its first sample.
+        format: format of the samples.
+        bits: bits of each sample that are in use.
+        n_bytes: as of `PcmDecoder`.
+        frames: as of `PcmDecoder`.
+    """
+
+    def __init__(
+        self, source: BinaryIO, format: AudioFormat, bits: int, n_bytes: int | None = None, frames: int | None = None
+    ) -> None:
+        super().__init__(source, format, n_bytes, frames)
+        self._bits = bits
+        self._is_low: bool | None = None
+
+    @property
+    def _sample_bytes(self) -> int:
+        return 4
+
+    def _decode(self, data: bytes) -> NDArray[Any]:
+        x = np.frombuffer(data, "<u4")
+        if self._is_low is None and x.any():
+            self._is_low = bool((x & ((1 << 32 - self._bits) - 1)).any())
+        if self._is_low:
+            x = x << np.uint32(32 - self._bits)
+        signed = x.view("<i4") >> (32 - self._bits)
+        samples = signed.astype(np.float32) / np.float32(1 << self._bits - 1)
+        return np.ascontiguousarray(samples.reshape(-1, self.format.channels).T)
 
 
 class PcmEncoder:

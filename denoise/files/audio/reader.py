@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from denoise.errors import InputError
-from denoise.files.audio.container import AudioDecoder
+from denoise.files.audio.chunks import is_chunk_name
+from denoise.files.audio.container import AudioContainer, AudioDecoder
 from denoise.files.audio.pcm import PcmDecoder, RawFormat, read_bytes
 from denoise.files.audio.registry import HEAD_BYTES, detect_container
 from denoise.signals import Audio, require_finite_samples
@@ -39,6 +40,7 @@ class AudioReader:
     def __init__(self, source: str | Path | BinaryIO, *, raw: RawFormat | None = None, name: str | None = None) -> None:
         self.name = name or (str(source) if isinstance(source, str | Path) else "stream")
         self._position = 0
+        self._pipe: _RewindablePipe | None = None
         self._stack = ExitStack()
         try:
             with self._prefix_errors():
@@ -61,23 +63,27 @@ class AudioReader:
             source = self._stack.enter_context(_open_path(Path(source)))
         if raw is not None:
             return PcmDecoder(source, raw.as_format())
-        if source.seekable():
-            source.seek(0)
-            head = source.read(HEAD_BYTES)
-            container = detect_container(head)
-        else:
-            head = read_bytes(source, HEAD_BYTES)
-            source = cast(BinaryIO, _PrefixedStream(head, source))
-            container = detect_container(head)
-            if not container.can_read_pipes:
-                spool = cast(BinaryIO, self._stack.enter_context(tempfile.TemporaryFile()))
-                shutil.copyfileobj(source, spool)
-                source = spool
-        if not head:
-            raise InputError("is empty (0 bytes); expected audio. Get another copy.")
-        if source.seekable():
-            source.seek(0)
+        if not source.seekable():
+            return self._open_pipe(source)
+        source.seek(0)
+        container = _detect(source.read(HEAD_BYTES))
+        source.seek(0)
         return container.open(source)
+
+    def _open_pipe(self, source: BinaryIO) -> AudioDecoder:
+        self._pipe = pipe = _RewindablePipe(source)
+        stream = cast(BinaryIO, pipe)
+        container = _detect(read_bytes(stream, HEAD_BYTES))
+        pipe.rewind()
+        decoder = container.open_pipe(stream)
+        pipe.forget()
+        if decoder is not None:
+            return decoder
+        pipe.rewind()
+        spool = cast(BinaryIO, self._stack.enter_context(tempfile.TemporaryFile()))
+        shutil.copyfileobj(stream, spool)
+        spool.seek(0)
+        return container.open(spool)
 
     @property
     def frames(self) -> int | None:
@@ -112,8 +118,20 @@ class AudioReader:
             require_finite_samples(x, self._position)
             if not self._position and n and not x.shape[1]:
                 raise InputError("has no samples; expected at least one.")
+        if n and not x.shape[1]:
+            self._check_end()
         self._position += x.shape[1]
         return x
+
+    def _check_end(self) -> None:
+        """Warn, once, of a pipe with more sound than its header declares; chunks, or padding and chunks, may follow."""
+        if self._pipe is None:
+            return
+        pipe, self._pipe = self._pipe, None
+        following = pipe.peek(5)
+        if len(following) == 5 and not (is_chunk_name(following) or is_chunk_name(following[1:])):
+            seconds = self._position / self.format.sample_rate
+            self._decoder.warnings.append(f"more data follow the declared {seconds:.1f} s. Give it as a file.")
 
     def __enter__(self) -> Self:
         return self
@@ -147,18 +165,43 @@ def _open_path(path: Path) -> BinaryIO:
         raise InputError(f"cannot be opened ({error.strerror}). Check the path.") from None
 
 
-class _PrefixedStream:
-    """A stream that starts with bytes that have been read already."""
+def _detect(head: bytes) -> AudioContainer:
+    if not head:
+        raise InputError("is empty (0 bytes); expected audio. Get another copy.")
+    return detect_container(head)
 
-    def __init__(self, head: bytes, stream: BinaryIO) -> None:
-        self._head, self._stream = head, stream
+
+class _RewindablePipe:
+    """A pipe whose first bytes, up to `forget`, can be read again once."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self._kept, self._is_keeping = stream, b"", True
+        self._position = 0  # in the bytes that are kept
 
     def read(self, n: int = -1) -> bytes:
-        if not self._head:
-            return self._stream.read(n)
-        end = len(self._head) if n < 0 else n
-        data, self._head = self._head[:end], self._head[end:]
+        if self._position < len(self._kept):
+            end = len(self._kept) if n < 0 else self._position + n
+            data = self._kept[self._position : end]
+        else:
+            data = self._stream.read(n)
+            if not self._is_keeping:
+                return data
+            self._kept += data
+        self._position += len(data)
         return data
+
+    def rewind(self) -> None:
+        """Read from the first byte on."""
+        self._position = 0
+
+    def forget(self) -> None:
+        """Keep no more bytes than those that have been read."""
+        self._is_keeping = False
+
+    def peek(self, n: int) -> bytes:
+        """Return up to ``n`` bytes that follow, which are still read afterwards."""
+        self._kept, self._position = read_bytes(cast(BinaryIO, self), n), 0
+        return self._kept
 
     def seekable(self) -> bool:
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from denoise.errors import InputError
+from denoise.files.audio.chunked import Aiff, Caf, Wave64
 from denoise.files.audio.container import AudioContainer
 from denoise.files.audio.flac import Flac
 from denoise.files.audio.mp3 import Mp3, Undetected
@@ -14,13 +15,13 @@ CONTAINERS: tuple[AudioContainer, ...] = (
     Wav("WAV", (".wav", ".wave")),
     Wav("WAVEX"),
     Wav("RF64", (".rf64",)),
-    SoundfileContainer("W64", (".w64",)),
+    Wave64("W64", (".w64",)),
     Flac("FLAC", (".flac",)),
     Ogg("OGG", (".ogg", ".oga")),
     Opus("OGG", (".opus",)),
     Mp3("MP3", (".mp3",)),
-    SoundfileContainer("AIFF", (".aif", ".aiff", ".aifc")),
-    SoundfileContainer("CAF", (".caf",)),
+    Aiff("AIFF", (".aif", ".aiff", ".aifc")),
+    Caf("CAF", (".caf",)),
 )
 """All containers; a file is of the first one that matches, or else of one that libsndfile detects."""
 
