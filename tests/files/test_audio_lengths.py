@@ -16,7 +16,7 @@ import soxr
 from numpy.typing import NDArray
 
 from denoise.errors import InputError
-from denoise.files.audio import AudioReader
+from denoise.files.audio import AudioReader, AudioWriter
 
 LAME_DELAY = 576 + 529  # samples of the encoder and the decoder before the first
 V1_KBITS = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
@@ -194,6 +194,34 @@ class TestMp3:
             samples, warnings, _ = read(stale + b"".join(frames))
             assert warnings == []
             assert samples.shape[1] > 1152 * len(frames) - 1500
+
+    @pytest.mark.parametrize("layer", [1, 2, 3])
+    @pytest.mark.parametrize(
+        ("version", "rate_index", "rate"), [(3, 0, 44_100), (3, 2, 32_000), (2, 0, 22_050), (0, 2, 8000)]
+    )
+    def test_other_layers_and_versions(
+        self, version: int, rate_index: int, rate: int, layer: int, tmp_path: Path
+    ) -> None:
+        """Silent frames of three bit rates by ISO 11172-3, 13818-3 and its extension to 8 kHz."""
+        kbits = {
+            **{(True, 1): (160, 288, 384), (True, 2): (80, 160, 256), (True, 3): (64, 128, 224)},
+            **{(False, 1): (80, 144, 192), (False, 2): (40, 80, 128), (False, 3): (40, 80, 128)},
+        }[version == 3, layer]
+        data, n_samples = b"", 384 if layer == 1 else 576 if layer == 3 and version != 3 else 1152
+        for k in range(30):
+            index, padding = (5, 9, 12)[k % 3], k % 2
+            slots = n_samples // (32 if layer == 1 else 8) * 1000 * kbits[k % 3] // rate + padding
+            word = 0x7FF << 21 | version << 19 | 4 - layer << 17 | 1 << 16 | index << 12 | rate_index << 10
+            word |= padding << 9 | 3 << 6
+            data += word.to_bytes(4, "big") + bytes(slots * (4 if layer == 1 else 1) - 4)
+        (tmp_path / "a.mp3").write_bytes(data)
+        samples, warnings, announced = read(tmp_path / "a.mp3")
+        assert (announced, samples.shape[1], warnings) == (30 * n_samples, 30 * n_samples, [])
+        with AudioReader(tmp_path / "a.mp3") as reader:
+            assert (reader.format.sample_rate, reader.format.subtype) == (rate, "MPEG_LAYER_" + "I" * layer)
+            with AudioWriter(tmp_path / "a.wav", reader.format) as writer:
+                writer.write(reader.read(1000))
+        assert soundfile.info(tmp_path / "a.wav").subtype == "PCM_24"
 
     def test_random_bytes_are_no_mp3(self) -> None:
         frame = next(mp3_frames(encode(voice(50_000), 44_100, "MP3")))

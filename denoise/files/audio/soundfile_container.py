@@ -18,7 +18,7 @@ from denoise.signals import AudioFormat
 
 TAGS = ("title", "copyright", "software", "artist", "comment", "date", "album", "license", "tracknumber", "genre")
 FLOAT64_SUBTYPES = ("PCM_32", "ALAC_32", "DOUBLE")  # float32 would lose bits
-LOSSY_SUBTYPES = ("VORBIS", "OPUS", "MPEG_LAYER_III")
+LOSSY_SUBTYPES = ("VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III")
 LOSSY_COMPRESSION_LEVEL = 0.2  # from 0, the best quality, to 1; better than most sources were coded with
 UNKNOWN_FRAMES = 1 << 62  # libsndfile's number for an unknown length is above this
 READ_FRAMES = 4096  # samples of a damaged file that are lost at most before the damage
