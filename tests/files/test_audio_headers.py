@@ -1,4 +1,4 @@
-"""WAV, RF64, BW64, Wave64, AIFF and CAF are read to the end of the sound, whatever sizes they declare."""
+"""WAV, RF64, BW64, Wave64, AIFF, CAF and AU are read to the end of the sound, whatever sizes they declare."""
 
 from __future__ import annotations
 
@@ -71,6 +71,7 @@ SIZES = [
     ("W64", b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a", "<Q", (0, 24, 8024, UNKNOWN_64, 1 << 20)),
     ("AIFF", b"SSND", ">I", (0, 8, 8008, UNKNOWN, 1 << 20)),
     ("CAF", b"data", ">q", (-1, 0, 4, 8004, 1 << 20)),
+    ("AU", b".snd\0\0\0\x18", ">I", (0, 8000, 1 << 20)),
 ]
 
 

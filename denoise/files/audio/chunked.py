@@ -61,7 +61,7 @@ class ChunkedContainer(SoundfileContainer):
         before, sound = Section(0, data.start - size_bytes), Section(data.start, end - data.start)
         decoder = SoundfileDecoder(SplicedFile(source, [before, size, sound]))
         if n_bytes != data.size:
-            decoder.warnings.append(describe_length(data.size, n_bytes, self.layout, decoder))
+            decoder.warnings.append(describe_length(data.size, n_bytes, self.layout.unknown_size, decoder))
         return decoder
 
 
@@ -102,16 +102,16 @@ class Wave64(ChunkedContainer):
         return head[:4] == b"riff"
 
 
-def describe_length(declared_bytes: int, n_bytes: int, layout: ChunkLayout, decoder: AudioDecoder) -> str:
+def describe_length(declared_bytes: int, n_bytes: int, unknown_size: int, decoder: AudioDecoder) -> str:
     """Return the warning of a header that does not declare the length of the sound.
 
     Args:
         declared_bytes: what it declares.
         n_bytes: bytes of sound.
-        layout: of the container.
+        unknown_size: the size that declares nothing, beside 0.
         decoder: of the sound.
     """
-    is_unknown = not 0 < declared_bytes < 1 << 63 or declared_bytes == layout.unknown_size
+    is_unknown = not 0 < declared_bytes < 1 << 63 or declared_bytes == unknown_size
     declared = "no length" if is_unknown else f"{declared_bytes:,} bytes of data"
     seconds = (decoder.frames or 0) / decoder.format.sample_rate
     return f"the header declares {declared}; the file has {n_bytes:,} bytes of data, {seconds:.1f} s are used."

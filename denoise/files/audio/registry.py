@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from denoise.errors import InputError
+from denoise.files.audio.au import Au
 from denoise.files.audio.chunked import Aiff, Caf, Wave64
 from denoise.files.audio.container import AudioContainer
 from denoise.files.audio.flac import Flac
@@ -22,6 +23,7 @@ CONTAINERS: tuple[AudioContainer, ...] = (
     Mp3("MP3", (".mp3",)),
     Aiff("AIFF", (".aif", ".aiff", ".aifc")),
     Caf("CAF", (".caf",)),
+    Au("AU"),
 )
 """All containers; a file is of the first one that matches, or else of one that libsndfile detects."""
 

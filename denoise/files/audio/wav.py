@@ -65,7 +65,7 @@ class Wav(SoundfileContainer):
             return super().open(source)
         decoder.format = replace(decoder.format, format=header.variant)
         if n_bytes != header.declared_bytes:
-            decoder.warnings.append(describe_length(header.declared_bytes, n_bytes, RIFF_LAYOUT, decoder))
+            decoder.warnings.append(describe_length(header.declared_bytes, n_bytes, UNKNOWN_BYTES, decoder))
         return decoder
 
     def open_pipe(self, source: BinaryIO) -> AudioDecoder | None:
