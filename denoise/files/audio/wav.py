@@ -53,12 +53,11 @@ class Wav(SoundfileContainer):
         except InputError:
             return super().open(source)  # damage that libsndfile reports
         n_bytes = RIFF_LAYOUT.measure(source, Chunk(b"data", header.data_start, header.declared_bytes))
+        sound = cast(BinaryIO, SplicedFile(source, [Section(header.data_start, n_bytes)]))
         if header.is_padded:
-            source.seek(header.data_start)
-            decoder: AudioDecoder = _open_pcm(source, header, n_bytes)
+            decoder: AudioDecoder = _open_pcm(sound, header, n_bytes)
         elif header.code in MPEG_CODES:
-            sound = SplicedFile(source, [Section(header.data_start, n_bytes)])
-            decoder = Mp3("MP3").open(cast(BinaryIO, sound))
+            decoder = Mp3("MP3").open(sound)
         elif n_bytes != header.declared_bytes or header.is_bw64:
             decoder = SoundfileDecoder(_replace_header(source, header, n_bytes))
         else:
