@@ -58,6 +58,7 @@ def print_version(
 
 def main() -> None:
     """Run the command line; report an error as one line on standard error, without a traceback."""
+    _open_closed_descriptors()
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names may hold bytes that are no text
         sys.stdout.reconfigure(errors="backslashreplace")
     # Schedulers stop jobs by SIGTERM; unfinished files are removed, as after Ctrl-C.
@@ -66,7 +67,8 @@ def main() -> None:
         try:
             app(prog_name="denoise")
         finally:
-            sys.stdout.flush()  # so that an error of standard output is reported below
+            if sys.stdout is not None:  # None if it is closed
+                sys.stdout.flush()  # so that an error of standard output is reported below
     except DenoiseError as error:
         print_error(str(error))
         sys.exit(2)
@@ -78,6 +80,21 @@ def main() -> None:
         sys.exit(1)
 
 
+def _open_closed_descriptors() -> None:
+    """Open closed standard descriptors on the null device, lest a file get their numbers and what is printed.
+
+    `sys.stdin` and `sys.stdout` stay None if they are closed; `print` would send errors to standard output if
+    `sys.stderr` did.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")
+
+
 def _report_os_error(error: OSError) -> None:
     if error.filename is not None:
         print_error(f"{error.filename}: {error.strerror}. Check the path.")
@@ -85,7 +102,7 @@ def _report_os_error(error: OSError) -> None:
     if error.errno is None:  # a shared library could not be loaded
         print_error(str(error))
         return
-    # Python flushes standard output again at exit and would print the error again.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if sys.stdout is not None:  # Python flushes it again at exit and would print the error again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if not isinstance(error, BrokenPipeError):
         print_error(f"standard output: {error.strerror}. Free space.")

@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from os.path import exists
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol, TextIO
 
 import typer
 
 from denoise.cli.output import describe_unexpected, make_progress_bar, print_error
-from denoise.errors import ConfigError, DenoiseError
+from denoise.errors import ConfigError, DenoiseError, InputError
 
 if TYPE_CHECKING:
     from denoise.pipelines.result import Result
@@ -99,8 +99,8 @@ def denoise_files(
             name = "standard input" if source == STREAM else None
             try:
                 result = denoise_file(
-                    sys.stdin.buffer if source == STREAM else source,
-                    sys.stdout.buffer if target == STREAM else target,
+                    _binary_stream(sys.stdin, "standard input") if source == STREAM else source,
+                    _binary_stream(sys.stdout, "standard output") if target == STREAM else target,
                     lambda fraction, index=index: bar.update(task, completed=index + fraction),  # type: ignore[misc]
                     name,
                 )
@@ -122,6 +122,12 @@ def denoise_files(
         print_error(f"{skipped} of {len(pairs)} files skipped: their outputs exist")
     if failed:
         raise typer.Exit(1)
+
+
+def _binary_stream(stream: TextIO | None, name: str) -> BinaryIO:
+    if stream is None:
+        raise InputError(f"{name} is closed. Open it, or give a file in place of -.")
+    return stream.buffer
 
 
 def _format_result(result: Result) -> str:

@@ -14,7 +14,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from denoise.errors import ConfigError, InputError
-from denoise.files.atomic import atomic_file
+from denoise.files.atomic import atomic_file, is_pipe_or_device
 from denoise.files.audio import AudioReader, AudioWriter
 from denoise.files.image import ImageReader, apply_orientation, write_image
 from denoise.files.image.panel import Column, draw_panel
@@ -74,6 +74,8 @@ def check_extras(
         raise ConfigError(f"{options} {verb} a single input file and output file, neither a folder nor -.")
     ((source, target),) = plan(inputs, out, extensions, overwrite=overwrite)
     taken = {Path(source).resolve(), Path(target).resolve()}
+    if is_pipe_or_device(Path(source)) or is_pipe_or_device(Path(target)):
+        raise ConfigError(f"{options} must read {source} and {target} again, which pipes cannot. Give files.")
     if len(taken) == 1:
         raise ConfigError(f"{target}: would replace the input, which {options} must still read. Give another -o.")
     for option, path in paths.items():

@@ -685,6 +685,30 @@ class TestProcesses:
         assert done.stdout == (tmp_path / "a.wav").read_bytes()[:10]
         assert done.stderr == b""
 
+    @pytest.mark.parametrize(
+        ("words", "redirection", "expected"),
+        [
+            ("a.wav -o b.wav", ">&-", (0, b"")),
+            ("a.wav -o b.wav", "<&- >&- 2>&-", (0, b"")),
+            ("- -o b.wav", "<&-", (1, b"denoise: standard input is closed. Open it, or give a file in place of -.\n")),
+            ("a.wav -o -", ">&-", (1, b"denoise: standard output is closed. Open it, or give a file in place of -.\n")),
+        ],
+    )
+    def test_closed_descriptors(
+        self, words: str, redirection: str, expected: tuple[int, bytes], models: Models, tmp_path: Path
+    ) -> None:
+        data = write_audio(tmp_path / "a.wav")
+        line = f"{sys.executable} -m denoise audio {words} --model {models['keep-audio']} {redirection}"
+        done = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, check=False, timeout=60)
+        assert (done.returncode, done.stderr) == expected
+        if expected[0] == 0:
+            assert (tmp_path / "b.wav").read_bytes() == data
+
+    def test_errors_do_not_enter_the_output_if_standard_error_is_closed(self, models: Models, tmp_path: Path) -> None:
+        line = f"{sys.executable} -m denoise audio nowhere.wav -o - --model {models['keep-audio']} 2>&-"
+        done = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, check=False, timeout=60)
+        assert (done.returncode, done.stdout) == (1, b"")
+
     @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
     def test_a_full_disk_behind_standard_output(self, models: Models, tmp_path: Path) -> None:
         write_audio(tmp_path / "a.wav")

@@ -6,6 +6,8 @@ import errno
 import io
 import os
 import stat
+import threading
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ import pytest
 
 from denoise.errors import InputError
 from denoise.files.atomic import atomic_file
-from denoise.files.audio import AudioWriter, write_audio
+from denoise.files.audio import AudioWriter, read_audio, write_audio
 from denoise.signals import Audio, AudioFormat
 
 
@@ -90,6 +92,72 @@ def test_longest_names_of_the_file_system(tmp_path: Path) -> None:
     for name in ("a" * 251, "語" * 83):
         write_text(tmp_path / f"{name}.wav", "x")
         assert (tmp_path / f"{name}.wav").read_text() == "x"
+
+
+def test_the_file_behind_a_link_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "real").write_text("old")
+    (tmp_path / "link").symlink_to("folder/real")
+    with pytest.raises(InputError, match="link: exists already"):
+        write_text(tmp_path / "link", "new")
+    write_text(tmp_path / "link", "new", overwrite=True)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "folder" / "real").read_text() == "new"
+    assert os.listdir(tmp_path / "folder") == ["real"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("target", ["nowhere/file", "loop"])
+def test_dangling_link_is_refused_before_the_block_runs(tmp_path: Path, target: str, overwrite: bool) -> None:
+    (tmp_path / "loop").symlink_to(target)
+    with (
+        pytest.raises(InputError, match=rf"loop: is a link to {target}, which does not exist\. "),
+        atomic_file(tmp_path / "loop", overwrite=overwrite),
+    ):
+        pytest.fail("the block ran")
+    assert os.listdir(tmp_path) == ["loop"]
+
+
+def read_in_background(path: Path) -> Future[bytes]:
+    """Return the bytes that come out of a named pipe, once its writer has closed it."""
+    result: Future[bytes] = Future()
+    threading.Thread(target=lambda: result.set_result(path.read_bytes()), daemon=True).start()
+    return result
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_named_pipe_is_written_into(tmp_path: Path, overwrite: bool) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    data = read_in_background(tmp_path / "fifo")
+    write_text(tmp_path / "fifo", "text", overwrite=overwrite)
+    assert data.result(60) == b"text"
+    assert stat.S_ISFIFO((tmp_path / "fifo").stat().st_mode)
+
+
+@pytest.mark.parametrize(("name", "signature"), [("fifo", b"RIFF"), ("fifo.wav", b"RIFF"), ("fifo.flac", b"fLaC")])
+def test_audio_is_written_into_named_pipes(tmp_path: Path, name: str, signature: bytes) -> None:
+    os.mkfifo(tmp_path / name)
+    data = read_in_background(tmp_path / name)
+    x = np.linspace(-0.5, 0.5, 3000, dtype=np.float32)[None]
+    write_audio(tmp_path / name, Audio(x, AudioFormat(16_000, 1, "WAV", "PCM_24")))
+    file = data.result(60)
+    assert file.startswith(signature)
+    np.testing.assert_allclose(read_audio(io.BytesIO(file)).samples, x, rtol=0, atol=2**-23)
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_wav_reaches_a_named_pipe_as_it_is_written(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    reading = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    with AudioWriter(tmp_path / "fifo", AudioFormat(16_000, 1, "WAV", "PCM_16")) as writer:
+        writer.write(np.zeros((1, 100), np.float32))
+        assert len(os.read(reading, 1000)) == 44 + 200
+    os.close(reading)
+
+
+def test_devices_are_written_into() -> None:
+    write_audio("/dev/null", Audio(np.zeros((1, 100), np.float32), AudioFormat(8000, 1)))
+    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

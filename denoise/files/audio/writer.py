@@ -14,8 +14,8 @@ from typing import Any, BinaryIO, Self, cast
 from numpy.typing import NDArray
 
 from denoise.errors import InputError
-from denoise.files.atomic import atomic_file
-from denoise.files.audio.container import AudioEncoder
+from denoise.files.atomic import atomic_file, is_pipe_or_device
+from denoise.files.audio.container import AudioContainer, AudioEncoder
 from denoise.files.audio.pcm import PcmEncoder, RawFormat
 from denoise.files.audio.registry import container_named, container_of_extension
 from denoise.signals import Audio, AudioFormat
@@ -25,8 +25,9 @@ class AudioWriter:
     """A recording in the format of another one, written block by block.
 
     The file appears when the ``with`` block ends without an error; otherwise nothing is left behind. A path gets the
-    container of its extension, with the nearest subtype that it can hold. A stream gets the container of ``format``;
-    WAV is written as the samples come. Integers clip at full scale.
+    container of its extension, with the nearest subtype that it can hold. A stream gets the container of ``format``,
+    and so does a named pipe or a device without an extension; WAV is written as the samples come. Integers clip at
+    full scale.
 
     Args:
         target: path or binary stream.
@@ -61,7 +62,8 @@ class AudioWriter:
                 self._encoder = self._create_file(Path(self._target))
             else:
                 with self._translate_errors():
-                    self._encoder = self._create_in_stream(self._target)
+                    self._stream = self._target
+                    self._encoder = self._create_in_stream(self._stream, container_named(self.format.format))
             self._stack.callback(self._encoder.close)
         except BaseException as error:
             self._stack.__exit__(type(error), error, error.__traceback__)
@@ -70,6 +72,10 @@ class AudioWriter:
 
     def _create_file(self, path: Path) -> AudioEncoder:
         with self._translate_errors():
+            if is_pipe_or_device(path):
+                container = container_of_extension(path.suffix) if path.suffix else container_named(self.format.format)
+                self._stream = self._stack.enter_context(path.open("wb"))
+                return self._create_in_stream(self._stream, container)
             container = container_of_extension(path.suffix)
         file = self._stack.enter_context(atomic_file(path, overwrite=self._overwrite))
         # soundfile refuses names that are not Unicode text, but takes bytes
@@ -77,10 +83,9 @@ class AudioWriter:
         with self._translate_errors():
             return container.create(name, self.format, self._frames)
 
-    def _create_in_stream(self, target: BinaryIO) -> AudioEncoder:
+    def _create_in_stream(self, target: BinaryIO, container: AudioContainer) -> AudioEncoder:
         if self._raw is not None:
             return PcmEncoder(target, self.format.subtype)
-        container = container_named(self.format.format)
         if not target.seekable():
             encoder = container.create_in_pipe(target, self.format, self._frames)
             if encoder is not None:
@@ -108,7 +113,7 @@ class AudioWriter:
                 self._encoder.close()
                 self._spool.seek(0)
                 with self._translate_errors():
-                    shutil.copyfileobj(self._spool, cast(BinaryIO, self._target))
+                    shutil.copyfileobj(self._spool, self._stream)
         except BaseException as copy_error:
             self._stack.__exit__(type(copy_error), copy_error, copy_error.__traceback__)
             raise
