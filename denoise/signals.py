@@ -19,6 +19,30 @@ MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 8_000, 192_000
 MAX_CHANNELS = 8
 
 
+@dataclass
+class AudioMetadata:
+    """What an audio file holds beside its sound, as blocks of its container that only `denoise.files.audio` interprets.
+
+    Args:
+        leading: blocks before the sound.
+        trailing: blocks after the sound; those of a pipe come when its sound has been read.
+        channel_mask: loudspeaker positions of the channels as in WAV, 0 for none; None if the file states no mask.
+        dropped: names of what the file holds and no copy can.
+        pending_bytes: size of the blocks that are still to come from a pipe.
+    """
+
+    leading: list[bytes] = field(default_factory=list)
+    trailing: list[bytes] = field(default_factory=list)
+    channel_mask: int | None = None
+    dropped: list[str] = field(default_factory=list)
+    pending_bytes: int = 0
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of all blocks in bytes."""
+        return sum(map(len, (*self.leading, *self.trailing))) + self.pending_bytes
+
+
 @dataclass(frozen=True)
 class AudioFormat:
     """How an audio file is stored: everything that a writer needs for another file of the same format.
@@ -29,7 +53,8 @@ class AudioFormat:
         format: libsndfile's name of the container, such as ``"WAV"``.
         subtype: libsndfile's name of the encoding, such as ``"PCM_16"``.
         endian: libsndfile's name of the byte order, such as ``"FILE"``.
-        tags: libsndfile's text tags (title, artist, ...).
+        tags: text (title, artist, ...); only used without ``metadata``.
+        metadata: what the file holds beside its sound, in the blocks of ``format``; None if that was not read.
 
     Raises:
         InputError: sample rate or channels are out of range.
@@ -41,6 +66,7 @@ class AudioFormat:
     subtype: str = "FLOAT"
     endian: str = "FILE"
     tags: dict[str, str] = field(default_factory=dict)
+    metadata: AudioMetadata | None = None
 
     def __post_init__(self) -> None:
         if not MIN_SAMPLE_RATE <= self.sample_rate <= MAX_SAMPLE_RATE:

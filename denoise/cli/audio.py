@@ -85,8 +85,8 @@ def audio(
 ) -> None:
     """Remove noise from audio files.
 
-    Without -o, NAME.denoised.EXT is written beside each input. Sample rate, channels, length, format
-    and tags are kept.
+    Without -o, NAME.denoised.EXT is written beside each input. Sample rate, channels, length, format,
+    tags, pictures and markers are kept.
     """
     from denoise.cli.batch import BatchOptions, denoise_files
     from denoise.cli.interrupt import until_interrupted

@@ -228,7 +228,7 @@ class AudioPipeline:
                 output=str(target),
                 amount=n_done / rate,
                 seconds=time.perf_counter() - started,
-                warnings=reader.warnings,
+                warnings=[*reader.warnings, *writer.warnings],
             )
 
     def measure_noise(self, noise: NDArray[Any], sample_rate: int) -> Tensor:

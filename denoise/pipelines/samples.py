@@ -207,7 +207,7 @@ def write_audio_samples(
             amount=n_done / format.sample_rate,
             seconds=time.perf_counter() - started,
             files=[str(path) for path in paths.all()],
-            warnings=reader.warnings,
+            warnings=[*reader.warnings, *writers[0].warnings],
         )
 
 

@@ -427,6 +427,19 @@ class TestExtraOutputs:
         assert (refused.code, "--perception 0 needs a single output" in refused.err) == (2, True)
         assert {"residual_by_noise", "residual_with_answer"} <= rows[1].keys() - rows[0].keys()
 
+    def test_metadata_that_cannot_be_carried_are_a_warning(
+        self, command: Command, models: Models, tmp_path: Path
+    ) -> None:
+        data = write_audio(tmp_path / "a.wav") + b"bext" + struct.pack("<I", 602) + bytes(602)
+        (tmp_path / "a.wav").write_bytes(data[:4] + struct.pack("<I", len(data) - 8) + data[8:])
+        done = command("audio", "a.wav", "-o", "b.flac", "--json", "--model", models["keep-audio"])
+        message = "b.flac: FLAC cannot hold all of the input; without bext."
+        assert (done.code, done.err) == (0, f"denoise: warning: {message}\n")
+        assert done.rows[0]["warnings"] == [message]
+        done = command("audio", "a.wav", "-o", "b.wav", "--json", "--model", models["keep-audio"])
+        assert (done.code, done.err) == (0, "")
+        assert (tmp_path / "b.wav").read_bytes() == (tmp_path / "a.wav").read_bytes()
+
 
 class TestStreams:
     def test_wav_from_stdin_to_stdout(self, command: Command, models: Models, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, ClassVar, Protocol
 
 from numpy.typing import NDArray
 
@@ -69,10 +69,15 @@ class AudioContainer(ABC):
     Args:
         name: name of the container, as in `AudioFormat.format`.
         extensions: extensions of its files, lower case with the dot.
+
+    Attributes:
+        writes_tags: whether `create` writes the text of `AudioFormat.tags`; that of other containers is written around
+            the sound by `denoise.files.audio.metadata`.
     """
 
     name: str = ""
     extensions: tuple[str, ...] = ()
+    writes_tags: ClassVar[bool] = False
 
     @abstractmethod
     def matches(self, head: bytes) -> bool:

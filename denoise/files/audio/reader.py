@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Self, cast
 
@@ -15,9 +16,11 @@ from numpy.typing import NDArray
 from denoise.errors import InputError
 from denoise.files.audio.chunks import is_chunk_name
 from denoise.files.audio.container import AudioContainer, AudioDecoder
+from denoise.files.audio.metadata import RIFF, read_metadata
 from denoise.files.audio.pcm import PcmDecoder, RawFormat, read_bytes
 from denoise.files.audio.registry import HEAD_BYTES, detect_container
-from denoise.signals import Audio, require_finite_samples
+from denoise.files.audio.wav import WAV_FAMILY
+from denoise.signals import Audio, AudioMetadata, require_finite_samples
 
 READ_FRAMES = 1 << 20  # of a whole recording: its header may claim any length
 
@@ -49,7 +52,7 @@ class AudioReader:
             self._stack.close()
             raise
         self._stack.callback(self._decoder.close)
-        self.format = self._decoder.format
+        self.format = replace(self._decoder.format, metadata=self._metadata)
 
     @contextmanager
     def _prefix_errors(self) -> Iterator[None]:
@@ -61,6 +64,7 @@ class AudioReader:
     def _open(self, source: str | Path | BinaryIO, raw: RawFormat | None) -> AudioDecoder:
         if isinstance(source, str | Path):
             source = self._stack.enter_context(_open_path(Path(source)))
+        self._metadata: AudioMetadata | None = None
         if raw is not None:
             return PcmDecoder(source, raw.as_format())
         if not source.seekable():
@@ -68,7 +72,12 @@ class AudioReader:
         source.seek(0)
         container = _detect(source.read(HEAD_BYTES))
         source.seek(0)
-        return container.open(source)
+        return self._open_file(container, source)
+
+    def _open_file(self, container: AudioContainer, source: BinaryIO) -> AudioDecoder:
+        decoder = container.open(source)
+        self._metadata = read_metadata(source, decoder.format)
+        return decoder
 
     def _open_pipe(self, source: BinaryIO) -> AudioDecoder:
         self._pipe = pipe = _RewindablePipe(source)
@@ -76,14 +85,16 @@ class AudioReader:
         container = _detect(read_bytes(stream, HEAD_BYTES))
         pipe.rewind()
         decoder = container.open_pipe(stream)
-        pipe.forget()
+        header = pipe.forget()
         if decoder is not None:
+            if decoder.format.format in WAV_FAMILY:
+                self._metadata = RIFF.read_stream_header(header)
             return decoder
         pipe.rewind()
         spool = cast(BinaryIO, self._stack.enter_context(tempfile.TemporaryFile()))
         shutil.copyfileobj(stream, spool)
         spool.seek(0)
-        return container.open(spool)
+        return self._open_file(container, spool)
 
     @property
     def frames(self) -> int | None:
@@ -119,12 +130,12 @@ class AudioReader:
             if not self._position and n and not x.shape[1]:
                 raise InputError("has no samples; expected at least one.")
         if n and not x.shape[1]:
-            self._check_end()
+            self._read_tail()
         self._position += x.shape[1]
         return x
 
-    def _check_end(self) -> None:
-        """Warn, once, of a pipe with more sound than its header declares; chunks, or padding and chunks, may follow."""
+    def _read_tail(self) -> None:
+        """Read the chunks after the sound of a pipe, perhaps behind padding; warn of more sound than is declared."""
         if self._pipe is None:
             return
         pipe, self._pipe = self._pipe, None
@@ -132,6 +143,9 @@ class AudioReader:
         if len(following) == 5 and not (is_chunk_name(following) or is_chunk_name(following[1:])):
             seconds = self._position / self.format.sample_rate
             self._decoder.warnings.append(f"more data follow the declared {seconds:.1f} s. Give it as a file.")
+        elif self._metadata is not None and self._metadata.pending_bytes:
+            tail = read_bytes(cast(BinaryIO, pipe), self._metadata.pending_bytes)
+            RIFF.read_stream_tail(tail, self._metadata)
 
     def __enter__(self) -> Self:
         return self
@@ -194,9 +208,10 @@ class _RewindablePipe:
         """Read from the first byte on."""
         self._position = 0
 
-    def forget(self) -> None:
-        """Keep no more bytes than those that have been read."""
+    def forget(self) -> bytes:
+        """Keep no more bytes than those that have been read, and return them."""
         self._is_keeping = False
+        return self._kept
 
     def peek(self, n: int) -> bytes:
         """Return up to ``n`` bytes that follow, which are still read afterwards."""

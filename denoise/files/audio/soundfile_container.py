@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -121,7 +120,7 @@ class SoundfileEncoder:
 
     Args:
         target: path, or seekable file.
-        format: format of the source, with its tags.
+        format: format of the source.
         container: libsndfile's name of the container.
         subtype: libsndfile's name of the coding.
 
@@ -146,10 +145,6 @@ class SoundfileEncoder:
                 f"{container} cannot hold {format.channels} channels of {subtype} at {format.sample_rate} Hz "
                 f"({describe_error(error)}). Choose another extension with -o."
             ) from None
-        library = f" (libsndfile-{soundfile.__libsndfile_version__})"  # appended to the tag ``software``
-        for tag, text in format.tags.items():
-            with suppress(soundfile.LibsndfileError):  # some containers have no such tag, W64 for instance
-                setattr(self._file, tag, text.removesuffix(library))
         self._bits = INTEGER_BITS.get(subtype)
         is_deeper = format.subtype in ("FLOAT", "DOUBLE") or INTEGER_BITS.get(format.subtype, 0) > (self._bits or 0)
         self._dither = np.random.default_rng(0) if is_deeper else None

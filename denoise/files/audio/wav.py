@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, replace
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
+
+from numpy.typing import NDArray
 
 from denoise.errors import InputError
 from denoise.files.audio.chunked import describe_length
@@ -95,8 +97,12 @@ class Wav(SoundfileContainer):
             frames: number of samples of each channel, if known.
         """
         container = format.format if self.name == "WAV" and format.format in WAV_FAMILY else self.name
+        has_mask = format.metadata is not None and format.metadata.channel_mask is not None
+        container = "WAVEX" if container == "WAV" and has_mask else container
         subtype = nearest_subtype(container, format.subtype)
         n_bytes = (frames or 0) * format.channels * SAMPLE_BYTES.get(subtype, 0)
+        if format.metadata is not None:
+            n_bytes += format.metadata.n_bytes
         return "RF64" if n_bytes > MAX_WAV_BYTES else container, subtype
 
     def create_in_pipe(self, target: BinaryIO, format: AudioFormat, frames: int | None) -> AudioEncoder | None:
@@ -113,7 +119,30 @@ class Wav(SoundfileContainer):
         if format.subtype not in SAMPLE_BYTES:
             return None
         target.write(write_wav_header(format, frames))
-        return PcmEncoder(target, format.subtype)
+        return _PipedWavEncoder(target, format, frames)
+
+
+class _PipedWavEncoder(PcmEncoder):
+    """Samples behind a header, and then the chunks after the sound if the header states where it ends."""
+
+    def __init__(self, target: BinaryIO, format: AudioFormat, frames: int | None) -> None:
+        super().__init__(target, format.subtype)
+        self._format, self._remaining_frames = format, frames
+        self._padding = bytes((frames or 0) * SAMPLE_BYTES[format.subtype] * format.channels % 2)
+
+    def write(self, x: NDArray[Any]) -> None:
+        """Append samples and flush."""
+        super().write(x)
+        if self._remaining_frames is not None:
+            self._remaining_frames -= x.shape[1]
+
+    def close(self) -> None:
+        """Append the chunks, once."""
+        metadata = self._format.metadata
+        if metadata is not None and metadata.trailing and self._remaining_frames == 0:
+            self._remaining_frames = None
+            self._target.write(self._padding + b"".join(metadata.trailing))
+            self._target.flush()
 
 
 def _open_pcm(source: BinaryIO, header: WavHeader, n_bytes: int | None) -> PcmDecoder:

@@ -8,13 +8,14 @@ from typing import BinaryIO
 
 from denoise.errors import InputError
 from denoise.files.audio.pcm import SAMPLE_BYTES, read_bytes
-from denoise.signals import AudioFormat
+from denoise.signals import AudioFormat, AudioMetadata
 
 SIGNATURES = (b"RIFF", b"RF64", b"BW64")
 MAX_HEADER_CHUNK_BYTES = 1 << 24
 UNKNOWN_BYTES = 0xFFFF_FFFF
 ENDLESS_BYTES = 0x7FFF_0000  # sox (0x7FFFF000) and others state this or more in a pipe of unknown length
 PCM_CODE, FLOAT_CODE, EXTENSIBLE_CODE = 1, 3, 0xFFFE
+SUBFORMAT_GUID = bytes.fromhex("000000001000800000aa00389b71")  # behind the code
 PCM_SUBTYPES = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32")  # by bytes of a sample
 FLOAT_SUBTYPES = {32: "FLOAT", 64: "DOUBLE"}  # by bits
 MAX_PADDED_BITS = 24
@@ -119,10 +120,10 @@ def read_wav_header(source: BinaryIO) -> WavHeader:
 
 
 def write_wav_header(format: AudioFormat, frames: int | None = None) -> bytes:
-    """Return a header for a stream.
+    """Return a header for a stream, with the chunks before the sound.
 
     Args:
-        format: format of the samples; its subtype is one of `SAMPLE_BYTES`.
+        format: format of the samples; its subtype is one of `SAMPLE_BYTES`, and its metadata are chunks of WAV.
         frames: number of samples of each channel. For None, and for more than 4 GiB, the header states the length that
             programs write into a pipe.
     """
@@ -130,16 +131,29 @@ def write_wav_header(format: AudioFormat, frames: int | None = None) -> bytes:
     code = FLOAT_CODE if format.subtype in ("FLOAT", "DOUBLE") else PCM_CODE
     frame_bytes = sample_bytes * format.channels
     bytes_per_second = format.sample_rate * frame_bytes
+    metadata = format.metadata or AudioMetadata()
+    bits, is_extensible = 8 * sample_bytes, metadata.channel_mask is not None
     body = struct.pack(
-        "<HHIIHH", code, format.channels, format.sample_rate, bytes_per_second, frame_bytes, 8 * sample_bytes
+        "<HHIIHH",
+        EXTENSIBLE_CODE if is_extensible else code,
+        format.channels,
+        format.sample_rate,
+        bytes_per_second,
+        frame_bytes,
+        bits,
     )
+    if is_extensible:
+        body += struct.pack("<HHIH", 22, bits, metadata.channel_mask, code) + SUBFORMAT_GUID
     format_chunk = struct.pack("<4sI", b"fmt ", len(body)) + body
     data_bytes = UNKNOWN_BYTES if frames is None else frames * frame_bytes
-    riff_bytes = data_bytes + len(format_chunk) + 12
+    leading = b"".join(metadata.leading)
+    trailing_bytes = metadata.n_bytes - len(leading)
+    padding_bytes = data_bytes % 2 if metadata.trailing else 0
+    riff_bytes = 12 + len(leading) + len(format_chunk) + data_bytes + padding_bytes + trailing_bytes
     if riff_bytes >= UNKNOWN_BYTES:
         data_bytes = riff_bytes = UNKNOWN_BYTES
     riff = struct.pack("<4sI4s", b"RIFF", riff_bytes, b"WAVE")
-    return riff + format_chunk + struct.pack("<4sI", b"data", data_bytes)
+    return riff + leading + format_chunk + struct.pack("<4sI", b"data", data_bytes)
 
 
 def _read_exactly(source: BinaryIO, n: int) -> bytes:

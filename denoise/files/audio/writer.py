@@ -16,6 +16,14 @@ from numpy.typing import NDArray
 from denoise.errors import InputError
 from denoise.files.atomic import atomic_file, is_pipe_or_device
 from denoise.files.audio.container import AudioContainer, AudioEncoder
+from denoise.files.audio.metadata import (
+    METADATA_CODECS,
+    Embedding,
+    MetadataCodec,
+    convert_metadata,
+    embed,
+    metadata_codec,
+)
 from denoise.files.audio.pcm import PcmEncoder, RawFormat
 from denoise.files.audio.registry import container_named, container_of_extension
 from denoise.signals import Audio, AudioFormat
@@ -55,6 +63,8 @@ class AudioWriter:
         self._target, self._overwrite, self._raw, self._frames = target, overwrite, raw, frames
         self._stack = ExitStack()
         self._spool: BinaryIO | None = None
+        self._embedding: Embedding | None = None
+        self._lost: list[str] = []
 
     def __enter__(self) -> Self:
         try:
@@ -81,17 +91,33 @@ class AudioWriter:
         # soundfile refuses names that are not Unicode text, but takes bytes
         name = str(file) if os.name == "nt" else os.fsencode(file)
         with self._translate_errors():
-            return container.create(name, self.format, self._frames)
+            return self._create(container, name)
 
     def _create_in_stream(self, target: BinaryIO, container: AudioContainer) -> AudioEncoder:
         if self._raw is not None:
             return PcmEncoder(target, self.format.subtype)
         if not target.seekable():
-            encoder = container.create_in_pipe(target, self.format, self._frames)
+            format = self._convert_metadata(container, METADATA_CODECS.get(container.name))
+            encoder = container.create_in_pipe(target, format, self._frames)
             if encoder is not None:
                 return encoder
         self._spool = self._stack.enter_context(cast(BinaryIO, tempfile.TemporaryFile()))
-        return container.create(self._spool, self.format, self._frames)
+        return self._create(container, self._spool)
+
+    def _create(self, container: AudioContainer, target: str | bytes | BinaryIO) -> AudioEncoder:
+        """Create a seekable file, with the metadata of the source around the sound."""
+        codec = metadata_codec(container.name, self.format)
+        format = self._convert_metadata(container, codec)
+        self._embedding = embed(target, codec, format.metadata)
+        if self._embedding is None:
+            return container.create(target, format, self._frames)
+        self._stack.enter_context(self._embedding)
+        return container.create(cast(BinaryIO, self._embedding.coded), format, self._frames)
+
+    def _convert_metadata(self, container: AudioContainer, codec: MetadataCodec | None) -> AudioFormat:
+        format, self._lost = convert_metadata(self.format, codec, writes_tags=container.writes_tags)
+        self._container = container.name
+        return format
 
     def write(self, x: NDArray[Any]) -> None:
         """Append samples.
@@ -104,20 +130,34 @@ class AudioWriter:
         """
         with self._translate_errors():
             self._encoder.write(x)
+            if self._embedding is not None:
+                self._embedding.coded.raise_error()
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the source holds beside its sound and the target cannot, in one sentence, or nothing."""
+        names = ", ".join(dict.fromkeys(self._lost))
+        return [f"{self.name}: {self._container} cannot hold all of the input; without {names}."] if names else []
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            if kind is None and self._spool is not None:
-                self._encoder.close()
-                self._spool.seek(0)
+            if kind is None:
                 with self._translate_errors():
-                    shutil.copyfileobj(self._spool, self._stream)
-        except BaseException as copy_error:
-            self._stack.__exit__(type(copy_error), copy_error, copy_error.__traceback__)
+                    self._finish()
+        except BaseException as finish_error:
+            self._stack.__exit__(type(finish_error), finish_error, finish_error.__traceback__)
             raise
         self._stack.__exit__(kind, error, traceback)
+
+    def _finish(self) -> None:
+        self._encoder.close()
+        if self._embedding is not None:
+            self._embedding.finish()
+        if self._spool is not None:
+            self._spool.seek(0)
+            shutil.copyfileobj(self._spool, self._stream)
 
     @contextmanager
     def _translate_errors(self) -> Iterator[None]:

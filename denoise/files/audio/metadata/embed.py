@@ -1,0 +1,116 @@
+"""Carry what a file holds beside its sound into another file."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import BinaryIO, Self, cast
+
+from denoise.files.audio.metadata.codec import MetadataCodec, ShiftedFile
+from denoise.files.audio.metadata.registry import RIFF, RIFX, metadata_codec, read_tags
+from denoise.files.audio.metadata.tags import Tags
+from denoise.signals import AudioFormat, AudioMetadata
+
+MASK_NAME = "WAVEFORMATEXTENSIBLE_CHANNEL_MASK"  # as the reference encoder of FLAC writes it
+FLAC_MASKS = frozenset((0x7, 0x33, 0x607, 0x37, 0x60F, 0x3F, 0x70F, 0x63F))
+"""Channel masks that FLAC means by three to eight channels."""
+
+
+def convert_metadata(
+    format: AudioFormat, codec: MetadataCodec | None, *, writes_tags: bool = False
+) -> tuple[AudioFormat, list[str]]:
+    """Convert the metadata of a recording to the blocks of a container.
+
+    Args:
+        format: format of the source.
+        codec: codec of the metadata of the container to write, None if it has none.
+        writes_tags: whether a container without a codec writes `AudioFormat.tags` itself.
+
+    Returns:
+        The format, with the blocks themselves if the source is of the same container, or else with blocks of its text
+        and pictures; and the names of what the container cannot hold.
+    """
+    if format.metadata is not None and codec is not None and codec is metadata_codec(format.format, format):
+        return format, format.metadata.dropped
+    tags, lost = read_tags(format)
+    tags = tags.without_coding()
+    if format.metadata is None and not tags:
+        return format, []
+    tags, mask = _move_channel_mask(tags, format, codec)
+    if format.metadata is not None and format.metadata.pending_bytes:
+        lost.append("what comes after the sound of a pipe")
+    if codec is None and writes_tags:
+        text = {name.lower(): "; ".join(values) for name, values in tags.by_name().items()}
+        pictures = ["pictures"] if tags.pictures else []
+        return replace(format, tags=text, metadata=None), [*pictures, *tags.id3_only, *lost]
+    if codec is None:
+        names = [*dict.fromkeys(name for name, _ in tags.comments), *["pictures"] * bool(tags.pictures), *tags.id3_only]
+        return replace(format, metadata=AudioMetadata()), [*names, *lost]
+    leading, more_lost = codec.from_tags(tags) if tags else ([], [])
+    return replace(format, metadata=AudioMetadata(leading, channel_mask=mask)), [*lost, *more_lost]
+
+
+def _move_channel_mask(tags: Tags, format: AudioFormat, codec: MetadataCodec | None) -> tuple[Tags, int | None]:
+    """Return tags with the channel mask of a WAV, or the mask of tags for a WAV."""
+    mask = format.metadata.channel_mask if format.metadata is not None else None
+    if mask is not None and format.channels > 2 and mask not in FLAC_MASKS:
+        return replace(tags, comments=(*tags.comments, (MASK_NAME, f"0x{mask:04X}")), id3=b""), None
+    values = [value for name, value in tags.comments if name == MASK_NAME]
+    if codec is not RIFF or not values or not re.fullmatch("0x[0-9A-Fa-f]{1,8}", values[0]):
+        return tags, None
+    return replace(tags, comments=tuple(pair for pair in tags.comments if pair[0] != MASK_NAME)), int(values[0], 16)
+
+
+class Embedding:
+    """A file with blocks around the sound that an encoder writes; a context manager.
+
+    Args:
+        target: path, or seekable file.
+        codec: codec of the metadata of the container.
+        metadata: blocks of the container; those after the sound may come while it is written.
+
+    Attributes:
+        coded: the file for the encoder of the sound.
+
+    Raises:
+        OSError: the target cannot be written.
+    """
+
+    def __init__(self, target: str | bytes | BinaryIO, codec: MetadataCodec, metadata: AudioMetadata) -> None:
+        self._codec, self._metadata, self._leading = codec, metadata, tuple(metadata.leading)
+        self._stack = ExitStack()
+        if isinstance(target, str | bytes):
+            target = self._stack.enter_context(open(target, "w+b"))
+        self._file, gap_bytes = target, sum(map(len, self._leading))
+        if codec.copies_sound:
+            target, gap_bytes = cast(BinaryIO, self._stack.enter_context(tempfile.TemporaryFile())), 0
+        self.coded = ShiftedFile(target, gap_bytes)
+
+    def finish(self) -> None:
+        """Write the blocks, once the encoder has finished."""
+        self.coded.raise_error()
+        self._codec.finish(self._file, self.coded, self._leading, self._metadata)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+
+def embed(
+    target: str | bytes | BinaryIO, codec: MetadataCodec | None, metadata: AudioMetadata | None
+) -> Embedding | None:
+    """Return an embedding of metadata in a file, None if there is nothing to embed.
+
+    Args:
+        target: path, or seekable file.
+        codec: codec of the metadata of the container.
+        metadata: blocks of the container.
+    """
+    if codec is None or metadata is None:
+        return None
+    is_needed = metadata.n_bytes > 0 or codec in (RIFF, RIFX)  # libsndfile guesses the channel mask
+    return Embedding(target, codec, metadata) if is_needed else None

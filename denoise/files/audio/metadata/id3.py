@@ -1,0 +1,175 @@
+"""ID3: frames that describe the coding are taken out; text and pictures are converted."""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+from collections.abc import Iterator
+
+from tinytag import TinyTag, TinyTagException
+
+from denoise.files.audio.metadata.tags import Tags, build_picture, parse_picture
+
+HEADER_BYTES = 10
+STALE_FRAMES = frozenset((b"TLEN", b"TLE", b"MLLT", b"MLL", b"ASPI", b"SEEK"))
+"""Frames that state the length or the byte offsets of the stream, which the new file states itself."""
+STALE_COMMENT = b"iTunSMPB"  # encoder delay and length for gapless playback
+FRAMES = {
+    "TITLE": "TIT2", "ARTIST": "TPE1", "ALBUM": "TALB", "ALBUMARTIST": "TPE2", "COMPOSER": "TCOM", "GENRE": "TCON",
+    "DATE": "TDRC", "TRACKNUMBER": "TRCK", "DISCNUMBER": "TPOS", "COPYRIGHT": "TCOP", "ISRC": "TSRC", "BPM": "TBPM",
+    "INITIALKEY": "TKEY", "LANGUAGE": "TLAN", "PUBLISHER": "TPUB", "CONDUCTOR": "TPE3", "LYRICIST": "TEXT",
+    "SETSUBTITLE": "TSST", "DISCSUBTITLE": "TSST", "ENCODEDBY": "TENC", "MEDIA": "TMED", "GROUPING": "TIT1",
+}  # fmt: skip
+COMMENT_FRAMES = {"COMMENT": "COMM", "DESCRIPTION": "COMM", "LYRICS": "USLT", "UNSYNCEDLYRICS": "USLT"}
+TOTALS = {"TRACKNUMBER": ("TRACKTOTAL", "TOTALTRACKS"), "DISCNUMBER": ("DISCTOTAL", "TOTALDISCS")}
+TINYTAG_NAMES = {"year": "DATE", "track": "TRACKNUMBER", "disc": "DISCNUMBER", "url": "WEBSITE"}
+CARRIED_FRAMES = re.compile(rb"T|COMM?$|ULT|USLT|A?PIC|WOAR|WAR$|WCOP|GRP1|GP1|MVNM|MVIN|SYLT|SLT")
+"""Frames that `parse_id3` converts."""
+PICTURE_KINDS = (
+    "generic", "icon", "alt_icon", "front_cover", "back_cover", "leaflet", "media", "lead_artist", "artist",
+    "conductor", "band", "composer", "lyricist", "recording_location", "during_recording", "during_performance",
+    "screen_capture", "bright_colored_fish", "illustration", "band_logo", "publisher_logo",
+)  # fmt: skip
+"""Names that tinytag gives to the kinds of pictures 0 to 20."""
+
+
+def id3_bytes(head: bytes) -> int:
+    """Return the length of an ID3v2 tag with its header, 0 if there is none.
+
+    Args:
+        head: at least the first `HEADER_BYTES` of it.
+    """
+    if head[:3] != b"ID3" or len(head) < HEADER_BYTES or max(head[6:10]) > 127:
+        return 0
+    has_footer = head[3] == 4 and head[5] & 0x10
+    return HEADER_BYTES + syncsafe(head[6:10]) + (HEADER_BYTES if has_footer else 0)
+
+
+def drop_stale_frames(tag: bytes) -> bytes:
+    """Return an ID3v2 tag without the frames that would be wrong of another stream; the same bytes if it has none.
+
+    Args:
+        tag: the whole tag.
+    """
+    frames = [*split_frames(tag)]
+    kept = [frame for name, frame in frames if not _is_stale(name, frame)]
+    if len(kept) == len(frames):
+        return tag
+    return _wrap(b"".join(kept), tag[3])
+
+
+def split_frames(tag: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield names and bytes of the frames of an ID3v2 tag, up to the first bytes that are none.
+
+    Args:
+        tag: the whole tag.
+    """
+    version, flags, data = tag[3], tag[5], tag[HEADER_BYTES : HEADER_BYTES + syncsafe(tag[6:10])]
+    if version < 4 and flags & 0x80:
+        data = data.replace(b"\xff\x00", b"\xff")  # unsynchronisation
+    if version > 2 and flags & 0x40:  # extended header
+        data = data[syncsafe(data[:4]) if version == 4 else 4 + int.from_bytes(data[:4], "big") :]
+    header_bytes, name_bytes = (6, 3) if version == 2 else (10, 4)
+    offset = 0
+    while re.match(rb"[A-Z0-9]{%d}" % name_bytes, data[offset : offset + header_bytes]):
+        size_bytes = data[offset + name_bytes : offset + name_bytes * 2]
+        size = _frame_bytes(data, offset, size_bytes) if version == 4 else int.from_bytes(size_bytes, "big")
+        end = offset + header_bytes + size
+        if end > len(data):
+            return
+        yield data[offset : offset + name_bytes], data[offset:end]
+        offset = end
+
+
+def _frame_bytes(data: bytes, offset: int, size_bytes: bytes) -> int:
+    """Size of a frame of ID3v2.4; old versions of iTunes did not write it with seven bits per byte."""
+    safe, plain = syncsafe(size_bytes), int.from_bytes(size_bytes, "big")
+    after = [data[offset + 10 + size : offset + 14 + size] for size in (safe, plain)]
+    is_frame = [bool(re.fullmatch(rb"[A-Z0-9]{4}|\0{1,4}|", name)) for name in after]
+    return plain if max(size_bytes) > 127 or (is_frame[1] and not is_frame[0]) else safe
+
+
+def _is_stale(name: bytes, frame: bytes) -> bool:
+    return name in STALE_FRAMES or (name in (b"COMM", b"COM", b"TXXX", b"TXX") and STALE_COMMENT in frame[:64])
+
+
+def _wrap(frames: bytes, version: int) -> bytes:
+    size = len(frames)
+    return b"ID3" + bytes((version, 0, 0, *((size >> shift) & 127 for shift in (21, 14, 7, 0)))) + frames
+
+
+def syncsafe(data: bytes) -> int:
+    """Return a number of seven bits per byte."""
+    return sum((byte & 127) << 7 * i for i, byte in enumerate(reversed(data)))
+
+
+def parse_id3(tag: bytes, id3v1: bytes = b"") -> Tags:
+    """Convert the text and the pictures of an ID3 tag.
+
+    Args:
+        tag: the whole ID3v2 tag, or nothing.
+        id3v1: an ID3v1 tag, or nothing.
+
+    Returns:
+        The tags, with the tag itself.
+    """
+    tag = drop_stale_frames(tag) if tag else tag
+    names = [name for name, _ in split_frames(tag)] if tag else []
+    id3_only = tuple(dict.fromkeys(name.decode() for name in names if not CARRIED_FRAMES.match(name)))
+    try:
+        parsed = TinyTag.get(file_obj=io.BytesIO((tag or b"\xff\xfb\x90\x00") + id3v1), duration=False, image=True)
+    except TinyTagException:
+        return Tags(id3=tag, id3_only=("ID3",))
+    comments = []
+    for key, values in parsed.as_dict().items():
+        if isinstance(values, list):
+            name = TINYTAG_NAMES.get(key, key.replace("_", "")).upper()
+            comments += [(name, str(value)) for value in dict.fromkeys(values)]
+    kinds = {name: kind for kind, name in enumerate(PICTURE_KINDS)}
+    pictures = [
+        build_picture(image.data, image.mime_type or "", kinds.get(kind, 0), image.description or "")
+        for kind, images in parsed.images.as_dict().items()
+        for image in images
+    ]
+    return Tags(tuple(comments), tuple(pictures), tag, id3_only)
+
+
+def build_id3(tags: Tags) -> bytes:
+    """Return an ID3v2.4 tag, or that which the tags are from, padded to an even length.
+
+    Args:
+        tags: text and pictures.
+    """
+    if tags.id3:
+        return tags.id3 + bytes(len(tags.id3) % 2)
+    values, frames = tags.by_name(), []
+    for name, totals in TOTALS.items():
+        total = next((values.pop(key)[0] for key in totals if key in values), None)
+        if total and name in values and "/" not in values[name][0]:
+            values[name][0] += f"/{total}"
+    for name, texts in values.items():
+        if name in COMMENT_FRAMES:  # only one frame has the same language and description
+            for i, text in enumerate(texts):
+                description = str(i + 1) if i else ""
+                frames.append(_frame(COMMENT_FRAMES[name], b"\3und" + f"{description}\0{text}".encode()))
+        elif name in FRAMES:
+            frames.append(_frame(FRAMES[name], b"\3" + "\0".join(texts).encode()))
+        else:
+            frames.append(_frame("TXXX", b"\3" + "\0".join([name, *texts]).encode()))
+    for picture in tags.pictures:
+        data, mime, number, description = parse_picture(picture)
+        head = mime.encode("latin-1", "replace") + b"\0" + bytes((number & 0xFF,)) + description.encode() + b"\0"
+        frames.append(_frame("APIC", b"\3" + head + data))
+    data = b"".join(frames)
+    return _wrap(data + bytes(len(data) % 2), 4)  # chunks of odd length confuse readers of RF64
+
+
+def lost_frames(tags: Tags) -> list[str]:
+    """Return the names of the frames that `build_id3` leaves out."""
+    return [] if tags.id3 else [*tags.id3_only]
+
+
+def _frame(name: str, body: bytes) -> bytes:
+    size = bytes((len(body) >> shift) & 127 for shift in (21, 14, 7, 0))
+    return name.encode() + size + struct.pack(">H", 0) + body

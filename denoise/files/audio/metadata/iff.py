@@ -1,0 +1,78 @@
+"""Chunks of AIFF and CAF."""
+
+from __future__ import annotations
+
+import struct
+from typing import BinaryIO
+
+from denoise.files.audio.metadata.chunks import Chunked, decode_text
+from denoise.files.audio.metadata.codec import ShiftedFile
+from denoise.files.audio.metadata.id3 import build_id3, lost_frames, parse_id3
+from denoise.files.audio.metadata.tags import Tags
+from denoise.signals import AudioMetadata
+
+IFF_NAMES = {b"NAME": "TITLE", b"AUTH": "ARTIST", b"(c) ": "COPYRIGHT", b"ANNO": "COMMENT"}
+CAF_NAMES = {"COMMENTS": "COMMENT", "YEAR": "DATE", "TRACK NUMBER": "TRACKNUMBER"}
+
+
+class Aiff(Chunked):
+    """AIFF and AIFF-C."""
+
+    sound = b"SSND"
+    coding = frozenset((b"COMM", b"FVER", b"PEAK", b"FLLR", b"JUNK"))
+
+    def to_tags(self, metadata: AudioMetadata) -> tuple[Tags, list[str]]:
+        """Convert the text chunks and the frames of ID3; ID3 goes first."""
+        tags, text, lost = Tags(), Tags(), [*metadata.dropped]
+        for name, body in self.split(metadata):
+            if name == b"ID3 ":
+                tags = tags.merged(parse_id3(body))
+            elif name in IFF_NAMES:
+                text = Tags((*text.comments, (IFF_NAMES[name], decode_text(body))))
+            else:
+                lost.append(name.decode().strip())
+        return tags.merged(text), lost
+
+    def from_tags(self, tags: Tags) -> tuple[list[bytes], list[str]]:
+        """Convert tags to text chunks and ID3."""
+        values = tags.by_name()
+        text = [self.pack(name, "; ".join(values[tag]).encode()) for name, tag in IFF_NAMES.items() if tag in values]
+        return [*text, self.pack(b"ID3 ", build_id3(tags))], lost_frames(tags)
+
+
+class Caf(Chunked):
+    """Core Audio Format."""
+
+    sound = b"data"
+    coding = frozenset((b"desc", b"pakt", b"kuki", b"free", b"peak", b"edct"))
+    overviews = frozenset((b"ovvw",))
+    size_format = ">q"
+    alignment = 1
+    first_chunk = 8
+
+    def header_bytes(self, coded: ShiftedFile) -> int:
+        """Return the length of the header with the description, which must come first."""
+        return self.first_chunk + 12 + 32
+
+    def complete_header(self, file: BinaryIO, metadata: AudioMetadata) -> None:
+        """Do nothing: the header states no size."""
+
+    def to_tags(self, metadata: AudioMetadata) -> tuple[Tags, list[str]]:
+        """Convert the strings of the information chunk."""
+        tags, lost = Tags(), [*metadata.dropped]
+        for name, body in self.split(metadata):
+            if name == b"info":
+                words = [decode_text(word) for word in body[4:].split(b"\0")]
+                pairs = zip(map(str.upper, words[::2]), words[1::2], strict=False)
+                tags = Tags((*tags.comments, *((CAF_NAMES.get(key, key), value) for key, value in pairs)))
+            else:
+                lost.append(name.decode().strip())
+        return tags, lost
+
+    def from_tags(self, tags: Tags) -> tuple[list[bytes], list[str]]:
+        """Convert the text to an information chunk."""
+        keys = {name: key.lower() for key, name in CAF_NAMES.items()}
+        strings = [(keys.get(name, name.lower()), "; ".join(values)) for name, values in tags.by_name().items()]
+        body = struct.pack(">I", len(strings)) + "".join(f"{key}\0{value}\0" for key, value in strings).encode()
+        lost = [*tags.id3_only, *["pictures"] * bool(tags.pictures)]
+        return ([self.pack(b"info", body)] if strings else []), lost

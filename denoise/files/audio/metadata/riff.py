@@ -1,0 +1,149 @@
+"""Chunks of WAV and RF64, and the channel mask."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
+
+from denoise.files.audio.metadata.chunks import MAX_BYTES, MAX_SIZE, Chunk, Chunked, decode_text
+from denoise.files.audio.metadata.codec import ShiftedFile
+from denoise.files.audio.metadata.id3 import build_id3, lost_frames, parse_id3
+from denoise.files.audio.metadata.tags import Tags
+from denoise.signals import AudioMetadata
+
+EXTENSIBLE, MASK_OFFSET, GUID_BYTES = 0xFFFE, 20, 16  # of a format chunk
+ENDLESS_BYTES = 0x7FFF_0000  # sizes from here on are stated where the length is unknown
+INFO_NAMES = {
+    "INAM": "TITLE", "IART": "ARTIST", "IPRD": "ALBUM", "ICMT": "COMMENT", "ICOP": "COPYRIGHT", "ICRD": "DATE",
+    "IGNR": "GENRE", "ITRK": "TRACKNUMBER", "IMUS": "COMPOSER", "ILNG": "LANGUAGE", "ISFT": "SOFTWARE",
+    "IENG": "ENGINEER", "IKEY": "KEYWORDS", "ISBJ": "SUBJECT", "ISRC": "SOURCE", "ITCH": "ENCODEDBY",
+}  # fmt: skip
+
+
+class Riff(Chunked):
+    """WAV and RF64."""
+
+    sound = b"data"
+    coding = frozenset((b"fmt ", b"fact", b"PEAK", b"ds64", b"JUNK", b"junk", b"PAD ", b"FLLR"))
+    overviews = frozenset((b"levl",))
+    size_format = "<I"
+
+    def actual_size(self, source: BinaryIO, name: bytes, size: int) -> int:
+        """Return the size of a chunk; that of the data of an RF64 is in its first chunk."""
+        if name != self.sound or size != 0xFFFF_FFFF:
+            return size
+        source.seek(self.first_chunk)
+        ds64 = source.read(24)
+        return int.from_bytes(ds64[16:24], "little") if ds64[:4] == b"ds64" else size
+
+    def header_bytes(self, coded: ShiftedFile) -> int:
+        """Return the length of the header, with the sizes of an RF64."""
+        coded.seek(self.first_chunk)
+        name, size = struct.unpack("<4sI", coded.read(8))
+        return self.first_chunk + (8 + size if name == b"ds64" else 0)
+
+    def finish(self, file: BinaryIO, coded: ShiftedFile, leading: Sequence[bytes], metadata: AudioMetadata) -> None:
+        """Write the chunks; those of odd length before the sound of an RF64 include their padding.
+
+        libsndfile does not find the sound of an RF64 behind a chunk of odd length.
+        """
+        coded.seek(0)
+        if coded.read(4) == b"RF64":
+            sizes = [int.from_bytes(block[4:8], "little") for block in leading]
+            leading = [
+                block[:4] + struct.pack("<I", size + size % 2) + block[8:]
+                for block, size in zip(leading, sizes, strict=True)
+            ]
+        super().finish(file, coded, leading, metadata)
+
+    def complete_header(self, file: BinaryIO, metadata: AudioMetadata) -> None:
+        """State the size of the file and the channel mask in the header."""
+        file.seek(0)
+        is_rf64 = file.read(4) == b"RF64"
+        size = file.seek(0, os.SEEK_END) - 8
+        file.seek(20 if is_rf64 else 4)
+        file.write(struct.pack("<Q", size) if is_rf64 else struct.pack(self.size_format, min(size, MAX_SIZE)))
+        for chunk in self.walk(file, self.first_chunk, size + 8):
+            if chunk.name == b"fmt ":
+                if self._parse_channel_mask(self.read_body(file, chunk)) is not None:
+                    file.seek(chunk.offset + 8 + MASK_OFFSET)
+                    file.write(struct.pack(self.size_format, metadata.channel_mask or 0))
+                return
+
+    def read_coding(self, source: BinaryIO, chunk: Chunk, metadata: AudioMetadata) -> None:
+        """Take the channel mask of the format."""
+        if chunk.name == b"fmt ":
+            metadata.channel_mask = self._parse_channel_mask(self.read_body(source, chunk))
+
+    def _parse_channel_mask(self, body: bytes) -> int | None:
+        """Return the channel mask of a format chunk, None if it has none."""
+        if len(body) < MASK_OFFSET + 4 + GUID_BYTES:
+            return None
+        order = self.size_format[0]
+        (code,), (mask,) = struct.unpack_from(f"{order}H", body), struct.unpack_from(f"{order}I", body, MASK_OFFSET)
+        return mask if code == EXTENSIBLE else None
+
+    def read_stream_header(self, header: bytes) -> AudioMetadata:
+        """Return the metadata of a stream, without the chunks after the sound.
+
+        Args:
+            header: the stream up to the first sample.
+        """
+        metadata = self.read(io.BytesIO(header))
+        riff_bytes, data_bytes = (int.from_bytes(field, "little") for field in (header[4:8], header[-4:]))
+        tail_bytes = riff_bytes + 8 - len(header) - data_bytes
+        if max(riff_bytes, data_bytes) < ENDLESS_BYTES and 8 <= tail_bytes <= MAX_BYTES:
+            metadata.pending_bytes = tail_bytes
+        return metadata
+
+    def read_stream_tail(self, tail: bytes, metadata: AudioMetadata) -> None:
+        """Add the chunks after the sound of a stream.
+
+        Args:
+            tail: what comes after the last sample, perhaps with a byte of padding.
+            metadata: as from `read_stream_header`.
+        """
+        metadata.pending_bytes = 0
+        self.collect(io.BytesIO(tail), int(tail[:1] == b"\0"), metadata, metadata.trailing)
+
+    def to_tags(self, metadata: AudioMetadata) -> tuple[Tags, list[str]]:
+        """Convert the text of LIST-INFO and the frames of ID3; ID3 goes first."""
+        tags, info, lost = Tags(), Tags(), [*metadata.dropped]
+        for name, body in self.split(metadata):
+            if name in (b"id3 ", b"ID3 "):
+                tags = tags.merged(parse_id3(body))
+            elif name == b"LIST" and body[:4] == b"INFO":
+                info = info.merged(Tags(tuple(self._parse_info(body))))
+            else:
+                lost.append(f"LIST-{body[:4].decode('latin-1')}" if name == b"LIST" else name.decode().strip())
+        return tags.merged(info), lost
+
+    def _parse_info(self, body: bytes) -> Iterator[tuple[str, str]]:
+        offset = 4
+        while offset + 8 <= len(body):
+            name, size = struct.unpack_from(f"{self.size_format[0]}4sI", body, offset)
+            text = decode_text(body[offset + 8 : offset + 8 + size])
+            name_text = name.decode("latin-1")
+            if text:
+                yield INFO_NAMES.get(name_text, name_text.strip()), text
+            offset += 8 + size + size % 2
+
+    def from_tags(self, tags: Tags) -> tuple[list[bytes], list[str]]:
+        """Convert tags to LIST-INFO, as far as it has names for them, and to ID3."""
+        values = tags.by_name()
+        info = b"".join(
+            self.pack(name.encode(), "; ".join(values[tag]).encode() + b"\0")
+            for name, tag in INFO_NAMES.items()
+            if tag in values
+        )
+        blocks = [self.pack(b"LIST", b"INFO" + info)] if info else []
+        return [*blocks, self.pack(b"id3 ", build_id3(tags))], lost_frames(tags)
+
+
+class Rifx(Riff):
+    """WAV of big-endian numbers."""
+
+    size_format = ">I"
