@@ -24,9 +24,11 @@ WIDE_BAND = 16_000  # Hz; at higher sample rates, speech of a narrower band is l
 MIN_BANDWIDTH = 0.6  # of half the sample rate
 IMPACT_DB = (15.0, 45.0)  # range of the peak level of impacts above that of the speech
 ADDITIONAL_NOISE = 0.3  # probability of another noise beside the ones before
-LAYER_DB = (-15.0, 0.0)  # range of the level of a second clean signal, relative to the first
+MAX_LAYERS = 8
+LAYER_DB = (-15.0, 0.0)  # range of the level of another clean signal, relative to the ones before
 CRACKLE_DB = (0.0, 30.0)  # range of the peak level of crackle above that of the clean signal
 DC_OFFSET = (-0.5, 0.5)  # range of a constant offset, relative to the largest sample
+DRIVE_DB = (-10.0, 15.0)  # range of the RMS of music at the input of an amplifier that saturates at 0
 PROFILE_ERROR_DB = 1.5  # standard deviation of the level of a noise profile
 
 
@@ -204,9 +206,14 @@ class AudioMixes:
         """Return speech or music in a room, at a random level, (channels, time)."""
         s = self.settings
         clean = self._clean_source(time, rate, generator)
-        if s.layers and _happens(s.layers, generator):
+        for _ in range(MAX_LAYERS):
+            if not s.layers or not _happens(s.layers, generator):
+                break
             second = self._clean_source(time, rate, generator)
             clean = clean + noise.scale_to_snr(clean, second, -float(noise.uniform(*LAYER_DB, 1, generator)))
+        if s.drive and _happens(s.drive, generator):
+            gain = 10 ** (float(noise.uniform(*DRIVE_DB, 1, generator)) / 20)
+            clean = torch.tanh(gain * clean / noise.rms(clean).clamp_min(1e-6))
         if self.rooms[rate] and _happens(s.reverb, generator):
             rooms = self.rooms[rate]
             clean = noise.reverberate(clean, rooms[int(torch.randint(len(rooms), (), generator=generator))])

@@ -52,7 +52,8 @@ class AudioData:
         broadband: probability that it is hiss of a random smooth spectrum. Other noises are recorded.
         crackle: probability of clicks beside the noise.
         music_fraction: probability that the clean signal is of the folders of ``music``.
-        layers: probability of another clean signal with the first one.
+        layers: probability of another clean signal with the ones before.
+        drive: probability of an overdriven amplifier, whose distortion belongs to the clean signal.
         silence: probability of noise alone.
         dc_offset: probability of a constant offset of the noisy signal, as of cheap sound cards.
         profile: probability that networks that take a noise profile get one.
@@ -83,6 +84,7 @@ class AudioData:
     crackle: float = 0.0
     music_fraction: float = 0.0
     layers: float = 0.0
+    drive: float = 0.0
     silence: float = 0.0
     dc_offset: float = 0.0
     profile: float = 0.0

@@ -181,3 +181,18 @@ def test_a_dc_offset_is_in_the_noisy_signal_alone(data: Path) -> None:
     offsets = (batch.noisy - batch.clean).mean(dim=-1) / batch.noisy.abs().amax(dim=-1)
     assert float(offsets.abs().mean()) > 0.05
     assert float(batch.clean.mean(dim=-1).abs().max()) < 0.01
+
+
+def test_drive_adds_harmonics_to_the_clean_signal(data: Path) -> None:
+    """The dull recording ends at 4 kHz; saturated it has power above."""
+    quiet = {
+        "seconds": 1.0,
+        "sample_rates": [48_000],
+        "music": ["speech"],
+        "music_fraction": 1.0,
+        "level_db": [-20, -20],
+    }
+    plain, driven = (mixes(data, drive=p, **quiet).batch(6, generator_for(0, 5)).clean for p in (0.0, 1.0))
+    power = torch.fft.rfft(driven * torch.hann_window(48_000)).abs().square()
+    assert bool((power[..., 21_000:23_000].mean(dim=-1) > 1e-6 * power.mean(dim=-1)).all())
+    assert torch.allclose(plain.square().mean(dim=-1), driven.square().mean(dim=-1), rtol=1e-3)
