@@ -12,6 +12,10 @@ RAW_EXTENSIONS = (
 """Extensions of the raw files of cameras, which are only read."""
 DEVELOPED_EXTENSION = ".tif"
 
+READ_ONLY_AUDIO_EXTENSIONS = (".ape", ".dff", ".dsf")
+"""Extensions of lossless audio that is only read."""
+LOSSLESS_EXTENSION = ".flac"
+
 
 @runtime_checkable
 class _HasName(Protocol):
@@ -31,9 +35,11 @@ def file_name(file: str | Path | BinaryIO, default: str) -> str:
 
 
 def output_suffix(path: Path) -> str:
-    """Return the extension of the default output for an input: its own, or that of TIFF for raw files of cameras.
+    """Return the extension of the default output for an input: its own, or another if such files are only read.
 
     Args:
         path: path of the input.
     """
-    return DEVELOPED_EXTENSION if path.suffix.lower() in RAW_EXTENSIONS else path.suffix
+    if path.suffix.lower() in RAW_EXTENSIONS:
+        return DEVELOPED_EXTENSION
+    return LOSSLESS_EXTENSION if path.suffix.lower() in READ_ONLY_AUDIO_EXTENSIONS else path.suffix

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from denoise.errors import ConfigError, InputError
-from denoise.files.audio import AudioReader, AudioWriter, RawFormat
+from denoise.files.audio import AudioReader, AudioWriter, EncodedTrack, MediaTrack, RawFormat, open_media_file
 from denoise.frames import Grid, Window, overlap_add, split
 from denoise.options import AUDIO_STEPS, BLOCK_S, DenoiseOptions, NoiseSource
 from denoise.pipelines.device import pick_device
@@ -25,6 +25,7 @@ from denoise.pipelines.full_band import denoise_full_band, full_band_context
 from denoise.pipelines.latent_noise import NoiseFieldSampler
 from denoise.pipelines.noise_floor import NoiseFloor
 from denoise.pipelines.noise_segment import check_noise_profile, measure_profile, read_noise
+from denoise.pipelines.perception import progress_of_part
 from denoise.pipelines.posterior import check_posterior
 from denoise.pipelines.result import AUDIO_UNITS, Diagnostics, Result
 from denoise.pipelines.stream import AudioStream
@@ -205,6 +206,30 @@ class AudioPipeline:
             As `file`.
         """
         self.check(options)
+        if raw is not None:
+            return self._denoise_recording(source, target, options, raw=raw, progress=progress, name=name)
+        started = time.perf_counter()
+        with open_media_file(source, target, overwrite=options.overwrite, name=name) as opened:
+            if opened.media is None:
+                return self._denoise_recording(opened.source, target, options, progress=progress, name=opened.name)
+            tracks = [
+                self._denoise_recording(*track, options, progress=progress_of_part(progress, i, opened.media.n_tracks))
+                for i, track in enumerate(opened.media.tracks)
+            ]
+            warnings = opened.media.copy()
+        return Result.combine_tracks(tracks, str(target), time.perf_counter() - started, warnings)
+
+    def _denoise_recording(
+        self,
+        source: str | Path | BinaryIO | MediaTrack,
+        target: str | Path | BinaryIO | EncodedTrack,
+        options: DenoiseOptions,
+        *,
+        raw: RawFormat | None = None,
+        progress: Progress | None = None,
+        name: str | None = None,
+    ) -> Result:
+        """Denoise an audio file, or an audio track of a media file."""
         started = time.perf_counter()
         noise_profile = None
         if options.noise_profile is not None:

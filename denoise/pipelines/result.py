@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -144,6 +144,30 @@ class Result:
                 *warn_no_noise(input, diagnostics.no_noise_found),
             ),
             precision=diagnostics.precision,
+        )
+
+    @classmethod
+    def combine_tracks(cls, tracks: Sequence[Result], output: str, seconds: float, warnings: Sequence[str]) -> Result:
+        """Combine the results of the audio tracks of one file.
+
+        Args:
+            tracks: result of each track, at least one.
+            output: name of the file that was written.
+            seconds: wall-clock time of the whole file, above 0.
+            warnings: warnings about the file as a whole.
+
+        Returns:
+            The mean noise levels and all warnings.
+        """
+        amount = sum(track.speed * track.seconds for track in tracks)
+        return replace(
+            tracks[0],
+            output=output,
+            seconds=round(seconds, 3),
+            speed=round(amount / seconds, AUDIO_UNITS.speed_digits),
+            noise_before=_round(_mean([track.noise_before for track in tracks])),
+            noise_after=_round(_mean([track.noise_after for track in tracks])),
+            warnings=(*dict.fromkeys(warning for track in tracks for warning in track.warnings), *warnings),
         )
 
     def asdict(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, BinaryIO, ClassVar, Protocol
+from typing import Any, BinaryIO, ClassVar, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -56,6 +56,17 @@ class AudioEncoder(Protocol):
     def close(self) -> None:
         """Finish the file; a second call does nothing."""
         ...
+
+
+@runtime_checkable
+class WarnsAudioEncoder(AudioEncoder, Protocol):
+    """An encoder that may have to change the format.
+
+    Attributes:
+        warnings: remarks about it.
+    """
+
+    warnings: list[str]
 
 
 @dataclass(frozen=True)

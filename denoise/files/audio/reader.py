@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from denoise.errors import InputError
 from denoise.files.audio.chunks import is_chunk_name
 from denoise.files.audio.container import AudioContainer, AudioDecoder
+from denoise.files.audio.media_track import MediaTrack
 from denoise.files.audio.metadata import RIFF, read_metadata
 from denoise.files.audio.pcm import PcmDecoder, RawFormat, read_bytes
 from denoise.files.audio.registry import HEAD_BYTES, detect_container
@@ -29,7 +30,7 @@ class AudioReader:
     """An open recording: its format, and its samples from the first to the last; a context manager.
 
     Args:
-        source: path, or binary stream; a pipe is read as its bytes arrive if its container allows that.
+        source: path, audio track, or binary stream; a pipe is read as its bytes arrive if its container allows that.
         raw: format of headerless PCM; None detects the format.
         name: name of the source in messages; None takes the path.
 
@@ -40,8 +41,10 @@ class AudioReader:
         InputError: the source is missing, no audio, empty, or outside the limits of `AudioFormat`.
     """
 
-    def __init__(self, source: str | Path | BinaryIO, *, raw: RawFormat | None = None, name: str | None = None) -> None:
-        self.name = name or (str(source) if isinstance(source, str | Path) else "stream")
+    def __init__(
+        self, source: str | Path | BinaryIO | MediaTrack, *, raw: RawFormat | None = None, name: str | None = None
+    ) -> None:
+        self.name = name or source_name(source)
         self._position = 0
         self._pipe: _RewindablePipe | None = None
         self._stack = ExitStack()
@@ -61,7 +64,9 @@ class AudioReader:
         except InputError as error:
             raise InputError(f"{self.name}: {error}") from None
 
-    def _open(self, source: str | Path | BinaryIO, raw: RawFormat | None) -> AudioDecoder:
+    def _open(self, source: str | Path | BinaryIO | MediaTrack, raw: RawFormat | None) -> AudioDecoder:
+        if isinstance(source, MediaTrack):
+            return source.open()
         if isinstance(source, str | Path):
             source = self._stack.enter_context(_open_path(Path(source)))
         self._metadata: AudioMetadata | None = None
@@ -152,6 +157,17 @@ class AudioReader:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+
+def source_name(source: str | Path | BinaryIO | MediaTrack) -> str:
+    """Return the name of a source in messages.
+
+    Args:
+        source: as of `AudioReader`.
+    """
+    if isinstance(source, MediaTrack):
+        return source.name
+    return str(source) if isinstance(source, str | Path) else "stream"
 
 
 def read_audio(source: str | Path | BinaryIO) -> Audio:

@@ -7,6 +7,7 @@ from denoise.files.audio.au import Au
 from denoise.files.audio.chunked import Aiff, Caf, Wave64
 from denoise.files.audio.container import AudioContainer
 from denoise.files.audio.flac import Flac
+from denoise.files.audio.media import MEDIA_CONTAINERS
 from denoise.files.audio.mp3 import Mp3, Undetected
 from denoise.files.audio.ogg import Ogg, Opus
 from denoise.files.audio.soundfile_container import SoundfileContainer
@@ -24,6 +25,7 @@ CONTAINERS: tuple[AudioContainer, ...] = (
     Aiff("AIFF", (".aif", ".aiff", ".aifc")),
     Caf("CAF", (".caf",)),
     Au("AU"),
+    *MEDIA_CONTAINERS,
 )
 """All containers; a file is of the first one that matches, or else of one that libsndfile detects."""
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from denoise.errors import InputError
 from denoise.files.atomic import atomic_file, is_pipe_or_device
-from denoise.files.audio.container import AudioContainer, AudioEncoder
+from denoise.files.audio.container import AudioContainer, AudioEncoder, WarnsAudioEncoder
+from denoise.files.audio.media_track import EncodedTrack
 from denoise.files.audio.metadata import (
     METADATA_CODECS,
     Embedding,
@@ -38,7 +39,7 @@ class AudioWriter:
     full scale.
 
     Args:
-        target: path or binary stream.
+        target: path, audio track of a media file, or binary stream.
         format: format of the source, as in `AudioReader.format`.
         overwrite: replace a file that exists.
         raw: write headerless PCM into a stream, in the subtype of ``format``.
@@ -51,14 +52,14 @@ class AudioWriter:
 
     def __init__(
         self,
-        target: str | Path | BinaryIO,
+        target: str | Path | BinaryIO | EncodedTrack,
         format: AudioFormat,
         *,
         overwrite: bool = False,
         raw: RawFormat | None = None,
         frames: int | None = None,
     ) -> None:
-        self.name = str(target) if isinstance(target, str | Path) else "output stream"
+        self.name = target_name(target)
         self.format = format
         self._target, self._overwrite, self._raw, self._frames = target, overwrite, raw, frames
         self._stack = ExitStack()
@@ -70,6 +71,9 @@ class AudioWriter:
         try:
             if isinstance(self._target, str | Path):
                 self._encoder = self._create_file(Path(self._target))
+            elif isinstance(self._target, EncodedTrack):
+                with self._translate_errors():
+                    self._encoder = self._target.create(self.format)
             else:
                 with self._translate_errors():
                     self._stream = self._target
@@ -135,9 +139,11 @@ class AudioWriter:
 
     @property
     def warnings(self) -> list[str]:
-        """What the source holds beside its sound and the target cannot, in one sentence, or nothing."""
-        names = ", ".join(dict.fromkeys(self._lost))
-        return [f"{self.name}: {self._container} cannot hold all of the input; without {names}."] if names else []
+        """What the target cannot hold: changes of the coding, and what the source holds beside its sound."""
+        warnings = list(self._encoder.warnings) if isinstance(self._encoder, WarnsAudioEncoder) else []
+        if names := ", ".join(dict.fromkeys(self._lost)):
+            warnings.append(f"{self._container} cannot hold all of the input; without {names}.")
+        return [f"{self.name}: {warning}" for warning in warnings]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -170,6 +176,17 @@ class AudioWriter:
             raise
         except OSError as error:
             raise InputError(f"{self.name}: cannot be written ({error.strerror or error}). Free space.") from None
+
+
+def target_name(target: str | Path | BinaryIO | EncodedTrack) -> str:
+    """Return the name of a target in messages.
+
+    Args:
+        target: as of `AudioWriter`.
+    """
+    if isinstance(target, EncodedTrack):
+        return target.name
+    return str(target) if isinstance(target, str | Path) else "output stream"
 
 
 def write_audio(target: str | Path | BinaryIO, audio: Audio, *, overwrite: bool = False) -> None:

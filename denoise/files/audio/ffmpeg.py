@@ -1,0 +1,120 @@
+"""FFmpeg's libraries by PyAV: how files are opened, and what is wrong with those that cannot be."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from denoise.errors import InputError
+
+if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer
+
+BUFFER_BYTES = 1 << 20  # read at a time: few calls from FFmpeg into Python, even of a film
+ENCRYPTED_TAGS = ("drms", "drmi", "enca", "encv", "aavd")  # sample entries of protected tracks in MP4
+FIRST_BOXES = (b"ftyp", b"mdat", b"wide", b"free", b"skip")  # at the start of MP4 and MOV, beside moov
+MAX_BOXES = 10_000
+
+
+def import_av() -> Any:
+    """Return the module av.
+
+    Raises:
+        InputError: the package is not installed.
+    """
+    try:
+        return import_module("av")
+    except ImportError as error:
+        raise InputError(
+            'needs FFmpeg\'s libraries. Install the extra: pip install "denoise-toolkit[media]", or convert it first.'
+        ) from error
+
+
+@contextmanager
+def translate_errors(task: str) -> Iterator[None]:
+    """Turn errors of FFmpeg into `InputError`.
+
+    Args:
+        task: what cannot be done, such as ``"cannot be read"``.
+    """
+    try:
+        yield
+    except import_av().FFmpegError as error:
+        raise InputError(f"{task} ({error.strerror}). Get another copy, or convert it first.") from None
+
+
+def open_media(source: BinaryIO) -> InputContainer:
+    """Open a file with FFmpeg.
+
+    Args:
+        source: the file, seekable.
+
+    Returns:
+        The file, from its first packet on.
+
+    Raises:
+        InputError: PyAV is missing, the file is damaged, or a track is encrypted.
+    """
+    av = import_av()
+    source.seek(0)
+    try:
+        with translate_errors("cannot be read"):
+            media = av.open(source, metadata_errors="surrogateescape", buffer_size=BUFFER_BYTES)
+    except InputError:
+        _check_boxes(source)
+        raise
+    tags = [(stream.type, stream.codec_context.codec_tag) for stream in media.streams if stream.codec_context]
+    for kind, tag in tags:
+        if tag in ENCRYPTED_TAGS:
+            media.close()
+            raise InputError(
+                f"its {kind} is encrypted ({tag}, DRM); expected an unprotected file. Get it without copy protection."
+            )
+    return media
+
+
+def audio_stream(media: InputContainer, track: int) -> AudioStream:
+    """Return an audio track, the only one that is read from then on.
+
+    Args:
+        media: the file.
+        track: number of the audio track, from 0.
+
+    Raises:
+        InputError: there is no such track, or no decoder for it.
+    """
+    streams = media.streams.audio
+    if not streams:
+        contents = ", ".join(sorted({stream.type for stream in media.streams})) or "nothing"
+        raise InputError(f"has no sound, only {contents}; expected an audio track.")
+    discard = import_av().stream.Discard
+    for stream in media.streams:
+        stream.discard = discard.default if stream is streams[track] else discard.all
+    if streams[track].codec_context is None:
+        raise InputError(f"FFmpeg has no decoder for audio track {track + 1}. Convert it first.")
+    return streams[track]
+
+
+def _check_boxes(source: BinaryIO) -> None:
+    """Refuse an MP4 without the index that is written when a recording ends."""
+    boxes: list[bytes] = []
+    size, position = source.seek(0, os.SEEK_END), 0
+    while position < size and len(boxes) < MAX_BOXES:
+        source.seek(position)
+        header = source.read(16)
+        boxes.append(header[4:8])
+        length = int.from_bytes(header[:4], "big")
+        if length == 1:
+            length = int.from_bytes(header[8:16], "big")
+        if length < 8:
+            break
+        position += length
+    if boxes and boxes[0] in FIRST_BOXES and b"moov" not in boxes:
+        raise InputError(
+            f"is cut off after {size:,} bytes: its index (moov box), which is written last, is missing. Get another "
+            "copy, or restore the index with a repair program and a file of the same device."
+        )
