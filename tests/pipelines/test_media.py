@@ -173,9 +173,7 @@ def describe(path: Path) -> dict[str, Any]:
         ]
         packets: dict[int, list[Any]] = {}
         for packet in media.demux():
-            is_cue = (
-                packet.stream.type == "subtitle" and bytes(packet) != b"\0\0"
-            )  # as MP4 stores the time between cues
+            is_cue = packet.stream.type == "subtitle" and bytes(packet) != b"\0\0"  # between cues, in MP4
             if packet.size and (packet.stream.type == "video" or is_cue):
                 seconds = (packet.pts or 0) * packet.time_base
                 packets.setdefault(packet.stream_index, []).append((seconds, bytes(packet), packet.is_keyframe))
@@ -288,7 +286,7 @@ def test_a_stream_has_the_container_of_the_source(pipeline: AudioPipeline, tmp_p
 def test_gaps_that_recorders_leave_become_silence(keep: Copy, tmp_path: Path) -> None:
     x = noise(1)
     path = write_film(tmp_path / "a.mkv", [("pcm_s16le", x)], gap=(48_000, 24_000))
-    out = keep(path, warnings=("1 gaps: 0.50 s of silence are inserted",))
+    out = keep(path, warnings=("have gaps: 0.50 s of silence are inserted",))
     assert np.array_equal(audio_on_clock(out), audio_on_clock(path))
     y = read_audio(out).samples
     assert y.shape[1] == x.shape[1] + 24_000
@@ -391,6 +389,24 @@ def test_cover_pictures_stay(keep: Copy, tmp_path: Path) -> None:
     assert describe(out) == describe(path)
     assert picture.getvalue() in out.read_bytes()
     assert b"M4A " in out.read_bytes()[:12]
+
+
+@pytest.mark.parametrize("has_index_first", [False, True])
+def test_mp4_keeps_the_place_of_its_index_and_the_tags_of_phones(
+    has_index_first: bool, keep: Copy, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.mov"
+    flags = {"movflags": "use_metadata_tags" + "+faststart" * has_index_first}
+    tags = {"com.apple.quicktime.make": "Äpple", "com.apple.quicktime.location.ISO6709": "+48.1+011.5/", "title": "T"}
+    with av.open(str(path), "w", container_options=flags) as media:
+        media.metadata.update(tags)
+        stream = media.add_stream("aac", rate=RATE)
+        media.mux(encode(stream, noise(2), RATE, Fraction(0), None))
+    out = keep(path)
+    with av.open(str(out)) as media:
+        assert {key: media.metadata[key] for key in tags} == tags
+    data = out.read_bytes()
+    assert (data.index(b"moov") < data.index(b"mdat")) == has_index_first
 
 
 def test_sound_of_films_in_audio_files(pipeline: AudioPipeline, tmp_path: Path) -> None:

@@ -99,8 +99,12 @@ def audio_stream(media: InputContainer, track: int) -> AudioStream:
     return streams[track]
 
 
-def _check_boxes(source: BinaryIO) -> None:
-    """Refuse an MP4 without the index that is written when a recording ends."""
+def list_boxes(source: BinaryIO) -> list[bytes]:
+    """Return the types of the outer boxes of an MP4 or MOV; nonsense of other files.
+
+    Args:
+        source: the file, seekable.
+    """
     boxes: list[bytes] = []
     size, position = source.seek(0, os.SEEK_END), 0
     while position < size and len(boxes) < MAX_BOXES:
@@ -113,6 +117,12 @@ def _check_boxes(source: BinaryIO) -> None:
         if length < 8:
             break
         position += length
+    return boxes
+
+
+def _check_boxes(source: BinaryIO) -> None:
+    """Refuse an MP4 without the index that is written when a recording ends."""
+    boxes, size = list_boxes(source), source.seek(0, os.SEEK_END)
     if boxes and boxes[0] in FIRST_BOXES and b"moov" not in boxes:
         raise InputError(
             f"is cut off after {size:,} bytes: its index (moov box), which is written last, is missing. Get another "

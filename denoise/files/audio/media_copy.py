@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from denoise.errors import InputError
-from denoise.files.audio.ffmpeg import BUFFER_BYTES, import_av, open_media, translate_errors
+from denoise.files.audio.ffmpeg import BUFFER_BYTES, import_av, list_boxes, open_media, translate_errors
 from denoise.files.audio.media import MediaContainer
 from denoise.files.audio.media_track import EncodedTrack
 from denoise.files.audio.track_decoder import is_picture
@@ -31,7 +31,9 @@ ITUNES_KEYS = (
     "sort_name", "sort_artist", "sort_album", "sort_album_artist", "sort_composer", "sort_show", "purchase_date",
     "podcast", "category", "rating", "account_type", "account_id",
 )  # fmt: skip
-"""Tags that FFmpeg writes into an MP4 where programs look for them; others need the table of keys of QuickTime."""
+"""Tags that FFmpeg writes into an MP4 where programs look for them."""
+
+ITUNES_CODING_KEYS = ("itunsmpb", "itunnorm", "itunes_cddb_ids", "itunes_cddb_1", "encoding params", "timecode")
 
 
 def copy_media(source: BinaryIO, target: Path, container: MediaContainer, tracks: Sequence[EncodedTrack]) -> list[str]:
@@ -56,7 +58,7 @@ def copy_media(source: BinaryIO, target: Path, container: MediaContainer, tracks
         encoded = [stack.enter_context(av.open(f"file:{track.path}", buffer_size=BUFFER_BYTES)) for track in tracks]
         options = dict(container.options)
         if container.muxer in MP4_MUXERS:
-            options |= _mp4_options(media)
+            options |= _mp4_options(media, list_boxes(source))
         output = av.open(
             f"file:{target}", "w", format=container.muxer, container_options=options, metadata_errors="surrogateescape"
         )
@@ -82,6 +84,8 @@ def _copy(
             warnings.append(f"{output.format.name} does not hold the stream of {_describe(stream)}; it is left out.")
     left_out = FILE_KEYS if _family(media.format.name) == "mp4" else ("encoder",)
     output.metadata.update({key: text for key, text in media.metadata.items() if key.lower() not in left_out})
+    if output.format.name in MP4_MUXERS and (lost := _tags_without_place(media)):
+        warnings.append(f"{output.format.name} does not hold the tags {', '.join(lost)}; they are left out.")
     output.set_chapters(media.chapters())
     output.start_encoding()
     packets = [_read_packets(0, media, None)]
@@ -129,16 +133,35 @@ def _is_written_anew(stream: Stream, media: InputContainer) -> bool:
     return "timecode" in stream.metadata or (stream.name == "bin_data" and bool(media.chapters()))
 
 
-def _mp4_options(media: InputContainer) -> dict[str, str]:
-    """Return options of MP4: edit lists that are exact to the sample, and a table of keys for other tags than iTunes'.
+def _mp4_options(media: InputContainer, boxes: Sequence[bytes]) -> dict[str, str]:
+    """Return options of MP4: edit lists that are exact to the sample, the index where the source has it, and its tags.
+
+    Args:
+        media: the source.
+        boxes: types of its outer boxes.
+    """
+    flags = ["use_metadata_tags"] if _has_key_table(media) else []
+    if b"mdat" in boxes and b"moov" in boxes[: boxes.index(b"mdat")]:
+        flags.append("faststart")
+    rates = [stream.sample_rate for stream in media.streams.audio]
+    return {"movie_timescale": str(max(rates))} | ({"movflags": "+".join(flags)} if flags else {})
+
+
+def _has_key_table(media: InputContainer) -> bool:
+    """Return whether a file has tags in the table of keys of QuickTime, which phones write.
 
     No cover picture fits beside that table.
     """
-    options = {"movie_timescale": str(max(stream.sample_rate for stream in media.streams.audio))}
-    keys = {key.lower().split("-")[0] for key in media.metadata} - {*ITUNES_KEYS, *FILE_KEYS}
-    if keys and not any(is_picture(stream) for stream in media.streams.video):
-        options["movflags"] = "use_metadata_tags"
-    return options
+    has_cover = any(is_picture(stream) for stream in media.streams.video)
+    return any(key.startswith("com.") for key in media.metadata) and not has_cover
+
+
+def _tags_without_place(media: InputContainer) -> list[str]:
+    """Return the tags that FFmpeg cannot write into an MP4, but for those that describe the coding of the source."""
+    if _has_key_table(media):
+        return []
+    held = {*ITUNES_KEYS, *FILE_KEYS, *ITUNES_CODING_KEYS}
+    return sorted(key for key in media.metadata if key.lower().split("-")[0] not in held)
 
 
 def _family(name: str) -> str:

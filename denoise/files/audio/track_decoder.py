@@ -152,8 +152,8 @@ class TrackDecoder:
             yield x
         if silence or overlap:
             self.warnings.append(
-                f"the time stamps of {self.name} have {len(silence) + len(overlap)} gaps: {sum(silence):.2f} s of "
-                f"silence are inserted, {-sum(overlap):.2f} s of overlap are left out."
+                f"the time stamps of {self.name} have gaps: {sum(silence):.2f} s of silence are inserted, "
+                f"{-sum(overlap):.2f} s of overlap are left out."
             )
         if limit is not None and position < limit - EARLY_S * rate:
             self.warnings.append(f"{self.name} ends after {position / rate:.1f} of {limit / rate:.1f} s.")
