@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from denoise.errors import ConfigError, InputError
-from denoise.files.audio import AudioReader, AudioWriter, EncodedTrack, MediaTrack, RawFormat, open_media_file
+from denoise.files.audio import AudioReader, AudioSource, AudioWriter, EncodedTrack, RawFormat, open_media_file
 from denoise.frames import Grid, Window, overlap_add, split
 from denoise.options import AUDIO_STEPS, BLOCK_S, DenoiseOptions, NoiseSource
 from denoise.pipelines.device import pick_device
@@ -221,7 +221,7 @@ class AudioPipeline:
 
     def _denoise_recording(
         self,
-        source: str | Path | BinaryIO | MediaTrack,
+        source: AudioSource,
         target: str | Path | BinaryIO | EncodedTrack,
         options: DenoiseOptions,
         *,

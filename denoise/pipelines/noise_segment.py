@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from denoise.errors import ConfigError, InputError
-from denoise.files.audio import AudioReader, RawFormat
+from denoise.files.audio import AudioReader, AudioSource, MediaTrack, RawFormat
 from denoise.options import NoiseSource
 from denoise.protocols import Network, NoiseProfileNetwork
 from denoise.registry import NOISE_PROFILE_MODEL
@@ -43,7 +43,7 @@ def parse_noise_source(text: str) -> NoiseSource:
 
 
 def read_noise(
-    source: str | Path | BinaryIO, noise: NoiseSource, *, raw: RawFormat | None = None, name: str | None = None
+    source: AudioSource, noise: NoiseSource, *, raw: RawFormat | None = None, name: str | None = None
 ) -> tuple[NDArray[Any], int]:
     """Read noise alone.
 
@@ -62,7 +62,7 @@ def read_noise(
     """
     if not isinstance(noise, tuple):
         return _read_recording(noise)
-    if not isinstance(source, str | Path) and not source.seekable():
+    if not isinstance(source, str | Path | MediaTrack) and not source.seekable():
         raise ConfigError("a pipe cannot be read twice: give a recording of the noise as the noise profile.")
     with AudioReader(source, raw=raw, name=name) as reader:
         rate, position = reader.format.sample_rate, 0

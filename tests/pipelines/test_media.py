@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from scipy.signal import correlate
 
 from denoise.errors import InputError
-from denoise.files.audio import AUDIO_EXTENSIONS, read_audio, write_audio
+from denoise.files.audio import AUDIO_EXTENSIONS, MediaTrack, read_audio, write_audio
+from denoise.files.audio.registry import container_of_extension
 from denoise.pipelines import AudioPipeline
 from denoise.pipelines.batch import plan
+from denoise.pipelines.noise_segment import read_noise
 from denoise.signals import Audio, AudioFormat
 
 av = pytest.importorskip("av")
@@ -271,6 +273,15 @@ def test_each_of_several_tracks_is_denoised(pipeline: AudioPipeline, tmp_path: P
     assert result.speed > 0
 
 
+def test_noise_profiles_are_of_the_track(tmp_path: Path) -> None:
+    path = write_film(tmp_path / "a.mkv", [("flac", 0.01 * noise(1, seed=1)), ("flac", noise(1, seed=2))], video=None)
+    with path.open("rb") as file:
+        track = MediaTrack(file, "a.mkv", container_of_extension(".mkv"), 1)
+        x, rate = read_noise(track, (0.5, 1.0))
+    assert rate == RATE
+    assert np.array_equal(x, noise(1, seed=2)[:, RATE // 2 : RATE])
+
+
 def test_a_stream_has_the_container_of_the_source(pipeline: AudioPipeline, tmp_path: Path) -> None:
     path = write_film(tmp_path / "a.mkv", [("flac", noise(2))], subtitles="subrip", chapters=True)
     target = io.BytesIO()
@@ -407,6 +418,52 @@ def test_mp4_keeps_the_place_of_its_index_and_the_tags_of_phones(
         assert {key: media.metadata[key] for key in tags} == tags
     data = out.read_bytes()
     assert (data.index(b"moov") < data.index(b"mdat")) == has_index_first
+
+
+def test_cover_pictures_of_matroska_stay(keep: Copy, tmp_path: Path) -> None:
+    path = write_film(tmp_path / "a.mka", [("flac", noise(1))], video=None)
+    picture = bytes.fromhex("89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de")
+    picture += bytes.fromhex("0000000c49444154789c63f8cfc0000003010100c9fe92ef0000000049454e44ae426082")
+    with av.open(str(path)) as media, av.open(str(tmp_path / "b.mka"), "w", format="matroska") as output:
+        stream = output.add_stream_from_template(media.streams.audio[0])
+        output.add_attachment("cover.png", "image/png", picture)
+        for packet in media.demux(audio=0):
+            if packet.size:
+                packet.stream = stream
+                output.mux(packet)
+    out = keep(tmp_path / "b.mka")
+    with av.open(str(out)) as media:
+        (cover,) = media.streams.video
+        assert cover.disposition & av.stream.Disposition.attached_pic
+        assert (cover.metadata["filename"], cover.metadata["mimetype"]) == ("cover.png", "image/png")
+        assert bytes(next(packet for packet in media.demux(cover) if packet.size)) == picture
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mov"])
+def test_large_files_are_read_from_where_each_reader_stands(name: str, keep: Copy, tmp_path: Path) -> None:
+    codec = "flac" if name == "a.mkv" else "pcm_s24le"
+    x = np.random.default_rng(0).uniform(-1, 1, (6, 3 * RATE)).astype(np.float32)
+    path = write_film(tmp_path / name, [(codec, x), (codec, x[::-1])])
+    assert path.stat().st_size > 3 << 20
+    out = keep(path)
+    assert describe(out) == describe(path)
+    for track in (0, 1):
+        assert np.array_equal(audio_on_clock(out, track), audio_on_clock(path, track))
+
+
+def test_tags_without_a_place_are_reported(keep: Copy, tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    write_film(path, [("aac", noise(1))], video=None)
+    with av.open(str(path)) as media, av.open(str(tmp_path / "b.mkv"), "w") as output:
+        output.metadata.update({"title": "T", "WEATHER": "rain"})
+        stream = output.add_stream_from_template(media.streams.audio[0])
+        for packet in media.demux(audio=0):
+            if packet.size:
+                packet.stream = stream
+                output.mux(packet)
+    keep(tmp_path / "b.mkv", "b.mp4", warnings=("MP4 does not hold the tags WEATHER; they are left out",))
+    with av.open(str(keep(tmp_path / "b.mkv", "c.mkv"))) as media:
+        assert media.metadata["WEATHER"] == "rain"
 
 
 def test_sound_of_films_in_audio_files(pipeline: AudioPipeline, tmp_path: Path) -> None:

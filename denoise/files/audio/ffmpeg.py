@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from denoise.errors import InputError
 
@@ -60,10 +60,9 @@ def open_media(source: BinaryIO) -> InputContainer:
         InputError: PyAV is missing, the file is damaged, or a track is encrypted.
     """
     av = import_av()
-    source.seek(0)
     try:
         with translate_errors("cannot be read"):
-            media = av.open(source, metadata_errors="surrogateescape", buffer_size=BUFFER_BYTES)
+            media = av.open(_View(source), metadata_errors="surrogateescape", buffer_size=BUFFER_BYTES)
     except InputError:
         _check_boxes(source)
         raise
@@ -99,21 +98,54 @@ def audio_stream(media: InputContainer, track: int) -> AudioStream:
     return streams[track]
 
 
-def list_boxes(source: BinaryIO) -> list[bytes]:
-    """Return the types of the outer boxes of an MP4 or MOV; nonsense of other files.
+class _View:
+    """A file with a position of its own, so that it can be open several times."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._position = file, 0
+
+    def read(self, n: int) -> bytes:
+        self._file.seek(self._position)
+        data = self._file.read(n)
+        self._position += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if whence == os.SEEK_CUR:
+            offset, whence = offset + self._position, os.SEEK_SET
+        self._position = self._file.seek(offset, whence)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def seekable(self) -> bool:
+        return True
+
+
+class Box(NamedTuple):
+    """An outer box of an MP4: its type, the position of its header, and its length in bytes."""
+
+    type: bytes
+    start: int
+    length: int
+
+
+def list_boxes(source: BinaryIO) -> list[Box]:
+    """Return the outer boxes of an MP4 or MOV; nonsense of other files.
 
     Args:
         source: the file, seekable.
     """
-    boxes: list[bytes] = []
+    boxes: list[Box] = []
     size, position = source.seek(0, os.SEEK_END), 0
     while position < size and len(boxes) < MAX_BOXES:
         source.seek(position)
         header = source.read(16)
-        boxes.append(header[4:8])
         length = int.from_bytes(header[:4], "big")
         if length == 1:
             length = int.from_bytes(header[8:16], "big")
+        boxes.append(Box(header[4:8], position, length))
         if length < 8:
             break
         position += length
@@ -122,9 +154,9 @@ def list_boxes(source: BinaryIO) -> list[bytes]:
 
 def _check_boxes(source: BinaryIO) -> None:
     """Refuse an MP4 without the index that is written when a recording ends."""
-    boxes, size = list_boxes(source), source.seek(0, os.SEEK_END)
-    if boxes and boxes[0] in FIRST_BOXES and b"moov" not in boxes:
+    types = [box.type for box in list_boxes(source)]
+    if types and types[0] in FIRST_BOXES and b"moov" not in types:
         raise InputError(
-            f"is cut off after {size:,} bytes: its index (moov box), which is written last, is missing. Get another "
-            "copy, or restore the index with a repair program and a file of the same device."
+            f"is cut off after {source.seek(0, os.SEEK_END):,} bytes: its index (moov box), which is written last, is "
+            "missing. Get another copy, or restore the index with a repair program and a file of the same device."
         )

@@ -97,7 +97,7 @@ MEDIA_CONTAINERS = (
     MediaContainer("MP4", (".mp4", ".m4v"), "mp4", ("aac",), MP4_BOXES, "video"),
     MediaContainer("MKV", (".mkv",), "matroska", ("aac", "flac"), ((0, EBML),), "video"),
     MediaContainer("WEBM", (".webm",), "webm", ("libopus",), (), "video"),
-    MediaContainer("MKA", (".mka",), "matroska", ("flac",), (), "tracks"),
+    MediaContainer("MKA", (".mka",), "matroska", ("aac", "flac"), (), "tracks"),
     MediaContainer("WMV", (".wmv", ".asf"), "asf", ("wmav2", "aac"), ((0, ASF_GUID),), "video"),
     MediaContainer("WMA", (".wma",), "asf", ("wmav2", "aac"), (), "tracks"),
     MediaContainer("TS", (".ts",), "mpegts", ("ac3", "aac"), ((0, TS_SYNC),), "video"),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from denoise.errors import InputError
-from denoise.files.audio.ffmpeg import BUFFER_BYTES, import_av, list_boxes, open_media, translate_errors
+from denoise.files.audio.ffmpeg import BUFFER_BYTES, Box, import_av, list_boxes, open_media, translate_errors
 from denoise.files.audio.media import MediaContainer
 from denoise.files.audio.media_track import EncodedTrack
 from denoise.files.audio.track_decoder import is_picture
@@ -22,18 +22,10 @@ if TYPE_CHECKING:
     from av.stream import Stream
 
 FILE_KEYS = ("major_brand", "minor_version", "compatible_brands", "encoder")  # that each muxer writes itself
+STALE_KEYS = (*FILE_KEYS, "itunsmpb", "itunnorm", "encoding params", "software")  # of the coding of the source
 CODING_KEYS = ("ENCODER", "BPS", "DURATION", "NUMBER_OF_FRAMES", "NUMBER_OF_BYTES", "_STATISTICS_")  # of one coding
 MP4_MUXERS = ("mp4", "mov", "ipod", "3gp")
-ITUNES_KEYS = (
-    "title", "artist", "album_artist", "composer", "album", "date", "comment", "genre", "copyright", "grouping",
-    "lyrics", "description", "synopsis", "show", "episode_id", "network", "keywords", "episode_sort", "season_number",
-    "media_type", "hd_video", "gapless_playback", "compilation", "track", "disc", "tmpo", "creation_time", "location",
-    "sort_name", "sort_artist", "sort_album", "sort_album_artist", "sort_composer", "sort_show", "purchase_date",
-    "podcast", "category", "rating", "account_type", "account_id",
-)  # fmt: skip
-"""Tags that FFmpeg writes into an MP4 where programs look for them."""
-
-ITUNES_CODING_KEYS = ("itunsmpb", "itunnorm", "itunes_cddb_ids", "itunes_cddb_1", "encoding params", "timecode")
+MAX_INDEX_BYTES = 1 << 26  # of an MP4, in which its tags are looked for
 
 
 def copy_media(source: BinaryIO, target: Path, container: MediaContainer, tracks: Sequence[EncodedTrack]) -> list[str]:
@@ -46,7 +38,7 @@ def copy_media(source: BinaryIO, target: Path, container: MediaContainer, tracks
         tracks: all audio tracks, in the order of the file.
 
     Returns:
-        Warnings, one for each stream that the container does not hold.
+        Warnings about streams and tags that the container does not hold.
 
     Raises:
         InputError: the copy cannot be written.
@@ -58,16 +50,26 @@ def copy_media(source: BinaryIO, target: Path, container: MediaContainer, tracks
         encoded = [stack.enter_context(av.open(f"file:{track.path}", buffer_size=BUFFER_BYTES)) for track in tracks]
         options = dict(container.options)
         if container.muxer in MP4_MUXERS:
-            options |= _mp4_options(media, list_boxes(source))
+            options |= _mp4_options(source, media)
         output = av.open(
             f"file:{target}", "w", format=container.muxer, container_options=options, metadata_errors="surrogateescape"
         )
         with output:
-            return _copy(media, encoded, output, [track.start for track in tracks])
+            warnings = _copy(source, media, encoded, output, [track.start for track in tracks])
+        with av.open(f"file:{target}", metadata_errors="surrogateescape") as copy:
+            kept = {key.lower() for key in copy.metadata}
+        lost = sorted(key for key in media.metadata if key.lower() not in (*kept, *STALE_KEYS))
+        if lost:
+            warnings.append(f"{container.name} does not hold the tags {', '.join(lost)}; they are left out.")
+        return warnings
 
 
 def _copy(
-    media: InputContainer, encoded: Sequence[InputContainer], output: OutputContainer, starts: Sequence[Fraction]
+    source: BinaryIO,
+    media: InputContainer,
+    encoded: Sequence[InputContainer],
+    output: OutputContainer,
+    starts: Sequence[Fraction],
 ) -> list[str]:
     warnings = []
     streams: dict[tuple[int, int], Stream] = {}  # of the copy, by numbers of the input and of its stream
@@ -78,14 +80,14 @@ def _copy(
         if stream.type == "audio":
             i, track = next(tracks)
             streams[i, 0] = _add_stream(output, track.streams[0], stream, media)
+        elif output.format.name == "matroska" and is_picture(stream):
+            _attach_picture(output, source, stream)
         elif _is_held(output.format.name, stream, media):
             streams[0, stream.index] = _add_stream(output, stream, stream, media)
         elif not _is_written_anew(stream, media):
             warnings.append(f"{output.format.name} does not hold the stream of {_describe(stream)}; it is left out.")
     left_out = FILE_KEYS if _family(media.format.name) == "mp4" else ("encoder",)
     output.metadata.update({key: text for key, text in media.metadata.items() if key.lower() not in left_out})
-    if output.format.name in MP4_MUXERS and (lost := _tags_without_place(media)):
-        warnings.append(f"{output.format.name} does not hold the tags {', '.join(lost)}; they are left out.")
     output.set_chapters(media.chapters())
     output.start_encoding()
     packets = [_read_packets(0, media, None)]
@@ -112,6 +114,16 @@ def _add_stream(output: OutputContainer, template: Stream, stream: Stream, media
     return copy
 
 
+def _attach_picture(output: OutputContainer, source: BinaryIO, stream: Stream) -> None:
+    """Attach a cover picture, as which FFmpeg reads attachments of Matroska but does not write them."""
+    codec = stream.codec_context.name
+    kind = "jpeg" if codec == "mjpeg" else codec
+    with open_media(source) as media:
+        picture = next(packet for packet in media.demux(media.streams[stream.index]) if packet.size)
+        name = stream.metadata.get("filename", f"cover.{kind.replace('jpeg', 'jpg')}")
+        output.add_attachment(name, stream.metadata.get("mimetype", f"image/{kind}"), bytes(picture))
+
+
 def _is_held(muxer: str, stream: Stream, media: InputContainer) -> bool:
     """Return whether a container can hold a copy of a stream, by trial."""
     if _is_written_anew(stream, media):
@@ -133,35 +145,26 @@ def _is_written_anew(stream: Stream, media: InputContainer) -> bool:
     return "timecode" in stream.metadata or (stream.name == "bin_data" and bool(media.chapters()))
 
 
-def _mp4_options(media: InputContainer, boxes: Sequence[bytes]) -> dict[str, str]:
-    """Return options of MP4: edit lists that are exact to the sample, the index where the source has it, and its tags.
+def _mp4_options(source: BinaryIO, media: InputContainer) -> dict[str, str]:
+    """Return options of MP4.
 
-    Args:
-        media: the source.
-        boxes: types of its outer boxes.
+    Its edit lists are exact to the sample, its index comes first where that of the source does, and its tags are in the
+    table of keys of QuickTime, as phones write them, where those of the source are; covers do not fit beside that.
     """
-    flags = ["use_metadata_tags"] if _has_key_table(media) else []
-    if b"mdat" in boxes and b"moov" in boxes[: boxes.index(b"mdat")]:
+    boxes = {box.type: box for box in list_boxes(source)} if _family(media.format.name) == "mp4" else {}
+    flags = []
+    if b"moov" in boxes and b"mdat" in boxes and boxes[b"moov"].start < boxes[b"mdat"].start:
         flags.append("faststart")
+    has_cover = any(is_picture(stream) for stream in media.streams.video)
+    if b"moov" in boxes and not has_cover and b"mdta" in _read_box(source, boxes[b"moov"]):
+        flags.append("use_metadata_tags")
     rates = [stream.sample_rate for stream in media.streams.audio]
     return {"movie_timescale": str(max(rates))} | ({"movflags": "+".join(flags)} if flags else {})
 
 
-def _has_key_table(media: InputContainer) -> bool:
-    """Return whether a file has tags in the table of keys of QuickTime, which phones write.
-
-    No cover picture fits beside that table.
-    """
-    has_cover = any(is_picture(stream) for stream in media.streams.video)
-    return any(key.startswith("com.") for key in media.metadata) and not has_cover
-
-
-def _tags_without_place(media: InputContainer) -> list[str]:
-    """Return the tags that FFmpeg cannot write into an MP4, but for those that describe the coding of the source."""
-    if _has_key_table(media):
-        return []
-    held = {*ITUNES_KEYS, *FILE_KEYS, *ITUNES_CODING_KEYS}
-    return sorted(key for key in media.metadata if key.lower().split("-")[0] not in held)
+def _read_box(source: BinaryIO, box: Box) -> bytes:
+    source.seek(box.start)
+    return source.read(min(box.length, MAX_INDEX_BYTES))
 
 
 def _family(name: str) -> str:

@@ -23,6 +23,9 @@ from denoise.files.audio.registry import HEAD_BYTES, detect_container
 from denoise.files.audio.wav import WAV_FAMILY
 from denoise.signals import Audio, AudioMetadata, require_finite_samples
 
+AudioSource = str | Path | BinaryIO | MediaTrack
+"""What `AudioReader` reads: a path, a binary stream, or an audio track of a media file."""
+
 READ_FRAMES = 1 << 20  # of a whole recording: its header may claim any length
 
 
@@ -41,9 +44,7 @@ class AudioReader:
         InputError: the source is missing, no audio, empty, or outside the limits of `AudioFormat`.
     """
 
-    def __init__(
-        self, source: str | Path | BinaryIO | MediaTrack, *, raw: RawFormat | None = None, name: str | None = None
-    ) -> None:
+    def __init__(self, source: AudioSource, *, raw: RawFormat | None = None, name: str | None = None) -> None:
         self.name = name or source_name(source)
         self._position = 0
         self._pipe: _RewindablePipe | None = None
@@ -64,7 +65,7 @@ class AudioReader:
         except InputError as error:
             raise InputError(f"{self.name}: {error}") from None
 
-    def _open(self, source: str | Path | BinaryIO | MediaTrack, raw: RawFormat | None) -> AudioDecoder:
+    def _open(self, source: AudioSource, raw: RawFormat | None) -> AudioDecoder:
         if isinstance(source, MediaTrack):
             return source.open()
         if isinstance(source, str | Path):
@@ -159,7 +160,7 @@ class AudioReader:
         self._stack.close()
 
 
-def source_name(source: str | Path | BinaryIO | MediaTrack) -> str:
+def source_name(source: AudioSource) -> str:
     """Return the name of a source in messages.
 
     Args:

@@ -134,15 +134,18 @@ def encoders_for(muxer: str, format: AudioFormat, others: Sequence[str]) -> list
     Args:
         muxer: FFmpeg's name of the container.
         format: format of the source.
-        others: encoders for other codecs than that of the source.
+        others: encoders for other codecs than that of the source; lossless ones are preferred for lossless sources.
     """
     codec = format.codec if isinstance(format, MediaFormat) else ""
+    was_lossless = is_lossless(codec) or format.subtype.startswith(("PCM", "FLOAT", "DOUBLE", "ALAC"))
+    others = sorted(others, key=lambda encoder: is_lossless(encoder) != was_lossless)
     return [encoder for encoder in dict.fromkeys([ENCODERS.get(codec, codec), *others]) if _is_held(muxer, encoder)]
 
 
 def _is_held(muxer: str, encoder: str) -> bool:
     """Return whether an encoder exists, is recommended by FFmpeg, and fits into a container."""
-    if not encoder or encoder in EXPERIMENTAL:
+    is_miscounted = muxer == "avi" and encoder.startswith("adpcm_")  # when copied: its packets get a wrong duration
+    if not encoder or encoder in EXPERIMENTAL or is_miscounted:
         return False
     with import_av().open(io.BytesIO(), "w", format=muxer) as media:
         try:
