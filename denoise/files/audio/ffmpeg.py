@@ -18,6 +18,8 @@ BUFFER_BYTES = 1 << 20  # read at a time: few calls from FFmpeg into Python, eve
 ENCRYPTED_TAGS = ("drms", "drmi", "enca", "encv", "aavd")  # sample entries of protected tracks in MP4
 FIRST_BOXES = (b"ftyp", b"mdat", b"wide", b"free", b"skip")  # at the start of MP4 and MOV, beside moov
 MAX_BOXES = 10_000
+UNREADABLE = "cannot be read ({}). Get another copy, or convert it first."
+UNWRITABLE = "cannot be written ({}). Free space or choose another -o."
 
 
 def import_av() -> Any:
@@ -35,16 +37,16 @@ def import_av() -> Any:
 
 
 @contextmanager
-def translate_errors(task: str) -> Iterator[None]:
+def translate_errors(advice: str) -> Iterator[None]:
     """Turn errors of FFmpeg into `InputError`.
 
     Args:
-        task: what cannot be done, such as ``"cannot be read"``.
+        advice: what cannot be done, and what to do: ``UNREADABLE`` or ``UNWRITABLE``.
     """
     try:
         yield
     except import_av().FFmpegError as error:
-        raise InputError(f"{task} ({error.strerror}). Get another copy, or convert it first.") from None
+        raise InputError(advice.format(error.strerror)) from None
 
 
 def open_media(source: BinaryIO) -> InputContainer:
@@ -61,7 +63,7 @@ def open_media(source: BinaryIO) -> InputContainer:
     """
     av = import_av()
     try:
-        with translate_errors("cannot be read"):
+        with translate_errors(UNREADABLE):
             media = av.open(_View(source), metadata_errors="surrogateescape", buffer_size=BUFFER_BYTES)
     except InputError:
         _check_boxes(source)

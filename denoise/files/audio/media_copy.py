@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from denoise.errors import InputError
-from denoise.files.audio.ffmpeg import BUFFER_BYTES, Box, import_av, list_boxes, open_media, translate_errors
+from denoise.files.audio.ffmpeg import (
+    BUFFER_BYTES,
+    UNWRITABLE,
+    Box,
+    import_av,
+    list_boxes,
+    open_media,
+    translate_errors,
+)
 from denoise.files.audio.media import MediaContainer
 from denoise.files.audio.media_track import EncodedTrack
 from denoise.files.audio.track_decoder import is_picture
@@ -46,7 +54,7 @@ def copy_media(source: BinaryIO, target: Path, container: MediaContainer, tracks
     av = import_av()
     with ExitStack() as stack:
         media = stack.enter_context(open_media(source))
-        stack.enter_context(translate_errors("cannot be written"))
+        stack.enter_context(translate_errors(UNWRITABLE))
         encoded = [stack.enter_context(av.open(f"file:{track.path}", buffer_size=BUFFER_BYTES)) for track in tracks]
         options = dict(container.options)
         if container.muxer in MP4_MUXERS:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from denoise.errors import InputError
-from denoise.files.audio.ffmpeg import import_av, translate_errors
+from denoise.files.audio.ffmpeg import UNWRITABLE, import_av, translate_errors
 from denoise.files.audio.media_format import FFMPEG_TAGS, MediaFormat, is_lossless
 from denoise.signals import AudioFormat
 
@@ -116,12 +116,12 @@ class TrackEncoder:
         media, self._media = self._media, None
         if media is None:
             return
-        with translate_errors("cannot be written"), media:
+        with translate_errors(UNWRITABLE), media:
             if self._position:
                 self._mux(media, None)
 
     def _mux(self, media: OutputContainer, frame: AudioFrame | None) -> None:
-        with translate_errors("cannot be written"):
+        with translate_errors(UNWRITABLE):
             for packet in self._stream.encode(frame):
                 if packet.pts is not None:
                     self.padding = max(self.padding, -packet.pts * Fraction(packet.time_base))
