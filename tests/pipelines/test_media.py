@@ -451,6 +451,16 @@ def test_large_files_are_read_from_where_each_reader_stands(name: str, keep: Cop
         assert np.array_equal(audio_on_clock(out, track), audio_on_clock(path, track))
 
 
+def test_other_containers(pipeline: AudioPipeline, keep: Copy, tmp_path: Path) -> None:
+    path = write_film(tmp_path / "a.mp4", [("aac", noise(2))])
+    out = keep(path, "b.mkv")
+    assert describe(out)["packets"] == describe(path)["packets"]
+    assert abs(lag(audio_on_clock(path)[0], audio_on_clock(out)[0])) <= 0.0011 * RATE
+    with pytest.raises(InputError, match=r"c.webm: webm does not hold h264, and video is copied as it is"):
+        pipeline.file(path, tmp_path / "c.webm", strength=0.0)
+    assert not list(tmp_path.glob("*c.*"))
+
+
 def test_tags_without_a_place_are_reported(keep: Copy, tmp_path: Path) -> None:
     path = tmp_path / "a.mkv"
     write_film(path, [("aac", noise(1))], video=None)

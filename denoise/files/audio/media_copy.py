@@ -92,6 +92,11 @@ def _copy(
             _attach_picture(output, source, stream)
         elif _is_held(output.format.name, stream, media):
             streams[0, stream.index] = _add_stream(output, stream, stream, media)
+        elif stream.type == "video" and not is_picture(stream):
+            raise InputError(
+                f"{output.format.name} does not hold {stream.codec_context.name}, and video is copied as it is. "
+                "Give the extension of the source, or .mkv."
+            )
         elif not _is_written_anew(stream, media):
             warnings.append(f"{output.format.name} does not hold the stream of {_describe(stream)}; it is left out.")
     left_out = FILE_KEYS if _family(media.format.name) == "mp4" else ("encoder",)
