@@ -59,7 +59,7 @@ class AudioEncoder(Protocol):
 
 
 @runtime_checkable
-class WarnsAudioEncoder(AudioEncoder, Protocol):
+class ReportingEncoder(AudioEncoder, Protocol):
     """An encoder that may have to change the format.
 
     Attributes:

@@ -66,11 +66,11 @@ class AudioReader:
             raise InputError(f"{self.name}: {error}") from None
 
     def _open(self, source: AudioSource, raw: RawFormat | None) -> AudioDecoder:
+        self._metadata: AudioMetadata | None = None
         if isinstance(source, MediaTrack):
             return source.open()
         if isinstance(source, str | Path):
             source = self._stack.enter_context(_open_path(Path(source)))
-        self._metadata: AudioMetadata | None = None
         if raw is not None:
             return PcmDecoder(source, raw.as_format())
         if not source.seekable():

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from denoise.errors import InputError
 from denoise.files.atomic import atomic_file, is_pipe_or_device
-from denoise.files.audio.container import AudioContainer, AudioEncoder, WarnsAudioEncoder
+from denoise.files.audio.container import AudioContainer, AudioEncoder, ReportingEncoder
 from denoise.files.audio.media_track import EncodedTrack
 from denoise.files.audio.metadata import (
     METADATA_CODECS,
@@ -140,7 +140,7 @@ class AudioWriter:
     @property
     def warnings(self) -> list[str]:
         """What the target cannot hold: changes of the coding, and what the source holds beside its sound."""
-        warnings = list(self._encoder.warnings) if isinstance(self._encoder, WarnsAudioEncoder) else []
+        warnings = list(self._encoder.warnings) if isinstance(self._encoder, ReportingEncoder) else []
         if names := ", ".join(dict.fromkeys(self._lost)):
             warnings.append(f"{self._container} cannot hold all of the input; without {names}.")
         return [f"{self.name}: {warning}" for warning in warnings]
