@@ -218,10 +218,10 @@ class TestManyFiles:
     def test_skipped_kinds_of_files_are_listed(self, command: Command, models: Models, tmp_path: Path) -> None:
         (tmp_path / "in").mkdir()
         write_audio(tmp_path / "in" / "a.wav")
-        for name in ("b.m4a", "c.m4a", "d.WMA", ".hidden.txt", "a.denoised.m4a"):
+        for name in ("b.mid", "c.mid", "d.XM", ".hidden.txt", "a.denoised.m4a"):
             (tmp_path / "in" / name).touch()
         done = command("audio", "in", "-o", "out", "--model", models["keep-audio"])
-        assert (done.code, done.err) == (0, "denoise: files of other kinds are skipped: .m4a 2, .wma 1\n")
+        assert (done.code, done.err) == (0, "denoise: files of other kinds are skipped: .mid 2, .xm 1\n")
 
     @pytest.mark.parametrize(
         ("error", "message"),
