@@ -34,7 +34,7 @@ def peers_option(known: Iterable[str]) -> Any:
 
 
 def select_systems(models: str, peers: str, known: Mapping[str, Callable[[], object]]) -> list[str]:
-    """Return the names of the selected models and peers; report peers whose packages are missing and leave them out.
+    """Return the names of the selected models and peers; leave out peers that are not installed, and report them.
 
     Args:
         models: names or files, comma separated.
@@ -54,12 +54,14 @@ def select_systems(models: str, peers: str, known: Mapping[str, Callable[[], obj
             names.append(name)
         except ImportError as error:
             print(f'{name} is left out: {error.name} is missing (pip install ".[bench]").', file=sys.stderr)
+        except FileNotFoundError as error:
+            print(f"{name} is left out: the command {error.filename} is missing.", file=sys.stderr)
     return names
 
 
 def short_name(name: str) -> str:
     """Return the name of a system without folder and extension; options after a colon are kept."""
-    return name.rpartition("/")[2].replace(".safetensors", "")
+    return name.rpartition("/")[2].removesuffix(".onnx").replace(".safetensors", "")
 
 
 def evenly_spaced(items: Sequence[T], n: int) -> list[T]:
@@ -82,7 +84,13 @@ def use_threads(n: int) -> Callable[[], float]:
     """Set the number of threads of libraries that are imported later, and return the clock for timing, in seconds."""
     os.environ["OMP_NUM_THREADS"] = str(n)  # must be set before torch is imported; child processes inherit it
     # Processor time of one thread equals wall-clock time on an idle machine; over several threads it adds up.
-    return time.process_time if n == 1 else time.perf_counter
+    return processor_time if n == 1 else time.perf_counter
+
+
+def processor_time() -> float:
+    """Return the processor time of this process and of the commands that it has run, in seconds."""
+    times = os.times()
+    return time.process_time() + times.children_user + times.children_system
 
 
 def describe_clock(threads: int) -> str:

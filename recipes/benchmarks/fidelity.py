@@ -12,7 +12,9 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from audio import FULL_BAND, ROUND_S, Mixture, Samples, noisy_speech, quality, read_mixtures
+from audio import ROUND_S, Mixture, noisy_speech, read_mixtures
+from audio_common import FULL_BAND, Samples
+from audio_measures import level_change, quality, third_octave_bands
 from common import (
     JsonFile,
     Models,
@@ -45,16 +47,11 @@ def floor_db(x: Samples, rate: int) -> float:
     return float(np.percentile(frames, 95) - np.percentile(frames, 10))
 
 
-def level_change(estimate: Samples, clean: Samples) -> float:
-    """Return the gain in dB of the projection of ``estimate`` on ``clean``."""
-    return float(20 * np.log10(max(1e-6, estimate @ clean / (clean @ clean))))
-
-
 def third_octave_change(estimate: Samples, clean: Samples, rate: int) -> Samples:
     """Return the change of energy in dB of the third-octave bands from 1 to 16 kHz, (13,)."""
     hz = np.fft.rfftfreq(len(clean), 1 / rate)
     energy = [np.abs(np.fft.rfft(x)) ** 2 for x in (estimate, clean)]
-    bands = [(hz >= f * 2 ** (-1 / 6)) & (hz < f * 2 ** (1 / 6)) for f in THIRDS]
+    bands = third_octave_bands(hz, THIRDS)
     return np.array(
         [10 * np.log10((energy[0][band].sum() + 1e-12) / (energy[1][band].sum() + 1e-12)) for band in bands]
     )
