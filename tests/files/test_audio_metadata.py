@@ -176,6 +176,29 @@ class TestSameContainer:
         tag = id3.ID3(tmp_path / "b.mp3")
         assert (tag["TIT2"].text, tag["TALB"].text, "TLEN" in tag) == (["é"], ["Café"], False)
 
+    @pytest.mark.parametrize("declared", [20, 127, 5000, 1 << 20])
+    def test_id3_tag_of_another_length(self, declared: int, tmp_path: Path) -> None:
+        """The copy holds no sound of the source, and a tag whose length is right."""
+        soundfile.write(tmp_path / "sound.mp3", SOUND, 48_000)
+        sound = (tmp_path / "sound.mp3").read_bytes()
+        size = bytes(declared >> shift & 0x7F for shift in (21, 14, 7, 0))
+        (tmp_path / "a.mp3").write_bytes(b"ID3\x03\0\0" + size + b"TIT2\0\0\0\x04\0\0\0Tea" + sound)
+        assert copy(tmp_path / "a.mp3", tmp_path / "b.mp3") == []
+        after = (tmp_path / "b.mp3").read_bytes()
+        assert sound[:500] not in after
+        assert id3.ID3(tmp_path / "b.mp3")["TIT2"].text == ["Tea"]
+        assert soundfile.info(tmp_path / "b.mp3").frames == 4001
+
+    def test_id3_tag_with_a_footer(self, tmp_path: Path) -> None:
+        """The copy has none, since libsndfile takes it for sound."""
+        soundfile.write(tmp_path / "sound.mp3", SOUND, 48_000)
+        head = b"ID3\x04\0\x10\0\0\0\x0e"
+        tag = head + b"TIT2\0\0\0\x04\0\0\0Tea" + b"3DI" + head[3:]
+        (tmp_path / "a.mp3").write_bytes(tag + (tmp_path / "sound.mp3").read_bytes())
+        assert copy(tmp_path / "a.mp3", tmp_path / "b.mp3") == []
+        assert id3.ID3(tmp_path / "b.mp3")["TIT2"].text == ["Tea"]
+        assert soundfile.info(tmp_path / "b.mp3").frames == 4001
+
     def test_ape_tag_of_mp3(self, tmp_path: Path) -> None:
         write_tagged(tmp_path / "a.mp3")
         ape = mutagen.apev2.APEv2()

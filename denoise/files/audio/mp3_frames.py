@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import BinaryIO, NamedTuple
 
+from denoise.files.audio.id3_header import ID3_HEADER_BYTES, id3_bytes
 from denoise.files.audio.spliced import Section, file_size
 
 MPEG1 = 3  # the value of the version field
@@ -23,8 +24,8 @@ CONFIRMING_FRAMES = 3  # after one that does not follow another: four bytes look
 MAX_JUNK_BYTES = 1 << 20  # before the first frame, of a file without a signature
 TAG_SIGNATURES = (b"ID3", b"TAG", b"APETAGEX", b"LYRICS", b"3DI")
 MAX_FRAME_BYTES = 2881
-ID3_HEADER_BYTES = 10
 BLOCK_BYTES = 1 << 20
+VBRI_OFFSET = 36  # of Fraunhofer's description in its frame
 
 
 class StreamKind(NamedTuple):
@@ -71,7 +72,7 @@ class Part:
     Args:
         header: of the first frame.
         first_frame: bytes of the first frame of sound.
-        info_frame: the frame that describes the stream (Xing, Info); empty if there is none.
+        info_frame: the frame that describes the stream (Xing, Info, VBRI); empty if there is none.
         declared_frames: number of frames that it declares; None if it declares none.
         sections: where the frames of sound are.
         n_frames: number of frames of sound.
@@ -141,20 +142,6 @@ def parse_header(word: int) -> FrameHeader | None:
     return FrameHeader(kind, n_bytes, n_samples, not word >> 16 & 1)
 
 
-def id3_bytes(head: bytes) -> int:
-    """Return the length of an ID3 tag by its header, 0 if there is none.
-
-    Args:
-        head: the first `ID3_HEADER_BYTES` of a file, fewer if it is shorter.
-    """
-    if not head.startswith(b"ID3") or len(head) < ID3_HEADER_BYTES:
-        return 0
-    length = 0
-    for byte in head[6:]:
-        length = length << 7 | byte & 0x7F
-    return ID3_HEADER_BYTES + length
-
-
 class FrameScanner:
     """Find all frames of a file.
 
@@ -191,6 +178,16 @@ class FrameScanner:
             self._warn_of_gap(offset, self._size, parts)
         return [part for part in parts if part.n_frames]
 
+    @property
+    def is_tagged(self) -> bool:
+        """Whether the file starts with an ID3 tag, of any length."""
+        return self._bytes(0, 3) == b"ID3"
+
+    def first_frame(self) -> int:
+        """Return the offset of the first frame; the size of the file if it has none."""
+        found = self._next_frame(self._tag_end(), None)
+        return self._size if found is None else found[0]
+
     def _tag_end(self) -> int:
         """Return where the ID3 tag ends by its length, if there is a frame; the length may be wrong."""
         end = id3_bytes(self._bytes(0, ID3_HEADER_BYTES))
@@ -202,7 +199,7 @@ class FrameScanner:
         header = self._header(offset)
         if header is not None and part is not None and header.kind == part.header.kind:
             return offset, header
-        limit = self._size if part is not None or self._bytes(0, 3) == b"ID3" else MAX_JUNK_BYTES
+        limit = self._size if part is not None or self.is_tagged else MAX_JUNK_BYTES
         for start in self._sync_words(offset):
             if start > limit:
                 break
@@ -257,7 +254,9 @@ class _Info(NamedTuple):
 
 
 def _parse_info(frame: bytes, header: FrameHeader) -> _Info | None:
-    """Return what a Xing or Info frame declares, None for a frame of sound."""
+    """Return what a frame that describes the stream declares, None for a frame of sound."""
+    if header.kind.layer == 3 and frame[VBRI_OFFSET:].startswith(b"VBRI"):
+        return _Info(None)  # libmpg123 takes it for sound, so its number of frames does not help
     side_info, start = header.side_info_start, header.side_info_start + header.side_info_bytes
     if header.kind.layer != 3 or frame[start : start + 4] not in (b"Xing", b"Info") or any(frame[side_info:start]):
         return None

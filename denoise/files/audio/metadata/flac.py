@@ -6,8 +6,8 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
+from denoise.files.audio.id3_header import ID3_HEADER_BYTES, id3_bytes
 from denoise.files.audio.metadata.codec import MetadataCodec, ShiftedFile, move_header
-from denoise.files.audio.metadata.id3 import HEADER_BYTES, id3_bytes
 from denoise.files.audio.metadata.tags import Tags, build_comments, is_picture, parse_comments
 from denoise.signals import AudioMetadata
 
@@ -25,7 +25,7 @@ class FlacMetadata(MetadataCodec):
         """Read the blocks of a file."""
         metadata = AudioMetadata()
         source.seek(0)
-        start = id3_bytes(source.read(HEADER_BYTES))
+        start = id3_bytes(source.read(ID3_HEADER_BYTES))
         if start:
             metadata.dropped.append("ID3")  # before FLAC, against its specification
         source.seek(start)

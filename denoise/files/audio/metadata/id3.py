@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 from tinytag import TinyTag, TinyTagException
 
+from denoise.files.audio.id3_header import ID3_HEADER_BYTES, has_footer, id3_bytes, syncsafe
 from denoise.files.audio.metadata.tags import Tags, build_picture, parse_picture
 
-HEADER_BYTES = 10
 STALE_FRAMES = frozenset((b"TLEN", b"TLE", b"MLLT", b"MLL", b"ASPI", b"SEEK"))
 """Frames that state the length or the byte offsets of the stream, which the new file states itself."""
 STALE_COMMENT = b"iTunSMPB"  # encoder delay and length for gapless playback
@@ -34,27 +34,18 @@ PICTURE_KINDS = (
 """Names that tinytag gives to the kinds of pictures 0 to 20."""
 
 
-def id3_bytes(head: bytes) -> int:
-    """Return the length of an ID3v2 tag with its header, 0 if there is none.
-
-    Args:
-        head: at least the first `HEADER_BYTES` of it.
-    """
-    if head[:3] != b"ID3" or len(head) < HEADER_BYTES or max(head[6:10]) > 127:
-        return 0
-    has_footer = head[3] == 4 and head[5] & 0x10
-    return HEADER_BYTES + syncsafe(head[6:10]) + (HEADER_BYTES if has_footer else 0)
-
-
 def drop_stale_frames(tag: bytes) -> bytes:
-    """Return an ID3v2 tag without the frames that would be wrong of another stream; the same bytes if it has none.
+    """Return an ID3v2 tag without a footer and the frames that would be wrong of another stream.
 
     Args:
-        tag: the whole tag.
+        tag: the tag; one that ends before its declared length gets the true one.
+
+    Returns:
+        The same bytes if nothing is wrong.
     """
     frames = [*split_frames(tag)]
     kept = [frame for name, frame in frames if not _is_stale(name, frame)]
-    if len(kept) == len(frames):
+    if len(kept) == len(frames) and len(tag) == id3_bytes(tag) and not has_footer(tag):
         return tag
     return _wrap(b"".join(kept), tag[3])
 
@@ -65,7 +56,7 @@ def split_frames(tag: bytes) -> Iterator[tuple[bytes, bytes]]:
     Args:
         tag: the whole tag.
     """
-    version, flags, data = tag[3], tag[5], tag[HEADER_BYTES : HEADER_BYTES + syncsafe(tag[6:10])]
+    version, flags, data = tag[3], tag[5], tag[ID3_HEADER_BYTES : ID3_HEADER_BYTES + syncsafe(tag[6:10])]
     if version < 4 and flags & 0x80:
         data = data.replace(b"\xff\x00", b"\xff")  # unsynchronisation
     if version > 2 and flags & 0x40:  # extended header
@@ -97,11 +88,6 @@ def _is_stale(name: bytes, frame: bytes) -> bool:
 def _wrap(frames: bytes, version: int) -> bytes:
     size = len(frames)
     return b"ID3" + bytes((version, 0, 0, *((size >> shift) & 127 for shift in (21, 14, 7, 0)))) + frames
-
-
-def syncsafe(data: bytes) -> int:
-    """Return a number of seven bits per byte."""
-    return sum((byte & 127) << 7 * i for i, byte in enumerate(reversed(data)))
 
 
 def parse_id3(tag: bytes, id3v1: bytes = b"") -> Tags:

@@ -6,16 +6,11 @@ import os
 from collections.abc import Sequence
 from typing import BinaryIO
 
+from denoise.files.audio.id3_header import ID3_HEADER_BYTES, id3_bytes
 from denoise.files.audio.metadata.codec import MetadataCodec, ShiftedFile, move_header
-from denoise.files.audio.metadata.id3 import (
-    HEADER_BYTES,
-    build_id3,
-    drop_stale_frames,
-    id3_bytes,
-    lost_frames,
-    parse_id3,
-)
+from denoise.files.audio.metadata.id3 import build_id3, drop_stale_frames, lost_frames, parse_id3
 from denoise.files.audio.metadata.tags import Tags
+from denoise.files.audio.mp3_frames import FrameScanner
 from denoise.signals import AudioMetadata
 
 ID3V1_BYTES, APE_FOOTER_BYTES = 128, 32
@@ -30,11 +25,13 @@ class Mp3Metadata(MetadataCodec):
         """Read the tags of a file."""
         metadata = AudioMetadata()
         start, end = 0, source.seek(0, os.SEEK_END)
+        first_frame = FrameScanner(source).first_frame()
         source.seek(0)
-        while size := id3_bytes(source.read(HEADER_BYTES)):
+        while size := id3_bytes(source.read(ID3_HEADER_BYTES)):
             source.seek(start)
-            metadata.leading.append(drop_stale_frames(source.read(size)))
-            start += size
+            tag = source.read(min(size, first_frame - start))  # its declared length may be wrong
+            metadata.leading.append(drop_stale_frames(tag))
+            start += len(tag)
         if end - start < ID3V1_BYTES:
             return metadata
         source.seek(end - ID3V1_BYTES)
