@@ -157,6 +157,29 @@ class TestMp3:
             assert_same(samples, decode(data))
             assert warnings == []
 
+    def test_id3_tag_with_a_footer(self) -> None:
+        """The length of the tag is that without it, and libsndfile knows no footer."""
+        data = encode(voice(50_000), 44_100, "MP3")
+        head = b"ID3\x04\0\x10\0\0\0\x0e"
+        samples, warnings, _ = read(head + b"TIT2\0\0\0\x04\0\0\0Tea" + b"3DI" + head[3:] + data)
+        assert_same(samples, decode(data))
+        assert warnings == []
+
+    def test_description_by_fraunhofer(self) -> None:
+        """A frame without sound, which libmpg123 plays as silence."""
+        first, *frames = mp3_frames(encode(voice(50_000), 44_100, "MP3"))
+        description = first[:4] + bytes(32) + b"VBRI" + struct.pack(">HHHII", 1, 0, 75, 9999, 40)
+        samples, warnings, _ = read(description.ljust(len(first), b"\0") + b"".join(frames))
+        assert_same(samples, read(b"".join(frames))[0])
+        assert warnings == []
+
+    def test_frame_that_is_cut_off(self, capfd: pytest.CaptureFixture[str]) -> None:
+        data = encode(voice(50_000), 44_100, "MP3")
+        for n in (4, 100, 300):
+            with pytest.raises(InputError, match=r"^in: has no complete frame of MP3\. Get another copy\.$"):
+                read(data[:n])
+        assert capfd.readouterr() == ("", "")
+
     def test_text_tags_of_a_file_without_info_frame(self) -> None:
         frames = b"".join(list(mp3_frames(encode(voice(50_000), 44_100, "MP3")))[1:])
         title = b"TIT2" + struct.pack(">IH", 4, 0) + b"\0Tea"
@@ -302,6 +325,26 @@ class TestFlac:
         samples, warnings, _ = read(with_length(data, declared))
         np.testing.assert_array_equal(samples, decode(data))
         assert warnings == []
+
+    @pytest.mark.parametrize("declared", [None, 0, 5000])
+    def test_id3_tag_before_flac(self, declared: int | None) -> None:
+        data = encode(voice(32_000), 16_000, "FLAC")
+        samples, warnings, _ = read(b"ID3\x04\0\0\0\0\1\0" + bytes(128) + with_length(data, declared))
+        np.testing.assert_array_equal(samples, decode(data))
+        assert warnings == []
+
+    def test_metadata_that_hold_the_start_of_a_stream(self) -> None:
+        data = encode(voice(32_000), 16_000, "FLAC")
+        block = b"\x02\0\0\x68test" + data[:100]
+        head = data[:4] + bytes((data[4] & 0x7F,)) + data[5:42]
+        samples, warnings, _ = read(head + block + data[42:])
+        np.testing.assert_array_equal(samples, decode(data))
+        assert warnings == []
+
+    @pytest.mark.parametrize("n", [8, 20, 25, 41, 60])
+    def test_header_that_is_cut_off(self, n: int) -> None:
+        with pytest.raises(InputError, match=r"^in: [^\n]*$"):
+            read(encode(voice(32_000), 16_000, "FLAC")[:n])
 
     def test_header_of_more_samples(self) -> None:
         samples, warnings, _ = read(with_length(encode(voice(32_000), 16_000, "FLAC"), 40_000))

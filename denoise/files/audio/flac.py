@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -9,11 +10,12 @@ from typing import BinaryIO
 
 from denoise.files.audio.container import AudioDecoder
 from denoise.files.audio.joined import JoinedDecoder
+from denoise.files.audio.metadata.flac import read_blocks
 from denoise.files.audio.soundfile_container import SoundfileContainer, SoundfileDecoder
 from denoise.files.audio.spliced import Section, SplicedFile, file_size
 
-SIGNATURE = b"fLaC"
-STREAM_START = (SIGNATURE + b"\x00\x00\x00\x22", SIGNATURE + b"\x80\x00\x00\x22")  # with the head of STREAMINFO
+SIGNATURE_BYTES, START_BYTES = 4, 8
+STREAM_START = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")  # with the head of STREAMINFO
 LENGTH_OFFSET = 21  # of 36 bits, behind four of another field
 SEARCH_BYTES = 1 << 20
 
@@ -24,7 +26,7 @@ class Flac(SoundfileContainer):
 
     def matches(self, head: bytes) -> bool:
         """Return whether a file starts with the signature of FLAC."""
-        return head[:4] == SIGNATURE
+        return head[:SIGNATURE_BYTES] == b"fLaC"
 
     def open(self, source: BinaryIO) -> AudioDecoder:
         """Open a file for reading.
@@ -46,6 +48,8 @@ class Flac(SoundfileContainer):
 
 def _open_stream(source: BinaryIO, stream: Section) -> SoundfileDecoder:
     """Open a stream as if its header stated no length, since an encoder that was stopped leaves any."""
+    if stream.length < LENGTH_OFFSET + 5:
+        return SoundfileDecoder(SplicedFile(source, [stream]))  # which reports it
     source.seek(stream.start)
     head = bytearray(source.read(LENGTH_OFFSET + 5))
     length = int.from_bytes(head[LENGTH_OFFSET:], "big") & (1 << 36) - 1
@@ -57,14 +61,17 @@ def _open_stream(source: BinaryIO, stream: Section) -> SoundfileDecoder:
 
 
 def _find_streams(source: BinaryIO) -> Iterator[int]:
-    """Return the offsets of the streams."""
-    offset, size, overlap = 0, file_size(source), len(STREAM_START[0]) - 1
+    """Return the offsets of the streams; their metadata are not searched, since a picture may hold any bytes."""
+    offset, size = 0, file_size(source)
     while offset < size:
         source.seek(offset)
-        block = source.read(SEARCH_BYTES + overlap)
-        index = block.find(SIGNATURE)
-        while 0 <= index < SEARCH_BYTES:
-            if block[index : index + 8] in STREAM_START:
-                yield offset + index
-            index = block.find(SIGNATURE, index + 1)
-        offset += SEARCH_BYTES
+        found = STREAM_START.search(source.read(SEARCH_BYTES + START_BYTES - 1))
+        if found is None:
+            offset += SEARCH_BYTES
+            continue
+        start = offset + found.start()
+        yield start
+        source.seek(start + SIGNATURE_BYTES)
+        for _ in read_blocks(source):
+            pass
+        offset = source.tell()

@@ -8,8 +8,10 @@ from typing import BinaryIO
 
 from denoise.errors import InputError
 from denoise.files.audio.container import AudioDecoder
+from denoise.files.audio.flac import Flac
+from denoise.files.audio.id3_header import ID3_HEADER_BYTES, has_footer, id3_bytes
 from denoise.files.audio.joined import JoinedDecoder
-from denoise.files.audio.mp3_frames import ID3_HEADER_BYTES, FrameScanner, Part, id3_bytes, parse_header
+from denoise.files.audio.mp3_frames import FrameScanner, Part, parse_header
 from denoise.files.audio.soundfile_container import SoundfileContainer, SoundfileDecoder
 from denoise.files.audio.spliced import Repeated, Section, SplicedFile, file_size
 from denoise.signals import AudioFormat
@@ -38,7 +40,9 @@ class Mp3(SoundfileContainer):
         scanner = FrameScanner(source)
         parts = scanner.scan()
         if not parts:
-            return super().open(source)  # frames of a free bit rate, or another container behind an ID3 tag
+            if not scanner.is_tagged:
+                raise InputError("has no complete frame of MP3. Get another copy.")
+            return Flac("FLAC").open(source)  # behind the tag, or what libsndfile detects there
         openers = [partial(_open_part, source, part, is_first=part is parts[0]) for part in parts]
         decoder = JoinedDecoder(openers) if len(parts) > 1 else openers[0]()
         decoder.warnings += scanner.warnings
@@ -86,11 +90,12 @@ def _find_tags(source: BinaryIO, part: Part) -> tuple[bytes | Section, bytes]:
     """Return the ID3 tags before the first part and at the end of the file."""
     size = file_size(source)
     source.seek(0)
-    length = id3_bytes(source.read(ID3_HEADER_BYTES))
+    head = source.read(ID3_HEADER_BYTES)
+    length = id3_bytes(head)
     source.seek(max(0, size - ID3V1_BYTES))
     last = source.read(ID3V1_BYTES)
     first_frame = part.sections[0].start - len(part.info_frame)
-    is_tagged = ID3_HEADER_BYTES < length <= first_frame  # else its length is wrong
+    is_tagged = ID3_HEADER_BYTES < length <= first_frame and not has_footer(head)  # else its length is wrong
     return Section(0, length) if is_tagged else b"", last if last.startswith(b"TAG") else b""
 
 

@@ -234,5 +234,7 @@ def nearest_subtype(container: str, subtype: str) -> str:
 
 def describe_error(error: Exception) -> str:
     """Return the message of libsndfile without the name of the file."""
-    text = error.error_string if isinstance(error, soundfile.LibsndfileError) else str(error)
-    return str(text).removeprefix("Error : ").strip().rstrip(".")
+    text = str(error.error_string if isinstance(error, soundfile.LibsndfileError) else error)
+    if text.startswith("File does not exist"):  # libmpg123 finds no sound; the file is open
+        return "no sound can be decoded"
+    return text.removeprefix("Error : ").strip().rstrip(".")
