@@ -219,6 +219,34 @@ class TestSameContainer:
         (warning,) = copy(tmp_path / "a.mp3", tmp_path / "b.flac")
         assert "Lyrics3" in warning
 
+    @pytest.mark.parametrize("is_padded", [True, False])
+    @pytest.mark.parametrize("n", [3001, 3000])
+    def test_chunks_behind_odd_sound(self, is_padded: bool, n: int, tmp_path: Path) -> None:
+        """Some programs do not pad chunks; those that follow start at odd offsets."""
+        sound = chunk(b"data", PCM[:n])
+        data = wav(fmt(bits=8), sound if is_padded else sound[: 8 + n], *AFTER)
+        (tmp_path / "a.wav").write_bytes(data)
+        assert copy(tmp_path / "a.wav", tmp_path / "b.wav") == []
+        assert parse((tmp_path / "b.wav").read_bytes())[1:] == [(b"data", PCM[:n]), *parse(wav(*AFTER))]
+
+    @pytest.mark.parametrize("declared", [0, 7, 800, 0xFFFF_FFFF])
+    def test_sound_of_stale_size_is_no_chunk(self, declared: int, tmp_path: Path) -> None:
+        """Sound that looks like chunks where the header says that it ends."""
+        sound = (b"abcd" + struct.pack("<I", 92) + bytes(92)) * 100 + b"\x01" * 5000
+        data = wav(fmt(), b"data" + struct.pack("<I", declared) + sound)
+        (tmp_path / "a.wav").write_bytes(data)
+        copy(tmp_path / "a.wav", tmp_path / "b.wav")
+        assert parse((tmp_path / "b.wav").read_bytes())[1:] == [(b"data", sound)]
+
+    def test_chunks_behind_sound_whose_size_wrapped(self, tmp_path: Path) -> None:
+        n = (1 << 32) + 4000
+        with (tmp_path / "a.wav").open("wb") as file:
+            file.write(wav(fmt(), b"data" + struct.pack("<I", 4000)))
+            file.seek(44 + n)
+            file.write(b"".join(AFTER))
+        with AudioReader(tmp_path / "a.wav") as reader:
+            assert (reader.frames, reader.format.metadata.trailing) == (n // 2, list(AFTER))
+
     def test_padding_is_not_kept(self, tmp_path: Path) -> None:
         (tmp_path / "a.wav").write_bytes(wav(chunk(b"JUNK", bytes(4000)), fmt(), chunk(b"data", PCM), AFTER[0]))
         assert copy(tmp_path / "a.wav", tmp_path / "b.wav") == []

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, ClassVar
 
 from denoise.errors import InputError
-from denoise.files.audio.chunks import ChunkLayout
+from denoise.files.audio.chunks import BIG_ENDIAN, CAF, WAVE64, ChunkLayout
 from denoise.files.audio.container import AudioDecoder
 from denoise.files.audio.soundfile_container import SoundfileContainer, SoundfileDecoder
 from denoise.files.audio.spliced import Section, SplicedFile, file_size
@@ -55,7 +55,7 @@ class ChunkedContainer(SoundfileContainer):
                 raise InputError(f"has no samples (no chunk {name!r}); expected some. Record it again.") from None
         n_bytes = self.layout.measure(source, data)
         size_bytes = struct.calcsize(self.size_format)
-        head_bytes = struct.calcsize(self.layout.head) if self.layout.counts_head else 0
+        head_bytes = self.layout.head_bytes * self.layout.counts_head
         size = struct.pack(self.size_format, min(n_bytes + head_bytes, (1 << 8 * size_bytes) - 1))
         end = file_size(source) if self.has_tail else data.start + n_bytes
         before, sound = Section(0, data.start - size_bytes), Section(data.start, end - data.start)
@@ -69,7 +69,7 @@ class ChunkedContainer(SoundfileContainer):
 class Aiff(ChunkedContainer):
     """AIFF and AIFF-C."""
 
-    layout = ChunkLayout(">4sI")
+    layout = BIG_ENDIAN
     first_chunk, data_name, size_format = 12, b"SSND", ">I"
 
     def matches(self, head: bytes) -> bool:
@@ -81,7 +81,7 @@ class Aiff(ChunkedContainer):
 class Caf(ChunkedContainer):
     """Apple's Core Audio Format, which declares -1 while it is recorded."""
 
-    layout = ChunkLayout(">4sq", alignment=1, unknown_size=-1, wraps_at=1 << 63)
+    layout = CAF
     first_chunk, data_name, size_format = 8, b"data", ">q"
 
     def matches(self, head: bytes) -> bool:
@@ -93,7 +93,7 @@ class Caf(ChunkedContainer):
 class Wave64(ChunkedContainer):
     """Sony's Wave64, of whose chunks libsndfile takes all behind the head of the sound for sound."""
 
-    layout = ChunkLayout("<16sQ", alignment=8, counts_head=True, wraps_at=1 << 64)
+    layout = WAVE64
     first_chunk, data_name, size_format = 40, b"data", "<Q"
     has_tail = False
 

@@ -43,6 +43,11 @@ class Chunk(NamedTuple):
     start: int
     size: int
 
+    @property
+    def end(self) -> int:
+        """Offset behind its contents."""
+        return self.start + self.size
+
 
 @dataclass(frozen=True)
 class ChunkLayout:
@@ -62,49 +67,81 @@ class ChunkLayout:
     unknown_size: int = 0xFFFF_FFFF
     wraps_at: int = 1 << 32
 
+    @property
+    def head_bytes(self) -> int:
+        """Bytes of identifier and size."""
+        return struct.calcsize(self.head)
+
+    def pack(self, name: bytes, body: bytes) -> bytes:
+        """Return a chunk with its head, padded.
+
+        Args:
+            name: its identifier.
+            body: its contents.
+        """
+        size = len(body) + self.head_bytes * self.counts_head
+        return struct.pack(self.head, name, size) + body + bytes(-len(body) % self.alignment)
+
     def read_chunks(self, source: BinaryIO, start: int) -> Iterator[Chunk]:
-        """Yield the chunks from an offset on, up to the first that ends behind the file."""
-        head_bytes, size = struct.calcsize(self.head), file_size(source)
-        while start + head_bytes <= size:
+        """Yield the chunks from an offset on, up to the first that ends behind the file.
+
+        Args:
+            source: the file.
+            start: offset of the head of the first one.
+        """
+        size = file_size(source)
+        while start + self.head_bytes <= size:
             source.seek(start)
-            name, n_bytes = struct.unpack(self.head, source.read(head_bytes))
-            chunk = Chunk(name, start + head_bytes, n_bytes - head_bytes * self.counts_head)
+            name, n_bytes = struct.unpack(self.head, source.read(self.head_bytes))
+            chunk = Chunk(name, start + self.head_bytes, n_bytes - self.head_bytes * self.counts_head)
             yield chunk
             if chunk.size < 0:
                 return
-            start = chunk.start + chunk.size
-            start += -start % self.alignment
+            start = chunk.end + -chunk.size % self.alignment
 
-    def measure(self, source: BinaryIO, data: Chunk) -> int:
+    def measure(self, source: BinaryIO, sound: Chunk) -> int:
         """Return the bytes of sound: those that are declared if only chunks follow them, else all up to the end.
 
         Args:
             source: the file.
-            data: chunk of the sound, with the declared size.
+            sound: chunk of the sound, with the declared size.
         """
-        rest = max(0, file_size(source) - data.start)
-        if data.size == self.unknown_size or data.size < 0:
+        rest = max(0, file_size(source) - sound.start)
+        if sound.size == self.unknown_size or sound.size < 0:
             return rest
-        for size in range(data.size, rest + 1, self.wraps_at):
-            if self._is_tail(source, data.start + size):
+        for size in range(sound.size, rest + 1, self.wraps_at):
+            if self.find_tail(source, sound._replace(size=size)) is not None:
                 return size
         return rest
 
-    def _is_tail(self, source: BinaryIO, start: int) -> bool:
-        """Whether nothing but chunks, tags of MP3 players or padding follows; programs differ in the alignment."""
-        return any(self._are_chunks(source, start + -start % alignment) for alignment in {1, 2, self.alignment})
+    def find_tail(self, source: BinaryIO, sound: Chunk) -> int | None:
+        """Return where the chunks, tags of MP3 players or padding after the sound start, None if other bytes follow.
 
-    def _are_chunks(self, source: BinaryIO, start: int) -> bool:
+        Args:
+            source: the file.
+            sound: chunk of the sound, with its true size; programs differ in its padding.
+        """
+        starts = (sound.end + -sound.size % alignment for alignment in (self.alignment, 1, 2))
+        return next((start for start in starts if self._is_tail(source, start)), None)
+
+    def _is_tail(self, source: BinaryIO, start: int) -> bool:
         size = file_size(source)
         for chunk in self.read_chunks(source, start):
-            end = chunk.start + chunk.size
-            if chunk.size < 0 or end > size or not is_chunk_name(chunk.name):
+            if chunk.name.startswith(KNOWN_CHUNKS):
+                return True
+            if chunk.size < 0 or chunk.end > size or not is_chunk_name(chunk.name):
                 break
-            start = end + -end % self.alignment
+            start = chunk.end + -chunk.size % self.alignment
         source.seek(start)
         rest = source.read(MAX_PADDING_BYTES + 1)
-        is_padding = len(rest) < struct.calcsize(self.head) or (len(rest) <= MAX_PADDING_BYTES and not any(rest))
-        return is_padding or rest.startswith((*APPENDED_TAGS, *KNOWN_CHUNKS))
+        is_padding = len(rest) < self.head_bytes or (len(rest) <= MAX_PADDING_BYTES and not any(rest))
+        return is_padding or rest.startswith(APPENDED_TAGS)
+
+
+RIFF = ChunkLayout("<4sI")
+BIG_ENDIAN = ChunkLayout(">4sI")  # AIFF, and WAV of big-endian numbers
+CAF = ChunkLayout(">4sq", alignment=1, unknown_size=-1, wraps_at=1 << 63)
+WAVE64 = ChunkLayout("<16sQ", alignment=8, counts_head=True, wraps_at=1 << 64)
 
 
 def is_chunk_name(name: bytes) -> bool:

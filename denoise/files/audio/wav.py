@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from denoise.errors import InputError
 from denoise.files.audio.chunked import describe_length
-from denoise.files.audio.chunks import Chunk, ChunkLayout
+from denoise.files.audio.chunks import RIFF, Chunk
 from denoise.files.audio.container import AudioDecoder, AudioEncoder
 from denoise.files.audio.mp3 import Mp3
 from denoise.files.audio.pcm import SAMPLE_BYTES, PaddedPcmDecoder, PcmDecoder, PcmEncoder
@@ -29,7 +29,6 @@ from denoise.signals import AudioFormat
 WAV_FAMILY = ("WAV", "WAVEX", "RF64")
 MAX_WAV_BYTES = 0xFFFF_0000
 MPEG_CODES = (0x50, 0x55)
-RIFF_LAYOUT = ChunkLayout("<4sI")
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Wav(SoundfileContainer):
             header = read_wav_header(source)
         except InputError:
             return super().open(source)  # damage that libsndfile reports
-        n_bytes = RIFF_LAYOUT.measure(source, Chunk(b"data", header.data_start, header.declared_bytes))
+        n_bytes = RIFF.measure(source, Chunk(b"data", header.data_start, header.declared_bytes))
         sound = cast(BinaryIO, SplicedFile(source, [Section(header.data_start, n_bytes)]))
         if header.is_padded:
             decoder: AudioDecoder = _open_pcm(sound, header, n_bytes)

@@ -5,108 +5,85 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import BinaryIO, ClassVar
 
+from denoise.files.audio.chunks import Chunk, ChunkLayout, is_chunk_name
 from denoise.files.audio.metadata.codec import MetadataCodec, ShiftedFile, move_header
+from denoise.files.audio.spliced import file_size
 from denoise.signals import AudioMetadata
 
 MAX_SIZE = 0xFFFF_FFFF
 MAX_BYTES = 1 << 26  # of all chunks that are kept in memory
 
 
-@dataclass(frozen=True)
-class Chunk:
-    """A chunk in a file: its name, the offset of its header, and the size of its contents in bytes."""
-
-    name: bytes
-    offset: int
-    size: int
-
-
 class Chunked(MetadataCodec):
-    """A container of chunks; subclasses state the layout.
+    """A container of chunks; subclasses state what differs.
 
     Attributes:
+        layout: how the heads of chunks are written.
         sound: name of the chunk with the samples.
         coding: names of chunks that describe the coding or fill space, which the encoder writes anew.
         overviews: names of chunks that draw the sound, which would be wrong.
+        first_chunk: offset of the first chunk.
     """
 
+    layout: ClassVar[ChunkLayout]
     sound: ClassVar[bytes]
     coding: ClassVar[frozenset[bytes]]
     overviews: ClassVar[frozenset[bytes]] = frozenset()
-    size_format: ClassVar[str] = ">I"
-    alignment: ClassVar[int] = 2
     first_chunk: ClassVar[int] = 12
 
     def read(self, source: BinaryIO) -> AudioMetadata:
-        """Read the chunks of a file."""
+        """Read the chunks of a file; those after the sound start where it ends, whatever the header declares."""
         metadata = AudioMetadata()
-        self.collect(source, self.first_chunk, metadata, metadata.leading)
+        sound = self.collect(source, self.first_chunk, metadata, metadata.leading)
+        if sound is None:
+            return metadata
+        sound = self.declared_sound(source, sound)
+        tail = self.layout.find_tail(source, sound._replace(size=self.layout.measure(source, sound)))
+        if tail is not None:
+            self.collect(source, tail, metadata, metadata.trailing)
         return metadata
 
-    def collect(self, source: BinaryIO, start: int, metadata: AudioMetadata, blocks: list[bytes]) -> None:
-        """Append the chunks of a file to its metadata.
+    def collect(self, source: BinaryIO, start: int, metadata: AudioMetadata, blocks: list[bytes]) -> Chunk | None:
+        """Append chunks of a file to its metadata, up to the sound or to the first that is cut off.
 
         Args:
             source: the file.
             start: offset of the first chunk.
             metadata: metadata of the file.
-            blocks: list of the metadata for the chunks up to the sound.
+            blocks: list of the metadata for these chunks.
+
+        Returns:
+            The chunk of the sound, None if there is none.
         """
-        kept_bytes = 0
-        for chunk in self.walk(source, start, source.seek(0, os.SEEK_END)):
+        kept_bytes, end = metadata.n_bytes, file_size(source)
+        for chunk in self.layout.read_chunks(source, start):
             if chunk.name == self.sound:
-                blocks = metadata.trailing
-            elif chunk.name in self.coding:
+                return chunk
+            if not is_chunk_name(chunk.name) or not chunk.start <= chunk.end <= end:
+                break
+            if chunk.name in self.coding:
                 self.read_coding(source, chunk, metadata)
             elif chunk.name in self.overviews or kept_bytes + chunk.size > MAX_BYTES:
                 metadata.dropped.append(chunk.name.decode().strip())
             else:
                 kept_bytes += chunk.size
-                blocks.append(self.pack(chunk.name, self.read_body(source, chunk)))
+                blocks.append(self.layout.pack(chunk.name, read_body(source, chunk)))
+        return None
 
     def read_coding(self, source: BinaryIO, chunk: Chunk, metadata: AudioMetadata) -> None:
         """Take what is kept of a chunk that describes the coding: nothing here."""
 
-    def walk(self, source: BinaryIO, start: int, end: int) -> Iterator[Chunk]:
-        """Yield the chunks between two offsets that are complete, up to the first bytes that are no chunk.
-
-        Args:
-            source: the file.
-            start: offset of the first chunk.
-            end: offset behind the last one.
-        """
-        header_bytes = 4 + struct.calcsize(self.size_format)
-        while start + header_bytes <= end:
-            source.seek(start)
-            header = source.read(header_bytes)
-            name, (size,) = header[:4], struct.unpack_from(self.size_format, header, 4)
-            size = self.actual_size(source, name, size)
-            if not all(32 <= byte < 127 for byte in name) or not 0 <= size <= end - start - header_bytes:
-                return
-            yield Chunk(name, start, size)
-            start += header_bytes + size + -size % self.alignment
-
-    def actual_size(self, source: BinaryIO, name: bytes, size: int) -> int:
-        """Return the size of a chunk whose header declares ``size``."""
-        return size
-
-    def pack(self, name: bytes, body: bytes) -> bytes:
-        """Return a chunk with its header, padded."""
-        return name + struct.pack(self.size_format, len(body)) + body + bytes(-len(body) % self.alignment)
-
-    def read_body(self, source: BinaryIO, chunk: Chunk) -> bytes:
-        """Return the contents of a chunk."""
-        source.seek(chunk.offset + 4 + struct.calcsize(self.size_format))
-        return source.read(chunk.size)
+    def declared_sound(self, source: BinaryIO, sound: Chunk) -> Chunk:
+        """Return the chunk of the sound with the size that the header declares elsewhere: nowhere here."""
+        return sound
 
     def finish(self, file: BinaryIO, coded: ShiftedFile, leading: Sequence[bytes], metadata: AudioMetadata) -> None:
         """Write the chunks before and after the sound, and complete the header."""
         move_header(file, coded, self.header_bytes(coded), leading)
         end = file.seek(0, os.SEEK_END)
-        file.write(bytes(-end % self.alignment) + b"".join(metadata.trailing))
+        file.write(bytes(-end % self.layout.alignment) + b"".join(metadata.trailing))
         self.complete_header(file, metadata)
 
     def header_bytes(self, coded: ShiftedFile) -> int:
@@ -117,14 +94,29 @@ class Chunked(MetadataCodec):
         """State the size of the file in its header."""
         size = file.seek(0, os.SEEK_END) - 8
         file.seek(4)
-        file.write(struct.pack(self.size_format, min(size, MAX_SIZE)))
+        file.write(struct.pack(f"{self.byte_order}I", min(size, MAX_SIZE)))
+
+    @property
+    def byte_order(self) -> str:
+        """Byte order of numbers, as in formats for `struct`."""
+        return self.layout.head[0]
 
     def split(self, metadata: AudioMetadata) -> Iterator[tuple[bytes, bytes]]:
         """Yield names and contents of the chunks that `read` has kept."""
-        header_bytes = 4 + struct.calcsize(self.size_format)
         for block in (*metadata.leading, *metadata.trailing):
-            (size,) = struct.unpack_from(self.size_format, block, 4)
-            yield block[:4], block[header_bytes : header_bytes + size]
+            name, size = struct.unpack_from(self.layout.head, block)
+            yield name, block[self.layout.head_bytes :][:size]
+
+
+def read_body(source: BinaryIO, chunk: Chunk) -> bytes:
+    """Return the contents of a chunk.
+
+    Args:
+        source: the file.
+        chunk: a chunk of it.
+    """
+    source.seek(chunk.start)
+    return source.read(chunk.size)
 
 
 def decode_text(data: bytes) -> str:

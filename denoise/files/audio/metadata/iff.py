@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from typing import BinaryIO
 
+from denoise.files.audio.chunks import BIG_ENDIAN, CAF
 from denoise.files.audio.metadata.chunks import Chunked, decode_text
 from denoise.files.audio.metadata.codec import ShiftedFile
 from denoise.files.audio.metadata.id3 import build_id3, lost_frames, parse_id3
@@ -18,6 +19,7 @@ CAF_NAMES = {"COMMENTS": "COMMENT", "YEAR": "DATE", "TRACK NUMBER": "TRACKNUMBER
 class Aiff(Chunked):
     """AIFF and AIFF-C."""
 
+    layout = BIG_ENDIAN
     sound = b"SSND"
     coding = frozenset((b"COMM", b"FVER", b"PEAK", b"FLLR", b"JUNK"))
 
@@ -36,18 +38,18 @@ class Aiff(Chunked):
     def from_tags(self, tags: Tags) -> tuple[list[bytes], list[str]]:
         """Convert tags to text chunks and ID3."""
         values = tags.by_name()
-        text = [self.pack(name, "; ".join(values[tag]).encode()) for name, tag in IFF_NAMES.items() if tag in values]
-        return [*text, self.pack(b"ID3 ", build_id3(tags))], lost_frames(tags)
+        text = {name: "; ".join(values[tag]) for name, tag in IFF_NAMES.items() if tag in values}
+        blocks = [self.layout.pack(name, value.encode()) for name, value in text.items()]
+        return [*blocks, self.layout.pack(b"ID3 ", build_id3(tags))], lost_frames(tags)
 
 
 class Caf(Chunked):
     """Core Audio Format."""
 
+    layout = CAF
     sound = b"data"
     coding = frozenset((b"desc", b"pakt", b"kuki", b"free", b"peak", b"edct"))
     overviews = frozenset((b"ovvw",))
-    size_format = ">q"
-    alignment = 1
     first_chunk = 8
 
     def header_bytes(self, coded: ShiftedFile) -> int:
@@ -75,4 +77,4 @@ class Caf(Chunked):
         strings = [(keys.get(name, name.lower()), "; ".join(values)) for name, values in tags.by_name().items()]
         body = struct.pack(">I", len(strings)) + "".join(f"{key}\0{value}\0" for key, value in strings).encode()
         lost = [*tags.id3_only, *["pictures"] * bool(tags.pictures)]
-        return ([self.pack(b"info", body)] if strings else []), lost
+        return ([self.layout.pack(b"info", body)] if strings else []), lost

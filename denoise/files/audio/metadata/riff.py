@@ -8,7 +8,8 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
-from denoise.files.audio.metadata.chunks import MAX_BYTES, MAX_SIZE, Chunk, Chunked, decode_text
+from denoise.files.audio.chunks import BIG_ENDIAN, RIFF, Chunk
+from denoise.files.audio.metadata.chunks import MAX_BYTES, MAX_SIZE, Chunked, decode_text, read_body
 from denoise.files.audio.metadata.codec import ShiftedFile
 from denoise.files.audio.metadata.id3 import build_id3, lost_frames, parse_id3
 from denoise.files.audio.metadata.tags import Tags
@@ -26,18 +27,18 @@ INFO_NAMES = {
 class Riff(Chunked):
     """WAV and RF64."""
 
+    layout = RIFF
     sound = b"data"
     coding = frozenset((b"fmt ", b"fact", b"PEAK", b"ds64", b"JUNK", b"junk", b"PAD ", b"FLLR"))
     overviews = frozenset((b"levl",))
-    size_format = "<I"
 
-    def actual_size(self, source: BinaryIO, name: bytes, size: int) -> int:
-        """Return the size of a chunk; that of the data of an RF64 is in its first chunk."""
-        if name != self.sound or size != 0xFFFF_FFFF:
-            return size
+    def declared_sound(self, source: BinaryIO, sound: Chunk) -> Chunk:
+        """Return the chunk of the sound with the size in the first chunk of an RF64."""
         source.seek(self.first_chunk)
         ds64 = source.read(24)
-        return int.from_bytes(ds64[16:24], "little") if ds64[:4] == b"ds64" else size
+        if sound.size != MAX_SIZE or ds64[:4] != b"ds64":
+            return sound
+        return sound._replace(size=int.from_bytes(ds64[16:24], "little"))
 
     def header_bytes(self, coded: ShiftedFile) -> int:
         """Return the length of the header, with the sizes of an RF64."""
@@ -65,24 +66,22 @@ class Riff(Chunked):
         is_rf64 = file.read(4) == b"RF64"
         size = file.seek(0, os.SEEK_END) - 8
         file.seek(20 if is_rf64 else 4)
-        file.write(struct.pack("<Q", size) if is_rf64 else struct.pack(self.size_format, min(size, MAX_SIZE)))
-        for chunk in self.walk(file, self.first_chunk, size + 8):
-            if chunk.name == b"fmt ":
-                if self._parse_channel_mask(self.read_body(file, chunk)) is not None:
-                    file.seek(chunk.offset + 8 + MASK_OFFSET)
-                    file.write(struct.pack(self.size_format, metadata.channel_mask or 0))
-                return
+        file.write(struct.pack("<Q", size) if is_rf64 else struct.pack(f"{self.byte_order}I", min(size, MAX_SIZE)))
+        form = next(chunk for chunk in self.layout.read_chunks(file, self.first_chunk) if chunk.name == b"fmt ")
+        if self._parse_channel_mask(read_body(file, form)) is not None:
+            file.seek(form.start + MASK_OFFSET)
+            file.write(struct.pack(f"{self.byte_order}I", metadata.channel_mask or 0))
 
     def read_coding(self, source: BinaryIO, chunk: Chunk, metadata: AudioMetadata) -> None:
         """Take the channel mask of the format."""
         if chunk.name == b"fmt ":
-            metadata.channel_mask = self._parse_channel_mask(self.read_body(source, chunk))
+            metadata.channel_mask = self._parse_channel_mask(read_body(source, chunk))
 
     def _parse_channel_mask(self, body: bytes) -> int | None:
         """Return the channel mask of a format chunk, None if it has none."""
         if len(body) < MASK_OFFSET + 4 + GUID_BYTES:
             return None
-        order = self.size_format[0]
+        order = self.byte_order
         (code,), (mask,) = struct.unpack_from(f"{order}H", body), struct.unpack_from(f"{order}I", body, MASK_OFFSET)
         return mask if code == EXTENSIBLE else None
 
@@ -124,7 +123,7 @@ class Riff(Chunked):
     def _parse_info(self, body: bytes) -> Iterator[tuple[str, str]]:
         offset = 4
         while offset + 8 <= len(body):
-            name, size = struct.unpack_from(f"{self.size_format[0]}4sI", body, offset)
+            name, size = struct.unpack_from(self.layout.head, body, offset)
             text = decode_text(body[offset + 8 : offset + 8 + size])
             name_text = name.decode("latin-1")
             if text:
@@ -135,15 +134,15 @@ class Riff(Chunked):
         """Convert tags to LIST-INFO, as far as it has names for them, and to ID3."""
         values = tags.by_name()
         info = b"".join(
-            self.pack(name.encode(), "; ".join(values[tag]).encode() + b"\0")
+            self.layout.pack(name.encode(), "; ".join(values[tag]).encode() + b"\0")
             for name, tag in INFO_NAMES.items()
             if tag in values
         )
-        blocks = [self.pack(b"LIST", b"INFO" + info)] if info else []
-        return [*blocks, self.pack(b"id3 ", build_id3(tags))], lost_frames(tags)
+        blocks = [self.layout.pack(b"LIST", b"INFO" + info)] if info else []
+        return [*blocks, self.layout.pack(b"id3 ", build_id3(tags))], lost_frames(tags)
 
 
 class Rifx(Riff):
     """WAV of big-endian numbers."""
 
-    size_format = ">I"
+    layout = BIG_ENDIAN
