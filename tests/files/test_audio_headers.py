@@ -19,6 +19,7 @@ from denoise.errors import InputError
 from denoise.files.audio import AudioReader, AudioWriter, read_audio
 
 CODECS = ("ULAW", "ALAW", "IMA_ADPCM", "MS_ADPCM", "GSM610")
+JUNK = np.random.default_rng(7).bytes(900)
 UNKNOWN, UNKNOWN_64 = 0xFFFF_FFFF, 0xFFFF_FFFF_FFFF_FFFF
 INFO = b"LIST" + struct.pack("<I", 16) + b"INFOINAM" + struct.pack("<I", 4) + b"Tea\0"
 
@@ -95,6 +96,18 @@ def test_sizes_of_a_recorder_that_was_stopped(
     assert "2.0 s are used" in warnings[0]
 
 
+@pytest.mark.parametrize("size", [0, 8000, UNKNOWN, 1 << 20])
+def test_sizes_of_big_endian_wav(size: int) -> None:
+    file = io.BytesIO()
+    soundfile.write(file, voice(), 8000, "PCM_16", "BIG", format="WAV")
+    data = file.getvalue()
+    samples, warnings, announced = read(with_size(data, b"data", ">I", size))
+    np.testing.assert_array_equal(samples, decode(data))
+    assert announced == 16_000
+    assert len(warnings) == 1
+    assert read(data)[1] == []
+
+
 @pytest.mark.parametrize("size", [0, 4000, UNKNOWN, 1 << 20])
 @pytest.mark.parametrize("codec", CODECS)
 def test_sizes_of_other_codecs(codec: str, size: int) -> None:
@@ -110,6 +123,8 @@ def test_sizes_of_other_codecs(codec: str, size: int) -> None:
     [
         ("WAV", INFO),
         ("WAV", INFO[:-3]),  # cut off
+        ("WAV", b"cart\0\x08\0\0" + JUNK),
+        ("WAV", INFO + JUNK),
         ("WAV", b"TAG" + b"x" * 125),
         ("WAV", bytes(500)),
         ("WAV", INFO + bytes(500)),

@@ -1,4 +1,4 @@
-"""AIFF, CAF and Wave64: containers of chunks that libsndfile decodes once their sizes are right."""
+"""AIFF, CAF, Wave64 and big-endian WAV: containers of chunks that libsndfile decodes once their sizes are right."""
 
 from __future__ import annotations
 
@@ -63,6 +63,18 @@ class ChunkedContainer(SoundfileContainer):
         if n_bytes != data.size:
             decoder.warnings.append(describe_length(data.size, n_bytes, self.layout.unknown_size, decoder))
         return decoder
+
+
+@dataclass(frozen=True)
+class BigEndianWav(ChunkedContainer):
+    """WAV of big-endian numbers."""
+
+    layout = BIG_ENDIAN
+    first_chunk, data_name, size_format = 12, b"data", ">I"
+
+    def matches(self, head: bytes) -> bool:
+        """Return whether a file starts with the signature of a big-endian WAV."""
+        return head[:4] == b"RIFX" and head[8:] == b"WAVE"
 
 
 @dataclass(frozen=True)

@@ -16,17 +16,8 @@ from denoise.files.audio.spliced import file_size
 MAX_PADDING_BYTES = 4096  # zeros up to the end of a sector
 APPENDED_TAGS = (b"TAG", b"APETAGEX")  # by players of MP3 to any file
 KNOWN_CHUNKS = (  # which may be cut off
-    b"LIST",
-    b"ID3 ",
-    b"id3 ",
-    b"bext",
-    b"iXML",
-    b"axml",
-    b"cue ",
-    b"smpl",
-    b"_PMX",
-    b"INST",
-    b"MARK",
+    *(b"LIST", b"ID3 ", b"id3 ", b"bext", b"iXML", b"axml", b"cue ", b"smpl", b"inst", b"cart", b"acid", b"DISP"),
+    *(b"_PMX", b"fact", b"PEAK", b"levl", b"JUNK", b"afsp", b"INST", b"MARK", b"COMT", b"NAME", b"AUTH", b"ANNO"),
 )
 
 

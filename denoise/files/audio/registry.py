@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from denoise.errors import InputError
 from denoise.files.audio.au import Au
-from denoise.files.audio.chunked import Aiff, Caf, Wave64
+from denoise.files.audio.chunked import Aiff, BigEndianWav, Caf, Wave64
 from denoise.files.audio.container import AudioContainer
 from denoise.files.audio.flac import Flac
 from denoise.files.audio.media import MEDIA_CONTAINERS
@@ -17,6 +17,7 @@ CONTAINERS: tuple[AudioContainer, ...] = (
     Wav("WAV", (".wav", ".wave")),
     Wav("WAVEX"),
     Wav("RF64", (".rf64",)),
+    BigEndianWav("RIFX"),
     Wave64("W64", (".w64",)),
     Flac("FLAC", (".flac",)),
     Ogg("OGG", (".ogg", ".oga")),
