@@ -9,13 +9,10 @@ from typing import BinaryIO
 
 from denoise.files.audio.container import AudioDecoder
 from denoise.files.audio.joined import JoinedDecoder
+from denoise.files.audio.ogg_pages import SIGNATURE, read_pages
 from denoise.files.audio.soundfile_container import SoundfileContainer, SoundfileDecoder
 from denoise.files.audio.spliced import Section, SplicedFile, file_size
 from denoise.signals import AudioFormat
-
-PAGE_SIGNATURE = b"OggS"
-PAGE_HEADER_BYTES = 27
-STARTS_STREAM = 2  # flag of a page
 
 
 @dataclass(frozen=True)
@@ -24,7 +21,7 @@ class Ogg(SoundfileContainer):
 
     def matches(self, head: bytes) -> bool:
         """Return whether a file starts with the signature of a page."""
-        return head[:4] == PAGE_SIGNATURE
+        return head.startswith(SIGNATURE)
 
     def open(self, source: BinaryIO) -> AudioDecoder:
         """Open a file for reading; a chain of streams, as of web radio, is read link by link.
@@ -62,27 +59,8 @@ def _open_link(source: BinaryIO, link: Section) -> SoundfileDecoder:
 
 def _find_links(source: BinaryIO) -> Iterator[int]:
     """Return the offsets of the links: a page that starts a stream, behind one that does not."""
-    size, offset, was_start = file_size(source), 0, False
-    while offset < size:
-        source.seek(offset)
-        header = source.read(PAGE_HEADER_BYTES)
-        if header[:4] != PAGE_SIGNATURE or len(header) < PAGE_HEADER_BYTES:
-            offset = _find_page(source, offset + 1, size)
-            continue
-        is_start = bool(header[5] & STARTS_STREAM)
-        if is_start and not was_start:
-            yield offset
-        was_start = is_start
-        offset += PAGE_HEADER_BYTES + header[26] + sum(source.read(header[26]))
-
-
-def _find_page(source: BinaryIO, offset: int, size: int) -> int:
-    """Return the offset of the next page behind other bytes, the size of the file if there is none."""
-    while offset < size:
-        source.seek(offset)
-        block = source.read(1 << 20)
-        index = block.find(PAGE_SIGNATURE)
-        if index >= 0:
-            return offset + index
-        offset += max(1, len(block) - 3)  # the signature may cross blocks
-    return size
+    was_first = False
+    for page in read_pages(source):
+        if page.is_first and not was_first:
+            yield page.offset
+        was_first = page.is_first
