@@ -528,6 +528,22 @@ class TestOtherContainers:
             with soundfile.SoundFile(tmp_path / name) as file:
                 assert (file.title, file.artist, file.comment) == (TITLES[0], "A; Б", "remark")
 
+    @pytest.mark.parametrize("through", ["mp3", "wav", "aiff"])
+    def test_names_of_comments_through_id3(self, through: str, tmp_path: Path) -> None:
+        write_tagged(tmp_path / "a.flac")
+        file = mutagen.flac.FLAC(tmp_path / "a.flac")
+        names = {"REPLAYGAIN_TRACK_GAIN": ["-3 dB"], "MUSICBRAINZ_TRACKID": ["abc"], "TRACKTOTAL": ["9"]}
+        file.tags.update({**names, "ENCODEDBY": ["me"], "COMMENT": ["one", "two"], "DESCRIPTION": ["three"], "E": [""]})
+        file.save()
+        assert copy(tmp_path / "a.flac", tmp_path / f"b.{through}") == []
+        tag = id3.ID3(tmp_path / "b.mp3") if through == "mp3" else mutagen.File(tmp_path / f"b.{through}").tags
+        assert [frame.text for frame in tag.getall("COMM")] == [["one\ntwo\nthree"]]
+        assert "TXXX:E" not in tag
+        assert copy(tmp_path / f"b.{through}", tmp_path / "c.flac") == []
+        after = mutagen.flac.FLAC(tmp_path / "c.flac")
+        assert {name: after[name] for name in names} == names
+        assert (after["ENCODEDBY"], after["COMMENT"]) == (["me"], ["one\ntwo\nthree"])
+
     @pytest.mark.parametrize("encoding", ["utf-8", "cp1252"])
     def test_info_of_wav(self, encoding: str, tmp_path: Path) -> None:
         info = chunk(b"INAM", "Café".encode(encoding) + b"\0") + chunk(b"ISFT", b"Recorder\0\0")

@@ -23,7 +23,12 @@ FRAMES = {
 }  # fmt: skip
 COMMENT_FRAMES = {"COMMENT": "COMM", "DESCRIPTION": "COMM", "LYRICS": "USLT", "UNSYNCEDLYRICS": "USLT"}
 TOTALS = {"TRACKNUMBER": ("TRACKTOTAL", "TOTALTRACKS"), "DISCNUMBER": ("DISCTOTAL", "TOTALDISCS")}
-TINYTAG_NAMES = {"year": "DATE", "track": "TRACKNUMBER", "disc": "DISCNUMBER", "url": "WEBSITE"}
+TINYTAG_NAMES = {
+    "year": "DATE", "track": "TRACKNUMBER", "track_total": "TRACKTOTAL", "disc": "DISCNUMBER",
+    "disc_total": "DISCTOTAL", "url": "WEBSITE", "initial_key": "INITIALKEY", "set_subtitle": "SETSUBTITLE",
+    "encoded_by": "ENCODEDBY", "encoder_settings": "ENCODERSETTINGS", "movement_name": "MOVEMENTNAME",
+    "catalog_number": "CATALOGNUMBER", "show_movement": "SHOWMOVEMENT",
+}  # fmt: skip
 CARRIED_FRAMES = re.compile(rb"T|COMM?$|ULT|USLT|A?PIC|WOAR|WAR$|WCOP|GRP1|GP1|MVNM|MVIN|SYLT|SLT")
 """Frames that `parse_id3` converts."""
 PICTURE_KINDS = (
@@ -110,7 +115,7 @@ def parse_id3(tag: bytes, id3v1: bytes = b"") -> Tags:
     comments = []
     for key, values in parsed.as_dict().items():
         if isinstance(values, list):
-            name = TINYTAG_NAMES.get(key, key.replace("_", "")).upper()
+            name = TINYTAG_NAMES.get(key, key.lstrip("_").upper())
             comments += [(name, str(value)) for value in dict.fromkeys(values)]
     kinds = {name: kind for kind, name in enumerate(PICTURE_KINDS)}
     pictures = [
@@ -134,15 +139,16 @@ def build_id3(tags: Tags) -> bytes:
         total = next((values.pop(key)[0] for key in totals if key in values), None)
         if total and name in values and "/" not in values[name][0]:
             values[name][0] += f"/{total}"
+    paragraphs: dict[str, list[str]] = {}
     for name, texts in values.items():
-        if name in COMMENT_FRAMES:  # only one frame has the same language and description
-            for i, text in enumerate(texts):
-                description = str(i + 1) if i else ""
-                frames.append(_frame(COMMENT_FRAMES[name], b"\3und" + f"{description}\0{text}".encode()))
+        if name in COMMENT_FRAMES:
+            paragraphs.setdefault(COMMENT_FRAMES[name], []).extend(texts)
         elif name in FRAMES:
             frames.append(_frame(FRAMES[name], b"\3" + "\0".join(texts).encode()))
-        else:
+        elif any(texts):  # libmpg123 reports frames without text on the terminal
             frames.append(_frame("TXXX", b"\3" + "\0".join([name, *texts]).encode()))
+    for frame, texts in paragraphs.items():  # of a language and a description, here none, there is one frame
+        frames.append(_frame(frame, b"\3und\0" + "\n".join(dict.fromkeys(texts)).encode()))
     for picture in tags.pictures:
         data, mime, number, description = parse_picture(picture)
         head = mime.encode("latin-1", "replace") + b"\0" + bytes((number & 0xFF,)) + description.encode() + b"\0"
