@@ -27,7 +27,7 @@ class AudioMetadata:
         leading: blocks before the sound.
         trailing: blocks after the sound; those of a pipe come when its sound has been read.
         channel_mask: loudspeaker positions of the channels as in WAV, 0 for none; None if the file states no mask.
-        dropped: names of what the file holds and no copy can.
+        dropped: names of blocks that are not copied.
         pending_bytes: size of the blocks that are still to come from a pipe.
     """
 

@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def _open_closed_descriptors() -> None:
-    """Open closed standard descriptors on the null device, lest a file get their numbers and what is printed.
+    """Open closed standard descriptors on the null device, so that no file takes their numbers and receives prints.
 
     `sys.stdin` and `sys.stdout` stay None if they are closed; `print` would send errors to standard output if
     `sys.stderr` did.

@@ -49,7 +49,7 @@ class ChunkLayout:
         alignment: chunks start at multiples of this many bytes.
         counts_head: whether the size includes the head.
         unknown_size: the size that declares nothing.
-        wraps_at: the size that is written as 0.
+        wraps_at: sizes are stored modulo this number.
     """
 
     head: str

@@ -92,7 +92,7 @@ class Part:
 
     @property
     def description(self) -> bytes:
-        """The first frame with the true number of bytes: libmpg123 complains on the terminal about another."""
+        """The first frame with the true number of bytes; of another, libmpg123 prints a warning on the terminal."""
         flags = self.header.side_info_start + self.header.side_info_bytes + 7
         if not self.info_frame[flags] & 2:
             return self.info_frame
@@ -265,7 +265,7 @@ def _parse_info(frame: bytes, header: FrameHeader) -> _Info | None:
 
 
 def _starts_anew(part: Part, frame: bytes) -> bool:
-    """Whether a frame is of another stream of the same kind: all that were declared have come, and it needs none.
+    """Whether a frame starts another stream of the same kind: all declared frames have been read, and it is complete.
 
     A frame that takes bits from those before it (``main_data_begin``) continues their stream, whatever was declared.
     """

@@ -110,7 +110,7 @@ class PaddedPcmDecoder(PcmDecoder):
     """Samples of at most 24 bits in four bytes each; an `AudioDecoder`.
 
     The specification wants them in the upper bytes; ALSA's recorders write ``S24_LE``, in the lower ones. The first
-    sound shows which: its lowest bits are in use only if it is there.
+    samples that are not 0 show which: the lowest bits are in use only in the second case.
 
     Args:
         source: the stream, at its first sample.

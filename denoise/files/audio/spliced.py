@@ -38,10 +38,10 @@ class Repeated:
 
 
 class SplicedFile(io.RawIOBase):
-    """Read a source without the bytes that a decoder stumbles over, with a header that is right.
+    """A view of a file with a corrected header, and without bytes that a decoder cannot read.
 
-    A seek that leads out of the file is ignored: libsndfile makes them in damaged files, and cannot be told by an
-    exception, which its caller would print.
+    A seek to a negative offset, which libsndfile tries in damaged files, is ignored: an exception would be printed and
+    not reach libsndfile.
 
     Args:
         source: seekable file; it stays open.

@@ -23,7 +23,7 @@ class Chunked(MetadataCodec):
         layout: how the heads of chunks are written.
         sound: name of the chunk with the samples.
         coding: names of chunks that describe the coding or fill space, which the encoder writes anew.
-        overviews: names of chunks that draw the sound, which would be wrong.
+        overviews: names of chunks with peaks of the sound for display, which no longer hold.
         first_chunk: offset of the first chunk.
     """
 
