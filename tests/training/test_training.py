@@ -142,7 +142,7 @@ def test_sigma_is_passed_to_conditioned_networks(data: Path, tmp_path: Path) -> 
     run(IMAGE, data, tmp_path, *settings, "schedule.steps=200")
     module, card = load(tmp_path / "tiny-image.safetensors")
     assert not card.blind
-    noisy, clean, _, sigma, _ = open_data(recipe(IMAGE, "image.sigma=[0.1, 0.1]"), data).batch(8, generator_for(7, 7))
+    noisy, clean, _, sigma, *_ = open_data(recipe(IMAGE, "image.sigma=[0.1, 0.1]"), data).batch(8, generator_for(7, 7))
     assert sigma is not None
     errors = [(module(noisy, factor * sigma) - clean).square().mean() for factor in (0.3, 1.0, 3.0)]
     assert errors[1] < min(errors[0], errors[2])
@@ -155,7 +155,7 @@ def test_maps_of_sigma_are_passed_to_networks_that_take_them(data: Path, tmp_pat
     assert (card.blind, card.sigma, module.config.sigma_maps) == (False, (0.02, 0.2), 6)
     exact = recipe(MAPS, "image.sigma=[0.1, 0.1]", "image.degrade={}", "image.conditioning.max_error=0.0").image
     assert exact is not None
-    noisy, clean, _, sigma, _ = ImagePatches(exact, data, has_sigma_maps=True).batch(8, generator_for(7, 7))
+    noisy, clean, _, sigma, *_ = ImagePatches(exact, data, has_sigma_maps=True).batch(8, generator_for(7, 7))
     assert sigma is not None
     assert sigma.shape == (len(noisy), 6, *noisy.shape[2:])
     errors = [(module(noisy, factor * sigma) - clean).square().mean() for factor in (0.2, 1.0, 3.0)]
