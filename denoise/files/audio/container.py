@@ -42,6 +42,22 @@ class AudioDecoder(Protocol):
         ...
 
 
+@runtime_checkable
+class SeekableDecoder(AudioDecoder, Protocol):
+    """A recording that is decoded from any sample on, unless it is live."""
+
+    def seek(self, position: int) -> None:
+        """Continue at a sample; what is read there is as good as what plays there, perhaps not the same to the bit.
+
+        Args:
+            position: index of the sample, at most the number of samples.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        ...
+
+
 class AudioEncoder(Protocol):
     """A recording that is being written."""
 

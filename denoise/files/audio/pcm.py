@@ -74,7 +74,8 @@ class PcmDecoder:
         self.format, self.frames = format, frames
         self.warnings: list[str] = []
         self.is_live = not source.seekable()
-        self._source, self._remaining_bytes = source, n_bytes
+        self._source, self._n_bytes, self._remaining_bytes = source, n_bytes, n_bytes
+        self._start = 0 if self.is_live else source.tell()
 
     def read(self, n: int) -> NDArray[Any]:
         """Return the next samples.
@@ -94,6 +95,17 @@ class PcmDecoder:
                 self.warnings.append(f"the data end {self._remaining_bytes:,} bytes before the declared length.")
                 self._remaining_bytes = 0
         return self._decode(data[: len(data) // frame_bytes * frame_bytes])
+
+    def seek(self, position: int) -> None:
+        """Continue at a sample of a stream that is not live.
+
+        Args:
+            position: index of the sample.
+        """
+        offset = position * self._sample_bytes * self.format.channels
+        self._source.seek(self._start + offset)
+        if self._n_bytes is not None:
+            self._remaining_bytes = max(0, self._n_bytes - offset)
 
     @property
     def _sample_bytes(self) -> int:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from denoise.errors import InputError
 from denoise.files.audio.chunks import is_chunk_name
-from denoise.files.audio.container import AudioContainer, AudioDecoder
+from denoise.files.audio.container import AudioContainer, AudioDecoder, SeekableDecoder
 from denoise.files.audio.media_track import MediaTrack
 from denoise.files.audio.metadata import RIFF, read_metadata
 from denoise.files.audio.pcm import PcmDecoder, RawFormat, read_bytes
@@ -116,6 +116,26 @@ class AudioReader:
     def is_live(self) -> bool:
         """Whether the samples come from a pipe, perhaps while they are recorded."""
         return self._decoder.is_live
+
+    @property
+    def can_seek(self) -> bool:
+        """Whether `seek` works."""
+        return isinstance(self._decoder, SeekableDecoder) and not self.is_live
+
+    def seek(self, position: int) -> None:
+        """Continue at a sample, of a recording that can seek.
+
+        Args:
+            position: index of the sample.
+
+        Raises:
+            InputError: the file is damaged, or cannot seek.
+        """
+        with self._prefix_errors():
+            if not isinstance(self._decoder, SeekableDecoder) or self.is_live:
+                raise InputError("cannot be read from the middle; read it from its start.")
+            self._decoder.seek(position)
+        self._position = position
 
     def read(self, n: int) -> NDArray[Any]:
         """Return the next samples of each channel.

@@ -110,6 +110,21 @@ class SoundfileDecoder:
         self._position += n_read
         return block[:n_read]
 
+    def seek(self, position: int) -> None:
+        """Continue at a sample.
+
+        Args:
+            position: index of the sample.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        try:
+            self._file.seek(position)
+        except RuntimeError as error:
+            raise InputError(f"damaged ({error}). Get another copy.") from None
+        self._position = position
+
     def close(self) -> None:
         """Close libsndfile's handle; the source stays open."""
         self._file.close()
