@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -44,17 +45,15 @@ class Clips:
     def __init__(self, root: Path, folders: Sequence[str], sample_rate: int) -> None:
         self.recordings: list[tuple[Tensor, int]] = []
         for path in find_files(root, folders, AUDIO_EXTENSIONS):
-            try:
-                audio = read_audio(path)
-            except InputError:
-                continue  # a corpus of thousands has a few damaged files
-            mono, rate = audio.samples.mean(axis=0), audio.format.sample_rate
-            if rate > sample_rate:
-                mono, rate = soxr.resample(mono, rate, sample_rate), sample_rate
-            if len(mono) >= rate // 50:
-                self.recordings.append((torch.from_numpy(np.clip(mono * 32768, -32768, 32767).astype(np.int16)), rate))
+            recording = read_mono(path, sample_rate)
+            if recording is not None and len(recording[0]) >= recording[1] // 50:
+                self.recordings.append(recording)
         self.weights = torch.tensor([len(x) / rate for x, rate in self.recordings], dtype=torch.float64)
-        self.bandwidths = torch.tensor([bandwidth(*recording) for recording in self.recordings], dtype=torch.float64)
+
+    @cached_property
+    def bandwidths(self) -> Tensor:
+        """Bandwidths of the recordings in Hz, (n,)."""
+        return torch.tensor([bandwidth(*recording) for recording in self.recordings], dtype=torch.float64)
 
     def weights_at(self, sample_rate: int) -> Tensor:
         """Return the weights of random choice, (n,): the durations, 0 for recordings of too narrow a band.
@@ -87,6 +86,27 @@ class Clips:
             segments.append(segment[:missing])
             missing -= len(segments[-1])
         return torch.cat(segments)
+
+
+@cache
+def read_mono(path: Path, sample_rate: int) -> tuple[Tensor, int] | None:
+    """Read a recording as mono int16, once for all its uses in a training; None if it cannot be decoded.
+
+    Args:
+        path: file.
+        sample_rate: highest sample rate, Hz; higher ones are resampled to it.
+
+    Returns:
+        Samples, (time,), and their sample rate.
+    """
+    try:
+        audio = read_audio(path)
+    except InputError:
+        return None  # a corpus of thousands has a few damaged files
+    mono, rate = audio.samples.mean(axis=0), audio.format.sample_rate
+    if rate > sample_rate:
+        mono, rate = soxr.resample(mono, rate, sample_rate), sample_rate
+    return torch.from_numpy(np.clip(mono * 32768, -32768, 32767).astype(np.int16)), rate
 
 
 def bandwidth(recording: Tensor, sample_rate: int) -> float:
