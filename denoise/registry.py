@@ -1,7 +1,7 @@
 """The tables of architectures that recipes and weights files can name, and the bundled weights.
 
-To add a network, codec or prior, write ``models/NAME.py`` or ``priors/NAME.py`` with its Config above its class, and
-add one line to a table below.
+To add a network, codec, prior or classifier, write ``models/NAME.py`` or ``priors/NAME.py`` with its Config above its
+class, and add one line to a table below.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 
 from denoise.config import parse
 from denoise.errors import ConfigError, WeightsError
-from denoise.protocols import Codec, Network, Prior
+from denoise.protocols import Classifier, Codec, Network, Prior
 from denoise.weights import RETRY, Card, check_tensors, load_tensors, read_header
 
 NETWORKS = {  # denoisers
@@ -39,25 +39,34 @@ PRIORS = {
     "latent-prior": ("denoise.priors.latent", "LatentPrior"),
     "flow-matching": ("denoise.priors.flow_matching", "FlowMatching"),
 }
-ARCHITECTURES = NETWORKS | CODECS | PRIORS
+CLASSIFIERS = {"audio-classifier": ("denoise.models.audio_classifier", "AudioClassifier")}
+ARCHITECTURES = NETWORKS | CODECS | PRIORS | CLASSIFIERS
 PARTS = {  # fields of a configuration that describe submodules by their architecture and settings
     "latent-prior": ("codec", "prior"),
     "spectral-codec": ("codec",),
 }
+PROTOCOLS: tuple[tuple[Mapping[str, Any], Any], ...] = (
+    (NETWORKS, Network),
+    (CODECS, Codec),
+    (PRIORS, Prior),
+    (CLASSIFIERS, Classifier),
+)
 FACTORIES = {  # functions that build the class which the configuration or the submodules call for
     "flow": "build_flow",
     "latent-prior": "build_latent_prior",
     "spectral-codec": "build_spectral_codec",
 }
 
-Kind = Literal["denoiser", "codec", "prior"]
+Kind = Literal["denoiser", "codec", "prior", "classifier"]
 Modality = Literal["audio", "image"]
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 DEFAULTS = {"audio": "speech", "image": "photo"}
 SIGMA_MODEL = "gaussian"  # the image denoiser for white Gaussian noise of a given sigma, and the prior of samples
 NOISE_MODEL = "photo"  # the image denoiser whose residual the noise is estimated from
-NOISE_PROFILE_MODEL = "general"  # the audio denoiser that takes a noise profile
+GENERAL_MODEL = "general"  # the audio denoiser for recordings without speech, and with a noise profile
+NOISE_PROFILE_MODEL = GENERAL_MODEL
+CLASSIFIER = "audio-kind"  # tells recordings of speech from others
 POSTERIOR_MODEL = "speech-flow"  # the audio denoiser that samples the posterior
 
 
@@ -65,7 +74,7 @@ def bundled(kind: Kind | None = None, modality: Modality | None = None) -> list[
     """List the names of the weights that come with the package.
 
     Args:
-        kind: list denoisers, codecs or priors only.
+        kind: list the models of one kind only.
         modality: list models for audio or for images only.
 
     Returns:
@@ -86,7 +95,7 @@ def build(architecture: str, settings: Mapping[str, Any], where: str = "model") 
         where: prefix of error messages.
 
     Returns:
-        A `denoise.protocols.Network`, `Codec` or `Prior`.
+        A `denoise.protocols.Network`, `Codec`, `Prior` or `Classifier`.
 
     Raises:
         ConfigError: the architecture is unknown, or a setting does not fit.
@@ -99,7 +108,7 @@ def build(architecture: str, settings: Mapping[str, Any], where: str = "model") 
     config = parse(getattr(source, f"{class_name}Config"), settings, where)
     parts = {name: _build_part(getattr(config, name), f"{where}.{name}") for name in PARTS.get(architecture, ())}
     module = factory(config=config, **parts)
-    protocol = Prior if architecture in PRIORS else Codec if architecture in CODECS else Network
+    protocol = next(each for table, each in PROTOCOLS if architecture in table)
     if not isinstance(module, protocol):  # checked before hours of training, not at the export
         members = {name for base in protocol.__mro__ for name in vars(base) if not name.startswith("_")}
         missing = ", ".join(sorted(members - {*dir(module)}))
@@ -109,7 +118,11 @@ def build(architecture: str, settings: Mapping[str, Any], where: str = "model") 
 
 def kind_of(module: Any) -> Kind:
     """Return the kind of a module as model cards state it."""
-    return "prior" if isinstance(module, Prior) else "denoiser" if isinstance(module, Network) else "codec"
+    if isinstance(module, Prior):
+        return "prior"
+    if isinstance(module, Network):
+        return "denoiser"
+    return "classifier" if isinstance(module, Classifier) else "codec"
 
 
 def locate(name_or_file: str | Path, kind: Kind | None = None, modality: Modality | None = None) -> Path:
@@ -169,7 +182,7 @@ def load(name_or_file: str | Path, *, kind: Kind | None = None, modality: Modali
         module = _build_stored(path, card, header["config"])
     if kind_of(module) != card.kind:
         raise WeightsError(f"{path}: the card states {card.kind}, the module is a {kind_of(module)}. {RETRY}")
-    channels = module.channels if card.kind == "denoiser" else module.event_shape[0]
+    channels = module.event_shape[0] if card.kind in ("codec", "prior") else module.channels
     if channels != card.channels:
         raise WeightsError(f"{path}: the card states {card.channels} channels, the network has {channels}. {RETRY}")
     if card.kind == "denoiser" and module.blind != card.blind:

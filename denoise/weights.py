@@ -32,7 +32,7 @@ class Card:
         architecture: key of `denoise.registry.ARCHITECTURES`.
         modality: ``"audio"`` or ``"image"``.
         channels: channels of the signals.
-        kind: ``"denoiser"``, ``"codec"`` or ``"prior"``.
+        kind: ``"denoiser"``, ``"codec"``, ``"prior"`` or ``"classifier"``.
         description: one sentence for tables.
         sample_rate: sample rate in Hz; None for images.
         blind: whether a denoiser estimates the noise itself and takes no sigma.
@@ -40,7 +40,7 @@ class Card:
         snr_db: range of signal-to-noise ratios in training, in dB (audio).
         size_multiple: windows that start at multiples of this are processed as in the whole signal.
         shape: (channels, *space) of the signals of a codec or prior.
-        classes: names of the classes that a prior can sample.
+        classes: names of the classes that a prior can sample, or a classifier tells apart.
         text: whether a prior can be conditioned on text.
         parameters: number of parameters.
         licence: licence of the weights.
@@ -52,7 +52,7 @@ class Card:
     architecture: str
     modality: Literal["audio", "image"]
     channels: int
-    kind: Literal["denoiser", "codec", "prior"] = "denoiser"
+    kind: Literal["denoiser", "codec", "prior", "classifier"] = "denoiser"
     description: str = ""
     sample_rate: int | None = None
     blind: bool = True

@@ -10,7 +10,7 @@ import typer
 from denoise.cli.output import print_table
 from denoise.cli.params import ModelArgument
 
-KINDS: tuple[Literal["denoiser", "prior", "codec"], ...] = ("denoiser", "prior", "codec")
+KINDS: tuple[Literal["denoiser", "prior", "codec", "classifier"], ...] = ("denoiser", "prior", "codec", "classifier")
 COLUMNS = ("name", "kind", "for", "parameters", "MiB", "description")
 SEPARATORS = {"shape": " x ", "classes": ", "}  # of the lists in a card; all others are ranges
 

@@ -27,7 +27,7 @@ def load(name_or_file: str | Path, *, device: str = "auto") -> AudioPipeline | I
         The pipeline for the modality and the kind of the model.
 
     Raises:
-        ConfigError: the name is unknown.
+        ConfigError: the name is unknown, or that of a classifier.
         WeightsError: the file is missing, damaged or of another make.
     """
     card = read_header(locate(name_or_file))["card"]

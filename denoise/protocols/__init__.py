@@ -1,7 +1,8 @@
-"""Protocols of denoisers, codecs and priors: the capabilities that callers test for with ``isinstance``."""
+"""Protocols of denoisers, codecs, priors and classifiers: capabilities that callers test for with ``isinstance``."""
 
 from __future__ import annotations
 
+from denoise.protocols.classifiers import Classifier
 from denoise.protocols.codecs import (
     Codec,
     LikelihoodCodec,
@@ -38,6 +39,7 @@ from denoise.protocols.priors import (
 
 __all__ = [
     "DEFAULT_OPTIONS",
+    "Classifier",
     "Codec",
     "Completer",
     "Denoiser",

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from denoise.protocols import Network, Prior
+from denoise.protocols import Classifier, Network, Prior
 from denoise.registry import kind_of
 from denoise.training.recipe import Recipe
 from denoise.weights import Card, save_weights
@@ -19,12 +19,14 @@ def export(path: Path, recipe: Recipe, module: Any, class_names: tuple[str, ...]
     Args:
         path: file to write.
         recipe: recipe of the training, which is stored without the paths of other files.
-        module: network, codec or prior.
+        module: network, codec, prior or classifier.
         class_names: names of the classes that a prior can be conditioned on.
     """
     if isinstance(module, Network):
         facts: dict[str, Any] = {"channels": module.channels, "blind": module.blind}
         facts |= {"size_multiple": module.size_multiple, "snr_db": recipe.audio.snr_db if recipe.audio else None}
+    elif isinstance(module, Classifier):
+        facts = {"channels": module.channels, "classes": module.class_names}
     else:
         shape = tuple(module.event_shape)
         facts = {"channels": shape[0], "shape": shape, "classes": class_names}

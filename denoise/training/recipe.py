@@ -28,7 +28,7 @@ class AudioData:
     """Clean speech and music, noise and room impulse responses, and how they are mixed.
 
     Args:
-        speech: folders of clean speech, relative to ``--data``.
+        speech: folders of clean speech, relative to ``--data``; of a class, of its recordings.
         music: folders of other sounds to keep: music, animals, machines.
         noise: folders of noise; priors are trained without.
         rir: folders of room impulse responses.
@@ -254,6 +254,8 @@ class Recipe:
         image: photographs, the data of image denoisers.
         audio: speech and noise, the data of audio denoisers; its speech also that of priors.
         examples: signals of one shape, the data of codecs and priors.
+        classes: recordings of each class and how they are mixed, the data of classifiers; their length is that of the
+            model.
         codec: weights of a trained codec, a bundled name or a file. The prior is trained on its latents, and both are
             written together.
         init: weights to start from, a bundled name or a file. Tensors that they lack keep their initialisation. A
@@ -274,6 +276,7 @@ class Recipe:
     image: ImageData | None = None
     audio: AudioData | None = None
     examples: Examples | None = None
+    classes: dict[str, AudioData] = field(default_factory=dict)
     codec: str | None = None
     init: str | None = None
     stored_dtype: Literal["float16", "int8"] = "float16"
@@ -292,8 +295,9 @@ class Recipe:
     @property
     def sample_rate(self) -> int | None:
         """Sample rate of the card in Hz, the highest of several; None for images."""
-        if self.audio:
-            return max(self.audio.sample_rates)
+        rates = [rate for data in (self.audio, *self.classes.values()) if data for rate in data.sample_rates]
+        if rates:
+            return max(rates)
         return self.examples.sample_rate if self.examples else None
 
     def asdict(self) -> dict[str, Any]:
@@ -318,10 +322,15 @@ def load_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
         ConfigError: the file or a setting is wrong.
     """
     values = migrate_recipe(override(_read(path, set()), settings))
-    changed = [setting for setting in settings if setting.partition("=")[0].strip() in DATA_KEYS]
+    changed = [setting for setting in settings if _changes_data(setting)]
     if changed and not any(setting.startswith("sources=") for setting in settings):
         values["sources"] = [f"not the recipe's: {setting}" for setting in changed]
     return parse(Recipe, values, str(path))
+
+
+def _changes_data(setting: str) -> bool:
+    key = setting.partition("=")[0].strip()
+    return key in DATA_KEYS or key.startswith("classes.")
 
 
 def _read(path: Path, extended_by: set[Path]) -> dict[str, Any]:

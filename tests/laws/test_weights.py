@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from denoise.errors import WeightsError
-from denoise.registry import ARCHITECTURES, NETWORKS, PRIORS, build, load
+from denoise.registry import ARCHITECTURES, CLASSIFIERS, NETWORKS, PRIORS, build, load
 from denoise.weights import Card, load_tensors, save_weights
 
 DPCRN = {"widths": [4, 6, 8], "blocks": 1, "hidden": 8, "squeeze": 2, "lookahead": 1}
@@ -38,6 +38,7 @@ SMALL: dict[str, dict[str, Any]] = {
             "blocks": [1],
         },
     },
+    "audio-classifier": {"class_names": ["a", "b"], "bands": 8, "widths": [2, 3]},
     "ae": VAE,
     "vae": VAE,
     "aae": VAE | {"posterior": "universal", "critic": [8]},
@@ -61,7 +62,8 @@ def save(folder: Path, architecture: str) -> tuple[Path, nn.Module]:
         for parameter in module.parameters():
             parameter.add_(torch.randn(parameter.shape))
     kind = "denoiser" if architecture in NETWORKS else "prior" if architecture in PRIORS else "codec"
-    channels = module.channels if kind == "denoiser" else module.event_shape[0]
+    kind = "classifier" if architecture in CLASSIFIERS else kind
+    channels = module.event_shape[0] if kind in ("codec", "prior") else module.channels
     blind = module.blind if kind == "denoiser" else True
     path = folder / f"{architecture}.safetensors"
     card = Card(architecture, architecture, "image", channels, kind=kind, blind=blind)

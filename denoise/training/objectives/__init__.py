@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from denoise.errors import ConfigError
 from denoise.training.objectives.base import LossObjective, Objective, StepResult
+from denoise.training.objectives.classification import Classification
 from denoise.training.objectives.codec import Adversarial, Elbo, Reconstruction
 from denoise.training.objectives.denoising import Denoising
 from denoise.training.objectives.prior import DenoisingScoreMatching, FlowMatchingObjective, MaximumLikelihood
@@ -22,6 +23,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "diffusion": DenoisingScoreMatching,
     "flow-matching": FlowMatchingObjective,
     "likelihood": MaximumLikelihood,
+    "classification": Classification,
 }
 
 
