@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from denoise.errors import ConfigError
 
@@ -31,6 +31,12 @@ Sigma = float | Literal["auto"] | None
 """Noise level of an image, full scale 1.0; ``"auto"`` and None estimate it for networks that need one."""
 
 
+Stereo = Literal["auto", "linked", "separate"]
+"""Whether the channels of audio share one mask."""
+
+STEREO: tuple[Stereo, ...] = get_args(Stereo)
+
+
 @dataclass(frozen=True, kw_only=True)
 class DenoiseOptions:
     """Options of one denoising run, from the public boundary down to the network.
@@ -49,6 +55,9 @@ class DenoiseOptions:
         perception: perception-distortion trade-off, from 0 (posterior mean) to 1 (posterior sample); None selects the
             posterior sample if ``seed`` is given, else the posterior mean.
         seed: seed of the posterior sample; None is seed 0 if ``perception`` is above 0.
+        stereo: whether the channels of audio share one mask (``"linked"``) or not (``"separate"``); ``"auto"`` links
+            two channels, unless a file or an array shows that they hardly correlate, and no other number of them. For
+            networks that stream.
         overwrite: whether existing files are replaced.
         max_megapixels: size up to which images are read, above 0.
 
@@ -66,6 +75,7 @@ class DenoiseOptions:
     noise_profile: NoiseSource | None = None
     perception: float | None = None
     seed: int | None = None
+    stereo: Stereo = "auto"
     overwrite: bool = False
     max_megapixels: float = MAX_MEGAPIXELS
 
@@ -83,6 +93,8 @@ class DenoiseOptions:
             raise ConfigError(
                 f"perception is {self.perception:g}; expected 0 (posterior mean) to 1 (posterior sample)."
             )
+        if self.stereo not in STEREO:
+            raise ConfigError(f"stereo is {self.stereo!r}; expected {', '.join(STEREO)}.")
         if self.steps < 1:
             raise ConfigError(f"steps is {self.steps}; expected at least 1.")
         check_max_megapixels(self.max_megapixels)
@@ -107,6 +119,11 @@ class DenoiseOptions:
     def mix_weight(self) -> float:
         """Weight of the posterior sample beside the posterior mean, 0 to 1."""
         return float(self.seed is not None) if self.perception is None else self.perception
+
+    @property
+    def linked(self) -> bool | None:
+        """Whether the channels share one mask; None if that follows from their number."""
+        return {"auto": None, "linked": True, "separate": False}[self.stereo]
 
     @property
     def estimates_sigma(self) -> bool:

@@ -65,7 +65,6 @@ DEFAULTS = {"audio": "speech", "image": "photo"}
 SIGMA_MODEL = "gaussian"  # the image denoiser for white Gaussian noise of a given sigma, and the prior of samples
 NOISE_MODEL = "photo"  # the image denoiser whose residual the noise is estimated from
 GENERAL_MODEL = "general"  # the audio denoiser for recordings without speech, and with a noise profile
-NOISE_PROFILE_MODEL = GENERAL_MODEL
 CLASSIFIER = "audio-kind"  # tells recordings of speech from others
 POSTERIOR_MODEL = "speech-flow"  # the audio denoiser that samples the posterior
 

@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: on busy mac
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,7 +18,10 @@ import pytest
 import torch
 from hypothesis import settings
 from numpy.typing import NDArray
+from torch import Tensor
 
+from denoise import registry
+from denoise.pipelines import arrays, choice
 from denoise.registry import build
 from denoise.weights import Card, save_weights
 
@@ -145,3 +149,30 @@ def pipe() -> Iterator[Callable[..., BinaryIO]]:
             return stack.enter_context(os.fdopen(reading, "rb"))
 
         yield make
+
+
+class LevelClassifier:
+    """A classifier that takes peaks above 0.5 for speech, above 0.2 for music, and the rest for sounds."""
+
+    config, channels, window_s = None, 1, 2.0
+    class_names = ("speech", "music", "sounds")
+
+    def __call__(self, x: Tensor, *, sample_rate: int) -> Tensor:
+        peak = x.abs().amax(dim=(1, 2))
+        index = torch.where(peak > 0.5, 0, torch.where(peak > 0.2, 1, 2))
+        return 9.0 * torch.nn.functional.one_hot(index, 3).float()
+
+
+@pytest.fixture
+def general(models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of bundled models: two tiny networks as ``speech`` and ``general``, chosen by `LevelClassifier`."""
+    folder = tmp_path / "pretrained"
+    folder.mkdir()
+    for name, stored in (("speech", "causal-audio"), ("general", "flow-audio")):
+        module, card = registry.load(models[stored])
+        save_weights(folder / f"{name}.safetensors", module, replace(card, name=name), {}, torch.float32)
+    monkeypatch.setattr(registry, "PRETRAINED", folder)
+    monkeypatch.setattr(choice, "load_classifier", LevelClassifier)
+    arrays._audio_pipeline.cache_clear()
+    yield folder
+    arrays._audio_pipeline.cache_clear()

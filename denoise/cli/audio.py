@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,7 +19,7 @@ from denoise.cli.params import (
     StrengthOption,
 )
 from denoise.errors import ConfigError
-from denoise.options import AUDIO_STEPS, BLOCK_S, DenoiseOptions
+from denoise.options import AUDIO_STEPS, BLOCK_S, STEREO, DenoiseOptions, Stereo
 
 if TYPE_CHECKING:
     from denoise.files.audio import RawFormat
@@ -32,7 +33,8 @@ def audio(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Name of a bundled model, or a .safetensors file.",
+            help="Name of a bundled model, or a .safetensors file. By default, `speech` or `general` for each file, by "
+            "what is heard in excerpts of it; `speech` for standard input.",
             metavar="NAME|FILE",
             autocompletion=model_names("denoiser", "audio"),
         ),
@@ -77,7 +79,15 @@ def audio(
     skip_existing: SkipExistingOption = False,
     as_json: JsonLinesOption = False,
     rate: Annotated[int | None, typer.Option(help="Sample rate in Hz of raw PCM on standard input.")] = None,
-    channels: Annotated[int | None, typer.Option(help="Number of channels of raw PCM on standard input.")] = None,
+    channels: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="`linked` channels share one mask, which keeps the stereo image; `separate` ones, as of two "
+            "microphones, do not. By default, two channels are linked unless they hardly correlate. N is the number of "
+            "channels of raw PCM on standard input; give --channels twice for both.",
+            metavar="linked|separate|N",
+        ),
+    ] = None,
     encoding: Annotated[
         str | None,
         typer.Option("--format", help="Raw PCM on standard input: s16le, s24le, s32le, f32le, f64le or u8."),
@@ -93,12 +103,15 @@ def audio(
     from denoise.cli.malloc import return_freed_memory
     from denoise.files.audio import AUDIO_EXTENSIONS
     from denoise.pipelines.audio import AudioPipeline, default_model
+    from denoise.pipelines.choice import AUTO
     from denoise.pipelines.compare import check_extras, compare_audio, write_removed
     from denoise.pipelines.noise_segment import parse_noise_source
     from denoise.pipelines.samples import check_samples, write_audio_samples
 
     batch = BatchOptions(overwrite=overwrite, skip_existing=skip_existing, as_json=as_json)
+    stereo, raw_channels = _parse_channels(channels or [])
     options = DenoiseOptions(
+        stereo=stereo,
         steps=steps,
         strength=strength,
         attenuation_limit=attenuation_limit,
@@ -109,8 +122,9 @@ def audio(
     )
     extra_outputs = {"--compare": compare, "--removed": removed}
     check_extras(extra_outputs, inputs, out, AUDIO_EXTENSIONS, overwrite=overwrite)
-    raw = _parse_raw_format(inputs, rate, channels, encoding)
-    pipeline = AudioPipeline(model or default_model(options), device=device, block=block)
+    raw = _parse_raw_format(inputs, rate, raw_channels, encoding)
+    chosen_model = default_model(options) if model is None or model == AUTO else model
+    pipeline = AudioPipeline(chosen_model, device=device, block=block)
     pipeline.check(options)
     single_output_options: dict[str, Any] = {
         "--skip-existing": skip_existing or None,
@@ -123,7 +137,15 @@ def audio(
         if samples:
             return write_audio_samples(pipeline, source, target, samples, options, progress=progress, name=name)
         with until_interrupted(source) as interruptible:
-            result = pipeline.denoise_file(interruptible, target, options, raw=raw, progress=progress, name=name)
+            result = pipeline.denoise_file(
+                interruptible,
+                target,
+                options,
+                raw=raw,
+                progress=progress,
+                name=name,
+                examine=isinstance(source, str),  # a pipe takes `speech`, also where it could be read twice
+            )
         if removed:
             write_removed(source, target, removed, overwrite=overwrite)
         if compare:
@@ -132,6 +154,16 @@ def audio(
 
     return_freed_memory()
     denoise_files(inputs, out, AUDIO_EXTENSIONS, denoise_file, batch)
+
+
+def _parse_channels(words: list[str]) -> tuple[Stereo, int | None]:
+    """Return how channels are denoised, and the number of channels of raw PCM, from the words of --channels."""
+    numbers = [int(word) for word in words if re.fullmatch(r"-?\d+", word)]
+    names = [name for word in words for name in STEREO if word == name]
+    if len(numbers) + len(names) < len(words) or max(len(numbers), len(names)) > 1:
+        given = " and ".join(words)
+        raise ConfigError(f"--channels is {given}; expected linked, separate or auto, and for raw PCM a number.")
+    return names[0] if names else "auto", numbers[0] if numbers else None
 
 
 def _parse_raw_format(

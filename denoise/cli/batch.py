@@ -132,4 +132,9 @@ def _binary_stream(stream: TextIO | None, name: str) -> BinaryIO:
 
 def _format_result(result: Result) -> str:
     unit = {"times_real_time": "x real time", "megapixels_per_s": "MP/s"}[result.speed_unit]
-    return f"{result.output}  {result.seconds:.1f} s, {result.speed:.3g} {unit}"
+    choices = []
+    if result.model is not None and result.model.speech_fraction is not None:
+        choices.append(f", {result.model.model} ({result.model.reason})")
+    if result.stereo is not None and not result.stereo.is_linked and result.stereo.correlation is not None:
+        choices.append(f", channels separate (correlation {result.stereo.correlation:.2f})")
+    return f"{result.output}  {result.seconds:.1f} s, {result.speed:.3g} {unit}{''.join(choices)}"

@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from denoise.errors import ConfigError, InputError
-from denoise.options import AUDIO_STEPS, IMAGE_STEPS, DenoiseOptions, NoiseSource, Sigma
+from denoise.options import AUDIO_STEPS, IMAGE_STEPS, DenoiseOptions, NoiseSource, Sigma, Stereo
 from denoise.pipelines import audio, image
 from denoise.pipelines.audio import AudioPipeline
+from denoise.pipelines.choice import AUTO
 from denoise.pipelines.device import as_numpy
+from denoise.pipelines.excerpts import slice_excerpts
 from denoise.pipelines.image import ImagePipeline
 from denoise.pipelines.noise_segment import cut_noise
-from denoise.registry import weights_version
+from denoise.registry import DEFAULTS, weights_version
 from denoise.signals import MAX_CHANNELS, AudioFormat, Image, require_finite_samples
 
 Array = TypeVar("Array", bound=NDArray[Any] | Tensor)
@@ -36,6 +38,7 @@ def denoise_audio(
     perception: float | None = None,
     steps: int = AUDIO_STEPS,
     seed: int = 0,
+    stereo: Stereo = "auto",
     device: str = "auto",
     noise_profile: NoiseSource | None = None,
 ) -> Array:
@@ -46,12 +49,14 @@ def denoise_audio(
             time). Integers (int16, int32) have the full scale of their type, floats 1.0; floats are not clipped.
         sample_rate: sample rate in Hz.
         model: name of a bundled model or path of a weights file; None selects ``speech``, or, with ``perception``, the
-            model with posterior samples.
+            model with posterior samples. ``"auto"`` chooses ``speech`` or ``general`` for each item of a batch, as for
+            files; it is not the default, because parts of one recording must not be denoised by different models.
         strength: as in `denoise.options.DenoiseOptions`.
         attenuation_limit: as in `denoise.options.DenoiseOptions`, in dB.
         perception: as in `denoise.options.DenoiseOptions`, from the posterior mean (0) to a posterior sample (1).
         steps: network calls per posterior sample.
         seed: seed of the posterior sample; each item of a batch adds 1 to it.
+        stereo: as in `denoise.options.DenoiseOptions`.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
         noise_profile: as in `denoise.options.DenoiseOptions`; selects ``general``.
 
@@ -68,6 +73,7 @@ def denoise_audio(
         perception=perception,
         steps=steps,
         seed=None if perception is None else seed,
+        stereo=stereo,
         noise_profile=noise_profile,
     )
     x: Any = as_numpy(samples) if isinstance(samples, Tensor) else np.asarray(samples)
@@ -75,7 +81,9 @@ def denoise_audio(
     if not isinstance(sample_rate, Real) or sample_rate != int(sample_rate):
         raise InputError(f"sample rate is {sample_rate!r}; expected a whole number of Hz.")
     AudioFormat(int(sample_rate), channels)  # checks the range of the sample rate
-    pipeline = _audio_pipeline(*_with_version(model or audio.default_model(options)), device)
+    if model is None or model == AUTO:
+        model = audio.default_model(options, otherwise=model or DEFAULTS["audio"])
+    pipeline = _audio_pipeline(*_with_version(model), device)
     pipeline.check(options)
     if options.limited_strength == 0:
         return cast(Array, samples.clone() if isinstance(samples, Tensor) else x.copy())
@@ -85,10 +93,13 @@ def denoise_audio(
     for i, item in enumerate(x.reshape(denoised.shape)):
         item_float = item.astype(np.float32 if x.dtype in (np.float32, np.float16, np.int16) else np.float64) / scale
         require_finite_samples(item_float)
+        survey = pipeline.new_survey(channels, options)
+        survey.examine(slice_excerpts(item_float, int(sample_rate)), int(sample_rate))
+        chosen, _, item_options, _ = pipeline.choose(survey, channels, options)
         profile = None
         if noise_profile is not None:
-            profile = pipeline.measure_noise(*cut_noise(item_float, int(sample_rate), noise_profile))
-        run = pipeline.start(int(sample_rate), options, [seed + i] if options.mix_weight else [], profile)
+            profile = chosen.measure_noise(*cut_noise(item_float, int(sample_rate), noise_profile))
+        run = chosen.start(int(sample_rate), item_options, [seed + i] if options.mix_weight else [], profile)
         y = np.concatenate([*run.blocks([item_float])], axis=1) * scale
         denoised[i] = y if is_float else np.rint(y).clip(-scale, scale - 1)
     result = denoised.reshape(x.shape)
@@ -210,7 +221,7 @@ def _frames(x: NDArray[Any], *, is_tensor: bool) -> NDArray[Any]:
 
 def _with_version(model: str | Path) -> tuple[str | Path, int]:
     """A model with the version of its weights, so that new weights are loaded again."""
-    return model, weights_version(model)
+    return model, 0 if model == AUTO else weights_version(model)
 
 
 @lru_cache(maxsize=4)

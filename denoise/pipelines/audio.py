@@ -19,7 +19,8 @@ from torch import Tensor
 from denoise.errors import ConfigError, InputError
 from denoise.files.audio import AudioReader, AudioSource, AudioWriter, EncodedTrack, RawFormat, open_media_file
 from denoise.frames import Grid, Window, overlap_add, split
-from denoise.options import AUDIO_STEPS, BLOCK_S, DenoiseOptions, NoiseSource
+from denoise.options import AUDIO_STEPS, BLOCK_S, DenoiseOptions, NoiseSource, Stereo
+from denoise.pipelines.choice import AUTO, ModelChoice, StereoChoice, Survey, survey_file
 from denoise.pipelines.device import pick_device
 from denoise.pipelines.full_band import denoise_full_band, full_band_context
 from denoise.pipelines.latent_noise import NoiseFieldSampler
@@ -30,7 +31,7 @@ from denoise.pipelines.posterior import check_posterior
 from denoise.pipelines.result import AUDIO_UNITS, Diagnostics, Result
 from denoise.pipelines.stream import AudioStream
 from denoise.protocols import FlowNetwork, Progress, StreamingNetwork
-from denoise.registry import DEFAULTS, NOISE_PROFILE_MODEL, POSTERIOR_MODEL, load
+from denoise.registry import DEFAULTS, GENERAL_MODEL, POSTERIOR_MODEL, load
 from denoise.signals import AudioFormat, require_finite_samples
 
 STEP_S = 2.0  # read and streamed at a time: tensors that still fit the cache
@@ -99,6 +100,7 @@ class AudioRun:
                     sampler,
                     sample_rate=self._sample_rate,
                     channels=chunk.shape[0],
+                    linked=self._options.linked,
                     strength=self._strength,
                     noise_profile=self._noise_profile,
                 )
@@ -157,11 +159,12 @@ class AudioRun:
 class AudioPipeline:
     """A loaded audio denoiser for files, bytes and streams of samples.
 
-    Channels are never mixed down. A streaming network estimates one mask for a stereo pair and one for each channel of
-    any other number; other networks denoise the channels one by one, or in pairs if they are stereo.
+    Channels are never mixed down. A streaming network estimates one mask for a stereo pair whose channels correlate,
+    and one for each channel otherwise; other networks denoise the channels one by one, or in pairs if they are stereo.
 
     Args:
-        model: name of a bundled model or path of a weights file.
+        model: name of a bundled model or path of a weights file; ``"auto"`` chooses ``speech`` or ``general`` for each
+            file. `start` and `stream`, which have no file to examine, then use ``speech``.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
         block: seconds that a network without a state processes at a time, above 0. It bounds the memory and does not
             change the output.
@@ -171,7 +174,11 @@ class AudioPipeline:
         WeightsError: the weights file is missing or damaged.
     """
 
-    def __init__(self, model: str | Path = DEFAULTS["audio"], *, device: str = "auto", block: float = BLOCK_S) -> None:
+    def __init__(self, model: str | Path = AUTO, *, device: str = "auto", block: float = BLOCK_S) -> None:
+        self.chooses_model = model == AUTO
+        if self.chooses_model:
+            model = DEFAULTS["audio"]
+        self._chosen: dict[str, AudioPipeline] = {str(model): self}  # loaded models by name
         self.device = pick_device(device)
         if not 0 < block < math.inf:
             raise ConfigError(f"block is {block:g} s; expected more than 0.")
@@ -191,6 +198,7 @@ class AudioPipeline:
         raw: RawFormat | None = None,
         progress: Progress | None = None,
         name: str | None = None,
+        examine: bool = True,
     ) -> Result:
         """Denoise an audio file, as `file`.
 
@@ -201,19 +209,28 @@ class AudioPipeline:
             raw: as in `file`.
             progress: as in `file`.
             name: as in `file`.
+            examine: whether a file is examined to choose the model and to compare two channels; a pipe never is.
 
         Returns:
             As `file`.
         """
+        if self.chooses_model and options.noise_profile is not None:  # which decides
+            general = self._load_chosen(GENERAL_MODEL)
+            return general.denoise_file(source, target, options, raw=raw, progress=progress, name=name, examine=examine)
         self.check(options)
         if raw is not None:
-            return self._denoise_recording(source, target, options, raw=raw, progress=progress, name=name)
+            return self._denoise_recording(
+                source, target, options, raw=raw, progress=progress, name=name, examine=examine
+            )
         started = time.perf_counter()
         with open_media_file(source, target, overwrite=options.overwrite, name=name) as opened:
             if opened.media is None:
-                return self._denoise_recording(opened.source, target, options, progress=progress, name=opened.name)
+                return self._denoise_recording(
+                    opened.source, target, options, progress=progress, name=opened.name, examine=examine
+                )
+            n = opened.media.n_tracks
             tracks = [
-                self._denoise_recording(*track, options, progress=progress_of_part(progress, i, opened.media.n_tracks))
+                self._denoise_recording(*track, options, progress=progress_of_part(progress, i, n), examine=examine)
                 for i, track in enumerate(opened.media.tracks)
             ]
             warnings = opened.media.copy()
@@ -228,17 +245,22 @@ class AudioPipeline:
         raw: RawFormat | None = None,
         progress: Progress | None = None,
         name: str | None = None,
+        examine: bool = True,
     ) -> Result:
         """Denoise an audio file, or an audio track of a media file."""
         started = time.perf_counter()
+        survey = Survey()
+        if examine and (self.chooses_model or (self.links_channels and options.linked is None)):
+            survey = survey_file(source, raw, partial(self.new_survey, options=options))
         noise_profile = None
         if options.noise_profile is not None:
             noise_profile = self.measure_noise(*read_noise(source, options.noise_profile, raw=raw, name=name))
         with AudioReader(source, raw=raw, name=name) as reader:
             rate, frames = reader.format.sample_rate, reader.frames
-            length = self._live_length(rate) if reader.is_live else round(STEP_S * rate)
+            pipeline, model, options, stereo = self.choose(survey, reader.format.channels, options)
+            length = pipeline._live_length(rate) if reader.is_live else round(STEP_S * rate)
             noise_before, noise_after = NoiseFloor(rate), NoiseFloor(rate)
-            run, n_done = self.start(rate, options, noise_profile=noise_profile), 0
+            run, n_done = pipeline.start(rate, options, noise_profile=noise_profile), 0
             blocks = run.blocks(noise_before.measure(read_blocks(reader, length)))
             with AudioWriter(target, reader.format, overwrite=options.overwrite, raw=raw, frames=frames) as writer:
                 for block in noise_after.measure(blocks):
@@ -254,6 +276,8 @@ class AudioPipeline:
                 amount=n_done / rate,
                 seconds=time.perf_counter() - started,
                 warnings=[*reader.warnings, *writer.warnings],
+                model=model,
+                stereo=stereo,
             )
 
     def measure_noise(self, noise: NDArray[Any], sample_rate: int) -> Tensor:
@@ -271,6 +295,56 @@ class AudioPipeline:
             InputError: the noise is silent, not finite or too short.
         """
         return measure_profile(self.model, self.card.name, noise, sample_rate)
+
+    @property
+    def links_channels(self) -> bool:
+        """Whether the model can share one mask between channels."""
+        return isinstance(self.model, StreamingNetwork)
+
+    def new_survey(self, channels: int, options: DenoiseOptions) -> Survey:
+        """Return a survey, for excerpts of a recording, of what is left to be chosen.
+
+        Args:
+            channels: channels of the recording.
+            options: options of the run.
+        """
+        is_open = channels == 2 and options.linked is None and self.links_channels
+        return Survey(chooses_model=self.chooses_model, compares_channels=is_open)
+
+    def choose(
+        self, survey: Survey, channels: int, options: DenoiseOptions
+    ) -> tuple[AudioPipeline, ModelChoice, DenoiseOptions, StereoChoice | None]:
+        """Choose what the options leave open.
+
+        Args:
+            survey: survey of excerpts, perhaps of none.
+            channels: channels of the recording.
+            options: options of the run.
+
+        Returns:
+            The pipeline to use and why; the options with linked or separate channels, and why.
+        """
+        if self.chooses_model:
+            model = survey.model()
+            pipeline = self._load_chosen(model.model)
+        else:
+            model = ModelChoice(self.card.name, self._reason(options))
+            pipeline = self
+        stereo = survey.stereo(channels, options.linked) if pipeline.links_channels else None
+        if stereo is not None:
+            options = replace(options, stereo="linked" if stereo.is_linked else "separate")
+        return pipeline, model, options, stereo
+
+    def _reason(self, options: DenoiseOptions) -> str:
+        if options.noise_profile is not None:
+            return "noise profile"
+        return "posterior samples" if options.uses_posterior else "given"
+
+    def _load_chosen(self, name: str) -> AudioPipeline:
+        """Return the pipeline of another model with the settings of this one, loaded once."""
+        if name not in self._chosen:
+            self._chosen[name] = AudioPipeline(name, device=self.device.type, block=self.block)
+        return self._chosen[name]
 
     def start(
         self,
@@ -307,12 +381,17 @@ class AudioPipeline:
             options: options of a run.
 
         Raises:
-            ConfigError: the model has no posterior samples, does not mix them with their mean, or takes no noise
-                profile.
+            ConfigError: the model has no posterior samples, does not mix them with their mean, takes no noise profile,
+                or cannot share one mask between channels.
         """
         check_posterior(self.model, self.card.name, options)
         if options.noise_profile is not None:
             check_noise_profile(self.model, self.card.name)
+        if options.linked is not None and not self.links_channels:
+            raise ConfigError(
+                f"model {self.card.name} denoises channels in groups of {self.card.channels}; linked and separate "
+                "channels need a network that streams, such as speech."
+            )
 
     def _live_length(self, sample_rate: int) -> int:
         """Samples that are read at a time from a live source, which must not wait."""
@@ -333,6 +412,7 @@ class AudioPipeline:
         steps: int = AUDIO_STEPS,
         seed: int | None = None,
         noise_profile: NoiseSource | None = None,
+        stereo: Stereo = "auto",
     ) -> Result:
         """Denoise an audio file into another of the same format, block by block; a pipe as its bytes arrive.
 
@@ -349,9 +429,10 @@ class AudioPipeline:
             steps: network calls per posterior sample.
             seed: seed of the posterior sample.
             noise_profile: as in `denoise.options.DenoiseOptions`, of models that take one.
+            stereo: as in `denoise.options.DenoiseOptions`.
 
         Returns:
-            Time, noise floors and warnings.
+            Time, noise floors, the choices of model and channels, and warnings.
 
         Raises:
             InputError: the file cannot be read or the target cannot be written; no partial target remains.
@@ -364,6 +445,7 @@ class AudioPipeline:
             steps=steps,
             seed=seed,
             noise_profile=noise_profile,
+            stereo=stereo,
             overwrite=overwrite,
         )
         return self.denoise_file(source, target, options, raw=raw, progress=progress, name=name)
@@ -378,6 +460,7 @@ class AudioPipeline:
         perception: float | None = None,
         steps: int = AUDIO_STEPS,
         seed: int | None = None,
+        stereo: Stereo = "auto",
     ) -> bytes:
         """Denoise an audio file in memory.
 
@@ -389,6 +472,7 @@ class AudioPipeline:
             perception: as in `file`.
             steps: as in `file`.
             seed: as in `file`.
+            stereo: as in `file`.
 
         Returns:
             Content of a file of the same format.
@@ -397,7 +481,12 @@ class AudioPipeline:
             InputError: the data are no audio file.
         """
         options = DenoiseOptions(
-            strength=strength, attenuation_limit=attenuation_limit, perception=perception, steps=steps, seed=seed
+            strength=strength,
+            attenuation_limit=attenuation_limit,
+            perception=perception,
+            steps=steps,
+            seed=seed,
+            stereo=stereo,
         )
         target = io.BytesIO()
         self.denoise_file(io.BytesIO(data), target, options, raw=raw, name="audio bytes")
@@ -414,6 +503,7 @@ class AudioPipeline:
         steps: int = AUDIO_STEPS,
         seeds: Sequence[int] | None = None,
         noise_profile: Tensor | None = None,
+        stereo: Stereo = "auto",
     ) -> Iterator[NDArray[Any]]:
         """Denoise chunks as they come; the output has the same total length and no delay.
 
@@ -426,6 +516,7 @@ class AudioPipeline:
             steps: as in `file`.
             seeds: seeds of several posterior samples, in place of their mean.
             noise_profile: as of `measure_noise`; None estimates the noise.
+            stereo: as in `file`; chunks are not examined, so that ``"auto"`` links two channels.
 
         Returns:
             Denoised chunks of any length, (channels, time); posterior samples are concatenated along the channels,
@@ -441,22 +532,24 @@ class AudioPipeline:
             perception=perception,
             steps=steps,
             seed=seeds[0] if seeds else None,
+            stereo=stereo,
         )
         return self.start(sample_rate, options, seeds, noise_profile).blocks(chunks)
 
 
-def default_model(options: DenoiseOptions) -> str:
-    """Return the bundled model for a run: the one with posterior samples or a noise profile if that is requested.
+def default_model(options: DenoiseOptions, otherwise: str | Path = AUTO) -> str | Path:
+    """Return the model for a run: the one with posterior samples or a noise profile if that is requested.
 
     Args:
         options: options of the run.
+        otherwise: the model if they are not.
 
     Returns:
         Its name.
     """
     if options.noise_profile is not None:
-        return NOISE_PROFILE_MODEL
-    return POSTERIOR_MODEL if options.uses_posterior else DEFAULTS["audio"]
+        return GENERAL_MODEL
+    return POSTERIOR_MODEL if options.uses_posterior else otherwise
 
 
 def read_blocks(reader: AudioReader, length: int) -> Iterator[NDArray[Any]]:

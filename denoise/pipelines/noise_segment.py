@@ -15,7 +15,7 @@ from denoise.errors import ConfigError, InputError
 from denoise.files.audio import AudioReader, AudioSource, MediaTrack, RawFormat
 from denoise.options import NoiseSource
 from denoise.protocols import Network, NoiseProfileNetwork
-from denoise.registry import NOISE_PROFILE_MODEL
+from denoise.registry import GENERAL_MODEL
 
 MIN_NOISE_S = 0.1
 MAX_NOISE_S = 60.0  # of a recording of noise: more makes the profile no better
@@ -138,7 +138,7 @@ def check_noise_profile(network: Network, name: str) -> None:
         ConfigError: it takes none.
     """
     if not isinstance(network, NoiseProfileNetwork):
-        raise ConfigError(f"model {name} takes no noise profile; use {NOISE_PROFILE_MODEL}.")
+        raise ConfigError(f"model {name} takes no noise profile; use {GENERAL_MODEL}.")
 
 
 def _read_recording(path: str | Path) -> tuple[NDArray[Any], int]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from denoise.pipelines.choice import ModelChoice, StereoChoice
 from denoise.sampling.consistency import Consistency
 
 REJECTED_FRACTION_LIMIT = 0.1  # a posterior sample of which more is rejected is reported
@@ -84,6 +85,8 @@ class Result:
         files: all files that were written, if they are several.
         warnings: one sentence each.
         precision: number format that the network was computed in.
+        model: model of a recording, and why it was taken; None of an image.
+        stereo: whether the channels of a recording shared one mask; None of a single one.
     """
 
     input: str
@@ -98,6 +101,8 @@ class Result:
     files: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     precision: str | None = None
+    model: ModelChoice | None = None
+    stereo: StereoChoice | None = None
 
     @classmethod
     def from_diagnostics(
@@ -111,6 +116,8 @@ class Result:
         seconds: float,
         files: Sequence[str] = (),
         warnings: Sequence[str] = (),
+        model: ModelChoice | None = None,
+        stereo: StereoChoice | None = None,
     ) -> Result:
         """Build the result of one file.
 
@@ -123,6 +130,8 @@ class Result:
             seconds: wall-clock time, above 0.
             files: all files that were written, if they are several.
             warnings: warnings of the reader, to which those of the diagnostics are added.
+            model: model of a recording.
+            stereo: whether the channels of a recording shared one mask.
 
         Returns:
             The result with rounded figures.
@@ -144,6 +153,8 @@ class Result:
                 *warn_no_noise(input, diagnostics.no_noise_found),
             ),
             precision=diagnostics.precision,
+            model=model,
+            stereo=stereo,
         )
 
     @classmethod
@@ -157,7 +168,7 @@ class Result:
             warnings: warnings about the file as a whole.
 
         Returns:
-            The mean noise levels and all warnings.
+            The mean noise levels, all models and all warnings; the treatment of the channels if all tracks share it.
         """
         amount = sum(track.speed * track.seconds for track in tracks)
         return replace(
@@ -168,6 +179,8 @@ class Result:
             noise_before=_round(_mean([track.noise_before for track in tracks])),
             noise_after=_round(_mean([track.noise_after for track in tracks])),
             warnings=(*dict.fromkeys(warning for track in tracks for warning in track.warnings), *warnings),
+            model=_combine_models([track.model for track in tracks if track.model is not None]),
+            stereo=_combine_stereo([track.stereo for track in tracks]),
         )
 
     def asdict(self) -> dict[str, Any]:
@@ -177,6 +190,8 @@ class Result:
         row[speed_unit] = row.pop("speed")
         row[f"noise_before_{noise_unit}"] = row.pop("noise_before")
         row[f"noise_after_{noise_unit}"] = row.pop("noise_after")
+        del row["model"], row["stereo"]
+        row |= _choices(self.model, self.stereo)
         residual, files, precision = row.pop("residual"), row.pop("files"), row.pop("precision")
         if residual is not None:
             rms_key, correlation_key = ("noise", "with_answer") if noise_unit == "dbfs" else ("sigma", "correlation")
@@ -185,6 +200,34 @@ class Result:
                 f"residual_{correlation_key}": round(residual[1], 3),
             }
         return row | ({"files": files} if files else {}) | ({"precision": precision} if precision else {})
+
+
+def _combine_models(models: Sequence[ModelChoice]) -> ModelChoice | None:
+    """Return the models of several tracks as one choice: their names and reasons, each once."""
+    if not models:
+        return None
+    names = dict.fromkeys(choice.model for choice in models)
+    reasons = dict.fromkeys(choice.reason for choice in models)
+    return ModelChoice(", ".join(names), ", ".join(reasons), _mean([choice.speech_fraction for choice in models]))
+
+
+def _combine_stereo(choices: Sequence[StereoChoice | None]) -> StereoChoice | None:
+    """Return the treatment of the channels if it is that of all tracks, with the mean correlation."""
+    present = [choice for choice in choices if choice is not None]
+    if len(present) < len(choices) or len({choice.is_linked for choice in present}) != 1:
+        return None
+    return StereoChoice(present[0].is_linked, _mean([choice.correlation for choice in present]))
+
+
+def _choices(model: ModelChoice | None, stereo: StereoChoice | None) -> dict[str, Any]:
+    """Return the keys of the choices for JSON, without those that were not measured."""
+    keys: dict[str, Any] = {}
+    if model is not None:
+        keys |= {"model": model.model, "model_reason": model.reason, "speech_fraction": _round(model.speech_fraction)}
+    if stereo is not None:
+        keys |= {"channels": "linked" if stereo.is_linked else "separate"}
+        keys |= {"channel_correlation": _round(stereo.correlation)}
+    return {key: value for key, value in keys.items() if value is not None}
 
 
 def warn_rejected(name: str, rejected_fraction: float) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from denoise.files.image import ImageReader, write_image
 from denoise.options import DenoiseOptions
 from denoise.pipelines.audio import AudioPipeline, read_blocks
 from denoise.pipelines.batch import STREAM
+from denoise.pipelines.choice import ModelChoice
 from denoise.pipelines.image import ImagePipeline, sigma_255
 from denoise.pipelines.perception import progress_of_part
 from denoise.pipelines.result import AUDIO_UNITS, IMAGE_UNITS, Diagnostics, Result
@@ -208,6 +209,7 @@ def write_audio_samples(
             seconds=time.perf_counter() - started,
             files=[str(path) for path in paths.all()],
             warnings=[*reader.warnings, *writers[0].warnings],
+            model=ModelChoice(pipeline.card.name, "posterior samples"),
         )
 
 

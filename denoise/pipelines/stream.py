@@ -29,14 +29,15 @@ class AudioStream:
     """Denoise audio as it comes, in blocks of any length.
 
     All outputs of `push` and `flush` together are as long as all inputs and aligned with them; `push` returns samples
-    at most ``latency`` samples after they came. The two channels of a stereo signal share one mask, so that the stereo
-    image is kept; channels of any other number are denoised independently. With ``speech-flow``, posterior sampling
+    at most ``latency`` samples after they came. With ``speech-flow``, posterior sampling
     adds 0.2 s of latency per step.
 
     Args:
         model: name of a bundled model, path of a weights file, `AudioPipeline` or a network.
         sample_rate: sample rate in Hz.
         channels: number of channels.
+        linked: whether all channels share one mask, which keeps the stereo image, or are denoised independently; None
+            links the two of a stereo signal, and no other number of them.
         strength: as in `denoise.options.DenoiseOptions`.
         attenuation_limit: as in `denoise.options.DenoiseOptions`, in dB.
         perception: as in `denoise.options.DenoiseOptions`, of models with posterior samples.
@@ -60,6 +61,7 @@ class AudioStream:
         *,
         sample_rate: int,
         channels: int = 1,
+        linked: bool | None = None,
         strength: float = 1.0,
         attenuation_limit: float | None = None,
         perception: float | None = None,
@@ -86,7 +88,8 @@ class AudioStream:
         self.strength = options.limited_strength
         self._device = next(network.parameters()).device
         self._hop = network.hop(sample_rate)
-        self._rows = 1 if channels == 2 else channels
+        is_linked = channels == 2 if linked is None else linked
+        self._rows = 1 if is_linked else channels
         size = (self._rows, channels // self._rows, sample_rate)
         if noise_profile is None:
             self._state = network.initial_state(*size)

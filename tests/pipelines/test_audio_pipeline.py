@@ -223,6 +223,8 @@ class TestFiles:
             "noise_before_dbfs",
             "noise_after_dbfs",
             "warnings",
+            "model",
+            "model_reason",
         }
         muted = AudioPipeline(models["mute-audio"]).file(tmp_path / "a.flac", tmp_path / "c.flac")
         assert muted.noise_before == result.noise_before

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from denoise.pipelines.choice import ModelChoice, StereoChoice
 from denoise.pipelines.result import AUDIO_UNITS, IMAGE_UNITS, Diagnostics, Result, Units
 from denoise.sampling.consistency import Consistency
 
@@ -47,3 +50,19 @@ def test_warnings_of_the_diagnostics_follow_those_of_the_reader() -> None:
     assert damaged == "damaged"
     assert rejected.startswith("a: 25 % of the posterior sample was replaced")
     assert no_noise.startswith("a: no noise was found")
+
+
+def test_tracks_are_combined_with_their_choices() -> None:
+    speech, general = ModelChoice("speech", "speech in 90 % of the excerpts", 0.9), ModelChoice("general", "music", 0.1)
+    linked, separate = StereoChoice(True, 0.8), StereoChoice(False, 0.1)
+    base = replace(build(Diagnostics(), AUDIO_UNITS), model=speech, stereo=linked)
+    both = [base, replace(base, model=general, stereo=StereoChoice(True, 0.6))]
+    row = Result.combine_tracks(both, "out", 4.0, ["cut"]).asdict()
+    assert (row["model"], row["speech_fraction"]) == ("speech, general", 0.5)
+    assert row["model_reason"] == "speech in 90 % of the excerpts, music"
+    assert (row["channels"], row["channel_correlation"]) == ("linked", 0.7)
+    assert row["times_real_time"] == 1.5
+    for other in (None, separate):
+        assert "channels" not in Result.combine_tracks([base, replace(base, stereo=other)], "out", 4.0, []).asdict()
+    same = Result.combine_tracks([base, base], "out", 4.0, []).asdict()
+    assert (same["model"], same["model_reason"]) == (speech.model, speech.reason)

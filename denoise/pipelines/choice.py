@@ -1,0 +1,148 @@
+"""The choice of the model for a recording, and of whether its two channels share one mask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from denoise.errors import InputError
+from denoise.files.audio import AudioReader, AudioSource, RawFormat
+from denoise.pipelines.excerpts import can_examine, read_excerpts
+from denoise.pipelines.stereo import MIN_CORRELATION, ChannelCorrelation
+from denoise.protocols import Classifier
+from denoise.registry import CLASSIFIER, DEFAULTS, GENERAL_MODEL, bundled, load
+
+AUTO = "auto"
+SPEECH = "speech"  # name of the class
+MIN_SPEECH = 0.4  # fraction of the excerpts with speech that makes a recording one of speech
+MIN_POWER = 1e-9  # excerpts below -90 dB of full scale hold nothing to judge
+RELATIVE_MIN_POWER = 1e-5  # nor do those 50 dB below the loudest
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """The model of a recording and why it is taken.
+
+    Args:
+        model: name of the model.
+        reason: a few words.
+        speech_fraction: estimated fraction of the excerpts with speech, the mean of its probability, 0 to 1; None if
+            none was examined.
+    """
+
+    model: str
+    reason: str
+    speech_fraction: float | None = None
+
+
+@dataclass(frozen=True)
+class StereoChoice:
+    """Whether the channels of a recording share one mask.
+
+    Args:
+        is_linked: whether they do.
+        correlation: correlation of two channels, -1 to 1; None if it was not measured.
+    """
+
+    is_linked: bool
+    correlation: float | None = None
+
+
+def can_choose() -> bool:
+    """Return whether there is more than one model to choose from."""
+    return GENERAL_MODEL in bundled()
+
+
+class Survey:
+    """What excerpts of a recording show.
+
+    Args:
+        chooses_model: whether it is to choose a model.
+        compares_channels: whether it is to compare the channels of the recording, which are two.
+    """
+
+    def __init__(self, *, chooses_model: bool = False, compares_channels: bool = False) -> None:
+        self._classifier = load_classifier() if chooses_model and can_choose() else None
+        self._powers: list[float] = []
+        self._probabilities: list[NDArray[Any]] = []
+        self._correlation = ChannelCorrelation() if compares_channels else None
+
+    def examine(self, excerpts: Iterable[NDArray[Any]], sample_rate: int) -> None:
+        """Examine excerpts, unless there is nothing to choose.
+
+        Args:
+            excerpts: excerpts, (channels, time) each, full scale 1.0.
+            sample_rate: their rate in Hz.
+        """
+        if self._classifier is not None or self._correlation is not None:
+            for excerpt in excerpts:
+                self._add(excerpt, sample_rate)
+
+    @torch.inference_mode()
+    def _add(self, x: NDArray[Any], sample_rate: int) -> None:
+        if self._correlation:
+            self._correlation.add(x, sample_rate)
+        if self._classifier is not None:
+            self._powers.append(float(np.square(x, dtype=np.float64).mean()))
+            excerpt = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))[None]
+            self._probabilities.append(self._classifier(excerpt, sample_rate=sample_rate).softmax(dim=1)[0].numpy())
+
+    def model(self) -> ModelChoice:
+        """Return the model: that of speech if a fair part of the excerpts hold speech, and if all are silent."""
+        powers = np.array(self._powers)
+        is_audible = powers > max(MIN_POWER, RELATIVE_MIN_POWER * powers.max(initial=0.0))
+        if self._classifier is None or not is_audible.any():
+            return ModelChoice(DEFAULTS["audio"], "silence" if len(powers) else "default")
+        names = self._classifier.class_names
+        probabilities, speech = np.stack(self._probabilities)[is_audible], names.index(SPEECH)
+        fraction = float(probabilities[:, speech].mean())
+        found = f"speech in {100 * fraction:.0f} % of the excerpts" if fraction >= 0.005 else "no speech"
+        if fraction >= MIN_SPEECH:
+            return ModelChoice(DEFAULTS["audio"], found, fraction)
+        others = [name for name in names if name != SPEECH]
+        other = others[int(np.delete(probabilities, speech, axis=1).mean(axis=0).argmax())]
+        return ModelChoice(GENERAL_MODEL, f"{other}, {found}", fraction)
+
+    def stereo(self, channels: int, linked: bool | None) -> StereoChoice | None:
+        """Return whether channels share a mask: two do unless they hardly correlate; None for a single one.
+
+        Args:
+            channels: channels of the recording.
+            linked: what the user asks for; None for nothing.
+        """
+        if channels == 1:
+            return None
+        if linked is not None or channels > 2:
+            return StereoChoice(bool(linked))
+        correlation = self._correlation.value() if self._correlation else None
+        return StereoChoice(correlation is None or correlation >= MIN_CORRELATION, correlation)
+
+
+def survey_file(source: AudioSource, raw: RawFormat | None, new_survey: Callable[[int], Survey]) -> Survey:
+    """Examine excerpts of a file; a pipe, and what cannot be read, is not examined.
+
+    Args:
+        source: path, binary file, or audio track.
+        raw: format of headerless PCM.
+        new_survey: returns the survey for a number of channels.
+    """
+    survey = Survey()
+    if can_examine(source):
+        with suppress(InputError), AudioReader(source, raw=raw) as reader:  # whoever denoises it reports the error
+            survey = new_survey(reader.format.channels)
+            survey.examine(read_excerpts(reader), reader.format.sample_rate)
+    return survey
+
+
+@cache
+def load_classifier() -> Classifier:
+    """Load the bundled classifier of audio, once."""
+    classifier: Classifier = load(CLASSIFIER, kind="classifier", modality="audio")[0]
+    return classifier
