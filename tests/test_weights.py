@@ -172,14 +172,14 @@ def test_every_bundled_model_loads_and_states_its_origin(name: str) -> None:
     assert card.data
     assert card.licence
     assert card.metrics
-    assert card.channels == (module.channels if card.kind == "denoiser" else module.event_shape[0])
+    assert card.channels == (module.event_shape[0] if card.kind == "prior" else module.channels)
     assert card.parameters == sum(p.numel() for p in module.parameters())
     assert locate(name).stat().st_size <= 16 * 2**20
 
 
 def test_the_bundle_is_below_its_size_limits() -> None:
     assert {*DEFAULTS.values(), POSTERIOR_MODEL, SIGMA_MODEL} <= set(bundled())
-    assert sum(locate(name).stat().st_size for name in bundled()) <= 40 * 2**20
+    assert sum(locate(name).stat().st_size for name in bundled()) <= 64 * 2**20
     assert sum(locate(name).stat().st_size for name in bundled(kind="prior")) <= 16 * 2**20
 
 

@@ -10,13 +10,15 @@ from typing import Any, BinaryIO
 import numpy as np
 import pytest
 import soundfile
+import soxr
 import torch
 from numpy.typing import NDArray
 
 import denoise
-from denoise.pipelines import audio
+from denoise.pipelines import audio, choice
 from denoise.pipelines.audio import AudioPipeline
 from denoise.pipelines.choice import Survey
+from denoise.pipelines.excerpts import slice_excerpts
 
 RATE = 8_000
 Models = dict[str, Path]
@@ -128,3 +130,35 @@ class TestFiles:
         items = denoise.denoise_audio(batch, RATE, model="auto")
         for item, model, peak in zip(items, ("speech", "general"), (0.9, 0.3), strict=True):
             np.testing.assert_array_equal(item.numpy(), denoise.denoise_audio(recording(peak), RATE, model=model))
+
+
+class TestBundledClassifier:
+    """What nobody doubts; the card holds the figures."""
+
+    @pytest.fixture(autouse=True)
+    def _general_is_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(choice, "can_choose", lambda: True)
+
+    def chosen(self, x: NDArray[Any], rate: int) -> str:
+        surveyed = Survey(chooses_model=True)
+        surveyed.examine(slice_excerpts(np.atleast_2d(x), rate), rate)
+        return surveyed.model().model
+
+    @pytest.mark.parametrize("gain", [1e-3, 1.0])
+    @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
+    @pytest.mark.parametrize("name", ["speech", "speech.clean"])
+    def test_speech(self, name: str, rate: int, gain: float) -> None:
+        x, stored_rate = soundfile.read(f"samples/{name}.wav", dtype="float32")
+        assert self.chosen(gain * soxr.resample(x, stored_rate, rate), rate) == "speech"
+
+    @pytest.mark.parametrize("rate", [8_000, 48_000])
+    def test_chords_and_noise(self, rate: int) -> None:
+        t = np.arange(12 * rate) / rate
+        chords = np.zeros_like(t)
+        for beat, chord in enumerate([(0, 4, 7), (5, 9, 12), (7, 11, 14), (0, 4, 7)] * 3):
+            since = t - beat
+            envelope = np.where(since >= 0, np.exp(-2 * since), 0.0)
+            for note in chord:
+                chords += envelope * np.sin(2 * np.pi * 220 * 2 ** (note / 12) * t)
+        assert self.chosen(0.1 * chords, rate) == "general"
+        assert self.chosen(0.1 * np.random.default_rng(0).standard_normal(len(t)), rate) == "general"
