@@ -2,8 +2,11 @@ import numpy as np
 import pesq
 import pystoi
 import pytest
+import scipy.linalg
 import scipy.ndimage
+import scipy.spatial
 import sklearn.metrics
+import sklearn.neighbors
 import torch
 from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio
 
@@ -123,3 +126,48 @@ def test_argument_order_is_estimate_then_reference() -> None:
     assert pystoi.stoi(b, a, 16_000) != pytest.approx(pystoi.stoi(a, b, 16_000), abs=1e-4)  # the order matters
     assert metrics.stoi(noisy, clean, 16_000) == pytest.approx(pystoi.stoi(b, a, 16_000))
     assert metrics.pesq(noisy, clean, 16_000) == pytest.approx(pesq.pesq(16_000, b, a, "wb"))
+
+
+def test_frechet_distance_matches_the_matrix_root() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(300, 5, generator=generator) @ torch.randn(5, 5, generator=generator)
+    b = torch.randn(200, 5, generator=generator) + 1.0
+    covariances = [np.cov(x.numpy(), rowvar=False) for x in (a, b)]
+    root = scipy.linalg.sqrtm(covariances[0] @ covariances[1]).real
+    expected = float((a.mean(dim=0) - b.mean(dim=0)).square().sum()) + np.trace(sum(covariances) - 2 * root)
+    assert metrics.frechet_distance(a, b) == pytest.approx(expected, rel=1e-4)
+
+
+def test_frechet_distance_of_equal_sets_and_of_a_shift() -> None:
+    x = torch.randn(100, 4)
+    assert metrics.frechet_distance(x, x) == pytest.approx(0.0, abs=1e-6)
+    assert metrics.frechet_distance(x + torch.tensor([3.0, 0, 0, 4.0]), x) == pytest.approx(25.0, rel=1e-4)
+
+
+def test_frechet_distance_of_a_constant_set() -> None:
+    x = torch.randn(100, 4)
+    variance = float(x.double().var(dim=0).sum())
+    mean = x.mean(dim=0, keepdim=True).expand(100, -1)
+    assert metrics.frechet_distance(mean, x) == pytest.approx(variance, rel=1e-4)
+
+
+def test_precision_and_recall_match_nearest_neighbours() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(60, 2, generator=generator), 1.5 * torch.randn(50, 2, generator=generator) + 0.5
+
+    def expected(x: torch.Tensor, examples: torch.Tensor) -> float:
+        model = sklearn.neighbors.NearestNeighbors(n_neighbors=4).fit(examples.numpy())
+        radii = model.kneighbors(examples.numpy())[0][:, -1]
+        distances = scipy.spatial.distance.cdist(x.numpy(), examples.numpy())
+        return float((distances <= radii).any(axis=1).mean())
+
+    precision, recall = metrics.precision_recall(a, b)
+    assert precision == pytest.approx(expected(a, b))
+    assert recall == pytest.approx(expected(b, a))
+    assert precision != recall
+
+
+def test_a_lost_mode_costs_recall_and_not_precision() -> None:
+    modes = torch.randn(200, 2) + torch.tensor([100.0, 0.0]) * (torch.arange(200)[:, None] % 2)
+    assert metrics.precision_recall(modes[::2], modes) == (1.0, 0.5)
+    assert metrics.precision_recall(modes, modes) == (1.0, 1.0)
