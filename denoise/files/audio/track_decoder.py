@@ -24,6 +24,7 @@ DSD_HZ = 88_200  # above 44 kHz, DSD holds only the noise of its own quantisatio
 GAP_S = 0.015  # that time stamps may be off without a gap; shorter than the packets that get lost
 MAX_GAP_S, MAX_OVERLAP_S = 3600.0, 1.0  # time stamps that jump further are those of several recordings
 SILENCE_S = 1.0  # of a gap that is filled at a time
+SAMPLE_TYPES = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "flt": np.float32, "dbl": np.float64}
 EARLY_S = 0.1  # that a track may be shorter than its header says
 
 
@@ -178,9 +179,12 @@ def _kind(frame: AudioFrame) -> str:
 
 def _to_float(frame: AudioFrame) -> NDArray[Any]:
     """Return the samples of a frame, (channels, time), full scale 1.0."""
-    x = frame.to_ndarray()
-    if not frame.format.is_planar:
-        x = x.reshape(-1, frame.layout.nb_channels).T
+    channels = frame.layout.nb_channels
+    if frame.format.is_planar:  # PyAV lists planes that are none behind the eighth, and to_ndarray would read them
+        dtype = SAMPLE_TYPES[frame.format.packed.name]
+        x = np.stack([np.frombuffer(plane, dtype, frame.samples) for plane in frame.planes[:channels]])
+    else:
+        x = frame.to_ndarray().reshape(-1, channels).T
     if x.dtype == np.uint8:
         return (x.astype(np.float32) - 128) / 128
     if x.dtype == np.int16:

@@ -33,6 +33,13 @@ MAX_BIT_RATE = 10_000_000
 MIN_BIT_RATES = {"aac": 48_000}  # per channel: what HE-AAC does with less, its encoder cannot
 LAYOUTS = ("mono", "stereo", "3.0", "4.0", "5.0", "5.1", "6.1", "7.1")  # by number of channels, where none is stated
 
+BACK_ENCODERS = ("aac", "alac", "libopus")
+"""Encoders with layouts of their own for five and six channels, whose surround channels FFmpeg calls those at the back,
+not at the side; other layouts they refuse, or write without the names of the channels."""
+
+PERMUTED = (("libopus", "5.0"), ("libopus", "6.1"))
+"""Encoders and layouts whose channels come out in another order, by an error of FFmpeg."""
+
 
 class TrackEncoder:
     """A file with one track that FFmpeg writes; an `AudioEncoder`.
@@ -101,12 +108,11 @@ class TrackEncoder:
         if self._media is None or not x.shape[1]:
             return
         context = self._stream.codec_context
-        samples = _from_float(x, context.format.packed.name, context.codec.name)
-        if context.format.is_packed:
-            samples = samples.T.reshape(1, -1)
-        frame = import_av().AudioFrame.from_ndarray(
-            np.ascontiguousarray(samples), context.format.name, context.layout.name
-        )
+        packed = (
+            context.format.packed.name
+        )  # which PyAV makes planar: of eight planes it would fill more than there are
+        samples = _from_float(x, packed, context.codec.name).T.reshape(1, -1)
+        frame = import_av().AudioFrame.from_ndarray(np.ascontiguousarray(samples), packed, context.layout.name)
         frame.sample_rate, frame.pts, frame.time_base = self._rate, self._position, Fraction(1, self._rate)
         self._mux(self._media, frame)
         self._position += x.shape[1]
@@ -161,6 +167,11 @@ def _open_encoder(
     """Return a file with one audio track whose encoder is open, or None if it does not hold the format."""
     av = import_av()
     codec = av.Codec(encoder, "w")
+    layout = (format.layout if isinstance(format, MediaFormat) else "") or LAYOUTS[format.channels - 1]
+    if encoder in BACK_ENCODERS:
+        layout = layout.replace("(side)", "")
+    if (encoder, layout) in PERMUTED:
+        return None
     file = f"file:{os.fsdecode(target)}" if isinstance(target, str | bytes) else target
     media: OutputContainer = av.open(
         file, "w", format=muxer, container_options=dict(options), metadata_errors="surrogateescape"
@@ -169,8 +180,7 @@ def _open_encoder(
     rates = codec.audio_rates or [format.sample_rate]
     higher = [rate for rate in rates if rate >= format.sample_rate]
     stream = cast("AudioStream", media.add_stream(encoder, rate=min(higher) if higher else max(rates)))
-    layout = format.layout if isinstance(format, MediaFormat) else ""
-    stream.layout = layout or LAYOUTS[format.channels - 1]
+    stream.layout = layout
     stream.format = _sample_format([item.name for item in codec.audio_formats or ()], format.subtype)
     if not is_lossless(codec.canonical_name):
         stream.bit_rate = _bit_rate(codec.canonical_name, format)

@@ -1,0 +1,115 @@
+"""Tracks that FFmpeg and PyAV treat in their own way."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from denoise.errors import InputError
+from denoise.pipelines import AudioPipeline
+from denoise.pipelines.result import Result
+from tests.pipelines.test_media import RATE, lag, noise
+
+av = pytest.importorskip("av")
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> AudioPipeline:
+    return AudioPipeline("speech")
+
+
+def keep(pipeline: AudioPipeline, path: Path, name: str) -> tuple[Path, Result]:
+    """The file through the pipeline at strength 0, so that the sound stays as it is."""
+    target = path.parent / "out" / name
+    return target, pipeline.file(path, target, strength=0.0)
+
+
+def write_track(
+    path: Path, codec: str, layout: str, x: NDArray[Any], rate: int = RATE, format: str | None = None
+) -> Path:
+    """Write one track with PyAV from packed 16-bit samples, which it converts to what the encoder takes."""
+    with av.open(str(path), "w", format=format) as media:
+        media.metadata["title"] = "Tälk"
+        stream = media.add_stream(codec, rate=rate)
+        stream.layout = layout
+        if codec == "wavpack":
+            stream.format = "s16p"
+        if codec not in ("flac", "alac", "wavpack") and not codec.startswith(("pcm", "adpcm")):
+            stream.bit_rate = min(96_000 * len(x), 640_000)
+        for first in range(0, x.shape[1], 960):
+            block = np.rint(x[:, first : first + 960].T.reshape(1, -1) * 2**15).astype(np.int16)
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), "s16", layout)
+            frame.sample_rate, frame.pts, frame.time_base = rate, first, Fraction(1, rate)
+            media.mux(stream.encode(frame))
+        media.mux(stream.encode(None))
+    return path
+
+
+def decode(path: Path) -> tuple[str, NDArray[np.float64]]:
+    """Decode a track to packed samples with PyAV alone; return its layout and (channels, time)."""
+    blocks, resampler, layout = [], None, ""
+    with av.open(str(path)) as media:
+        for frame in media.decode(audio=0):
+            layout = frame.layout.name
+            resampler = resampler or av.AudioResampler("dbl", frame.layout, frame.sample_rate)
+            blocks += [out.to_ndarray().reshape(-1, out.layout.nb_channels).T for out in resampler.resample(frame)]
+    return layout, np.concatenate(blocks, axis=1)
+
+
+SURROUND = [  # codec, extension, layout of the source, layout of the copy
+    ("aac", ".m4a", "7.1", "7.1"),
+    ("aac", ".mkv", "5.1", "5.1"),
+    ("alac", ".m4a", "7.1(wide)", "7.1(wide)"),
+    ("wavpack", ".wv", "7.1", "7.1"),
+    ("flac", ".mka", "7.1", "7.1"),
+    ("libopus", ".webm", "7.1", "7.1"),
+    ("ac3", ".ac3", "5.1(side)", "5.1(side)"),
+]
+
+
+@pytest.mark.parametrize(("codec", "extension", "layout", "kept"), SURROUND)
+def test_each_channel_of_surround_sound_stays_in_its_place(
+    codec: str, extension: str, layout: str, kept: str, pipeline: AudioPipeline, tmp_path: Path
+) -> None:
+    x = noise(av.AudioLayout(layout).nb_channels)
+    names = [channel.name for channel in av.AudioLayout(layout).channels]
+    path = write_track(tmp_path / f"a{extension}", codec, layout, x)
+    target, _ = keep(pipeline, path, path.name)
+    (_, before), (written, after) = decode(path), decode(target)
+    assert written == kept
+    for name, a, b in zip(names, before, after, strict=True):
+        if name != "LFE":  # of which lossy codecs keep little
+            assert abs(lag(a, b)) <= (256 if codec == "ac3" else 0), name
+    if codec in ("alac", "wavpack", "flac"):
+        assert np.array_equal(before, x)
+        assert np.array_equal(after, x)
+
+
+@pytest.mark.parametrize("extension", [".m4a", ".webm"])
+def test_layouts_with_side_channels_become_those_that_the_codec_names(
+    extension: str, pipeline: AudioPipeline, tmp_path: Path
+) -> None:
+    x = noise(6)
+    path = write_track(tmp_path / "a.wv", "wavpack", "5.1(side)", x)
+    layout, y = decode(keep(pipeline, path, f"b{extension}")[0])
+    assert layout == "5.1"
+    for i in (0, 1, 2, 4, 5):
+        assert lag(x[i], y[i]) == 0
+
+
+@pytest.mark.parametrize(("layout", "channels"), [("5.0", 5), ("6.1", 7)])
+def test_opus_with_channels_in_another_order_is_not_written(
+    layout: str, channels: int, pipeline: AudioPipeline, tmp_path: Path
+) -> None:
+    x = noise(channels)
+    path = write_track(tmp_path / "a.mka", "flac", layout, x)
+    with pytest.raises(InputError, match=f"b.webm: webm cannot hold {channels} channels at 48000 Hz"):
+        keep(pipeline, path, "b.webm")
+    opus = write_track(tmp_path / "c.mkv", "libopus", layout, x)
+    _, result = keep(pipeline, opus, "c.mkv")
+    assert "opus has no encoder here; the sound is written as aac" in result.warnings[0]
