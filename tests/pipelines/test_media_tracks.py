@@ -11,9 +11,10 @@ import pytest
 from numpy.typing import NDArray
 
 from denoise.errors import InputError
+from denoise.files.audio import read_audio
 from denoise.pipelines import AudioPipeline
 from denoise.pipelines.result import Result
-from tests.pipelines.test_media import RATE, lag, noise
+from tests.pipelines.test_media import RATE, describe, lag, noise, write_film
 
 av = pytest.importorskip("av")
 
@@ -113,3 +114,28 @@ def test_opus_with_channels_in_another_order_is_not_written(
     opus = write_track(tmp_path / "c.mkv", "libopus", layout, x)
     _, result = keep(pipeline, opus, "c.mkv")
     assert "opus has no encoder here; the sound is written as aac" in result.warnings[0]
+
+
+def test_tags_of_codecs_that_are_no_text(pipeline: AudioPipeline, tmp_path: Path) -> None:
+    path = write_film(tmp_path / "a.avi", [("aac", noise(2))], video="mpeg4")
+    with av.open(str(path)) as media, pytest.raises(UnicodeDecodeError):
+        _ = media.streams.audio[0].codec_context.codec_tag
+    target, result = keep(pipeline, path, "a.avi")
+    assert not result.warnings
+    assert describe(target)["packets"] == describe(path)["packets"]
+
+
+@pytest.mark.parametrize("name", ["b.wv", "b.mka", "b.wav"])
+def test_damage_that_ffmpeg_cannot_pass_ends_the_sound_with_a_warning(
+    name: str, pipeline: AudioPipeline, tmp_path: Path
+) -> None:
+    x = noise(2)
+    path = write_track(tmp_path / "a.wv", "wavpack", "stereo", x)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 5])
+    target, result = keep(pipeline, path, name)
+    (warning, *others) = result.warnings
+    assert "a.wv: is damaged after 1.0 s (Invalid data found when processing input); what follows is left" in warning
+    assert all("b.mka: the input is damaged after 1.0 s" in other for other in others)
+    y = read_audio(target).samples
+    assert RATE <= y.shape[1] < 2 * RATE
+    assert np.array_equal(y, x[:, : y.shape[1]])

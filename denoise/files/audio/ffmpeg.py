@@ -13,6 +13,8 @@ from denoise.errors import InputError
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.container import InputContainer
+    from av.packet import Packet
+    from av.stream import Stream
 
 BUFFER_BYTES = 1 << 20  # read at a time: few calls from FFmpeg into Python, even of a film
 ENCRYPTED_TAGS = ("drms", "drmi", "enca", "encv", "aavd")  # sample entries of protected tracks in MP4
@@ -68,14 +70,28 @@ def open_media(source: BinaryIO) -> InputContainer:
     except InputError:
         _check_boxes(source)
         raise
-    tags = [(stream.type, stream.codec_context.codec_tag) for stream in media.streams if stream.codec_context]
-    for kind, tag in tags:
+    for kind, tag in [(stream.type, codec_tag(stream)) for stream in media.streams]:
         if tag in ENCRYPTED_TAGS:
-            media.close()
+            media.close()  # no stream may be used from here on
             raise InputError(
                 f"its {kind} is encrypted ({tag}, DRM); expected an unprotected file. Get it without copy protection."
             )
     return media
+
+
+def codec_tag(stream: Stream) -> str | None:
+    """Return the tag by which a container names the codec of a stream.
+
+    Args:
+        stream: stream of an open file.
+
+    Returns:
+        Four characters; None if the codec is unknown, or the tag is a number beyond ASCII, as of AAC in AVI.
+    """
+    try:
+        return stream.codec_context.codec_tag if stream.codec_context else None
+    except UnicodeDecodeError:
+        return None
 
 
 def audio_stream(media: InputContainer, track: int) -> AudioStream:
@@ -98,6 +114,29 @@ def audio_stream(media: InputContainer, track: int) -> AudioStream:
     if streams[track].codec_context is None:
         raise InputError(f"FFmpeg has no decoder for audio track {track + 1}. Convert it first.")
     return streams[track]
+
+
+def read_packets(media: InputContainer, warnings: list[str], stream: Stream | None = None) -> Iterator[Packet]:
+    """Return the packets of a file, up to its end or to damage that FFmpeg cannot pass; packets without data end them.
+
+    Args:
+        media: the file.
+        warnings: to which damage is added.
+        stream: the only stream to read; None reads all of them.
+    """
+    av, time = import_av(), 0.0
+    streams = media.streams if stream is None else [stream]
+    try:
+        for packet in media.demux(*streams):
+            if packet.pts is not None and packet.size:
+                time = float(packet.pts * packet.time_base)
+            yield packet
+    except av.FFmpegError as error:
+        warnings.append(f"is damaged after {time:.1f} s ({error.strerror}); what follows is left out.")
+        for stream in streams:
+            last = av.Packet()
+            last.stream = stream
+            yield last
 
 
 class _View:

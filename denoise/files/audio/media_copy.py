@@ -15,9 +15,11 @@ from denoise.files.audio.ffmpeg import (
     BUFFER_BYTES,
     UNWRITABLE,
     Box,
+    codec_tag,
     import_av,
     list_boxes,
     open_media,
+    read_packets,
     translate_errors,
 )
 from denoise.files.audio.media import MediaContainer
@@ -79,7 +81,8 @@ def _copy(
     output: OutputContainer,
     starts: Sequence[Fraction],
 ) -> list[str]:
-    warnings = []
+    warnings: list[str] = []
+    damage: list[str] = []
     streams: dict[tuple[int, int], Stream] = {}  # of the copy, by numbers of the input and of its stream
     tracks = enumerate(encoded, 1)
     for stream in media.streams:
@@ -103,14 +106,14 @@ def _copy(
     output.metadata.update({key: text for key, text in media.metadata.items() if key.lower() not in left_out})
     output.set_chapters(media.chapters())
     output.start_encoding()
-    packets = [_read_packets(0, media, None)]
-    packets += [_read_packets(i, *pair) for i, pair in enumerate(zip(encoded, starts, strict=True), 1)]
+    packets = [_time_packets(0, media, None, damage)]
+    packets += [_time_packets(i, *pair, damage) for i, pair in enumerate(zip(encoded, starts, strict=True), 1)]
     last_dts: dict[int, int] = {}
     for _, i, packet in heapq.merge(*packets, key=lambda item: item[:2]):
         if (i, packet.stream_index) in streams:
             packet.stream = streams[i, packet.stream_index]
             output.mux_one(_in_order(packet, last_dts))
-    return warnings
+    return warnings + [f"the input {warning}" for warning in damage]
 
 
 def _add_stream(output: OutputContainer, template: Stream, stream: Stream, media: InputContainer) -> Stream:
@@ -119,8 +122,9 @@ def _add_stream(output: OutputContainer, template: Stream, stream: Stream, media
         copy = output.add_stream_from_template(template)
     else:
         copy = output.add_stream_from_template(template, opaque=True)
-        if template is stream and _family(output.format.name) == _family(media.format.name):
-            copy.codec_context.codec_tag = template.codec_context.codec_tag  # hvc1, which FFmpeg would change to hev1
+        tag = codec_tag(template)
+        if template is stream and tag is not None and _family(output.format.name) == _family(media.format.name):
+            copy.codec_context.codec_tag = tag  # hvc1, which FFmpeg would change to hev1
     left_out = () if template is stream else CODING_KEYS
     copy.metadata.update({key: text for key, text in stream.metadata.items() if not key.upper().startswith(left_out)})
     copy.disposition = stream.disposition
@@ -189,16 +193,19 @@ def _describe(stream: Stream) -> str:
     return f"{stream.type} ({stream.codec_context.name})" if stream.codec_context else stream.type
 
 
-def _read_packets(i: int, media: InputContainer, start: Fraction | None) -> Iterator[tuple[Fraction, int, Packet]]:
+def _time_packets(
+    i: int, media: InputContainer, start: Fraction | None, damage: list[str]
+) -> Iterator[tuple[Fraction, int, Packet]]:
     """Read the packets of a file, with the time of each and the number of the file.
 
     Args:
         i: number of the file.
         media: the file.
         start: time that the first packet shall have, in s; None leaves the times as they are.
+        damage: to which damage of the file is added.
     """
     time, shift = start or Fraction(0), None if start is not None else Fraction(0)
-    for packet in media.demux():
+    for packet in read_packets(media, damage):
         if not packet.size:
             continue  # the end of a stream
         time_base = Fraction(packet.time_base)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, BinaryIO
 
-from denoise.files.audio.ffmpeg import audio_stream, open_media
+from denoise.files.audio.ffmpeg import audio_stream, open_media, read_packets
 from denoise.signals import AudioFormat
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def read_bit_rate(source: BinaryIO, track: int) -> int | None:
         if stream.codec_context.bit_rate:
             return stream.codec_context.bit_rate
         n_bytes, duration = 0, Fraction(0)
-        for packet in media.demux(stream):
+        for packet in read_packets(media, [], stream):
             n_bytes += packet.size
             duration += (packet.duration or 0) * packet.time_base
             if duration >= MEASURED_S:

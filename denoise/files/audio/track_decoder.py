@@ -12,7 +12,7 @@ import soxr
 from numpy.typing import NDArray
 
 from denoise.errors import InputError
-from denoise.files.audio.ffmpeg import audio_stream, import_av, open_media
+from denoise.files.audio.ffmpeg import audio_stream, import_av, open_media, read_packets
 from denoise.files.audio.media_format import read_bit_rate, read_format
 from denoise.signals import MAX_SAMPLE_RATE, AudioFormat
 
@@ -104,7 +104,7 @@ class TrackDecoder:
     def _decode_packets(self) -> Iterator[AudioFrame]:
         """Packets -> frames; a damaged packet leaves a gap."""
         av, n_damaged = import_av(), 0
-        for packet in self._media.demux(self._stream):
+        for packet in read_packets(self._media, self.warnings, self._stream):
             if packet.has_sidedata("encryption_info"):
                 raise InputError(f"{self.name} is encrypted (DRM); expected none. Get it without copy protection.")
             try:
