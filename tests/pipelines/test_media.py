@@ -347,7 +347,7 @@ RECORDINGS = [  # extension, FFmpeg's encoder, sample rate, channels, delay in s
     (".m4b", "aac", 22_050, 1, 0),
     (".mka", "flac", 96_000, 6, 0),
     (".mka", "libopus", 48_000, 1, 0),
-    (".wma", "wmav2", 44_100, 2, 2048),
+    (".wma", "wmav2", 44_100, 2, 0),
     (".amr", "libopencore_amrnb", 8_000, 1, 160),
     (".ac3", "ac3", 48_000, 6, 256),
     (".eac3", "eac3", 48_000, 2, 256),

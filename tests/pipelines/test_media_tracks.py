@@ -139,3 +139,12 @@ def test_damage_that_ffmpeg_cannot_pass_ends_the_sound_with_a_warning(
     y = read_audio(target).samples
     assert RATE <= y.shape[1] < 2 * RATE
     assert np.array_equal(y, x[:, : y.shape[1]])
+
+
+def test_the_first_sound_of_wma_is_kept(pipeline: AudioPipeline, tmp_path: Path) -> None:
+    x = noise(2)
+    path = write_track(tmp_path / "a.mka", "flac", "stereo", x)
+    _, y = decode(keep(pipeline, path, "a.wma")[0])
+    assert y.shape[1] >= x.shape[1]
+    assert lag(x[0], y[0]) == 0
+    assert lag(x[0, :1024], y[0, :1024]) == 0

@@ -33,6 +33,9 @@ MAX_BIT_RATE = 10_000_000
 MIN_BIT_RATES = {"aac": 48_000}  # per channel: what HE-AAC does with less, its encoder cannot
 LAYOUTS = ("mono", "stereo", "3.0", "4.0", "5.0", "5.1", "6.1", "7.1")  # by number of channels, where none is stated
 
+SKIPPING_CODECS = ("wmav1", "wmav2")
+"""Codecs of which FFmpeg's decoder skips one frame more than its encoder puts ahead of the sound."""
+
 BACK_ENCODERS = ("aac", "alac", "libopus")
 """Encoders with layouts of their own for five and six channels, whose surround channels FFmpeg calls those at the back,
 not at the side; other layouts they refuse, or write without the names of the channels."""
@@ -81,6 +84,8 @@ class TrackEncoder:
             )
         self._media: OutputContainer | None = media
         self._stream = media.streams.audio[0]
+        context = self._stream.codec_context
+        self._lead = context.frame_size if context.codec.canonical_name in SKIPPING_CODECS else 0
         if isinstance(format, MediaFormat):
             self._warn_changes(format)
 
@@ -107,13 +112,15 @@ class TrackEncoder:
         """
         if self._media is None or not x.shape[1]:
             return
+        if not self._position and self._lead:
+            x = np.concatenate([np.zeros((x.shape[0], self._lead), x.dtype), x], axis=1)
         context = self._stream.codec_context
         packed = (
             context.format.packed.name
         )  # which PyAV makes planar: of eight planes it would fill more than there are
         samples = _from_float(x, packed, context.codec.name).T.reshape(1, -1)
         frame = import_av().AudioFrame.from_ndarray(np.ascontiguousarray(samples), packed, context.layout.name)
-        frame.sample_rate, frame.pts, frame.time_base = self._rate, self._position, Fraction(1, self._rate)
+        frame.sample_rate, frame.pts, frame.time_base = self._rate, self._position - self._lead, Fraction(1, self._rate)
         self._mux(self._media, frame)
         self._position += x.shape[1]
 
