@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import struct
+import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
+from mutagen.oggflac import OggFLAC
 from numpy.typing import NDArray
 
 from denoise.errors import InputError
@@ -148,3 +153,61 @@ def test_the_first_sound_of_wma_is_kept(pipeline: AudioPipeline, tmp_path: Path)
     assert y.shape[1] >= x.shape[1]
     assert lag(x[0], y[0]) == 0
     assert lag(x[0, :1024], y[0, :1024]) == 0
+
+
+OTHER_CODECS = [  # extension, FFmpeg's codec and format, codec of the copy, whether it is kept bit for bit
+    (".ogg", "flac", "ogg", "flac", True),
+    (".oga", "flac", "oga", "flac", True),
+    (".caf", "alac", "caf", "alac", True),
+    (".caf", "flac", "caf", "pcm_s16be", True),
+    (".wav", "ac3", "wav", "pcm_s24le", False),
+]
+
+
+@pytest.mark.parametrize(("extension", "codec", "format", "kept", "is_exact"), OTHER_CODECS)
+def test_codecs_that_libsndfile_does_not_know_in_its_containers(
+    extension: str, codec: str, format: str, kept: str, is_exact: bool, pipeline: AudioPipeline, tmp_path: Path
+) -> None:
+    x = noise(2)
+    path = write_track(tmp_path / f"a{extension}", codec, "stereo", x, format=format)
+    with pytest.raises(soundfile.LibsndfileError):
+        soundfile.info(path)
+    target, result = keep(pipeline, path, path.name)
+    assert not result.warnings
+    with av.open(str(target)) as media:
+        (stream,) = media.streams
+        assert stream.codec_context.codec.canonical_name == kept
+        assert {**media.metadata, **stream.metadata}.get("title") == "Tälk" or extension == ".wav"
+    for y in (decode(target)[1], decode(keep(pipeline, path, "b.flac")[0])[1]):
+        if is_exact:
+            assert np.array_equal(y, x)
+        else:
+            assert lag(x[0], y[0]) == 256  # the delay of the codec, which WAV does not state
+
+
+def test_comments_and_pictures_of_flac_in_ogg_stay(pipeline: AudioPipeline, tmp_path: Path) -> None:
+    path = write_track(tmp_path / "a.ogg", "flac", "stereo", noise(2), format="ogg")
+    picture = bytes(range(256)) * 400
+    comments = {"artist": ["Zoë", "Ann"], "metadata_block_picture": [base64.b64encode(picture_block(picture)).decode()]}
+    tagged = OggFLAC(path)
+    tagged.update(comments)
+    tagged.save()
+    target, _ = keep(pipeline, path, "b.ogg")
+    written = OggFLAC(target)
+    assert {name: written[name] for name in comments} == comments
+    assert np.array_equal(decode(target)[1], noise(2))
+
+
+def picture_block(data: bytes) -> bytes:
+    """A FLAC picture: front cover, MIME type, no description, 1 x 1 pixel of 24 bits."""
+    kind = b"image/jpeg"
+    return struct.pack(">II", 3, len(kind)) + kind + struct.pack(">IIIIII", 0, 1, 1, 24, 0, len(data)) + data
+
+
+def test_without_pyav_the_first_error_remains(
+    pipeline: AudioPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_track(tmp_path / "a.caf", "alac", "stereo", noise(2))
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(InputError, match=r"^[^\n]*a.caf: cannot be read as audio \(Supported file format but uns"):
+        keep(pipeline, path, "b.caf")

@@ -10,8 +10,10 @@ from typing import BinaryIO, ClassVar
 from denoise.errors import InputError
 from denoise.files.audio.chunks import BIG_ENDIAN, CAF, WAVE64, ChunkLayout
 from denoise.files.audio.container import AudioDecoder
+from denoise.files.audio.media_format import MediaFormat
 from denoise.files.audio.soundfile_container import SoundfileContainer, SoundfileDecoder
 from denoise.files.audio.spliced import Section, SplicedFile, file_size
+from denoise.signals import AudioFormat
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,12 @@ class Caf(ChunkedContainer):
     def matches(self, head: bytes) -> bool:
         """Return whether a file starts with the signature of CAF."""
         return head[:4] == b"caff"
+
+    def choose_format(self, format: AudioFormat, frames: int | None) -> tuple[str, str]:
+        """Return libsndfile's names of the container and of the subtype to write; ALAC that FFmpeg reads stays ALAC."""
+        if isinstance(format, MediaFormat) and format.codec == "alac":
+            return self.name, format.subtype.replace("PCM", "ALAC")
+        return super().choose_format(format, frames)
 
 
 @dataclass(frozen=True)

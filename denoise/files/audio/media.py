@@ -8,6 +8,7 @@ from typing import BinaryIO, ClassVar, Literal
 
 from denoise.errors import InputError
 from denoise.files.audio.container import AudioContainer
+from denoise.files.audio.ffmpeg import open_media
 from denoise.files.audio.track_decoder import TrackDecoder
 from denoise.files.audio.track_encoder import TrackEncoder, encoders_for
 from denoise.signals import AudioFormat
@@ -81,6 +82,44 @@ class MediaContainer(AudioContainer):
             raise InputError(f"{self.name} is only read. Choose another extension with -o, such as .flac.")
         encoders = encoders_for(self.muxer, format, self.encoders)
         return TrackEncoder(target, self.muxer, encoders, format, self.options)
+
+
+READ_FORMATS = (
+    "aac",
+    "aiff",
+    "au",
+    "caf",
+    "dts",
+    "mlp",
+    "mpc",
+    "mpc8",
+    "ogg",
+    "qcp",
+    "shn",
+    "tak",
+    "truehd",
+    "wav",
+    "w64",
+)
+"""FFmpeg's names of formats with signatures that it does not take other files for."""
+
+
+def open_otherwise(source: BinaryIO, container: AudioContainer) -> TrackDecoder | None:
+    """Open a recording that its container cannot read, as that of a codec which libsndfile does not know.
+
+    Args:
+        source: the file, seekable.
+        container: its container.
+
+    Returns:
+        The decoder; None if FFmpeg does not read the file either, or PyAV is missing.
+    """
+    try:
+        with open_media(source) as media:
+            is_known = media.format.name in READ_FORMATS
+        return TrackDecoder(source, container.name) if is_known else None
+    except InputError:
+        return None
 
 
 MP4_BOXES = tuple((4, box) for box in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"))

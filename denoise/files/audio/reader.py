@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from denoise.errors import InputError
 from denoise.files.audio.chunks import is_chunk_name
 from denoise.files.audio.container import AudioContainer, AudioDecoder, SeekableDecoder
+from denoise.files.audio.media import open_otherwise
 from denoise.files.audio.media_track import MediaTrack
 from denoise.files.audio.metadata import RIFF, read_metadata
 from denoise.files.audio.pcm import PcmDecoder, RawFormat, read_bytes
 from denoise.files.audio.registry import HEAD_BYTES, detect_container
+from denoise.files.audio.soundfile_container import UnreadableError
 from denoise.files.audio.wav import WAV_FAMILY
 from denoise.signals import Audio, AudioMetadata, require_finite_samples
 
@@ -81,7 +83,12 @@ class AudioReader:
         return self._open_file(container, source)
 
     def _open_file(self, container: AudioContainer, source: BinaryIO) -> AudioDecoder:
-        decoder = container.open(source)
+        try:
+            decoder = container.open(source)
+        except UnreadableError:
+            if (other := open_otherwise(source, container)) is None:
+                raise
+            decoder = other
         self._metadata = read_metadata(source, decoder.format)
         return decoder
 

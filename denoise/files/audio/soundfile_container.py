@@ -10,7 +10,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from denoise.errors import InputError
-from denoise.files.audio.container import AudioContainer, AudioDecoder
+from denoise.files.audio.container import AudioContainer, AudioDecoder, AudioEncoder
 from denoise.files.audio.pcm import INTEGER_BITS, quantize
 from denoise.files.audio.spliced import Section, SplicedFile, file_size
 from denoise.signals import AudioFormat
@@ -22,6 +22,10 @@ LOSSY_COMPRESSION_LEVEL = 0.2  # from 0, the best quality, to 1; better than mos
 UNKNOWN_FRAMES = 1 << 62  # libsndfile's number for an unknown length is above this
 READ_FRAMES = 4096  # samples of a damaged file that are lost at most before the damage
 WRITE_FRAMES = 32_768  # libsndfile's Vorbis encoder overflows on longer blocks
+
+
+class UnreadableError(InputError):
+    """Neither a container nor a codec that libsndfile reads."""
 
 
 class SequentialSoundFile(soundfile.SoundFile):
@@ -44,7 +48,8 @@ class SoundfileDecoder:
         frames: number of samples of each channel to decode, where libsndfile's number is an estimate.
 
     Raises:
-        InputError: libsndfile cannot read the file, or it has no samples.
+        UnreadableError: libsndfile cannot read the file.
+        InputError: it has no samples.
     """
 
     is_live = False
@@ -57,7 +62,7 @@ class SoundfileDecoder:
         try:
             self._file = SequentialSoundFile(source)
         except (RuntimeError, ValueError, TypeError) as error:
-            raise InputError(
+            raise UnreadableError(
                 f"cannot be read as audio ({describe_error(error)}); expected WAV, FLAC, OGG, MP3 or AIFF. "
                 "Convert it first, as by ffmpeg -i IN out.wav; raw PCM needs --rate, --channels and --format."
             ) from None
@@ -209,7 +214,7 @@ class SoundfileContainer(AudioContainer):
         """
         return SoundfileDecoder(source)
 
-    def create(self, target: str | bytes | BinaryIO, format: AudioFormat, frames: int | None) -> SoundfileEncoder:
+    def create(self, target: str | bytes | BinaryIO, format: AudioFormat, frames: int | None) -> AudioEncoder:
         """Create a file with libsndfile.
 
         Args:

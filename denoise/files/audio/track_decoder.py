@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import chain
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 import soxr
@@ -24,7 +24,7 @@ DSD_HZ = 88_200  # above 44 kHz, DSD holds only the noise of its own quantisatio
 GAP_S = 0.015  # that time stamps may be off without a gap; shorter than the packets that get lost
 MAX_GAP_S, MAX_OVERLAP_S = 3600.0, 1.0  # time stamps that jump further are those of several recordings
 SILENCE_S = 1.0  # of a gap that is filled at a time
-SAMPLE_TYPES = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "flt": np.float32, "dbl": np.float64}
+SAMPLE_TYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "flt": "f4", "dbl": "f8"}  # of NumPy by FFmpeg's names
 EARLY_S = 0.1  # that a track may be shorter than its header says
 
 
@@ -108,7 +108,7 @@ class TrackDecoder:
             if packet.has_sidedata("encryption_info"):
                 raise InputError(f"{self.name} is encrypted (DRM); expected none. Get it without copy protection.")
             try:
-                yield from packet.decode()
+                yield from cast("list[AudioFrame]", packet.decode())
             except av.FFmpegError:
                 n_damaged += 1
         if n_damaged:
@@ -181,8 +181,9 @@ def _to_float(frame: AudioFrame) -> NDArray[Any]:
     """Return the samples of a frame, (channels, time), full scale 1.0."""
     channels = frame.layout.nb_channels
     if frame.format.is_planar:  # PyAV lists planes that are none behind the eighth, and to_ndarray would read them
-        dtype = SAMPLE_TYPES[frame.format.packed.name]
-        x = np.stack([np.frombuffer(plane, dtype, frame.samples) for plane in frame.planes[:channels]])
+        dtype = np.dtype(SAMPLE_TYPES[frame.format.packed.name])
+        planes: list[Any] = list(frame.planes[:channels])
+        x = np.stack([np.frombuffer(plane, dtype, frame.samples) for plane in planes])
     else:
         x = frame.to_ndarray().reshape(-1, channels).T
     if x.dtype == np.uint8:

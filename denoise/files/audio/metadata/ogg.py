@@ -15,7 +15,8 @@ from denoise.signals import AudioMetadata
 PICTURE = "METADATA_BLOCK_PICTURE"
 SIGNATURES = {b"\x01vorbis": b"\x03vorbis", b"OpusHead": b"OpusTags", b"\x7fFLAC": b""}
 """First bytes of the comment packet by those of the first packet."""
-HEADER_PACKETS = {b"\x03vorbis": 3, b"OpusTags": 2}
+HEADER_PACKETS = {b"\x03vorbis": 3, b"OpusTags": 2, b"": 2}
+"""Packets of the headers from the comments on, and one that is unfinished, by those bytes."""
 FLAC_HEADER_BYTES = 4  # of the block that is the comment packet
 
 
@@ -54,12 +55,12 @@ class OggMetadata(MetadataCodec):
         packets: list[bytearray] = [bytearray()]
         while len(packets) < HEADER_PACKETS[signature]:  # the headers end with a page
             append_segments(packets, next(pages))
-        own = bytes(packets[0][len(signature) :])
+        own = bytes(packets[0][len(signature) or FLAC_HEADER_BYTES :])
         vendor_bytes = 4 + int.from_bytes(own[:4], "little")
         source_vendor_bytes = 4 + int.from_bytes(leading[0][:4], "little")
         framing = b"\1" if signature == b"\x03vorbis" else b""
-        comments = leading[0][source_vendor_bytes:]
-        packets[0] = bytearray(signature + own[:vendor_bytes] + comments + framing)
+        body = own[:vendor_bytes] + leading[0][source_vendor_bytes:] + framing
+        packets[0] = bytearray((signature or bytes(packets[0][:1]) + len(body).to_bytes(3, "big")) + body)
         number = 1
         for page in paginate([bytes(packet) for packet in packets[:-1]], first.serial):
             file.write(page.pack())
