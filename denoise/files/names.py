@@ -12,9 +12,8 @@ RAW_EXTENSIONS = (
 """Extensions of the raw files of cameras, which are only read."""
 DEVELOPED_EXTENSION = ".tif"
 
-READ_ONLY_AUDIO_EXTENSIONS = (".ape", ".dff", ".dsf")
-"""Extensions of lossless audio that is only read."""
-LOSSLESS_EXTENSION = ".flac"
+READ_ONLY_AUDIO_EXTENSIONS = {".ape": ".flac", ".awb": ".m4a", ".dff": ".flac", ".dsf": ".flac"}
+"""Extensions of the outputs by those of audio that is only read."""
 
 
 @runtime_checkable
@@ -42,4 +41,4 @@ def output_suffix(path: Path) -> str:
     """
     if path.suffix.lower() in RAW_EXTENSIONS:
         return DEVELOPED_EXTENSION
-    return LOSSLESS_EXTENSION if path.suffix.lower() in READ_ONLY_AUDIO_EXTENSIONS else path.suffix
+    return READ_ONLY_AUDIO_EXTENSIONS.get(path.suffix.lower(), path.suffix)

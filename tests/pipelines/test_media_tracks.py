@@ -16,8 +16,9 @@ from mutagen.oggflac import OggFLAC
 from numpy.typing import NDArray
 
 from denoise.errors import InputError
-from denoise.files.audio import read_audio
+from denoise.files.audio import AUDIO_EXTENSIONS, read_audio
 from denoise.pipelines import AudioPipeline
+from denoise.pipelines.batch import plan
 from denoise.pipelines.result import Result
 from tests.pipelines.test_media import RATE, describe, lag, noise, write_film
 
@@ -211,3 +212,16 @@ def test_without_pyav_the_first_error_remains(
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(InputError, match=r"^[^\n]*a.caf: cannot be read as audio \(Supported file format but uns"):
         keep(pipeline, path, "b.caf")
+
+
+def test_amr_wb_becomes_m4a(pipeline: AudioPipeline, tmp_path: Path) -> None:
+    no_data = bytes([15 << 3 | 1 << 2])  # RFC 4867, section 5.3: frame type 15, of good quality, 20 ms
+    path = tmp_path / "a.awb"
+    path.write_bytes(b"#!AMR-WB\n" + 100 * no_data)
+    ((_, target),) = plan([str(path)], None, AUDIO_EXTENSIONS)
+    assert target == str(tmp_path / "a.denoised.m4a")
+    pipeline.file(path, target)
+    assert read_audio(target).format.sample_rate == 16_000
+    assert read_audio(target).samples.shape == (1, 100 * 320)
+    with pytest.raises(InputError, match=r"b.awb: AWB is only read. Choose another extension with -o"):
+        pipeline.file(path, tmp_path / "b.awb")
