@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import os
 import struct
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -225,3 +227,17 @@ def test_amr_wb_becomes_m4a(pipeline: AudioPipeline, tmp_path: Path) -> None:
     assert read_audio(target).samples.shape == (1, 100 * 320)
     with pytest.raises(InputError, match=r"b.awb: AWB is only read. Choose another extension with -o"):
         pipeline.file(path, tmp_path / "b.awb")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="named pipes are files on POSIX alone")
+@pytest.mark.parametrize("name", ["pipe", "pipe.mkv"])
+def test_films_are_written_into_named_pipes(name: str, pipeline: AudioPipeline, tmp_path: Path) -> None:
+    path = write_film(tmp_path / "a.mkv", [("flac", noise(2))], subtitles="subrip", chapters=True)
+    os.mkfifo(tmp_path / name)
+    with ThreadPoolExecutor() as pool:
+        received = pool.submit((tmp_path / name).read_bytes)
+        pipeline.file(path, tmp_path / name, strength=0.0)
+        (tmp_path / "b.mkv").write_bytes(received.result(timeout=10))
+    assert (tmp_path / name).is_fifo()
+    assert describe(tmp_path / "b.mkv") == describe(path)
+    assert np.array_equal(decode(tmp_path / "b.mkv")[1], noise(2))

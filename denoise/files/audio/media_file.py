@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import BinaryIO, NamedTuple, Self, cast
 
 from denoise.errors import InputError
-from denoise.files.atomic import atomic_file
+from denoise.files.atomic import atomic_file, is_pipe_or_device
 from denoise.files.audio.ffmpeg import audio_stream, open_media
 from denoise.files.audio.media import MediaContainer
 from denoise.files.audio.media_copy import copy_media
@@ -125,7 +125,8 @@ def open_media_file(
 
     Args:
         source: path or binary stream.
-        target: path or binary stream; a stream takes the container of the source.
+        target: path or binary stream; a stream takes the container of the source, and so does a named pipe or a device
+            without an extension.
         overwrite: as in `MediaFile`.
         name: name of the source in messages; None takes the path.
 
@@ -172,7 +173,7 @@ def _target_container(
     file: BinaryIO, name: str, container: MediaContainer, head: bytes, target: str | Path | BinaryIO
 ) -> MediaContainer | None:
     """Return the container to write, or None if it holds a single track and nothing else."""
-    if isinstance(target, str | Path):
+    if isinstance(target, str | Path) and (Path(target).suffix or not is_pipe_or_device(Path(target))):
         with _prefix_errors(str(target)):
             written = container_of_extension(Path(target).suffix)
     else:
