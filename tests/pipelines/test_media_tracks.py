@@ -241,3 +241,17 @@ def test_films_are_written_into_named_pipes(name: str, pipeline: AudioPipeline, 
     assert (tmp_path / name).is_fifo()
     assert describe(tmp_path / "b.mkv") == describe(path)
     assert np.array_equal(decode(tmp_path / "b.mkv")[1], noise(2))
+
+
+@pytest.mark.parametrize("name", ["b.wav", "b.mka"])
+def test_a_target_without_space_is_one_line(name: str, pipeline: AudioPipeline, tmp_path: Path) -> None:
+    path = write_track(tmp_path / "a.mka", "flac", "stereo", noise(2))
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(InputError, match=rf"^[^\n]*{name}: cannot be written \(File too large\)[^\n]*$"):
+            pipeline.file(path, tmp_path / name, strength=0.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.mka"]

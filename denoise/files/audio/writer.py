@@ -133,9 +133,11 @@ class AudioWriter:
             InputError: the target cannot be written.
         """
         with self._translate_errors():
-            self._encoder.write(x)
-            if self._embedding is not None:
-                self._embedding.coded.raise_error()
+            try:
+                self._encoder.write(x)
+            finally:  # libsndfile does not say why it wrote less
+                if self._embedding is not None:
+                    self._embedding.coded.raise_error()
 
     @property
     def warnings(self) -> list[str]:
