@@ -33,6 +33,11 @@ CONFIG: dict[str, str] = {
 }
 """Old names of configuration fields of networks, codecs and priors, at any depth, and the new ones."""
 
+ADDED: dict[str, dict[str, Any]] = {
+    "dense-ae": {"tanh": "output"},
+}
+"""Fields that the configurations of an architecture lack in earlier weights files, and what they were without them."""
+
 RECIPE: dict[str, str] = {
     "image.strong": "image.high_sigma_fraction",
     "image.strongest": "image.max_sigma",
@@ -113,16 +118,18 @@ def migrate_tensor_name(name: str) -> str:
     return name
 
 
-def migrate_config(config: Mapping[str, Any]) -> dict[str, Any]:
+def migrate_config(config: Mapping[str, Any], architecture: str | None = None) -> dict[str, Any]:
     """Return a configuration with the current field names.
 
     Args:
         config: configuration of a network, codec or prior as stored, perhaps with nested ones.
+        architecture: architecture of a weights file, whose configuration states every field that its release had.
 
     Returns:
         A new mapping; values are unchanged.
     """
-    return {CONFIG.get(key, key): _nested(value) for key, value in config.items()}
+    added = ADDED.get(architecture or "", {})
+    return added | {CONFIG.get(key, key): _nested(value) for key, value in config.items()}
 
 
 def migrate_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -152,7 +152,7 @@ def read_header(path: Path) -> dict[str, Any]:
         header = {key: json.loads(metadata[key]) for key in ("format_version", "card", "config", "recipe")}
         version = header["format_version"]
         header["card"] = parse(Card, migrate_card(header["card"]), f"{path}: card")
-        header["config"] = migrate_config(header["config"])
+        header["config"] = migrate_config(header["config"], header["card"].architecture)
         header["recipe"] = migrate_recipe(header["recipe"])
     except (AttributeError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise WeightsError(f"{path}: has no model card of this package ({error}). Train or export it again.") from None

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import re
 from functools import reduce
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from denoise.config import parse
 from denoise.migrations import (
@@ -20,8 +23,9 @@ from denoise.migrations import (
     migrate_recipe,
     migrate_tensor_name,
 )
-from denoise.registry import bundled, load, locate
+from denoise.registry import build, bundled, load, locate
 from denoise.training.recipe import Recipe
+from denoise.weights import Card, save_weights
 
 
 def stored(name: str) -> tuple[list[str], dict[str, Any]]:
@@ -93,3 +97,17 @@ def test_recipe_keys_are_translated(old: str, new: str) -> None:
         "sources": ["a"],
         "empty": {},
     }
+
+
+def test_a_dense_autoencoder_of_release_0_1_keeps_its_tanh_at_the_output(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    path, net = tmp_path / "old.safetensors", build("dense-ae", {"shape": [3, 4, 4], "widths": [5]})
+    save_weights(path, net, Card("old", "dense-ae", "image", 3), {}, torch.float32)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() | {"config": json.dumps({"shape": [3, 4, 4], "widths": [5], "activation": "elu"})}
+    save_file(load_file(path), path, metadata)
+    x = 3 * torch.rand(2, 3, 4, 4)
+    flat = (2 * x - 1).reshape(2, 48)
+    flat = torch.tanh(net.decoder[0](net.encoder[0](flat)))
+    with torch.no_grad():
+        torch.testing.assert_close(load(path)[0](x), (flat.reshape(2, 3, 4, 4) + 1) / 2)

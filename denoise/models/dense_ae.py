@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Independent, Normal
 
 from denoise.config import config
 from denoise.errors import ConfigError
 from denoise.nn.blocks import ACTIVATIONS
 from denoise.nn.conditioning import check_sigma
+from denoise.protocols import Support
 
 
 @config
@@ -21,25 +24,32 @@ class DenseAEConfig:
     Args:
         shape: (channels, height, width), height and width equal.
         widths: units of the layers from the input to the latents.
-        activation: key of `denoise.nn.blocks.ACTIVATIONS`.
+        activation: of the hidden layers, key of `denoise.nn.blocks.ACTIVATIONS`.
+        tanh: what a Tanh limits to -1 to 1, the latents or the output. The other one is linear.
+        mean: mean of the pixels, which the network sees normalised, full scale 1.0.
+        std: standard deviation of the pixels, full scale 1.0.
     """
 
     shape: tuple[int, int, int] = (3, 32, 32)
-    widths: tuple[int, ...] = (1024, 512, 128)
+    widths: tuple[int, ...] = (512, 256, 64)
     activation: str = "elu"
+    tanh: Literal["latents", "output"] = "latents"
+    mean: float = 0.5
+    std: float = 0.5
 
     def __post_init__(self) -> None:
         if not self.widths or not all(1 <= n <= 1 << 16 for n in (*self.shape, *self.widths)):
             raise ConfigError(f"shape is {self.shape}, widths {self.widths}; expected 1 to {1 << 16}.")
         if self.activation not in ACTIVATIONS:
             raise ConfigError(f"activation is {self.activation!r}; expected one of {', '.join(ACTIVATIONS)}.")
+        if not self.std > 0:
+            raise ConfigError(f"std is {self.std}; expected more than 0.")
 
 
 class DenseAE(nn.Module):
-    """Fully connected encoder and mirrored decoder, with a tanh output.
+    """Fully connected encoder and mirrored decoder of normalised pixels: a codec and a blind denoiser.
 
-    Pixels from 0 to 1 are mapped to [-1, 1] for the network and back. Smaller tiles are padded by repeating their last
-    row and column, and the output is cropped.
+    Smaller tiles are padded by repeating their last row and column, and the output is cropped.
 
     Args:
         config: see `DenseAEConfig`.
@@ -67,17 +77,26 @@ class DenseAE(nn.Module):
             raise ConfigError(f"shape is {config.shape}; expected a square.")
         self.window = height
         self.event_shape, self.latent_shape = torch.Size(config.shape), torch.Size(config.widths[-1:])
+        self.support = Support(config.shape)
         sizes = [math.prod(config.shape), *config.widths]
-        self.encoder = _build_mlp(sizes, config.activation)
-        self.decoder = _build_mlp(sizes[::-1], config.activation)
+        self.encoder = _build_mlp(sizes, config.activation, has_tanh=config.tanh == "latents")
+        self.decoder = _build_mlp(sizes[::-1], config.activation, has_tanh=config.tanh == "output")
 
     def encode(self, x: Tensor) -> Tensor:
         """Return the latents of tiles, (batch, *config.shape) to (batch, widths[-1])."""
-        return self.encoder((2 * x - 1).flatten(1))
+        return self.encoder(((x - self.config.mean) / self.config.std).flatten(1))
 
     def decode(self, z: Tensor) -> Tensor:
         """Return the tiles of latents, (batch, widths[-1]) to (batch, *config.shape)."""
-        return (torch.tanh(self.decoder(z)).unflatten(1, self.config.shape) + 1) / 2
+        return self.config.std * self.decoder(z).unflatten(1, self.config.shape) + self.config.mean
+
+    def likelihood(self, z: Tensor) -> Independent:
+        """Return p(x|z), normal with unit variance of the normalised pixels: -log p is half their squared error.
+
+        Args:
+            z: latents, (batch, widths[-1]).
+        """
+        return Independent(Normal(self.decode(z), self.config.std, validate_args=False), 3)
 
     def forward(self, x: Tensor, sigma: Tensor | None = None) -> Tensor:
         """Denoise tiles.
@@ -100,8 +119,8 @@ class DenseAE(nn.Module):
         return self.decode(self.encode(padded))[..., :height, :width].to(x.dtype)
 
 
-def _build_mlp(sizes: list[int], activation: str) -> nn.Sequential:
+def _build_mlp(sizes: list[int], activation: str, *, has_tanh: bool) -> nn.Sequential:
     layers: list[nn.Module] = []
     for a, b in pairwise(sizes):
         layers += [nn.Linear(a, b), ACTIVATIONS[activation]()]
-    return nn.Sequential(*layers[:-1])
+    return nn.Sequential(*layers[:-1], *([nn.Tanh()] if has_tanh else []))

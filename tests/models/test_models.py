@@ -81,9 +81,11 @@ def test_latents_of_the_convolutional_network_of_the_lecture_have_an_eighth_of_t
 def test_layers_of_the_dense_network_of_the_lecture() -> None:
     net = DenseAE(DenseAEConfig())
     sizes = [(m.in_features, m.out_features) for m in net.modules() if isinstance(m, nn.Linear)]
-    assert sizes == [(3072, 1024), (1024, 512), (512, 128), (128, 512), (512, 1024), (1024, 3072)]
-    assert sum(isinstance(m, nn.ELU) for m in net.modules()) == 4  # none on the latents, none before Tanh
-    assert net.encode(torch.rand(2, 3, 32, 32)).shape == (2, 128)
+    assert sizes == [(3072, 512), (512, 256), (256, 64), (64, 256), (256, 512), (512, 3072)]
+    order = [type(m).__name__ for m in net.modules() if not list(m.children())]
+    half = ["Linear", "ELU", "Linear", "ELU", "Linear"]
+    assert order == [*half, "Tanh", *half]
+    assert net.encode(torch.rand(2, 3, 32, 32)).shape == (2, 64)
 
 
 # -- the convolutional autoencoder
@@ -223,13 +225,30 @@ def test_numbers_out_of_range_are_refused(changes: dict[str, Any]) -> None:
 # -- the dense autoencoder
 
 
-def test_the_dense_network_has_outputs_from_0_to_1() -> None:
-    net = make("dense-ae")
+@pytest.mark.parametrize("tanh", ["latents", "output"])
+def test_the_tanh_of_the_dense_network_limits_latents_or_outputs(tanh: str) -> None:
+    net = make("dense-ae", tanh=tanh)
     for p in net.parameters():
         p.mul_(20.0)
-    denoised = net(10 * randn(4, 3, 8, 8))
-    assert 0 <= float(denoised.min()) < 0.01
-    assert 0.99 < float(denoised.max()) <= 1
+    x = 10 * randn(4, 3, 8, 8)
+    z, denoised = net.encode(x), net(x)
+    limited, linear = (z, denoised) if tanh == "latents" else (2 * denoised - 1, z)
+    assert -1 <= float(limited.min()) < -0.98
+    assert 0.98 < float(limited.max()) <= 1
+    assert float(linear.abs().max()) > 2
+
+
+def test_the_likelihood_of_the_dense_network_is_the_squared_error_of_normalised_pixels() -> None:
+    net = make("dense-ae", mean=0.4, std=0.2)
+    x = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    z = net.encode(x)
+    normalised, output = (x - 0.4) / 0.2, net.decoder(z).reshape(x.shape)
+    torch.testing.assert_close(z, net.encoder(normalised.reshape(3, -1)))
+    nats = [
+        sum(0.5 * float((a - b) ** 2) + 0.5 * math.log(2 * math.pi * 0.2**2) for a, b in zip(u, v, strict=True))
+        for u, v in zip(normalised.reshape(3, -1), output.reshape(3, -1), strict=True)
+    ]
+    torch.testing.assert_close(-net.likelihood(z).log_prob(x), torch.tensor(nats), rtol=1e-4, atol=1e-3)
 
 
 def test_the_dense_network_maps_grey_to_zero() -> None:
