@@ -152,12 +152,17 @@ def weights_version(name_or_file: str | Path) -> int:
     return path.stat().st_mtime_ns if path.exists() else 0
 
 
-def load(name_or_file: str | Path, *, kind: Kind | None = None, modality: Modality | None = None) -> tuple[Any, Card]:
+def load(
+    name_or_file: str | Path,
+    *,
+    kind: Kind | tuple[Kind, ...] | None = None,
+    modality: Modality | None = None,
+) -> tuple[Any, Card]:
     """Load a model, ready for inference, with its card.
 
     Args:
         name_or_file: bundled name, or path of a weights file.
-        kind: kind that the model must be of.
+        kind: kind that the model must be of, or several; messages name the first.
         modality: modality that the model must be for.
 
     Returns:
@@ -167,11 +172,12 @@ def load(name_or_file: str | Path, *, kind: Kind | None = None, modality: Modali
         ConfigError: there is no such name, or the model is of another kind or for the other modality.
         WeightsError: the file is missing, damaged, hostile or of another release.
     """
-    path = locate(name_or_file, kind, modality)
+    kinds = (kind,) if isinstance(kind, str) else kind or (None,)
+    path = locate(name_or_file, kinds[0], modality)
     header = read_header(path)
     card: Card = header["card"]
-    if not _fits(card, kind, modality):
-        required = " for ".join(word for word in (kind, modality) if word)
+    if not any(_fits(card, each, modality) for each in kinds):
+        required = " for ".join(word for word in (kinds[0], modality) if word)
         raise ConfigError(
             f"{name_or_file} is a {card.kind} for {card.modality}; expected a {required}. See `denoise models`."
         )

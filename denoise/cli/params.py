@@ -40,7 +40,7 @@ PriorOption = Annotated[
     str,
     typer.Option(
         "--prior",
-        help="Name of a bundled prior, or a .safetensors file.",
+        help="Name of a bundled prior, or a .safetensors file of a prior or a codec.",
         metavar="NAME|FILE",
         autocompletion=model_names("prior"),
     ),
@@ -49,7 +49,7 @@ CodecOption = Annotated[
     str,
     typer.Option(
         "--codec",
-        help="Prior with a codec: its name, or a .safetensors file.",
+        help="Codec, or prior with one: its name, or a .safetensors file.",
         metavar="NAME|FILE",
         autocompletion=model_names("prior"),
     ),

@@ -29,7 +29,7 @@ def sample(
     prior: Annotated[
         str,
         typer.Argument(
-            help="Name of a bundled prior, or a .safetensors file.",
+            help="Name of a bundled prior, or a .safetensors file of a prior or a codec.",
             metavar="PRIOR",
             autocompletion=model_names("prior"),
         ),
@@ -80,16 +80,22 @@ def decode(
     file: SignalArgument,
     codec: CodecOption,
     out: SamplesOutputOption,
-    n: Annotated[int, typer.Option("-n", help="Number of latent samples.")] = 8,
+    n: Annotated[
+        int | None, typer.Option("-n", help="Number of latent samples; by default 8, or 1 if there is no randomness.")
+    ] = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Decode samples of the latent posterior q(z|x) of a file."""
+    """Decode samples of the latent posterior q(z|x) of a file.
+
+    A codec without randomness decodes its only latents.
+    """
     from denoise.pipelines.prior import PriorPipeline
 
     pipeline = PriorPipeline(codec, device=device)
+    n = n if n is not None else 8 if pipeline.samples_latents else 1
     pipeline.output_paths(out, n, overwrite=overwrite)
     decodings = pipeline.decodings(pipeline.read(file), n, seed=seed)
     paths = pipeline.write(out, decodings, overwrite=overwrite)

@@ -79,7 +79,6 @@ def embed(
     Each file is a thumbnail (a spectrogram of audio) at the first two principal components of its latents.
     """
     from denoise.files.image import write_image
-    from denoise.metrics import r2
     from denoise.pipelines.latent_space import principal_map
     from denoise.pipelines.prior import PriorPipeline
     from denoise.pipelines.prior_files import as_images, draw_map
@@ -91,14 +90,15 @@ def embed(
     paths, signals, has_failures = _read_signals(pipeline, _list_files([str(folder)], pipeline.card.modality))
     with progress_bar("encoding") as progress:
         latents = pipeline.latents(signals, progress=progress)
-    reconstruction_r2 = float(r2(pipeline.reconstruct(signals), signals))
+    r2, compared = pipeline.reconstruction_r2(signals)
     positions = principal_map(latents.flatten(1))
     thumbnails = as_images(signals, pipeline.card)
     write_image(out, [draw_map(thumbnails, positions, size)], ImageFormat(), overwrite=overwrite)
     if as_json:
-        print(json.dumps({"file": str(out), "n": len(paths), "r2": reconstruction_r2}))
+        print(json.dumps({"file": str(out), "n": len(paths), "r2": r2, "compared": compared}))
     else:
-        print(f"{out}: {len(paths)} files; R^2 of the codec's reconstructions: {reconstruction_r2:.4f}")
+        of = "reconstructions" if compared == "signals" else f"reconstructions ({compared})"
+        print(f"{out}: {len(paths)} files; R^2 of the codec's {of}: {r2:.4f}")
     raise typer.Exit(has_failures)
 
 

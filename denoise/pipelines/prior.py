@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from operator import index
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,11 +16,13 @@ import torch
 from torch import Generator, Tensor
 
 from denoise.errors import ConfigError
-from denoise.metrics import bits_per_dim
+from denoise.metrics import bits_per_dim, r2
+from denoise.models.spectral_codec import SpectralCodec
 from denoise.pipelines.device import pick_device
 from denoise.pipelines.prior_files import output_paths, read_signal, write_signals
-from denoise.priors.latent import LatentPrior
+from denoise.priors.latent import LatentPrior, add_normal_prior
 from denoise.protocols import (
+    Codec,
     Completer,
     HasEstimatedLogProb,
     HasLogProb,
@@ -41,8 +44,10 @@ BATCH_SIZE = 64  # signals at a time, for any number of them
 class PriorPipeline:
     """A loaded prior. Results are determined by ``seed``; what a prior cannot do is refused with a `ConfigError`.
 
+    A codec without a prior gets a standard normal one over its latents.
+
     Args:
-        prior: name of bundled weights, or path of a weights file.
+        prior: name of bundled weights, or path of the weights file of a prior or a codec.
         device: ``"auto"``, or a device of torch.
 
     Raises:
@@ -55,8 +60,14 @@ class PriorPipeline:
         self.model: Prior
         self.card: Card
         self.name = str(prior)
-        module, self.card = load(prior, kind="prior")
-        self.model = module.to(self.device)
+        module, card = load(prior, kind=("prior", "codec", "denoiser"))
+        if not isinstance(module, Prior):
+            if not isinstance(module, Codec):
+                raise ConfigError(
+                    f"{prior} is a {card.kind} for {card.modality}; expected a prior or a codec. See `denoise models`."
+                )
+            module, card = add_normal_prior(module), replace(card, shape=tuple(module.event_shape))
+        self.model, self.card = module.to(self.device), card
 
     def label(self, name: str | None = None, text: str | None = None) -> Label:
         """Return the condition for a class or a text; give at most one of them.
@@ -235,30 +246,37 @@ class PriorPipeline:
         label = self._resolve(label)
         return self._map(lambda batch: model.decode_noise(batch, label=label, options=options), noise, progress)
 
+    @property
+    def samples_latents(self) -> bool:
+        """Whether the prior has a codec whose latents are random variables."""
+        return isinstance(self.model, LatentPrior) and isinstance(self.model.codec, StochasticCodec)
+
     def decodings(self, x: Tensor, n: int, *, seed: int = 0) -> Tensor:
-        """Decode several samples of the latents of one signal.
+        """Decode several samples of the latents of one signal, or its only latents once.
 
         Args:
             x: signal, (1, *shape).
-            n: number of samples.
+            n: number of samples; 1 if the latents are no random variables.
             seed: seed of the latents' noise.
 
         Returns:
             Signals, (n, *shape).
 
         Raises:
-            ConfigError: the prior has no codec that samples its latents.
+            ConfigError: the prior has no codec, or one whose latents are no random variables and n is more than 1.
         """
-        codec = self.model.codec if isinstance(self.model, LatentPrior) else None
-        if not isinstance(codec, StochasticCodec):
-            raise ConfigError(
-                f"prior {self.card.name} has no codec that samples its latents; use one with a VAE or an AAE."
-            )
+        codec, generator = self._latent_prior().codec, Generator().manual_seed(seed)
         _check_count(n, "decodings")
-        generator = Generator().manual_seed(seed)
-        return self._map(
-            lambda batch: codec.decode(codec.sample_posterior(batch, generator)), x.expand(n, *x.shape[1:])
-        )
+        if isinstance(codec, StochasticCodec):
+            return self._map(
+                lambda batch: codec.decode(codec.sample_posterior(batch, generator)), x.expand(n, *x.shape[1:])
+            )
+        if n > 1:
+            raise ConfigError(
+                f"number of decodings is {n}; expected 1, as {self.card.name} has one latent vector for a signal. Leave "
+                "it out, or use a VAE or an AAE."
+            )
+        return self.reconstruct(x)
 
     @torch.no_grad()
     def complete(
@@ -330,6 +348,28 @@ class PriorPipeline:
             ConfigError: the prior has no codec.
         """
         return self._map(self._latent_prior().codec.decode, self.latents(x))
+
+    def reconstruction_r2(self, x: Tensor) -> tuple[float, str]:
+        """Return the coefficient of determination of the codec's reconstructions.
+
+        Spectral codecs find a phase that differs from the signal's where its spectrum is right. So spectra are compared.
+
+        Args:
+            x: signals, (n, *shape).
+
+        Returns:
+            R^2, 1 for perfect reconstructions, and what was compared: ``"signals"`` or ``"compressed spectra"``.
+
+        Raises:
+            ConfigError: the prior has no codec.
+        """
+        codec = self._latent_prior().codec
+        if not isinstance(codec, SpectralCodec):
+            return float(r2(self.reconstruct(x), x)), "signals"
+        inner, spectra = codec.codec, self._map(codec.to_spectrum, x)
+        return float(r2(self._map(lambda batch: inner.decode(inner.encode(batch)), spectra), spectra)), (
+            "compressed spectra"
+        )
 
     @torch.no_grad()
     def log_prob(

@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 
 from denoise.config import config
 from denoise.priors.completion import COMPLETION_OPTIONS, inpaint_with_prior
+from denoise.priors.flows import Flow, FlowConfig
 from denoise.protocols import (
     DEFAULT_OPTIONS,
     Codec,
@@ -120,6 +121,15 @@ def build_latent_prior(codec: Codec, prior: Prior, config: LatentPriorConfig | N
     elif isinstance(codec, StochasticCodec):
         mixins.append(_GibbsInpaints)
     return _compose(tuple(mixins))(codec, prior, config)
+
+
+def add_normal_prior(codec: Codec) -> LatentPrior:
+    """Return a codec with a standard normal prior over its latents: the prior of a VAE, and a guess for other codecs.
+
+    Args:
+        codec: codec of the signals.
+    """
+    return build_latent_prior(codec, Flow(FlowConfig(tuple(codec.latent_shape), "normal")))
 
 
 @cache

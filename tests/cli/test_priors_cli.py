@@ -123,6 +123,53 @@ def test_decodings_of_one_file(command: Command, prior: Path, images: Path, tmp_
     assert read_image(tmp_path / "decodings.png").pixels.shape == (18, 18, 1)
 
 
+CODECS: dict[str, tuple[str, dict[str, Any]]] = {
+    "plain": ("ae", {"shape": [1, 8, 8], "latent": 3}),
+    "convolutional": ("ae", {"shape": [1, 8, 8], "latent": 2, "body": {"kind": "conv", "spatial": True}}),
+    "variational": ("vae", {"shape": [1, 8, 8], "latent": 4, "likelihood": "bernoulli"}),
+    "adversarial": ("aae", {"shape": [1, 8, 8], "latent": 4}),
+    "dense": ("dense-ae", {"shape": [1, 8, 8], "widths": [5]}),
+}
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_a_codec_opens_without_a_prior(command: Command, images: Path, tmp_path: Path, name: str) -> None:
+    torch.manual_seed(0)
+    (architecture, settings), path = CODECS[name], tmp_path / "alone.safetensors"
+    module, is_denoiser = build(architecture, settings), architecture == "dense-ae"
+    kind: Any = {"kind": "denoiser"} if is_denoiser else {"kind": "codec", "shape": (1, 8, 8)}
+    save_weights(path, module, Card("alone", architecture, "image", 1, **kind), {}, torch.float32)
+    a, b = images / "a/0.png", images / "b/0.png"
+    done = command("embed", images, "--codec", path, "-o", "map.png", "--json")
+    assert (done.code, done.rows[0]["n"], done.rows[0]["compared"]) == (0, 6, "signals")
+    x = torch.stack([torch.from_numpy(read_image(file).pixels).permute(2, 0, 1) / 255 for file in (a, b)])
+    with torch.no_grad():
+        expected = (255 * module.decode(module.encode(x)).clamp(0, 1)).round().byte()
+    assert command("interpolate", a, b, "--prior", path, "-n", 3, "-o", "strip.png").code == 0
+    strip = torch.from_numpy(read_image(tmp_path / "strip.png").pixels).permute(2, 0, 1)
+    for end, column in zip(expected, (strip[..., :8], strip[..., -8:]), strict=True):
+        assert (end.int() - column.int()).abs().max() <= 1
+    assert command("sample", path, "-n", 4, "-o", "samples.png").code == 0
+    assert read_image(tmp_path / "samples.png").pixels.shape == (18, 18, 1)
+    assert command("decode", a, "--codec", path, "-o", "decoded").code == 0
+    decoded = [read_image(file).pixels for file in sorted((tmp_path / "decoded").iterdir())]
+    if name in ("variational", "adversarial"):
+        assert len({x.tobytes() for x in decoded}) == 8
+        return
+    assert len(decoded) == 1
+    assert np.abs(decoded[0].astype(int) - expected[0].permute(1, 2, 0).int().numpy()).max() <= 1
+    done = command("decode", a, "--codec", path, "-n", 3, "-o", "three.png")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "expected 1" in done.err
+
+
+def test_a_denoiser_without_latents_is_no_codec(command: Command, images: Path, models: dict[str, Path]) -> None:
+    for words in (["embed", images, "--codec"], ["decode", images / "a/0.png", "--codec"], ["sample"]):
+        done = command(*words, models["keep-image"], "-o", "a.png")
+        assert done.code == 2
+        assert "is a denoiser for image; expected a prior or a codec" in done.err
+
+
 def test_completion_keeps_the_observed_pixels(command: Command, prior: Path, images: Path, tmp_path: Path) -> None:
     file = images / "a/0.png"
     assert command("complete", file, "--mask", "half", "--prior", prior, "-n", 4, "-o", "completions").code == 0
