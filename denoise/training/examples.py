@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from torch.nn import functional as F
 
 from denoise.errors import ConfigError
 from denoise.protocols import Label
+from denoise.training.cifar import read_cifar
 from denoise.training.data import Batch
 from denoise.training.recipe import Examples
 
 
 class LabelledExamples:
-    """All signals of NumPy archives, in memory, in the type of their files, with labels.
+    """All signals of NumPy archives or of binary files of CIFAR-10, in memory, in the type of their files, with labels.
 
     Args:
         settings: ``[examples]`` section of the recipe.
@@ -141,7 +143,9 @@ def _channels_first(x: NDArray[Any]) -> NDArray[Any]:
     return x[:, None]
 
 
-def _open(path: Path) -> np.lib.npyio.NpzFile:
+def _open(path: Path) -> Mapping[str, NDArray[Any]]:
+    if path.suffix == ".bin":
+        return read_cifar(path)
     try:
         return np.load(path, allow_pickle=False)
     except OSError as error:
@@ -153,8 +157,7 @@ def _open(path: Path) -> np.lib.npyio.NpzFile:
         ) from None
 
 
-def _array(archive: np.lib.npyio.NpzFile, name: str, path: Path) -> NDArray[Any]:
+def _array(archive: Mapping[str, NDArray[Any]], name: str, path: Path) -> NDArray[Any]:
     if name not in archive:
         raise ConfigError(f"{path}: holds {', '.join(archive)}, no {name}. Fix the name of the array in [examples].")
-    array: NDArray[Any] = archive[name]
-    return array
+    return archive[name]
