@@ -103,7 +103,8 @@ class Examples:
     """Signals of one shape from NumPy archives: the data of codecs and priors.
 
     Args:
-        files: archives (``.npz``), relative to ``--data``.
+        files: archives (``.npz``), relative to ``--data``; or binary files of CIFAR-10 (``.bin``), which have the arrays
+            ``images`` and ``labels``.
         signals: name of the array of signals, (n, H, W), (n, H, W, C) or (n, time); integers of their full scale or
             floats of 1.0.
         labels: name of the array of class indices, (n,).
@@ -165,6 +166,8 @@ class Loss:
         estimator: estimator of the evidence lower bound, see
             `denoise.training.losses.generative.negative_elbo`.
         adversarial: weight of the critic of adversarial autoencoders.
+        reduction: what the evidence lower bound is of, ``"entry"`` for nats for each entry, ``"dataset"`` for nats of
+            all N examples, estimated as N/M times the sum of a batch of M. The factor matters to `Schedule.grad_clip`.
     """
 
     name: str | None = None
@@ -177,6 +180,7 @@ class Loss:
     samples: int = 1
     estimator: Literal["A", "B", "score", "importance"] = "A"
     adversarial: float = 1.0
+    reduction: Literal["entry", "dataset"] = "entry"
 
     def __post_init__(self) -> None:
         weights = (self.waveform, self.perceptual, self.over_attenuation, self.beta, self.free_bits, self.adversarial)

@@ -15,9 +15,11 @@ from denoise.noise import generator_for
 from denoise.priors.latent import LatentPrior
 from denoise.protocols import HasLogProb, LikelihoodCodec, VariationalCodec
 from denoise.training.data import Batch, Source
+from denoise.training.examples import LabelledExamples
 from denoise.training.losses import generative
 from denoise.training.objectives.base import LossObjective, Metrics
 from denoise.training.objectives.signals import SignalObjective
+from denoise.training.recipe import Recipe
 from denoise.training.samples import write_signals
 
 
@@ -64,7 +66,18 @@ class Reconstruction(SignalObjective, LossObjective):
 
 
 class Elbo(SignalObjective, LossObjective):
-    """Train a variational codec and a prior over its latents together, by the evidence lower bound."""
+    """Train a variational codec and a prior over its latents together, by the evidence lower bound.
+
+    Args:
+        recipe: recipe of the training.
+
+    Reference:
+        Auto-Encoding Variational Bayes, 2013, arXiv:1312.6114, eq. 8 (the reduction ``"dataset"``).
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(recipe)
+        self.dataset_size = 0  # N, of `open_data`
 
     def validate(self, module: Any) -> None:
         """Check that codec and prior have densities and the data have the shape of their signals.
@@ -81,10 +94,28 @@ class Elbo(SignalObjective, LossObjective):
             and isinstance(module.prior, HasLogProb),
             'objective "elbo" needs architecture "latent-prior" of a variational codec and a flow.',
         )
+        self.require(
+            self.recipe.loss.reduction == "entry" or self.recipe.examples is not None,
+            'loss.reduction is "dataset", which needs [examples]; use "entry".',
+        )
         super().validate(module)
 
+    def open_data(self, root: Path, module: Any) -> Source:
+        """Load the data and count them.
+
+        Args:
+            root: folder that the paths of the recipe are relative to.
+            module: latent prior.
+
+        Raises:
+            ConfigError: there are none, or the labels do not fit the prior.
+        """
+        source = super().open_data(root, module)
+        self.dataset_size = len(source.signals) if isinstance(source, LabelledExamples) else 0
+        return source
+
     def loss(self, module: Any, batch: Batch) -> tuple[Tensor, Metrics]:
-        """Return the negative evidence lower bound for each entry; metrics are nats for each signal, MSE and R^2.
+        """Return the negative evidence lower bound of an entry or of all data; metrics are nats a signal, MSE and R^2.
 
         Args:
             module: latent prior.
@@ -100,7 +131,8 @@ class Elbo(SignalObjective, LossObjective):
             beta=settings.beta,
             free_bits=settings.free_bits,
         )
-        return nats / x[0].numel(), lambda: {"nats": nats.detach()} | reconstruction_metrics(module.codec, x)
+        loss = nats / x[0].numel() if settings.reduction == "entry" else self.dataset_size * nats
+        return loss, lambda: {"nats": nats.detach()} | reconstruction_metrics(module.codec, x)
 
 
 class Adversarial(SignalObjective, LossObjective):
