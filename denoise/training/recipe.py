@@ -103,7 +103,7 @@ class Examples:
     """Signals of one shape from NumPy archives: the data of codecs and priors.
 
     Args:
-        files: archives (``.npz``), relative to ``--data``; or binary files of CIFAR-10 (``.bin``), which have the arrays
+        files: archives (``.npz``), relative to ``--data``; or binary files of CIFAR-10 (``.bin``) with the arrays
             ``images`` and ``labels``.
         signals: name of the array of signals, (n, H, W), (n, H, W, C) or (n, time); integers of their full scale or
             floats of 1.0.
