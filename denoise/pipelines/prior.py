@@ -273,8 +273,8 @@ class PriorPipeline:
             )
         if n > 1:
             raise ConfigError(
-                f"number of decodings is {n}; expected 1, as {self.card.name} has one latent vector for a signal. Leave "
-                "it out, or use a VAE or an AAE."
+                f"number of decodings is {n}; expected 1, as the latents of {self.card.name} are not random. "
+                "Leave it out, or use a VAE or an AAE."
             )
         return self.reconstruct(x)
 
@@ -352,7 +352,7 @@ class PriorPipeline:
     def reconstruction_r2(self, x: Tensor) -> tuple[float, str]:
         """Return the coefficient of determination of the codec's reconstructions.
 
-        Spectral codecs find a phase that differs from the signal's where its spectrum is right. So spectra are compared.
+        Spectra are compared for spectral codecs, whose phases differ from those of the signal.
 
         Args:
             x: signals, (n, *shape).
