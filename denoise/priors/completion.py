@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Generator, Tensor
 
@@ -22,6 +24,8 @@ def inpaint_with_prior(
     *,
     label: Label = None,
     options: SamplingOptions = DEFAULT_OPTIONS,
+    resamplings: int = 4,
+    order: Literal[1, 2] = 1,
     generator: Generator | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
@@ -33,6 +37,8 @@ def inpaint_with_prior(
         mask: 1 where entries are observed, 0 where they are missing, (n, *event_shape).
         label: condition of all signals.
         options: steps, 40 by default.
+        resamplings: repetitions of each step, see `inpaint`.
+        order: order of the steps, see `inpaint`.
         generator: source of the noise.
         progress: called with the fraction of the noise levels that are done.
 
@@ -53,4 +59,5 @@ def inpaint_with_prior(
             progress(float((sigmas > sigma[0].cpu()).sum()) / steps)
         return prior(x, sigma, labels)
 
-    return inpaint(denoiser, x, mask, sigmas, start=start.to(x), generator=generator)
+    start = start.to(x)
+    return inpaint(denoiser, x, mask, sigmas, start=start, resamplings=resamplings, order=order, generator=generator)

@@ -13,6 +13,7 @@ from torch import Generator, Tensor, nn
 from denoise.config import config
 from denoise.priors.completion import COMPLETION_OPTIONS, inpaint_with_prior
 from denoise.priors.flows import Flow, FlowConfig
+from denoise.probability_path import expand_like
 from denoise.protocols import (
     DEFAULT_OPTIONS,
     Codec,
@@ -20,6 +21,7 @@ from denoise.protocols import (
     HasEstimatedLogProb,
     HasLogProb,
     Label,
+    LikelihoodCodec,
     NoiseDecoder,
     NoiseEncoder,
     OrthonormalCodec,
@@ -30,7 +32,9 @@ from denoise.protocols import (
     Support,
     VariationalCodec,
 )
-from denoise.sampling.posterior import coarse_mask, gibbs_inpaint
+from denoise.sampling.posterior import coarse_mask, elliptical_slice, gibbs_inpaint
+
+CANDIDATES = 200  # initial noise of a completion is resampled from so many
 
 
 @config
@@ -118,6 +122,8 @@ def build_latent_prior(codec: Codec, prior: Prior, config: LatentPriorConfig | N
         mixins.append(_Bounded)
     if not isinstance(codec, OrthonormalCodec) and isinstance(prior, DenoisingPrior) and len(codec.latent_shape) > 1:
         mixins.append(_InpaintsLatents)
+    elif _has_posterior_of_noise(codec, prior):
+        mixins.append(_InpaintsNoise)
     elif isinstance(codec, StochasticCodec):
         mixins.append(_GibbsInpaints)
     return _compose(tuple(mixins))(codec, prior, config)
@@ -130,6 +136,12 @@ def add_normal_prior(codec: Codec) -> LatentPrior:
         codec: codec of the signals.
     """
     return build_latent_prior(codec, Flow(FlowConfig(tuple(codec.latent_shape), "normal")))
+
+
+def _has_posterior_of_noise(codec: Codec, prior: Prior) -> bool:
+    """Whether signals are likely or not given noise, and the codec's encoder is no approximation of its posterior."""
+    is_likelihood_of_signals = isinstance(codec, LikelihoodCodec) and not codec.support.description
+    return is_likelihood_of_signals and isinstance(prior, NoiseDecoder) and not isinstance(codec, VariationalCodec)
 
 
 @cache
@@ -222,7 +234,17 @@ class _Denoising(LatentPrior):
         generator: Generator | None = None,
         progress: Progress | None = None,
     ) -> Tensor:
-        return inpaint_with_prior(self, x, mask, label=label, options=options, generator=generator, progress=progress)
+        return inpaint_with_prior(
+            self,
+            x,
+            mask,
+            label=label,
+            options=options,
+            resamplings=2,
+            order=2,
+            generator=generator,
+            progress=progress,
+        )
 
 
 class _Bounded(LatentPrior):
@@ -326,6 +348,49 @@ class _InpaintsLatents(LatentPrior):
             self.prior, z, z_mask, label=label, options=options, generator=generator, progress=progress
         )
         return torch.where(mask > 0, x, self.codec.decode(z))
+
+
+class _InpaintsNoise(LatentPrior):
+    """`Completer` by the posterior of the prior's noise, given the observed entries.
+
+    The encoder of an adversarial or plain autoencoder is trained to reconstruct, not to be a posterior: repeated
+    encoding and decoding would end in one signal that it reproduces well. So it is left out: each completion starts at
+    noise that is resampled from candidates by their likelihoods, and moves by elliptical slice sampling.
+    """
+
+    codec: LikelihoodCodec
+    prior: NoiseDecoder
+    completion_options: frozenset[str] = frozenset()
+
+    @torch.no_grad()
+    def complete(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        *,
+        label: Label = None,
+        options: SamplingOptions = DEFAULT_OPTIONS,
+        generator: Generator | None = None,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        options.check_supported(self.completion_options, "inpainting of noise")
+
+        def log_likelihood(noise: Tensor) -> Tensor:
+            pixels: Any = self.codec.likelihood(self.prior.decode_noise(noise, label=label))
+            return (mask * pixels.base_dist.log_prob(x)).flatten(1).sum(dim=1)  # entries are independent given latents
+
+        def sample_noise() -> Tensor:
+            return torch.randn(len(x), *self.prior.noise_shape, generator=generator).to(x)
+
+        start, best = sample_noise(), torch.full((len(x),), -torch.inf, device=x.device)
+        for _ in range(CANDIDATES):  # the largest of log-likelihoods with Gumbel noise: resampling by likelihood
+            noise = sample_noise()
+            u = torch.rand(len(x), generator=generator).clamp(1e-12, 1 - 1e-7).to(x)
+            keys = log_likelihood(noise) - torch.log(-torch.log(u))
+            start = torch.where(expand_like(keys > best, noise) > 0, noise, start)
+            best = torch.maximum(keys, best)
+        noise = elliptical_slice(log_likelihood, start, generator=generator)
+        return torch.where(mask > 0, x, self.codec.decode(self.prior.decode_noise(noise, label=label)))
 
 
 class _GibbsInpaints(LatentPrior):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from denoise.probability_path import karras_sigmas, noise_like
+from denoise.probability_path import expand_like, karras_sigmas, noise_like
 from denoise.protocols import StochasticCodec
 from denoise.sampling.operators import Operator
-from denoise.sampling.solvers import Denoise, ancestral_step, dpmpp_2m_sde
+from denoise.sampling.solvers import Denoise, ancestral_step, dpmpp_2m_sde, heun
+
+MAX_SHRINKS = 60  # of the bracket of an angle: it is then nil, and the chain stays
 
 
 def sample_posterior(
@@ -56,11 +60,14 @@ def inpaint(
     *,
     start: Tensor,
     resamplings: int = 4,
+    order: Literal[1, 2] = 1,
     generator: Generator | None = None,
 ) -> Tensor:
     """Fill in missing entries by RePaint: replace the observed entries at every noise level and resample the others.
 
-    NFE: resamplings * (steps - 1) + 1.
+    Ancestral steps, of order 1, lose some of the variance each time. Signals of many scales, such as the coefficients
+    of speech, fade to silence; they need steps of Heun's method, of order 2.
+    NFE: order * resamplings * (steps - 1) + 1.
 
     Args:
         denoiser: function of x and sigma, (batch,).
@@ -69,6 +76,7 @@ def inpaint(
         sigmas: noise levels, (steps + 1,), decreasing, ending at 0.
         start: signals with noise of ``sigmas[0]``, (batch, *event).
         resamplings: repetitions of each step, with forward diffusion between them.
+        order: 1 for ancestral steps, 2 for steps of Heun's method.
         generator: source of the noise.
 
     Returns:
@@ -86,7 +94,10 @@ def inpaint(
         for repetition in range(resamplings if sigma_next > 0 else 1):
             if repetition:  # diffuse forward, from sigma_next to sigma
                 x = x + noise((sigma**2 - sigma_next**2).sqrt())
-            x = ancestral_step(denoiser(x, sigma.to(x).expand(len(x))), x, sigma, sigma_next, generator)
+            if order == 1:
+                x = ancestral_step(denoiser(x, sigma.to(x).expand(len(x))), x, sigma, sigma_next, generator)
+            else:
+                x = heun(denoiser, x, torch.stack([sigma, sigma_next]))
             x = torch.where(mask > 0, observed + noise(sigma_next), x)
     return x
 
@@ -121,6 +132,56 @@ def gibbs_inpaint(
     for _ in range(iterations):
         x = torch.where(mask > 0, observed, codec.decode(codec.sample_posterior(x, generator)))
     return x
+
+
+def elliptical_slice(
+    log_likelihood: Callable[[Tensor], Tensor],
+    start: Tensor,
+    *,
+    iterations: int = 50,
+    generator: Generator | None = None,
+) -> Tensor:
+    """Sample the posterior of standard normal noise by elliptical slice sampling, in parallel chains.
+
+    It has no step size and needs no gradient: each chain moves on a random ellipse through its noise and shrinks the
+    bracket of the angle until the likelihood is above a random level.
+
+    Args:
+        log_likelihood: function of noise, (batch, *event) to (batch,), nats.
+        start: initial noise, (batch, *event).
+        iterations: number of moves of each chain.
+        generator: source of randomness on the CPU.
+
+    Returns:
+        Noise, (batch, *event).
+
+    Reference:
+        Elliptical Slice Sampling, 2010, arXiv:1001.0381, figure 2.
+    """
+
+    def uniform() -> Tensor:
+        return torch.rand(len(start), generator=generator).to(start)
+
+    noise, nats = start, log_likelihood(start)
+    for _ in range(iterations):
+        ellipse, level = noise_like(noise, generator), nats + uniform().log()
+        angle = 2 * torch.pi * uniform()
+        low, high = angle - 2 * torch.pi, angle
+        is_open = torch.ones_like(nats, dtype=torch.bool)
+        moved, moved_nats = noise, nats
+        for _ in range(MAX_SHRINKS):
+            proposal = expand_like(angle.cos(), noise) * noise + expand_like(angle.sin(), noise) * ellipse
+            proposal_nats = log_likelihood(proposal)
+            is_accepted = is_open & (proposal_nats > level)
+            moved = torch.where(expand_like(is_accepted, noise) > 0, proposal, moved)
+            moved_nats = torch.where(is_accepted, proposal_nats, moved_nats)
+            is_open = is_open & ~is_accepted
+            if not is_open.any():
+                break
+            low, high = torch.where(angle < 0, angle, low), torch.where(angle < 0, high, angle)
+            angle = low + (high - low) * uniform()
+        noise, nats = moved, moved_nats
+    return noise
 
 
 def coarse_mask(mask: Tensor, size: tuple[int, ...]) -> Tensor:
