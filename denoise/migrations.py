@@ -38,6 +38,11 @@ ADDED: dict[str, dict[str, Any]] = {
 }
 """Fields that the configurations of an architecture lack in earlier weights files, and what they were without them."""
 
+VALUES: dict[tuple[str, str], str] = {
+    ("kind", "nice"): "realnvp",  # flow: its couplings were affine
+}
+"""Values of configuration fields in weights files of earlier releases, at any depth, and the current ones."""
+
 RECIPE: dict[str, str] = {
     "image.strong": "image.high_sigma_fraction",
     "image.strongest": "image.max_sigma",
@@ -126,10 +131,10 @@ def migrate_config(config: Mapping[str, Any], architecture: str | None = None) -
         architecture: architecture of a weights file, whose configuration states every field that its release had.
 
     Returns:
-        A new mapping; values are unchanged.
+        A new mapping; without an architecture, values are unchanged.
     """
-    added = ADDED.get(architecture or "", {})
-    return added | {CONFIG.get(key, key): _nested(value) for key, value in config.items()}
+    migrated = {CONFIG.get(key, key): _nested(value) for key, value in config.items()}
+    return _migrate_values(ADDED.get(architecture, {}) | migrated) if architecture else migrated
 
 
 def migrate_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,6 +155,16 @@ def migrate_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
         table[key] = value
     if isinstance(migrated.get("model"), dict):
         migrated["model"] = migrate_config(migrated["model"])
+    return migrated
+
+
+def _migrate_values(config: Mapping[str, Any]) -> dict[str, Any]:
+    migrated: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            migrated[key] = _migrate_values(value)
+        else:
+            migrated[key] = VALUES.get((key, value), value) if isinstance(value, str) else value
     return migrated
 
 

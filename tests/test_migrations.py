@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from denoise.config import parse
+from denoise.errors import ConfigError
 from denoise.migrations import (
     CONFIG,
     DESCRIPTIONS,
@@ -111,3 +112,19 @@ def test_a_dense_autoencoder_of_release_0_1_keeps_its_tanh_at_the_output(tmp_pat
     flat = torch.tanh(net.decoder[0](net.encoder[0](flat)))
     with torch.no_grad():
         torch.testing.assert_close(load(path)[0](x), (flat.reshape(2, 3, 4, 4) + 1) / 2)
+
+
+def test_a_flow_of_release_0_1_of_kind_nice_is_a_realnvp(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    settings = {"shape": [3], "kind": "realnvp", "transforms": 2, "hidden": [4]}
+    path, flow = tmp_path / "old.safetensors", build("flow", settings)
+    save_weights(path, flow, Card("old", "flow", "image", 3, kind="prior", shape=(3,)), {}, torch.float32)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    save_file(load_file(path), path, metadata | {"config": metadata["config"].replace("realnvp", "nice")})
+    x = torch.randn(4, 3)
+    with torch.no_grad():
+        torch.testing.assert_close(load(path)[0].log_prob(x), flow.log_prob(x))
+    assert migrate_config({"prior": {"kind": "nice"}}, "latent-prior") == {"prior": {"kind": "realnvp"}}
+    with pytest.raises(ConfigError, match="kind: Input should be"):
+        build("flow", settings | {"kind": "nice"})

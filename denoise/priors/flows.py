@@ -16,7 +16,7 @@ from denoise.nn.embeddings import Condition
 from denoise.protocols import DEFAULT_OPTIONS, Label, SamplingOptions, Support
 
 MAX_WEIGHTS = 1 << 27
-Kind = Literal["normal", "mixture", "realnvp", "nice", "maf", "nsf", "nsf-coupling", "sospf", "naf", "unaf", "cnf"]
+Kind = Literal["normal", "mixture", "realnvp", "additive", "maf", "nsf", "nsf-coupling", "sospf", "naf", "unaf", "cnf"]
 
 
 @config
@@ -25,7 +25,7 @@ class FlowConfig:
 
     Args:
         shape: shape of one event.
-        kind: family of the distribution.
+        kind: family of the distribution; ``"additive"`` is NICE, whose couplings preserve volumes.
         transforms: number of transforms of a flow.
         hidden: hidden units of each network.
         components: number of components of a mixture.
@@ -243,7 +243,9 @@ def _build(c: FlowConfig, features: int, context: int) -> nn.Module:
         ),
         "mixture": lambda: flows.GMM(features, context, components=c.components, **(network if context else {})),
         "realnvp": lambda: flows.RealNVP(features, context, **transforms, **network),
-        "nice": lambda: flows.NICE(features, context, **transforms, **network),
+        "additive": lambda: flows.NICE(
+            features, context, univariate=zuko.transforms.AdditiveTransform, shapes=[()], **transforms, **network
+        ),
         "maf": lambda: flows.MAF(features, context, **transforms, **network),
         "nsf": lambda: flows.NSF(features, context, **transforms, **network),
         "nsf-coupling": lambda: flows.NSF(features, context, passes=2, **transforms, **network),
@@ -252,6 +254,6 @@ def _build(c: FlowConfig, features: int, context: int) -> nn.Module:
         "unaf": lambda: flows.UNAF(features, context, network=network, **transforms, **network),
         "cnf": lambda: flows.CNF(features, context, **network),
     }
-    if features < 2 and c.kind in ("realnvp", "nice", "nsf-coupling"):
+    if features < 2 and c.kind in ("realnvp", "additive", "nsf-coupling"):
         raise ConfigError(f"shape is {c.shape}; {c.kind} couples entries with others, so that it needs at least two.")
     return builders[c.kind]()

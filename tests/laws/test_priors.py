@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from denoise.weights import Card, save_weights
 
 NET = BackboneConfig("mlp", widths=(16,), blocks=1, embedding=8)
 UNET = BackboneConfig("unet", widths=(8, 16), blocks=1, embedding=8)
-KINDS = ("normal", "mixture", "realnvp", "nice", "maf", "nsf", "nsf-coupling", "sospf", "naf", "unaf", "cnf")
+KINDS = ("normal", "mixture", "realnvp", "additive", "maf", "nsf", "nsf-coupling", "sospf", "naf", "unaf", "cnf")
 BODY = BodyConfig("conv", widths=(4, 6))
 
 
@@ -194,7 +195,7 @@ CAPABILITIES = {
     "latent-mdct-flow": {NoiseEncoder, HasLogProb},
     "latent-mixture": {HasLogProbBound, Completer},
     "latent-normal": {NoiseEncoder, Completer},
-    "latent-plain": {NoiseEncoder},
+    "latent-plain": {NoiseEncoder, Completer},
     "latent-diffusion": {NoiseEncoder, Completer},
 }
 
@@ -263,6 +264,19 @@ def test_a_flow_is_invertible_and_its_density_includes_the_determinant(kind: str
         log_det = torch.linalg.slogdet(to_noise / 1.5)[1]
         expected = -0.5 * noise[row].square().sum() - 1.5 * torch.log(torch.tensor(2 * torch.pi)) + log_det
         torch.testing.assert_close(net.log_prob(x[row : row + 1])[0], expected.to(x), atol=1e-3, rtol=1e-4)
+
+
+def test_additive_couplings_preserve_volumes() -> None:
+    torch.manual_seed(0)
+    net = flow("additive", shape=(3,), classes=2).double().eval()
+    noise = torch.randn(4, 3, generator=seeded(), dtype=torch.float64)
+    x = net.decode_noise(noise, label=1)
+    assert (x - (0.5 + 1.5 * noise)).abs().max() > 0.01
+    normal = torch.distributions.Normal(0.0, 1.0).log_prob(noise).sum(dim=1) - 3 * math.log(1.5)
+    torch.testing.assert_close(net.log_prob(x, [1] * 4), normal)
+    for row in noise:
+        jacobian = torch.autograd.functional.jacobian(lambda z: net.distribution([1]).transform.inv(z[None])[0], row)
+        assert float(torch.linalg.det(jacobian)) == pytest.approx(1.0)
 
 
 def test_samples_of_a_mixture_have_the_moments_of_its_density() -> None:
