@@ -36,6 +36,7 @@ CODECS = {
 PRIORS = {
     "diffusion": ("denoise.priors.diffusion", "Diffusion"),
     "flow": ("denoise.priors.flows", "Flow"),
+    "gan": ("denoise.priors.gan", "GAN"),
     "latent-prior": ("denoise.priors.latent", "LatentPrior"),
     "flow-matching": ("denoise.priors.flow_matching", "FlowMatching"),
 }

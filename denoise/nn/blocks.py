@@ -17,6 +17,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "mish": nn.Mish,
     "relu": partial(nn.ReLU, inplace=True),  # halves the memory of a block
     "elu": nn.ELU,
+    "leaky-relu": partial(nn.LeakyReLU, 0.2),  # of discriminators
 }
 
 

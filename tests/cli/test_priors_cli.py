@@ -225,3 +225,43 @@ def test_a_file_that_fails_does_not_stop_the_others(command: Command, prior: Pat
     done = command("embed", images, "--codec", prior, "-o", "map.png", "--json")
     assert (done.code, done.rows[0]["n"]) == (1, 6)
     assert command("score", images / "a/bad.png", "--prior", prior).code == 1
+
+
+@pytest.fixture
+def gan(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    module = build("gan", {"shape": [1, 8, 8], "latent": 4, "classes": 2})
+    card = Card("tiny-gan", "gan", "image", 1, kind="prior", shape=(1, 8, 8), classes=("rose", "daisy"))
+    save_weights(tmp_path / "gan.safetensors", module, card, {}, torch.float32)
+    return tmp_path / "gan.safetensors"
+
+
+def test_a_gan_interpolates_and_completes_files(command: Command, gan: Path, images: Path, tmp_path: Path) -> None:
+    a, b = images / "a/0.png", images / "b/0.png"
+    strip = command("interpolate", a, b, "--prior", gan, "-n", 4, "--class", "daisy", "-o", "strip.png")
+    assert strip.code == 0
+    assert read_image(tmp_path / "strip.png").pixels.shape == (8, 4 * 8 + 3 * 2, 1)
+    completed = command("complete", a, "--mask", "half", "--prior", gan, "-n", 2, "--steps", 5, "-o", "completions")
+    assert completed.code == 0
+    observed = read_image(a).pixels
+    for path in sorted((tmp_path / "completions").iterdir()):
+        np.testing.assert_allclose(read_image(path).pixels[:4], observed[:4], atol=1)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["score", "FILE", "--prior", "GAN"], "cannot compute likelihoods"),
+        (["embed", "FOLDER", "--codec", "GAN", "-o", "map.png"], "has no codec"),
+        (["decode", "FILE", "--codec", "GAN", "-o", "a.png"], "no codec"),
+        (["sample", "GAN", "-o", "a.png", "--class", "tulip"], "its classes are rose, daisy"),
+        (["sample", "GAN", "-o", "a.png", "--steps", 3], "takes no steps"),
+        (["sample", "GAN", "-o", "a.png", "--guidance", 2], "takes no guidance"),
+    ],
+)
+def test_what_a_gan_lacks_is_one_line(command: Command, gan: Path, images: Path, words: list[Any], reason: str) -> None:
+    given = {"GAN": gan, "FILE": images / "a/0.png", "FOLDER": images / "a"}
+    done = command(*(given.get(word, word) for word in words))
+    assert done.code == 2
+    assert reason in done.err
+    assert done.err.count("\n") == 1

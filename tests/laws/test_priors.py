@@ -19,6 +19,7 @@ from denoise.nn.unet import BackboneConfig
 from denoise.priors.diffusion import Diffusion, DiffusionConfig
 from denoise.priors.flow_matching import FlowMatching, FlowMatchingConfig
 from denoise.priors.flows import Flow, FlowConfig, Mixture, build_flow
+from denoise.priors.gan import GAN, GANConfig
 from denoise.priors.latent import LatentPrior, build_latent_prior
 from denoise.protocols import (
     Completer,
@@ -54,6 +55,9 @@ BUILDERS |= {
     "diffusion-profile": lambda: Diffusion(DiffusionConfig((1, 6, 4), UNET, sigma_data=0.5, profile=(2.0, 1.0, 0.1))),
     "matching-mlp": lambda: FlowMatching(FlowMatchingConfig((3,), NET, mean=0.5, sigma_data=0.5)),
     "matching-unet": lambda: FlowMatching(FlowMatchingConfig((1, 8, 8), UNET, classes=3, text=True)),
+    "gan": lambda: GAN(GANConfig((2,), latent=3, output="linear")),
+    "gan-classes": lambda: GAN(GANConfig((1, 8, 8), 4, BODY, classes=3)),
+    "gan-audio": lambda: GAN(GANConfig((1, 12), 4, BODY, output="tanh")),
     "latent-flow": lambda: build_latent_prior(VAE(VAEConfig((1, 8, 8), 2, BODY)), flow("nsf", classes=3)),
     "latent-mdct": lambda: build_latent_prior(
         MDCT(MDCTConfig(64, 8)), Diffusion(DiffusionConfig((1, 8, 8), UNET, classes=2))
@@ -190,6 +194,8 @@ CAPABILITIES = {
     "mixture": {HasLogProb},
     "diffusion-mlp": {NoiseEncoder, HasEstimatedLogProb, DenoisingPrior, Completer},
     "matching-mlp": {NoiseEncoder, HasEstimatedLogProb, DenoisingPrior, Completer},
+    "gan": {NoiseEncoder, Completer},
+    "gan-classes": {NoiseEncoder, Completer},
     "latent-flow": {NoiseEncoder, HasLogProbBound, Completer},
     "latent-mdct": {NoiseEncoder, HasEstimatedLogProb, DenoisingPrior, Completer},
     "latent-mdct-flow": {NoiseEncoder, HasLogProb},
@@ -214,6 +220,7 @@ ARCHITECTURES: dict[type, str] = {
     Mixture: "flow",
     Diffusion: "diffusion",
     FlowMatching: "flow-matching",
+    GAN: "gan",
     LatentPrior: "latent-prior",
 }
 

@@ -46,6 +46,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "spectral-codec": {"time": 64, "codec": SPECTRA, "n_fft": 16, "hop": 4},
     "diffusion": {"shape": [1, 8, 8], "net": NET, "profile": [2.0, 0.5], "classes": 2, "text": True},
     "flow-matching": {"shape": [1, 8, 8], "net": NET, "classes": 2},
+    "gan": {"shape": [4], "latent": 2, "classes": 2},
     "flow": {"shape": [4], "kind": "nsf", "hidden": [8], "classes": 2},
     "latent-prior": {
         "codec": {"architecture": "mdct", "time": 64, "bins": 8},

@@ -1,0 +1,312 @@
+"""Generative adversarial networks: a generator of signals, and the discriminator that only its training needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import field
+from math import cos, pi
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
+
+from denoise.config import config
+from denoise.errors import ConfigError
+from denoise.nn.bodies import BodyConfig, build_decoder, build_encoder
+from denoise.nn.embeddings import Condition
+from denoise.protocols import DEFAULT_OPTIONS, Label, Progress, SamplingOptions
+
+OUTPUTS = {"sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "linear": nn.Identity}
+INVERSION_STEPS = 100
+INVERSION_RATE = 0.1  # learning rate of Adam, in standard deviations of the noise
+CANDIDATES, STARTS = 64, 4  # samples of which the most similar ones are the starts of an inversion
+
+
+@config
+class GANConfig:
+    """Settings of a generator.
+
+    Args:
+        shape: shape of one signal, (channels, *space) or (features,).
+        latent: numbers of the noise of one signal.
+        body: layers, those of the encoder that the generator mirrors.
+        output: range of the signals: 0 to 1, -1 to 1, or any numbers.
+        classes: number of classes for conditioning.
+        embedding: features of the embedding of a class.
+        inversion_scale: standard deviation of what a signal may differ from a sample when its noise is sought.
+    """
+
+    shape: tuple[int, ...]
+    latent: int = 32
+    body: BodyConfig = field(default_factory=BodyConfig)
+    output: Literal["sigmoid", "tanh", "linear"] = "sigmoid"
+    classes: int = 0
+    embedding: int = 16
+    inversion_scale: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not self.shape or min(self.shape) < 1 or max(self.shape) > 1 << 24:
+            raise ConfigError(f"shape is {self.shape}; expected sizes of at least 1.")
+        if not all(1 <= n <= 1 << 14 for n in (self.latent, self.embedding)) or self.classes < 0:
+            raise ConfigError(
+                f"latent is {self.latent}, embedding {self.embedding}, classes {self.classes}; expected latent and "
+                f"embedding of 1 to {1 << 14}, classes of at least 0."
+            )
+        if self.body.spatial:
+            raise ConfigError("the noise is one vector for the whole signal; leave body.spatial out.")
+        if not self.inversion_scale > 0:
+            raise ConfigError(f"inversion_scale is {self.inversion_scale}; expected more than 0.")
+
+
+class GAN(nn.Module):
+    """The generator of a generative adversarial network: it maps standard normal noise to signals in one pass.
+
+    It has no density. Signals are mapped to noise by optimisation, see `encode_noise`.
+
+    Args:
+        config: see `GANConfig`.
+
+    Reference:
+        Generative Adversarial Networks, 2014, arXiv:1406.2661; Conditional Generative Adversarial Nets, 2014,
+        arXiv:1411.1784; Unsupervised Representation Learning with Deep Convolutional Generative Adversarial
+        Networks, 2015, arXiv:1511.06434.
+    """
+
+    text = False
+    sampling_options = frozenset({"temperature"})
+    completion_options = frozenset({"steps"})
+
+    def __init__(self, config: GANConfig) -> None:
+        super().__init__()
+        self.config = c = config
+        self.event_shape, self.noise_shape = torch.Size(c.shape), torch.Size([c.latent])
+        self.classes = c.classes
+        self.condition = Condition(c.embedding, c.classes) if c.classes else None
+        features = c.latent + (c.embedding if c.classes else 0)
+        self.body = nn.Sequential(build_decoder(c.body, c.shape, features, c.shape[0]), OUTPUTS[c.output]())
+
+    def forward(self, noise: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
+        """Return the signals of noise, differentiably.
+
+        Args:
+            noise: noise, (n, *noise_shape).
+            labels: condition of each signal; None is unconditional.
+
+        Returns:
+            Signals, (n, *event_shape).
+
+        Raises:
+            ValueError: there is no such class.
+        """
+        embedding = _embed(self.condition, labels, len(noise))
+        return self.body(noise if embedding is None else torch.cat([noise, embedding], dim=1))
+
+    @torch.no_grad()
+    def decode_noise(self, noise: Tensor, *, label: Label = None, options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+        """Return the signals of noise.
+
+        Args:
+            noise: noise, (n, *noise_shape).
+            label: condition of all signals.
+            options: temperature, which is ignored: the noise is given.
+
+        Returns:
+            Signals, (n, *event_shape).
+        """
+        options.check_supported(self.sampling_options, "a GAN")
+        return self(noise.to(self._device), [label] * len(noise))
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        *,
+        label: Label = None,
+        options: SamplingOptions = DEFAULT_OPTIONS,
+        generator: Generator | None = None,
+    ) -> Tensor:
+        """Sample signals.
+
+        Args:
+            n: number of signals.
+            label: condition of all signals.
+            options: temperature, a factor of the noise.
+            generator: source of the noise.
+
+        Returns:
+            Signals, (n, *event_shape).
+        """
+        temperature = 1.0 if options.temperature is None else options.temperature
+        noise = temperature * torch.randn(n, *self.noise_shape, generator=generator)
+        return self.decode_noise(noise, label=label, options=options)
+
+    def encode_noise(self, x: Tensor, *, label: Label = None, steps: int = INVERSION_STEPS) -> Tensor:
+        """Return the noise whose signals are most similar to given ones; see `invert`.
+
+        Args:
+            x: signals, (n, *event_shape).
+            label: condition of all signals.
+            steps: steps of the optimiser.
+
+        Returns:
+            Noise, (n, *noise_shape).
+        """
+        return self.invert(x, torch.ones_like(x), label=label, steps=steps, generator=Generator().manual_seed(0))
+
+    @torch.no_grad()
+    def complete(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        *,
+        label: Label = None,
+        options: SamplingOptions = DEFAULT_OPTIONS,
+        generator: Generator | None = None,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """Fill in missing entries by the samples that are most similar where entries are observed; see `invert`.
+
+        Args:
+            x: signals, (n, *event_shape); missing entries have any value.
+            mask: 1 where entries are observed, 0 where they are missing, (n, *event_shape).
+            label: condition of all signals.
+            options: steps of the optimiser, 100 by default.
+            generator: source of the starts, which differ between completions of one signal.
+            progress: called with the fraction of the steps that are done.
+
+        Returns:
+            Signals that agree with x where the mask is 1, (n, *event_shape).
+
+        Raises:
+            ConfigError: another option than the steps is set.
+        """
+        options.check_supported(self.completion_options, "completion by a GAN")
+        steps = options.steps or INVERSION_STEPS
+        noise = self.invert(x, mask, label=label, steps=steps, generator=generator, progress=progress)
+        return torch.where(mask > 0, x, self.decode_noise(noise, label=label))
+
+    @torch.no_grad()
+    def invert(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        *,
+        label: Label = None,
+        steps: int = INVERSION_STEPS,
+        generator: Generator | None = None,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """Return the most probable noise of partly observed signals, the best of several local optima.
+
+        It maximises the posterior density of the noise of signals that differ from those of the generator by white
+        noise of ``inversion_scale``. Adam starts at the best of `CANDIDATES` samples.
+
+        Args:
+            x: signals, (n, *event_shape).
+            mask: 1 where entries are observed, 0 where they are missing, (n, *event_shape).
+            label: condition of all signals.
+            steps: steps of the optimiser.
+            generator: source of the starts.
+            progress: called with the fraction of the steps that are done.
+
+        Returns:
+            Noise, (n, *noise_shape).
+
+        Reference:
+            Compressed Sensing using Generative Models, 2017, arXiv:1703.03208, eq. 3; Generative Visual
+            Manipulation on the Natural Image Manifold, 2016, arXiv:1609.03552.
+        """
+        x, mask = (y.to(self._device).repeat_interleave(STARTS, dim=0) for y in (x, mask))
+        n, scale = len(x) // STARTS, self.config.inversion_scale
+
+        def energy(noise: Tensor, x: Tensor, mask: Tensor) -> Tensor:
+            residual = torch.where(mask > 0, self(noise, [label] * len(noise)) - x, 0)
+            return 0.5 * ((residual / scale).square().flatten(1).sum(dim=1) + noise.square().sum(dim=1))
+
+        candidates = torch.randn(n, CANDIDATES, *self.noise_shape, generator=generator).to(x)
+        energies = [energy(noise, x[::STARTS], mask[::STARTS]) for noise in candidates.unbind(dim=1)]
+        best = torch.stack(energies, dim=1).topk(STARTS, largest=False).indices
+        noise = candidates.take_along_dim(best[..., None], dim=1).flatten(0, 1).requires_grad_()
+        optimizer = torch.optim.Adam([noise], lr=INVERSION_RATE)
+        for step in range(steps):
+            optimizer.param_groups[0]["lr"] = INVERSION_RATE * (0.5 + 0.5 * cos(pi * step / steps))
+            with torch.enable_grad():
+                total = energy(noise, x, mask).sum()  # the gradient of each row is its own
+            (noise.grad,) = torch.autograd.grad(total, noise)
+            optimizer.step()
+            if progress:
+                progress((step + 1) / steps)
+        best = energy(noise, x, mask).unflatten(0, (n, STARTS)).argmin(dim=1)
+        return noise.detach().unflatten(0, (n, STARTS))[torch.arange(n), best]
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.parameters()).device
+
+
+@config
+class DiscriminatorConfig:
+    """Settings of a discriminator.
+
+    Args:
+        body: layers.
+        features: features of a signal, on which the logit depends linearly.
+        spectral_norm: whether the spectral norm of each layer is kept at 1.
+    """
+
+    body: BodyConfig = field(default_factory=BodyConfig)
+    features: int = 64
+    spectral_norm: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.features <= 1 << 14 or self.body.spatial:
+            raise ConfigError(f"features is {self.features}; expected 1 to {1 << 14}, and body.spatial left out.")
+
+
+class Discriminator(nn.Module):
+    """The adversary of a generator: logits of a signal being real rather than generated, given its class.
+
+    Args:
+        config: see `DiscriminatorConfig`.
+        shape: shape of one signal.
+        classes: number of classes of the generator.
+
+    Reference:
+        cGANs with Projection Discriminator, 2018, arXiv:1802.05637; Spectral Normalization for Generative
+        Adversarial Networks, 2018, arXiv:1802.05957.
+    """
+
+    def __init__(self, config: DiscriminatorConfig, shape: tuple[int, ...], classes: int = 0) -> None:
+        super().__init__()
+        self.encoder = build_encoder(config.body, shape, config.features)
+        self.head = nn.Linear(config.features, 1)
+        self.condition = Condition(config.features, classes) if classes else None
+        if self.condition is not None and self.condition.embedding is not None:
+            nn.init.normal_(self.condition.embedding.weight, std=config.features**-0.5)  # products of the order of 1
+        if config.spectral_norm:
+            layers = [m for m in self.modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Embedding)]
+            for layer in layers:
+                spectral_norm(layer)
+
+    def forward(self, x: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
+        """Return logits, (batch, *event_shape) to (batch,); the optimum is the log-ratio of real and generated density.
+
+        Args:
+            x: signals, (batch, *event_shape).
+            labels: condition of each signal; None is unconditional.
+        """
+        features = F.leaky_relu(self.encoder(x), 0.2)
+        logits = self.head(features)[:, 0]
+        embedding = _embed(self.condition, labels, len(x))
+        return logits if embedding is None else logits + (embedding * features).sum(dim=1)
+
+
+def _embed(condition: Condition | None, labels: Sequence[Label] | None, n: int) -> Tensor | None:
+    """Embeddings of labels, (n, features), or None for a network without classes."""
+    if condition is not None:
+        return condition([None] * n if labels is None else labels)
+    if any(label is not None for label in labels or ()):
+        raise ValueError("this GAN has no classes; leave labels out.")
+    return None
