@@ -9,11 +9,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.distributions import Normal
-from torch.func import functional_call
-from torch.nn import functional as F
 
 from denoise.probability_path import convert, expand_like, linear, precondition
 from denoise.protocols import HasLogProb, Label
+from denoise.training.losses.adversarial import accuracy, discriminator_loss, frozen, generator_loss
 
 Estimator = Literal["A", "B", "score", "importance"]
 
@@ -144,11 +143,8 @@ def adversarial(model: Any, x: Tensor, weight: float = 1.0) -> tuple[Tensor, Ten
     reconstruction_loss = -codec.likelihood(z).log_prob(x).mean() / x[0].numel()
     real = model.prior.sample(len(x)).to(z)
     real_logits, fake_logits = critic(real), critic(z.detach())
-    critic_loss = F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
-    frozen = {name: p.detach() for name, p in critic.named_parameters()}
-    encoder_loss = F.softplus(-functional_call(critic, frozen, (z,))).mean()
-    accuracy = 0.5 * ((real_logits > 0).float().mean() + (fake_logits < 0).float().mean())
-    return reconstruction_loss + weight * (critic_loss + encoder_loss), accuracy
+    losses = discriminator_loss(real_logits, fake_logits) + generator_loss(frozen(critic)(z))
+    return reconstruction_loss + weight * losses, accuracy(real_logits, fake_logits)
 
 
 def denoising_score_matching(prior: Any, x: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
