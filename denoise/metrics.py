@@ -141,6 +141,19 @@ def precision_recall(estimate: Tensor, reference: Tensor, neighbours: int = 3) -
     return fraction_inside(estimate, reference), fraction_inside(reference, estimate)
 
 
+def class_entropy(classes: Tensor) -> Tensor:
+    """Return the entropy of the classes that a classifier assigns to samples: their diversity.
+
+    Args:
+        classes: indices of classes, (n,).
+
+    Returns:
+        Scalar, bits; ten equally frequent classes have 3.32.
+    """
+    fractions = torch.bincount(classes) / len(classes)
+    return -(fractions * fractions.clamp_min(1e-12).log2()).sum()
+
+
 def si_sdr(estimate: Tensor, reference: Tensor) -> Tensor:
     """Return the scale-invariant signal-to-distortion ratio over the last axis; the mean is not removed.
 

@@ -10,6 +10,7 @@ from denoise.training.objectives.base import LossObjective, Objective, StepResul
 from denoise.training.objectives.classification import Classification
 from denoise.training.objectives.codec import Adversarial, Elbo, Reconstruction
 from denoise.training.objectives.denoising import Denoising
+from denoise.training.objectives.gan import GANObjective
 from denoise.training.objectives.prior import DenoisingScoreMatching, FlowMatchingObjective, MaximumLikelihood
 from denoise.training.recipe import Recipe
 
@@ -23,6 +24,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "diffusion": DenoisingScoreMatching,
     "flow-matching": FlowMatchingObjective,
     "likelihood": MaximumLikelihood,
+    "gan": GANObjective,
     "classification": Classification,
 }
 

@@ -1,10 +1,8 @@
-"""A generative adversarial network as an objective: two optimizers, several critic steps, a critic that is not shipped.
-
-The loop is not edited: the objective is a class and a line of `OBJECTIVES`.
-"""
+"""Generative adversarial training: two optimizers, several discriminator steps, a discriminator that is not shipped."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -14,105 +12,19 @@ import numpy as np
 import pytest
 import torch
 from torch import Generator, Tensor, nn
-from torch.optim import Optimizer
 
 from denoise import registry
-from denoise.config import config, parse
+from denoise.config import parse
 from denoise.errors import ConfigError
-from denoise.protocols import DEFAULT_OPTIONS, Label, SamplingOptions
-from denoise.training.data import Batch
+from denoise.priors.gan import GAN, GANConfig
 from denoise.training.loop import train
-from denoise.training.objectives import OBJECTIVES, StepResult
-from denoise.training.objectives.base import make_optimizer
-from denoise.training.objectives.signals import SignalObjective
-from denoise.training.recipe import Recipe, Schedule
-from denoise.training.trainer import Trainer
+from denoise.training.objectives import make_objective
+from denoise.training.objectives.gan import mode_coverage
+from denoise.training.recipe import Recipe
 
 CRITIC_STEPS = 3  # for each step of the generator
 MEAN, STD = 1.5, 0.3
-
-
-@config
-class MLPGeneratorConfig:
-    """Signals of (1, time) samples from noise of ``noise`` numbers."""
-
-    time: int
-    noise: int = 3
-
-
-class MLPGenerator(nn.Module):
-    """A generator of waveforms, as a `denoise.protocols.Prior`."""
-
-    classes, text = 0, False
-    sampling_options: frozenset[str] = frozenset()
-
-    def __init__(self, config: MLPGeneratorConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.event_shape = torch.Size([1, config.time])
-        self.net = nn.Sequential(nn.Linear(config.noise, 32), nn.ELU(), nn.Linear(32, config.time))
-
-    def forward(self, noise: Tensor) -> Tensor:
-        return self.net(noise)[:, None]
-
-    @torch.no_grad()
-    def sample(
-        self,
-        n: int,
-        *,
-        label: Label = None,
-        options: SamplingOptions = DEFAULT_OPTIONS,
-        generator: Generator | None = None,
-    ) -> Tensor:
-        return self(torch.randn(n, self.config.noise, generator=generator))
-
-
-class GANModule(nn.Module):
-    """Generator and critic."""
-
-    def __init__(self, generator: MLPGenerator) -> None:
-        super().__init__()
-        self.generator = generator
-        self.critic = nn.Sequential(nn.Flatten(), nn.Linear(generator.config.time, 32), nn.ELU(), nn.Linear(32, 1))
-
-    def sample(self, n: int) -> Tensor:
-        return self.generator(torch.randn(n, self.generator.config.noise))
-
-
-class GAN(SignalObjective):
-    """The non-saturating loss, with one step of the generator after `CRITIC_STEPS` of the critic."""
-
-    partial_backward = True
-
-    def build(self) -> nn.Module:
-        generator = super().build()
-        assert isinstance(generator, MLPGenerator)
-        return GANModule(generator)
-
-    def shipped(self, module: Any) -> Any:
-        return module.generator
-
-    def configure_optimizers(self, module: Any, schedule: Schedule) -> list[Optimizer]:
-        rate, parameters = 2 * schedule.learning_rate, module.critic.parameters()
-        critic = torch.optim.AdamW(parameters, lr=rate, betas=(0.5, 0.9), weight_decay=10.0)  # decay damps oscillations
-        return [make_optimizer(module.generator, schedule), critic]
-
-    def critic_loss(self, module: Any, batch: Batch) -> tuple[Tensor, Any]:
-        real, fake = module.critic(batch.clean), module.critic(module.sample(len(batch.clean)).detach())
-        accuracy = 0.5 * ((real > 0).float().mean() + (fake < 0).float().mean())
-        softplus = nn.functional.softplus
-        return softplus(-real).mean() + softplus(fake).mean(), lambda: {"critic": accuracy}
-
-    def generator_loss(self, module: Any, batch: Batch) -> Tensor:
-        return nn.functional.softplus(-module.critic(module.sample(len(batch.clean)))).mean()
-
-    def step(self, trainer: Trainer, batch: Batch) -> StepResult:
-        loss, metrics = trainer.forward(lambda module: self.critic_loss(module, batch))
-        norm = trainer.minimise(loss, optimizer=1)
-        if trainer.step % CRITIC_STEPS == CRITIC_STEPS - 1:
-            loss = trainer.forward(lambda module: self.generator_loss(module, batch))
-            norm = trainer.minimise(loss, optimizer=0)
-        return StepResult(loss, norm, metrics)
+DENSE = {"kind": "dense", "widths": [32]}
 
 
 class StoppedError(Exception):
@@ -127,20 +39,24 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def recipe(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Recipe]:
-    monkeypatch.setitem(OBJECTIVES, "gan", GAN)
-    for table in (registry.PRIORS, registry.ARCHITECTURES):
-        monkeypatch.setitem(table, "mlp-generator", (__name__, "MLPGenerator"))
-
+def recipe() -> Callable[..., Recipe]:
     def make(**schedule: Any) -> Recipe:
         values = {
             "name": "gan",
-            "architecture": "mlp-generator",
+            "architecture": "gan",
             "modality": "audio",
             "objective": "gan",
-            "model": {"time": 4},
+            "model": {"shape": [1, 4], "latent": 3, "output": "linear", "body": DENSE},
+            "adversary": {
+                "steps": CRITIC_STEPS,
+                "rate_ratio": 2.0,
+                "betas": (0.5, 0.9),
+                "discriminator": {"body": DENSE},
+            },
             "examples": {"files": ["normal.npz"], "sample_rate": 8000},
-            "schedule": {"steps": 12, "batch": 64, "learning_rate": 1e-2, "warmup": 1, "log_every": 1} | schedule,
+            "schedule": {"steps": 12, "batch": 64, "learning_rate": 1e-2, "warmup": 1, "log_every": 1}
+            | {"weight_decay": 1.0}  # damps oscillations
+            | schedule,
         }
         return parse(Recipe, values, "test")
 
@@ -159,12 +75,12 @@ def test_a_gan_is_trained_by_the_loop_and_ships_its_generator(
     recipe: Callable[..., Recipe], data: Path, tmp_path: Path
 ) -> None:
     rows = run(recipe(steps=300, log_every=100, ema=0.95), data, tmp_path / "run")
-    assert {"loss", "critic", "grad_norm"} <= rows[-1].keys()
+    assert {"loss", "discriminator", "generator", "grad_norm"} <= rows[-1].keys()
     model, card = registry.load(tmp_path / "run/gan.safetensors")
-    assert isinstance(model, MLPGenerator)  # which loading checks to be all of the file
+    assert isinstance(model, GAN)  # which loading checks to be all of the file
     assert (card.kind, card.shape) == ("prior", (1, 4))
     assert card.parameters == sum(p.numel() for p in model.parameters())
-    untrained = MLPGenerator(MLPGeneratorConfig(4))
+    untrained = GAN(GANConfig((1, 4), latent=3, output="linear"))
     samples, others = (m.sample(2000, generator=Generator().manual_seed(0)) for m in (model, untrained))
     assert abs(float(samples.mean()) - MEAN) < 0.2 < abs(float(others.mean()) - MEAN)
     assert [path.suffix for path in (tmp_path / "run/samples").iterdir()] == [".wav"]
@@ -186,7 +102,7 @@ def test_the_generator_takes_one_step_after_several_of_the_critic(
         states.append(torch.load(out / "checkpoint.pt", weights_only=True)["model"])
     changes = {name: [not torch.equal(a[name], b[name]) for a, b in pairwise(states)] for name in states[0]}
     for name, changed in changes.items():
-        assert changed == ([True] * 3 if "critic" in name else [False, True, False]), name
+        assert changed == ([True] * 3 if "discriminator" in name else [False, True, False]), name
 
 
 def test_a_resumed_gan_has_every_bit_of_an_uninterrupted_one(
@@ -222,7 +138,113 @@ def test_each_optimizer_keeps_its_own_learning_rate(recipe: Callable[..., Recipe
     assert critic == pytest.approx(2 * generator)
 
 
-def test_an_objective_of_another_module_is_refused(recipe: Callable[..., Recipe], data: Path, tmp_path: Path) -> None:
-    wrong = parse(Recipe, recipe().asdict() | {"objective": "likelihood"}, "test")
-    with pytest.raises(ConfigError, match="needs a prior of type HasLogProb"):
-        run(wrong, data, tmp_path / "run")
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "no section": ({"adversary": None}, "needs an .adversary. section"),
+    "another prior": ({"architecture": "flow", "model": {"shape": [1, 4]}}, "builds a Flow"),
+    "another objective": ({"objective": "likelihood"}, "needs a prior of type HasLogProb"),
+    "muon": ({"schedule": {"steps": 1, "optimizer": "muon"}}, "trained by adamw"),
+    "no labels": ({"model": {"shape": [1, 4], "classes": 2}}, "need examples.labels"),
+    "another shape": ({"model": {"shape": [1, 5]}}, "examples have shape"),
+    "blocks under R1": (
+        {
+            "model": {"shape": [1, 4, 4]},
+            "adversary": {"r1": 1.0, "discriminator": {"body": {"kind": "conv", "widths": [4], "blocks": 1}}},
+        },
+        "differentiates twice",
+    ),
+    "a loss that it lacks": ({"adversary": {"loss": "wasserstein"}}, "adversary.loss"),
+    "no steps": ({"adversary": {"steps": 0}}, "expected steps of at least 1"),
+    "betas": ({"adversary": {"betas": [0.5, 1.0]}}, "expected 0 to below 1"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_recipes_that_do_not_fit_are_refused_in_one_line(
+    name: str, recipe: Callable[..., Recipe], data: Path, tmp_path: Path
+) -> None:
+    changes, reason = REFUSED[name]
+    with pytest.raises(ConfigError, match=reason) as error:
+        run(parse(Recipe, recipe().asdict() | changes, "test"), data, tmp_path / "run")
+    assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def two_classes(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 2000)
+    signals = np.where(labels, 1.0, -1.0)[:, None] + rng.normal(0, 0.1, (2000, 4))
+    np.savez(tmp_path / "normal.npz", signals=signals.astype(np.float32), labels=labels)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("loss", "stabiliser"),
+    [("minimax", {}), ("non-saturating", {"r1": 0.1}), ("hinge", {"spectral_norm": True})],
+)
+def test_a_conditional_gan_learns_its_classes_with_each_loss(
+    loss: str, stabiliser: dict[str, Any], recipe: Callable[..., Recipe], two_classes: Path, tmp_path: Path
+) -> None:
+    values = recipe(steps=400, log_every=400, learning_rate=3e-3, weight_decay=0.0, ema=0.9).asdict()
+    values["model"] |= {"classes": 2}
+    values["examples"]["labels"] = "labels"
+    r1 = stabiliser.get("r1", 0.0)
+    discriminator = {"body": DENSE, "spectral_norm": "spectral_norm" in stabiliser}
+    coverage = {"classes": 2, "body": DENSE}
+    values["adversary"] = {"loss": loss, "r1": r1, "discriminator": discriminator, "coverage": coverage}
+    rows = run(parse(Recipe, values, "test"), two_classes, tmp_path / "run")
+    assert (rows[-1]["modes"], rows[-1]["entropy_bits"]) == (2, pytest.approx(1, abs=0.02))
+    assert rows[-1]["recognised"] > 0.95
+    assert json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[-1])["modes"] == 2
+    model, card = registry.load(tmp_path / "run/gan.safetensors")
+    assert card.classes == ("0", "1")
+    means = [float(model.sample(200, label=i, generator=Generator().manual_seed(0)).mean()) for i in (0, 1)]
+    assert means == pytest.approx([-1, 1], abs=0.3)
+
+
+class Constant(nn.Module):
+    """A generator whose signals are all alike: its modes have collapsed."""
+
+    classes, noise_shape = 0, torch.Size([1])
+
+    def forward(self, noise: Tensor, labels: Any) -> Tensor:
+        return torch.ones(len(noise), 4)
+
+
+class Uniform(Constant):
+    """A generator of unit vectors of four kinds, which follow from the noise."""
+
+    def forward(self, noise: Tensor, labels: Any) -> Tensor:
+        quarter = (4 * torch.distributions.Normal(0, 1).cdf(noise[:, 0])).long().clamp(0, 3)
+        return 9 * torch.eye(4)[quarter]
+
+
+@pytest.mark.parametrize(("generator", "modes", "bits"), [(Constant(), 1, 0.0), (Uniform(), 4, 2.0)])
+def test_mode_coverage_tells_collapse_from_diversity(generator: nn.Module, modes: int, bits: float) -> None:
+    torch.manual_seed(0)
+
+    class Module(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.prior, self.classifier = generator, nn.Sequential(nn.Linear(4, 4))
+            with torch.no_grad():
+                self.classifier[0].weight.copy_(torch.eye(4))  # type: ignore[union-attr,operator]
+                self.classifier[0].bias.copy_(torch.tensor([1e-3, 0, 0, 0]))  # type: ignore[union-attr,operator]
+
+        def generate(self, labels: Any, n: int) -> Tensor:
+            return self.prior(torch.randn(n, 1), labels)
+
+    coverage = mode_coverage(Module())
+    assert int(coverage["modes"]) == modes
+    assert float(coverage["entropy_bits"]) == pytest.approx(bits, abs=0.02)
+    assert float(coverage["recognised"]) == (modes == 4)  # equal logits are no class
+
+
+def test_the_recipes_of_gans_are_read_and_fit(tmp_path: Path) -> None:
+    from denoise.training.recipe import load_recipe
+
+    folder = Path(__file__).parents[3] / "recipes"
+    for file in ("mnist-gan/recipe.toml", "gan-mode-collapse/recipe.toml", "gan-mode-collapse/cure.toml"):
+        objective = make_objective(load_recipe(folder / file))
+        module = objective.build()
+        objective.validate(module)
+        assert 2 * sum(p.numel() for p in objective.shipped(module).parameters()) < 1 << 20  # bytes in float16
