@@ -44,7 +44,7 @@ class GANConfig:
     output: Literal["sigmoid", "tanh", "linear"] = "sigmoid"
     classes: int = 0
     embedding: int = 16
-    inversion_scale: float = 0.1
+    inversion_scale: float = 0.3
 
     def __post_init__(self) -> None:
         if not self.shape or min(self.shape) < 1 or max(self.shape) > 1 << 24:
