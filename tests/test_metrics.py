@@ -5,6 +5,7 @@ import pytest
 import scipy.linalg
 import scipy.ndimage
 import scipy.spatial
+import scipy.stats
 import sklearn.metrics
 import sklearn.neighbors
 import torch
@@ -171,3 +172,11 @@ def test_a_lost_mode_costs_recall_and_not_precision() -> None:
     modes = torch.randn(200, 2) + torch.tensor([100.0, 0.0]) * (torch.arange(200)[:, None] % 2)
     assert metrics.precision_recall(modes[::2], modes) == (1.0, 0.5)
     assert metrics.precision_recall(modes, modes) == (1.0, 1.0)
+
+
+def test_the_entropy_of_classes_is_that_of_scipy() -> None:
+    classes = torch.tensor([0, 0, 0, 2, 2, 5])
+    expected = scipy.stats.entropy([3, 2, 1], base=2)
+    assert float(metrics.class_entropy(classes)) == pytest.approx(expected, rel=1e-6)
+    assert float(metrics.class_entropy(torch.arange(10))) == pytest.approx(np.log2(10), rel=1e-6)
+    assert float(metrics.class_entropy(torch.zeros(4, dtype=torch.long))) == 0
