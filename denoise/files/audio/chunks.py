@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
+from uuid import RFC_4122, UUID
 
 from denoise.files.audio.spliced import file_size
 
@@ -62,6 +63,14 @@ class ChunkLayout:
     def head_bytes(self) -> int:
         """Bytes of identifier and size."""
         return struct.calcsize(self.head)
+
+    def describe(self, name: bytes) -> str:
+        """Return the name of a chunk in messages.
+
+        Args:
+            name: its identifier.
+        """
+        return name[:4].decode().strip() if _is_printable(name[:4]) else f"the chunk {UUID(bytes_le=name)}"
 
     def pack(self, name: bytes, body: bytes) -> bytes:
         """Return a chunk with its head, padded.
@@ -136,9 +145,13 @@ WAVE64 = ChunkLayout("<16sQ", alignment=8, counts_head=True, wraps_at=1 << 64)
 
 
 def is_chunk_name(name: bytes) -> bool:
-    """Whether bytes can be the identifier of a chunk, of which the first four are printable characters.
+    """Whether bytes can be the identifier of a chunk: four printable characters first, or a GUID.
 
     Args:
-        name: the bytes.
+        name: the bytes; 16 of them for a GUID.
     """
-    return all(0x20 <= byte < 0x7F for byte in name[:4])
+    return _is_printable(name[:4]) or (len(name) == 16 and UUID(bytes_le=name).variant == RFC_4122)
+
+
+def _is_printable(data: bytes) -> bool:
+    return all(0x20 <= byte < 0x7F for byte in data)

@@ -1,4 +1,4 @@
-"""Chunks of WAV, AIFF and CAF: all that the sound does not depend on, byte for byte."""
+"""Chunks of WAV, AIFF, CAF and Wave64: all that the sound does not depend on, byte for byte."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Chunked(MetadataCodec):
             if chunk.name in self.coding:
                 self.read_coding(source, chunk, metadata)
             elif chunk.name in self.overviews or kept_bytes + chunk.size > MAX_BYTES:
-                metadata.dropped.append(chunk.name.decode().strip())
+                metadata.dropped.append(self.layout.describe(chunk.name))
             else:
                 kept_bytes += chunk.size
                 blocks.append(self.layout.pack(chunk.name, read_body(source, chunk)))
@@ -105,7 +105,7 @@ class Chunked(MetadataCodec):
         """Yield names and contents of the chunks that `read` has kept."""
         for block in (*metadata.leading, *metadata.trailing):
             name, size = struct.unpack_from(self.layout.head, block)
-            yield name, block[self.layout.head_bytes :][:size]
+            yield name, block[self.layout.head_bytes : size + self.layout.head_bytes * (not self.layout.counts_head)]
 
 
 def read_body(source: BinaryIO, chunk: Chunk) -> bytes:

@@ -46,8 +46,7 @@ def convert_metadata(
         pictures = ["pictures"] if tags.pictures else []
         return replace(format, tags=text, metadata=None), [*pictures, *tags.id3_only, *lost]
     if codec is None:
-        names = [*dict.fromkeys(name for name, _ in tags.comments), *["pictures"] * bool(tags.pictures), *tags.id3_only]
-        return replace(format, metadata=AudioMetadata()), [*names, *lost]
+        return replace(format, metadata=AudioMetadata()), [*tags.names, *lost]
     leading, more_lost = codec.from_tags(tags) if tags else ([], [])
     return replace(format, metadata=AudioMetadata(leading, channel_mask=mask)), [*lost, *more_lost]
 

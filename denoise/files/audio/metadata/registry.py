@@ -11,6 +11,7 @@ from denoise.files.audio.metadata.mp3 import Mp3Metadata
 from denoise.files.audio.metadata.ogg import OggMetadata
 from denoise.files.audio.metadata.riff import Riff, Rifx
 from denoise.files.audio.metadata.tags import Tags
+from denoise.files.audio.metadata.wave64 import Wave64
 from denoise.signals import AudioFormat, AudioMetadata
 
 RIFF, RIFX = Riff(), Rifx()
@@ -20,6 +21,7 @@ METADATA_CODECS: dict[str, MetadataCodec] = {
     "RF64": RIFF,
     "AIFF": Aiff(),
     "CAF": Caf(),
+    "W64": Wave64(),
     "FLAC": FlacMetadata(),
     "OGG": OggMetadata(),
     "MP3": Mp3Metadata(),

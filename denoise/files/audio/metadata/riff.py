@@ -68,22 +68,14 @@ class Riff(Chunked):
         file.seek(20 if is_rf64 else 4)
         file.write(struct.pack("<Q", size) if is_rf64 else struct.pack(f"{self.byte_order}I", min(size, MAX_SIZE)))
         form = next(chunk for chunk in self.layout.read_chunks(file, self.first_chunk) if chunk.name == b"fmt ")
-        if self._parse_channel_mask(read_body(file, form)) is not None:
+        if parse_channel_mask(read_body(file, form), self.byte_order) is not None:
             file.seek(form.start + MASK_OFFSET)
             file.write(struct.pack(f"{self.byte_order}I", metadata.channel_mask or 0))
 
     def read_coding(self, source: BinaryIO, chunk: Chunk, metadata: AudioMetadata) -> None:
         """Take the channel mask of the format."""
         if chunk.name == b"fmt ":
-            metadata.channel_mask = self._parse_channel_mask(read_body(source, chunk))
-
-    def _parse_channel_mask(self, body: bytes) -> int | None:
-        """Return the channel mask of a format chunk, None if it has none."""
-        if len(body) < MASK_OFFSET + 4 + GUID_BYTES:
-            return None
-        order = self.byte_order
-        (code,), (mask,) = struct.unpack_from(f"{order}H", body), struct.unpack_from(f"{order}I", body, MASK_OFFSET)
-        return mask if code == EXTENSIBLE else None
+            metadata.channel_mask = parse_channel_mask(read_body(source, chunk), self.byte_order)
 
     def read_stream_header(self, header: bytes) -> AudioMetadata:
         """Return the metadata of a stream, without the chunks after the sound.
@@ -146,3 +138,16 @@ class Rifx(Riff):
     """WAV of big-endian numbers."""
 
     layout = BIG_ENDIAN
+
+
+def parse_channel_mask(body: bytes, byte_order: str) -> int | None:
+    """Return the channel mask of a format chunk, None if it has none.
+
+    Args:
+        body: contents of the chunk.
+        byte_order: as in formats for `struct`.
+    """
+    if len(body) < MASK_OFFSET + 4 + GUID_BYTES:
+        return None
+    (code,), (mask,) = (struct.unpack_from(byte_order + kind, body, at) for kind, at in (("H", 0), ("I", MASK_OFFSET)))
+    return mask if code == EXTENSIBLE else None

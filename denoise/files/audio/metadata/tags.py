@@ -30,6 +30,12 @@ class Tags:
     def __bool__(self) -> bool:
         return bool(self.comments or self.pictures or self.id3)
 
+    @property
+    def names(self) -> list[str]:
+        """Names of all that the tags hold, for messages."""
+        names = [name for name, _ in self.comments]
+        return [*dict.fromkeys(names), *["pictures"] * bool(self.pictures), *self.id3_only]
+
     def by_name(self) -> dict[str, list[str]]:
         """Return the values by name."""
         values: dict[str, list[str]] = {}
