@@ -223,6 +223,55 @@ def test_bw64(is_piped: bool, tmp_path: Path, pipe: Callable[..., BinaryIO]) -> 
     np.testing.assert_array_equal(decode((tmp_path / "out.wav").read_bytes()), decode(data))
 
 
+TEXT_CHUNKS = [(b"LIST", b"INFOINAM" + struct.pack("<I", 3) + b"Tea"), (b"bext", b"s" * 603)]
+OTHER_CHUNKS = [(b"LGWV", bytes(7)), (b"note", b"x" * 100_001), (b"odd ", b"")]
+
+
+@pytest.mark.parametrize("signature", [b"RIFF", b"RF64", b"BW64"])
+@pytest.mark.parametrize("padding", [b"", b"\0", b" ", b"d"])
+@pytest.mark.parametrize("n", [97, 8000, 0x6100, 0x7461])  # whose lowest byte may be a letter
+def test_chunks_of_odd_size_before_the_sound(
+    n: int, padding: bytes, signature: bytes, tmp_path: Path, pipe: Callable[..., BinaryIO]
+) -> None:
+    """Some programs leave out the byte that pads them, or do not set it to 0."""
+    sound = np.random.default_rng(0).integers(-3000, 3000, n // 2).astype("<i2").tobytes()
+    added = TEXT_CHUNKS + OTHER_CHUNKS * (padding in (b"", b"\0"))  # else a name might as well start with the padding
+    chunks = b"".join(name + struct.pack("<I", len(body)) + body + padding * (len(body) % 2) for name, body in added)
+    whole = wav(sound)
+    body = whole[12:36] + chunks + whole[36:]
+    if signature == b"RIFF":
+        data = whole[:4] + struct.pack("<I", 4 + len(body)) + whole[8:12] + body
+    else:
+        ds64 = struct.pack("<4sIQQQI", b"ds64", 28, 40 + len(body), len(sound), n // 2, 0)
+        data = signature + whole[4:12] + ds64 + body
+    (tmp_path / "in.wav").write_bytes(data)
+    for source in (tmp_path / "in.wav", pipe(data)):
+        samples, warnings, _ = read(source)
+        assert (samples.shape, warnings) == ((1, n // 2), [])
+        np.testing.assert_array_equal(samples[0] * 2**15, np.frombuffer(sound, "<i2"))
+    with AudioReader(tmp_path / "in.wav") as reader:
+        with AudioWriter(tmp_path / "out.wav", reader.format, frames=reader.frames) as writer:
+            writer.write(reader.read(n))
+        assert writer.warnings == []
+    written = (tmp_path / "out.wav").read_bytes()
+    assert all(body in written for _, body in added)
+    if signature == b"RIFF":
+        assert b"".join(chunk(*pair) for pair in added) in written
+
+
+def test_text_of_odd_size_without_padding(tmp_path: Path) -> None:
+    """In a list of texts, as in the file, the byte may be left out."""
+    info = b"INFO" + b"".join(
+        name + struct.pack("<I", len(text)) + text for name, text in ((b"INAM", b"Tea"), (b"IART", b"Me"))
+    )
+    whole = wav(np.random.default_rng(0).bytes(8000))
+    (tmp_path / "in.wav").write_bytes(whole + b"LIST" + struct.pack("<I", len(info)) + info)
+    with AudioReader(tmp_path / "in.wav") as reader, AudioWriter(tmp_path / "out.flac", reader.format) as writer:
+        writer.write(reader.read(4000))
+    with soundfile.SoundFile(tmp_path / "out.flac") as file:
+        assert (file.title, file.artist) == ("Tea", "Me")
+
+
 class TestPipes:
     @pytest.mark.parametrize("codec", CODECS)
     def test_codecs_of_telephones(self, codec: str, pipe: Callable[..., BinaryIO]) -> None:

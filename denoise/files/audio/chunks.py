@@ -14,6 +14,7 @@ from uuid import RFC_4122, UUID
 
 from denoise.files.audio.spliced import file_size
 
+HEADER_CHUNKS = (b"data", b"fmt ", b"SSND", b"COMM", b"FVER")
 MAX_PADDING_BYTES = 4096  # zeros up to the end of a sector
 APPENDED_TAGS = (b"TAG", b"APETAGEX")  # by players of MP3 to any file
 KNOWN_CHUNKS = (  # which may be cut off
@@ -98,6 +99,12 @@ class ChunkLayout:
             if chunk.size < 0:
                 return
             start = chunk.end + -chunk.size % self.alignment
+            if chunk.size % 2 and self.alignment == 2 and not self._is_padded(source, chunk):
+                start = chunk.end
+
+    def _is_padded(self, source: BinaryIO, chunk: Chunk) -> bool:
+        source.seek(chunk.end)
+        return starts_with_padding(source.read(5))
 
     def measure(self, source: BinaryIO, sound: Chunk) -> int:
         """Return the bytes of sound: those that are declared if only chunks follow them, else all up to the end.
@@ -151,6 +158,17 @@ def is_chunk_name(name: bytes) -> bool:
         name: the bytes; 16 of them for a GUID.
     """
     return _is_printable(name[:4]) or (len(name) == 16 and UUID(bytes_le=name).variant == RFC_4122)
+
+
+def starts_with_padding(following: bytes) -> bool:
+    """Whether a chunk of odd size is padded; many programs forget the byte.
+
+    Args:
+        following: five bytes behind its contents, fewer at the end.
+    """
+    name, padded_name = following[:4], following[1:]
+    known = (*KNOWN_CHUNKS, *HEADER_CHUNKS)
+    return not _is_printable(name) or (padded_name in known and name not in known)
 
 
 def _is_printable(data: bytes) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any, BinaryIO, cast
 
 from numpy.typing import NDArray
@@ -59,7 +60,7 @@ class Wav(SoundfileContainer):
             decoder: AudioDecoder = _open_pcm(sound, header, n_bytes)
         elif header.code in MPEG_CODES:
             decoder = Mp3("MP3").open(sound)
-        elif n_bytes != header.declared_bytes or header.is_bw64:
+        elif n_bytes != header.declared_bytes or not header.is_plain:
             decoder = SoundfileDecoder(_replace_header(source, header, n_bytes))
         else:
             return super().open(source)
@@ -155,14 +156,22 @@ def _open_pcm(source: BinaryIO, header: WavHeader, n_bytes: int | None) -> PcmDe
 
 
 def _replace_header(source: BinaryIO, header: WavHeader, n_bytes: int) -> SplicedFile:
-    """Return the file with the true number of bytes of sound in its header, beyond 4 GiB that of RF64."""
-    chunks = Section(header.first_chunk, header.data_start - 8 - header.first_chunk)
+    """Return the file with the true number of bytes of sound in its header, beyond 4 GiB that of RF64.
+
+    Chunks of odd length include their padding: behind others libsndfile does not find the sound of an RF64.
+    """
+    chunks: list[bytes | Section] = []
+    for chunk in takewhile(lambda chunk: chunk.name != b"data", RIFF.read_chunks(source, header.first_chunk)):
+        padding = bytes(chunk.size % 2)
+        head = struct.pack(RIFF.head, chunk.name, chunk.size + len(padding))
+        chunks += [head, Section(chunk.start, chunk.size), padding]
+    chunk_bytes = sum(len(piece) if isinstance(piece, bytes) else piece.length for piece in chunks)
     sound = Section(header.data_start, file_size(source) - header.data_start)
-    riff_bytes = 4 + chunks.length + 8 + sound.length
+    riff_bytes = 4 + chunk_bytes + 8 + sound.length
     if riff_bytes <= MAX_WAV_BYTES:
         riff = struct.pack("<4sI4s", b"RIFF", riff_bytes, b"WAVE")
-        return SplicedFile(source, [riff, chunks, struct.pack("<4sI", b"data", n_bytes), sound])
+        return SplicedFile(source, [riff, *chunks, struct.pack("<4sI", b"data", n_bytes), sound])
     frames = n_bytes // max(1, header.frame_bytes)
     ds64 = struct.pack("<4sIQQQI", b"ds64", 28, riff_bytes + 36, n_bytes, frames, 0)
     riff = struct.pack("<4sI4s", b"RF64", UNKNOWN_BYTES, b"WAVE")
-    return SplicedFile(source, [riff, ds64, chunks, struct.pack("<4sI", b"data", UNKNOWN_BYTES), sound])
+    return SplicedFile(source, [riff, ds64, *chunks, struct.pack("<4sI", b"data", UNKNOWN_BYTES), sound])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from denoise.errors import InputError
+from denoise.files.audio.chunks import starts_with_padding
 from denoise.files.audio.pcm import SAMPLE_BYTES, read_bytes
 from denoise.signals import AudioFormat, AudioMetadata
 
@@ -27,7 +28,8 @@ class WavHeader:
 
     Args:
         variant: ``"WAV"``, ``"WAVEX"`` or ``"RF64"``.
-        is_bw64: whether it is a BW64 (ITU-R BS.2088), which is an RF64 by another name.
+        is_plain: whether libsndfile finds the sound: not in a BW64 (ITU-R BS.2088), behind a chunk of odd size without
+            padding, or in an RF64 behind any of odd size.
         code: number of the codec.
         channels: number of channels.
         sample_rate: in Hz.
@@ -39,7 +41,7 @@ class WavHeader:
     """
 
     variant: str
-    is_bw64: bool
+    is_plain: bool
     code: int
     channels: int
     sample_rate: int
@@ -85,16 +87,23 @@ def read_wav_header(source: BinaryIO) -> WavHeader:
     riff = _read_exactly(source, 12)
     if riff[:4] not in SIGNATURES or riff[8:] != b"WAVE":
         raise InputError("not a WAV file.")
-    format_chunk, ds64_bytes = b"", UNKNOWN_BYTES
+    format_chunk, ds64_bytes, is_plain = b"", UNKNOWN_BYTES, riff[:4] != b"BW64"
     offset = first_chunk = len(riff)
+    size = 0
     while True:
-        kind, size = struct.unpack("<4sI", _read_exactly(source, 8))
+        head = _read_exactly(source, 8)
+        if size % 2:
+            is_padded = starts_with_padding(head[:5])
+            is_plain = is_plain and is_padded and riff[:4] == b"RIFF"
+            head = head[is_padded:] + _read_exactly(source, int(is_padded))
+            offset += is_padded
+        kind, size = struct.unpack("<4sI", head)
         offset += 8
         if kind == b"data":
             break
         if size > MAX_HEADER_CHUNK_BYTES:
             raise InputError(f"a header chunk claims {size:,} bytes. Re-export the file.")
-        body = _read_exactly(source, size + size % 2)
+        body = _read_exactly(source, size)
         offset += len(body)
         if kind == b"ds64" and size >= 16:
             ds64_bytes = struct.unpack_from("<Q", body, 8)[0]
@@ -107,7 +116,7 @@ def read_wav_header(source: BinaryIO) -> WavHeader:
     is_extensible = code == EXTENSIBLE_CODE and len(format_chunk) >= 26
     return WavHeader(
         variant="WAVEX" if is_extensible and riff[:4] == b"RIFF" else "WAV" if riff[:4] == b"RIFF" else "RF64",
-        is_bw64=riff[:4] == b"BW64",
+        is_plain=is_plain,
         code=struct.unpack_from("<H", format_chunk, 24)[0] if is_extensible else code,
         channels=channels,
         sample_rate=sample_rate,

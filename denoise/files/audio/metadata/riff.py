@@ -113,14 +113,11 @@ class Riff(Chunked):
         return tags.merged(info), lost
 
     def _parse_info(self, body: bytes) -> Iterator[tuple[str, str]]:
-        offset = 4
-        while offset + 8 <= len(body):
-            name, size = struct.unpack_from(self.layout.head, body, offset)
-            text = decode_text(body[offset + 8 : offset + 8 + size])
+        for name, start, size in self.layout.read_chunks(io.BytesIO(body), 4):
+            text = decode_text(body[start : start + size])
             name_text = name.decode("latin-1")
             if text:
                 yield INFO_NAMES.get(name_text, name_text.strip()), text
-            offset += 8 + size + size % 2
 
     def from_tags(self, tags: Tags) -> tuple[list[bytes], list[str]]:
         """Convert tags to LIST-INFO, as far as it has names for them, and to ID3."""
