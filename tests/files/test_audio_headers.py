@@ -217,10 +217,58 @@ def test_bw64(is_piped: bool, tmp_path: Path, pipe: Callable[..., BinaryIO]) -> 
     assert warnings == []
     (tmp_path / "in.wav").write_bytes(bw64)
     with AudioReader(tmp_path / "in.wav") as reader:
-        assert (reader.format.format, reader.format.subtype) == ("RF64", "PCM_24")
+        assert (reader.format.format, reader.format.subtype) == ("BW64", "PCM_24")
         with AudioWriter(tmp_path / "out.wav", reader.format, frames=reader.frames) as writer:
             writer.write(reader.read(20_000))
-    np.testing.assert_array_equal(decode((tmp_path / "out.wav").read_bytes()), decode(data))
+    written = (tmp_path / "out.wav").read_bytes()
+    assert written[:4] == b"BW64"
+    np.testing.assert_array_equal(decode(b"RF64" + written[4:]), decode(data))
+
+
+class _Pipe(io.BytesIO):
+    def seekable(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("is_output_piped", [True, False])
+@pytest.mark.parametrize("is_piped", [True, False])
+def test_chunks_of_bw64(is_piped: bool, is_output_piped: bool, tmp_path: Path, pipe: Callable[..., BinaryIO]) -> None:
+    """Sizes by the standard: 64 bits in `ds64`, -1 where they would stand in a WAV; chunks byte for byte."""
+    sound = np.random.default_rng(0).integers(-3000, 3000, 2000).astype("<i2").tobytes()
+    before = [chunk(b"bext", bytes(603)), chunk(b"chna", struct.pack("<HH", 1, 1) + bytes(40))]
+    after = [chunk(b"axml", b"<?xml?>"), chunk(b"note", b"x")]
+    whole = wav(sound)
+    body = b"".join([*before, whole[12:36], whole[36:40] + b"\xff" * 4 + sound, *after])
+    ds64 = struct.pack("<4sIQQQI", b"ds64", 28, 40 + len(body), len(sound), 2000, 0)
+    data = b"BW64" + b"\xff" * 4 + b"WAVE" + ds64 + body
+    (tmp_path / "in.wav").write_bytes(data)
+    out = _Pipe()
+    with AudioReader(pipe(data) if is_piped else tmp_path / "in.wav") as reader:
+        target = out if is_output_piped else tmp_path / "out.wav"
+        with AudioWriter(target, reader.format, frames=reader.frames) as writer:
+            while (x := reader.read(700)).shape[1]:
+                writer.write(x)
+        assert [*reader.warnings, *writer.warnings] == []
+    written = out.getvalue() if is_output_piped else (tmp_path / "out.wav").read_bytes()
+    if is_output_piped:
+        assert written == data
+    assert written[:8] == b"BW64\xff\xff\xff\xff"
+    assert struct.unpack_from("<4sIQQQI", written, 12) == (b"ds64", 28, len(written) - 8, len(sound), 2000, 0)
+    assert written[48:].startswith(b"".join(before) + b"fmt ")
+    assert written.endswith(b"data\xff\xff\xff\xff" + sound + b"".join(after))
+
+
+def test_wav_becomes_bw64_and_back(tmp_path: Path) -> None:
+    data = wav(np.random.default_rng(0).bytes(8000)) + INFO
+    (tmp_path / "a.wav").write_bytes(data)
+    for source, target in (("a.wav", "b.bw64"), ("b.bw64", "c.rf64")):
+        with AudioReader(tmp_path / source) as reader:
+            with AudioWriter(tmp_path / target, reader.format, frames=reader.frames) as writer:
+                writer.write(reader.read(4000))
+            assert writer.warnings == []
+        written = (tmp_path / target).read_bytes()
+        assert written[:4] == target[2:].upper().encode()
+        assert written.endswith(data[44:])
 
 
 TEXT_CHUNKS = [(b"LIST", b"INFOINAM" + struct.pack("<I", 3) + b"Tea"), (b"bext", b"s" * 603)]

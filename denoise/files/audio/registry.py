@@ -17,6 +17,7 @@ CONTAINERS: tuple[AudioContainer, ...] = (
     Wav("WAV", (".wav", ".wave")),
     Wav("WAVEX"),
     Wav("RF64", (".rf64",)),
+    Wav("BW64", (".bw64",)),
     BigEndianWav("RIFX"),
     Wave64("W64", (".w64",)),
     Flac("FLAC", (".flac",)),

@@ -27,14 +27,14 @@ from denoise.files.audio.wav_header import (
 )
 from denoise.signals import AudioFormat
 
-WAV_FAMILY = ("WAV", "WAVEX", "RF64")
+WAV_FAMILY = ("WAV", "WAVEX", "RF64", "BW64")
 MAX_WAV_BYTES = 0xFFFF_0000
 MPEG_CODES = (0x50, 0x55)
 
 
 @dataclass(frozen=True)
 class Wav(SoundfileContainer):
-    """WAV, or its variant ``"WAVEX"`` or ``"RF64"``, by name; BW64 is read as RF64."""
+    """WAV, or its variant ``"WAVEX"``, ``"RF64"`` or ``"BW64"``, by name."""
 
     def matches(self, head: bytes) -> bool:
         """Return whether a file starts with the signature of WAV, RF64 or BW64."""
@@ -90,15 +90,16 @@ class Wav(SoundfileContainer):
     def choose_format(self, format: AudioFormat, frames: int | None) -> tuple[str, str]:
         """Return libsndfile's names of the container and of the subtype to write.
 
-        A WAV stays of the kind of its source; beyond 4 GiB it becomes RF64.
+        A WAV stays of the kind of its source; beyond 4 GiB it becomes RF64. A BW64 is an RF64 until its metadata
+        are written.
 
         Args:
             format: format of the source.
             frames: number of samples of each channel, if known.
         """
-        container = format.format if self.name == "WAV" and format.format in WAV_FAMILY else self.name
+        variant = format.format if self.name == "WAV" and format.format in WAV_FAMILY else self.name
         has_mask = format.metadata is not None and format.metadata.channel_mask is not None
-        container = "WAVEX" if container == "WAV" and has_mask else container
+        container = {"BW64": "RF64", "WAV": "WAVEX" if has_mask else "WAV"}.get(variant, variant)
         subtype = nearest_subtype(container, format.subtype)
         n_bytes = (frames or 0) * format.channels * SAMPLE_BYTES.get(subtype, 0)
         if format.metadata is not None:

@@ -11,7 +11,7 @@ from denoise.files.audio.chunks import starts_with_padding
 from denoise.files.audio.pcm import SAMPLE_BYTES, read_bytes
 from denoise.signals import AudioFormat, AudioMetadata
 
-SIGNATURES = (b"RIFF", b"RF64", b"BW64")
+SIGNATURES = {b"RIFF": "WAV", b"RF64": "RF64", b"BW64": "BW64"}
 MAX_HEADER_CHUNK_BYTES = 1 << 24
 UNKNOWN_BYTES = 0xFFFF_FFFF
 ENDLESS_BYTES = 0x7FFF_0000  # sox (0x7FFFF000) and others state this or more in a pipe of unknown length
@@ -27,7 +27,7 @@ class WavHeader:
     """The header of a WAV.
 
     Args:
-        variant: ``"WAV"``, ``"WAVEX"`` or ``"RF64"``.
+        variant: ``"WAV"``, ``"WAVEX"``, ``"RF64"`` or ``"BW64"``.
         is_plain: whether libsndfile finds the sound: not in a BW64 (ITU-R BS.2088), behind a chunk of odd size without
             padding, or in an RF64 behind any of odd size.
         code: number of the codec.
@@ -115,7 +115,7 @@ def read_wav_header(source: BinaryIO) -> WavHeader:
     code, channels, sample_rate, _, frame_bytes, bits = struct.unpack_from("<HHIIHH", format_chunk)
     is_extensible = code == EXTENSIBLE_CODE and len(format_chunk) >= 26
     return WavHeader(
-        variant="WAVEX" if is_extensible and riff[:4] == b"RIFF" else "WAV" if riff[:4] == b"RIFF" else "RF64",
+        variant="WAVEX" if is_extensible and riff[:4] == b"RIFF" else SIGNATURES[riff[:4]],
         is_plain=is_plain,
         code=struct.unpack_from("<H", format_chunk, 24)[0] if is_extensible else code,
         channels=channels,
@@ -159,6 +159,11 @@ def write_wav_header(format: AudioFormat, frames: int | None = None) -> bytes:
     trailing_bytes = metadata.n_bytes - len(leading)
     padding_bytes = data_bytes % 2 if metadata.trailing else 0
     riff_bytes = 12 + len(leading) + len(format_chunk) + data_bytes + padding_bytes + trailing_bytes
+    if format.format == "BW64" and frames is not None:
+        sizes = struct.pack("<QQQI", riff_bytes + 36, data_bytes, frames, 0)
+        ds64 = struct.pack("<4sI", b"ds64", len(sizes)) + sizes
+        riff = struct.pack("<4sI4s", b"BW64", UNKNOWN_BYTES, b"WAVE")
+        return riff + ds64 + leading + format_chunk + struct.pack("<4sI", b"data", UNKNOWN_BYTES)
     if riff_bytes >= UNKNOWN_BYTES:
         data_bytes = riff_bytes = UNKNOWN_BYTES
     riff = struct.pack("<4sI4s", b"RIFF", riff_bytes, b"WAVE")

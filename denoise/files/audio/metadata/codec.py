@@ -29,6 +29,14 @@ class MetadataCodec(ABC):
             source: the file, seekable.
         """
 
+    def shares_blocks(self, other: MetadataCodec | None) -> bool:
+        """Return whether blocks of another container are copied as they are.
+
+        Args:
+            other: codec of the other container, None if it has none.
+        """
+        return other is self
+
     @abstractmethod
     def to_tags(self, metadata: AudioMetadata) -> tuple[Tags, list[str]]:
         """Convert blocks to text and pictures.

@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import BinaryIO, Self, cast
 
 from denoise.files.audio.metadata.codec import MetadataCodec, ShiftedFile
-from denoise.files.audio.metadata.registry import RIFF, RIFX, metadata_codec, read_tags
+from denoise.files.audio.metadata.registry import metadata_codec, read_tags
+from denoise.files.audio.metadata.riff import Riff
 from denoise.files.audio.metadata.tags import Tags
 from denoise.signals import AudioFormat, AudioMetadata
 
@@ -32,7 +33,7 @@ def convert_metadata(
         The format, with the blocks themselves if the source is of the same container, or else with blocks of its text
         and pictures; and the names of what the container cannot hold.
     """
-    if format.metadata is not None and codec is not None and codec is metadata_codec(format.format, format):
+    if format.metadata is not None and codec is not None and codec.shares_blocks(metadata_codec(format.format, format)):
         return format, format.metadata.dropped
     tags, lost = read_tags(format)
     tags = tags.without_coding()
@@ -57,7 +58,7 @@ def _move_channel_mask(tags: Tags, format: AudioFormat, codec: MetadataCodec | N
     if mask is not None and format.channels > 2 and mask not in FLAC_MASKS:
         return replace(tags, comments=(*tags.comments, (MASK_NAME, f"0x{mask:04X}")), id3=b""), None
     values = [value for name, value in tags.comments if name == MASK_NAME]
-    if codec is not RIFF or not values or not re.fullmatch("0x[0-9A-Fa-f]{1,8}", values[0]):
+    if not isinstance(codec, Riff) or not values or not re.fullmatch("0x[0-9A-Fa-f]{1,8}", values[0]):
         return tags, None
     return replace(tags, comments=tuple(pair for pair in tags.comments if pair[0] != MASK_NAME)), int(values[0], 16)
 
@@ -111,5 +112,5 @@ def embed(
     """
     if codec is None or metadata is None:
         return None
-    is_needed = metadata.n_bytes > 0 or codec in (RIFF, RIFX)  # libsndfile guesses the channel mask
+    is_needed = metadata.n_bytes > 0 or isinstance(codec, Riff)  # libsndfile guesses the channel mask
     return Embedding(target, codec, metadata) if is_needed else None

@@ -9,16 +9,17 @@ from denoise.files.audio.metadata.flac import FlacMetadata
 from denoise.files.audio.metadata.iff import Aiff, Caf
 from denoise.files.audio.metadata.mp3 import Mp3Metadata
 from denoise.files.audio.metadata.ogg import OggMetadata
-from denoise.files.audio.metadata.riff import Riff, Rifx
+from denoise.files.audio.metadata.riff import Bw64, Riff, Rifx
 from denoise.files.audio.metadata.tags import Tags
 from denoise.files.audio.metadata.wave64 import Wave64
 from denoise.signals import AudioFormat, AudioMetadata
 
-RIFF, RIFX = Riff(), Rifx()
+RIFF, RIFX, BW64 = Riff(), Rifx(), Bw64()
 METADATA_CODECS: dict[str, MetadataCodec] = {
     "WAV": RIFF,
     "WAVEX": RIFF,
     "RF64": RIFF,
+    "BW64": BW64,
     "AIFF": Aiff(),
     "CAF": Caf(),
     "W64": Wave64(),
@@ -37,7 +38,9 @@ def metadata_codec(container: str, format: AudioFormat) -> MetadataCodec | None:
         format: its format, or that of the recording that is written into it.
     """
     is_big_endian = container == format.format == "WAV" and format.endian == "BIG"
-    return RIFX if is_big_endian else METADATA_CODECS.get(container)
+    if is_big_endian:
+        return RIFX
+    return METADATA_CODECS.get("BW64" if container == "WAV" and format.format == "BW64" else container)
 
 
 def read_metadata(source: BinaryIO, format: AudioFormat) -> AudioMetadata:

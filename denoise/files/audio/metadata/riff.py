@@ -1,4 +1,4 @@
-"""Chunks of WAV and RF64, and the channel mask."""
+"""Chunks of WAV, RF64 and BW64, and the channel mask."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from denoise.files.audio.chunks import BIG_ENDIAN, RIFF, Chunk
 from denoise.files.audio.metadata.chunks import MAX_BYTES, MAX_SIZE, Chunked, decode_text, read_body
-from denoise.files.audio.metadata.codec import ShiftedFile
+from denoise.files.audio.metadata.codec import MetadataCodec, ShiftedFile
 from denoise.files.audio.metadata.id3 import build_id3, lost_frames, parse_id3
 from denoise.files.audio.metadata.tags import Tags
 from denoise.signals import AudioMetadata
@@ -31,6 +31,10 @@ class Riff(Chunked):
     sound = b"data"
     coding = frozenset((b"fmt ", b"fact", b"PEAK", b"ds64", b"JUNK", b"junk", b"PAD ", b"FLLR"))
     overviews = frozenset((b"levl",))
+
+    def shares_blocks(self, other: MetadataCodec | None) -> bool:
+        """Return whether blocks of another container are chunks of the same byte order."""
+        return isinstance(other, Riff) and other.layout == self.layout
 
     def declared_sound(self, source: BinaryIO, sound: Chunk) -> Chunk:
         """Return the chunk of the sound with the size in the first chunk of an RF64."""
@@ -63,7 +67,7 @@ class Riff(Chunked):
     def complete_header(self, file: BinaryIO, metadata: AudioMetadata) -> None:
         """State the size of the file and the channel mask in the header."""
         file.seek(0)
-        is_rf64 = file.read(4) == b"RF64"
+        is_rf64 = file.read(4) in (b"RF64", b"BW64")
         size = file.seek(0, os.SEEK_END) - 8
         file.seek(20 if is_rf64 else 4)
         file.write(struct.pack("<Q", size) if is_rf64 else struct.pack(f"{self.byte_order}I", min(size, MAX_SIZE)))
@@ -84,9 +88,12 @@ class Riff(Chunked):
             header: the stream up to the first sample.
         """
         metadata = self.read(io.BytesIO(header))
-        riff_bytes, data_bytes = (int.from_bytes(field, "little") for field in (header[4:8], header[-4:]))
-        tail_bytes = riff_bytes + 8 - len(header) - data_bytes
-        if max(riff_bytes, data_bytes) < ENDLESS_BYTES and 8 <= tail_bytes <= MAX_BYTES:
+        sizes = [int.from_bytes(field, "little") for field in (header[4:8], header[-4:])]
+        is_known = max(sizes) < ENDLESS_BYTES
+        if header[12:16] == b"ds64" and sizes == [MAX_SIZE, MAX_SIZE]:
+            sizes, is_known = [*struct.unpack_from("<QQ", header, 20)], True
+        tail_bytes = sizes[0] + 8 - len(header) - sizes[1]
+        if is_known and 8 <= tail_bytes <= MAX_BYTES:
             metadata.pending_bytes = tail_bytes
         return metadata
 
@@ -129,6 +136,16 @@ class Riff(Chunked):
         )
         blocks = [self.layout.pack(b"LIST", b"INFO" + info)] if info else []
         return [*blocks, self.layout.pack(b"id3 ", build_id3(tags))], lost_frames(tags)
+
+
+class Bw64(Riff):
+    """BW64 (ITU-R BS.2088), which libsndfile writes as RF64."""
+
+    def finish(self, file: BinaryIO, coded: ShiftedFile, leading: Sequence[bytes], metadata: AudioMetadata) -> None:
+        """Write the signature and the chunks."""
+        coded.seek(0)
+        coded.write(b"BW64")
+        super().finish(file, coded, leading, metadata)
 
 
 class Rifx(Riff):
