@@ -363,6 +363,27 @@ class TestPipes:
         written = soundfile.read(tmp_path / "out.wav", dtype="int32")[0] >> 8
         np.testing.assert_array_equal(written, integers << (24 - bits))
 
+    @pytest.mark.timeout(20)
+    @pytest.mark.parametrize("tail", [b"", INFO])
+    @pytest.mark.parametrize("n_bytes", [8000, 8001])
+    def test_writer_that_stays_open(self, n_bytes: int, tail: bytes) -> None:
+        """The declared sound and chunks are all that is read: the end of the pipe is not waited for."""
+        sound = np.random.default_rng(0).integers(0, 256, n_bytes, np.uint8).tobytes()
+        whole = wav(sound, 8, 1)
+        data = whole[:4] + struct.pack("<I", len(whole) + len(tail) - 8) + whole[8:] + tail
+        reading, writing = os.pipe()
+        with os.fdopen(reading, "rb") as source, os.fdopen(writing, "wb", buffering=0) as open_end:
+            open_end.write(data)
+            samples, warnings, _ = read(source)
+            assert (samples.shape, warnings) == ((1, n_bytes), [])
+
+    @pytest.mark.timeout(20)
+    def test_more_data_of_a_writer_that_stays_open(self) -> None:
+        reading, writing = os.pipe()
+        with os.fdopen(reading, "rb") as source, os.fdopen(writing, "wb", buffering=0) as open_end:
+            open_end.write(wav(bytes(2000)) + bytes(30_000))
+            assert "more data follow" in read(source)[1][0]
+
     def test_more_data_than_declared(self, pipe: Callable[..., BinaryIO]) -> None:
         data = wav(np.random.default_rng(0).bytes(32_000))
         samples, warnings, _ = read(pipe(with_size(data, b"data", "<I", 16_000)))

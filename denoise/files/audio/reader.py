@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -168,10 +169,15 @@ class AudioReader:
         return x
 
     def _read_tail(self) -> None:
-        """Read the chunks after the sound of a pipe, perhaps behind padding; warn of more sound than is declared."""
+        """Read the chunks after the sound of a pipe, perhaps behind padding; warn of more sound than is declared.
+
+        If the header declares no chunks, a writer that stays open is not waited for.
+        """
         if self._pipe is None:
             return
         pipe, self._pipe = self._pipe, None
+        if not (self._metadata is not None and self._metadata.pending_bytes) and not pipe.can_read_at_once():
+            return
         following = pipe.peek(5)
         if len(following) == 5 and not (is_chunk_name(following) or is_chunk_name(following[1:])):
             seconds = self._position / self.format.sample_rate
@@ -261,6 +267,13 @@ class _RewindablePipe:
         """Return up to ``n`` bytes that follow, which are still read afterwards."""
         self._kept, self._position = read_bytes(cast(BinaryIO, self), n), 0
         return self._kept
+
+    def can_read_at_once(self) -> bool:
+        """Whether bytes, or the end, have come; of streams that are no pipes this is so."""
+        try:
+            return bool(select.select([self._stream], [], [], 0)[0])
+        except (OSError, TypeError, ValueError):  # no file descriptor, or one of Windows that is no socket
+            return True
 
     def seekable(self) -> bool:
         return False
