@@ -89,6 +89,18 @@ def write_tagged(path: Path, frames: list[id3.Frame] | None = None, channels: in
     file.save()
 
 
+def read_tag(path: Path) -> bytes:
+    """Return the ID3v2 tag at the start of a file."""
+    data = path.read_bytes()
+    return data[: 10 + sum(byte << shift for byte, shift in zip(data[6:10], (21, 14, 7, 0), strict=True))]
+
+
+def with_footer(tag: bytes) -> bytes:
+    """Return an ID3v2.4 tag with a second header behind it."""
+    head = tag[:5] + b"\x10" + tag[6:10]
+    return head + tag[10:] + b"3DI" + head[3:]
+
+
 def chunk(name: bytes, body: bytes, order: str = "<") -> bytes:
     return name + struct.pack(f"{order}I", len(body)) + body + b"\0" * (len(body) % 2)
 
@@ -198,6 +210,38 @@ class TestSameContainer:
         assert copy(tmp_path / "a.mp3", tmp_path / "b.mp3") == []
         assert id3.ID3(tmp_path / "b.mp3")["TIT2"].text == ["Tea"]
         assert soundfile.info(tmp_path / "b.mp3").frames == 4001
+
+    @pytest.mark.parametrize("v1", [0, 2])
+    @pytest.mark.parametrize("has_front", [True, False])
+    def test_id3_tag_behind_the_sound(self, has_front: bool, v1: int, tmp_path: Path) -> None:
+        """ID3v2.4 with a footer, found from the end of the file; it comes before the sound, where all programs look."""
+        write_tagged(tmp_path / "a.mp3", [id3.TIT2(3, text="Front")], v1=0)
+        sound = (tmp_path / "a.mp3").read_bytes()[len(front := read_tag(tmp_path / "a.mp3")) :]
+        write_tagged(tmp_path / "end.mp3", v1=v1)
+        end = with_footer(read_tag(tmp_path / "end.mp3"))
+        last = (tmp_path / "end.mp3").read_bytes()[-128:] if v1 else b""
+        (tmp_path / "a.mp3").write_bytes(front * has_front + sound + end + last)
+        assert copy(tmp_path / "a.mp3", tmp_path / "b.mp3") == []
+        before, after = id3.ID3(tmp_path / "end.mp3"), id3.ID3(tmp_path / "b.mp3")
+        if has_front:
+            assert after["TIT2"].text == ["Front"]
+        kept = after.keys() - {"TIT2"} if has_front else after.keys()
+        assert {key: repr(after[key]) for key in kept} == {key: repr(before[key]) for key in kept}
+        assert after.keys() == before.keys()
+        assert (tmp_path / "b.mp3").read_bytes()[-128:].startswith(b"TAG") == bool(v1)
+        assert soundfile.info(tmp_path / "b.mp3").frames == 4001
+
+    def test_id3_tag_that_another_one_points_to(self, tmp_path: Path) -> None:
+        """SEEK states where it starts; it has no footer, and other bytes follow."""
+        write_tagged(tmp_path / "a.mp3", [id3.TIT2(3, text="Front"), id3.SEEK(offset=0)])
+        sound = (tmp_path / "a.mp3").read_bytes()[len(read_tag(tmp_path / "a.mp3")) :]
+        write_tagged(tmp_path / "a.mp3", [id3.TIT2(3, text="Front"), id3.SEEK(offset=len(sound))])
+        front = read_tag(tmp_path / "a.mp3")
+        write_tagged(tmp_path / "end.mp3", [id3.TPE1(3, text="Д")])
+        (tmp_path / "a.mp3").write_bytes(front + sound + read_tag(tmp_path / "end.mp3") + bytes(100))
+        assert copy(tmp_path / "a.mp3", tmp_path / "b.mp3") == []
+        tag = id3.ID3(tmp_path / "b.mp3")
+        assert (tag["TIT2"].text, tag["TPE1"].text, "SEEK" in tag) == (["Front"], ["Д"], False)
 
     def test_ape_tag_of_mp3(self, tmp_path: Path) -> None:
         write_tagged(tmp_path / "a.mp3")
@@ -581,6 +625,20 @@ class TestOtherContainers:
         write_audio(tmp_path / "a.mp3", Audio(np.zeros((1, 4000), np.float32), format))
         tag = id3.ID3(tmp_path / "a.mp3")
         assert (tag["TIT2"].text, tag["TPE1"].text) == ([TITLES[1]], ["A"])
+
+    def test_ape_alone(self, tmp_path: Path) -> None:
+        soundfile.write(tmp_path / "a.mp3", SOUND, 48_000)
+        ape = mutagen.apev2.APEv2()
+        ape["Title"], ape["Artist"], ape["Year"] = TITLES[1], ["A", "Б"], "2024"
+        ape.save(tmp_path / "a.mp3")
+        assert copy(tmp_path / "a.mp3", tmp_path / "b.flac") == []
+        file = mutagen.flac.FLAC(tmp_path / "b.flac")
+        assert (file["title"], file["artist"], file["date"]) == ([TITLES[1]], ["A", "Б"], ["2024"])
+        ape["Cover Art (Front)"] = mutagen.apev2.APEValue(PNG, mutagen.apev2.BINARY)
+        ape.save(tmp_path / "a.mp3")
+        (warning,) = copy(tmp_path / "a.mp3", tmp_path / "c.flac")
+        assert warning.endswith("without APE.")
+        assert mutagen.flac.FLAC(tmp_path / "c.flac")["title"] == [TITLES[1]]
 
     def test_id3v1_alone(self, tmp_path: Path) -> None:
         write_tagged(tmp_path / "a.mp3", [id3.TIT2(3, text="Tea")], v1=2)

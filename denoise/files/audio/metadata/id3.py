@@ -55,6 +55,29 @@ def drop_stale_frames(tag: bytes) -> bytes:
     return _wrap(b"".join(kept), tag[3])
 
 
+def seek_offset(tag: bytes) -> int:
+    """Return how far behind an ID3v2.4 tag another one starts, 0 if it states none.
+
+    Args:
+        tag: the whole tag.
+    """
+    frames = split_frames(tag) if tag[3] == 4 else ()
+    return next((int.from_bytes(frame[10:14], "big") for name, frame in frames if name == b"SEEK"), 0)
+
+
+def join_tags(tag: bytes, other: bytes) -> bytes:
+    """Return an ID3v2 tag with the frames of another one that it lacks.
+
+    Args:
+        tag: the whole tag.
+        other: a tag of the same version; of its texts those of other names are taken.
+    """
+    frames = [*split_frames(tag)]
+    texts = {name for name, _ in frames if name.startswith(b"T") and name != b"TXXX"}
+    added = [frame for name, frame in split_frames(other) if name not in texts and (name, frame) not in frames]
+    return _wrap(b"".join([*(frame for _, frame in frames), *added]), tag[3])
+
+
 def split_frames(tag: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield names and bytes of the frames of an ID3v2 tag, up to the first bytes that are none.
 
