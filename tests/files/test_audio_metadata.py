@@ -562,7 +562,66 @@ class TestOtherContainers:
             assert warnings == []
         else:
             (warning,) = warnings
-            assert set(warning.rstrip(".").partition("without ")[2].split(", ")) == {"CHAP", "CTOC", "PRIV"}
+            assert set(warning.rstrip(".").partition("without ")[2].split(", ")) == {"PRIV"}
+            assert (file["chapter001"], file["chapter001name"]) == (["00:00:00.000"], ["Intro"])
+
+    @pytest.mark.parametrize("version", [3, 4])
+    @pytest.mark.parametrize("target", ["flac", "ogg", "opus"])
+    @pytest.mark.parametrize("source", ["mp3", "wav", "aiff"])
+    def test_chapters_to_comments_and_back(self, source: str, target: str, version: int, tmp_path: Path) -> None:
+        titles, starts = ["Intro", "Gespräch", "父の声", ""], [0, 250, 3_723_004, 3_800_000]
+        frames = [
+            id3.CHAP(
+                element_id=f"c{i}",
+                start_time=start,
+                end_time=end,
+                sub_frames=[id3.TIT2(1, text=title)] if title else [],
+            )
+            for i, (start, end, title) in enumerate(zip(starts, [*starts[1:], 4_000_000], titles, strict=True))
+        ]
+        write_tagged(tmp_path / f"a.{source}", [id3.TPE1(3, text="A"), *frames])
+        if source == "mp3":
+            id3.ID3(tmp_path / "a.mp3").save(v2_version=version)
+        assert copy(tmp_path / f"a.{source}", tmp_path / f"b.{target}") == []
+        file = mutagen.File(tmp_path / f"b.{target}")
+        times = ["00:00:00.000", "00:00:00.250", "01:02:03.004", "01:03:20.000"]
+        assert [file[f"chapter{i:03}"] for i in range(1, 5)] == [[time] for time in times]
+        assert [file[f"chapter{i:03}name"] for i in range(1, 5)] == [[title] for title in titles]
+        assert copy(tmp_path / f"b.{target}", tmp_path / f"c.{source}") == []
+        tag = mutagen.File(tmp_path / f"c.{source}").tags
+        (table,) = tag.getall("CTOC")
+        chapters = [tag[f"CHAP:{element}"] for element in table.child_element_ids]
+        assert [chapter.start_time for chapter in chapters] == starts
+        assert [chapter.end_time for chapter in chapters] == [*starts[1:], starts[3]]  # the sound is shorter
+        assert ["".join(map(str, chapter.sub_frames.getall("TIT2"))) for chapter in chapters] == titles
+        assert (table.flags, tag["TPE1"].text, tag.getall("TXXX")) == (3, ["A"], [])
+
+    def test_comments_that_are_no_chapters(self, tmp_path: Path) -> None:
+        write_tagged(tmp_path / "a.flac")
+        file = mutagen.flac.FLAC(tmp_path / "a.flac")
+        file.tags.update(
+            {"CHAPTER001": ["0:0:0.05"], "CHAPTER001NAME": ["I"], "CHAPTER002": ["soon"], "CHAPTERS": ["2"]}
+        )
+        file.save()
+        assert copy(tmp_path / "a.flac", tmp_path / "b.mp3") == []
+        tag = id3.ID3(tmp_path / "b.mp3")
+        (chapter,) = tag.getall("CHAP")
+        assert (chapter.start_time, chapter.end_time, chapter.sub_frames["TIT2"].text) == (50, 83, ["I"])
+        assert (tag["TXXX:CHAPTER002"].text, tag["TXXX:CHAPTERS"].text) == (["soon"], ["2"])
+        (warning,) = copy(tmp_path / "a.flac", tmp_path / "b.w64")
+        assert "CHAPTER002, CHAPTERS, chapters, pictures" in warning
+
+    def test_what_chapters_of_id3_lose(self, tmp_path: Path) -> None:
+        picture = id3.APIC(3, mime="image/png", type=3, desc="", data=PNG)
+        frames = [
+            id3.CHAP(element_id="a", start_time=0, end_time=10, sub_frames=[picture]),
+            id3.CHAP(element_id="b", start_time=20, end_time=30, sub_frames=[]),
+            *(id3.CTOC(element_id=name, flags=3, child_element_ids=["a"], sub_frames=[]) for name in "xy"),
+        ]
+        write_tagged(tmp_path / "a.mp3", frames)
+        (warning,) = copy(tmp_path / "a.mp3", tmp_path / "b.flac")
+        assert warning.endswith("without CHAP-APIC, CTOC, the ends of chapters.")
+        assert mutagen.flac.FLAC(tmp_path / "b.flac")["chapter002"] == ["00:00:00.020"]
 
     def test_text_that_wav_and_aiff_hold_without_id3(self, tmp_path: Path) -> None:
         write_tagged(tmp_path / "a.flac")

@@ -119,7 +119,9 @@ class AudioWriter:
         return container.create(cast(BinaryIO, self._embedding.coded), format, self._frames)
 
     def _convert_metadata(self, container: AudioContainer, codec: MetadataCodec | None) -> AudioFormat:
-        format, self._lost = convert_metadata(self.format, codec, writes_tags=container.writes_tags)
+        format, self._lost = convert_metadata(
+            self.format, codec, frames=self._frames, writes_tags=container.writes_tags
+        )
         self._container = container.name
         return format
 

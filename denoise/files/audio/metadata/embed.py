@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import BinaryIO, Self, cast
 
+from denoise.files.audio.metadata.chapters import split_comments
 from denoise.files.audio.metadata.codec import MetadataCodec, ShiftedFile
 from denoise.files.audio.metadata.registry import metadata_codec, read_tags
 from denoise.files.audio.metadata.riff import Riff
@@ -20,13 +21,14 @@ FLAC_MASKS = frozenset((0x7, 0x33, 0x607, 0x37, 0x60F, 0x3F, 0x70F, 0x63F))
 
 
 def convert_metadata(
-    format: AudioFormat, codec: MetadataCodec | None, *, writes_tags: bool = False
+    format: AudioFormat, codec: MetadataCodec | None, *, frames: int | None = None, writes_tags: bool = False
 ) -> tuple[AudioFormat, list[str]]:
     """Convert the metadata of a recording to the blocks of a container.
 
     Args:
         format: format of the source.
         codec: codec of the metadata of the container to write, None if it has none.
+        frames: number of samples of each channel, if known.
         writes_tags: whether a container without a codec writes `AudioFormat.tags` itself.
 
     Returns:
@@ -36,16 +38,19 @@ def convert_metadata(
     if format.metadata is not None and codec is not None and codec.shares_blocks(metadata_codec(format.format, format)):
         return format, format.metadata.dropped
     tags, lost = read_tags(format)
-    tags = tags.without_coding()
+    length_ms = None if frames is None else round(1000 * frames / format.sample_rate)
+    tags = replace(tags.without_coding(), length_ms=length_ms)
     if format.metadata is None and not tags:
         return format, []
     tags, mask = _move_channel_mask(tags, format, codec)
     if format.metadata is not None and format.metadata.pending_bytes:
         lost.append("what comes after the sound of a pipe")
     if codec is None and writes_tags:
+        chapters, comments = split_comments(tags.comments)
+        tags = replace(tags, comments=tuple(comments))
         text = {name.lower(): "; ".join(values) for name, values in tags.by_name().items()}
-        pictures = ["pictures"] if tags.pictures else []
-        return replace(format, tags=text, metadata=None), [*pictures, *tags.id3_only, *lost]
+        unwritten = [*["chapters"] * bool(chapters), *["pictures"] * bool(tags.pictures)]
+        return replace(format, tags=text, metadata=None), [*unwritten, *tags.id3_only, *lost]
     if codec is None:
         return replace(format, metadata=AudioMetadata()), [*tags.names, *lost]
     leading, more_lost = codec.from_tags(tags) if tags else ([], [])

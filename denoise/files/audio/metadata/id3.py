@@ -6,10 +6,20 @@ import io
 import re
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
 
 from tinytag import TinyTag, TinyTagException
 
 from denoise.files.audio.id3_header import ID3_HEADER_BYTES, has_footer, id3_bytes, syncsafe
+from denoise.files.audio.metadata.chapters import (
+    UNKNOWN,
+    Chapter,
+    build_bodies,
+    parse_frame,
+    split_comments,
+    to_comments,
+)
 from denoise.files.audio.metadata.tags import Tags, build_picture, parse_picture
 
 STALE_FRAMES = frozenset((b"TLEN", b"TLE", b"MLLT", b"MLL", b"ASPI", b"SEEK"))
@@ -29,7 +39,7 @@ TINYTAG_NAMES = {
     "encoded_by": "ENCODEDBY", "encoder_settings": "ENCODERSETTINGS", "movement_name": "MOVEMENTNAME",
     "catalog_number": "CATALOGNUMBER", "show_movement": "SHOWMOVEMENT",
 }  # fmt: skip
-CARRIED_FRAMES = re.compile(rb"T|COMM?$|ULT|USLT|A?PIC|WOAR|WAR$|WCOP|GRP1|GP1|MVNM|MVIN|SYLT|SLT")
+CARRIED_FRAMES = re.compile(rb"T|COMM?$|ULT|USLT|A?PIC|WOAR|WAR$|WCOP|GRP1|GP1|MVNM|MVIN|SYLT|SLT|CHAP|CTOC")
 """Frames that `parse_id3` converts."""
 PICTURE_KINDS = (
     "generic", "icon", "alt_icon", "front_cover", "back_cover", "leaflet", "media", "lead_artist", "artist",
@@ -130,7 +140,8 @@ def parse_id3(tag: bytes, id3v1: bytes = b"") -> Tags:
     """
     tag = drop_stale_frames(tag) if tag else tag
     names = [name for name, _ in split_frames(tag)] if tag else []
-    id3_only = tuple(dict.fromkeys(name.decode() for name in names if not CARRIED_FRAMES.match(name)))
+    chapters, lost = _parse_chapters(tag) if b"CHAP" in names or b"CTOC" in names else ([], [])
+    id3_only = tuple(dict.fromkeys([*(name.decode() for name in names if not CARRIED_FRAMES.match(name)), *lost]))
     try:
         parsed = TinyTag.get(file_obj=io.BytesIO((tag or b"\xff\xfb\x90\x00") + id3v1), duration=False, image=True)
     except TinyTagException:
@@ -140,6 +151,7 @@ def parse_id3(tag: bytes, id3v1: bytes = b"") -> Tags:
         if isinstance(values, list):
             name = TINYTAG_NAMES.get(key, key.lstrip("_").upper())
             comments += [(name, str(value)) for value in dict.fromkeys(values)]
+    comments += to_comments(chapters)
     kinds = {name: kind for kind, name in enumerate(PICTURE_KINDS)}
     pictures = [
         build_picture(image.data, image.mime_type or "", kinds.get(kind, 0), image.description or "")
@@ -147,6 +159,32 @@ def parse_id3(tag: bytes, id3v1: bytes = b"") -> Tags:
         for image in images
     ]
     return Tags(tuple(comments), tuple(pictures), tag, id3_only)
+
+
+def _parse_chapters(tag: bytes) -> tuple[list[Chapter], list[str]]:
+    """Return the chapters of a tag in order of time, and the names of what they do not hold."""
+    chapters: list[Chapter] = []
+    lost: list[str] = []
+    n_tables = 0
+    for name, frame in split_frames(tag):
+        n_tables += name == b"CTOC"
+        if name != b"CHAP":
+            continue
+        parsed = parse_frame(frame)
+        if parsed is None or frame[9]:  # compressed, encrypted or unsynchronised
+            lost.append("CHAP")
+            continue
+        embedded = [*split_frames(_wrap(parsed[1], tag[3]))]
+        titles = b"".join(data for kind, data in embedded if kind == b"TIT2")
+        title = "".join(parse_id3(_wrap(titles, tag[3])).by_name().get("TITLE", [])) if titles else ""
+        chapters.append(parsed[0]._replace(title=title))
+        lost += [f"CHAP-{kind.decode()}" for kind, _ in embedded if kind != b"TIT2"]
+    chapters.sort()
+    if n_tables > 1:
+        lost.append("CTOC")
+    if any(chapter.end != following.start for chapter, following in pairwise(chapters)):
+        lost.append("the ends of chapters")
+    return chapters, lost
 
 
 def build_id3(tags: Tags) -> bytes:
@@ -157,7 +195,8 @@ def build_id3(tags: Tags) -> bytes:
     """
     if tags.id3:
         return tags.id3 + bytes(len(tags.id3) % 2)
-    values, frames = tags.by_name(), []
+    chapters, comments = split_comments(tags.comments)
+    values, frames = replace(tags, comments=tuple(comments)).by_name(), []
     for name, totals in TOTALS.items():
         total = next((values.pop(key)[0] for key in totals if key in values), None)
         if total and name in values and "/" not in values[name][0]:
@@ -176,6 +215,10 @@ def build_id3(tags: Tags) -> bytes:
         data, mime, number, description = parse_picture(picture)
         head = mime.encode("latin-1", "replace") + b"\0" + bytes((number & 0xFF,)) + description.encode() + b"\0"
         frames.append(_frame("APIC", b"\3" + head + data))
+    if chapters:
+        titles = [_frame("TIT2", b"\3" + chapter.title.encode()) if chapter.title else b"" for chapter in chapters]
+        end = UNKNOWN if tags.length_ms is None else tags.length_ms
+        frames += [_frame(name, body) for name, body in build_bodies(chapters, titles, end)]
     data = b"".join(frames)
     return _wrap(data + bytes(len(data) % 2), 4)  # chunks of odd length confuse readers of RF64
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from denoise.files.audio.metadata.chapters import split_comments
+
 CODING_NAMES = frozenset(("ENCODER", "ENCODEROPTIONS", "ENCODER_OPTIONS", "ENCODERSETTINGS"))
 """Names of comments on the coding, which are wrong in another container."""
 
@@ -19,13 +21,15 @@ class Tags:
         comments: names, in capitals as in Vorbis comments, and values; a name with several values comes several times.
         pictures: bodies of PICTURE blocks of FLAC.
         id3: the ID3v2 tag that all of them are from, if they are.
-        id3_only: names of the frames of ``id3`` that are neither text nor pictures.
+        id3_only: names of the frames of ``id3`` that are neither text nor pictures nor chapters.
+        length_ms: length of the recording, where the last chapter ends; None if it is not known.
     """
 
     comments: tuple[tuple[str, str], ...] = ()
     pictures: tuple[bytes, ...] = ()
     id3: bytes = b""
     id3_only: tuple[str, ...] = ()
+    length_ms: int | None = None
 
     def __bool__(self) -> bool:
         return bool(self.comments or self.pictures or self.id3)
@@ -33,7 +37,8 @@ class Tags:
     @property
     def names(self) -> list[str]:
         """Names of all that the tags hold, for messages."""
-        names = [name for name, _ in self.comments]
+        chapters, comments = split_comments(self.comments)
+        names = [*(name for name, _ in comments), *["chapters"] * bool(chapters)]
         return [*dict.fromkeys(names), *["pictures"] * bool(self.pictures), *self.id3_only]
 
     def by_name(self) -> dict[str, list[str]]:
