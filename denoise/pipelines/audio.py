@@ -86,7 +86,7 @@ class AudioRun:
     def _denoise_windows(self, chunks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
         """Blocks -> windows -> model -> overlap-add -> blocks."""
         grid = self._grid()
-        tensors = (torch.from_numpy(np.ascontiguousarray(chunk)) for chunk in chunks)
+        tensors = (torch.from_numpy(np.array(chunk, order="C")) for chunk in chunks)
         denoised = (window.map(self._denoise_window(window)) for window in split(tensors, grid))
         for block in overlap_add(denoised, grid):
             yield block.numpy()

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from denoise.errors import InputError
-from denoise.files.audio import AudioReader, AudioSource, RawFormat
-from denoise.pipelines.excerpts import can_examine, read_excerpts
+from denoise.files.audio import AudioSource, RawFormat
+from denoise.pipelines.excerpts import is_pipe, open_preview, read_excerpts
 from denoise.pipelines.stereo import MIN_CORRELATION, ChannelCorrelation
 from denoise.protocols import Classifier
 from denoise.registry import CLASSIFIER, DEFAULTS, GENERAL_MODEL, bundled, load
@@ -91,7 +91,7 @@ class Survey:
             self._correlation.add(x, sample_rate)
         if self._classifier is not None:
             self._powers.append(float(np.square(x, dtype=np.float64).mean()))
-            excerpt = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))[None]
+            excerpt = torch.from_numpy(np.array(x, np.float32, order="C"))[None]
             self._probabilities.append(self._classifier(excerpt, sample_rate=sample_rate).softmax(dim=1)[0].numpy())
 
     def model(self) -> ModelChoice:
@@ -134,8 +134,8 @@ def survey_file(source: AudioSource, raw: RawFormat | None, new_survey: Callable
         new_survey: returns the survey for a number of channels.
     """
     survey = Survey()
-    if can_examine(source):
-        with suppress(InputError), AudioReader(source, raw=raw) as reader:  # whoever denoises it reports the error
+    if not is_pipe(source):
+        with suppress(InputError), open_preview(source, raw=raw) as reader:  # whoever denoises it reports the error
             survey = new_survey(reader.format.channels)
             survey.examine(read_excerpts(reader), reader.format.sample_rate)
     return survey

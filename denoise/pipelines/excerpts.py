@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from denoise.files.audio import AudioReader, AudioSource, MediaTrack
+from denoise.files.atomic import is_pipe_or_device
+from denoise.files.audio import AudioReader, AudioSource, MediaTrack, RawFormat
 
 EXCERPT_S = 2.0
 MIN_EXCERPT_S = 0.5  # the last one of a short recording may be as short
@@ -18,11 +20,40 @@ FIRST_EXCERPTS, REST_EXCERPTS = 10, 12
 SPACING_S = FIRST_S / FIRST_EXCERPTS
 
 
-def can_examine(source: AudioSource) -> bool:
-    """Return whether a source can be read twice: a regular file, a track of one, or a file object that can seek."""
+def is_pipe(source: AudioSource) -> bool:
+    """Return whether a source can be read only once: a named pipe, a device, or a stream that cannot seek."""
     if isinstance(source, str | Path):
-        return Path(source).is_file()
-    return isinstance(source, MediaTrack) or source.seekable()
+        return is_pipe_or_device(Path(source))
+    return not isinstance(source, MediaTrack) and not source.seekable()
+
+
+@contextmanager
+def open_preview(
+    source: AudioSource, *, raw: RawFormat | None = None, name: str | None = None
+) -> Iterator[AudioReader]:
+    """Open a recording that is read again afterwards: a file object is left at the position that it had.
+
+    Args:
+        source: path, audio track, or binary file that can seek.
+        raw: format of headerless PCM.
+        name: name of the source in messages, if it is no path.
+
+    Yields:
+        Reader of the recording, at its start.
+
+    Raises:
+        InputError: as `AudioReader`.
+    """
+    if isinstance(source, str | Path | MediaTrack):
+        with AudioReader(source, raw=raw, name=name) as reader:
+            yield reader
+        return
+    position = source.tell()
+    try:
+        with AudioReader(source, raw=raw, name=name) as reader:
+            yield reader
+    finally:
+        source.seek(position)
 
 
 def read_excerpts(reader: AudioReader) -> Iterator[NDArray[Any]]:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from denoise.errors import ConfigError, InputError
-from denoise.files.audio import AudioReader, AudioSource, MediaTrack, RawFormat
+from denoise.files.audio import AudioReader, AudioSource, RawFormat
 from denoise.options import NoiseSource
+from denoise.pipelines.excerpts import is_pipe, open_preview
 from denoise.protocols import Network, NoiseProfileNetwork
 from denoise.registry import GENERAL_MODEL
 
@@ -62,9 +63,9 @@ def read_noise(
     """
     if not isinstance(noise, tuple):
         return _read_recording(noise)
-    if not isinstance(source, str | Path | MediaTrack) and not source.seekable():
+    if is_pipe(source):
         raise ConfigError("a pipe cannot be read twice: give a recording of the noise as the noise profile.")
-    with AudioReader(source, raw=raw, name=name) as reader:
+    with open_preview(source, raw=raw, name=name) as reader:
         rate, position = reader.format.sample_rate, 0
         first, last = _to_samples(noise, rate)
         while position < first and (skipped := reader.read(min(first - position, rate)).shape[1]):
@@ -123,7 +124,7 @@ def measure_profile(network: Network, name: str, noise: NDArray[Any], sample_rat
         )
     if not np.isfinite(noise).all() or not noise.any():
         raise InputError("the noise of the noise profile is silent or not finite. Choose a part with noise alone.")
-    x = torch.from_numpy(np.ascontiguousarray(noise, dtype=np.float32))[None]
+    x = torch.from_numpy(np.array(noise, np.float32, order="C"))[None]
     return network.measure_noise(x.to(next(network.parameters()).device), sample_rate=sample_rate)  # type: ignore[attr-defined]
 
 

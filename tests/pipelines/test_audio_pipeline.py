@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from denoise.errors import ConfigError, InputError
+from denoise.files.audio import RawFormat
 from denoise.pipelines import AudioPipeline, ImagePipeline, load
 from denoise.pipelines.arrays import denoise_audio
 
@@ -242,6 +243,12 @@ class TestFiles:
             assert getattr(after, key) == getattr(before, key), key
         with pytest.raises(InputError, match=r"^audio bytes: is empty"):
             AudioPipeline(models["mask-audio"]).bytes(b"")
+
+    def test_raw_floats_in_memory(self, models: Models) -> None:
+        x = bursts(20_001, 16_000)
+        out = AudioPipeline(models["mask-audio"]).bytes(x.astype("<f4").tobytes(), raw=RawFormat(16_000, 1, "f32le"))
+        expected = denoise_audio(x, 16_000, model=models["mask-audio"])
+        np.testing.assert_array_equal(np.frombuffer(out, "<f4"), expected[0])
 
     def test_invalid_sample_leaves_no_file(self, models: Models, tmp_path: Path) -> None:
         x = bursts(60_000, 16_000)

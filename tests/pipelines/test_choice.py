@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 import denoise
+from denoise.files.audio import RawFormat
 from denoise.pipelines import audio, choice
 from denoise.pipelines.audio import AudioPipeline
 from denoise.pipelines.choice import Survey
@@ -92,6 +93,18 @@ class TestFiles:
         row = AudioPipeline().file(pipe(source.read_bytes()), io.BytesIO()).asdict()
         assert (row["model"], row["model_reason"]) == ("speech", "default")
         assert "speech_fraction" not in row
+
+    @pytest.mark.usefixtures("general")
+    def test_raw_pcm_in_memory_is_examined_and_read_from_where_it_starts(self, tmp_path: Path) -> None:
+        x, pipeline = np.rint(32767 * recording(0.3, 0.3)).astype("<i2"), AudioPipeline()
+        soundfile.write(tmp_path / "a.wav", x.T, RATE)
+        pipeline.file(tmp_path / "a.wav", tmp_path / "b.wav")
+        expected = soundfile.read(tmp_path / "b.wav", dtype="int16")[0].astype("<i2").tobytes()
+        assert pipeline.bytes(x.tobytes(), raw=RawFormat(RATE, 1)) == expected
+        source, target = io.BytesIO(b"skipped" + x.tobytes()), io.BytesIO()
+        source.seek(7)
+        assert pipeline.file(source, target, raw=RawFormat(RATE, 1)).asdict()["model_reason"] == "music, no speech"
+        assert target.getvalue() == expected
 
     @pytest.mark.usefixtures("general")
     def test_a_given_model_is_taken(self, models: Models, tmp_path: Path) -> None:

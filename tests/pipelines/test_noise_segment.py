@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from denoise.errors import ConfigError, InputError
+from denoise.files.audio import RawFormat
 from denoise.pipelines.arrays import denoise_audio
 from denoise.pipelines.audio import AudioPipeline
 from denoise.pipelines.noise_segment import parse_noise_source
@@ -86,6 +88,17 @@ def test_an_interval_after_the_start_is_read(
     expected = denoise_audio(late, RATE, model=models["floor-audio"], noise_profile=(1.0, 2.0))
     output = soundfile.read(tmp_path / "out.wav", dtype="float32", always_2d=True)[0].T
     np.testing.assert_allclose(output, expected, atol=1e-4)
+
+
+def test_raw_pcm_is_read_twice(models: dict[str, Path], tmp_path: Path, noisy: NDArray[np.float32]) -> None:
+    raw, target = RawFormat(RATE, 1, "f32le"), io.BytesIO()
+    pipeline = AudioPipeline(models["floor-audio"])
+    pipeline.file(io.BytesIO(noisy.astype("<f4").tobytes()), target, raw=raw, noise_profile=(0.0, 1.0))
+    expected = denoise_audio(noisy, RATE, model=models["floor-audio"], noise_profile=(0.0, 1.0))
+    np.testing.assert_allclose(np.frombuffer(target.getvalue(), "<f4"), expected[0], atol=1e-4)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="a pipe cannot be read twice"):
+        pipeline.file(tmp_path / "pipe", target, raw=raw, noise_profile=(0.0, 1.0))
 
 
 def test_unusable_profiles_are_refused(models: dict[str, Path], tmp_path: Path, noisy: NDArray[np.float32]) -> None:
