@@ -93,6 +93,10 @@ class DenoiseOptions:
             raise ConfigError(
                 f"perception is {self.perception:g}; expected 0 (posterior mean) to 1 (posterior sample)."
             )
+        if self.noise_profile is not None and not isinstance(self.noise_profile, str | Path):
+            start, end = self.noise_profile
+            if not 0 <= start < end:
+                raise ConfigError(f"the noise profile is of {start:g} to {end:g} s; expected a start before the end.")
         if self.stereo not in STEREO:
             raise ConfigError(f"stereo is {self.stereo!r}; expected {', '.join(STEREO)}.")
         if self.steps < 1:

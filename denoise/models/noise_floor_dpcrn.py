@@ -73,8 +73,16 @@ class NoiseFloorDPCRN(DPCRN):
             sample_rate: rate of the signals in Hz.
             noise_profile: as of `measure_noise`, (batch or 1, positions), 0 where it is unknown; None estimates the
                 noise floor.
+
+        Raises:
+            ConfigError: the profile has another shape.
         """
         zeros = self.zeros(batch, self.config.positions)
+        if noise_profile is not None and noise_profile.shape not in (zeros.shape, zeros[:1].shape):
+            raise ConfigError(
+                f"the noise profile has shape {tuple(noise_profile.shape)}; expected (1, {zeros.shape[1]}). Measure it "
+                "with this model."
+            )
         profile = None if noise_profile is None else noise_profile.to(zeros).expand_as(zeros)
         floor = initial_noise_floor(zeros, self.config.floor_frames, profile)
         return super().initial_state(batch, channels, sample_rate)._replace(floor=floor)

@@ -25,7 +25,7 @@ from denoise.pipelines.device import pick_device
 from denoise.pipelines.full_band import denoise_full_band, full_band_context
 from denoise.pipelines.latent_noise import NoiseFieldSampler
 from denoise.pipelines.noise_floor import NoiseFloor
-from denoise.pipelines.noise_segment import check_noise_profile, measure_profile, read_noise
+from denoise.pipelines.noise_segment import measure_profile, read_noise, require_noise_profile_network
 from denoise.pipelines.perception import progress_of_part
 from denoise.pipelines.posterior import check_posterior
 from denoise.pipelines.result import AUDIO_UNITS, Diagnostics, Result
@@ -284,17 +284,17 @@ class AudioPipeline:
         """Measure the noise profile of a recording of noise alone, for models that take one.
 
         Args:
-            noise: (channels, time), full scale 1.0, at least 0.1 s.
+            noise: (channels, time), float32 or float64, full scale 1.0, at least 0.1 s.
             sample_rate: its sample rate in Hz.
 
         Returns:
-            Mean power of the noise at the frequencies of the network, (1, positions).
+            Mean power of the noise of each channel at the frequencies of the network, (channels, positions).
 
         Raises:
             ConfigError: the model takes no noise profile.
-            InputError: the noise is silent, not finite or too short.
+            InputError: the noise has another shape or type, or is silent, not finite or too short.
         """
-        return measure_profile(self.model, self.card.name, noise, sample_rate)
+        return measure_profile(self.model, self.card.name, noise, sample_rate, self.device)
 
     @property
     def links_channels(self) -> bool:
@@ -369,6 +369,8 @@ class AudioPipeline:
             ConfigError: the model does not support the options.
         """
         self.check(options)
+        if noise_profile is not None:
+            require_noise_profile_network(self.model, self.card.name)
         AudioFormat(sample_rate, 1)  # checks the sample rate
         if seeds is None:
             seeds = (options.seed or 0,) if options.mix_weight else ()
@@ -386,7 +388,7 @@ class AudioPipeline:
         """
         check_posterior(self.model, self.card.name, options)
         if options.noise_profile is not None:
-            check_noise_profile(self.model, self.card.name)
+            require_noise_profile_network(self.model, self.card.name)
         if options.linked is not None and not self.links_channels:
             raise ConfigError(
                 f"model {self.card.name} denoises channels in groups of {self.card.channels}; linked and separate "

@@ -17,6 +17,7 @@ from denoise.options import NoiseSource
 from denoise.pipelines.excerpts import is_pipe, open_preview
 from denoise.protocols import Network, NoiseProfileNetwork
 from denoise.registry import GENERAL_MODEL
+from denoise.signals import AudioFormat, require_finite_samples
 
 MIN_NOISE_S = 0.1
 MAX_NOISE_S = 60.0  # of a recording of noise: more makes the profile no better
@@ -58,10 +59,10 @@ def read_noise(
         Noise, (channels, time), full scale 1.0, and its sample rate in Hz.
 
     Raises:
-        InputError: a recording cannot be read, or ends before the range does.
-        ConfigError: the range is empty, or the source is a pipe.
+        InputError: a recording cannot be read, or ends before the range does; the noise is silent or too short.
+        ConfigError: the source is a pipe.
     """
-    if not isinstance(noise, tuple):
+    if isinstance(noise, str | Path):
         return _read_recording(noise)
     if is_pipe(source):
         raise ConfigError("a pipe cannot be read twice: give a recording of the noise as the noise profile.")
@@ -73,7 +74,7 @@ def read_noise(
         segment = reader.read(last - first) if position == first else np.zeros((1, 0))
         if segment.shape[1] < last - first:
             raise InputError(f"{reader.name}: {_too_short(position + segment.shape[1], rate, noise)}")
-        return segment, rate
+        return _require_noise(segment, rate, f"{reader.name}: "), rate
 
 
 def cut_noise(x: NDArray[Any], sample_rate: int, noise: NoiseSource) -> tuple[NDArray[Any], int]:
@@ -89,9 +90,8 @@ def cut_noise(x: NDArray[Any], sample_rate: int, noise: NoiseSource) -> tuple[ND
 
     Raises:
         InputError: as in `read_noise`.
-        ConfigError: the range is empty.
     """
-    if not isinstance(noise, tuple):
+    if isinstance(noise, str | Path):
         return _read_recording(noise)
     first, last = _to_samples(noise, sample_rate)
     if last > x.shape[1]:
@@ -100,39 +100,38 @@ def cut_noise(x: NDArray[Any], sample_rate: int, noise: NoiseSource) -> tuple[ND
 
 
 @torch.inference_mode()
-def measure_profile(network: Network, name: str, noise: NDArray[Any], sample_rate: int) -> Tensor:
+def measure_profile(network: Network, name: str, noise: NDArray[Any], sample_rate: int, device: torch.device) -> Tensor:
     """Measure the noise profile of noise alone.
 
     Args:
         network: network that the profile is for.
         name: name of its model, for messages.
-        noise: noise, (channels, time), full scale 1.0.
+        noise: noise, (channels, time), float32 or float64, full scale 1.0.
         sample_rate: its rate in Hz.
+        device: device of the network.
 
     Returns:
-        Profile of all channels, (1, positions).
+        Profile of each channel, (channels, positions).
 
     Raises:
         ConfigError: the network takes no noise profile.
-        InputError: the noise is silent, not finite or shorter than 0.1 s.
+        InputError: the noise has another shape or type, or is silent, not finite or shorter than 0.1 s.
     """
-    check_noise_profile(network, name)
-    assert isinstance(network, NoiseProfileNetwork)
-    if noise.ndim != 2 or noise.shape[1] < MIN_NOISE_S * sample_rate:
-        raise InputError(
-            f"the noise has shape {noise.shape}; expected (channels, time) and at least {MIN_NOISE_S:g} s."
-        )
-    if not np.isfinite(noise).all() or not noise.any():
-        raise InputError("the noise of the noise profile is silent or not finite. Choose a part with noise alone.")
-    x = torch.from_numpy(np.array(noise, np.float32, order="C"))[None]
-    return network.measure_noise(x.to(next(network.parameters()).device), sample_rate=sample_rate)  # type: ignore[attr-defined]
+    noise_network = require_noise_profile_network(network, name)
+    x: Any = np.asarray(noise)
+    if x.ndim != 2 or x.dtype not in (np.float32, np.float64):
+        raise InputError(f"the noise is {x.dtype} of shape {x.shape}; expected float32 or float64, (channels, time).")
+    AudioFormat(sample_rate, x.shape[0])  # checks both
+    require_finite_samples(x)
+    channels = torch.from_numpy(np.array(_require_noise(x, sample_rate), np.float32, order="C"))[:, None]
+    return noise_network.measure_noise(channels.to(device), sample_rate=sample_rate)
 
 
-def check_noise_profile(network: Network, name: str) -> None:
-    """Refuse a noise profile for a network that takes none.
+def require_noise_profile_network(network: Network, name: str) -> NoiseProfileNetwork:
+    """Return a network that takes a noise profile.
 
     Args:
-        network: network.
+        network: any network.
         name: name of its model.
 
     Raises:
@@ -140,19 +139,30 @@ def check_noise_profile(network: Network, name: str) -> None:
     """
     if not isinstance(network, NoiseProfileNetwork):
         raise ConfigError(f"model {name} takes no noise profile; use {GENERAL_MODEL}.")
+    return network
 
 
 def _read_recording(path: str | Path) -> tuple[NDArray[Any], int]:
+    if not Path(path).exists():
+        raise InputError(f"{path}: is no file of noise; a part of the recording is given as in 0:00-0:02.5.")
     with AudioReader(path) as reader:
         rate = reader.format.sample_rate
-        return reader.read(round(MAX_NOISE_S * rate)), rate
+        return _require_noise(reader.read(round(MAX_NOISE_S * rate)), rate, f"{reader.name}: "), rate
 
 
 def _to_samples(seconds: tuple[float, float], sample_rate: int) -> tuple[int, int]:
     start, end = seconds
-    if not 0 <= start < end:
-        raise ConfigError(f"the noise profile is of {start:g} to {end:g} s; expected a start before the end.")
     return round(start * sample_rate), round(min(end, start + MAX_NOISE_S) * sample_rate)
+
+
+def _require_noise(noise: NDArray[Any], sample_rate: int, prefix: str = "") -> NDArray[Any]:
+    """Refuse noise that shows nothing; ``prefix`` of the message names the recording."""
+    seconds = noise.shape[1] / sample_rate
+    if seconds < MIN_NOISE_S:
+        raise InputError(f"{prefix}the noise lasts {seconds:.3g} s; expected at least {MIN_NOISE_S:g} s.")
+    if not noise.any():
+        raise InputError(f"{prefix}the noise is silent; expected a part with noise alone.")
+    return noise
 
 
 def _too_short(length: int, sample_rate: int, seconds: tuple[float, float]) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 from denoise.errors import ConfigError, InputError
 from denoise.options import AUDIO_STEPS, DenoiseOptions
 from denoise.pipelines.device import pick_device
-from denoise.pipelines.noise_segment import check_noise_profile
+from denoise.pipelines.noise_segment import require_noise_profile_network
 from denoise.pipelines.posterior import check_posterior
 from denoise.pipelines.result import Diagnostics
 from denoise.protocols import FlowNetwork, Network, PosteriorSampler, StreamingNetwork
@@ -44,7 +44,8 @@ class AudioStream:
         steps: network calls per posterior sample.
         seed: seed of the posterior sample.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``, for a model that is loaded here.
-        noise_profile: as of `AudioPipeline.measure_noise`, of models that take one; None estimates the noise.
+        noise_profile: as of `AudioPipeline.measure_noise`, of models that take one; None estimates the noise. That of
+            several channels is averaged where they share a mask, or where their number differs.
 
     Raises:
         ConfigError: the model is unknown or has no state to stream with, see `denoise info`; or it does not support an
@@ -94,8 +95,10 @@ class AudioStream:
         if noise_profile is None:
             self._state = network.initial_state(*size)
         else:
-            check_noise_profile(network, name)
-            self._state = network.initial_state(*size, noise_profile=noise_profile)
+            profile = torch.as_tensor(noise_profile)
+            profile = profile if len(profile) == self._rows else profile.mean(dim=0, keepdim=True)
+            noise_network = require_noise_profile_network(network, name)
+            self._state = noise_network.initial_state(*size, noise_profile=profile)
         self._pending = np.zeros((channels, 0), np.float32)  # samples of an incomplete hop
         self._dry = np.zeros((channels, 0), np.float32)  # samples whose denoised counterparts are not ready
         self._skip = network.delay * self._hop  # outputs of the network that precede the first sample

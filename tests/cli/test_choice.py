@@ -76,6 +76,13 @@ class TestCommand:
             assert len(done.out) == len(data)
             assert f'"channels": "{expected}"' in done.err
 
+    def test_a_reversed_range_is_refused_before_any_file(self, command: Command, tmp_path: Path) -> None:
+        write(tmp_path / "a.wav", 0.3)
+        write(tmp_path / "b.wav", 0.3)
+        done = command("audio", "a.wav", "b.wav", "-o", "out", "--noise-profile", "5-3")
+        assert (done.code, done.out) == (2, b"")
+        assert done.err == "denoise: the noise profile is of 5 to 3 s; expected a start before the end.\n"
+
     @pytest.mark.parametrize(
         ("words", "message"),
         [

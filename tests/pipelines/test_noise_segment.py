@@ -101,6 +101,24 @@ def test_raw_pcm_is_read_twice(models: dict[str, Path], tmp_path: Path, noisy: N
         pipeline.file(tmp_path / "pipe", target, raw=raw, noise_profile=(0.0, 1.0))
 
 
+def test_separate_channels_have_profiles_of_their_own(
+    models: dict[str, Path], tmp_path: Path, noisy: NDArray[np.float32]
+) -> None:
+    """Those of two microphones: each comes back as it does alone."""
+    pipeline = AudioPipeline(models["floor-audio"])
+    x = np.concatenate([noisy, noisy[:, ::-1] - 20 * np.diff(noisy, append=0)])
+    soundfile.write(tmp_path / "in.wav", x.T, RATE, "FLOAT")
+    pipeline.file(tmp_path / "in.wav", tmp_path / "out.wav", noise_profile=(0.0, 0.5), stereo="separate")
+    output = soundfile.read(tmp_path / "out.wav", dtype="float32")[0].T
+    alone = [denoise_audio(row, RATE, model=models["floor-audio"], noise_profile=(0.0, 0.5)) for row in x]
+    np.testing.assert_allclose(output, np.stack(alone), atol=1e-4)
+    linked = pipeline.measure_noise(x[:, : RATE // 2], RATE).mean(dim=0, keepdim=True)
+    streams = [AudioStream(pipeline, sample_rate=RATE, channels=2, noise_profile=p) for p in (linked, linked.numpy())]
+    for stream in streams:
+        expected = denoise_audio(x, RATE, model=models["floor-audio"], noise_profile=(0.0, 0.5), stereo="linked")
+        np.testing.assert_allclose(np.concatenate([stream.push(x), stream.flush()], axis=1), expected, atol=1e-4)
+
+
 def test_unusable_profiles_are_refused(models: dict[str, Path], tmp_path: Path, noisy: NDArray[np.float32]) -> None:
     floor = models["floor-audio"]
     with pytest.raises(ConfigError, match="takes no noise profile; use general"):
@@ -114,10 +132,29 @@ def test_unusable_profiles_are_refused(models: dict[str, Path], tmp_path: Path, 
     with pytest.raises(InputError, match="silent"):
         denoise_audio(0 * noisy, RATE, model=floor, noise_profile=(0.0, 1.0))
     soundfile.write(tmp_path / "in.wav", noisy.T, RATE)
+    soundfile.write(tmp_path / "silent.wav", 0 * noisy.T, RATE)
+    for profile, message in (
+        ((0.0, 0.05), r"in\.wav: the noise lasts 0\.05 s; expected at least 0\.1 s\."),
+        (tmp_path / "silent.wav", r"silent\.wav: the noise is silent"),
+        ("0:00-0:02,5", r"0:00-0:02,5: is no file of noise; a part of the recording is given as in 0:00-0:02\.5\."),
+    ):
+        with pytest.raises(InputError, match=message):
+            AudioPipeline(floor).file(tmp_path / "in.wav", tmp_path / "out.wav", noise_profile=profile)
+    for noise, message in (
+        (noisy[0], r"float32 of shape \(32000,\)"),
+        (np.int16(9000 * noisy), r"int16 of shape"),
+        (np.nan * noisy, r"sample 0 of channel 0 is nan"),
+    ):
+        with pytest.raises(InputError, match=message):
+            AudioPipeline(floor).measure_noise(noise, RATE)
     with pytest.raises(InputError, match=r"in\.wav: lasts 2\.0 s"):
         AudioPipeline(floor).file(tmp_path / "in.wav", tmp_path / "out.wav", noise_profile=(5.0, 6.0))
     with pytest.raises(InputError, match=r"none\.wav"):
         AudioPipeline(floor).file(tmp_path / "in.wav", tmp_path / "out.wav", noise_profile=tmp_path / "none.wav")
     with pytest.raises(ConfigError, match="takes no noise profile"):
         AudioStream(models["causal-audio"], sample_rate=RATE, noise_profile=torch.ones(1, 192))
+    with pytest.raises(ConfigError, match=r"has shape \(1, 5\); expected \(1, 192\)"):
+        AudioStream(floor, sample_rate=RATE, noise_profile=torch.ones(1, 5))
+    with pytest.raises(ConfigError, match="model mask-audio takes no noise profile"):
+        AudioPipeline(models["mask-audio"]).stream([noisy], RATE, noise_profile=torch.ones(1, 192))
     assert not (tmp_path / "out.wav").exists()
