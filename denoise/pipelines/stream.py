@@ -24,6 +24,8 @@ from denoise.signals import AudioFormat, require_finite_samples
 if TYPE_CHECKING:
     from denoise.pipelines.audio import AudioPipeline
 
+MAX_HOPS = 128  # at a time: the running means of the networks take memory by the square of their number
+
 
 class AudioStream:
     """Denoise audio as it comes, in blocks of any length.
@@ -180,8 +182,11 @@ class AudioStream:
         if not hops.shape[1]:
             return hops
         x = torch.from_numpy(np.ascontiguousarray(hops)).reshape(self._rows, -1, hops.shape[1])
-        y, self._state = self.network.step(x.to(self._device), self._state)
-        denoised = y.cpu().numpy().reshape(len(hops), -1)
+        blocks = []
+        for block in x.split(MAX_HOPS * self._hop, dim=2):
+            y, self._state = self.network.step(block.to(self._device), self._state)
+            blocks.append(y.cpu())
+        denoised = torch.cat(blocks, dim=2).numpy().reshape(len(hops), -1)
         n_skipped = min(self._skip, denoised.shape[1])
         self._skip -= n_skipped
         return denoised[:, n_skipped:]

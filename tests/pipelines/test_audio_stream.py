@@ -68,6 +68,18 @@ def test_samples_are_ready_within_the_latency(models: dict[str, Path], lengths: 
     assert n_ready + stream.flush().shape[1] == n_pushed
 
 
+def test_the_network_gets_a_long_block_in_parts(models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its running means compare all pairs of frames: memory would grow by the square of the length."""
+    x, lengths = noise(2, 16_000 * 12), []
+    stream = AudioStream(models["floor-audio"], sample_rate=16_000, channels=2, linked=False)
+    step = stream.network.step
+    monkeypatch.setattr(stream.network, "step", lambda x, state: (lengths.append(x.shape[2]), step(x, state))[1])
+    out = np.concatenate([stream.push(x), stream.flush()], axis=1)
+    assert max(lengths) <= 16_000 * 4
+    blockwise = run(AudioStream(models["floor-audio"], sample_rate=16_000, channels=2, linked=False), x, [1_000])
+    np.testing.assert_allclose(out, blockwise, atol=1e-4)
+
+
 def test_latency_is_that_of_the_network(models: dict[str, Path]) -> None:
     assert AudioStream(models["causal-audio"], sample_rate=48_000).latency == 1_536  # 32 ms
 
