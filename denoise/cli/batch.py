@@ -131,9 +131,11 @@ def _binary_stream(stream: TextIO | None, name: str) -> BinaryIO:
 
 
 def _format_result(result: Result) -> str:
+    from denoise.pipelines.choice import GIVEN
+
     unit = {"times_real_time": "x real time", "megapixels_per_s": "MP/s"}[result.speed_unit]
     choices = []
-    if result.model is not None and result.model.speech_fraction is not None:
+    if result.model is not None and result.model.reason != GIVEN:
         choices.append(f", {result.model.model} ({result.model.reason})")
     if result.stereo is not None and not result.stereo.is_linked and result.stereo.correlation is not None:
         choices.append(f", channels separate (correlation {result.stereo.correlation:.2f})")

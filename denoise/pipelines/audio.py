@@ -20,7 +20,7 @@ from denoise.errors import ConfigError, InputError
 from denoise.files.audio import AudioReader, AudioSource, AudioWriter, EncodedTrack, RawFormat, open_media_file
 from denoise.frames import Grid, Window, overlap_add, split
 from denoise.options import AUDIO_STEPS, BLOCK_S, DenoiseOptions, NoiseSource, Stereo
-from denoise.pipelines.choice import AUTO, ModelChoice, StereoChoice, Survey, survey_file
+from denoise.pipelines.choice import AUTO, GIVEN, ModelChoice, StereoChoice, Survey, survey_file
 from denoise.pipelines.device import pick_device
 from denoise.pipelines.full_band import denoise_full_band, full_band_context
 from denoise.pipelines.latent_noise import NoiseFieldSampler
@@ -338,7 +338,7 @@ class AudioPipeline:
     def _reason(self, options: DenoiseOptions) -> str:
         if options.noise_profile is not None:
             return "noise profile"
-        return "posterior samples" if options.uses_posterior else "given"
+        return "posterior samples" if options.uses_posterior else GIVEN
 
     def _load_chosen(self, name: str) -> AudioPipeline:
         """Return the pipeline of another model with the settings of this one, loaded once."""

@@ -20,6 +20,7 @@ from denoise.protocols import Classifier
 from denoise.registry import CLASSIFIER, DEFAULTS, GENERAL_MODEL, bundled, load
 
 AUTO = "auto"
+GIVEN = "given"  # reason of a model that the user names
 SPEECH = "speech"  # name of the class
 MIN_SPEECH = 0.4  # fraction of the excerpts with speech that makes a recording one of speech
 MIN_POWER = 1e-9  # excerpts below -90 dB of full scale hold nothing to judge

@@ -49,6 +49,12 @@ class TestCommand:
         assert command("audio", "song.wav", "--model", "speech", "--overwrite").out.endswith(b" x real time\n")
         assert command("audio", "song.wav", "--model", "auto", "--overwrite", "--json").rows[0]["model"] == "general"
 
+    def test_the_line_says_why_without_speech_or_excerpts(self, command: Command, tmp_path: Path) -> None:
+        write(tmp_path / "silence.wav", 0.0)
+        assert command("audio", "silence.wav").out.endswith(b" x real time, speech (silence)\n")
+        data = write(tmp_path / "song.wav", 0.3).read_bytes()
+        assert command("audio", "-", "-o", "a.wav", stdin=data).out.endswith(b" x real time, speech (default)\n")
+
     def test_standard_input_takes_speech_unless_told(self, command: Command, tmp_path: Path) -> None:
         data = write(tmp_path / "song.wav", 0.3).read_bytes()
         row = command("audio", "-", "-o", "a.wav", "--json", stdin=data).rows[0]
