@@ -462,6 +462,7 @@ class AudioPipeline:
         perception: float | None = None,
         steps: int = AUDIO_STEPS,
         seed: int | None = None,
+        noise_profile: NoiseSource | None = None,
         stereo: Stereo = "auto",
     ) -> bytes:
         """Denoise an audio file in memory.
@@ -474,6 +475,7 @@ class AudioPipeline:
             perception: as in `file`.
             steps: as in `file`.
             seed: as in `file`.
+            noise_profile: as in `file`.
             stereo: as in `file`.
 
         Returns:
@@ -488,6 +490,7 @@ class AudioPipeline:
             perception=perception,
             steps=steps,
             seed=seed,
+            noise_profile=noise_profile,
             stereo=stereo,
         )
         target = io.BytesIO()

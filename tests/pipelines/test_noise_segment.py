@@ -93,7 +93,9 @@ def test_an_interval_after_the_start_is_read(
 def test_raw_pcm_is_read_twice(models: dict[str, Path], tmp_path: Path, noisy: NDArray[np.float32]) -> None:
     raw, target = RawFormat(RATE, 1, "f32le"), io.BytesIO()
     pipeline = AudioPipeline(models["floor-audio"])
-    pipeline.file(io.BytesIO(noisy.astype("<f4").tobytes()), target, raw=raw, noise_profile=(0.0, 1.0))
+    data = noisy.astype("<f4").tobytes()
+    pipeline.file(io.BytesIO(data), target, raw=raw, noise_profile=(0.0, 1.0))
+    assert pipeline.bytes(data, raw=raw, noise_profile=(0.0, 1.0)) == target.getvalue()
     expected = denoise_audio(noisy, RATE, model=models["floor-audio"], noise_profile=(0.0, 1.0))
     np.testing.assert_allclose(np.frombuffer(target.getvalue(), "<f4"), expected[0], atol=1e-4)
     os.mkfifo(tmp_path / "pipe")
