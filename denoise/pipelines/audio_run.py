@@ -1,0 +1,160 @@
+"""The denoising of one recording: blocks -> windows -> model -> overlap-add -> blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from denoise.errors import InputError
+from denoise.frames import Grid, Window, overlap_add, split
+from denoise.options import DenoiseOptions
+from denoise.pipelines.full_band import denoise_full_band, full_band_context
+from denoise.pipelines.latent_noise import NoiseFieldSampler
+from denoise.pipelines.result import Diagnostics
+from denoise.pipelines.stream import AudioStream
+from denoise.protocols import FlowNetwork, StreamingNetwork
+from denoise.signals import require_finite_samples
+
+if TYPE_CHECKING:
+    from denoise.pipelines.audio import AudioPipeline
+
+STEP_S = 2.0  # read and streamed at a time: tensors that still fit the cache
+FADE_S = 0.02
+
+
+class AudioRun:
+    """The denoising of one recording, block by block; see `AudioPipeline.start`.
+
+    Args:
+        pipeline: pipeline with the network.
+        sample_rate: sample rate of the recording in Hz.
+        options: options of the run, supported by the network.
+        seeds: seeds of the posterior samples; none for the posterior mean.
+        noise_profile: as of `AudioPipeline.measure_noise`; None estimates the noise.
+    """
+
+    def __init__(
+        self,
+        pipeline: AudioPipeline,
+        sample_rate: int,
+        options: DenoiseOptions,
+        seeds: tuple[int, ...],
+        noise_profile: Tensor | None = None,
+    ) -> None:
+        self._pipeline, self._network = pipeline, pipeline.model
+        self._sample_rate, self._options, self._seeds = sample_rate, options, seeds
+        self._noise_profile = noise_profile
+        self._strength = options.limited_strength
+        self._streams: list[AudioStream] = []
+
+    def blocks(self, chunks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+        """Denoise the recording, once.
+
+        Args:
+            chunks: as in `AudioPipeline.stream`.
+
+        Returns:
+            As `AudioPipeline.stream`.
+        """
+        chunks = _check_chunks(chunks)
+        if self._strength == 0 and not self._seeds:
+            return chunks
+        if isinstance(self._network, StreamingNetwork):
+            return self._denoise_streaming(chunks, self._network)
+        return self._denoise_windows(chunks)
+
+    def diagnostics(self) -> Diagnostics:
+        """Return the mean of the diagnostics of all posterior samples, after the last block."""
+        return Diagnostics.combine([stream.diagnostics() for stream in self._streams])
+
+    def _denoise_windows(self, chunks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+        """Blocks -> windows -> model -> overlap-add -> blocks."""
+        grid = self._grid()
+        tensors = (torch.from_numpy(np.array(chunk, order="C")) for chunk in chunks)
+        denoised = (window.map(self._denoise_window(window)) for window in split(tensors, grid))
+        for block in overlap_add(denoised, grid):
+            yield block.numpy()
+
+    def _denoise_streaming(self, chunks: Iterable[NDArray[Any]], network: StreamingNetwork) -> Iterator[NDArray[Any]]:
+        """Blocks -> model -> blocks: the state of the network replaces windows."""
+        step = round(STEP_S * self._sample_rate)
+        for chunk in chunks:
+            self._streams = self._streams or [
+                AudioStream(
+                    sampler,
+                    sample_rate=self._sample_rate,
+                    channels=chunk.shape[0],
+                    linked=self._options.linked,
+                    strength=self._strength,
+                    noise_profile=self._noise_profile,
+                )
+                for sampler in self._samplers(network)
+            ]
+            for start in range(0, chunk.shape[1], step):  # chunks may be of any length
+                block = np.concatenate([stream.push(chunk[:, start : start + step]) for stream in self._streams])
+                if block.shape[1]:
+                    yield block
+        if self._streams:
+            yield np.concatenate([stream.flush() for stream in self._streams])
+
+    def _samplers(self, network: StreamingNetwork) -> list[StreamingNetwork]:
+        """One network for each posterior sample, or that of the mean."""
+        if not self._seeds or not isinstance(network, FlowNetwork):
+            return [network]
+        weight = 1.0 if self._options.perception is None else self._options.perception
+        return [network.posterior_sampler(seed, self._options.steps, weight) for seed in self._seeds]
+
+    def _grid(self) -> Grid:
+        """Windows at the sample rate of the recording that start on whole strides of the network at its own rate."""
+        rate, network = self._sample_rate, self._network
+        multiple, context = full_band_context(network.size_multiple, network.context, rate, self._pipeline.sample_rate)
+        return Grid.fit(round(self._pipeline.block * rate), context, round(FADE_S * rate), multiple)
+
+    def _denoise_window(self, window: Window) -> Tensor:
+        """The posterior mean, or the posterior samples concatenated along the channels."""
+        if not self._seeds:
+            return self._mix_window(window.data, None)
+        start = window.start * self._pipeline.sample_rate // self._sample_rate
+        return torch.cat([self._mix_window(window.data, NoiseFieldSampler(seed, (start,))) for seed in self._seeds])
+
+    @torch.inference_mode()
+    def _mix_window(self, x: Tensor, sample_latent: NoiseFieldSampler | None) -> Tensor:
+        """Denoise (channels, time) at the sample rate of the recording and mix input and output."""
+        denoise = partial(self._denoise_channels, sample_latent=sample_latent)
+        denoised = denoise_full_band(denoise, x, self._sample_rate, self._pipeline.sample_rate)
+        return x + self._strength * (denoised.to(x.dtype) - x)
+
+    def _denoise_channels(self, x: Tensor, sample_latent: NoiseFieldSampler | None) -> Tensor:
+        """Channel by channel for a mono model; in pairs for a stereo one, a single channel duplicated.
+
+        One after another, not as a batch: eight channels then take the memory of one.
+        """
+        n = self._pipeline.card.channels
+        missing = -x.shape[0] % n
+        filled = torch.cat([x, x[-1:].expand(missing, -1)]) if missing else x
+        network = self._network if sample_latent is None else partial(self._network, sample_latent=sample_latent)
+        groups = (group[None].to(self._pipeline.device) for group in filled.split(n))
+        out = torch.cat([network(group)[0].float().cpu() for group in groups])
+        if missing:  # the two outputs of the duplicated channel are averaged
+            out = torch.cat([out[: x.shape[0] - 1], out[x.shape[0] - 1 :].mean(dim=0, keepdim=True)])
+        return out
+
+
+def _check_chunks(chunks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+    """Refuse chunks that are no float audio, or whose number of channels changes."""
+    channels = None
+    for chunk in chunks:
+        x: Any = np.asarray(chunk)
+        channels = channels or (x.shape[0] if x.ndim == 2 else 0)
+        if x.ndim != 2 or x.shape[0] != channels:
+            raise InputError(f"a chunk has shape {x.shape}; expected ({channels or 'channels'}, time).")
+        if x.dtype not in (np.float32, np.float64):
+            raise InputError(f"a chunk is {x.dtype}; expected float32 or float64, full scale 1.0.")
+        require_finite_samples(x)
+        yield x
