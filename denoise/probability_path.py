@@ -76,6 +76,72 @@ def exploding(sigma: Tensor) -> PathPoint:
     return PathPoint(torch.ones_like(sigma), sigma, torch.zeros_like(sigma), torch.ones_like(sigma))
 
 
+def preserving(ratio: Tensor) -> PathPoint:
+    """Return a point of the variance-preserving path, with the ratio sigma / alpha as the time.
+
+    Args:
+        ratio: noise level relative to the signals, (batch,).
+
+    Reference:
+        Denoising Diffusion Probabilistic Models, 2020, arXiv:2006.11239, eq. 4; Denoising Diffusion Implicit Models,
+        2020, arXiv:2010.02502, eq. 14 (the ratio).
+    """
+    alpha = (1 + ratio.square()).rsqrt()
+    return PathPoint(alpha, alpha * ratio, -ratio * alpha**3, alpha**3)
+
+
+def linear_betas(timesteps: int) -> Tensor:
+    """Return the variances that DDPM adds in each step: linear, 1e-4 to 0.02 for 1000 timesteps.
+
+    For other numbers of timesteps they are scaled, so that as much noise is added in total.
+
+    Args:
+        timesteps: number of timesteps.
+
+    Returns:
+        Variances, (timesteps,), float64.
+
+    Reference:
+        Denoising Diffusion Probabilistic Models, 2020, arXiv:2006.11239, section 4.
+    """
+    scale = 1000 / timesteps
+    return torch.linspace(scale * 1e-4, scale * 0.02, timesteps, dtype=torch.float64).clamp_max(0.999)
+
+
+def cosine_betas(timesteps: int, offset: float = 0.008) -> Tensor:
+    """Return the variances of a step for which the signal decreases as a squared cosine.
+
+    Args:
+        timesteps: number of timesteps.
+        offset: keeps the first variances from vanishing.
+
+    Returns:
+        Variances, (timesteps,), float64.
+
+    Reference:
+        Improved Denoising Diffusion Probabilistic Models, 2021, arXiv:2102.09672, eq. 17.
+    """
+    t = torch.linspace(0, 1, timesteps + 1, dtype=torch.float64)
+    power = ((t + offset) / (1 + offset) * math.pi / 2).cos().square()
+    return (1 - power[1:] / power[:-1]).clamp_max(0.999)
+
+
+def noise_ratios(betas: Tensor) -> Tensor:
+    """Return sigma / alpha of each timestep, increasing.
+
+    Args:
+        betas: variances that each step adds to signals of unit variance, (timesteps,).
+
+    Returns:
+        Ratios, (timesteps,).
+
+    Reference:
+        Denoising Diffusion Probabilistic Models, 2020, arXiv:2006.11239, eq. 4.
+    """
+    signal_power = (1 - betas).cumprod(dim=0)  # alpha-bar of the paper, alpha^2 here
+    return ((1 - signal_power) / signal_power).sqrt()
+
+
 def convert(value: Tensor, x: Tensor, point: PathPoint, source: Form, target: Form) -> Tensor:
     """Convert a prediction at ``x`` from one form to another.
 

@@ -1,5 +1,7 @@
 """Conversions between forms of a prediction, preconditioning and noise levels."""
 
+import math
+from collections.abc import Callable
 from itertools import permutations
 from typing import get_args
 
@@ -8,9 +10,22 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from denoise.probability_path import Form, convert, cosine, expand_like, exploding, karras_sigmas, linear, precondition
+from denoise.probability_path import (
+    Form,
+    convert,
+    cosine,
+    cosine_betas,
+    expand_like,
+    exploding,
+    karras_sigmas,
+    linear,
+    linear_betas,
+    noise_ratios,
+    precondition,
+    preserving,
+)
 
-PATHS = {"linear": linear, "cosine": cosine, "exploding": exploding}
+PATHS = {"linear": linear, "cosine": cosine, "exploding": exploding, "preserving": preserving}
 
 
 def make_pair(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -69,3 +84,38 @@ def test_sigmas_decrease_from_the_maximum_to_zero(n: int, rho: float) -> None:
     assert (sigmas.diff() < 0).all()
     if n > 1:
         assert float(sigmas[-2]) == pytest.approx(0.01, rel=1e-3)
+
+
+@given(ratio=st.floats(1e-4, 1e4))
+def test_the_preserving_path_keeps_the_variance(ratio: float) -> None:
+    point = preserving(torch.tensor(ratio, dtype=torch.float64))
+    assert float(point.alpha**2 + point.sigma**2) == pytest.approx(1)
+    assert float(point.sigma / point.alpha) == pytest.approx(ratio)
+
+
+def test_the_linear_schedule_is_that_of_the_paper() -> None:
+    betas = linear_betas(1000)
+    assert float(betas[0]) == pytest.approx(1e-4)
+    assert float(betas[-1]) == pytest.approx(0.02)
+    assert betas.diff().diff().abs().max() < 1e-12
+    few, many = (float((1 - linear_betas(n)).log().sum()) for n in (100, 1000))  # log of the signal's power at the end
+    assert few == pytest.approx(many, rel=0.1)
+
+
+def test_the_cosine_schedule_follows_a_squared_cosine() -> None:
+    betas = cosine_betas(1000)
+    power = 1 / (1 + noise_ratios(betas) ** 2)
+    angles = [(t / 1000 + 0.008) / 1.008 * math.pi / 2 for t in range(1001)]
+    for t in (1, 100, 500, 900, 999):
+        assert float(power[t - 1]) == pytest.approx(math.cos(angles[t]) ** 2 / math.cos(angles[0]) ** 2, rel=1e-9)
+    assert float(betas[-1]) == 0.999
+
+
+@pytest.mark.parametrize("schedule", [linear_betas, cosine_betas])
+def test_noise_ratios_are_those_of_adding_noise_step_by_step(schedule: Callable[[int], torch.Tensor]) -> None:
+    betas = schedule(50)
+    alpha, variance = 1.0, 0.0
+    for beta, ratio in zip(betas.tolist(), noise_ratios(betas).tolist(), strict=True):
+        alpha, variance = alpha * (1 - beta) ** 0.5, (1 - beta) * variance + beta
+        assert variance + alpha**2 == pytest.approx(1)
+        assert ratio == pytest.approx(variance**0.5 / alpha, rel=1e-6)
