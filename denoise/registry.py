@@ -34,6 +34,7 @@ CODECS = {
     "vae": ("denoise.models.autoencoder", "VAE"),
 }
 PRIORS = {
+    "ddpm": ("denoise.priors.ddpm", "DDPM"),
     "diffusion": ("denoise.priors.diffusion", "Diffusion"),
     "flow": ("denoise.priors.flows", "Flow"),
     "gan": ("denoise.priors.gan", "GAN"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,6 +23,8 @@ from denoise.cli.params import (
     TextOption,
 )
 from denoise.errors import ConfigError
+
+STRIP_FRAMES, GIF_FRAMES = 17, 61  # of a trajectory
 
 
 def sample(
@@ -46,6 +48,16 @@ def sample(
     temperature: Annotated[
         float | None, typer.Option(help="Scale of the noise; below 1, samples are more typical and vary less.", min=0)
     ] = None,
+    solver: Annotated[
+        str | None,
+        typer.Option(help="Solver of a diffusion: euler (DDIM), heun, dpmpp-2m, dpmpp-2m-sde or ancestral (DDPM)."),
+    ] = None,
+    trajectory: Annotated[
+        bool,
+        typer.Option(
+            "--trajectory", help="Write how noise is added to the samples and removed: a .png strip or a .gif."
+        ),
+    ] = False,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     overwrite: OverwriteOption = False,
@@ -60,18 +72,18 @@ def sample(
 
     pipeline = PriorPipeline(prior, device=device)
     condition, started = pipeline.label(label, text), time.perf_counter()
-    pipeline.output_paths(out, n, overwrite=overwrite)
-    with progress_bar("sampling") as progress:
-        samples = pipeline.sample(
-            n,
-            label=condition,
-            seed=seed,
-            progress=progress,
-            steps=steps,
-            guidance=guidance,
-            temperature=temperature,
-        )
-    paths = pipeline.write(out, samples, overwrite=overwrite)
+    options: dict[str, Any] = {"steps": steps, "guidance": guidance, "temperature": temperature, "solver": solver}
+    if trajectory:
+        pipeline.trajectory_path(out, overwrite=overwrite)
+        frames = STRIP_FRAMES if out.lower().endswith(".png") else GIF_FRAMES
+        with progress_bar("sampling") as progress:
+            points = pipeline.trajectory(n, frames=frames, label=condition, seed=seed, progress=progress, **options)
+        paths = [pipeline.write_trajectory(out, points, overwrite=overwrite)]
+    else:
+        pipeline.output_paths(out, n, overwrite=overwrite)
+        with progress_bar("sampling") as progress:
+            samples = pipeline.sample(n, label=condition, seed=seed, progress=progress, **options)
+        paths = pipeline.write(out, samples, overwrite=overwrite)
     seconds = round(time.perf_counter() - started, 3)
     print_outputs(as_json, paths, prior=prior, n=n, seed=seed, seconds=seconds)
 

@@ -19,7 +19,7 @@ from denoise.errors import ConfigError
 from denoise.metrics import bits_per_dim, r2
 from denoise.models.spectral_codec import SpectralCodec
 from denoise.pipelines.device import pick_device
-from denoise.pipelines.prior_files import output_paths, read_signal, write_signals
+from denoise.pipelines.prior_files import output_paths, read_signal, trajectory_path, write_signals, write_trajectory
 from denoise.priors.latent import LatentPrior, add_normal_prior
 from denoise.protocols import (
     Codec,
@@ -27,6 +27,7 @@ from denoise.protocols import (
     HasEstimatedLogProb,
     HasLogProb,
     HasLogProbBound,
+    HasTrajectory,
     Label,
     NoiseDecoder,
     NoiseEncoder,
@@ -181,6 +182,86 @@ class PriorPipeline:
             if progress:
                 progress((start + size) / n)
         return torch.cat(signals)
+
+    def trajectory(
+        self,
+        n: int,
+        *,
+        frames: int = 17,
+        label: Label = None,
+        seed: int = 0,
+        steps: int | None = None,
+        guidance: float | None = None,
+        temperature: float | None = None,
+        solver: str | None = None,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """Sample signals as `sample` does, and show how noise is added to them and how it was removed.
+
+        Args:
+            n: number of signals.
+            frames: largest number of points on the way to noise and back, at least 3; they are evenly spaced steps.
+            label: class by its name or number, or a text; None is unconditional.
+            seed: seed of the noise.
+            steps: steps of the solver.
+            guidance: scale of classifier-free guidance.
+            temperature: factor of the noise.
+            solver: name in `denoise.sampling.solvers.SOLVERS`.
+            progress: called with the fraction done.
+
+        Returns:
+            Signals, (frames, n, *shape): samples first and last, noise in the middle.
+
+        Raises:
+            ConfigError: the prior does not remove noise step by step, or as of `sample`.
+        """
+        _check_count(n, "samples")
+        if frames < 3:
+            raise ConfigError(f"number of frames is {frames}; expected at least 3: sample, noise, sample.")
+        model = self.model
+        if not isinstance(model, HasTrajectory):
+            self._refuse("show a trajectory, since it does not remove noise step by step")
+        options = self._options(SamplingOptions(steps, guidance, temperature, solver), model.sampling_options)
+        label, generator = self._resolve(label), Generator().manual_seed(seed)
+        parts = []
+        for start in range(0, n, BATCH_SIZE):
+            size = min(BATCH_SIZE, n - start)
+            points = model.trajectory(size, label=label, options=options, generator=generator)
+            half = min(frames, len(points)) // 2
+            chosen = torch.linspace(0, len(points) // 2, half + 1).round().long()  # the way back mirrors them
+            chosen = torch.cat([chosen, len(points) - 1 - chosen[:-1].flip(0)])
+            parts.append(points[chosen.to(points.device)].cpu())
+            if progress:
+                progress((start + size) / n)
+        return torch.cat(parts, dim=1)
+
+    def trajectory_path(self, out: str | Path, *, overwrite: bool = False) -> Path:
+        """Return the path that `write_trajectory` will write, so that a problem is reported before.
+
+        Args:
+            out: file.
+            overwrite: whether it may be replaced.
+
+        Raises:
+            ConfigError: the extension is not .png or .gif, or the prior does not remove noise step by step.
+            InputError: the file exists.
+        """
+        if not isinstance(self.model, HasTrajectory):
+            self._refuse("show a trajectory, since it does not remove noise step by step")
+        return trajectory_path(out, overwrite=overwrite)
+
+    def write_trajectory(self, out: str | Path, trajectory: Tensor, *, overwrite: bool = False) -> Path:
+        """Write a trajectory as a strip or an animation; see `write_trajectory`.
+
+        Args:
+            out: file, .png or .gif.
+            trajectory: signals of `trajectory`, (frames, n, *shape).
+            overwrite: whether the file may be replaced.
+
+        Returns:
+            Path of the file.
+        """
+        return write_trajectory(out, trajectory, self.card, overwrite=overwrite)
 
     def noise(self, seed: int) -> Tensor:
         """Return the noise of a seed, (1, *noise_shape), as `decode` takes it.
@@ -403,7 +484,7 @@ class PriorPipeline:
             return nats, "estimate along the probability flow, 1 probe"
         if not isinstance(model, HasLogProbBound):
             self._refuse("compute likelihoods")
-        samples, kind = model.bound_samples, f"importance-weighted bound, {model.bound_samples} samples"
+        samples, kind = model.bound_samples, f"{model.bound_kind}, {model.bound_samples} samples"
         if model.support.values == "binary":
             x = (torch.rand(x.shape, generator=generator) < x.cpu()).to(x)
             kind += ", of stochastically binarised pixels"

@@ -21,6 +21,7 @@ from denoise.weights import Card
 PAUSE_S = 0.25  # between the signals of one .wav
 FADE_S = 0.005
 GIF_MS = 60  # per frame
+HOLD_MS = 1000  # of the samples of a trajectory
 WINDOW_S = 0.032  # of spectrograms
 FLOOR_DB = -60.0  # relative to the maximum of a spectrogram; below it is black
 
@@ -100,9 +101,7 @@ def write_signals(
     if suffix == ".wav":
         _write_wav(path, signals, card, overwrite)
     elif suffix == ".gif":
-        frames = [_to_image(signal) for signal in signals]
-        format = ImageFormat("GIF", _mode(signals), info={"frames": [{"duration": GIF_MS}] * len(frames), "loop": 0})
-        write_image(path, frames, format, overwrite=overwrite)
+        _write_gif(path, signals, [GIF_MS] * len(signals), overwrite)
     else:
         images = as_images(signals, card)
         sheet = _to_image(make_grid(images, columns))
@@ -135,6 +134,53 @@ def output_paths(out: str | Path, n: int, card: Card, *, overwrite: bool = False
         if target.exists() and not overwrite:
             raise InputError(f"{target}: exists already. Give --overwrite to replace it.")
     return paths
+
+
+def trajectory_path(out: str | Path, *, overwrite: bool = False) -> Path:
+    """Return the path that `write_trajectory` will write, so that a problem is reported before.
+
+    Args:
+        out: file.
+        overwrite: whether it may be replaced.
+
+    Raises:
+        ConfigError: the extension is not .png or .gif.
+        InputError: the file exists.
+    """
+    path = Path(out)
+    if path.suffix.lower() not in (".png", ".gif"):
+        raise ConfigError(f"{out}: a trajectory is a strip or an animation; expected .png or .gif.")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path}: exists already. Give --overwrite to replace it.")
+    return path
+
+
+def write_trajectory(out: str | Path, trajectory: Tensor, card: Card, *, overwrite: bool = False) -> Path:
+    """Write signals on the way to noise and back, audio as spectrograms.
+
+    Args:
+        out: file: a .png has a row for each signal, a .gif is an animation of all of them in a grid.
+        trajectory: signals, (frames, n, *card.shape).
+        card: card of the model.
+        overwrite: whether the file may be replaced.
+
+    Returns:
+        Path of the file.
+
+    Raises:
+        ConfigError: the extension is not .png or .gif.
+        InputError: the file exists or cannot be written.
+    """
+    path, frames = trajectory_path(out, overwrite=overwrite), len(trajectory)
+    images = torch.stack([as_images(signals, card) for signals in trajectory])
+    if path.suffix.lower() == ".gif":
+        grids = torch.stack([make_grid(each) for each in images])
+        _write_gif(path, grids, [HOLD_MS, *[GIF_MS] * (frames - 2), HOLD_MS], overwrite)
+    else:
+        rows = images.transpose(0, 1).flatten(0, 1)
+        sheet = _to_image(make_grid(rows, frames))
+        write_image(path, [sheet], ImageFormat("PNG", _mode(rows)), overwrite=overwrite)
+    return path
 
 
 def read_mask(path: str | Path, image: str | Path, card: Card) -> Tensor:
@@ -245,6 +291,12 @@ def _write_wav(path: Path, signals: Tensor, card: Card, overwrite: bool) -> None
     joined = torch.cat(pieces, dim=1)
     joined = joined / joined.abs().max().clamp_min(1.0)  # never clipped
     write_audio(path, Audio(joined.numpy(), AudioFormat(rate, len(joined), "WAV", "PCM_16")), overwrite=overwrite)
+
+
+def _write_gif(path: Path, images: Tensor, durations_ms: Sequence[int], overwrite: bool) -> None:
+    """Write an animation of images, (frames, channels, height, width), without end."""
+    info = {"frames": [{"duration": duration} for duration in durations_ms], "loop": 0}
+    write_image(path, [*map(_to_image, images)], ImageFormat("GIF", _mode(images), info=info), overwrite=overwrite)
 
 
 def _to_image(x: Tensor) -> Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -10,8 +11,8 @@ from torch.nn import functional as F
 
 from denoise.config import config
 from denoise.errors import ConfigError
-from denoise.priors.guided import GuidedConfig, GuidedPrior
-from denoise.probability_path import convert, expand_like, exploding, karras_sigmas, precondition
+from denoise.priors.guided import GuidedConfig, GuidedPrior, PathCallback
+from denoise.probability_path import convert, expand_like, exploding, karras_sigmas, precondition, preserving
 from denoise.protocols import DEFAULT_OPTIONS, Label, SamplingOptions
 from denoise.sampling.solvers import SOLVERS, ode, ode_log_prob, standard_normal_log_prob
 
@@ -43,7 +44,111 @@ class DiffusionConfig(GuidedConfig):
             raise ConfigError("sigma_min must be above 0 and below sigma_max.")
 
 
-class Diffusion(GuidedPrior):
+class DiffusionProcess(GuidedPrior):
+    """A denoiser ``D(x, sigma)`` with the noise levels from which solvers turn noise into signals.
+
+    Subclasses define the denoiser and the levels.
+
+    Args:
+        config: settings.
+    """
+
+    sampling_options = GuidedPrior.sampling_options | {"solver"}
+    default_steps = STEPS
+    default_solver = "heun"
+
+    @property
+    @abstractmethod
+    def sigma_range(self) -> tuple[float, float]:
+        """Lowest and highest noise level in signal units."""
+
+    @property
+    @abstractmethod
+    def start_std(self) -> float:
+        """Standard deviation of the signals with noise of the highest level."""
+
+    @abstractmethod
+    def sampling_sigmas(self, steps: int, solver: str) -> Tensor:
+        """Return the noise levels of a sampler, (steps + 1,), decreasing and ending at 0.
+
+        Args:
+            steps: number of steps.
+            solver: name of the solver.
+
+        Raises:
+            ConfigError: there are fewer levels than steps.
+        """
+
+    @torch.no_grad()
+    def decode_noise(
+        self,
+        noise: Tensor,
+        *,
+        label: Label = None,
+        options: SamplingOptions = DEFAULT_OPTIONS,
+        generator: Generator | None = None,
+        callback: PathCallback | None = None,
+    ) -> Tensor:
+        """Return the signals of standard normal noise; see `GuidedPrior.decode_noise`.
+
+        Args:
+            noise: noise, (n, *noise_shape).
+            label: condition of all signals.
+            options: steps (`default_steps`), guidance (1) and solver (`default_solver`).
+            generator: source of the noise of stochastic solvers.
+            callback: called after each step.
+
+        Returns:
+            Signals, (n, *event_shape).
+
+        Raises:
+            ConfigError: the solver is unknown, or there are fewer levels than steps.
+        """
+        options.check_supported(self.sampling_options, "a diffusion prior")
+        c, solver = self.config, options.solver or self.default_solver
+        if solver not in SOLVERS:
+            raise ConfigError(f"solver is {solver!r}; expected one of {', '.join(SOLVERS)}.")
+        labels = [label] * len(noise)
+        guidance = 1.0 if options.guidance is None else options.guidance
+        sigmas = self.sampling_sigmas(options.steps or self.default_steps, solver)
+        x = c.mean + self.start_std * noise.to(next(self.parameters()).device)
+
+        def denoiser(x: Tensor, sigma: Tensor) -> Tensor:
+            return self(x, sigma, labels, guidance)
+
+        def report(step: int, x: Tensor) -> None:
+            if callback:
+                point = preserving(sigmas[step + 1] / c.sigma_data)
+                callback(expand_like(point.alpha, x) * (x - c.mean) / c.sigma_data, point)
+
+        return SOLVERS[solver](denoiser, x, sigmas, generator=generator, callback=report)
+
+    @torch.no_grad()
+    def encode_noise(self, x: Tensor, *, label: Label = None, steps: int = ENCODING_STEPS) -> Tensor:
+        """Return the noise of signals, the inverse of `decode_noise` up to the error of the solver.
+
+        Args:
+            x: signals, (n, *event_shape).
+            label: condition of all signals.
+            steps: steps of the solver.
+
+        Returns:
+            Noise, (n, *noise_shape).
+        """
+        labels, c = [label] * len(x), self.config
+        x = ode(lambda x, sigma: self.slope(x, sigma, labels), x, self.increasing_sigmas(steps))
+        return (x - c.mean) / self.start_std
+
+    def slope(self, x: Tensor, sigma: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
+        """Return dx/dsigma of the probability flow, with the shape of x."""
+        return convert(self(x, sigma, labels), x, exploding(sigma), "x0", "velocity")
+
+    def increasing_sigmas(self, steps: int) -> Tensor:
+        """Return levels from the lowest to the highest for integration towards noise, (steps,)."""
+        return karras_sigmas(steps, *self.sigma_range)[:-1].flip(0)
+
+
+class Diffusion(DiffusionProcess):
     """A preconditioned denoiser ``D(x, sigma)`` of signals of one shape.
 
     Args:
@@ -54,7 +159,6 @@ class Diffusion(GuidedPrior):
     """
 
     config: DiffusionConfig
-    sampling_options = GuidedPrior.sampling_options | {"solver"}
     sigma_data: Tensor
 
     def __init__(self, config: DiffusionConfig) -> None:
@@ -75,58 +179,19 @@ class Diffusion(GuidedPrior):
         output = self.predict(c.c_in * centred, c.c_noise.flatten().expand(len(x)), labels, guidance)
         return mean + c.c_skip * centred + c.c_out * output
 
-    @torch.no_grad()
-    def decode_noise(
-        self,
-        noise: Tensor,
-        *,
-        label: Label = None,
-        options: SamplingOptions = DEFAULT_OPTIONS,
-        generator: Generator | None = None,
-    ) -> Tensor:
-        """Return the signals of standard normal noise; see `GuidedPrior.decode_noise`.
+    @property
+    def sigma_range(self) -> tuple[float, float]:
+        """Lowest and highest noise level in signal units."""
+        return self.config.sigma_min, self.config.sigma_max
 
-        Args:
-            noise: noise, (n, *noise_shape).
-            label: condition of all signals.
-            options: steps (18 by default), guidance (1) and solver (``"heun"``).
-            generator: source of the noise of stochastic solvers.
+    @property
+    def start_std(self) -> float:
+        """Highest noise level, at which the signals are negligible."""
+        return self.config.sigma_max
 
-        Returns:
-            Signals, (n, *event_shape).
-
-        Raises:
-            ConfigError: the solver is unknown.
-        """
-        options.check_supported(self.sampling_options, "a diffusion prior")
-        c, solver = self.config, options.solver or "heun"
-        if solver not in SOLVERS:
-            raise ConfigError(f"solver is {solver!r}; expected one of {', '.join(SOLVERS)}.")
-        labels = [label] * len(noise)
-        guidance = 1.0 if options.guidance is None else options.guidance
-        sigmas = karras_sigmas(options.steps or STEPS, c.sigma_min, c.sigma_max)
-        x = c.mean + c.sigma_max * noise.to(next(self.parameters()).device)
-
-        def denoiser(x: Tensor, sigma: Tensor) -> Tensor:
-            return self(x, sigma, labels, guidance)
-
-        return SOLVERS[solver](denoiser, x, sigmas, generator=generator)
-
-    @torch.no_grad()
-    def encode_noise(self, x: Tensor, *, label: Label = None, steps: int = ENCODING_STEPS) -> Tensor:
-        """Return the noise of signals, the inverse of `decode_noise` up to the error of the solver.
-
-        Args:
-            x: signals, (n, *event_shape).
-            label: condition of all signals.
-            steps: steps of the solver.
-
-        Returns:
-            Noise, (n, *noise_shape).
-        """
-        labels, c = [label] * len(x), self.config
-        x = ode(lambda x, sigma: self.slope(x, sigma, labels), x, self._increasing_sigmas(steps))
-        return (x - c.mean) / c.sigma_max
+    def sampling_sigmas(self, steps: int, solver: str) -> Tensor:
+        """Return noise levels that are denser at low noise; see `DiffusionProcess.sampling_sigmas`."""
+        return karras_sigmas(steps, *self.sigma_range)
 
     def estimate_log_prob(
         self,
@@ -153,17 +218,10 @@ class Diffusion(GuidedPrior):
         noise, delta_log_prob = ode_log_prob(
             lambda x, sigma: self.slope(x, sigma, labels),
             x,
-            self._increasing_sigmas(steps),
+            self.increasing_sigmas(steps),
             probes=probes,
             generator=generator,
         )
         # at sigma_max the signals are negligible: normal, with their variance and that of the noise
         scale = (c.sigma_max**2 + self.sigma_data.to(x).square()).sqrt().expand(x.shape[1:])
         return standard_normal_log_prob((noise - c.mean) / scale) + delta_log_prob - scale.log().sum()
-
-    def slope(self, x: Tensor, sigma: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
-        """Return dx/dsigma of the probability flow, with the shape of x."""
-        return convert(self(x, sigma, labels), x, exploding(sigma), "x0", "velocity")
-
-    def _increasing_sigmas(self, steps: int) -> Tensor:
-        return karras_sigmas(steps, self.config.sigma_min, self.config.sigma_max)[:-1].flip(0)

@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from denoise.config import config
-from denoise.priors.guided import GuidedConfig, GuidedPrior
+from denoise.priors.guided import GuidedConfig, GuidedPrior, PathCallback
 from denoise.probability_path import convert, expand_like, linear
 from denoise.protocols import DEFAULT_OPTIONS, Label, SamplingOptions
 from denoise.sampling.solvers import ode, ode_log_prob, standard_normal_log_prob
@@ -74,6 +74,7 @@ class FlowMatching(GuidedPrior):
         label: Label = None,
         options: SamplingOptions = DEFAULT_OPTIONS,
         generator: Generator | None = None,
+        callback: PathCallback | None = None,
     ) -> Tensor:
         """Return the signals of standard normal noise, with two network calls for each step.
 
@@ -82,6 +83,7 @@ class FlowMatching(GuidedPrior):
             label: condition of all signals.
             options: steps (12 by default) and guidance (1).
             generator: unused, since the solver is deterministic.
+            callback: called after each step.
 
         Returns:
             Signals, (n, *event_shape).
@@ -91,7 +93,12 @@ class FlowMatching(GuidedPrior):
         guidance = 1.0 if options.guidance is None else options.guidance
         times = torch.linspace(1, 0, (options.steps or STEPS) + 1)
         z = noise.to(next(self.parameters()).device)
-        z = ode(lambda z, t: self.velocity(z, t, labels, guidance), z, times)
+
+        def report(step: int, z: Tensor) -> None:
+            if callback:
+                callback(z, linear(times[step + 1]))
+
+        z = ode(lambda z, t: self.velocity(z, t, labels, guidance), z, times, callback=report)
         return self.config.mean + self.config.sigma_data * z
 
     @torch.no_grad()

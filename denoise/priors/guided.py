@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import field, replace
 
 import torch
@@ -14,8 +14,11 @@ from denoise.errors import ConfigError
 from denoise.nn.embeddings import Condition
 from denoise.nn.unet import BackboneConfig, build_backbone
 from denoise.priors.completion import COMPLETION_OPTIONS, inpaint_with_prior
-from denoise.probability_path import convert, exploding
+from denoise.probability_path import PathPoint, convert, exploding
 from denoise.protocols import DEFAULT_OPTIONS, Label, Progress, SamplingOptions, Support
+
+PathCallback = Callable[[Tensor, PathPoint], None]
+"""Called with standardised signals on the way from noise, (n, *event), and their point on the path."""
 
 
 @config
@@ -93,6 +96,7 @@ class GuidedPrior(nn.Module, ABC):
         label: Label = None,
         options: SamplingOptions = DEFAULT_OPTIONS,
         generator: Generator | None = None,
+        callback: PathCallback | None = None,
     ) -> Tensor:
         """Return the signals of standard normal noise by integrating the probability flow.
 
@@ -101,6 +105,7 @@ class GuidedPrior(nn.Module, ABC):
             label: condition of all signals.
             options: steps and guidance; the default guidance is 1.
             generator: source of the noise of stochastic solvers.
+            callback: called after each step.
 
         Returns:
             Signals, (n, *event_shape).
@@ -163,12 +168,52 @@ class GuidedPrior(nn.Module, ABC):
         Returns:
             Signals, (n, *event_shape).
         """
+        noise, options = self._start(n, options, generator)
+        return self.decode_noise(noise, label=label, options=options, generator=generator)
+
+    @torch.no_grad()
+    def trajectory(
+        self,
+        n: int,
+        *,
+        label: Label = None,
+        options: SamplingOptions = DEFAULT_OPTIONS,
+        generator: Generator | None = None,
+    ) -> Tensor:
+        """Sample signals, and show how noise is added to them and how it was removed.
+
+        The noising mixes the samples with the noise that they were generated from; the way back is that of the solver.
+        Both are scaled to the standard deviation of the signals, or of signal and noise on a straight path.
+
+        Args:
+            n: number of signals.
+            label: condition of all signals.
+            options: as of `sample`.
+            generator: source of the noise.
+
+        Returns:
+            Signals on the way to noise and back, (2 * steps + 1, n, *event_shape); the first and the last are those of
+            `sample`.
+        """
+        noise, options = self._start(n, options, generator)
+        path: list[tuple[Tensor, PathPoint]] = []
+        x = self.decode_noise(
+            noise, label=label, options=options, generator=generator, callback=lambda z, point: path.append((z, point))
+        )
+        noise, z = noise.to(x.device), (x - self.data_mean) / self.data_std
+        noising = [point.mix(z, noise) for _, point in reversed(path[:-1])]
+        way_back = [z_t for z_t, _ in path[:-1]]
+        between = self.data_mean + self.data_std * torch.stack([*noising, noise, *way_back])
+        return torch.cat([x[None], between, x[None]])
+
+    def _start(self, n: int, options: SamplingOptions, generator: Generator | None) -> tuple[Tensor, SamplingOptions]:
+        """Return the noise of n samples, (n, *noise_shape), and the options with the default guidance."""
         noise = torch.randn(n, *self.noise_shape, generator=generator)
         if options.temperature is not None:
             noise = options.temperature * noise
         if options.guidance is None:
             options = replace(options, guidance=self.config.guidance)
-        return self.decode_noise(noise, label=label, options=options, generator=generator)
+        return noise, options
 
     def complete(
         self,

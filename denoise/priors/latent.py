@@ -20,6 +20,7 @@ from denoise.protocols import (
     DenoisingPrior,
     HasEstimatedLogProb,
     HasLogProb,
+    HasTrajectory,
     Label,
     LikelihoodCodec,
     NoiseDecoder,
@@ -104,13 +105,15 @@ def build_latent_prior(codec: Codec, prior: Prior, config: LatentPriorConfig | N
 
     Returns:
         A `LatentPrior` that is, where possible, a `NoiseDecoder`, `NoiseEncoder`, `HasLogProb`,
-        `HasEstimatedLogProb`, `HasLogProbBound`, `DenoisingPrior` and `Completer`, too.
+        `HasEstimatedLogProb`, `HasLogProbBound`, `HasTrajectory`, `DenoisingPrior` and `Completer`, too.
     """
     mixins: list[type[LatentPrior]] = []
     if isinstance(prior, NoiseEncoder):
         mixins.append(_EncodesNoise)
     elif isinstance(prior, NoiseDecoder):
         mixins.append(_DecodesNoise)
+    if isinstance(prior, HasTrajectory):
+        mixins.append(_DecodesTrajectory)
     if isinstance(codec, OrthonormalCodec):
         if isinstance(prior, HasLogProb):
             mixins.append(_ExactLogProb)
@@ -171,6 +174,24 @@ class _EncodesNoise(_DecodesNoise):
     @torch.no_grad()
     def encode_noise(self, x: Tensor, *, label: Label = None) -> Tensor:
         return self.prior.encode_noise(self.codec.encode(x), label=label)
+
+
+class _DecodesTrajectory(LatentPrior):
+    """`HasTrajectory`: noisy latents are decoded as clean ones."""
+
+    prior: HasTrajectory
+
+    @torch.no_grad()
+    def trajectory(
+        self,
+        n: int,
+        *,
+        label: Label = None,
+        options: SamplingOptions = DEFAULT_OPTIONS,
+        generator: Generator | None = None,
+    ) -> Tensor:
+        latents = self.prior.trajectory(n, label=label, options=options, generator=generator)
+        return torch.stack([self.codec.decode(z) for z in latents])
 
 
 class _SignalSupport(LatentPrior):
@@ -252,6 +273,7 @@ class _Bounded(LatentPrior):
 
     codec: VariationalCodec
     prior: HasLogProb | HasEstimatedLogProb
+    bound_kind = "importance-weighted bound"
 
     @property
     def support(self) -> Support:

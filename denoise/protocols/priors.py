@@ -152,6 +152,10 @@ class HasLogProbBound(Prior, Protocol):
         """The space on which the likelihood is defined."""
 
     @property
+    def bound_kind(self) -> str:
+        """Name of the bound."""
+
+    @property
     def bound_samples(self) -> int:
         """Number of posterior samples for each signal that takes reasonable time."""
 
@@ -182,6 +186,24 @@ class DenoisingPrior(Prior, Protocol):
 
     def score(self, x: Tensor, sigma: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
         """Return the gradient of the log-density of signals with white noise of sigma, (batch,)."""
+
+
+@runtime_checkable
+class HasTrajectory(Prior, Protocol):
+    """A prior that samples by removing noise step by step: diffusion, flow matching."""
+
+    def trajectory(
+        self,
+        n: int,
+        *,
+        label: Label = None,
+        options: SamplingOptions = DEFAULT_OPTIONS,
+        generator: Generator | None = None,
+    ) -> Tensor:
+        """Return samples on the way to noise and back, (2 * steps + 1, n, *event_shape), each scaled to be shown.
+
+        The first and the last are those of `sample`, noise is in the middle.
+        """
 
 
 @runtime_checkable

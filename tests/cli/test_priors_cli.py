@@ -265,3 +265,63 @@ def test_what_a_gan_lacks_is_one_line(command: Command, gan: Path, images: Path,
     assert done.code == 2
     assert reason in done.err
     assert done.err.count("\n") == 1
+
+
+@pytest.fixture
+def ddpm(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    net = {"kind": "unet", "widths": [8, 16], "blocks": 1, "embedding": 8}
+    module = build("ddpm", {"shape": [1, 8, 8], "net": net, "mean": 0.5, "sigma_data": 0.3, "timesteps": 20})
+    card = Card("tiny-ddpm", "ddpm", "image", 1, kind="prior", shape=(1, 8, 8))
+    save_weights(tmp_path / "ddpm.safetensors", module, card, {}, torch.float32)
+    return tmp_path / "ddpm.safetensors"
+
+
+def test_a_trajectory_is_a_strip_or_an_animation(command: Command, ddpm: Path, tmp_path: Path) -> None:
+    words = ["sample", ddpm, "-n", 2, "--steps", 3, "--seed", 4]
+    done = command(*words, "--trajectory", "-o", "strip.png", "--json")
+    assert (done.code, done.rows[0]["files"]) == (0, ["strip.png"])
+    strip = read_image(tmp_path / "strip.png").pixels
+    assert strip.shape == (18, 7 * 10 - 2, 1)  # a row for each sample: sample, noise after three steps, and back
+    command(*words, "-o", "samples.png")
+    samples = read_image(tmp_path / "samples.png").pixels
+    assert np.array_equal(strip[:8, :8], samples[:, :8])
+    assert np.array_equal(strip[10:, -8:], samples[:, 10:])
+    assert not np.array_equal(strip[:8, 30:38], samples[:, :8])
+    assert command(*words, "--trajectory", "-o", "loop.gif").code == 0
+    with ImageReader(tmp_path / "loop.gif") as reader:
+        assert reader.n_frames == 7
+        assert all(frame.pixels.shape[:2] == (8, 18) for frame in reader)
+    assert command("sample", ddpm, "-n", 1, "--steps", 20, "--trajectory", "-o", "long.png").code == 0
+    assert read_image(tmp_path / "long.png").pixels.shape == (8, 17 * 10 - 2, 1)  # 17 of the 41 points
+
+
+@pytest.mark.parametrize("out", ["a.wav", "folder", "a.jpg"])
+def test_a_trajectory_has_no_other_format(command: Command, ddpm: Path, out: str) -> None:
+    done = command("sample", ddpm, "--trajectory", "-o", out)
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "expected .png or .gif" in done.err
+
+
+def test_priors_without_steps_have_no_trajectory(command: Command, prior: Path) -> None:
+    done = command("sample", prior, "--trajectory", "-o", "a.png")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "prior tiny (latent-prior) cannot show a trajectory" in done.err
+
+
+def test_the_solver_is_chosen_by_name(command: Command, ddpm: Path, prior: Path, tmp_path: Path) -> None:
+    images = []
+    for solver in ("euler", "ancestral"):
+        assert command("sample", ddpm, "-n", 1, "--solver", solver, "--steps", 20, "-o", f"{solver}.png").code == 0
+        images.append(read_image(tmp_path / f"{solver}.png").pixels)
+    assert not np.array_equal(*images)
+    assert "solver is 'rk4'; expected one of euler" in command("sample", ddpm, "--solver", "rk4", "-o", "a.png").err
+    assert "takes no solver" in command("sample", prior, "--solver", "euler", "-o", "a.png").err
+    assert "steps is 21; expected at most 20" in command("sample", ddpm, "--steps", 21, "-o", "a.png").err
+
+
+def test_scores_of_a_ddpm_are_variational_bounds(command: Command, ddpm: Path, images: Path) -> None:
+    done = command("score", images / "a", "--prior", ddpm, "--json")
+    for row in done.rows:
+        assert row["kind"] == "variational bound, 100 samples"
+        assert row["bits_per_dim"] == pytest.approx(-row["nats"] / 64 / np.log(2))  # of 256 levels

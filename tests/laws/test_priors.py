@@ -16,6 +16,7 @@ from denoise.models.autoencoder import AAE, AE, VAE, AAEConfig, AEConfig, VAECon
 from denoise.models.mdct import MDCT, MDCTConfig
 from denoise.nn.bodies import BodyConfig
 from denoise.nn.unet import BackboneConfig
+from denoise.priors.ddpm import DDPM, DDPMConfig
 from denoise.priors.diffusion import Diffusion, DiffusionConfig
 from denoise.priors.flow_matching import FlowMatching, FlowMatchingConfig
 from denoise.priors.flows import Flow, FlowConfig, Mixture, build_flow
@@ -27,6 +28,7 @@ from denoise.protocols import (
     HasEstimatedLogProb,
     HasLogProb,
     HasLogProbBound,
+    HasTrajectory,
     NoiseDecoder,
     NoiseEncoder,
     Prior,
@@ -55,6 +57,13 @@ BUILDERS |= {
     "diffusion-profile": lambda: Diffusion(DiffusionConfig((1, 6, 4), UNET, sigma_data=0.5, profile=(2.0, 1.0, 0.1))),
     "matching-mlp": lambda: FlowMatching(FlowMatchingConfig((3,), NET, mean=0.5, sigma_data=0.5)),
     "matching-unet": lambda: FlowMatching(FlowMatchingConfig((1, 8, 8), UNET, classes=3, text=True)),
+    "ddpm-mlp": lambda: DDPM(DDPMConfig((3,), NET, mean=0.5, sigma_data=0.5, timesteps=50, prediction="eps")),
+    "ddpm-unet": lambda: DDPM(DDPMConfig((1, 8, 8), UNET, mean=0.5, sigma_data=0.5, classes=3, schedule="linear")),
+    "ddpm-x0": lambda: DDPM(DDPMConfig((1, 21), UNET, prediction="x0", interval=(-1.0, 1.0))),
+    "latent-ddpm": lambda: build_latent_prior(
+        AE(AEConfig((3, 8, 8), 2, BodyConfig("conv", widths=(4, 6), spatial=True))),
+        DDPM(DDPMConfig((2, 4, 4), UNET, classes=2)),
+    ),
     "gan": lambda: GAN(GANConfig((2,), latent=3, output="linear")),
     "gan-classes": lambda: GAN(GANConfig((1, 8, 8), 4, BODY, classes=3)),
     "gan-audio": lambda: GAN(GANConfig((1, 12), 4, BODY, output="tanh")),
@@ -189,20 +198,36 @@ def test_completions_keep_the_observed_entries(prior: Prior) -> None:
     assert torch.equal(completed, prior.complete(x, mask, options=options, generator=seeded()))
 
 
+def test_trajectories_lead_from_samples_to_noise_and_back(prior: Prior) -> None:
+    if not isinstance(prior, HasTrajectory):
+        return
+    options, label = few_steps(prior), 0 if prior.classes else None
+    points = prior.trajectory(2, label=label, options=options, generator=seeded())
+    assert points.shape == (7, 2, *prior.event_shape)
+    sample = prior.sample(2, label=label, options=options, generator=seeded())
+    torch.testing.assert_close(points[0], sample)
+    torch.testing.assert_close(points[-1], sample)
+    if not isinstance(prior, LatentPrior):  # the middle is the noise of the samples, scaled as signals are
+        assert isinstance(prior, DenoisingPrior)
+        noise = torch.randn(2, *prior.event_shape, generator=seeded())
+        torch.testing.assert_close(points[3], prior.data_mean + prior.data_std * noise)
+
+
 CAPABILITIES = {
     "normal": {NoiseEncoder, HasLogProb},
     "mixture": {HasLogProb},
-    "diffusion-mlp": {NoiseEncoder, HasEstimatedLogProb, DenoisingPrior, Completer},
-    "matching-mlp": {NoiseEncoder, HasEstimatedLogProb, DenoisingPrior, Completer},
+    "diffusion-mlp": {NoiseEncoder, HasEstimatedLogProb, HasTrajectory, DenoisingPrior, Completer},
+    "matching-mlp": {NoiseEncoder, HasEstimatedLogProb, HasTrajectory, DenoisingPrior, Completer},
+    "ddpm-mlp": {NoiseEncoder, HasLogProbBound, HasTrajectory, DenoisingPrior, Completer},
     "gan": {NoiseEncoder, Completer},
     "gan-classes": {NoiseEncoder, Completer},
     "latent-flow": {NoiseEncoder, HasLogProbBound, Completer},
-    "latent-mdct": {NoiseEncoder, HasEstimatedLogProb, DenoisingPrior, Completer},
+    "latent-mdct": {NoiseEncoder, HasEstimatedLogProb, HasTrajectory, DenoisingPrior, Completer},
     "latent-mdct-flow": {NoiseEncoder, HasLogProb},
     "latent-mixture": {HasLogProbBound, Completer},
     "latent-normal": {NoiseEncoder, Completer},
     "latent-plain": {NoiseEncoder, Completer},
-    "latent-diffusion": {NoiseEncoder, Completer},
+    "latent-diffusion": {NoiseEncoder, HasTrajectory, Completer},
 }
 
 
@@ -211,13 +236,14 @@ def test_capabilities_are_declared_truthfully(name: str) -> None:
     prior, expected = BUILDERS[name](), CAPABILITIES[name]
     expected = expected | {NoiseDecoder} if NoiseEncoder in expected else expected
     probabilities = {HasLogProb, HasEstimatedLogProb, HasLogProbBound}
-    capabilities = {NoiseDecoder, NoiseEncoder, DenoisingPrior, Completer} | probabilities
+    capabilities = {NoiseDecoder, NoiseEncoder, HasTrajectory, DenoisingPrior, Completer} | probabilities
     assert {capability for capability in capabilities if isinstance(prior, capability)} == expected
 
 
 ARCHITECTURES: dict[type, str] = {
     Flow: "flow",
     Mixture: "flow",
+    DDPM: "ddpm",
     Diffusion: "diffusion",
     FlowMatching: "flow-matching",
     GAN: "gan",

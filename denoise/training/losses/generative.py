@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from denoise.probability_path import convert, expand_like, linear, precondition
+from denoise.probability_path import convert, expand_like, linear, precondition, preserving
 from denoise.protocols import HasLogProb, Label
 from denoise.training.losses.adversarial import accuracy, discriminator_loss, frozen, generator_loss
 
@@ -166,6 +166,30 @@ def denoising_score_matching(prior: Any, x: Tensor, labels: Sequence[Label] | No
     weight = precondition(expand_like(sigma, x), prior.sigma_data).c_out.square().reciprocal()
     noisy = x + expand_like(sigma, x) * torch.randn_like(x)
     return (weight * (prior(noisy, sigma, labels) - x).square()).mean()
+
+
+def ddpm(prior: Any, x: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
+    """Return the squared error of what a DDPM predicts, at uniformly distributed timesteps.
+
+    Args:
+        prior: `denoise.priors.ddpm.DDPM`.
+        x: signals or latents, (B, *event).
+        labels: B conditions, or None.
+
+    Returns:
+        Scalar, 1 for the prediction 0.
+
+    Reference:
+        Denoising Diffusion Probabilistic Models, 2020, arXiv:2006.11239, eq. 14 (eps); Progressive Distillation for
+        Fast Sampling of Diffusion Models, 2022, arXiv:2202.00512, section 4 (x0 and v).
+    """
+    c = prior.config
+    x0 = (x - c.mean) / c.sigma_data
+    index = torch.randint(c.timesteps, (len(x),), device=x.device)
+    point = preserving(prior.ratios[index])
+    z = point.mix(x0, torch.randn_like(x0))
+    target = convert(x0, z, point, "x0", c.prediction)
+    return (prior.predict_at(z, index + 1, labels) - target).square().mean()
 
 
 def flow_matching(prior: Any, x: Tensor, labels: Sequence[Label] | None = None) -> Tensor:

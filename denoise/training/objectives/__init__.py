@@ -11,7 +11,12 @@ from denoise.training.objectives.classification import Classification
 from denoise.training.objectives.codec import Adversarial, Elbo, Reconstruction
 from denoise.training.objectives.denoising import Denoising
 from denoise.training.objectives.gan import GANObjective
-from denoise.training.objectives.prior import DenoisingScoreMatching, FlowMatchingObjective, MaximumLikelihood
+from denoise.training.objectives.prior import (
+    DDPMObjective,
+    DenoisingScoreMatching,
+    FlowMatchingObjective,
+    MaximumLikelihood,
+)
 from denoise.training.recipe import Recipe
 
 __all__ = ["OBJECTIVES", "LossObjective", "Objective", "StepResult", "make_objective"]
@@ -22,6 +27,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "elbo": Elbo,
     "adversarial": Adversarial,
     "diffusion": DenoisingScoreMatching,
+    "ddpm": DDPMObjective,
     "flow-matching": FlowMatchingObjective,
     "likelihood": MaximumLikelihood,
     "gan": GANObjective,

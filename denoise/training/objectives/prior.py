@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from denoise.priors.ddpm import DDPM
 from denoise.priors.diffusion import Diffusion
 from denoise.priors.flow_matching import FlowMatching
 from denoise.priors.latent import LatentPrior
@@ -70,6 +71,13 @@ class DenoisingScoreMatching(PriorObjective):
 
     prior_type = Diffusion
     prior_loss = staticmethod(generative.denoising_score_matching)
+
+
+class DDPMObjective(PriorObjective):
+    """Train a DDPM by the error of what it predicts."""
+
+    prior_type = DDPM
+    prior_loss = staticmethod(generative.ddpm)
 
 
 class FlowMatchingObjective(PriorObjective):

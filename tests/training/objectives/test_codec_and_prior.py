@@ -45,6 +45,10 @@ PRIORS: dict[str, dict[str, Any]] = {
         "architecture": "diffusion",
         "model": {"shape": [1, 8, 8], "net": UNET, "mean": 0.3, "sigma_data": 0.37, "classes": 10},
     },
+    "ddpm": {
+        "architecture": "ddpm",
+        "model": {"shape": [1, 8, 8], "net": UNET, "mean": 0.3, "sigma_data": 0.37, "classes": 10},
+    },
     "flow-matching": {
         "architecture": "flow-matching",
         "model": {"shape": [1, 8, 8], "net": NET, "mean": 0.3, "sigma_data": 0.37, "classes": 10, "text": True}

@@ -1,0 +1,146 @@
+"""DDPM against closed forms: signals from a normal distribution, and the continuous model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from denoise.errors import ConfigError
+from denoise.nn.unet import BackboneConfig
+from denoise.priors.ddpm import DDPM, DDPMConfig
+from denoise.priors.diffusion import Diffusion, DiffusionConfig
+from denoise.protocols import SamplingOptions
+from denoise.sampling.solvers import SOLVERS
+from denoise.training.losses.generative import ddpm as ddpm_loss
+
+NET = BackboneConfig("mlp", widths=(16,), blocks=1, embedding=8)
+MEAN, STD = 0.7, 0.3
+STEPS = dict.fromkeys(SOLVERS, 100) | {"ancestral": 1000, "euler": 200}
+
+
+class GaussianDDPM(DDPM):
+    """The optimal predictions for signals from N(0.7, 0.3^2), in units of 0.5 around 0.5."""
+
+    gain = 1.0
+
+    def predict_at(self, z: Tensor, timestep: Tensor, labels: Any = None, guidance: float = 1.0) -> Tensor:
+        logs = np.interp(timestep, np.arange(1, self.config.timesteps + 1), self.ratios.log())
+        ratio = torch.from_numpy(np.exp(logs)).reshape(-1, 1).to(z)
+        alpha, sigma = 1 / (1 + ratio**2).sqrt(), ratio / (1 + ratio**2).sqrt()
+        mean, variance = (MEAN - 0.5) / 0.5, (STD / 0.5) ** 2
+        x0 = mean + alpha * variance / (alpha**2 * variance + sigma**2) * (z - alpha * mean)
+        eps = (z - alpha * x0) / sigma
+        return self.gain * {"x0": x0, "eps": eps, "v": alpha * eps - sigma * x0}[self.config.prediction]
+
+
+def gaussian(**settings: Any) -> GaussianDDPM:
+    return GaussianDDPM(DDPMConfig((3,), NET, mean=0.5, sigma_data=0.5, **settings))
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
+def test_every_prediction_gives_the_same_denoiser(prediction: str, schedule: str) -> None:
+    net = gaussian(prediction=prediction, schedule=schedule)
+    x = torch.randn(5, 3, generator=seeded())
+    sigma = torch.tensor([0.02, 0.1, 0.5, 1.0, 10.0])  # between the levels of the timesteps
+    expected = MEAN + (STD**2 / (STD**2 + sigma**2))[:, None] * (x - MEAN)
+    torch.testing.assert_close(net(x, sigma), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize(("solver", "steps"), STEPS.items())
+def test_the_optimal_prediction_samples_its_distribution(schedule: str, solver: str, steps: int) -> None:
+    options = SamplingOptions(steps=steps, solver=solver)
+    samples = gaussian(schedule=schedule).sample(5000, options=options, generator=seeded())
+    torch.testing.assert_close(samples.mean(dim=0), torch.full((3,), MEAN), atol=0.02, rtol=0)
+    torch.testing.assert_close(samples.std(dim=0), torch.full((3,), STD), atol=0.02, rtol=0)
+
+
+def test_encoding_inverts_decoding_of_noise() -> None:
+    net, noise = gaussian(schedule="linear"), torch.randn(16, 3, generator=seeded())
+    x = net.decode_noise(noise, options=SamplingOptions(steps=1000))
+    torch.testing.assert_close(net.encode_noise(x, steps=200), noise, atol=0.02, rtol=0)
+
+
+def test_v_is_the_output_of_the_continuous_model_with_the_opposite_sign() -> None:
+    """At equal levels, a DDPM in v and the preconditioned denoiser are the same function of the same network."""
+
+    def network(z: Tensor) -> Tensor:
+        return (3 * z + 1).tanh()
+
+    class Discrete(DDPM):
+        def predict(self, x: Tensor, noise_level: Tensor, labels: Any, guidance: float = 1.0) -> Tensor:
+            return -network(x)
+
+    class Continuous(Diffusion):
+        def predict(self, x: Tensor, noise_level: Tensor, labels: Any, guidance: float = 1.0) -> Tensor:
+            return network(x)
+
+    discrete = Discrete(DDPMConfig((4,), NET, mean=0.3, sigma_data=0.4))
+    continuous = Continuous(DiffusionConfig((4,), NET, mean=0.3, sigma_data=0.4))
+    sigma = discrete.sigmas[[0, 100, 500, 900, 990]]
+    x = 0.3 + sigma[:, None] * torch.randn(5, 4, generator=seeded())
+    torch.testing.assert_close(discrete(x, sigma), continuous(x, sigma), rtol=1e-4, atol=1e-4)
+
+
+def test_the_network_sees_the_timestep_of_a_level() -> None:
+    net = gaussian(timesteps=40)
+    timesteps = net.timestep(net.ratios)
+    torch.testing.assert_close(timesteps, torch.arange(1.0, 41.0))
+    between = net.timestep((net.ratios[:-1] * net.ratios[1:]).sqrt())
+    torch.testing.assert_close(between, torch.arange(1.5, 40.0))
+    torch.testing.assert_close(net.timestep(torch.tensor([0.0, 1e9])), torch.tensor([1.0, 40.0]))
+
+
+def test_a_sampler_takes_evenly_spaced_timesteps() -> None:
+    net = gaussian(timesteps=100)
+    assert torch.equal(net.sampling_sigmas(100, "ancestral"), torch.cat([net.sigmas.flip(0), torch.zeros(1)]))
+    assert torch.equal(net.sampling_sigmas(4, "euler")[:-1], net.sigmas[[99, 66, 33, 0]])
+    with pytest.raises(ConfigError, match="steps is 101; expected at most 100"):
+        net.sample(1, options=SamplingOptions(steps=101))
+
+
+def test_likelihoods_are_of_the_nearest_levels() -> None:
+    net, x = gaussian(timesteps=20), torch.tensor([[0.0, 0.33, 1.0]])
+    levels = (x * 255).round() / 255
+    assert not torch.equal(x, levels)
+    expected = net.log_prob_bound(levels, 50, generator=seeded())
+    assert torch.equal(net.log_prob_bound(x, 50, generator=seeded()), expected)
+    assert not torch.equal(net.log_prob_bound(x + 1 / 255, 50, generator=seeded()), expected)
+
+
+@pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
+def test_the_optimal_prediction_has_the_least_loss(prediction: str) -> None:
+    net = gaussian(prediction=prediction)
+    x = MEAN + STD * torch.randn(20_000, 3, generator=seeded())
+    losses = []
+    for gain in (0.9, 1.0, 1.1):
+        net.gain = gain
+        torch.manual_seed(5)
+        losses.append(float(ddpm_loss(net, x)))
+    assert losses[1] < min(losses[0], losses[2])
+
+
+@pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
+def test_the_loss_of_an_untrained_network_is_one(prediction: Any) -> None:
+    net = DDPM(DDPMConfig((3,), NET, mean=MEAN, sigma_data=STD, prediction=prediction))
+    x = MEAN + STD * torch.randn(20_000, 3, generator=seeded())
+    torch.manual_seed(5)
+    assert float(ddpm_loss(net, x).detach()) == pytest.approx(1.0, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [({"timesteps": 1}, "timesteps is 1"), ({"interval": (1.0, 0.0)}, "interval is"), ({"shape": ()}, "shape is")],
+)
+def test_invalid_settings_are_refused(settings: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        DDPMConfig(**{"shape": (3,), **settings})
