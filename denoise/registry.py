@@ -34,6 +34,7 @@ CODECS = {
     "vae": ("denoise.models.autoencoder", "VAE"),
 }
 PRIORS = {
+    "consistency-model": ("denoise.priors.consistency_model", "ConsistencyModel"),
     "ddpm": ("denoise.priors.ddpm", "DDPM"),
     "diffusion": ("denoise.priors.diffusion", "Diffusion"),
     "flow": ("denoise.priors.flows", "Flow"),
@@ -44,6 +45,7 @@ PRIORS = {
 CLASSIFIERS = {"audio-classifier": ("denoise.models.audio_classifier", "AudioClassifier")}
 ARCHITECTURES = NETWORKS | CODECS | PRIORS | CLASSIFIERS
 PARTS = {  # fields of a configuration that describe submodules by their architecture and settings
+    "consistency-model": ("denoiser",),
     "latent-prior": ("codec", "prior"),
     "spectral-codec": ("codec",),
 }

@@ -44,7 +44,7 @@ def euler(
         Denoising Diffusion Implicit Models, 2020, arXiv:2010.02502.
     """
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
-        x = _ddim_step(denoiser(x, _batched(sigma, x)), x, sigma, sigma_next)
+        x = ddim_step(denoiser(x, _batched(sigma, x)), x, sigma, sigma_next)
         _report(callback, i, x)
     return x
 
@@ -109,7 +109,7 @@ def dpmpp_2m(
     """
     extrapolate = _Extrapolation()
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
-        x = _ddim_step(extrapolate(denoiser(x, _batched(sigma, x)), sigma, sigma_next), x, sigma, sigma_next)
+        x = ddim_step(extrapolate(denoiser(x, _batched(sigma, x)), sigma, sigma_next), x, sigma, sigma_next)
         _report(callback, i, x)
     return x
 
@@ -210,6 +210,21 @@ def ancestral_step(x0: Tensor, x: Tensor, sigma: Tensor, sigma_next: Tensor, gen
     kept_fraction = (sigma_next / sigma).square()  # of the noise; the remaining variance is drawn anew
     x = x0 + kept_fraction * (x - x0)
     return x + sigma_next * (1 - kept_fraction).clamp_min(0).sqrt() * noise_like(x, generator) if sigma_next > 0 else x
+
+
+def ddim_step(x0: Tensor, x: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
+    """Move x along the line to the clean signal until the noise level is ``sigma_next``.
+
+    Args:
+        x0: clean signals, (batch, *event).
+        x: signals with noise of ``sigma``, (batch, *event).
+        sigma: noise level of x, () or (batch,).
+        sigma_next: noise level of the result, () or (batch,).
+
+    Returns:
+        Signals with noise of ``sigma_next``, (batch, *event).
+    """
+    return x0 + expand_like(sigma_next / sigma, x) * (x - x0)
 
 
 def ode(
@@ -313,11 +328,6 @@ def standard_normal_log_prob(x: Tensor) -> Tensor:
 def _batched(value: Tensor, x: Tensor) -> Tensor:
     """Repeat a number for every example: (batch,)."""
     return value.to(x).expand(len(x))
-
-
-def _ddim_step(x0: Tensor, x: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
-    """Move x along the line to x0 until the noise level is ``sigma_next``."""
-    return x0 + expand_like(sigma_next / sigma, x) * (x - x0)
 
 
 def _report(callback: Callback | None, step: int, x: Tensor) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from denoise.models.conv_dae import ConvDAE
+from denoise.priors.consistency_model import ConsistencyModel
 from denoise.weights import load_tensors, read_header
 
 
@@ -16,7 +17,8 @@ def load_initial_weights(path: Path, module: nn.Module) -> None:
 
     Where a `ConvDAE` with one channel of sigma initialises one with maps of sigma, the weight of that channel is spread
     evenly over the maps. Given equal maps, the network then computes the same function. The sigma conditioning is
-    dropped for blind networks, and new conditioning of blind ones begins without effect.
+    dropped for blind networks, and new conditioning of blind ones begins without effect. A `ConsistencyModel` begins
+    with the weights of its teacher.
 
     Args:
         path: weights file.
@@ -25,6 +27,8 @@ def load_initial_weights(path: Path, module: nn.Module) -> None:
     Raises:
         WeightsError: the file shares no tensor with the module, or the shapes of others differ.
     """
+    if isinstance(module, ConsistencyModel):
+        module = module.denoiser
     load_tensors(path, module, partial=True)
     stored = read_header(path)["config"]
     if isinstance(module, ConvDAE) and module.config.sigma_maps > stored.get("sigma_maps", 1) == 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,13 @@ from denoise.models.autoencoder import AAE, AE, VAE, AAEConfig, AEConfig, VAECon
 from denoise.models.mdct import MDCT, MDCTConfig
 from denoise.nn.bodies import BodyConfig
 from denoise.nn.unet import BackboneConfig
+from denoise.priors.consistency_model import ConsistencyModel, ConsistencyModelConfig
 from denoise.priors.ddpm import DDPM, DDPMConfig
 from denoise.priors.diffusion import Diffusion, DiffusionConfig
 from denoise.priors.flow_matching import FlowMatching, FlowMatchingConfig
 from denoise.priors.flows import Flow, FlowConfig, Mixture, build_flow
 from denoise.priors.gan import GAN, GANConfig
+from denoise.priors.guided import GuidedPrior
 from denoise.priors.latent import LatentPrior, build_latent_prior
 from denoise.protocols import (
     Completer,
@@ -47,6 +49,11 @@ def flow(kind: str, shape: tuple[int, ...] = (2,), classes: int = 0) -> Any:
     return build_flow(FlowConfig(shape, kind, transforms=2, hidden=(16,), mean=0.5, scale=1.5, classes=classes))  # type: ignore[arg-type]
 
 
+def consistency_model(denoiser: GuidedPrior) -> ConsistencyModel:
+    settings = {"architecture": ARCHITECTURES[type(denoiser)], **asdict(denoiser.config)}  # type: ignore[call-overload]
+    return ConsistencyModel(ConsistencyModelConfig(settings, sigmas=(5.0, 0.5)), denoiser)
+
+
 BUILDERS: dict[str, Any] = {kind: lambda kind=kind: flow(kind) for kind in KINDS}
 BUILDERS |= {f"{kind}-classes": lambda kind=kind: flow(kind, classes=3) for kind in KINDS if kind != "normal"}
 BUILDERS |= {
@@ -60,6 +67,8 @@ BUILDERS |= {
     "ddpm-mlp": lambda: DDPM(DDPMConfig((3,), NET, mean=0.5, sigma_data=0.5, timesteps=50, prediction="eps")),
     "ddpm-unet": lambda: DDPM(DDPMConfig((1, 8, 8), UNET, mean=0.5, sigma_data=0.5, classes=3, schedule="linear")),
     "ddpm-x0": lambda: DDPM(DDPMConfig((1, 21), UNET, prediction="x0", interval=(-1.0, 1.0))),
+    "consistency-mlp": lambda: consistency_model(Diffusion(DiffusionConfig((3,), NET, mean=0.5, sigma_data=0.5))),
+    "consistency-unet": lambda: consistency_model(DDPM(DDPMConfig((1, 8, 8), UNET, classes=3, text=True))),
     "latent-ddpm": lambda: build_latent_prior(
         AE(AEConfig((3, 8, 8), 2, BodyConfig("conv", widths=(4, 6), spatial=True))),
         DDPM(DDPMConfig((2, 4, 4), UNET, classes=2)),
@@ -221,6 +230,7 @@ CAPABILITIES = {
     "ddpm-mlp": {NoiseEncoder, HasLogProbBound, HasTrajectory, DenoisingPrior, Completer},
     "gan": {NoiseEncoder, Completer},
     "gan-classes": {NoiseEncoder, Completer},
+    "consistency-mlp": {NoiseDecoder},
     "latent-flow": {NoiseEncoder, HasLogProbBound, Completer},
     "latent-mdct": {NoiseEncoder, HasEstimatedLogProb, HasTrajectory, DenoisingPrior, Completer},
     "latent-mdct-flow": {NoiseEncoder, HasLogProb},
@@ -243,6 +253,7 @@ def test_capabilities_are_declared_truthfully(name: str) -> None:
 ARCHITECTURES: dict[type, str] = {
     Flow: "flow",
     Mixture: "flow",
+    ConsistencyModel: "consistency-model",
     DDPM: "ddpm",
     Diffusion: "diffusion",
     FlowMatching: "flow-matching",

@@ -10,6 +10,7 @@ from denoise.training.objectives.base import LossObjective, Objective, StepResul
 from denoise.training.objectives.classification import Classification
 from denoise.training.objectives.codec import Adversarial, Elbo, Reconstruction
 from denoise.training.objectives.denoising import Denoising
+from denoise.training.objectives.distillation import ConsistencyDistillation
 from denoise.training.objectives.gan import GANObjective
 from denoise.training.objectives.prior import (
     DDPMObjective,
@@ -29,6 +30,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "diffusion": DenoisingScoreMatching,
     "ddpm": DDPMObjective,
     "flow-matching": FlowMatchingObjective,
+    "consistency-distillation": ConsistencyDistillation,
     "likelihood": MaximumLikelihood,
     "gan": GANObjective,
     "classification": Classification,
