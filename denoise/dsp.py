@@ -1,6 +1,8 @@
-"""Signal processing: decibels, short-time Fourier transforms, compressed spectra, resampling."""
+"""Signal processing: decibels, short-time Fourier transforms, compressed spectra, companding, resampling."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -145,6 +147,35 @@ def expand_spectrum(compressed: Tensor, exponent: float, floor: float) -> Tensor
         Complex spectrum of the same shape.
     """
     return compress_spectrum(compressed, 1 / exponent, floor)
+
+
+def mu_law_compress(x: Tensor, mu: float = 255.0) -> Tensor:
+    """Compress a signal by the mu-law.
+
+    Args:
+        x: -1 to 1, any shape.
+        mu: parameter of the law.
+
+    Returns:
+        -1 to 1, of the same shape.
+
+    Reference:
+        Pulse Code Modulation of Voice Frequencies, ITU-T G.711.
+    """
+    return x.sign() * torch.log1p(mu * x.abs()) / math.log1p(mu)
+
+
+def mu_law_expand(compressed: Tensor, mu: float = 255.0) -> Tensor:
+    """Invert `mu_law_compress`.
+
+    Args:
+        compressed: -1 to 1, any shape.
+        mu: parameter of the law.
+
+    Returns:
+        -1 to 1, of the same shape.
+    """
+    return compressed.sign() * torch.expm1(compressed.abs() * math.log1p(mu)) / mu
 
 
 def resample(x: Tensor, sample_rate: int, new_rate: int) -> Tensor:

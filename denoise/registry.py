@@ -41,6 +41,8 @@ PRIORS = {
     "gan": ("denoise.priors.gan", "GAN"),
     "latent-prior": ("denoise.priors.latent", "LatentPrior"),
     "flow-matching": ("denoise.priors.flow_matching", "FlowMatching"),
+    "pixelcnn": ("denoise.priors.pixelcnn", "PixelCNN"),
+    "pixelrnn": ("denoise.priors.pixelrnn", "PixelRNN"),
 }
 CLASSIFIERS = {"audio-classifier": ("denoise.models.audio_classifier", "AudioClassifier")}
 ARCHITECTURES = NETWORKS | CODECS | PRIORS | CLASSIFIERS

@@ -5,12 +5,10 @@ All tensors are (..., time), full scale 1.0.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Generator, Tensor
 
-from denoise.dsp import db_to_amplitude
+from denoise.dsp import db_to_amplitude, mu_law_compress, mu_law_expand
 from denoise.noise.common import uniform
 
 
@@ -134,9 +132,7 @@ def mu_law(x: Tensor, mu: float = 255.0) -> Tensor:
     Reference:
         Pulse Code Modulation of Voice Frequencies, ITU-T G.711.
     """
-    x = x.clamp(-1, 1)
-    code = torch.round(x.sign() * torch.log1p(mu * x.abs()) / math.log1p(mu) * 127) / 127
-    return code.sign() * torch.expm1(code.abs() * math.log1p(mu)) / mu
+    return mu_law_expand(torch.round(mu_law_compress(x.clamp(-1, 1), mu) * 127) / 127, mu)
 
 
 def hum(time: int, sample_rate: int, generator: Generator | None = None) -> Tensor:

@@ -40,6 +40,7 @@ from denoise.registry import load
 from denoise.weights import Card
 
 BATCH_SIZE = 64  # signals at a time, for any number of them
+BINARISED = ", of stochastically binarised pixels"
 
 
 class PriorPipeline:
@@ -476,7 +477,12 @@ class PriorPipeline:
             return None if label is None else [label] * len(batch)
 
         if isinstance(model, HasLogProb):
-            return self._map(lambda batch: model.log_prob(batch, labels(batch)), x, progress), "exact"
+            kind = "exact"
+            if model.support.values == "binary" and bool(((x > 0) & (x < 1)).any()):
+                x, kind = _binarise(x, generator), kind + BINARISED
+            if model.support.description:
+                kind += f", of {model.support.description}"
+            return self._map(lambda batch: model.log_prob(batch, labels(batch)), x, progress), kind
         if isinstance(model, HasEstimatedLogProb):
             nats = self._map(
                 lambda batch: model.estimate_log_prob(batch, labels(batch), generator=generator), x, progress
@@ -486,8 +492,7 @@ class PriorPipeline:
             self._refuse("compute likelihoods")
         samples, kind = model.bound_samples, f"{model.bound_kind}, {model.bound_samples} samples"
         if model.support.values == "binary":
-            x = (torch.rand(x.shape, generator=generator) < x.cpu()).to(x)
-            kind += ", of stochastically binarised pixels"
+            x, kind = _binarise(x, generator), kind + BINARISED
         if model.support.description:
             kind += f", of {model.support.description}"
         nats = self._map(
@@ -566,3 +571,8 @@ def _check_count(n: int, what: str) -> None:
 
 def _list_classes(card: Card) -> str:
     return f"; its classes are {', '.join(card.classes)}" if card.classes else "; it has no classes"
+
+
+def _binarise(x: Tensor, generator: Generator) -> Tensor:
+    """Draw pixels as 0 or 1 with their grey level as probability."""
+    return (torch.rand(x.shape, generator=generator) < x.cpu()).to(x)

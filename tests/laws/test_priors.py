@@ -24,6 +24,8 @@ from denoise.priors.flows import Flow, FlowConfig, Mixture, build_flow
 from denoise.priors.gan import GAN, GANConfig
 from denoise.priors.guided import GuidedPrior
 from denoise.priors.latent import LatentPrior, build_latent_prior
+from denoise.priors.pixelcnn import PixelCNN, PixelCNNConfig
+from denoise.priors.pixelrnn import PixelRNN, PixelRNNConfig
 from denoise.protocols import (
     Completer,
     DenoisingPrior,
@@ -76,6 +78,13 @@ BUILDERS |= {
     "gan": lambda: GAN(GANConfig((2,), latent=3, output="linear")),
     "gan-classes": lambda: GAN(GANConfig((1, 8, 8), 4, BODY, classes=3)),
     "gan-audio": lambda: GAN(GANConfig((1, 12), 4, BODY, output="tanh")),
+    "pixelcnn": lambda: PixelCNN(PixelCNNConfig((1, 6, 5), "bernoulli", features=8, dilations=(1, 2))),
+    "pixelcnn-colour": lambda: PixelCNN(PixelCNNConfig((3, 4, 4), classes=3, features=6, dilations=(1, 1))),
+    "pixelcnn-audio": lambda: PixelCNN(PixelCNNConfig((1, 24), "mu-law", features=8, dilations=(1, 2, 4))),
+    "pixelrnn-diagonal": lambda: PixelRNN(PixelRNNConfig((1, 6, 5), "bernoulli", 3, features=8, hidden=4, layers=2)),
+    "pixelrnn-row": lambda: PixelRNN(
+        PixelRNNConfig((3, 4, 4), "bernoulli", features=6, kind="row", hidden=3, layers=2)
+    ),
     "latent-flow": lambda: build_latent_prior(VAE(VAEConfig((1, 8, 8), 2, BODY)), flow("nsf", classes=3)),
     "latent-mdct": lambda: build_latent_prior(
         MDCT(MDCTConfig(64, 8)), Diffusion(DiffusionConfig((1, 8, 8), UNET, classes=2))
@@ -223,6 +232,10 @@ def test_trajectories_lead_from_samples_to_noise_and_back(prior: Prior) -> None:
 
 
 CAPABILITIES = {
+    "pixelcnn": {HasLogProb, Completer},
+    "pixelcnn-audio": {HasLogProb, Completer},
+    "pixelrnn-diagonal": {HasLogProb, Completer},
+    "pixelrnn-row": {HasLogProb, Completer},
     "normal": {NoiseEncoder, HasLogProb},
     "mixture": {HasLogProb},
     "diffusion-mlp": {NoiseEncoder, HasEstimatedLogProb, HasTrajectory, DenoisingPrior, Completer},
@@ -259,6 +272,8 @@ ARCHITECTURES: dict[type, str] = {
     FlowMatching: "flow-matching",
     GAN: "gan",
     LatentPrior: "latent-prior",
+    PixelCNN: "pixelcnn",
+    PixelRNN: "pixelrnn",
 }
 
 

@@ -49,6 +49,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "diffusion": {"shape": [1, 8, 8], "net": NET, "profile": [2.0, 0.5], "classes": 2, "text": True},
     "flow-matching": {"shape": [1, 8, 8], "net": NET, "classes": 2},
     "gan": {"shape": [4], "latent": 2, "classes": 2},
+    "pixelcnn": {"shape": [3, 4, 4], "features": 6, "dilations": [1, 2], "classes": 2},
+    "pixelrnn": {"shape": [1, 4, 4], "features": 4, "hidden": 2, "layers": 2, "classes": 2},
     "flow": {"shape": [4], "kind": "nsf", "hidden": [8], "classes": 2},
     "latent-prior": {
         "codec": {"architecture": "mdct", "time": 64, "bins": 8},
