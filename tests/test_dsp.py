@@ -113,3 +113,14 @@ def test_compressed_spectra_have_compressed_magnitudes_and_the_same_phases(expon
     magnitude = dsp.compress_magnitude(z.abs(), exponent, 0.0)
     torch.testing.assert_close(dsp.expand_magnitude(magnitude, exponent), z.abs())
     assert dsp.expand_magnitude(torch.tensor([-1.0]), exponent) == 0
+
+
+def test_mu_law_is_inverted_and_follows_its_formula() -> None:
+    x = torch.linspace(-1, 1, 201, dtype=torch.float64)
+    compressed = dsp.mu_law_compress(x)
+    assert float(dsp.mu_law_compress(torch.tensor(0.5, dtype=torch.float64))) == pytest.approx(
+        math.log(128.5) / math.log(256)
+    )
+    assert (compressed.diff() > 0).all()
+    torch.testing.assert_close(compressed[[0, 100, 200]], x[[0, 100, 200]])
+    torch.testing.assert_close(dsp.mu_law_expand(compressed), x)

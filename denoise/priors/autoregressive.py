@@ -183,7 +183,7 @@ class Autoregressive(nn.Module, ABC):
         inputs = inputs.where(is_observed, 0.0)
         thresholds = torch.rand(x.shape, generator=generator).to(inputs)
         for done, (entry, logits) in enumerate(self.scan(inputs, [label] * len(x)), 1):
-            at = (slice(None), *entry)
+            at: tuple[slice | int, ...] = (slice(None), *entry)
             cumulative = self.log_probabilities(logits / temperature).exp().cumsum(-1)
             levels = (cumulative < thresholds[at][:, None]).sum(dim=-1).clamp_max(self.levels - 1)
             inputs[at] = inputs[at].where(is_observed[at], self.to_inputs(levels))

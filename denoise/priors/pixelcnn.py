@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +57,7 @@ class RowConv(nn.Conv2d):
     """
 
     mask: Tensor
+    bias: nn.Parameter
 
     def __init__(
         self,
@@ -157,6 +158,7 @@ class PixelCNN(Autoregressive):
     """
 
     config: PixelCNNConfig
+    blocks: Any  # of GatedBlock
 
     def __init__(self, config: PixelCNNConfig) -> None:
         super().__init__(config)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -216,6 +216,7 @@ class PixelRNN(Autoregressive):
     """
 
     config: PixelRNNConfig
+    layers: Any  # of DiagonalBiLSTM or RowLSTM
 
     def __init__(self, config: PixelRNNConfig) -> None:
         super().__init__(config)

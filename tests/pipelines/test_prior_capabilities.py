@@ -164,6 +164,15 @@ def test_an_autoregressive_model_samples_and_scores(load: Callable[[Any], PriorP
     check_refused(pipeline, supported={"log_prob", "bits_per_dim"})
 
 
+def test_an_exact_binary_likelihood_of_grey_pixels_is_that_of_one_draw(load: Callable[[Any], PriorPipeline]) -> None:
+    pipeline = load(ToyPixelCNN())
+    grey = torch.full((2, *SHAPE), 0.5)
+    nats, kind = pipeline.log_prob(grey, seed=3)
+    assert kind == "exact, of stochastically binarised pixels"
+    drawn = (torch.rand(grey.shape, generator=Generator().manual_seed(3)) < 0.5).float()
+    torch.testing.assert_close(nats, pipeline.log_prob(drawn)[0])
+
+
 class ToyLatentGAN(ToyGAN):
     """A GAN over latents of 24 numbers."""
 
