@@ -21,7 +21,7 @@ from denoise.files.image import write_image
 from denoise.pipelines.latent_space import interpolate_path, principal_map
 from denoise.pipelines.prior_files import as_images, draw_map, half_mask
 from denoise.priors.latent import LatentPrior
-from denoise.protocols import StochasticCodec
+from denoise.protocols import NoiseEncoder, StochasticCodec
 from denoise.signals import ImageFormat
 
 HERE = Path(__file__).parent
@@ -98,7 +98,8 @@ def main(
         has_examples = len(examples) > 0
         few = examples[np.linspace(0, len(examples) - 1, 6).astype(int)] if has_examples else examples
         draw_samples(prior, out)
-        draw_interpolations(prior, few, out)
+        if isinstance(prior.model, NoiseEncoder):
+            draw_interpolations(prior, few, out)
         if not has_examples:
             continue
         if isinstance(prior.model, LatentPrior):

@@ -108,17 +108,21 @@ def entropy_bits(classifier: Any, x: Any) -> float:
     return float(class_entropy(predicted))
 
 
-def mean_bound(model: Any, x: Any, samples: int) -> float:
-    """Return the mean importance-weighted bound of the log-likelihood in nats."""
+def mean_log_prob(model: Any, x: Any, samples: int) -> float:
+    """Return the mean log-likelihood in nats, exact or an importance-weighted bound."""
     import torch
+
+    from denoise.protocols import HasLogProb
 
     generator = torch.Generator().manual_seed(SEED)
     with torch.no_grad():
-        bounds = [
-            model.log_prob_bound(batch, samples, generator=generator)
-            for batch in show_progress([*x.split(20)], "bound")
+        nats = [
+            model.log_prob(batch)
+            if isinstance(model, HasLogProb)
+            else model.log_prob_bound(batch, samples, generator=generator)
+            for batch in show_progress([*x.split(20)], "likelihood")
         ]
-    return float(torch.cat(bounds).mean())
+    return float(torch.cat(nats).mean())
 
 
 def class_accuracy(pipeline: Any, classifier: Any, n: int, guidance: float | None = None) -> float | None:
@@ -141,11 +145,11 @@ def nearest_neighbours(samples: Any, train: Any) -> Any:
     return train[torch.cdist(to_features(samples).flatten(1), to_features(train).flatten(1)).argmin(dim=1)]
 
 
-def has_binary_bound(model: Any) -> bool:
-    """Return whether a prior has a bound of the likelihood of binary images."""
-    from denoise.protocols import HasLogProbBound
+def is_binary(model: Any) -> bool:
+    """Return whether a prior has a likelihood of binary images, exact or a bound."""
+    from denoise.protocols import HasLogProb, HasLogProbBound
 
-    return isinstance(model, HasLogProbBound) and model.support.values == "binary"
+    return isinstance(model, HasLogProb | HasLogProbBound) and model.support.values == "binary"
 
 
 def unlikely_midpoints(pipeline: Any, samples: Any, ends: Any) -> float | None:
@@ -157,13 +161,15 @@ def unlikely_midpoints(pipeline: Any, samples: Any, ends: Any) -> float | None:
 
     from denoise.pipelines.latent_space import interpolate_path
     from denoise.priors.latent import LatentPrior
-    from denoise.protocols import HasEstimatedLogProb, HasLogProb
+    from denoise.protocols import HasEstimatedLogProb, HasLogProb, NoiseEncoder
 
     model = pipeline.model
+    if not isinstance(model, NoiseEncoder):
+        return None
     noise = pipeline.encode(ends)
     middles = torch.cat([interpolate_path(noise[[i, i + 1]], 3)[1:2] for i in range(0, len(noise), 2)])
     midpoints = pipeline.decode(middles)
-    if has_binary_bound(model):
+    if is_binary(model):
         of_samples, of_midpoints = (pipeline.log_prob(x.round())[0] for x in (samples[:SLOW_SAMPLES], midpoints))
     else:
         is_latent = isinstance(model, LatentPrior)
@@ -202,7 +208,7 @@ def main(
     ],
     priors: Annotated[str, typer.Option(help="Names or .safetensors files, comma separated.")],
     n: Annotated[int, typer.Option(help="Samples per prior.")] = 1000,
-    limit: Annotated[int, typer.Option(help="Test images for the bound; 0 skips it.")] = 10_000,
+    limit: Annotated[int, typer.Option(help="Test images for the likelihood; 0 skips it.")] = 10_000,
     samples: Annotated[int, typer.Option(help="Samples of the importance-weighted bound.")] = 500,
     epochs: Annotated[int, typer.Option(help="Epochs of the classifier.")] = 4,
     threads: Threads = 2,
@@ -238,8 +244,8 @@ def main(
         row["unguided"] = class_accuracy(pipeline, classifier, n, 1.0) if row["guidance"] not in (None, 1.0) else None
         generated = pipeline.sample(n, seed=SEED)
         row["entropy bits"] = entropy_bits(classifier, generated)
-        is_bounded = limit and has_binary_bound(pipeline.model)
-        row["nats"] = -mean_bound(pipeline.model, binary["test"][:limit], samples) if is_bounded else None
+        has_nats = limit and is_binary(pipeline.model)
+        row["nats"] = -mean_log_prob(pipeline.model, binary["test"][:limit], samples) if has_nats else None
         row["midpoints below 1st percentile"] = unlikely_midpoints(pipeline, generated, continuous["test"][:100])
         table.append(row)
         if out:
@@ -248,8 +254,8 @@ def main(
             pipeline.write(out / pipeline.card.name / "neighbours.png", pair, columns=10, overwrite=True)
     classes = len(continuous["test_labels"].unique())
     bound_protocol = (
-        f"nats: bound of -log p, importance-weighted, {samples} samples, mean over {limit} test images that were "
-        f"binarised once at random by their grey levels, seed {SEED}; "
+        f"nats: -log p, exact for autoregressive priors, otherwise an importance-weighted bound of {samples} samples, "
+        f"mean over {limit} test images that were binarised once at random by their grey levels, seed {SEED}; "
     )
     protocol = (
         f"classifier: convolutional, {epochs} epochs on the real training examples, accuracy "
