@@ -1,10 +1,42 @@
-"""Conditioning of denoisers on the noise level."""
+"""Conditioning of networks on the noise level and on embeddings."""
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from denoise.errors import ConfigError
+
+
+class FiLM(nn.Module):
+    """Scale and shift of features that are computed from an embedding; the identity at initialisation.
+
+    Args:
+        embedding: length of the embedding.
+        channels: channels of the features.
+
+    Reference:
+        FiLM: Visual Reasoning with a General Conditioning Layer, 2017, arXiv:1709.07871.
+    """
+
+    def __init__(self, embedding: int, channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(embedding, 2 * channels)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Modulate features.
+
+        Args:
+            x: features, (batch, channels, *space).
+            embedding: (batch, embedding).
+
+        Returns:
+            Features of the shape of ``x``.
+        """
+        scale, shift = self.linear(F.silu(embedding)).reshape(len(x), -1, *[1] * (x.ndim - 2)).chunk(2, dim=1)
+        return x * (1 + scale) + shift
 
 
 def check_sigma(sigma: Tensor | None, *, blind: bool) -> None:

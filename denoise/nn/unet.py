@@ -1,4 +1,4 @@
-"""Backbones conditioned on a noise level and a label: a U-Net for audio and images, an MLP for vectors."""
+"""Backbones conditioned on a noise level and a label: a U-Net for audio and images, an MLP, one for sets of points."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from torch.nn import functional as F
 from denoise.config import config
 from denoise.errors import ConfigError
 from denoise.nn.blocks import CONV, patch_conv, unpatch_conv, zero_init
+from denoise.nn.conditioning import FiLM
 from denoise.nn.embeddings import SinusoidalEmbedding
+from denoise.nn.sets import SetTransformer
 
 
 @config
@@ -20,22 +22,24 @@ class BackboneConfig:
     """Configuration of a backbone.
 
     Args:
-        kind: ``"mlp"`` for residual blocks over a flat vector, ``"unet"`` for convolutions.
-        widths: channels at resolutions that are halved each time; an MLP has ``widths[0]`` units.
-        blocks: residual blocks at each resolution, or of the MLP.
+        kind: ``"mlp"`` for residual blocks over a flat vector, ``"unet"`` for convolutions, ``"set"`` for points.
+        widths: channels at resolutions that are halved each time; the others have ``widths[0]`` units.
+        blocks: residual blocks at each resolution, or of the MLP or the network of sets.
         patch: side of the squares (or length of the pieces) that are one position of the first resolution.
         attention: whether there is self-attention at the last resolution.
         embedding: length of the embedding of noise level and label, even.
         dropout: probability of dropout in the residual blocks.
+        inducing: learned queries in each block of the network of sets.
     """
 
-    kind: Literal["mlp", "unet"] = "unet"
+    kind: Literal["mlp", "unet", "set"] = "unet"
     widths: tuple[int, ...] = (32, 64, 96)
     blocks: int = 2
     patch: int = 1
     attention: bool = True
     embedding: int = 128
     dropout: float = 0.0
+    inducing: int = 32
 
     def __post_init__(self) -> None:
         if not self.widths or min(self.widths) < 8 or max(self.widths) > 4096 or any(w % 8 for w in self.widths):
@@ -49,6 +53,8 @@ class BackboneConfig:
             )
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout is {self.dropout}; expected 0 to below 1.")
+        if not 1 <= self.inducing <= 4096:
+            raise ConfigError(f"inducing is {self.inducing}; expected 1 to 4096.")
 
 
 def build_backbone(config: BackboneConfig, event_shape: tuple[int, ...]) -> nn.Module:
@@ -56,50 +62,23 @@ def build_backbone(config: BackboneConfig, event_shape: tuple[int, ...]) -> nn.M
 
     Args:
         config: layers of the backbone.
-        event_shape: (features,), (channels, time) or (channels, height, width).
+        event_shape: (features,), (channels, time), (channels, height, width), or (channels, points) of sets.
 
     Returns:
-        An `MLP` or a `UNet`.
+        An `MLP`, a `UNet` or a `SetTransformer`.
 
     Raises:
         ConfigError: the shape does not fit the configuration.
     """
     if config.kind == "mlp":
         return MLP(config, math.prod(event_shape))
+    if config.kind == "set":
+        if len(event_shape) != 2:
+            raise ConfigError(f"shape is {event_shape}; a set expects (channels, points).")
+        return SetTransformer(config.widths[0], config.blocks, config.inducing, config.embedding, event_shape[0])
     if len(event_shape) not in (2, 3):
         raise ConfigError(f"shape is {event_shape}; a unet expects (channels, *space). Use kind mlp.")
     return UNet(config, event_shape[0], len(event_shape) - 1)
-
-
-class FiLM(nn.Module):
-    """Scale and shift of features that are computed from an embedding; the identity at initialisation.
-
-    Args:
-        embedding: length of the embedding.
-        channels: channels of the features.
-
-    Reference:
-        FiLM: Visual Reasoning with a General Conditioning Layer, 2017, arXiv:1709.07871.
-    """
-
-    def __init__(self, embedding: int, channels: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(embedding, 2 * channels)
-        nn.init.zeros_(self.linear.weight)
-        nn.init.zeros_(self.linear.bias)
-
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """Modulate features.
-
-        Args:
-            x: features, (batch, channels, *space).
-            embedding: (batch, embedding).
-
-        Returns:
-            Features of the shape of ``x``.
-        """
-        scale, shift = self.linear(F.silu(embedding)).reshape(len(x), -1, *[1] * (x.ndim - 2)).chunk(2, dim=1)
-        return x * (1 + scale) + shift
 
 
 class MLP(nn.Module):

@@ -42,6 +42,7 @@ from denoise.registry import PRIORS, bundled, load
 from denoise.weights import Card, save_weights
 
 NET = BackboneConfig("mlp", widths=(16,), blocks=1, embedding=8)
+SET = BackboneConfig("set", widths=(16,), blocks=2, embedding=8, inducing=4)
 UNET = BackboneConfig("unet", widths=(8, 16), blocks=1, embedding=8)
 KINDS = ("normal", "mixture", "realnvp", "additive", "maf", "nsf", "nsf-coupling", "sospf", "naf", "unaf", "cnf")
 BODY = BodyConfig("conv", widths=(4, 6))
@@ -64,6 +65,8 @@ BUILDERS |= {
     "diffusion-audio": lambda: Diffusion(DiffusionConfig((1, 21), UNET, classes=2)),
     "diffusion-patches": lambda: Diffusion(DiffusionConfig((1, 9, 7), replace(UNET, patch=2), classes=2)),
     "diffusion-profile": lambda: Diffusion(DiffusionConfig((1, 6, 4), UNET, sigma_data=0.5, profile=(2.0, 1.0, 0.1))),
+    "diffusion-points": lambda: Diffusion(DiffusionConfig((3, 20), SET, sigma_data=0.25, classes=2)),
+    "matching-points": lambda: FlowMatching(FlowMatchingConfig((3, 20), SET, sigma_data=0.25)),
     "matching-mlp": lambda: FlowMatching(FlowMatchingConfig((3,), NET, mean=0.5, sigma_data=0.5)),
     "matching-unet": lambda: FlowMatching(FlowMatchingConfig((1, 8, 8), UNET, classes=3, text=True)),
     "ddpm-mlp": lambda: DDPM(DDPMConfig((3,), NET, mean=0.5, sigma_data=0.5, timesteps=50, prediction="eps")),
@@ -231,6 +234,22 @@ def test_trajectories_lead_from_samples_to_noise_and_back(prior: Prior) -> None:
         torch.testing.assert_close(points[3], prior.data_mean + prior.data_std * noise)
 
 
+@pytest.mark.parametrize("name", [name for name in BUILDERS if name.endswith("points")])
+def test_a_sampler_of_point_sets_is_equivariant_to_permutations(name: str) -> None:
+    torch.manual_seed(0)
+    prior = BUILDERS[name]()
+    with torch.no_grad():
+        for p in prior.parameters():
+            p.add_(0.1 * torch.randn(p.shape))
+    noise, order = torch.randn(2, *prior.noise_shape), torch.randperm(20)
+    options = SamplingOptions(steps=6)
+    samples = prior.decode_noise(noise, options=options)
+    permuted = prior.decode_noise(noise[:, :, order], options=options)
+    torch.testing.assert_close(permuted, samples[:, :, order], atol=1e-3, rtol=1e-3)
+    encoded = prior.encode_noise(samples)
+    torch.testing.assert_close(prior.encode_noise(permuted), encoded[:, :, order], atol=1e-2, rtol=1e-2)
+
+
 CAPABILITIES = {
     "pixelcnn": {HasLogProb, Completer},
     "pixelcnn-audio": {HasLogProb, Completer},
@@ -239,6 +258,7 @@ CAPABILITIES = {
     "normal": {NoiseEncoder, HasLogProb},
     "mixture": {HasLogProb},
     "diffusion-mlp": {NoiseEncoder, HasEstimatedLogProb, HasTrajectory, DenoisingPrior, Completer},
+    "diffusion-points": {NoiseEncoder, HasEstimatedLogProb, HasTrajectory, DenoisingPrior, Completer},
     "matching-mlp": {NoiseEncoder, HasEstimatedLogProb, HasTrajectory, DenoisingPrior, Completer},
     "ddpm-mlp": {NoiseEncoder, HasLogProbBound, HasTrajectory, DenoisingPrior, Completer},
     "gan": {NoiseEncoder, Completer},
