@@ -1,0 +1,143 @@
+"""PLY, the polygon file format: text, or binary of either byte order; only coordinates of vertices are interpreted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from denoise.errors import InputError
+from denoise.files.points.container import Lines, PointFile
+
+MAGIC = b"ply"
+MAX_HEADER = 1 << 20  # bytes
+BYTE_ORDERS = {"binary_little_endian": "<", "binary_big_endian": ">", "ascii": ""}
+TYPES = {
+    "char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4", "float": "f4",
+    "double": "f8", "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2", "int32": "i4", "uint32": "u4",
+    "float32": "f4", "float64": "f8",
+}  # fmt: skip
+
+
+@dataclass
+class Element:
+    """An element of the header: its number of rows and its properties as (name, type), with the type of a list's count.
+
+    Args:
+        name: name of the element.
+        count: number of rows.
+        properties: pairs of name and type.
+        lists: types of the counts of the properties that are lists.
+    """
+
+    name: str
+    count: int
+    properties: list[tuple[str, str]] = field(default_factory=list)
+    lists: list[str] = field(default_factory=list)
+
+    @property
+    def row_bytes(self) -> int:
+        """Size of a row in binary files; with lists, the least that it can be."""
+        scalars = self.properties if not self.lists else []
+        return sum(int(kind[1]) for kind in [*(kind for _, kind in scalars), *self.lists])
+
+
+class PlyFile(PointFile):
+    """A PLY file whose vertices come first and have coordinates in floating point."""
+
+    suffix = ".ply"
+
+    def _read(self) -> NDArray[np.float64]:
+        self.start, self.order = self._read_header()
+        vertex = self.elements[0] if self.elements else None
+        if vertex is None or vertex.name != "vertex" or vertex.lists:
+            self._fail("the header does not begin with vertices of numbers", "element vertex first, without lists")
+        types = dict(vertex.properties)
+        if len(types) < len(vertex.properties):
+            self._fail("a property is declared twice", "one of each name")
+        if any(types.get(axis) not in ("f4", "f8") for axis in "xyz"):
+            self._fail(f"the vertices have {', '.join(types)}", "x, y and z of type float or double")
+        if not self.order:
+            return self._read_text(vertex)
+        if not vertex.count:
+            return np.empty((0, 3))
+        self.vertex_type = np.dtype([(name, self.order + kind) for name, kind in vertex.properties])
+        expected, stored = self._expected_bytes(), len(self.data) - self.start
+        has_lists = any(element.lists for element in self.elements)
+        if stored < expected or (stored > expected and not has_lists):
+            least = "at least " if has_lists else ""
+            self._fail(
+                f"{stored:,} bytes follow the header", f"{least}{expected:,} for {vertex.count:,} vertices and the rest"
+            )
+        vertices = self._vertices(self.data)
+        return np.stack([vertices[axis] for axis in "xyz"], axis=1).astype(np.float64)
+
+    def replace(self, points: NDArray[np.float64]) -> bytes:
+        """Return the file with other coordinates; see `PointFile.replace`."""
+        if not self.order:
+            lines = self.text.replace(self.points, points)
+            return self.data[: self.start] + b"".join(lines) + b"".join(self.remaining_lines)
+        data = bytearray(self.data)
+        vertices = self._vertices(data)
+        for i, axis in enumerate("xyz"):
+            is_changed = points[:, i] != self.points[:, i]
+            vertices[axis][is_changed] = points[is_changed, i]
+        return bytes(data)
+
+    def _vertices(self, data: bytes | bytearray) -> NDArray[np.void]:
+        return np.frombuffer(data, self.vertex_type, self.elements[0].count, self.start)
+
+    def _expected_bytes(self) -> int:
+        return sum(element.count * element.row_bytes for element in self.elements)
+
+    def _read_header(self) -> tuple[int, str]:
+        """Return where the header ends, and the byte order, which is empty for text."""
+        self.elements: list[Element] = []
+        order, position = None, 0
+        while (end := self.data.find(b"\n", position, MAX_HEADER)) >= 0:
+            words = self.data[position:end].decode("latin-1").split()
+            position = end + 1
+            try:
+                match words:
+                    case ["end_header"] if order is not None:
+                        return position, order
+                    case ["format", kind, "1.0"]:
+                        order = BYTE_ORDERS[kind]
+                    case ["element", name, count] if count.isdecimal() and len(count) < 16:
+                        self.elements.append(Element(name, int(count)))
+                    case ["property", "list", count_kind, kind, name]:
+                        self.elements[-1].properties.append((name, TYPES[kind]))
+                        self.elements[-1].lists.append(TYPES[count_kind])
+                    case ["property", kind, name]:
+                        self.elements[-1].properties.append((name, TYPES[kind]))
+                    case [] | ["ply" | "comment" | "obj_info", *_]:
+                        pass
+                    case _:
+                        raise LookupError
+            except LookupError:
+                self._fail(f"the header has the line {' '.join(words)[:60]!r}", "format, element, property, comment")
+        self._fail("the header has no end", "a line end_header after format and elements")
+
+    def _read_text(self, vertex: Element) -> NDArray[np.float64]:
+        lines = self.data[self.start :].splitlines(keepends=True)
+        expected, stored = sum(element.count for element in self.elements), sum(bool(line.strip()) for line in lines)
+        if stored != expected:
+            self._fail(f"{stored:,} lines follow the header", f"{expected:,}, one for each row of the elements")
+        names = [name for name, _ in vertex.properties]
+        first = self.data.count(b"\n", 0, self.start) + 1
+        columns = (names.index("x"), names.index("y"), names.index("z"))
+        self.text = Lines(lines[: vertex.count], columns, len(names), first, self.name)
+        self.remaining_lines = lines[vertex.count :]
+        return self.text.read()
+
+    def _fail(self, what: str, expected: str) -> NoReturn:
+        raise InputError(f"{self.name}: {what}; expected {expected}. The file is damaged, or another kind of PLY.")
+
+
+def encode_ply(points: NDArray[np.float64]) -> bytes:
+    """Return a new file of points, (n, 3), in float of little-endian byte order."""
+    header = f"ply\nformat binary_little_endian 1.0\nelement vertex {len(points)}\n"
+    header += "".join(f"property float {axis}\n" for axis in "xyz") + "end_header\n"
+    return header.encode() + points.astype("<f4").tobytes()
