@@ -72,6 +72,23 @@ def ssim(estimate: Tensor, reference: Tensor, full_scale: float = 1.0) -> Tensor
     return cast(Tensor, values)
 
 
+def chamfer_distance(estimate: Tensor, reference: Tensor) -> Tensor:
+    """Return the Chamfer distance of point clouds: mean squared distance to the nearest point, summed both ways.
+
+    Args:
+        estimate: coordinates, (B, 3, n).
+        reference: coordinates, (B, 3, m).
+
+    Returns:
+        (B,), in squared units of the coordinates.
+
+    Reference:
+        A Point Set Generation Network for 3D Object Reconstruction from a Single Image, 2016, arXiv:1612.00603, eq. 1.
+    """
+    squares = torch.cdist(estimate.transpose(1, 2).double(), reference.transpose(1, 2).double()).square()
+    return (squares.amin(dim=2).mean(dim=1) + squares.amin(dim=1).mean(dim=1)).to(estimate.dtype)
+
+
 def bits_per_dim(log_prob: Tensor, entries: int, levels: int = 256) -> Tensor:
     """Convert log-likelihoods in nats to bits per dimension.
 

@@ -41,6 +41,16 @@ def test_ssim_of_equal_and_of_unrelated_images() -> None:
     assert float(metrics.ssim(torch.rand(2, 3, 32, 32), x).max()) < 0.3
 
 
+def test_chamfer_distance_matches_a_tree_search() -> None:
+    a, b = torch.randn(3, 3, 200), 0.1 + torch.randn(3, 3, 150)
+    expected = []
+    for x, y in zip(a.transpose(1, 2).numpy(), b.transpose(1, 2).numpy(), strict=True):
+        there, back = scipy.spatial.cKDTree(y).query(x)[0], scipy.spatial.cKDTree(x).query(y)[0]
+        expected.append((there**2).mean() + (back**2).mean())
+    np.testing.assert_allclose(metrics.chamfer_distance(a, b), expected, rtol=1e-5)
+    np.testing.assert_allclose(metrics.chamfer_distance(a, a), 0, atol=1e-12)
+
+
 def test_r2_of_the_mean_and_of_the_reference() -> None:
     x = torch.rand(100)
     assert float(metrics.r2(x, x)) == 1.0
