@@ -64,7 +64,7 @@ FACTORIES = {  # functions that build the class which the configuration or the s
 }
 
 Kind = Literal["denoiser", "codec", "prior", "classifier"]
-Modality = Literal["audio", "image"]
+Modality = Literal["audio", "image", "points"]
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 DEFAULTS = {"audio": "speech", "image": "photo"}
@@ -73,6 +73,7 @@ NOISE_MODEL = "photo"  # the image denoiser whose residual the noise is estimate
 GENERAL_MODEL = "general"  # the audio denoiser for recordings without speech, and with a noise profile
 CLASSIFIER = "audio-kind"  # tells recordings of speech from others
 POSTERIOR_MODEL = "speech-flow"  # the audio denoiser that samples the posterior
+POINT_MODEL = "shapes"  # the prior of point clouds, which denoises them
 
 
 def bundled(kind: Kind | None = None, modality: Modality | None = None) -> list[str]:
@@ -80,7 +81,7 @@ def bundled(kind: Kind | None = None, modality: Modality | None = None) -> list[
 
     Args:
         kind: list the models of one kind only.
-        modality: list models for audio or for images only.
+        modality: list models of one modality only.
 
     Returns:
         Names in alphabetical order.

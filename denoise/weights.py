@@ -30,11 +30,11 @@ class Card:
     Args:
         name: name of the model.
         architecture: key of `denoise.registry.ARCHITECTURES`.
-        modality: ``"audio"`` or ``"image"``.
+        modality: ``"audio"``, ``"image"`` or ``"points"``.
         channels: channels of the signals.
         kind: ``"denoiser"``, ``"codec"``, ``"prior"`` or ``"classifier"``.
         description: one sentence for tables.
-        sample_rate: sample rate in Hz; None for images.
+        sample_rate: sample rate in Hz of audio, else None.
         blind: whether a denoiser estimates the noise itself and takes no sigma.
         sigma: range of noise levels in training, in signal units (images).
         snr_db: range of signal-to-noise ratios in training, in dB (audio).
@@ -50,7 +50,7 @@ class Card:
 
     name: str
     architecture: str
-    modality: Literal["audio", "image"]
+    modality: Literal["audio", "image", "points"]
     channels: int
     kind: Literal["denoiser", "codec", "prior", "classifier"] = "denoiser"
     description: str = ""

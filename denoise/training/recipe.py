@@ -152,6 +152,31 @@ class Examples:
 
 
 @config
+class PointData:
+    """Points on shapes that are made anew for each batch: the data of priors of shapes.
+
+    Args:
+        shapes: names in `denoise.training.shapes.SHAPES`, the classes of the prior.
+        counts: numbers of points; each batch has one of them, drawn with equal probability.
+        aspect: largest logarithm of the factors of the three axes.
+        label_dropout: probability that the class of a shape is left out, for classifier-free guidance.
+    """
+
+    shapes: tuple[str, ...]
+    counts: tuple[int, ...] = (2048,)
+    aspect: float = 0.4
+    label_dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not self.counts or not 1 <= min(self.counts) <= max(self.counts) <= 1 << 16:
+            raise ConfigError(f"counts are {list(self.counts)}; expected 1 to {1 << 16} points.")
+        if not (0 <= self.aspect <= 2 and 0 <= self.label_dropout <= 1):
+            raise ConfigError(
+                f"aspect is {self.aspect}, label_dropout {self.label_dropout}; expected 0 to 2 and 0 to 1."
+            )
+
+
+@config
 class Loss:
     """The loss function of a denoiser, and the weights and estimators of all objectives.
 
@@ -302,7 +327,7 @@ class Recipe:
     Args:
         name: name of the weights file.
         architecture: name in `denoise.registry.ARCHITECTURES`.
-        modality: ``"audio"`` or ``"image"``.
+        modality: ``"audio"``, ``"image"`` or ``"points"``.
         model: configuration of the architecture.
         schedule: steps, optimizer, intervals.
         objective: name in `denoise.training.objectives.OBJECTIVES`.
@@ -310,6 +335,7 @@ class Recipe:
         image: photographs, the data of image denoisers.
         audio: speech and noise, the data of audio denoisers; its speech also that of priors.
         examples: signals of one shape, the data of codecs and priors.
+        points: shapes as sets of points, the data of priors of shapes.
         classes: recordings of each class and how they are mixed, the data of classifiers; their length is that of the
             model.
         adversary: discriminator of a GAN and how it is trained.
@@ -325,7 +351,7 @@ class Recipe:
 
     name: str
     architecture: str
-    modality: Literal["audio", "image"]
+    modality: Literal["audio", "image", "points"]
     model: dict[str, Any]
     schedule: Schedule
     objective: str = "denoising"
@@ -333,6 +359,7 @@ class Recipe:
     image: ImageData | None = None
     audio: AudioData | None = None
     examples: Examples | None = None
+    points: PointData | None = None
     classes: dict[str, AudioData] = field(default_factory=dict)
     adversary: Adversary | None = None
     codec: str | None = None

@@ -9,15 +9,17 @@ from typing import Any
 import torch
 
 from denoise.protocols import Prior
+from denoise.rendering import render_points
 from denoise.training.data import Source
 from denoise.training.examples import LabelledExamples
 from denoise.training.mixes import AudioMixes
 from denoise.training.objectives.base import Objective
 from denoise.training.samples import write_signals
+from denoise.training.shapes import Shapes
 
 
 class SignalObjective(Objective):
-    """An objective on clean signals of one shape: ``[examples]``, or the speech of ``[audio]``.
+    """An objective on clean signals of one shape: ``[examples]``, ``[points]``, or the speech of ``[audio]``.
 
     The data are checked against the shipped codec or prior. Derive from `LossObjective`, too, if there is one loss.
     """
@@ -32,9 +34,16 @@ class SignalObjective(Objective):
             ConfigError: they do not.
         """
         recipe = self.recipe
+        sections = (recipe.examples, recipe.points, recipe.audio)
         self.require(
-            recipe.examples is not None or recipe.audio is not None, "no [examples] or [audio] section; add it."
+            any(section is not None for section in sections), "no [examples], [points] or [audio] section; add it."
         )
+        if recipe.points is not None:
+            shape, counts = tuple(self.shipped(module).event_shape), recipe.points.counts
+            self.require(
+                shape == (3, max(counts)),
+                f"the shape of the signals is {shape}, points.counts make (3, {max(counts)}) at most. Fix one of them.",
+            )
         if recipe.audio is None:
             return
         rates, channels = recipe.audio.sample_rates, recipe.audio.channels
@@ -68,6 +77,13 @@ class SignalObjective(Objective):
                 stored == expected, f"the examples have shape {stored}, the model expects {expected}. Fix model.shape."
             )
             return examples
+        if self.recipe.points is not None:
+            shapes = Shapes(self.recipe.points)
+            self.require(
+                isinstance(shipped, Prior) and shipped.classes == len(shapes.class_names),
+                f"points.shapes are {len(shapes.class_names)} classes, the model has others. Fix model.classes.",
+            )
+            return shapes
         assert self.recipe.audio is not None
         return AudioMixes(replace(self.recipe.audio, clean=1.0), root)
 
@@ -80,8 +96,10 @@ class SignalObjective(Objective):
             shipped: prior.
             source: training data.
         """
-        samples = shipped.sample(32, generator=torch.Generator().manual_seed(self.recipe.schedule.seed))
-        write_signals(out, step, samples.float().cpu(), self.recipe.sample_rate)
+        n = 32 if self.recipe.points is None else 8  # a cloud takes seconds
+        samples = shipped.sample(n, generator=torch.Generator().manual_seed(self.recipe.schedule.seed)).float().cpu()
+        signals = samples if self.recipe.points is None else render_points(samples)
+        write_signals(out, step, signals, self.recipe.sample_rate)
 
     def class_names(self, shipped: Any, source: Source) -> tuple[str, ...]:
         """Return the names of the classes that a prior can be conditioned on.
@@ -91,4 +109,4 @@ class SignalObjective(Objective):
             source: training data.
         """
         is_conditional = isinstance(shipped, Prior) and shipped.classes > 0
-        return source.class_names if is_conditional and isinstance(source, LabelledExamples) else ()
+        return source.class_names if is_conditional and isinstance(source, LabelledExamples | Shapes) else ()
