@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from denoise.errors import ConfigError, DenoiseError, InputError, WeightsError
     from denoise.pipelines import AudioPipeline, ImagePipeline, load
-    from denoise.pipelines.arrays import denoise_audio, denoise_image
+    from denoise.pipelines.arrays import denoise_audio, denoise_image, denoise_points
     from denoise.pipelines.prior import PriorPipeline
     from denoise.pipelines.stream import AudioStream
     from denoise.registry import bundled
@@ -31,6 +31,7 @@ __all__ = [
     "bundled",
     "denoise_audio",
     "denoise_image",
+    "denoise_points",
     "load",
 ]
 
@@ -42,6 +43,7 @@ _MODULES = {
     "load": "denoise.pipelines",
     "denoise_audio": "denoise.pipelines.arrays",
     "denoise_image": "denoise.pipelines.arrays",
+    "denoise_points": "denoise.pipelines.arrays",
     "bundled": "denoise.registry",
     "DenoiseError": "denoise.errors",
     "InputError": "denoise.errors",

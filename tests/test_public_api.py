@@ -29,6 +29,7 @@ NAMES = [
     "bundled",
     "denoise_audio",
     "denoise_image",
+    "denoise_points",
     "load",
 ]
 

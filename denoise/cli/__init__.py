@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from denoise.cli import audio, evaluate, image, interpolate, models, sample, score, train
+from denoise.cli import audio, evaluate, image, interpolate, models, points, sample, score, train
 from denoise.cli.completion import Command, Group
 from denoise.cli.output import describe_unexpected, print_error
 from denoise.errors import DenoiseError
@@ -28,6 +28,7 @@ app = typer.Typer(
 COMMANDS: dict[str, Callable[..., None]] = {
     "audio": audio.audio,
     "image": image.image,
+    "points": points.points,
     "sample": sample.sample,
     "interpolate": interpolate.interpolate,
     "complete": sample.complete,
@@ -48,7 +49,7 @@ for name, function in COMMANDS.items():
 def print_version(
     is_requested: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
-    """Remove noise from audio and images, sample generative priors, and train the models of both."""
+    """Remove noise from audio, images and point clouds, sample generative priors, and train the models."""
     if is_requested:
         from denoise import __version__
 

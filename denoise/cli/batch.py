@@ -1,4 +1,4 @@
-"""The loop over files that `denoise audio` and `denoise image` share: progress, messages and the exit code."""
+"""The loop over files that `denoise audio`, `image` and `points` share: progress, messages and the exit code."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def _binary_stream(stream: TextIO | None, name: str) -> BinaryIO:
 def _format_result(result: Result) -> str:
     from denoise.pipelines.choice import GIVEN
 
-    unit = {"times_real_time": "x real time", "megapixels_per_s": "MP/s"}[result.speed_unit]
+    unit = {"times_real_time": "x real time", "megapixels_per_s": "MP/s", "points_per_s": "points/s"}[result.speed_unit]
     choices = []
     if result.model is not None and result.model.reason != GIVEN:
         choices.append(f", {result.model.model} ({result.model.reason})")

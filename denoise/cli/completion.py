@@ -50,7 +50,7 @@ def model_names(kind: str | None = None, modality: str | None = None) -> Callabl
 
     Args:
         kind: ``"denoiser"``, ``"prior"`` or ``"codec"``; None for any.
-        modality: ``"audio"`` or ``"image"``; None for any.
+        modality: ``"audio"``, ``"image"`` or ``"points"``; None for any.
     """
 
     def complete(incomplete: str) -> list[tuple[str, str]]:

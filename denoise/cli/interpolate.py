@@ -56,11 +56,10 @@ def interpolate(
     """
     import torch
 
-    from denoise.files.audio import AUDIO_EXTENSIONS
     from denoise.files.find import find_files
-    from denoise.files.image import IMAGE_EXTENSIONS
     from denoise.pipelines.latent_space import interpolate_grid, interpolate_path
     from denoise.pipelines.prior import PriorPipeline
+    from denoise.pipelines.prior_files import INPUT_EXTENSIONS
 
     if (away is None) != (towards is None):
         raise ConfigError("--away and --towards belong together: give both or none.")
@@ -77,8 +76,7 @@ def interpolate(
         return pipeline.encode(pipeline.read(file_or_seed), label=condition)
 
     def mean_noise(folder: Path) -> torch.Tensor:
-        extensions = AUDIO_EXTENSIONS if pipeline.card.modality == "audio" else IMAGE_EXTENSIONS
-        signals = pipeline.read(*find_files(folder, (".",), extensions))
+        signals = pipeline.read(*find_files(folder, (".",), INPUT_EXTENSIONS[pipeline.card.modality]))
         return pipeline.encode(signals, label=condition).mean(dim=0, keepdim=True)
 
     noise = torch.cat([to_noise(end) for end in ends])

@@ -54,9 +54,9 @@ CodecOption = Annotated[
         autocompletion=model_names("prior"),
     ),
 ]
-SignalArgument = Annotated[str, typer.Argument(help="Image or audio file.", metavar="FILE")]
+SignalArgument = Annotated[str, typer.Argument(help="Image, audio file or point cloud.", metavar="FILE")]
 SamplesOutputOption = Annotated[
-    str, typer.Option("-o", "--out", help="A .png (or .gif), a .wav, or a folder.", metavar="OUT")
+    str, typer.Option("-o", "--out", help="A .png (or .gif), a .wav, a .ply or .xyz, or a folder.", metavar="OUT")
 ]
 ClassOption = Annotated[
     str | None, typer.Option("--class", help="Class to condition on: its name or number.", metavar="CLASS")

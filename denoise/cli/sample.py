@@ -63,10 +63,10 @@ def sample(
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Sample images or sounds from a prior.
+    """Sample images, sounds or shapes from a prior.
 
     A .png shows all samples in a grid (spectrograms of audio), a .wav plays them one after another with short
-    pauses, a folder gets one file per sample.
+    pauses, a .ply or .xyz holds them side by side, a folder gets one file per sample.
     """
     from denoise.pipelines.prior import PriorPipeline
 
@@ -132,9 +132,9 @@ def complete(
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Inpaint an image or audio file with posterior samples.
+    """Inpaint an image, an audio file or a point cloud with posterior samples.
 
-    With --mask half, the lower half of an image or the second half of an audio file is missing.
+    With --mask half, the lower half of an image or cloud or the second half of an audio file is missing.
     """
     from denoise.pipelines.prior import PriorPipeline
     from denoise.pipelines.prior_files import half_mask, read_mask
@@ -142,7 +142,7 @@ def complete(
     pipeline = PriorPipeline(prior, device=device)
     pipeline.output_paths(out, n, overwrite=overwrite)
     observed = pipeline.read(file)
-    if mask != "half" and pipeline.card.modality == "audio":
+    if mask != "half" and pipeline.card.modality != "image":
         raise ConfigError(f"--mask is {mask!r}; expected half: mask images are for priors of images.")
     is_observed = half_mask(pipeline.card) if mask == "half" else read_mask(mask, file, pipeline.card)
     condition = pipeline.label(label, text)

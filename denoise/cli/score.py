@@ -118,11 +118,10 @@ def _read_signals(pipeline: PriorPipeline, paths: list[Path]) -> tuple[list[Path
 
 
 def _list_files(inputs: list[str], modality: str) -> list[Path]:
-    from denoise.files.audio import AUDIO_EXTENSIONS
     from denoise.files.find import find_files
-    from denoise.files.image import IMAGE_EXTENSIONS
+    from denoise.pipelines.prior_files import INPUT_EXTENSIONS
 
-    extensions = AUDIO_EXTENSIONS if modality == "audio" else IMAGE_EXTENSIONS
+    extensions = INPUT_EXTENSIONS[modality]
     paths: list[Path] = []
     for name in inputs:
         paths += find_files(Path(name), (".",), extensions) if Path(name).is_dir() else [Path(name)]

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import lru_cache
 from numbers import Real
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import torch
@@ -22,7 +22,8 @@ from denoise.pipelines.device import as_numpy
 from denoise.pipelines.excerpts import slice_excerpts
 from denoise.pipelines.image import ImagePipeline
 from denoise.pipelines.noise_segment import cut_noise
-from denoise.registry import DEFAULTS, weights_version
+from denoise.pipelines.points import PointPipeline
+from denoise.registry import DEFAULTS, POINT_MODEL, weights_version
 from denoise.signals import MAX_CHANNELS, AudioFormat, Image, require_finite_samples
 
 Array = TypeVar("Array", bound=NDArray[Any] | Tensor)
@@ -185,6 +186,39 @@ def denoise_image(
     return cast(Array, np.ascontiguousarray(denoised.reshape(x.shape), dtype))
 
 
+def denoise_points(
+    points: Array,
+    sigma: float | Literal["auto"] | None = None,
+    *,
+    model: str | Path | None = None,
+    device: str = "auto",
+) -> Array:
+    """Denoise a point cloud in memory; container, dtype and the order of the points are kept.
+
+    Args:
+        points: coordinates in any unit, array or tensor (n, 3) of floats.
+        sigma: standard deviation of the noise of each coordinate, as a fraction of the diagonal of the bounding box of
+            ``points``; ``"auto"`` and None estimate it.
+        model: name of a bundled prior of point clouds, or path of a weights file; None selects ``shapes``.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+
+    Returns:
+        Denoised coordinates in new memory, (n, 3).
+
+    Raises:
+        InputError: shape, dtype or values do not fit.
+        ConfigError: the model is unknown, or sigma is out of range.
+    """
+    x: Any = as_numpy(points) if isinstance(points, Tensor) else np.asarray(points)
+    if not np.issubdtype(x.dtype, np.floating):
+        raise InputError(f"points are {x.dtype}; expected a float type.")
+    pipeline = _point_pipeline(*_with_version(model or POINT_MODEL), device)
+    denoised, _ = pipeline.denoise(x.astype(np.float64), None if sigma == "auto" else sigma)
+    return cast(
+        Array, torch.from_numpy(denoised).to(points) if isinstance(points, Tensor) else denoised.astype(x.dtype)
+    )
+
+
 def _check_audio(x: NDArray[Any], *, is_tensor: bool) -> int:
     """Check shape and dtype, and return the number of channels."""
     if x.ndim not in ((2, 3) if is_tensor else (1, 2)) or 0 in x.shape:
@@ -227,6 +261,11 @@ def _with_version(model: str | Path) -> tuple[str | Path, int]:
 @lru_cache(maxsize=4)
 def _audio_pipeline(model: str | Path, version: int, device: str) -> AudioPipeline:
     return AudioPipeline(model, device=device)
+
+
+@lru_cache(maxsize=4)
+def _point_pipeline(model: str | Path, version: int, device: str) -> PointPipeline:
+    return PointPipeline(model, device=device)
 
 
 @lru_cache(maxsize=4)

@@ -13,8 +13,10 @@ from torch.nn import functional as F
 
 from denoise.dsp import resample, stft
 from denoise.errors import ConfigError, InputError
-from denoise.files.audio import read_audio, write_audio
-from denoise.files.image import read_image, write_image
+from denoise.files.audio import AUDIO_EXTENSIONS, read_audio, write_audio
+from denoise.files.image import IMAGE_EXTENSIONS, read_image, write_image
+from denoise.files.points import POINT_EXTENSIONS, read_points, write_points
+from denoise.rendering import render_points
 from denoise.signals import Audio, AudioFormat, Image, ImageFormat
 from denoise.weights import Card
 
@@ -23,6 +25,10 @@ FADE_S = 0.005
 GIF_MS = 60  # per frame
 HOLD_MS = 1000  # of the samples of a trajectory
 WINDOW_S = 0.032  # of spectrograms
+INPUT_EXTENSIONS = {"audio": AUDIO_EXTENSIONS, "image": IMAGE_EXTENSIONS, "points": POINT_EXTENSIONS}
+EXTENSIONS = {"audio": (".wav", ".png"), "image": (".png", ".gif"), "points": (".ply", ".xyz", ".png", ".gif")}
+POINT_STD = 0.25  # of the coordinates of a cloud, as the priors of point clouds take them
+SPACING = 2.0  # of clouds that stand side by side
 FLOOR_DB = -60.0  # relative to the maximum of a spectrogram; below it is black
 
 
@@ -31,10 +37,10 @@ def read_signal(path: str | Path, card: Card) -> Tensor:
 
     Images are cropped at the centre to the model's proportions, resized, and converted to grey or colour;
     transparent pixels are composited on black. Audio is mixed down to mono, resampled to the model's rate, and
-    truncated or zero-padded at the end.
+    truncated or zero-padded at the end. Of points, a random subset is centred, scaled and sorted from top to bottom.
 
     Args:
-        path: image or audio file.
+        path: image, audio file or point cloud.
         card: card of the model.
 
     Returns:
@@ -42,9 +48,11 @@ def read_signal(path: str | Path, card: Card) -> Tensor:
 
     Raises:
         ConfigError: the model has no shape.
-        InputError: the file cannot be read.
+        InputError: the file cannot be read, or a cloud has too few points.
     """
     shape = _shape(card)
+    if card.modality == "points":
+        return _read_points(path, card, shape[-1])
     return _read_audio(path, card, shape[-1]) if card.modality == "audio" else _read_image(path, shape)
 
 
@@ -71,12 +79,23 @@ def _read_image(path: str | Path, shape: Sequence[int]) -> Tensor:
     return x.clamp(0, 1)
 
 
+def _read_points(path: str | Path, card: Card, n: int) -> Tensor:
+    points = read_points(path).points
+    if len(points) < n:
+        raise InputError(f"{path}: holds {len(points):,} points; prior {card.name} takes {n:,}. Give a denser cloud.")
+    points = points[np.random.default_rng(0).permutation(len(points))[:n]]
+    points = points[np.argsort(-points[:, 2], kind="stable")] - points.mean(axis=0)
+    scale = np.sqrt(np.square(points).mean())
+    return torch.from_numpy((POINT_STD / (scale or 1.0) * points).astype(np.float32)).T[None].contiguous()
+
+
 def write_signals(
     out: str | Path, signals: Tensor, card: Card, *, columns: int | None = None, overwrite: bool = False
 ) -> list[Path]:
-    """Write signals into one image (.png), one animation (.gif), one audio file (.wav), or a folder of files.
+    """Write signals into one picture (.png), animation (.gif), audio file (.wav) or cloud (.ply, .xyz), or a folder.
 
-    An image of audio shows spectrograms. The signals of a .wav are separated by pauses.
+    A picture of audio shows spectrograms. The signals of a .wav are separated by pauses; those of a cloud stand side by
+    side.
 
     Args:
         out: file or folder.
@@ -98,10 +117,12 @@ def write_signals(
         for signal, target in zip(signals, paths, strict=True):
             write_signals(target, signal[None], card, columns=1, overwrite=overwrite)
         return paths
-    if suffix == ".wav":
+    if suffix in POINT_EXTENSIONS:
+        write_points(path, _side_by_side(signals, columns).double().numpy(), overwrite=overwrite)
+    elif suffix == ".wav":
         _write_wav(path, signals, card, overwrite)
     elif suffix == ".gif":
-        _write_gif(path, signals, [GIF_MS] * len(signals), overwrite)
+        _write_gif(path, as_images(signals, card), [GIF_MS] * len(signals), overwrite)
     else:
         images = as_images(signals, card)
         sheet = _to_image(make_grid(images, columns))
@@ -123,7 +144,7 @@ def output_paths(out: str | Path, n: int, card: Card, *, overwrite: bool = False
         InputError: a file exists.
     """
     path = Path(out)
-    extensions = {"audio": (".wav", ".png"), "image": (".png", ".gif")}[card.modality]
+    extensions = EXTENSIONS[card.modality]
     if path.suffix and path.suffix.lower() not in extensions:
         raise ConfigError(
             f"{out}: prior {card.name} generates {card.modality}; expected {' or '.join(extensions)}, or a folder."
@@ -206,16 +227,16 @@ def read_mask(path: str | Path, image: str | Path, card: Card) -> Tensor:
 
 
 def half_mask(card: Card) -> Tensor:
-    """Return a mask whose upper half (of an image) or first half (of audio) is observed, (1, *card.shape)."""
+    """Return a mask whose upper half (of images, points) or first half (of audio) is observed, (1, *card.shape)."""
     mask = torch.ones(1, *_shape(card))
-    axis = -1 if card.modality == "audio" else -2
+    axis = -2 if card.modality == "image" else -1  # `read_signal` sorts points from top to bottom
     half = mask.shape[axis] // 2
     mask.narrow(axis, mask.shape[axis] - half, half).zero_()
     return mask
 
 
 def as_images(signals: Tensor, card: Card) -> Tensor:
-    """Return images as they are, and audio as spectrograms in decibels, each normalised to its maximum.
+    """Return images as they are, points in a view, and audio as spectrograms in decibels, normalised to their maxima.
 
     Args:
         signals: signals, (n, *card.shape).
@@ -226,6 +247,8 @@ def as_images(signals: Tensor, card: Card) -> Tensor:
     """
     if card.modality == "image":
         return signals
+    if card.modality == "points":
+        return render_points(signals)
     n_fft = 1 << round(math.log2(WINDOW_S * (card.sample_rate or 16_000)))
     x = F.pad(signals.mean(dim=1), (0, -signals.shape[2] % (n_fft // 4)))
     power = stft(x, n_fft, n_fft // 4).abs().square().flip(1)[:, None]
@@ -277,6 +300,13 @@ def draw_map(images: Tensor, coordinates: Tensor, size: int) -> Image:
         top, left = round((1 - up) * free[0]), round(across * free[1])
         sheet[:, top : top + shape[0], left : left + shape[1]] = thumbnail
     return _to_image(sheet)
+
+
+def _side_by_side(signals: Tensor, columns: int | None) -> Tensor:
+    """Join clouds, (n, 3, points), into one, (n * points, 3), in rows along x and y."""
+    columns = columns or math.ceil(math.sqrt(len(signals)))
+    cells = torch.tensor([(i % columns, -(i // columns), 0) for i in range(len(signals))])
+    return (signals + SPACING * cells[:, :, None]).transpose(1, 2).flatten(0, 1)
 
 
 def _write_wav(path: Path, signals: Tensor, card: Card, overwrite: bool) -> None:

@@ -24,6 +24,7 @@ class Units(NamedTuple):
 
 AUDIO_UNITS = Units("times_real_time", "dbfs", 2)
 IMAGE_UNITS = Units("megapixels_per_s", "sigma_255", 3)
+POINT_UNITS = Units("points_per_s", "sigma_percent", 0)
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,10 @@ class Result:
         output: name of the file that was written; of posterior samples, that of their mean.
         seconds: wall-clock time.
         speed: amount of signal per second, in ``speed_unit``.
-        speed_unit: ``"times_real_time"`` or ``"megapixels_per_s"``.
+        speed_unit: ``"times_real_time"``, ``"megapixels_per_s"`` or ``"points_per_s"``.
         noise_before: noise level of the input, in ``noise_unit``.
         noise_after: noise level of the output, in ``noise_unit``.
-        noise_unit: ``"dbfs"`` or ``"sigma_255"``.
+        noise_unit: ``"dbfs"``, ``"sigma_255"``, or ``"sigma_percent"`` of the diagonal of a cloud.
         residual: consistency of the residual of a posterior sample with noise; None of a posterior mean.
         files: all files that were written, if they are several.
         warnings: one sentence each.
@@ -123,10 +124,10 @@ class Result:
 
         Args:
             diagnostics: diagnostics of the whole file.
-            units: `AUDIO_UNITS` or `IMAGE_UNITS`.
+            units: `AUDIO_UNITS`, `IMAGE_UNITS` or `POINT_UNITS`.
             input: name of the file that was read.
             output: name of the file that was written.
-            amount: seconds of audio or megapixels that were denoised.
+            amount: seconds of audio, megapixels or points that were denoised.
             seconds: wall-clock time, above 0.
             files: all files that were written, if they are several.
             warnings: warnings of the reader, to which those of the diagnostics are added.
