@@ -1,14 +1,17 @@
-"""Measure priors of labelled images or sounds: likelihood, class accuracy and diversity of samples, speed.
+"""Measure priors of labelled images or sounds: quality and diversity of samples, speed and likelihood.
 
-python recipes/benchmarks/priors.py --data mnist.npz --priors mnist-vae,mnist-diffusion
-python recipes/benchmarks/priors.py --data digits.npz --priors digits-audio --epochs 40
-python recipes/benchmarks/priors.py --data flowers48.npz --priors flowers --epochs 25
+python recipes/benchmarks/generative.py --data mnist.npz --priors mnist-vae,mnist-diffusion --plot trilemma.png
+python recipes/benchmarks/generative.py --data digits.npz --priors digits-audio --epochs 40
+python recipes/benchmarks/generative.py --data flowers48.npz --priors flowers --epochs 25
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +21,8 @@ from common import JsonFile, Row, Threads, describe_environment, report, show_pr
 
 HOLD_OUT_EVERY = 10  # of archives without a test split, as in the recipes
 SEED = 0  # of binarisation, classifier and samples
+TIMED_SAMPLES = 64
+FEATURES = 64  # of the last hidden layer of the classifier, in which sets of samples are compared
 SLOW_SAMPLES = 200  # where likelihoods are bounds or estimates
 
 
@@ -72,7 +77,8 @@ def train_classifier(data: dict[str, Any], epochs: int) -> Any:
     classifier = nn.Sequential(
         nn.Conv2d(x.shape[1], 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
         nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Dropout(0.3), nn.Linear(64 * positions, int(labels.max()) + 1),
+        nn.Flatten(), nn.Dropout(0.3), nn.Linear(64 * positions, FEATURES), nn.ReLU(),
+        nn.Linear(FEATURES, int(labels.max()) + 1),
     )  # fmt: skip
     steps = epochs * len(x) // 128
     optimizer = torch.optim.AdamW(classifier.parameters(), 2e-3)
@@ -88,24 +94,24 @@ def train_classifier(data: dict[str, Any], epochs: int) -> Any:
     return classifier.eval().requires_grad_(False)
 
 
-def accuracy(classifier: Any, x: Any, labels: Any) -> float:
-    """Return the fraction of examples that are classified as their label."""
+def apply(layers: Any, x: Any) -> Any:
+    """Apply layers of the classifier to signals, batch by batch."""
     import torch
 
     with torch.no_grad():
-        predicted = torch.cat([classifier(to_features(batch)).argmax(dim=1) for batch in x.split(500)])
-    return float((predicted == labels).float().mean())
+        return torch.cat([layers(to_features(batch)) for batch in x.split(500)])
+
+
+def accuracy(classifier: Any, x: Any, labels: Any) -> float:
+    """Return the fraction of examples that are classified as their label."""
+    return float((apply(classifier, x).argmax(dim=1) == labels).float().mean())
 
 
 def entropy_bits(classifier: Any, x: Any) -> float:
     """Return the entropy of the predicted classes; ten equally frequent classes have 3.32 bits."""
-    import torch
-
     from denoise.metrics import class_entropy
 
-    with torch.no_grad():
-        predicted = torch.cat([classifier(to_features(batch)).argmax(dim=1) for batch in x.split(500)])
-    return float(class_entropy(predicted))
+    return float(class_entropy(apply(classifier, x).argmax(dim=1)))
 
 
 def mean_log_prob(model: Any, x: Any, samples: int) -> float:
@@ -136,6 +142,36 @@ def class_accuracy(pipeline: Any, classifier: Any, n: int, guidance: float | Non
     labels = show_progress([*range(classes)], "samples")
     samples = [pipeline.sample(per_class, label=i, seed=SEED + i, guidance=guidance) for i in labels]
     return accuracy(classifier, torch.cat(samples), torch.arange(classes).repeat_interleave(per_class))
+
+
+def count_calls(model: Any, work: Callable[[], object]) -> int:
+    """Return how often the network of a prior is evaluated: the calls of its largest layer, or an entry at a time."""
+    from denoise.priors.autoregressive import Autoregressive
+
+    if isinstance(model, Autoregressive):
+        return int(model.event_shape.numel())
+    calls: Counter[Any] = Counter()
+    sizes = {layer: sum(p.numel() for p in layer.parameters(recurse=False)) for layer in model.modules()}
+    hooks = [layer.register_forward_pre_hook(lambda layer, _: calls.update([layer])) for layer in sizes]
+    work()
+    for hook in hooks:
+        hook.remove()
+    return calls[max(calls, key=lambda layer: sizes[layer])]
+
+
+def draw_trilemma(table: Sequence[Row], path: Path) -> None:
+    """Draw quality against speed, with the diversity as the size of each point."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axis = figure.subplots()
+    for row in table:
+        x, y = row["samples/s"], row["Frechet distance"]
+        axis.scatter(x, y, s=20 + 500 * row["recall"] ** 2)
+        axis.annotate(f"{row['prior']}\nrecall {row['recall']:.2f}", (x, y), (8, 8), textcoords="offset points")
+    axis.set(xscale="log", yscale="log", xlabel="samples per second", ylabel="Frechet distance (lower is better)")
+    axis.margins(0.2)
+    figure.savefig(path, dpi=110)
 
 
 def nearest_neighbours(samples: Any, train: Any) -> Any:
@@ -217,12 +253,14 @@ def main(
         typer.Option(help="Write samples with their nearest training examples to NAME/neighbours.png in this folder."),
     ] = None,
     json_file: JsonFile = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw quality, speed and diversity here.", metavar="PNG")] = None,
     record: Annotated[bool, typer.Option("--record", help="Also store the figures in the model cards.")] = False,
 ) -> None:
     """Measure priors of labelled images or sounds; print a table in Markdown and the protocol."""
     use_threads(threads)
     import torch
 
+    from denoise.metrics import frechet_distance, precision_recall
     from denoise.pipelines.prior import PriorPipeline
     from denoise.registry import locate
     from denoise.weights import record_metrics
@@ -231,18 +269,27 @@ def main(
     continuous, binary = read_archive(data, False), read_archive(data, True)
     classifier = train_classifier(continuous, epochs)
     test_accuracy = accuracy(classifier, continuous["test"], continuous["test_labels"])
+    hidden = classifier[:-1]  # without the last layer
+    real, training = (
+        apply(hidden, x[torch.linspace(0, len(x) - 1, min(n, len(x))).long()])
+        for x in (continuous["test"], continuous["train"])
+    )
+    scale = real.var(dim=0).mean().sqrt()
     table: list[Row] = []
     for name in priors.split(","):
         pipeline = PriorPipeline(name, device="cpu")
         row: Row = {"prior": pipeline.card.name, "parameters": pipeline.card.parameters}
-        pipeline.sample(2)
+        row["calls"] = count_calls(pipeline.model, partial(pipeline.sample, 2))
         started = time.perf_counter()
-        pipeline.sample(64)
-        row["s for 64"] = time.perf_counter() - started
+        pipeline.sample(TIMED_SAMPLES)
+        row["samples/s"] = TIMED_SAMPLES / (time.perf_counter() - started)
         row["guidance"] = default_guidance(pipeline.model)
         row["class accuracy"] = class_accuracy(pipeline, classifier, n)
         row["unguided"] = class_accuracy(pipeline, classifier, n, 1.0) if row["guidance"] not in (None, 1.0) else None
         generated = pipeline.sample(n, seed=SEED)
+        features = apply(hidden, generated)
+        row["Frechet distance"] = frechet_distance(features / scale, real / scale)
+        row["precision"], row["recall"] = precision_recall(features, real)
         row["entropy bits"] = entropy_bits(classifier, generated)
         has_nats = limit and is_binary(pipeline.model)
         row["nats"] = -mean_log_prob(pipeline.model, binary["test"][:limit], samples) if has_nats else None
@@ -261,12 +308,19 @@ def main(
         f"classifier: convolutional, {epochs} epochs on the real training examples, accuracy "
         f"{100 * test_accuracy:.2f} % on the {len(continuous['test'])} test examples; class accuracy: fraction of {n} "
         f"samples, equally many per class, that are classified as their class, with the default guidance; unguided: "
-        f"with guidance 1; entropy: of the classes predicted for {n} unconditional samples ({math.log2(classes):.2f} "
+        f"with guidance 1; Frechet distance, precision and recall (3 neighbours): of {n} unconditional samples and "
+        f"{len(real)} test examples, in the {FEATURES} features of the classifier's last hidden layer, of variance 1 "
+        f"on average; the distance of {len(training)} training examples is "
+        f"{frechet_distance(training / scale, real / scale):.2f}; calls: of the network, for a "
+        f"batch of samples; samples/s: of a batch of {TIMED_SAMPLES}, unconditional; "
+        f"entropy: of the classes predicted for these samples ({math.log2(classes):.2f} "
         f"at most); {bound_protocol * bool(limit)}midpoints: between 50 pairs of test examples, fraction with a "
         f"log-likelihood below the 1st percentile of these samples ({SLOW_SAMPLES} of them for a bound or "
         f"estimate); {threads} threads, wall-clock time; {describe_environment(['torch', 'zuko'])}"
     )
-    report(table, protocol, {"class accuracy": 3, "unguided": 3, "s for 64": 2}, json_file, {})
+    report(table, protocol, {"class accuracy": 3, "unguided": 3, "samples/s": 1}, json_file, {})
+    if plot:
+        draw_trilemma(table, plot)
     if record:
         for name, row in zip(priors.split(","), table, strict=True):
             numbers = {key: value for key, value in row.items() if isinstance(value, int | float)}
