@@ -11,7 +11,7 @@ from typing import BinaryIO, Self, cast
 from denoise.files.audio.metadata.chapters import split_comments
 from denoise.files.audio.metadata.codec import MetadataCodec, ShiftedFile
 from denoise.files.audio.metadata.registry import metadata_codec, read_tags
-from denoise.files.audio.metadata.riff import Riff
+from denoise.files.audio.metadata.riff import Bw64, Riff
 from denoise.files.audio.metadata.tags import Tags
 from denoise.signals import AudioFormat, AudioMetadata
 
@@ -115,6 +115,8 @@ def embed(
         codec: codec of the metadata of the container.
         metadata: blocks of the container.
     """
+    if metadata is None and isinstance(codec, Bw64):
+        metadata = AudioMetadata()  # its signature is written with the metadata
     if codec is None or metadata is None:
         return None
     is_needed = metadata.n_bytes > 0 or isinstance(codec, Riff)  # libsndfile guesses the channel mask
