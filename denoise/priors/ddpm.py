@@ -70,13 +70,13 @@ class DDPM(DiffusionProcess):
     """
 
     config: DDPMConfig
-    default_steps = 50
     default_solver = "euler"
     bound_kind, bound_samples, bound_batch = "variational bound", 100, 64
     ratios: Tensor
 
     def __init__(self, config: DDPMConfig) -> None:
         super().__init__(config)
+        self.default_steps = min(50, config.timesteps)
         self.support = Support(config.shape, "discrete")
         ratios = noise_ratios(BETAS[config.schedule](config.timesteps))
         self.register_buffer("ratios", ratios.float(), persistent=False)  # sigma / alpha of timesteps 1, 2, ...
@@ -101,11 +101,11 @@ class DDPM(DiffusionProcess):
 
         Heun's method, which is linear in sigma, needs levels whose ratios are moderate, and takes them in between.
         """
+        if solver == "heun":
+            return karras_sigmas(steps, *self.sigma_range)
         timesteps = self.config.timesteps
         if steps > timesteps:
             raise ConfigError(f"steps is {steps}; expected at most {timesteps}, the timesteps of this DDPM.")
-        if solver == "heun":
-            return karras_sigmas(steps, *self.sigma_range)
         indices = torch.linspace(timesteps - 1, 0, steps).round().long()
         return torch.cat([self.sigmas.cpu()[indices], torch.zeros(1)])
 

@@ -144,3 +144,9 @@ def test_the_loss_of_an_untrained_network_is_one(prediction: Any) -> None:
 def test_invalid_settings_are_refused(settings: dict[str, Any], reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
         DDPMConfig(**{"shape": (3,), **settings})
+
+
+@pytest.mark.parametrize("options", [SamplingOptions(), SamplingOptions(steps=30, solver="heun")])
+def test_few_timesteps_are_sampled_by_default(options: SamplingOptions) -> None:
+    prior = DDPM(DDPMConfig((3,), NET, timesteps=20))
+    assert prior.sample(2, options=options, generator=seeded()).isfinite().all()
