@@ -113,9 +113,21 @@ def sample_shape(name: str, n: int, generator: Generator, aspect: float = 0.4) -
     surface = SHAPES[name](generator)
     factors = torch.exp(aspect * (2 * torch.rand(3, generator=generator) - 1))
     points = sample_surface(lambda u, v: surface(u, v) * factors, n, generator)
-    rotation = torch.linalg.qr(torch.randn(3, 3, generator=generator))[0]
-    centred = (points - points.mean(dim=0)) @ rotation
+    centred = (points - points.mean(dim=0)) @ random_rotation(generator)
     return STD * centred / centred.square().mean().sqrt()
+
+
+def random_rotation(generator: Generator) -> Tensor:
+    """Return a rotation or reflection, (3, 3), uniformly distributed.
+
+    Args:
+        generator: source of randomness.
+
+    Reference:
+        How to Generate Random Matrices from the Classical Compact Groups, 2006, arXiv:math-ph/0609050.
+    """
+    q, r = torch.linalg.qr(torch.randn(3, 3, generator=generator))
+    return q * r.diagonal().sign()  # the signs of q alone follow a convention
 
 
 def sample_surface(surface: Surface, n: int, generator: Generator) -> Tensor:

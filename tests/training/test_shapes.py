@@ -13,7 +13,7 @@ from denoise.config import parse
 from denoise.errors import ConfigError
 from denoise.registry import load
 from denoise.training.recipe import PointData, Recipe
-from denoise.training.shapes import SHAPES, STD, Shapes, sample_shape, sample_surface
+from denoise.training.shapes import SHAPES, STD, Shapes, random_rotation, sample_shape, sample_surface
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -61,7 +61,17 @@ def test_batches_have_one_of_the_counts_and_the_classes_of_the_recipe() -> None:
         for cloud, label in zip(batch.clean, batch.labels or (), strict=True):
             if label == 1:
                 quadratic = torch.cat([cloud**2, cloud.roll(1, 0) * cloud, cloud]).T
-                assert torch.linalg.lstsq(quadratic, torch.ones(len(quadratic), 1)).residuals.sum() < 1e-3
+                ones = torch.ones(len(quadratic), 1)
+                assert (quadratic @ torch.linalg.lstsq(quadratic, ones).solution - ones).abs().max() < 1e-3
+
+
+def test_orientations_are_uniform() -> None:
+    generator = seeded()
+    rotations = torch.stack([random_rotation(generator) for _ in range(4000)])
+    torch.testing.assert_close(rotations @ rotations.mT, torch.eye(3).expand(4000, 3, 3), atol=1e-5, rtol=0)
+    error = (1 / 3 / 4000) ** 0.5  # of the mean of an entry, whose variance is 1 / 3
+    assert rotations.mean(dim=0).abs().max() < 4 * error
+    assert abs(float(rotations.det().mean())) < 4 / 4000**0.5  # as many reflections
 
 
 RECIPE: dict[str, Any] = {
