@@ -145,18 +145,18 @@ def class_accuracy(pipeline: Any, classifier: Any, n: int, guidance: float | Non
 
 
 def count_calls(model: Any, work: Callable[[], object]) -> int:
-    """Return how often the network of a prior is evaluated: the calls of its largest layer, or an entry at a time."""
+    """Return how often the network of a prior is evaluated: the calls of its busiest layer, or an entry at a time."""
     from denoise.priors.autoregressive import Autoregressive
 
     if isinstance(model, Autoregressive):
         return int(model.event_shape.numel())
     calls: Counter[Any] = Counter()
-    sizes = {layer: sum(p.numel() for p in layer.parameters(recurse=False)) for layer in model.modules()}
-    hooks = [layer.register_forward_pre_hook(lambda layer, _: calls.update([layer])) for layer in sizes]
+    layers = {layer for layer in model.modules() if [*layer.parameters(recurse=False)]}
+    hooks = [layer.register_forward_pre_hook(lambda layer, _: calls.update([layer])) for layer in layers]
     work()
     for hook in hooks:
         hook.remove()
-    return calls[max(calls, key=lambda layer: sizes[layer])]
+    return max(calls.values())
 
 
 def draw_trilemma(table: Sequence[Row], path: Path) -> None:
