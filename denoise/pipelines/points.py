@@ -25,6 +25,7 @@ from denoise.sampling.noise_level import estimate_sigma
 
 MIN_POINTS = 16
 MAX_SIGMA = 0.25  # of the diagonal
+MAX_LEVEL = 0.9  # of the noise, in standard deviations of a noisy cloud: of more noise nothing would be left
 SIGMA_RANGE = (0.005, 0.6)  # of the estimate, in units of the standard deviation of the coordinates
 ROUNDS = 4  # divisions of a large cloud into subsets, over which the results are averaged
 BATCH_SIZE = 4  # subsets at a time
@@ -81,9 +82,14 @@ class PointPipeline:
         centre = points.mean(axis=0)
         scale = math.sqrt(np.square(points - centre).mean())
         per_diagonal = math.sqrt(np.square(np.ptp(points, axis=0)).sum()) / scale
+        if sigma is not None and sigma * per_diagonal > MAX_LEVEL:
+            raise ConfigError(
+                f"sigma is {sigma:g} of the diagonal, about the spread of the points; expected at most "
+                f"{MAX_LEVEL / per_diagonal:.2g}."
+            )
         z = torch.from_numpy(((points - centre) / scale).astype(np.float32)).T
         generator = Generator().manual_seed(0)
-        level = SIGMA_RANGE[1] if sigma is None else min(sigma * per_diagonal, 0.9)
+        level = SIGMA_RANGE[1] if sigma is None else sigma * per_diagonal
         if sigma is None:
             subset = z[:, torch.randperm(z.shape[1], generator=generator)[: self.subset]][None].to(self.device)
             level = estimate_sigma(self._denoise, subset, *SIGMA_RANGE, generator=generator)

@@ -155,3 +155,11 @@ def test_the_bundled_prior_halves_the_chamfer_distance(name: str, sigma: float |
     denoised = denoise.denoise_points(noisy, sigma, device="cpu")
     before, after = (float(chamfer_distance(x.T[None], clean.T[None])) for x in (noisy, denoised))
     assert after < 0.5 * before
+
+
+def test_noise_of_the_size_of_the_cloud_is_refused(shrinking: PointPipeline) -> None:
+    points = np.random.default_rng(0).standard_normal((60, 3))
+    with pytest.raises(
+        denoise.ConfigError, match=r"sigma is 0.25 of the diagonal, about the spread of the points; .* 0.12"
+    ):
+        shrinking.denoise(points, 0.25)
