@@ -105,6 +105,8 @@ def nan_in(data: bytes) -> bytes:
     ("data", "reason"),
     [
         (binary("<")[:-30], "77 bytes follow the header; expected at least"),
+        *((binary("<")[:-n], "bytes are missing at the end; expected those of 3 vertex, 2 face") for n in (1, 5, 13)),
+        (binary(">") + b"\0", "bytes follow the last element"),
         (binary("<")[:200], "the header has"),
         (b"ply\n", "the header has no end"),
         (header("ascii") + text()[len(header("ascii")) : -20], "3 lines follow the header; expected 5"),

@@ -29,19 +29,42 @@ class Element:
         name: name of the element.
         count: number of rows.
         properties: pairs of name and type.
-        lists: types of the counts of the properties that are lists.
+        lists: types of the counts of the properties that are lists, by name.
     """
 
     name: str
     count: int
     properties: list[tuple[str, str]] = field(default_factory=list)
-    lists: list[str] = field(default_factory=list)
+    lists: dict[str, str] = field(default_factory=dict)
 
     @property
     def row_bytes(self) -> int:
         """Size of a row in binary files; with lists, the least that it can be."""
-        scalars = self.properties if not self.lists else []
-        return sum(int(kind[1]) for kind in [*(kind for _, kind in scalars), *self.lists])
+        return sum(int(self.lists.get(name, kind)[1]) for name, kind in self.properties)
+
+    def find_end(self, data: bytes, start: int, order: str) -> int:
+        """Return where the rows end in a binary file, or an offset behind the data, which ends before.
+
+        Args:
+            data: contents of the file.
+            start: offset of the first row.
+            order: byte order.
+        """
+        if not self.lists:
+            return start + self.count * self.row_bytes
+        counts = {name: np.dtype(order + kind) for name, kind in self.lists.items()}
+        for _ in range(self.count):
+            for name, kind in self.properties:
+                n = 1
+                if name in counts:
+                    if start + counts[name].itemsize > len(data):
+                        return len(data) + 1
+                    n = int(np.frombuffer(data, counts[name], 1, start)[0])
+                    start += counts[name].itemsize
+                start += max(n, 0) * int(kind[1])
+            if start > len(data):
+                break
+        return start
 
 
 class PlyFile(PointFile):
@@ -71,6 +94,12 @@ class PlyFile(PointFile):
             self._fail(
                 f"{stored:,} bytes follow the header", f"{least}{expected:,} for {vertex.count:,} vertices and the rest"
             )
+        end = self.start
+        for element in self.elements:
+            end = element.find_end(self.data, end, self.order)
+        if end != len(self.data):
+            what = "are missing at the end" if end > len(self.data) else "follow the last element"
+            self._fail(f"bytes {what}", f"those of {', '.join(f'{e.count:,} {e.name}' for e in self.elements)}")
         vertices = self._vertices(self.data)
         return np.stack([vertices[axis] for axis in "xyz"], axis=1).astype(np.float64)
 
@@ -109,7 +138,7 @@ class PlyFile(PointFile):
                         self.elements.append(Element(name, int(count)))
                     case ["property", "list", count_kind, kind, name]:
                         self.elements[-1].properties.append((name, TYPES[kind]))
-                        self.elements[-1].lists.append(TYPES[count_kind])
+                        self.elements[-1].lists[name] = TYPES[count_kind]
                     case ["property", kind, name]:
                         self.elements[-1].properties.append((name, TYPES[kind]))
                     case [] | ["ply" | "comment" | "obj_info", *_]:
