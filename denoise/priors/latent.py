@@ -364,7 +364,7 @@ class _InpaintsLatents(LatentPrior):
         generator: Generator | None = None,
         progress: Progress | None = None,
     ) -> Tensor:
-        z = self.codec.encode(x)
+        z = self.codec.encode(torch.where(mask > 0, x, 0))  # missing entries have any value, NaN too
         z_mask = coarse_mask(mask[:, :1], tuple(z.shape[2:])).expand_as(z)
         z = inpaint_with_prior(
             self.prior, z, z_mask, label=label, options=options, generator=generator, progress=progress
@@ -396,10 +396,13 @@ class _InpaintsNoise(LatentPrior):
         progress: Progress | None = None,
     ) -> Tensor:
         options.check_supported(self.completion_options, "inpainting of noise")
+        is_observed = mask > 0
+        known = torch.where(is_observed, x, 0)  # missing entries have any value, NaN too
 
         def log_likelihood(noise: Tensor) -> Tensor:
             pixels: Any = self.codec.likelihood(self.prior.decode_noise(noise, label=label))
-            return (mask * pixels.base_dist.log_prob(x)).flatten(1).sum(dim=1)  # entries are independent given latents
+            nats = torch.where(is_observed, pixels.base_dist.log_prob(known), 0)
+            return nats.flatten(1).sum(dim=1)  # entries are independent given latents
 
         def sample_noise() -> Tensor:
             return torch.randn(len(x), *self.prior.noise_shape, generator=generator).to(x)
@@ -412,7 +415,7 @@ class _InpaintsNoise(LatentPrior):
             start = torch.where(expand_like(keys > best, noise) > 0, noise, start)
             best = torch.maximum(keys, best)
         noise = elliptical_slice(log_likelihood, start, generator=generator)
-        return torch.where(mask > 0, x, self.codec.decode(self.prior.decode_noise(noise, label=label)))
+        return torch.where(is_observed, x, self.codec.decode(self.prior.decode_noise(noise, label=label)))
 
 
 class _GibbsInpaints(LatentPrior):

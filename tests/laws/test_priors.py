@@ -219,6 +219,20 @@ def test_completions_keep_the_observed_entries(prior: Prior) -> None:
     assert torch.equal(completed, prior.complete(x, mask, options=options, generator=seeded()))
 
 
+def test_completions_do_not_depend_on_missing_entries(prior: Prior) -> None:
+    if not isinstance(prior, Completer):
+        return
+    x = prior.sample(2, generator=seeded(), options=few_steps(prior))
+    mask = torch.ones_like(x)
+    mask.flatten(1)[:, -1] = 0
+    options = SamplingOptions(steps=3 if "steps" in prior.completion_options else None)
+    completed, other = (
+        prior.complete(torch.where(mask > 0, x, missing), mask, options=options, generator=seeded())
+        for missing in (0.0, torch.nan)
+    )
+    torch.testing.assert_close(completed, other)
+
+
 def test_trajectories_lead_from_samples_to_noise_and_back(prior: Prior) -> None:
     if not isinstance(prior, HasTrajectory):
         return
