@@ -18,7 +18,7 @@ from denoise.training.data import Batch, Source
 from denoise.training.examples import LabelledExamples
 from denoise.training.losses import generative
 from denoise.training.objectives.base import LossObjective, Metrics
-from denoise.training.objectives.signals import SignalObjective
+from denoise.training.objectives.signals import SignalObjective, conditions
 from denoise.training.recipe import Recipe
 from denoise.training.samples import write_signals
 
@@ -125,7 +125,7 @@ class Elbo(SignalObjective, LossObjective):
         nats = generative.negative_elbo(
             module,
             x,
-            batch.labels if module.classes else None,
+            conditions(module, batch),
             estimator=settings.estimator,
             samples=settings.samples,
             beta=settings.beta,

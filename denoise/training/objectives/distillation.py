@@ -13,7 +13,7 @@ from denoise.registry import build, load
 from denoise.training.data import Batch
 from denoise.training.losses import generative
 from denoise.training.objectives.base import LossObjective, Metrics
-from denoise.training.objectives.signals import SignalObjective
+from denoise.training.objectives.signals import SignalObjective, conditions
 
 
 class Pair(nn.Module):
@@ -67,4 +67,5 @@ class ConsistencyDistillation(SignalObjective, LossObjective):
             module: module of `build`.
             batch: signals and labels.
         """
-        return generative.consistency_distillation(module.student, module.teacher, batch.clean, batch.labels), dict
+        labels = conditions(module.teacher, batch)
+        return generative.consistency_distillation(module.student, module.teacher, batch.clean, labels), dict

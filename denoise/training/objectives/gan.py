@@ -17,7 +17,7 @@ from denoise.priors.gan import GAN, Discriminator
 from denoise.training.data import Batch
 from denoise.training.losses import adversarial
 from denoise.training.objectives.base import Metrics, StepResult
-from denoise.training.objectives.signals import SignalObjective
+from denoise.training.objectives.signals import SignalObjective, conditions
 from denoise.training.recipe import Adversary, Schedule
 from denoise.training.trainer import Trainer
 
@@ -154,7 +154,7 @@ class GANObjective(SignalObjective):
             module: module of `build`.
             batch: real signals; generated ones have the same labels.
         """
-        a, x, labels = self.adversary, batch.clean, conditions(module, batch)
+        a, x, labels = self.adversary, batch.clean, conditions(module.prior, batch)
         with torch.no_grad():
             fake = module.generate(labels, len(x))
         if a.r1:
@@ -172,7 +172,7 @@ class GANObjective(SignalObjective):
             module: module of `build`.
             batch: as many generated signals have its labels.
         """
-        labels = conditions(module, batch)
+        labels = conditions(module.prior, batch)
         fake = module.generate(labels, len(batch.clean))
         return adversarial.generator_loss(adversarial.frozen(module.discriminator)(fake, labels), self.adversary.loss)
 
@@ -191,11 +191,6 @@ class GANObjective(SignalObjective):
             return values | (mode_coverage(module) if module.classifier else {})
 
         return measure
-
-
-def conditions(module: Any, batch: Batch) -> Any:
-    """Return the labels of a batch as the generator takes them: None for one without classes."""
-    return batch.labels if module.prior.classes else None
 
 
 def classification_loss(module: Any, batch: Batch) -> Tensor:

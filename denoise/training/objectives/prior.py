@@ -16,7 +16,7 @@ from denoise.protocols import HasLogProb
 from denoise.training.data import Batch
 from denoise.training.losses import generative
 from denoise.training.objectives.base import LossObjective, Metrics
-from denoise.training.objectives.signals import SignalObjective
+from denoise.training.objectives.signals import SignalObjective, conditions
 
 
 class PriorObjective(SignalObjective, LossObjective):
@@ -60,10 +60,10 @@ class PriorObjective(SignalObjective, LossObjective):
             batch: signals and labels.
         """
         if not isinstance(module, LatentPrior):
-            return self.prior_loss(module, batch.clean, batch.labels), dict
+            return self.prior_loss(module, batch.clean, conditions(module, batch)), dict
         with torch.no_grad():
             z = module.codec.encode(batch.clean).float()  # in bfloat16, rounding would exceed noise of small sigmas
-        return self.prior_loss(module.prior, z, batch.labels), lambda: {"latent_std": z.std()}
+        return self.prior_loss(module.prior, z, conditions(module.prior, batch)), lambda: {"latent_std": z.std()}
 
 
 class DenoisingScoreMatching(PriorObjective):

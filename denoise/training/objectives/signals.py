@@ -8,14 +8,24 @@ from typing import Any
 
 import torch
 
-from denoise.protocols import Prior
+from denoise.protocols import Label, Prior
 from denoise.rendering import render_points
-from denoise.training.data import Source
+from denoise.training.data import Batch, Source
 from denoise.training.examples import LabelledExamples
 from denoise.training.mixes import AudioMixes
 from denoise.training.objectives.base import Objective
 from denoise.training.samples import write_signals
 from denoise.training.shapes import Shapes
+
+
+def conditions(prior: Prior, batch: Batch) -> tuple[Label, ...] | None:
+    """Return the labels of a batch as a prior takes them: None without classes and text.
+
+    Args:
+        prior: prior.
+        batch: signals, perhaps with labels.
+    """
+    return batch.labels if prior.classes or prior.text else None
 
 
 class SignalObjective(Objective):

@@ -122,6 +122,14 @@ def test_every_objective_trains_a_prior_that_loads_and_samples(objective: str, d
         assert torch.isfinite(x).all()
 
 
+@pytest.mark.parametrize("objective", ["diffusion", "ddpm", "flow-matching", "likelihood"])
+def test_labels_are_not_given_to_priors_without_classes(objective: str, data: Path, tmp_path: Path) -> None:
+    model = PRIORS[objective]["model"] | {"classes": 0}
+    run(recipe(objective, model=model | ({"text": False} if "text" in model else {})), data, tmp_path)
+    prior, card = load(tmp_path / "tiny.safetensors")
+    assert (prior.classes, card.classes) == (0, ())
+
+
 def test_resumed_training_repeats_the_random_numbers_of_losses(data: Path, tmp_path: Path) -> None:
     class KilledError(Exception):
         """Raised in place of a kill."""
