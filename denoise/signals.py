@@ -17,6 +17,7 @@ from denoise.errors import InputError
 
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 8_000, 192_000
 MAX_CHANNELS = 8
+MAX_SAMPLE = 1e10  # full scale is 1; programs write integers of 32 bits as floats
 
 
 @dataclass
@@ -192,18 +193,20 @@ class Image:
 
 
 def require_finite_samples(x: NDArray[Any], start: int = 0) -> None:
-    """Refuse NaN and infinite samples.
+    """Refuse samples that are NaN, infinite, or so large that their power overflows in the networks.
 
     Args:
         x: (channels, time).
         start: index in the recording of the first sample of ``x``.
 
     Raises:
-        InputError: a sample is not finite; the message names the first.
+        InputError: a sample is not finite, or beyond `MAX_SAMPLE`; the message names the first.
     """
-    if not np.isfinite(x).all():
-        channel, sample = (int(i) for i in np.argwhere(~np.isfinite(x))[0])
-        raise InputError(
-            f"sample {start + sample:,} of channel {channel} is {x[channel, sample]}; "
-            "audio must be finite. Re-export the file."
-        )
+    is_valid = np.abs(x) <= MAX_SAMPLE  # NaN is not
+    if not is_valid.all():
+        channel, sample = (int(i) for i in np.argwhere(~is_valid)[0])
+        value = x[channel, sample]
+        where = f"sample {start + sample:,} of channel {channel} is {value}"
+        if np.isfinite(value):
+            raise InputError(f"{where}; expected at most {MAX_SAMPLE:g}, where full scale is 1. Scale the recording.")
+        raise InputError(f"{where}; audio must be finite. Re-export the file.")

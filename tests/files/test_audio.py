@@ -535,10 +535,16 @@ class TestInvalidFiles:
         if not is_piped:
             assert expected in message
 
-    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+    @pytest.mark.parametrize(
+        ("value", "expected"),
+        [
+            *((value, "audio must be finite") for value in (np.nan, np.inf, -np.inf)),
+            (-1e12, r"expected at most 1e\+10"),
+        ],
+    )
     @pytest.mark.parametrize("is_piped", [False, True])
-    def test_samples_that_are_not_finite(
-        self, value: float, is_piped: bool, tmp_path: Path, pipe: Callable[..., BinaryIO]
+    def test_samples_out_of_range(
+        self, value: float, expected: str, is_piped: bool, tmp_path: Path, pipe: Callable[..., BinaryIO]
     ) -> None:
         x = np.zeros((2000, 2), "<f4")
         x[1203, 1] = value
@@ -547,7 +553,7 @@ class TestInvalidFiles:
         path.write_bytes(data)
         with AudioReader(pipe(data) if is_piped else path, name="voice.wav") as reader:
             assert reader.read(1000).shape == (2, 1000)
-            with pytest.raises(InputError, match=rf"^voice.wav: sample 1,203 of channel 1 is {value}; audio must be"):
+            with pytest.raises(InputError, match=rf"^voice.wav: sample 1,203 of channel 1 is {x[1203, 1]}; {expected}"):
                 reader.read(1000)
 
     def test_invalid_paths(self, tmp_path: Path) -> None:

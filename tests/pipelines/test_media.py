@@ -679,3 +679,35 @@ def test_without_pyav_the_extra_is_named(
     pipeline.file(tmp_path / "a.wav", tmp_path / "c.wav")
     assert read_audio(tmp_path / "c.wav").format.sample_rate == RATE
     assert path.exists()
+
+
+@pytest.mark.parametrize("extension", [".m4a", ".mp4"])
+def test_recordings_behind_each_other_are_named(extension: str, keep: Copy, tmp_path: Path) -> None:
+    path = write_film(tmp_path / f"one{extension}", [("aac", noise(1))], video=None)
+    keep(path)
+    joined = tmp_path / f"two{extension}"
+    joined.write_bytes(2 * path.read_bytes())
+    keep(joined, warnings=("holds 2 recordings behind each other; only the first, of 3.0 s, is read",))
+
+
+@pytest.mark.parametrize("extension", [".mkv", ".webm"])
+@pytest.mark.parametrize("fraction", [0.5, 0.9])
+def test_cut_matroska_is_named(extension: str, fraction: float, keep: Copy, tmp_path: Path) -> None:
+    path = write_film(tmp_path / f"whole{extension}", [("libopus", noise(1))], video=None)
+    data = path.read_bytes()
+    keep(path)
+    cut = tmp_path / f"cut{extension}"
+    cut.write_bytes(data[: round(fraction * len(data))])
+    keep(cut, warnings=(f"is cut off after {round(fraction * len(data)):,} of {len(data):,} bytes",))
+    live = bytearray(cut.read_bytes())
+    segment = data.index(b"\x18\x53\x80\x67") + 4
+    live[segment : segment + 8] = b"\x01" + b"\xff" * 7  # a recording that is still written states no length
+    path.write_bytes(live)
+    keep(path, f"live{extension}")
+
+
+def test_mp2_stays_mp2(keep: Copy, tmp_path: Path) -> None:
+    path = write_film(tmp_path / "a.mp2", [("mp2", noise(2))], video=None)
+    out = keep(path)
+    assert describe(out) == describe(path)
+    assert abs(lag(read_audio(path).samples[0], read_audio(out).samples[0])) <= 481  # the delay of its filter bank

@@ -193,6 +193,49 @@ def list_boxes(source: BinaryIO) -> list[Box]:
     return boxes
 
 
+def describe_missing(source: BinaryIO, media: InputContainer) -> list[str]:
+    """Return what FFmpeg does not read of a file without saying so.
+
+    Args:
+        source: the file, seekable.
+        media: the same file, open.
+
+    Returns:
+        Warnings: of an MP4 that several recordings were joined to by their bytes, and of a Matroska that is cut off.
+    """
+    if "mp4" in media.format.name:
+        types = [box.type for box in list_boxes(source)]
+        n = types.count(b"moov")
+        if n > 1 and b"moof" not in types:
+            seconds = (media.duration or 0) / 1e6
+            return [f"holds {n} recordings behind each other; only the first, of {seconds:.1f} s, is read."]
+    if "matroska" in media.format.name:
+        size, declared = source.seek(0, os.SEEK_END), _matroska_bytes(source)
+        if declared is not None and declared > size:
+            return [f"is cut off after {size:,} of {declared:,} bytes; what follows is missing."]
+    return []
+
+
+def _matroska_bytes(source: BinaryIO) -> int | None:
+    """Return the length of a Matroska by its header, None where that does not state it, as of a live recording."""
+    source.seek(0)
+    head, end = source.read(1 << 12), 0
+    for _ in range(2):  # the header of EBML, and the segment that holds everything else
+        start = end + _number_bytes(head, end)  # behind the name
+        size_bytes = _number_bytes(head, start)
+        bits = 7 * size_bytes
+        size = int.from_bytes(head[start : start + size_bytes], "big") & ((1 << bits) - 1)
+        if start + size_bytes > len(head) or size == (1 << bits) - 1:
+            return None
+        end = start + size_bytes + size
+    return end
+
+
+def _number_bytes(head: bytes, start: int) -> int:
+    """Return the length of a number of EBML: one more than the zeros before its first bit that is set."""
+    return 9 - head[start].bit_length() if start < len(head) else 1
+
+
 def _check_boxes(source: BinaryIO) -> None:
     """Refuse an MP4 without the index that is written when a recording ends."""
     types = [box.type for box in list_boxes(source)]

@@ -146,6 +146,7 @@ MEDIA_CONTAINERS = (
     MediaContainer("MPEG", (".mpg", ".mpeg", ".vob"), "vob", ("mp2", "ac3"), ((0, b"\0\0\1\xba"),), "video"),
     MediaContainer("AVI", (".avi",), "avi", ("libmp3lame", "aac"), ((8, b"AVI "),), "video"),
     MediaContainer("FLV", (".flv",), "flv", ("aac",), ((0, b"FLV\1"),), "video"),
+    MediaContainer("MP2", (".mp2",), "mp2", ("mp2",)),  # read as MP3, whose frames differ in one field
     MediaContainer("ADTS", (".aac",), "adts", ("aac",), ADTS_SYNCS),
     MediaContainer("AC3", (".ac3",), "ac3", ("ac3",), ((0, b"\x0b\x77"),)),
     MediaContainer("EAC3", (".eac3", ".ec3"), "eac3", ("eac3",)),

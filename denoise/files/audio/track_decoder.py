@@ -12,7 +12,7 @@ import soxr
 from numpy.typing import NDArray
 
 from denoise.errors import InputError
-from denoise.files.audio.ffmpeg import audio_stream, import_av, open_media, read_packets
+from denoise.files.audio.ffmpeg import audio_stream, describe_missing, import_av, open_media, read_packets
 from denoise.files.audio.media_format import read_bit_rate, read_format
 from denoise.signals import MAX_SAMPLE_RATE, AudioFormat
 
@@ -57,6 +57,7 @@ class TrackDecoder:
         try:
             self._stream = audio_stream(self._media, track)
             self.n_tracks = len(self._media.streams.audio)
+            self.warnings += describe_missing(source, self._media)
             frames = self._decode_packets()
             first = next(frames, None)
             if first is None:
