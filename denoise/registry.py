@@ -41,6 +41,7 @@ PRIORS = {
     "gan": ("denoise.priors.gan", "GAN"),
     "latent-prior": ("denoise.priors.latent", "LatentPrior"),
     "flow-matching": ("denoise.priors.flow_matching", "FlowMatching"),
+    "multiscale-flow": ("denoise.priors.multiscale_flow", "MultiscaleFlow"),
     "pixelcnn": ("denoise.priors.pixelcnn", "PixelCNN"),
     "pixelrnn": ("denoise.priors.pixelrnn", "PixelRNN"),
 }
@@ -60,6 +61,7 @@ PROTOCOLS: tuple[tuple[Mapping[str, Any], Any], ...] = (
 FACTORIES = {  # functions that build the class which the configuration or the submodules call for
     "flow": "build_flow",
     "latent-prior": "build_latent_prior",
+    "multiscale-flow": "build_multiscale_flow",
     "spectral-codec": "build_spectral_codec",
 }
 

@@ -13,10 +13,16 @@ from torch import Generator, Tensor, nn
 from denoise.config import config
 from denoise.errors import ConfigError
 from denoise.nn.embeddings import Condition
+from denoise.priors.noise import draw_noise
 from denoise.protocols import DEFAULT_OPTIONS, Label, SamplingOptions, Support
 
 MAX_WEIGHTS = 1 << 27
-Kind = Literal["normal", "mixture", "realnvp", "additive", "maf", "nsf", "nsf-coupling", "sospf", "naf", "unaf", "cnf"]
+MAX_RESIDUAL_ENTRIES = 64  # whose Jacobian is computed exactly
+BINS = 8
+Kind = Literal[
+    "normal", "mixture", "realnvp", "additive", "maf", "nsf", "nsf-coupling", "quadratic", "quadratic-coupling",
+    "cubic", "cubic-coupling", "mixture-logistic-coupling", "sospf", "naf", "unaf", "cnf", "residual", "rad",
+]  # fmt: skip
 
 
 @config
@@ -25,7 +31,8 @@ class FlowConfig:
 
     Args:
         shape: shape of one event.
-        kind: family of the distribution; ``"additive"`` is NICE, whose couplings preserve volumes.
+        kind: family of the distribution; ``"additive"`` is NICE, whose couplings preserve volumes; ``"nsf"`` has
+            rational-quadratic splines; splines are autoregressive or couplings; ``"rad"`` is piecewise invertible.
         transforms: number of transforms of a flow.
         hidden: hidden units of each network.
         components: number of components of a mixture.
@@ -59,6 +66,11 @@ class FlowConfig:
             raise ConfigError("scale must be above 0, classes at least 0.")
         if self.kind == "normal" and self.classes:
             raise ConfigError("a normal distribution has no classes; use a mixture or a flow.")
+        if self.kind == "residual" and (self.classes or math.prod(self.shape) > MAX_RESIDUAL_ENTRIES):
+            raise ConfigError(
+                f"a residual flow of vectors takes no classes and at most {MAX_RESIDUAL_ENTRIES} entries; use the "
+                "architecture 'multiscale-flow' for larger signals."
+            )
 
 
 class ZukoPrior(nn.Module):
@@ -81,6 +93,10 @@ class ZukoPrior(nn.Module):
         with torch.device("cpu"):  # zuko computes its masks in the constructor, which needs memory; hence MAX_WEIGHTS
             self.flow = _build(config, math.prod(config.shape), config.embedding if config.classes else 0)
 
+    def standardise(self, x: Tensor) -> Tensor:
+        """Return flat events by the mean and the scale of the configuration."""
+        return (x.flatten(1) - self.config.mean) / self.config.scale
+
     def distribution(self, labels: Sequence[Label]) -> Any:
         """Return zuko's distribution of flat, standardised events, one for each label."""
         return self.flow(None if self.condition is None else self.condition(labels))
@@ -95,28 +111,29 @@ class ZukoPrior(nn.Module):
         Returns:
             Log-densities in nats, (batch,).
         """
-        c = self.config
-        flat = (x.flatten(1) - c.mean) / c.scale
-        return self.distribution(labels or [None] * len(x)).log_prob(flat) - flat.shape[1] * math.log(c.scale)
+        flat = self.standardise(x)
+        log_density = self.distribution(labels or [None] * len(x)).log_prob(flat)
+        return log_density - flat.shape[1] * math.log(self.config.scale)
 
 
 class Flow(ZukoPrior):
     """A normalizing flow, or a normal distribution: an invertible map of standard normal noise.
 
     Args:
-        config: settings, of any kind but ``"mixture"``.
+        config: settings, of any kind but ``"mixture"`` and ``"rad"``.
 
     Reference:
         Density estimation using Real NVP, 2016, arXiv:1605.08803; NICE, 2014, arXiv:1410.8516; Masked
         Autoregressive Flow, 2017, arXiv:1705.07057; Neural Spline Flows, 2019, arXiv:1906.04032;
         Sum-of-Squares Polynomial Flow, 2019, arXiv:1905.02325; Neural Autoregressive Flows, 2018,
         arXiv:1804.00779; Unconstrained Monotonic Neural Networks, 2019, arXiv:1908.05164; FFJORD, 2018,
-        arXiv:1810.01367.
+        arXiv:1810.01367; Neural Importance Sampling, 2018, arXiv:1808.03856; Cubic-Spline Flows, 2019,
+        arXiv:1906.02145; Flow++, 2019, arXiv:1902.00275; Invertible Residual Networks, 2018, arXiv:1811.00995.
     """
 
     def __init__(self, config: FlowConfig) -> None:
-        if config.kind == "mixture":
-            raise ConfigError("a mixture is not a flow; build it with `build_flow`.")
+        if config.kind in ("mixture", "rad"):
+            raise ConfigError(f"{config.kind!r} is not invertible; build it with `build_flow`.")
         super().__init__(config)
         self.noise_shape = self.event_shape
 
@@ -140,9 +157,7 @@ class Flow(ZukoPrior):
         Returns:
             Events, (n, *event_shape).
         """
-        noise = torch.randn(n, *self.noise_shape, generator=generator)
-        if options.temperature is not None:
-            noise = options.temperature * noise
+        noise, options = draw_noise(n, self.noise_shape, options, generator)
         return self.decode_noise(noise, label=label, options=options)
 
     @torch.no_grad()
@@ -175,7 +190,7 @@ class Flow(ZukoPrior):
         Returns:
             Noise, (n, *noise_shape).
         """
-        flat = (x.flatten(1) - self.config.mean) / self.config.scale
+        flat = self.standardise(x)
         if self.config.kind != "normal":
             flat = self.distribution([label] * len(x)).transform(flat)
         return flat.reshape(x.shape)
@@ -226,14 +241,76 @@ class Mixture(ZukoPrior):
         return self.config.mean + self.config.scale * flat.reshape(n, *self.event_shape)
 
 
-def build_flow(config: FlowConfig) -> Flow | Mixture:
+class RAD(ZukoPrior):
+    """A piecewise invertible flow: several signals have the same noise, and a gate chooses among them.
+
+    Args:
+        config: settings of kind ``"rad"``.
+
+    Reference:
+        A RAD approach to deep mixture models, 2019, arXiv:1903.07714.
+    """
+
+    def __init__(self, config: FlowConfig) -> None:
+        if config.kind != "rad":
+            raise ConfigError(f"kind is {config.kind!r}; expected 'rad'. Build it with `build_flow`.")
+        super().__init__(config)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        *,
+        label: Label = None,
+        options: SamplingOptions = DEFAULT_OPTIONS,
+        generator: Generator | None = None,
+    ) -> Tensor:
+        """Sample events.
+
+        Args:
+            n: number of events.
+            label: condition of all events.
+            options: temperature.
+            generator: source of the noise and of the pieces.
+
+        Returns:
+            Events, (n, *event_shape).
+        """
+        options.check_supported(self.sampling_options, "a piecewise flow")
+        noise, _ = draw_noise(n, torch.Size([self.event_shape.numel()]), options, generator)
+        noise = noise.to(next(self.parameters()))
+        thresholds = torch.rand(noise.shape, generator=generator).to(noise)
+        flat = self.distribution([label] * n).decode(noise, thresholds)
+        return (self.config.mean + self.config.scale * flat).reshape(n, *self.event_shape)
+
+
+def build_flow(config: FlowConfig) -> Flow | Mixture | RAD:
     """Build the distribution that a configuration describes."""
-    return Mixture(config) if config.kind == "mixture" else Flow(config)
+    if config.kind == "mixture":
+        return Mixture(config)
+    return RAD(config) if config.kind == "rad" else Flow(config)
 
 
 def _build(c: FlowConfig, features: int, context: int) -> nn.Module:
     """Build zuko's module for flat events."""
     import zuko
+
+    from denoise.nn.monotonic import UNIVARIATES
+    from denoise.nn.residual_flow import InvertibleResidual
+    from denoise.priors.rad import PiecewiseFlow
+
+    def spline(name: str, passes: int | None) -> nn.Module:
+        univariate, shapes = UNIVARIATES[name]
+        settings = {"univariate": univariate, "shapes": shapes(BINS), "passes": passes}
+        return flows.MAF(features, context, **settings, **transforms, **network)
+
+    def residual() -> nn.Module:
+        width = c.hidden[0]
+        layers = [InvertibleResidual(0, features, (), width, "series") for _ in range(c.transforms)]
+        base = zuko.distributions.DiagNormal
+        return zuko.lazy.Flow(
+            layers, zuko.lazy.UnconditionalDistribution(base, torch.zeros(features), torch.ones(features), buffer=True)
+        )
 
     flows, network = zuko.flows, {"hidden_features": c.hidden}
     transforms = {"transforms": c.transforms}
@@ -249,11 +326,18 @@ def _build(c: FlowConfig, features: int, context: int) -> nn.Module:
         "maf": lambda: flows.MAF(features, context, **transforms, **network),
         "nsf": lambda: flows.NSF(features, context, **transforms, **network),
         "nsf-coupling": lambda: flows.NSF(features, context, passes=2, **transforms, **network),
+        "quadratic": lambda: spline("quadratic", None),
+        "quadratic-coupling": lambda: spline("quadratic", 2),
+        "cubic": lambda: spline("cubic", None),
+        "cubic-coupling": lambda: spline("cubic", 2),
+        "mixture-logistic-coupling": lambda: spline("mixture-logistic", 2),
+        "residual": residual,
+        "rad": lambda: PiecewiseFlow(features, context, c.transforms, c.hidden),
         "sospf": lambda: flows.SOSPF(features, context, **transforms, **network),
         "naf": lambda: flows.NAF(features, context, **transforms, **network),
         "unaf": lambda: flows.UNAF(features, context, network=network, **transforms, **network),
         "cnf": lambda: flows.CNF(features, context, **network),
     }
-    if features < 2 and c.kind in ("realnvp", "additive", "nsf-coupling"):
+    if features < 2 and (c.kind in ("realnvp", "additive", "rad") or c.kind.endswith("-coupling")):
         raise ConfigError(f"shape is {c.shape}; {c.kind} couples entries with others, so that it needs at least two.")
     return builders[c.kind]()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -20,10 +20,18 @@ from denoise.priors.consistency_model import ConsistencyModel, ConsistencyModelC
 from denoise.priors.ddpm import DDPM, DDPMConfig
 from denoise.priors.diffusion import Diffusion, DiffusionConfig
 from denoise.priors.flow_matching import FlowMatching, FlowMatchingConfig
-from denoise.priors.flows import Flow, FlowConfig, Mixture, build_flow
+from denoise.priors.flows import RAD, Flow, FlowConfig, Kind, Mixture, build_flow
 from denoise.priors.gan import GAN, GANConfig
 from denoise.priors.guided import GuidedPrior
 from denoise.priors.latent import LatentPrior, build_latent_prior
+from denoise.priors.multiscale_flow import (
+    CouplingKind,
+    DiscreteMultiscaleFlow,
+    EstimatedMultiscaleFlow,
+    ExactMultiscaleFlow,
+    MultiscaleFlowConfig,
+    build_multiscale_flow,
+)
 from denoise.priors.pixelcnn import PixelCNN, PixelCNNConfig
 from denoise.priors.pixelrnn import PixelRNN, PixelRNNConfig
 from denoise.protocols import (
@@ -44,12 +52,19 @@ from denoise.weights import Card, save_weights
 NET = BackboneConfig("mlp", widths=(16,), blocks=1, embedding=8)
 SET = BackboneConfig("set", widths=(16,), blocks=2, embedding=8, inducing=4)
 UNET = BackboneConfig("unet", widths=(8, 16), blocks=1, embedding=8)
-KINDS = ("normal", "mixture", "realnvp", "additive", "maf", "nsf", "nsf-coupling", "sospf", "naf", "unaf", "cnf")
+KINDS = get_args(Kind)
+UNCONDITIONAL = ("normal", "residual")
+NOT_INVERTIBLE = ("mixture", "rad")
 BODY = BodyConfig("conv", widths=(4, 6))
 
 
 def flow(kind: str, shape: tuple[int, ...] = (2,), classes: int = 0) -> Any:
     return build_flow(FlowConfig(shape, kind, transforms=2, hidden=(16,), mean=0.5, scale=1.5, classes=classes))  # type: ignore[arg-type]
+
+
+def multiscale(kind: str, shape: tuple[int, ...] = (1, 4, 4), **settings: Any) -> Any:
+    settings = {"dequantisation": "none", "levels": 2, "steps": 3, "width": 8, "blocks": 1, "bins": 4} | settings
+    return build_multiscale_flow(MultiscaleFlowConfig(shape, kind=kind, **settings))  # type: ignore[arg-type]
 
 
 def consistency_model(denoiser: GuidedPrior) -> ConsistencyModel:
@@ -58,8 +73,15 @@ def consistency_model(denoiser: GuidedPrior) -> ConsistencyModel:
 
 
 BUILDERS: dict[str, Any] = {kind: lambda kind=kind: flow(kind) for kind in KINDS}
-BUILDERS |= {f"{kind}-classes": lambda kind=kind: flow(kind, classes=3) for kind in KINDS if kind != "normal"}
+BUILDERS |= {f"{kind}-classes": lambda kind=kind: flow(kind, classes=3) for kind in KINDS if kind not in UNCONDITIONAL}
 BUILDERS |= {
+    f"multiscale-{kind}": lambda kind=kind: multiscale(kind, masks="checkerboard") for kind in get_args(CouplingKind)
+}
+BUILDERS |= {
+    "multiscale-discrete": lambda: multiscale("affine", dequantisation="uniform", classes=3),
+    "multiscale-flow++": lambda: multiscale("mixture-logistic", (3, 8, 4), dequantisation="variational"),
+    "multiscale-audio": lambda: multiscale("rational-quadratic", (1, 16), mixing=False, margin=0.0, scale=0.5),
+    "multiscale-residual-levels": lambda: multiscale("residual", dequantisation="uniform"),
     "diffusion-mlp": lambda: Diffusion(DiffusionConfig((3,), NET, mean=0.5, sigma_data=0.5)),
     "diffusion-unet": lambda: Diffusion(DiffusionConfig((2, 7, 6), UNET, classes=3, text=True)),
     "diffusion-audio": lambda: Diffusion(DiffusionConfig((1, 21), UNET, classes=2)),
@@ -278,6 +300,11 @@ CAPABILITIES = {
     "gan": {NoiseEncoder, Completer},
     "gan-classes": {NoiseEncoder, Completer},
     "consistency-mlp": {NoiseDecoder},
+    "rad": {HasLogProb},
+    "residual": {NoiseEncoder, HasLogProb},
+    "multiscale-affine": {NoiseEncoder, HasLogProb},
+    "multiscale-residual": {NoiseEncoder, HasEstimatedLogProb},
+    "multiscale-discrete": {NoiseEncoder, HasLogProbBound},
     "latent-flow": {NoiseEncoder, HasLogProbBound, Completer},
     "latent-mdct": {NoiseEncoder, HasEstimatedLogProb, HasTrajectory, DenoisingPrior, Completer},
     "latent-mdct-flow": {NoiseEncoder, HasLogProb},
@@ -300,6 +327,10 @@ def test_capabilities_are_declared_truthfully(name: str) -> None:
 ARCHITECTURES: dict[type, str] = {
     Flow: "flow",
     Mixture: "flow",
+    RAD: "flow",
+    ExactMultiscaleFlow: "multiscale-flow",
+    EstimatedMultiscaleFlow: "multiscale-flow",
+    DiscreteMultiscaleFlow: "multiscale-flow",
     ConsistencyModel: "consistency-model",
     DDPM: "ddpm",
     Diffusion: "diffusion",
@@ -330,7 +361,7 @@ def test_weights_that_are_saved_and_loaded_give_the_same_samples(prior: Any, tmp
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("classes", [0, 3])
 def test_a_density_integrates_to_one(kind: str, classes: int) -> None:
-    if kind == "normal" and classes:
+    if kind in UNCONDITIONAL and classes:
         return
     torch.manual_seed(0)
     net = flow(kind, classes=classes).eval()
@@ -341,7 +372,7 @@ def test_a_density_integrates_to_one(kind: str, classes: int) -> None:
     assert float(total) == pytest.approx(1, abs=0.02)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "mixture"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in NOT_INVERTIBLE])
 def test_a_flow_is_invertible_and_its_density_includes_the_determinant(kind: str) -> None:
     torch.manual_seed(0)
     net = flow(kind, shape=(3,)).double().eval()

@@ -12,6 +12,7 @@ from torch.distributions import Normal
 
 from denoise.priors.consistency_model import ConsistencyModel
 from denoise.priors.guided import GuidedPrior
+from denoise.priors.multiscale_flow import MultiscaleFlow
 from denoise.probability_path import convert, expand_like, linear, precondition, preserving
 from denoise.protocols import HasLogProb, Label
 from denoise.sampling.solvers import ddim_step
@@ -292,8 +293,10 @@ def transport(x0: Tensor, eps: Tensor) -> Tensor:
     return torch.from_numpy(columns).to(x0.device)
 
 
-def negative_log_likelihood(prior: HasLogProb, x: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
-    """Return the mean of -log p(x) for each entry.
+def negative_log_likelihood(
+    prior: HasLogProb | MultiscaleFlow, x: Tensor, labels: Sequence[Label] | None = None
+) -> Tensor:
+    """Return the mean of -log p(x) for each entry; of one draw of the dequantisation noise, which bounds it.
 
     Args:
         prior: prior with a density.
@@ -303,4 +306,5 @@ def negative_log_likelihood(prior: HasLogProb, x: Tensor, labels: Sequence[Label
     Returns:
         Scalar, nats.
     """
-    return -prior.log_prob(x, labels).mean() / x[0].numel()
+    log_prob = prior.draw_log_prob if isinstance(prior, MultiscaleFlow) else prior.log_prob
+    return -log_prob(x, labels).mean() / x[0].numel()

@@ -12,6 +12,7 @@ from denoise.priors.ddpm import DDPM
 from denoise.priors.diffusion import Diffusion
 from denoise.priors.flow_matching import FlowMatching
 from denoise.priors.latent import LatentPrior
+from denoise.priors.multiscale_flow import MultiscaleFlow
 from denoise.protocols import HasLogProb
 from denoise.training.data import Batch
 from denoise.training.losses import generative
@@ -22,7 +23,7 @@ from denoise.training.objectives.signals import SignalObjective, conditions
 class PriorObjective(SignalObjective, LossObjective):
     """An objective of priors of one type, alone or over the latents of a codec."""
 
-    prior_type: ClassVar[type]
+    prior_types: ClassVar[tuple[type, ...]]
 
     @staticmethod
     @abstractmethod
@@ -46,9 +47,10 @@ class PriorObjective(SignalObjective, LossObjective):
         """
         prior = module.prior if isinstance(module, LatentPrior) else module
         self.require(
-            isinstance(prior, self.prior_type),
-            f"objective {self.recipe.objective!r} needs a prior of type {self.prior_type.__name__}, the recipe builds "
-            f"a {type(prior).__name__}. Fix objective or architecture.",
+            isinstance(prior, self.prior_types),
+            f"objective {self.recipe.objective!r} needs a prior of type "
+            f"{' or '.join(each.__name__ for each in self.prior_types)}, the recipe builds a {type(prior).__name__}. "
+            "Fix objective or architecture.",
         )
         super().validate(module)
 
@@ -69,26 +71,26 @@ class PriorObjective(SignalObjective, LossObjective):
 class DenoisingScoreMatching(PriorObjective):
     """Train a diffusion prior to denoise at all noise levels."""
 
-    prior_type = Diffusion
+    prior_types = (Diffusion,)
     prior_loss = staticmethod(generative.denoising_score_matching)
 
 
 class DDPMObjective(PriorObjective):
     """Train a DDPM by the error of what it predicts."""
 
-    prior_type = DDPM
+    prior_types = (DDPM,)
     prior_loss = staticmethod(generative.ddpm)
 
 
 class FlowMatchingObjective(PriorObjective):
     """Train a flow matching prior by the error of its velocity."""
 
-    prior_type = FlowMatching
+    prior_types = (FlowMatching,)
     prior_loss = staticmethod(generative.flow_matching)
 
 
 class MaximumLikelihood(PriorObjective):
-    """Train a normalizing flow or a mixture by its log-likelihood."""
+    """Train a normalizing flow, a mixture or an autoregressive prior by its log-likelihood, or a bound of it."""
 
-    prior_type = HasLogProb
+    prior_types = (HasLogProb, MultiscaleFlow)
     prior_loss = staticmethod(generative.negative_log_likelihood)

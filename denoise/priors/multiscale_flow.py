@@ -1,0 +1,389 @@
+"""Normalizing flows of images and sounds: RealNVP, Glow, Flow++, spline couplings, residual flows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+from zuko.lazy import LazyComposedTransform, LazyTransform
+from zuko.transforms import MonotonicAffineTransform, MonotonicRQSTransform
+
+from denoise.config import config
+from denoise.errors import ConfigError
+from denoise.nn.embeddings import Condition
+from denoise.nn.invertible import ActNorm, Coupling, CouplingNet, InvertibleConv, MaskKind, Multiscale, Shape, Squeeze
+from denoise.nn.monotonic import UNIVARIATES
+from denoise.nn.residual_flow import InvertibleResidual
+from denoise.priors.noise import draw_noise
+from denoise.protocols import DEFAULT_OPTIONS, Label, SamplingOptions, Support
+
+LEVELS = 256  # of 8 bits, from 0 to 1
+DEQUANTISER_COUPLINGS = 4
+CouplingKind = Literal["affine", "mixture-logistic", "quadratic", "cubic", "rational-quadratic", "residual"]
+Dequantisation = Literal["none", "uniform", "variational"]
+
+
+@config
+class MultiscaleFlowConfig:
+    """Settings of a flow of images or sounds.
+
+    RealNVP has ``kind = "affine"``, ``masks = "checkerboard"`` and no ``mixing``; Glow ``masks = "channels"``; Flow++
+    ``kind = "mixture-logistic"``, ``masks = "checkerboard"`` and ``dequantisation = "variational"``.
+
+    Args:
+        shape: shape of one signal, (channels, height, width) or (channels, time); sizes are multiples of 2^levels.
+        levels: number of levels; each halves the size, and half of its channels are noise already.
+        steps: transforms of each level.
+        kind: functions of the couplings, or ``"residual"`` for invertible residual layers.
+        masks: whether the couplings before the squeeze of a level have checkerboard masks, or all come behind it.
+        mixing: whether an invertible convolution mixes the channels before each coupling behind the squeeze.
+        bins: bins of splines, or components of mixtures.
+        width: features of the networks.
+        blocks: residual blocks of the networks.
+        classes: number of classes for conditioning.
+        embedding: features of the embedding of a class.
+        dequantisation: noise that makes the 256 levels from 0 to 1 continuous, ``"uniform"`` or of a learned
+            distribution; ``"none"`` for densities of continuous signals.
+        margin: the signals, 0 to 1, are moved this far from both ends, and their logit is taken; 0 for no logit.
+        mean: approximate mean of the signals, used without a logit.
+        scale: approximate standard deviation of the signals, used without a logit.
+        log_det: estimate of the determinant of residual layers in training.
+    """
+
+    shape: tuple[int, ...]
+    levels: int = 2
+    steps: int = 8
+    kind: CouplingKind = "affine"
+    masks: MaskKind = "channels"
+    mixing: bool = True
+    bins: int = 8
+    width: int = 64
+    blocks: int = 2
+    classes: int = 0
+    embedding: int = 32
+    dequantisation: Dequantisation = "uniform"
+    margin: float = 0.05
+    mean: float = 0.0
+    scale: float = 1.0
+    log_det: Literal["series", "roulette"] = "roulette"
+
+    def __post_init__(self) -> None:
+        if len(self.shape) not in (2, 3) or min(self.shape) < 1 or math.prod(self.shape) > 1 << 20:
+            raise ConfigError(f"shape is {self.shape}; expected (channels, height, width) or (channels, time).")
+        if not 1 <= self.levels <= 10 or any(n % 2**self.levels for n in self.shape[1:]):
+            raise ConfigError(
+                f"levels is {self.levels}, shape {self.shape}; expected sizes that are multiples of 2^levels."
+            )
+        if not 1 <= self.steps <= 1000 or not 1 <= self.width <= 4096 or not 0 <= self.blocks <= 100:
+            raise ConfigError("expected steps of 1 to 1000, width of 1 to 4096, blocks of 0 to 100.")
+        if not 2 <= self.bins <= 256 or self.classes < 0 or not 1 <= self.embedding <= 4096:
+            raise ConfigError("expected bins of 2 to 256, classes of at least 0, embedding of 1 to 4096.")
+        if not 0 <= self.margin < 0.5 or not self.scale > 0 or not math.isfinite(self.mean):
+            raise ConfigError("expected margin of 0 to below 0.5, a finite mean, and scale above 0.")
+        if self.classes and self.kind == "residual":
+            raise ConfigError("residual layers take no condition; leave classes out.")
+
+
+class _Univariate(NamedTuple):
+    build: Callable[..., Any]
+    shapes: list[Shape]
+
+
+def _univariate(c: MultiscaleFlowConfig) -> _Univariate:
+    if c.kind == "affine":
+        return _Univariate(MonotonicAffineTransform, [(), ()])
+    if c.kind == "rational-quadratic":
+        return _Univariate(MonotonicRQSTransform, [(c.bins,), (c.bins,), (c.bins - 1,)])
+    build, shapes = UNIVARIATES[c.kind]
+    return _Univariate(build, shapes(c.bins))
+
+
+def _build_level(c: MultiscaleFlowConfig, channels: int, space: tuple[int, ...]) -> LazyTransform:
+    """Return the layers of a level for signals of (channels, *space), which it squeezes."""
+    ndim, squeezed = len(space), channels * 2 ** len(space)
+    layers: list[LazyTransform] = []
+    if c.kind == "residual":
+        layers.append(Squeeze(ndim))
+        half = tuple(n // 2 for n in space)
+        for _ in range(c.steps):
+            layers += [ActNorm(ndim, squeezed), InvertibleResidual(ndim, squeezed, half, c.width, c.log_det)]
+        return LazyComposedTransform(*layers)
+    univariate, embedding = _univariate(c), c.embedding if c.classes else 0
+    n_before = c.steps // 2 if c.masks == "checkerboard" else 0
+    for i in range(c.steps):
+        mask: MaskKind = "checkerboard" if i < n_before else "channels"
+        n = channels if i < n_before else squeezed
+        if i == n_before:
+            layers.append(Squeeze(ndim))
+        layers.append(ActNorm(ndim, n))
+        if c.mixing and i >= n_before:
+            layers.append(InvertibleConv(ndim, n))
+        settings = {"width": c.width, "blocks": c.blocks, "embedding": embedding}
+        layers.append(Coupling(ndim, n, mask, i % 2 == 1, univariate.build, univariate.shapes, **settings))
+    return LazyComposedTransform(*layers)
+
+
+def build_flow(c: MultiscaleFlowConfig) -> Multiscale:
+    """Return the transform of signals to noise."""
+    (channels, *space), levels, shapes = c.shape, [], []
+    for _ in range(c.levels):
+        levels.append(_build_level(c, channels, tuple(space)))
+        channels, space = channels * 2 ** len(space), [n // 2 for n in space]
+        shapes.append((channels, *space))
+        channels //= 2
+    return Multiscale(levels, shapes)
+
+
+class VariationalDequantiser(nn.Module):
+    """A conditional flow q(u|x) of the noise that makes levels continuous.
+
+    Args:
+        config: settings of the flow.
+
+    Reference:
+        Flow++, 2019, arXiv:1902.00275, section 3.1.
+    """
+
+    def __init__(self, config: MultiscaleFlowConfig) -> None:
+        super().__init__()
+        channels, ndim, width = config.shape[0], len(config.shape) - 1, max(8, config.width // 2)
+        self.features = CouplingNet(ndim, channels, width, width, 1, 0, 0)
+        nn.init.kaiming_uniform_(self.features.last.weight, a=5**0.5)
+        univariate = _Univariate(MonotonicAffineTransform, [(), ()])
+        self.flow = LazyComposedTransform(
+            *(
+                Coupling(ndim, channels, "checkerboard", i % 2 == 1, *univariate, width=width, blocks=1, maps=width)
+                for i in range(DEQUANTISER_COUPLINGS)
+            )
+        )
+
+    def forward(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Return u, between 0 and 1, and log q(u|x).
+
+        Args:
+            x: signals, 0 to 1, (batch, channels, *space).
+            noise: standard normal noise of the same shape.
+
+        Returns:
+            (batch, channels, *space) and (batch,).
+        """
+        logits, ladj = self.flow(self.features(2 * x - 1, None)).call_and_ladj(noise)
+        log_slope = F.logsigmoid(logits) + F.logsigmoid(-logits)
+        return torch.sigmoid(logits), normal_log_prob(noise) - ladj - log_slope.flatten(1).sum(dim=1)
+
+
+class MultiscaleFlow(nn.Module):
+    """A normalizing flow of images or sounds in several levels.
+
+    Build it with `build_multiscale_flow`, which chooses the class by what likelihood it has.
+
+    Args:
+        config: settings.
+
+    Reference:
+        Density estimation using Real NVP, 2016, arXiv:1605.08803; Glow, 2018, arXiv:1807.03039; Flow++, 2019,
+        arXiv:1902.00275; Neural Spline Flows, 2019, arXiv:1906.04032; Residual Flows, 2019, arXiv:1906.02735.
+    """
+
+    text = False
+    sampling_options = frozenset({"temperature"})
+
+    def __init__(self, config: MultiscaleFlowConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.event_shape, self.noise_shape = torch.Size(config.shape), torch.Size([math.prod(config.shape)])
+        self.classes = config.classes
+        is_discrete = config.dequantisation != "none"
+        self.support = Support(config.shape, "discrete" if is_discrete else "continuous")
+        self.condition = Condition(config.embedding, config.classes) if config.classes else None
+        self.dequantiser = VariationalDequantiser(config) if config.dequantisation == "variational" else None
+        self.flow = build_flow(config)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        *,
+        label: Label = None,
+        options: SamplingOptions = DEFAULT_OPTIONS,
+        generator: Generator | None = None,
+    ) -> Tensor:
+        """Sample signals.
+
+        Args:
+            n: number of signals.
+            label: condition of all signals.
+            options: temperature.
+            generator: source of the noise.
+
+        Returns:
+            Signals, (n, *event_shape).
+        """
+        noise, options = draw_noise(n, self.noise_shape, options, generator)
+        return self.decode_noise(noise, label=label, options=options)
+
+    @torch.no_grad()
+    def decode_noise(self, noise: Tensor, *, label: Label = None, options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
+        """Return the signals of standard normal noise.
+
+        Args:
+            noise: noise, (n, *noise_shape).
+            label: condition of all signals.
+            options: none is supported.
+
+        Returns:
+            Signals, (n, *event_shape).
+
+        Raises:
+            ConfigError: an option is set.
+        """
+        options.check_supported(self.sampling_options - {"temperature"}, "the decoding of noise by a flow")
+        noise = noise.to(next(self.parameters()))
+        return self._from_reals(self._transform([label] * len(noise)).inv(noise))
+
+    @torch.no_grad()
+    def encode_noise(self, x: Tensor, *, label: Label = None) -> Tensor:
+        """Return the noise of signals, the inverse of `decode_noise`.
+
+        Args:
+            x: signals, (n, *event_shape).
+            label: condition of all signals.
+
+        Returns:
+            Noise, (n, *noise_shape).
+        """
+        return self._transform([label] * len(x))(self._to_reals(self._middle(x))[0])
+
+    def density(self, v: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
+        """Return the log-density of continuous signals, for residual layers an estimate.
+
+        Args:
+            v: signals, (batch, *event_shape); of discrete ones, level + noise in [0, 1), divided by 256.
+            labels: condition of each signal.
+
+        Returns:
+            Log-densities in nats, (batch,).
+        """
+        y, ladj = self._to_reals(v)
+        noise, flow_ladj = self._transform(labels or [None] * len(v)).call_and_ladj(y)
+        return normal_log_prob(noise) + ladj + flow_ladj
+
+    def draw_log_prob(
+        self, x: Tensor, labels: Sequence[Label] | None = None, *, generator: Generator | None = None
+    ) -> Tensor:
+        """Return what training maximises: the log-density, or that of one draw of the dequantisation noise.
+
+        Args:
+            x: signals, (batch, *event_shape).
+            labels: condition of each signal.
+            generator: source of the noise.
+
+        Returns:
+            Nats, (batch,); of discrete signals, their mean over draws is a lower bound of the log-probability.
+        """
+        if self.config.dequantisation == "none":
+            return self.density(x, labels)
+        levels = (x * (LEVELS - 1)).round()
+        if self.dequantiser is None:
+            u, log_q = torch.rand(x.shape, generator=generator).to(x), 0.0
+        else:
+            noise = torch.randn(x.shape, generator=generator).to(x)
+            u, log_q = self.dequantiser(levels / (LEVELS - 1), noise)
+        return self.density((levels + u) / LEVELS, labels) - x[0].numel() * math.log(LEVELS) - log_q
+
+    def _transform(self, labels: Sequence[Label]) -> Any:
+        return self.flow(None if self.condition is None else self.condition(labels))
+
+    def _middle(self, x: Tensor) -> Tensor:
+        """Return signals with the mean of uniform dequantisation noise, levels without rounding."""
+        return x if self.config.dequantisation == "none" else ((LEVELS - 1) * x + 0.5) / LEVELS
+
+    def _to_reals(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the flow takes, and the logarithm of the determinant."""
+        c = self.config
+        if not c.margin:
+            return (v - c.mean) / c.scale, v.new_full((len(v),), -v[0].numel() * math.log(c.scale))
+        inside = c.margin + (1 - 2 * c.margin) * v
+        y = torch.logit(inside, eps=1e-6)
+        log_slope = math.log(1 - 2 * c.margin) - F.logsigmoid(y) - F.logsigmoid(-y)
+        return y, log_slope.flatten(1).sum(dim=1)
+
+    def _from_reals(self, y: Tensor) -> Tensor:
+        """Return the signals of `_to_reals` without dequantisation noise."""
+        c = self.config
+        v = (torch.sigmoid(y) - c.margin) / (1 - 2 * c.margin) if c.margin else c.mean + c.scale * y
+        return v if c.dequantisation == "none" else (LEVELS * v - 0.5) / (LEVELS - 1)
+
+
+class ExactMultiscaleFlow(MultiscaleFlow):
+    """A flow of continuous signals, of which the density is exact."""
+
+    def log_prob(self, x: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
+        """Return log-densities in nats, (batch, *event_shape) to (batch,)."""
+        return self.density(x, labels)
+
+
+class EstimatedMultiscaleFlow(MultiscaleFlow):
+    """A flow of residual layers, of which the density of continuous signals is estimated."""
+
+    def estimate_log_prob(
+        self, x: Tensor, labels: Sequence[Label] | None = None, *, generator: Generator | None = None
+    ) -> Tensor:
+        """Return estimates of log-densities in nats, (batch, *event_shape) to (batch,)."""
+        with seeded_probes(generator):
+            return self.density(x, labels)
+
+
+class DiscreteMultiscaleFlow(MultiscaleFlow):
+    """A flow of signals of 256 levels, of which the log-probability has a lower bound, by dequantisation."""
+
+    bound_samples, bound_batch = 16, 64
+
+    @property
+    def bound_kind(self) -> str:
+        """Name of the bound."""
+        return f"importance-weighted bound, {self.config.dequantisation} dequantisation"
+
+    @torch.no_grad()
+    def log_prob_bound(
+        self, x: Tensor, samples: int, *, label: Label = None, generator: Generator | None = None
+    ) -> Tensor:
+        """Return the logarithm of the mean of importance weights of the dequantisation noise.
+
+        Args:
+            x: signals, 0 to 1, (batch, *event_shape).
+            samples: draws of the noise for each signal.
+            label: condition of all signals.
+            generator: source of the noise.
+
+        Returns:
+            Nats, (batch,).
+        """
+        with seeded_probes(generator):
+            draws = [self.draw_log_prob(x, [label] * len(x), generator=generator) for _ in range(samples)]
+        return torch.stack(draws).logsumexp(dim=0) - math.log(samples)
+
+
+def build_multiscale_flow(config: MultiscaleFlowConfig) -> MultiscaleFlow:
+    """Build the flow that a configuration describes."""
+    if config.dequantisation != "none":
+        return DiscreteMultiscaleFlow(config)
+    return (EstimatedMultiscaleFlow if config.kind == "residual" else ExactMultiscaleFlow)(config)
+
+
+def normal_log_prob(noise: Tensor) -> Tensor:
+    """Return the log-density of standard normal noise, (batch, ...) to (batch,)."""
+    return -0.5 * (noise.square() + math.log(2 * math.pi)).flatten(1).sum(dim=1)
+
+
+@contextmanager
+def seeded_probes(generator: Generator | None) -> Iterator[None]:
+    """Let the probes of residual layers depend on a generator, without a change of PyTorch's global one."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(1 << 62, (), generator=generator)))
+        yield
