@@ -31,6 +31,14 @@ Sigma = float | Literal["auto"] | None
 """Noise level of an image, full scale 1.0; ``"auto"`` and None estimate it for networks that need one."""
 
 
+RestoreTask = Literal["denoise", "inpaint", "deblur", "upscale"]
+"""What a prior undoes: noise, missing pixels, blur, or lost resolution."""
+
+TASKS: tuple[RestoreTask, ...] = get_args(RestoreTask)
+
+RESTORE_STEPS = 30
+"""Network calls per restored image."""
+
 Stereo = Literal["auto", "linked", "separate"]
 """Whether the channels of audio share one mask."""
 
@@ -133,6 +141,57 @@ class DenoiseOptions:
     def estimates_sigma(self) -> bool:
         """Whether the noise level is estimated, by the pipeline or by a blind network."""
         return self.sigma is None or self.sigma == "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreOptions:
+    """Options of the restoration of an image by a prior.
+
+    Args:
+        task: what is undone, but noise alone, which is what `DenoiseOptions` are for.
+        mask: for inpainting, an image of the same size that is white where pixels are missing.
+        blur: for deblurring, the standard deviation of a Gaussian blur in pixels.
+        kernel: for deblurring, an image of the kernel instead.
+        factor: for upscaling, the factor of both sides, 2 to 8.
+        sigma: noise level of the measured image, full scale 1.0; None estimates it, for inpainting there is none.
+        steps: network calls for each image, at least 2.
+        seed: seed of the first sample; each next one adds 1.
+        samples: number of posterior samples to write with their mean and standard deviation; 0 writes one image.
+        overwrite: whether existing files are replaced.
+        max_megapixels: size up to which images are read, above 0.
+
+    Raises:
+        ConfigError: a value is out of range, or an option is missing or of another task.
+    """
+
+    task: RestoreTask
+    mask: str | Path | None = None
+    blur: float | None = None
+    kernel: str | Path | None = None
+    factor: int | None = None
+    sigma: float | None = None
+    steps: int = RESTORE_STEPS
+    seed: int = 0
+    samples: int = 0
+    overwrite: bool = False
+    max_megapixels: float = MAX_MEGAPIXELS
+
+    def __post_init__(self) -> None:
+        own = {"inpaint": ("mask",), "deblur": ("blur", "kernel"), "upscale": ("factor",)}
+        if self.task not in own:
+            raise ConfigError(f"task is {self.task!r}; expected {', '.join(TASKS)}.")
+        given = {name: task for task, names in own.items() for name in names if getattr(self, name) is not None}
+        for name, task in given.items():
+            if task != self.task:
+                raise ConfigError(f"{name} is for the task {task}, not {self.task}. Leave it out.")
+        if len(given) != 1:
+            count = "one of them" if len(own[self.task]) > 1 else "it"
+            raise ConfigError(f"the task {self.task} needs {' or '.join(own[self.task])}; give {count}.")
+        for name, low, high in (("blur", 0.1, 50), ("factor", 2, 8), ("sigma", 0, 1), ("steps", 2, 1000)):
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise ConfigError(f"{name} is {value:g}; expected {low:g} to {high:g}.")
+        check_max_megapixels(self.max_megapixels)
 
 
 def check_max_megapixels(max_megapixels: float) -> None:

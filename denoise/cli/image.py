@@ -18,11 +18,21 @@ from denoise.cli.params import (
     StrengthOption,
 )
 from denoise.errors import ConfigError
-from denoise.options import IMAGE_STEPS, MAX_MEGAPIXELS, DenoiseOptions, Sigma
+from denoise.options import (
+    IMAGE_STEPS,
+    MAX_MEGAPIXELS,
+    RESTORE_STEPS,
+    TASKS,
+    DenoiseOptions,
+    RestoreOptions,
+    Sigma,
+)
 
 if TYPE_CHECKING:
     from denoise.pipelines.result import Result
     from denoise.protocols import Progress
+
+PANEL = "Restoration by a prior"
 
 
 def image(
@@ -35,6 +45,40 @@ def image(
             metavar="NAME|FILE",
             autocompletion=model_names("denoiser", "image"),
         ),
+    ] = None,
+    prior: Annotated[
+        str | None,
+        typer.Option(
+            help="Restore by this prior: a model that takes a sigma, or a denoising prior of square images.",
+            metavar="NAME|FILE",
+            autocompletion=model_names(None, "image"),
+            rich_help_panel=PANEL,
+        ),
+    ] = None,
+    task: Annotated[
+        str,
+        typer.Option(
+            help="What is undone, by `gaussian` if no prior is given: noise, missing pixels (--mask), blur (--blur or "
+            "--kernel), or lost resolution (--factor).",
+            metavar="|".join(TASKS),
+            rich_help_panel=PANEL,
+        ),
+    ] = "denoise",
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            help="Image of the same size, white where pixels are missing.", metavar="FILE", rich_help_panel=PANEL
+        ),
+    ] = None,
+    blur: Annotated[
+        float | None,
+        typer.Option(help="Standard deviation of a Gaussian blur.", metavar="PIXELS", rich_help_panel=PANEL),
+    ] = None,
+    kernel: Annotated[
+        str | None, typer.Option(help="Image of the kernel of the blur.", metavar="FILE", rich_help_panel=PANEL)
+    ] = None,
+    factor: Annotated[
+        int | None, typer.Option(help="Factor of both sides, 2 to 8.", metavar="N", rich_help_panel=PANEL)
     ] = None,
     sigma: Annotated[
         str | None,
@@ -72,8 +116,13 @@ def image(
         typer.Option(help="Write this many posterior samples, their mean and 8 times their standard deviation.", min=0),
     ] = 0,
     steps: Annotated[
-        int, typer.Option(help="Network calls per posterior sample, with --perception or --samples.")
-    ] = IMAGE_STEPS,
+        int | None,
+        typer.Option(
+            help=f"Network calls: {IMAGE_STEPS} per posterior sample, with --perception or --samples; {RESTORE_STEPS} "
+            "with --task.",
+            show_default=False,
+        ),
+    ] = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     tile: Annotated[
@@ -89,18 +138,51 @@ def image(
     """Remove noise from images.
 
     Without -o, NAME.denoised.EXT is written beside each input. Format, mode, bit depth, alpha, profile
-    and metadata are kept. Camera raw files become TIFF of 16 bits.
+    and metadata are kept. Camera raw files become TIFF of 16 bits. A prior also fills in missing pixels,
+    removes blur, and enlarges: `--task inpaint --mask mask.png`.
     """
     from denoise.cli.batch import BatchOptions, denoise_files
     from denoise.cli.malloc import keep_freed_memory
+    from denoise.cli.restore import restore_files
     from denoise.files.image import IMAGE_EXTENSIONS
     from denoise.pipelines.compare import check_extras, compare_image
     from denoise.pipelines.image import ImagePipeline, default_model
     from denoise.pipelines.samples import check_samples, write_image_samples
+    from denoise.registry import SIGMA_MODEL
 
     batch = BatchOptions(overwrite=overwrite, skip_existing=skip_existing, as_json=as_json)
+    if prior is not None and model is not None:
+        raise ConfigError("both --model and --prior are given; expected one of them.")
+    given = {"mask": mask, "blur": blur, "kernel": kernel, "factor": factor}
+    if task != "denoise":
+        only_denoising = {
+            "--model": model,
+            "--strength": strength != 1 or None,
+            "--luminance": luminance != 1 or None,
+            "--colour": colour != 1 or None,
+            "--detail": detail or None,
+            "--perception": perception,
+            "--compare": compare,
+        }
+        refuse(only_denoising, f"is not for --task {task}")
+        sigma_value = _parse_sigma(sigma)
+        restore_options = RestoreOptions(
+            task=task,  # type: ignore[arg-type]
+            **given,  # type: ignore[arg-type]
+            sigma=None if isinstance(sigma_value, str) else sigma_value,
+            steps=RESTORE_STEPS if steps is None else steps,
+            seed=seed,
+            samples=samples,
+            overwrite=overwrite,
+            max_megapixels=max_megapixels,
+        )
+        check_samples(samples, inputs, out, {"--skip-existing": skip_existing or None})
+        restore_files(inputs, out, prior or SIGMA_MODEL, restore_options, batch, device=device, tile=tile)
+        return
+    refuse({f"--{name}": value for name, value in given.items()}, "needs a --task")
+    model = prior or model
     options = DenoiseOptions(
-        steps=steps,
+        steps=IMAGE_STEPS if steps is None else steps,
         strength=strength,
         luminance=luminance,
         colour=colour,
@@ -131,6 +213,21 @@ def image(
 
     keep_freed_memory()
     denoise_files(inputs, out, IMAGE_EXTENSIONS, denoise_file, batch)
+
+
+def refuse(options: dict[str, Any], reason: str) -> None:
+    """Refuse options that are given.
+
+    Args:
+        options: values by their names; None where an option is not given.
+        reason: why, for the message.
+
+    Raises:
+        ConfigError: one is given.
+    """
+    for name, value in options.items():
+        if value is not None:
+            raise ConfigError(f"{name} {reason}; leave it out.")
 
 
 def _parse_sigma(text: str | None) -> Sigma:

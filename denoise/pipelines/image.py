@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from denoise.pipelines.precision import (
 )
 from denoise.pipelines.result import IMAGE_UNITS, Diagnostics, Result
 from denoise.pipelines.tiles import TileDenoiser, frame_of, weigh
+from denoise.priors.network import PriorNetwork
 from denoise.protocols import Progress
 from denoise.registry import DEFAULTS, SIGMA_MODEL, load
 from denoise.signals import Image
@@ -48,7 +49,8 @@ class ImagePipeline:
     """A loaded image denoiser for files, bytes and frames.
 
     Args:
-        model: name of a bundled model or path of a weights file.
+        model: name of a bundled model or path of a weights file: a denoiser, or a denoising prior of square images,
+            which is applied to windows of their size.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
         tile: side in pixels of the tiles that the network processes; None takes the largest that two gigabytes of
             memory allow. It changes the output by less than one step of 8 bits, up to a sigma of 75 of 255.
@@ -76,7 +78,10 @@ class ImagePipeline:
             raise ConfigError(f"tile is {tile} pixels; expected at least 1.")
         check_precision(precision, self.device)
         self.precision = precision
-        self.model, self.card = load(model, kind="denoiser", modality="image")
+        self.model: Any
+        self.model, self.card = load(model, kind=("denoiser", "prior"), modality="image")
+        if self.card.kind == "prior":
+            self.model, self.card = PriorNetwork(self.model, self.card.name), replace(self.card, blind=False)
         self.model.to(self.device)
         window = self.model.window
         if window is not None:  # tiles of the only size that the network takes, half of each faded into the next
@@ -213,7 +218,7 @@ class ImagePipeline:
             )
         sigma = 0.0 if noise is None else noise[0].mean_sigma
         if options.mix_weight and sigma and not is_variational:
-            sample, rejected_fraction = sample_image(self._posterior_mean, image, sigma, options, progress)
+            sample, rejected_fraction = sample_image(self.posterior_mean, image, sigma, options, progress)
             x = to_tensor(image.as_float())
             mixed = torch.lerp(x, sample, strength)  # exactly the sample at full strength
             if not options.luminance == options.colour == 1:
@@ -230,8 +235,17 @@ class ImagePipeline:
         denoised = frame_of(tiles.rows(image, progress), image)
         return denoised, Diagnostics(precision=prepared.precision)
 
-    def _posterior_mean(self, image: Image, sigma: float, progress: Progress | None) -> Tensor:
-        """The network's output for a whole frame, (channels, height, width), full scale 1.0."""
+    def posterior_mean(self, image: Image, sigma: float, progress: Progress | None = None) -> Tensor:
+        """Return the output of the network for a whole frame with noise of a given level.
+
+        Args:
+            image: noisy frame.
+            sigma: standard deviation of its noise, full scale 1.0.
+            progress: called with the finished fraction, 0 to 1.
+
+        Returns:
+            (channels, height, width), full scale 1.0.
+        """
         noise = uniform_noise(sigma, image.pixels.shape[2])
         tiles = self._tile_denoiser(self._prepare(image, noise), noise, DenoiseOptions(steps=1))
         return torch.cat([*tiles.rows(image, progress)], dim=1)

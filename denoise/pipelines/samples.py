@@ -114,7 +114,7 @@ def write_image_samples(
     paths.require_free(source, options.overwrite)
     pipeline.check(replace(options, seed=seed))
     with ImageReader(source, max_megapixels=options.max_megapixels, name=name) as reader:
-        image = _only_frame(reader)
+        image = only_frame(reader)
         image_float = image.as_float()
 
         def write(path: Path, pixels_float: NDArray[Any]) -> None:
@@ -261,7 +261,15 @@ def check_samples(n: int, inputs: Sequence[str], out: str | None, single_output_
             raise ConfigError(f"{option} needs a single output; leave out either it or --samples.")
 
 
-def _only_frame(reader: ImageReader) -> Image:
+def only_frame(reader: ImageReader) -> Image:
+    """Return the frame of an image file.
+
+    Args:
+        reader: reader of the file.
+
+    Raises:
+        InputError: it holds several.
+    """
     frames = [*islice(reader, 2)]
     if len(frames) > 1:
         raise InputError(f"{reader.name}: holds several images; expected one. Save the image to a file of its own.")

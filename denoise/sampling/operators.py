@@ -227,6 +227,64 @@ class Clipping:
 
 
 @dataclass(frozen=True)
+class Cropped:
+    """The first entries of a measurement along each axis, as of a blurred image with unknown surroundings.
+
+    It has no spectrum; `diffpir` works with it.
+
+    Args:
+        operator: operator of the whole measurement, of the shape of signals.
+        size: measured entries along each axis of space.
+        space: entries of a signal along each axis of space.
+        iterations: of conjugate gradients, by which it is inverted.
+        tolerance: relative residual at which these end.
+    """
+
+    operator: Operator
+    size: tuple[int, ...]
+    space: tuple[int, ...]
+    iterations: int = 20
+    tolerance: float = 1e-3
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return A x."""
+        y = self.operator.forward(x)
+        for axis, n in zip(range(-len(self.size), 0), self.size, strict=True):
+            y = y.narrow(axis, 0, n)
+        return y
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """Return A^T y."""
+        pads = [(0, n - k) for n, k in zip(self.space, self.size, strict=True)]
+        return self.operator.adjoint(F.pad(y, [end for pad in reversed(pads) for end in pad]))
+
+    def solve(self, r: Tensor, damping: float | Tensor) -> Tensor:
+        """Return (A A^T + damping)^-1 r, by conjugate gradients."""
+        solution, residual = torch.zeros_like(r), r
+        direction, power = residual, residual.square().sum()
+        goal = self.tolerance**2 * power
+        for _ in range(self.iterations):
+            if power <= goal:
+                break
+            product = self.forward(self.adjoint(direction)) + damping * direction
+            step = power / (direction * product).sum()
+            solution, residual = solution + step * direction, residual - step * product
+            previous, power = power, residual.square().sum()
+            direction = residual + power / previous * direction
+        return solution
+
+    def to_spectral(self, x: Tensor) -> Tensor:
+        """Refuse, since there is no spectrum.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError("a cropped measurement has no spectrum; use diffpir.")
+
+    from_spectral = singular_values = pseudoinverse = to_spectral
+
+
+@dataclass(frozen=True)
 class Downsample:
     """Means of blocks of entries; measurements have shape (batch, channels, *space / factor).
 

@@ -1,0 +1,46 @@
+"""Restoration of files by a prior, for ``denoise image --task``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from denoise.cli.batch import BatchOptions, denoise_files
+from denoise.cli.malloc import keep_freed_memory
+from denoise.options import RestoreOptions
+
+if TYPE_CHECKING:
+    from denoise.pipelines.result import Result
+    from denoise.protocols import Progress
+
+
+def restore_files(
+    inputs: list[str],
+    out: str | None,
+    prior: str,
+    options: RestoreOptions,
+    batch: BatchOptions,
+    *,
+    device: str,
+    tile: int | None,
+) -> None:
+    """Restore images one after another, with a progress bar and a line each.
+
+    Args:
+        inputs: inputs of the command line.
+        out: output of the command line.
+        prior: name of a prior, or a weights file.
+        options: task and settings.
+        batch: options of the batch.
+        device: as of `RestorePipeline`.
+        tile: as of `RestorePipeline`.
+    """
+    from denoise.files.image import IMAGE_EXTENSIONS
+    from denoise.pipelines.restore import RestorePipeline
+
+    pipeline = RestorePipeline(prior, device=device, tile=tile)
+
+    def restore_file(source: Any, target: Any, progress: Progress, name: str | None) -> Result:
+        return pipeline.file(source, target, options, progress=progress, name=name)
+
+    keep_freed_memory()
+    denoise_files(inputs, out, IMAGE_EXTENSIONS, restore_file, batch)

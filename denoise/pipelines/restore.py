@@ -1,0 +1,262 @@
+"""Restoration of images by a prior: missing pixels, blur and lost resolution, at any size."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.fft import next_fast_len
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from denoise.errors import ConfigError
+from denoise.files.image import ImageReader, read_image, write_image
+from denoise.options import RestoreOptions
+from denoise.pipelines.float_range import find_float_range
+from denoise.pipelines.image import ImagePipeline, sigma_255
+from denoise.pipelines.perception import progress_of_part, to_tensor
+from denoise.pipelines.result import IMAGE_UNITS, Diagnostics, Result
+from denoise.pipelines.samples import STD_SCALE, Moments, SamplePaths, only_frame
+from denoise.pipelines.transparency import fill_hidden
+from denoise.probability_path import karras_sigmas
+from denoise.protocols import Progress
+from denoise.registry import SIGMA_MODEL
+from denoise.sampling.operators import Blur, Cropped, Downsample, Mask, Operator
+from denoise.sampling.posterior import diffpir
+from denoise.signals import Image
+
+SIGMA_START, SIGMA_END = 1.0, 0.01  # noise levels of the sampler, full scale 1.0
+MARGIN = 64  # pixels around missing ones that the prior sees
+MIN_SIGMA = 0.5 / 255  # of a measurement: the rounding of 8 bits
+MISSING = 0.1  # grey level of a mask above which a pixel is missing, so that soft edges of strokes are
+BLUR_EXTENT = 4  # half the side of a Gaussian kernel in standard deviations
+
+
+class RestorePipeline:
+    """A prior that restores images: it samples images that agree with the measured one.
+
+    Args:
+        prior: a denoiser of white noise of a given sigma, or a denoising prior: a name, or path of a weights file.
+        device: ``"auto"``, or a device of torch.
+        tile: as of `ImagePipeline`.
+
+    Raises:
+        ConfigError: there is no such prior, or it is blind.
+    """
+
+    def __init__(self, prior: str | Path = SIGMA_MODEL, *, device: str = "auto", tile: int | None = None) -> None:
+        self.pipeline = ImagePipeline(prior, device=device, tile=tile)
+        if self.pipeline.model.blind or self.pipeline.model.sigma_maps != 1:
+            raise ConfigError(f"model {self.pipeline.card.name} takes no single sigma; use {SIGMA_MODEL} or a prior.")
+
+    def file(
+        self,
+        source: str | Path | BinaryIO,
+        target: str | Path | BinaryIO,
+        options: RestoreOptions,
+        *,
+        progress: Progress | None = None,
+        name: str | None = None,
+    ) -> Result:
+        """Restore an image file, in its format.
+
+        Args:
+            source: path or binary file of a single image.
+            target: path or binary file; of several samples, a path that the `SamplePaths` are derived from.
+            options: task and settings.
+            progress: called with the finished fraction, 0 to 1.
+            name: name of the source in messages, if it is no path.
+
+        Returns:
+            Time and warnings.
+
+        Raises:
+            InputError: the file cannot be read or holds several images, or the target cannot be written.
+            ConfigError: the mask or the kernel does not fit the image.
+        """
+        started = time.perf_counter()
+        with ImageReader(source, max_megapixels=options.max_megapixels, name=name) as reader:
+            image, n = only_frame(reader), max(1, options.samples)
+            task = prepare(image, options, self.pipeline)
+            paths = None
+            if options.samples:
+                paths = SamplePaths.for_target(str(target), n)
+                paths.require_free(source, options.overwrite)
+            targets = [target] if paths is None else [*paths.samples]
+
+            def write(path: Any, pixels: NDArray[Any]) -> None:
+                write_image(path, [task.to_frame(pixels)], reader.format, overwrite=options.overwrite)
+
+            moments = Moments()
+            for i, path in enumerate(targets):
+                x = self._sample(task, options, options.seed + i, progress_of_part(progress, i, n))
+                pixels = x.permute(1, 2, 0).numpy()
+                moments.add(pixels)
+                write(path, pixels)
+            if paths is not None:
+                write(paths.mean, moments.mean)
+                write(paths.std, STD_SCALE * moments.std())
+            return Result.from_diagnostics(
+                Diagnostics(precision="float32"),
+                IMAGE_UNITS,
+                input=reader.name,
+                output=str(target if paths is None else paths.mean),
+                amount=n * image.pixels[..., 0].size / 1e6,
+                seconds=time.perf_counter() - started,
+                files=[] if paths is None else [str(path) for path in paths.all()],
+                warnings=reader.warnings,
+            )
+
+    def frame(self, image: Image, options: RestoreOptions, progress: Progress | None = None) -> Image:
+        """Restore one frame.
+
+        Args:
+            image: measured image.
+            options: task and settings.
+            progress: called with the finished fraction, 0 to 1.
+
+        Returns:
+            The restored image, of the same dtype.
+
+        Raises:
+            ConfigError: the mask or the kernel does not fit the image.
+        """
+        task = prepare(image, options, self.pipeline)
+        x = self._sample(task, options, options.seed, progress)
+        return task.to_frame(x.permute(1, 2, 0).numpy())
+
+    @torch.no_grad()
+    def _sample(self, task: Task, options: RestoreOptions, seed: int, progress: Progress | None) -> Tensor:
+        """Draw a sample of the posterior by DiffPIR, (channels, height, width), full scale 1.0."""
+        generator, n_done = Generator().manual_seed(seed), 0
+
+        def denoiser(x: Tensor, sigma: Tensor) -> Tensor:
+            nonlocal n_done
+            image = Image(np.ascontiguousarray(x[0].permute(1, 2, 0).numpy()))
+            step_progress = progress_of_part(progress, n_done, options.steps)
+            n_done += 1
+            return self.pipeline.posterior_mean(image, float(sigma), step_progress)[None]
+
+        sigmas = karras_sigmas(options.steps, SIGMA_END, SIGMA_START)
+        start = 0.5 + SIGMA_START * torch.randn(1, *task.shape, generator=generator)
+        x = diffpir(denoiser, task.y[None], task.operator, task.sigma, sigmas, start=start, generator=generator)
+        return task.finish(x[0].clamp(0, 1))
+
+
+class Task(NamedTuple):
+    """An inverse problem of one image.
+
+    Args:
+        y: the measurement, (channels, height, width), full scale 1.0.
+        operator: how it came about.
+        sigma: standard deviation of its noise.
+        shape: shape of the solution, (channels, height, width).
+        frame: image of the size of the result, whose pixels are replaced.
+        finish: turns the solution into the pixels of the result.
+    """
+
+    y: Tensor
+    operator: Operator
+    sigma: float
+    shape: tuple[int, ...]
+    frame: Image
+    finish: Callable[[Tensor], Tensor]
+
+    def to_frame(self, pixels: NDArray[Any]) -> Image:
+        """Return the result with pixels of floats, (height, width, channels); hidden ones stay as they were."""
+        stored = self.frame.from_float(pixels)
+        if self.frame.visible is not None:
+            stored = np.where(self.frame.visible[..., None], stored, self.frame.pixels)
+        return replace(self.frame, pixels=stored)
+
+
+def prepare(image: Image, options: RestoreOptions, pipeline: ImagePipeline) -> Task:
+    """Return the inverse problem of an image.
+
+    Args:
+        image: measured image.
+        options: task and settings.
+        pipeline: estimates the noise.
+
+    Raises:
+        ConfigError: the mask or the kernel does not fit, or the pixels are floats in units of their own.
+    """
+    if find_float_range(image) is not None:
+        raise ConfigError("the pixels are floats in units of their own; expected about 0 to 1. Scale the image first.")
+    x = to_tensor(image.as_float())
+    if image.visible is not None:
+        x = fill_hidden(x, torch.from_numpy(image.visible))
+    if options.task == "inpaint":
+        return _inpaint(image, x, options)
+    sigma = options.sigma
+    if sigma is None:
+        sigma = sigma_255(pipeline.estimate_noise(image, by_intensity=False)) / 255
+    sigma = max(sigma, MIN_SIGMA)
+    if options.task == "upscale":
+        assert options.factor is not None
+        return _upscale(image, x, options.factor, sigma)
+    return _deblur(image, x, _read_kernel(options), sigma)
+
+
+def _inpaint(image: Image, x: Tensor, options: RestoreOptions) -> Task:
+    assert options.mask is not None
+    mask = read_image(options.mask, max_megapixels=options.max_megapixels).as_float().pixels[..., :3].mean(axis=2)
+    if mask.shape != image.pixels.shape[:2]:
+        sizes = [f"{width} x {height}" for height, width in (mask.shape, image.pixels.shape[:2])]
+        raise ConfigError(f"{options.mask}: is of {sizes[0]} pixels, the image of {sizes[1]}. Resize the mask.")
+    missing = torch.from_numpy(mask > MISSING)
+    if not missing.any() or missing.all():
+        state = "no pixel" if not missing.any() else "every pixel"
+        raise ConfigError(f"{options.mask}: {state} is white, which means missing; expected some of them.")
+    box = tuple(slice(max(0, int(i.min()) - MARGIN), int(i.max()) + 1 + MARGIN) for i in missing.nonzero(as_tuple=True))
+    inside, hole = x[:, *box], missing[box]
+
+    def finish(solution: Tensor) -> Tensor:
+        result = x.clone()
+        result[:, *box] = torch.where(hole, solution, inside)
+        return result
+
+    observed = (~hole).float()
+    operator = Mask(observed[None, None])
+    return Task(inside * observed, operator, max(options.sigma or 0.0, MIN_SIGMA), tuple(inside.shape), image, finish)
+
+
+def _upscale(image: Image, x: Tensor, factor: int, sigma: float) -> Task:
+    def enlarge(pixels: NDArray[Any] | None) -> Any:
+        return None if pixels is None else pixels.repeat(factor, axis=0).repeat(factor, axis=1)
+
+    frame = replace(image, pixels=enlarge(image.pixels), alpha=enlarge(image.alpha))
+    channels, height, width = x.shape
+    return Task(x, Downsample(factor), sigma, (channels, factor * height, factor * width), frame, lambda y: y)
+
+
+def _deblur(image: Image, x: Tensor, kernel: Tensor, sigma: float) -> Task:
+    """The filter is periodic, the image is not: it is taken to be part of a larger image that is."""
+    _, height, width = x.shape
+    if any(k > n for k, n in zip(kernel.shape, (height, width), strict=True)):
+        raise ConfigError(f"the kernel is of {tuple(kernel.shape)} pixels, the image of {(height, width)}.")
+    space = tuple(next_fast_len(n + k, real=False) for n, k in zip((height, width), kernel.shape, strict=True))
+
+    operator = Cropped(Blur(kernel), (height, width), space)
+    return Task(x, operator, sigma, (len(x), *space), image, lambda y: y[:, :height, :width])
+
+
+def _read_kernel(options: RestoreOptions) -> Tensor:
+    """Return the kernel of a blur, with odd sides and of sum 1."""
+    if options.blur is not None:
+        radius = max(1, round(BLUR_EXTENT * options.blur))
+        gaussian = torch.exp(-torch.arange(-radius, radius + 1.0).square() / (2 * options.blur**2))
+        kernel = gaussian[:, None] * gaussian
+    else:
+        assert options.kernel is not None
+        kernel = torch.from_numpy(read_image(options.kernel).as_float().pixels.mean(axis=2))
+        kernel = F.pad(kernel, (0, 1 - kernel.shape[1] % 2, 0, 1 - kernel.shape[0] % 2))
+    if not kernel.sum() > 0:
+        raise ConfigError(f"{options.kernel}: is black; expected the kernel of a blur.")
+    return kernel / kernel.sum()

@@ -1,0 +1,203 @@
+"""Restoration by a prior: each task undoes what was done, and everything else stays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image as PillowImage
+from scipy.ndimage import gaussian_filter
+
+from denoise.errors import ConfigError, InputError
+from denoise.files.image import read_image
+from denoise.options import RestoreOptions
+from denoise.pipelines.image import ImagePipeline
+from denoise.pipelines.restore import MISSING, RestorePipeline
+from denoise.signals import Image
+
+SIDE = 64
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> RestorePipeline:
+    return RestorePipeline("gaussian")
+
+
+def scene(height: int = SIDE, width: int = SIDE) -> NDArray[np.uint8]:
+    """Smooth shades with edges, as in photographs."""
+    y, x = np.mgrid[:height, :width] / SIDE
+    shades = np.stack([0.3 + 0.4 * x, 0.5 + 0.2 * np.sin(6 * y), 0.7 - 0.3 * x * y], axis=-1)
+    shades[(x - 0.5) ** 2 + (y - 0.4) ** 2 < 0.06] = (0.9, 0.8, 0.3)
+    return np.rint(255 * shades).astype(np.uint8)
+
+
+def save(path: Path, pixels: NDArray[Any], **settings: Any) -> Path:
+    PillowImage.fromarray(pixels).save(path, **settings)
+    return path
+
+
+def psnr(a: NDArray[Any], b: NDArray[Any]) -> float:
+    return float(10 * np.log10(255**2 / np.square(a.astype(float) - b).mean()))
+
+
+def holes() -> NDArray[np.uint8]:
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    mask[20:24, 5:50] = mask[8:40, 40:43] = 255
+    mask[24, 5:50] = 20  # below the limit: observed
+    return mask
+
+
+def test_inpainting_fills_holes_and_keeps_every_other_pixel(pipeline: RestorePipeline, tmp_path: Path) -> None:
+    clean, mask = scene(), holes()
+    damaged = np.where(mask[..., None] > 255 * MISSING, np.uint8(255), clean)
+    source = save(tmp_path / "damaged.png", damaged)
+    options = RestoreOptions(task="inpaint", mask=save(tmp_path / "mask.png", mask), steps=20)
+    result = pipeline.file(source, tmp_path / "out.png", options)
+    restored = read_image(tmp_path / "out.png").pixels
+    hole = mask > 255 * MISSING
+    assert np.array_equal(restored[~hole], clean[~hole])
+    assert psnr(restored[hole], clean[hole]) > 25 > psnr(damaged[hole], clean[hole])
+    assert result.output == str(tmp_path / "out.png")
+    other = pipeline.frame(Image(damaged), RestoreOptions(task="inpaint", mask=options.mask, steps=20, seed=1))
+    assert not np.array_equal(other.pixels, restored)
+
+
+def test_what_lies_under_the_mask_does_not_matter(pipeline: RestorePipeline, tmp_path: Path) -> None:
+    options = RestoreOptions(task="inpaint", mask=save(tmp_path / "mask.png", holes()), steps=3)
+    hole = holes()[..., None] > 255 * MISSING
+    black, white = (pipeline.frame(Image(np.where(hole, np.uint8(v), scene())), options).pixels for v in (0, 255))
+    assert np.array_equal(black, white)
+
+
+@pytest.mark.parametrize("by", ["blur", "kernel"])
+def test_deblurring_is_sharper_up_to_the_edges(pipeline: RestorePipeline, by: str, tmp_path: Path) -> None:
+    large = scene(SIDE + 16, SIDE + 16).astype(float)
+    blurred = np.stack([gaussian_filter(large[..., i], 1.5, mode="nearest") for i in range(3)], axis=-1)
+    clean, y = (np.rint(x[8:-8, 8:-8]).astype(np.uint8) for x in (large, blurred))
+    kernel = np.zeros((13, 13))
+    kernel[6, 6] = 1
+    kernel = gaussian_filter(kernel, 1.5)
+    given: Any = {"blur": 1.5}
+    if by == "kernel":
+        given = {"kernel": save(tmp_path / "kernel.png", np.rint(255 * kernel / kernel.max()).astype(np.uint8))}
+    restored = pipeline.frame(Image(y), RestoreOptions(task="deblur", sigma=1 / 255, steps=20, **given)).pixels
+    assert psnr(restored, clean) > psnr(y, clean) + 3
+    edge = np.ones((SIDE, SIDE), bool)
+    edge[4:-4, 4:-4] = False
+    assert psnr(restored[edge], clean[edge]) > psnr(y[edge], clean[edge])
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_upscaling_agrees_with_the_small_image(pipeline: RestorePipeline, factor: int, tmp_path: Path) -> None:
+    clean = scene()
+    n = SIDE // factor
+    small = np.rint(clean.reshape(n, factor, n, factor, 3).mean(axis=(1, 3))).astype(np.uint8)
+    source = save(tmp_path / "small.png", small, dpi=(72, 72))
+    pipeline.file(source, tmp_path / "large.png", RestoreOptions(task="upscale", factor=factor, sigma=0.0, steps=20))
+    large = read_image(tmp_path / "large.png").pixels
+    assert large.shape == clean.shape
+    with PillowImage.open(tmp_path / "large.png") as file:
+        assert file.info["dpi"] == pytest.approx((72, 72), abs=0.1)
+    means = large.reshape(n, factor, n, factor, 3).mean(axis=(1, 3))
+    assert np.abs(means - small).mean() < 1.5
+    assert psnr(large, clean) > psnr(small.repeat(factor, 0).repeat(factor, 1), clean) + 1
+
+
+def test_alpha_and_16_bits_are_kept(pipeline: RestorePipeline) -> None:
+    alpha = np.full((16, 20), 255, np.uint8)
+    alpha[:4] = 0
+    image = Image(scene(16, 20).astype(np.uint16) * 257, alpha)
+    large = pipeline.frame(image, RestoreOptions(task="upscale", factor=2, steps=2))
+    assert large.pixels.dtype == np.uint16
+    assert large.alpha is not None
+    assert np.array_equal(large.alpha, alpha.repeat(2, 0).repeat(2, 1))
+    sharp = pipeline.frame(image, RestoreOptions(task="deblur", blur=0.5, steps=2))
+    assert np.array_equal(sharp.pixels[:4], image.pixels[:4])
+
+
+def test_samples_are_written_with_their_mean(pipeline: RestorePipeline, tmp_path: Path) -> None:
+    source = save(tmp_path / "a.png", scene(16, 16))
+    options = RestoreOptions(task="upscale", factor=2, steps=2, samples=3)
+    result = pipeline.file(source, tmp_path / "b.png", options)
+    names = [Path(file).name for file in result.files]
+    assert names == ["b.sample-1.png", "b.sample-2.png", "b.sample-3.png", "b.mean.png", "b.std.png"]
+    samples = np.stack([read_image(tmp_path / name).pixels for name in names[:3]]).astype(float)
+    assert np.abs(samples.mean(axis=0) - read_image(tmp_path / "b.mean.png").pixels).max() <= 1
+    with pytest.raises(InputError, match="exists already"):
+        pipeline.file(source, tmp_path / "b.png", options)
+
+
+def test_a_prior_of_digits_denoises_digits_of_any_size() -> None:
+    digit = np.zeros((40, 61), np.uint8)
+    digit[8:30, 20:24] = digit[8:12, 14:24] = 230
+    noise = np.random.default_rng(0).normal(0, 50, digit.shape)
+    noisy = np.clip(digit + noise, 0, 255).astype(np.uint8)[..., None]
+    denoised = ImagePipeline("mnist-diffusion").frame(Image(noisy), sigma=50 / 255)
+    assert psnr(denoised.pixels[..., 0], digit) > psnr(noisy[..., 0], digit) + 5
+    restored = RestorePipeline("mnist-diffusion").frame(
+        Image(digit[:28, 7:35, None].copy()), RestoreOptions(task="deblur", blur=0.8, steps=5)
+    )
+    assert restored.pixels.shape == (28, 28, 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"task": "inpaint"}, "the task inpaint needs mask; give it"),
+        ({"task": "deblur"}, "needs blur or kernel; give one of them"),
+        ({"task": "deblur", "blur": 1.0, "kernel": "k.png"}, "give one of them"),
+        ({"task": "upscale", "factor": 9}, "factor is 9; expected 2 to 8"),
+        ({"task": "upscale", "factor": 2, "mask": "m.png"}, "mask is for the task inpaint, not upscale"),
+        ({"task": "upscale", "factor": 2, "sigma": 3.0}, "sigma is 3; expected 0 to 1"),
+        ({"task": "upscale", "factor": 2, "steps": 1}, "steps is 1; expected 2 to 1000"),
+        ({"task": "sharpen"}, "task is 'sharpen'; expected denoise, inpaint, deblur, upscale"),
+    ],
+)
+def test_options_that_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        RestoreOptions(**settings)
+
+
+def test_inputs_that_are_refused(pipeline: RestorePipeline, tmp_path: Path) -> None:
+    image = Image(scene())
+    for name, mask, message in (
+        ("small", np.full((SIDE, SIDE - 1), 255, np.uint8), "is of 63 x 64 pixels, the image of 64 x 64"),
+        ("all", np.full((SIDE, SIDE), 255, np.uint8), "every pixel is white"),
+        ("none", np.zeros((SIDE, SIDE), np.uint8), "no pixel is white"),
+    ):
+        path = save(tmp_path / f"{name}.png", mask)
+        with pytest.raises(ConfigError, match=message):
+            pipeline.frame(image, RestoreOptions(task="inpaint", mask=path))
+    large = save(tmp_path / "large.png", np.full((99, 99), 9, np.uint8))
+    with pytest.raises(ConfigError, match=r"the kernel is of \(99, 99\) pixels, the image of \(64, 64\)"):
+        pipeline.frame(image, RestoreOptions(task="deblur", kernel=large))
+    black = save(tmp_path / "black.png", np.zeros((5, 5), np.uint8))
+    with pytest.raises(ConfigError, match="is black"):
+        pipeline.frame(image, RestoreOptions(task="deblur", kernel=black))
+    floats = Image(400 * scene().astype(np.float32))
+    with pytest.raises(ConfigError, match="units of their own"):
+        pipeline.frame(floats, RestoreOptions(task="upscale", factor=2))
+    with pytest.raises(ConfigError, match="photo takes no single sigma"):
+        RestorePipeline("photo")
+    with pytest.raises(ConfigError, match=r"prior mnist-flow is no denoiser"):
+        RestorePipeline("mnist-flow")
+
+
+def test_conjugate_gradients_invert_a_cropped_blur() -> None:
+    from denoise.sampling.operators import Blur, Cropped
+
+    torch.manual_seed(0)
+    kernel = torch.rand(3, 3, dtype=torch.float64)
+    operator = Cropped(Blur(kernel / kernel.sum()), (5, 6), (8, 9), iterations=200, tolerance=1e-12)
+    x, y = torch.randn(1, 1, 8, 9, dtype=torch.float64), torch.randn(1, 1, 5, 6, dtype=torch.float64)
+    torch.testing.assert_close((operator.forward(x) * y).sum(), (x * operator.adjoint(y)).sum())
+    columns = [operator.forward(operator.adjoint(unit.view(1, 1, 5, 6))).flatten() for unit in torch.eye(30).double()]
+    matrix = torch.stack(columns, dim=1) + 0.1 * torch.eye(30)
+    expected = torch.linalg.solve(matrix, y.flatten())
+    torch.testing.assert_close(operator.solve(y, 0.1).flatten(), expected)
+    with pytest.raises(ConfigError, match="no spectrum"):
+        operator.pseudoinverse(y)
