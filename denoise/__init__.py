@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from denoise.errors import ConfigError, DenoiseError, InputError, WeightsError
+    from denoise.options import RestoreOptions
     from denoise.pipelines import AudioPipeline, ImagePipeline, load
     from denoise.pipelines.arrays import denoise_audio, denoise_image, denoise_points
     from denoise.pipelines.prior import PriorPipeline
+    from denoise.pipelines.restore import RestorePipeline
     from denoise.pipelines.stream import AudioStream
     from denoise.registry import bundled
 
@@ -26,6 +28,8 @@ __all__ = [
     "ImagePipeline",
     "InputError",
     "PriorPipeline",
+    "RestoreOptions",
+    "RestorePipeline",
     "WeightsError",
     "__version__",
     "bundled",
@@ -40,6 +44,8 @@ _MODULES = {
     "AudioStream": "denoise.pipelines.stream",
     "ImagePipeline": "denoise.pipelines",
     "PriorPipeline": "denoise.pipelines.prior",
+    "RestoreOptions": "denoise.options",
+    "RestorePipeline": "denoise.pipelines.restore",
     "load": "denoise.pipelines",
     "denoise_audio": "denoise.pipelines.arrays",
     "denoise_image": "denoise.pipelines.arrays",

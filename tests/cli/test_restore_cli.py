@@ -1,0 +1,64 @@
+"""``denoise image --prior`` and ``--task``: outputs, and one line per error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.cli.conftest import Command
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    y, x = np.mgrid[:24, :32]
+    pixels = np.stack([5 * x, 9 * y, 3 * (x + y)], axis=-1).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    mask = np.zeros((24, 32), np.uint8)
+    mask[10:12, 4:20] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    return tmp_path / "photo.png"
+
+
+def test_inpainting_writes_one_file_and_a_line_of_json(command: Command, photo: Path, tmp_path: Path) -> None:
+    result = command(
+        "image", str(photo), "--task", "inpaint", "--mask", str(tmp_path / "mask.png"), "--steps", "3", "--json"
+    )
+    assert result.code == 0, result.err
+    (report,) = result.rows
+    assert Path(report["output"]).name == "photo.denoised.png"
+    with Image.open(photo) as before, Image.open(report["output"]) as after:
+        changed = (np.asarray(before) != np.asarray(after)).any(axis=2)
+    assert changed[10:12, 4:20].any()
+    assert not changed[:10].any()
+
+
+def test_a_prior_without_a_task_denoises(command: Command, photo: Path, tmp_path: Path) -> None:
+    arguments = ("image", str(photo), "--sigma", "10", "-o")
+    outputs = [tmp_path / "a.png", tmp_path / "b.png"]
+    assert command(*arguments, str(outputs[0]), "--prior", "gaussian").code == 0
+    assert command(*arguments, str(outputs[1]), "--model", "gaussian").code == 0
+    assert outputs[0].read_bytes() == outputs[1].read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--task", "inpaint"), "the task inpaint needs mask; give it"),
+        (("--mask", "mask.png"), "--mask needs a --task; leave it out"),
+        (("--task", "upscale", "--factor", "2", "--strength", "0.5"), "--strength is not for --task upscale"),
+        (("--task", "upscale", "--factor", "2", "--model", "gaussian"), "--model is not for --task upscale"),
+        (("--prior", "gaussian", "--model", "photo"), "both --model and --prior are given"),
+        (("--task", "upscale", "--factor", "2", "--samples", "1"), "1 samples are requested"),
+        (("--task", "deblur", "--blur", "1", "--prior", "digits-audio"), "digits-audio is a prior for audio"),
+        (("--task", "deblur", "--blur", "1", "--prior", "mnist-flow"), "prior mnist-flow is no denoiser"),
+        (("--task", "sharpen"), "task is 'sharpen'"),
+    ],
+)
+def test_errors_are_one_line(command: Command, photo: Path, arguments: tuple[str, ...], message: str) -> None:
+    result = command("image", str(photo), *arguments)
+    assert result.code == 2
+    assert message in result.err
+    assert result.err.count("\n") == 1
