@@ -24,6 +24,8 @@ NAMES = [
     "ImagePipeline",
     "InputError",
     "PriorPipeline",
+    "RestoreOptions",
+    "RestorePipeline",
     "WeightsError",
     "__version__",
     "bundled",
