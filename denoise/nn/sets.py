@@ -14,14 +14,15 @@ from denoise.nn.embeddings import SinusoidalEmbedding
 BANDWIDTHS = (0.8, 0.4, 0.2, 0.1)  # of the local statistics, for points of unit variance; each half of the one before
 DIRECTIONS = 3  # for each bandwidth
 MIN_WEIGHT = 1e-7
+BLOCK = 1 << 17  # pairs of points at a time, whose weights fit into a processor's cache
 
 
 class SetTransformer(nn.Module):
     """Induced set attention over points with local statistics, conditioned on a noise level and a label.
 
-    Every point is one token. A few learned queries summarise the whole set, and the points attend to these summaries,
-    so that the cost is linear in the number of points, which may vary. What lies near a point, which says where the
-    surface is, comes from `local_statistics`.
+    Every point is one token. A few learned queries summarise the whole set, and the points attend to these summaries:
+    attention takes time in proportion to the number of points, which may vary. `local_statistics`, which locate the
+    surface, compare all pairs of points: their time is quadratic in the number, their memory is not.
 
     Args:
         width: features of a point.
@@ -75,13 +76,17 @@ class InducedBlock(nn.Module):
         embedding: length of the embedding of noise level and label.
         head_width: features of each head of the attention.
 
+    The departures from the paper are those of later transformers: normalisation stands before each layer, not behind
+    it, which trains without tuning; the summary has no residual of the queries and no layers of its own, since it is
+    read by linear layers at once and the points pass through an MLP afterwards.
+
     Reference:
         Set Transformer, 2018, arXiv:1810.00825, eq. 9 and 10.
     """
 
     def __init__(self, width: int, inducing: int, embedding: int, head_width: int = 32) -> None:
         super().__init__()
-        self.heads = max(1, width // head_width)
+        self.heads = next(n for n in range(max(1, width // head_width), 0, -1) if not width % n)
         self.norm, self.film = nn.LayerNorm(width, elementwise_affine=False), FiLM(embedding, width)
         self.queries = nn.Parameter(torch.randn(inducing, width) / width**0.5)
         self.points_kv, self.points_q = nn.Linear(width, 2 * width), nn.Linear(width, width)
@@ -105,7 +110,7 @@ class InducedBlock(nn.Module):
 
 
 def local_statistics(points: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what lies near each point of a set: density, mean and covariance under Gaussian windows.
+    """Return density, mean and covariance of the surroundings of each point of a set, under Gaussian windows.
 
     The directions are ``o``, ``C o`` and ``C^2 o``, of the vector ``o`` from the point to the local mean and the local
     covariance ``C``. Combinations of them project the point onto the local plane or line, whatever its orientation.
@@ -118,33 +123,48 @@ def local_statistics(points: Tensor) -> tuple[Tensor, Tensor]:
         channels).
     """
     n, channels = points.shape
-    squares = points.square().sum(dim=1)
-    distances = (squares[:, None] + squares - 2 * points @ points.T).clamp_min(0)
-    moments = torch.cat([points.new_ones(n, 1), points, (points[:, :, None] * points[:, None]).flatten(1)], dim=1)
-    weights = torch.exp(-distances / (2 * BANDWIDTHS[0] ** 2))
-    features, directions = [], []
-    for i, bandwidth in enumerate(BANDWIDTHS):
-        if i:
-            # half the bandwidth; smaller weights would become denormal numbers, which are slow
-            weights = F.threshold(weights, MIN_WEIGHT, 0.0).square().square()
-        total, mean, second = (weights @ moments).split([1, channels, channels**2], dim=1)
-        mean, second = mean / total, (second / total).unflatten(1, (channels, channels))
-        covariance = (second - mean[:, :, None] * mean[:, None]) / bandwidth**2
-        offset = (mean - points)[..., None] / bandwidth
-        features += [(total / n).log(), offset[..., 0], covariance.flatten(1)]
-        directions += [offset, covariance @ offset, covariance @ (covariance @ offset)]
-    return torch.cat(features, dim=1), torch.cat(directions, dim=2).transpose(1, 2)
+    rows = points.split(max(1, BLOCK // n))
+    # for gradients, the weights of a block are computed again: those of all pairs would not fit in memory
+    moments = [
+        checkpoint(_moments, x, points, use_reentrant=False) if points.requires_grad else _moments(x, points)
+        for x in rows
+    ]
+    bandwidths = points.new_tensor(BANDWIDTHS)[:, None, None]
+    total, mean, second = torch.cat(moments, dim=2).transpose(1, 2).split([1, channels, channels**2], dim=2)
+    mean, second = mean / total, (second / total).unflatten(2, (channels, channels))
+    covariance = (second - mean[..., None] * mean[..., None, :]) / bandwidths[..., None] ** 2
+    offset = (mean - points) / bandwidths
+    once = (covariance @ offset[..., None])[..., 0]
+    features = torch.cat([(total / n).log(), offset, covariance.flatten(2)], dim=2)
+    directions = torch.stack([offset, once, (covariance @ once[..., None])[..., 0]], dim=2)
+    return features.transpose(0, 1).flatten(1), directions.transpose(0, 1).flatten(1, 2)
+
+
+def _moments(centres: Tensor, points: Tensor) -> Tensor:
+    """Return sums of 1, x and x x^T over points, weighted by the windows around some of them.
+
+    Args:
+        centres: centres of the windows, (m, channels).
+        points: points, (n, channels).
+
+    Returns:
+        (bandwidths, 1 + channels + channels^2, m).
+    """
+    x = points.T
+    powers = torch.cat([torch.ones_like(x[:1]), x, (x[:, None] * x).flatten(0, 1)])
+    squares = points.square().sum(dim=1)[:, None] + centres.square().sum(dim=1)
+    distances = torch.addmm(squares, points, centres.T, alpha=-2).clamp_min(0)
+    weights = torch.exp(distances / (-2 * BANDWIDTHS[0] ** 2))
+    sums = [powers @ weights]
+    for _ in BANDWIDTHS[1:]:
+        # half the bandwidth; smaller weights would become denormal numbers, which are slow
+        weights = F.threshold(weights, MIN_WEIGHT, 0.0).square().square()
+        sums.append(powers @ weights)
+    return torch.stack(sums)
 
 
 def _stack_statistics(points: Tensor) -> tuple[Tensor, Tensor]:
-    """Return `local_statistics` of each set of a batch, (batch, n, channels).
-
-    One set at a time, and again for gradients: the distances of all pairs of a batch would not fit in memory.
-    """
+    """Return `local_statistics` of each set of a batch, (batch, n, channels)."""
     with torch.autocast(points.device.type, enabled=False):  # in bfloat16, covariances would be lost to rounding
-        rows = [
-            checkpoint(local_statistics, x, use_reentrant=False) if x.requires_grad else local_statistics(x)
-            for x in points.float()
-        ]
-    features, directions = zip(*rows, strict=True)
+        features, directions = zip(*map(local_statistics, points.float()), strict=True)
     return torch.stack(features).to(points.dtype), torch.stack(directions).to(points.dtype)

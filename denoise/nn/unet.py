@@ -23,7 +23,7 @@ class BackboneConfig:
 
     Args:
         kind: ``"mlp"`` for residual blocks over a flat vector, ``"unet"`` for convolutions, ``"set"`` for points.
-        widths: channels at resolutions that are halved each time; the others have ``widths[0]`` units.
+        widths: channels at resolutions that are halved each time; the others have ``widths[0]`` units, sets no more.
         blocks: residual blocks at each resolution, or of the MLP or the network of sets.
         patch: side of the squares (or length of the pieces) that are one position of the first resolution.
         attention: whether there is self-attention at the last resolution.
@@ -55,6 +55,11 @@ class BackboneConfig:
             raise ConfigError(f"dropout is {self.dropout}; expected 0 to below 1.")
         if not 1 <= self.inducing <= 4096:
             raise ConfigError(f"inducing is {self.inducing}; expected 1 to 4096.")
+        if self.kind == "set" and (len(self.widths) > 1 or self.patch > 1 or self.dropout):
+            raise ConfigError(
+                f"widths are {self.widths}, patch is {self.patch}, dropout {self.dropout}; a set has one width, no "
+                "patches and no dropout. Leave them out."
+            )
 
 
 def build_backbone(config: BackboneConfig, event_shape: tuple[int, ...]) -> nn.Module:
