@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from denoise.errors import InputError
-from denoise.files.points import read_points, write_points
+from denoise.files.points import container, read_points, write_points
 
 POINTS = [(0.5, -1.25, 2.0), (1e-3, 3.5, -7.0), (4.0, 5.0, 6.0)]
 COLOURS = [(255, 0, 1), (2, 3, 4), (13, 10, 26)]  # with the bytes of line ends and of the end of text
@@ -43,6 +44,14 @@ def text(end: str = "\n") -> bytes:
     return header("ascii", end) + end.join([*rows, *(f"3 {a} {b} {c}" for a, b, c in FACES), ""]).encode()
 
 
+def spaced(end: str = "\n") -> bytes:
+    """Return the text file with blank lines before, among and after the vertices and faces."""
+    start = text(end).index(b"end_header") + len("end_header" + end)
+    blanks = [b"", b"  ", b"", b"\t", b"", b""]
+    lines = [part for pair in zip(blanks, text(end)[start:].splitlines(), strict=False) for part in pair]
+    return text(end)[:start] + end.encode().join([*lines, b"", b""])
+
+
 XYZ = b"# scan 7\n0.5 -1.25 2.0 255 0 1\n\n1e-3,3.5,-7.0,2,3,4\r\n  4 5 6\n"
 FILES = {
     "little.ply": binary("<"),
@@ -50,7 +59,9 @@ FILES = {
     "double.ply": binary(">", "double"),
     "text.ply": text(),
     "windows.ply": text("\r\n"),
+    "spaced.ply": spaced(),
     "scan.xyz": XYZ,
+    "marked.xyz": b"\xef\xbb\xbf" + XYZ.replace(b"\n\n", b"\n  # indented\n // also\n"),
 }
 
 
@@ -128,6 +139,12 @@ def nan_in(data: bytes) -> bytes:
         (b"", "holds no points"),
         (b"# nothing\n", "holds no points"),
         (b"1 2 3\n4 5\n", "line 2 is '4 5'; expected 3 numbers"),
+        (b"1 2 3\n# comment\n\n4 5\n", "line 4 is '4 5'; expected 3 numbers"),
+        (b"1 2 3\n1_0 2 3\n", "line 2 is '1_0 2 3'"),
+        (spaced().replace(b"-1.25", b"one"), "line 18 is"),
+        (b"plymouth 1 2 3\n", "line 1 is 'plymouth 1 2 3'; expected 3 numbers"),
+        (text().replace(b"comment", b"ply"), "the header has the line 'ply made by hand'"),
+        (text().replace(b"comment made by hand", b"format ascii 1.0"), "the header has the line 'format ascii 1.0'"),
         (b"3\nwater\nO 0 0 0\n", "line 1 is '3'"),
         (b"1 2 nan\n", "z of point 0 is nan"),
         (bytes(range(256)), "expected 3 numbers"),
@@ -142,6 +159,29 @@ def test_bad_files_are_one_line(tmp_path: Path, data: bytes, reason: str) -> Non
     assert message.startswith(f"{path}: ")
     assert "\n" not in message
     assert reason in message
+
+
+def test_text_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert container.MAX_TEXT == 512 << 20
+    monkeypatch.setattr(container, "MAX_TEXT", 3 << 20)
+    line = b"0.123456 0.123456 0.123456\n"
+    assert len(read_points(io.BytesIO(line * ((3 << 20) // len(line))), "a.xyz").points) > 100_000
+    with pytest.raises(InputError, match=r"^a.xyz: holds 3 MiB of text; expected 3 at most. Convert it"):
+        read_points(io.BytesIO(b"# 3 MiB\n" + line * ((3 << 20) // len(line) + 1)), "a.xyz")
+
+
+def test_memory_of_text_is_a_small_multiple_of_its_size() -> None:
+    data = b"".join(b"%d.25 %d.5 0.125\n" % (i, -i) for i in range(50_000))
+    tracemalloc.start()
+    try:
+        file = read_points(io.BytesIO(data), "a.xyz")
+        reading = tracemalloc.get_traced_memory()[1]
+        file.replace(file.points + 1)
+        writing = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert reading < 8 * len(data)
+    assert writing < 14 * len(data)
 
 
 def test_missing_files(tmp_path: Path) -> None:

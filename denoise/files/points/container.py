@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from itertools import chain
 from typing import ClassVar
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from denoise.errors import InputError
 
 TOKEN = re.compile(rb"[^\s,;]+")
+MAX_TEXT = 1 << 29  # bytes; reading and writing take about twelve times as much memory
 RESOLUTION = 1e-7  # of written text, relative to the extent of the cloud
 
 
@@ -55,47 +56,75 @@ class PointFile(ABC):
 
 
 class Lines:
-    """Lines of text that begin with numbers, of which some columns are coordinates.
+    """Text whose rows begin with numbers, of which some columns are coordinates; blank lines and comments are kept.
 
     Args:
-        lines: the lines, with their ends.
+        text: the text.
         columns: indices of the columns of x, y and z.
         width: least number of columns.
-        first: number of the first line in the file, for messages.
         name: name of the file in messages.
+        first: number of the first line in the file, for messages.
+        comments: beginnings of lines that are no rows.
+
+    Raises:
+        InputError: the text is too long.
     """
 
-    def __init__(self, lines: list[bytes], columns: tuple[int, int, int], width: int, first: int, name: str) -> None:
-        self.lines, self.columns, self.width, self.first, self.name = lines, columns, width, first, name
+    def __init__(
+        self,
+        text: bytes,
+        columns: tuple[int, int, int],
+        width: int,
+        name: str,
+        *,
+        first: int = 1,
+        comments: tuple[bytes, ...] = (),
+    ) -> None:
+        if len(text) > MAX_TEXT:
+            raise InputError(
+                f"{name}: holds {len(text) >> 20} MiB of text; expected {MAX_TEXT >> 20} at most. Convert it to a "
+                "binary .ply, or split it."
+            )
+        self.columns, self.width, self.first, self.name = columns, width, first, name
+        self.lines = text.splitlines(keepends=True)
+        stripped = map(bytes.strip, self.lines)
+        self.rows = np.fromiter(
+            (i for i, line in enumerate(stripped) if line and not line.startswith(comments)), np.int64
+        )
+        """Indices of the lines that are rows."""
 
-    def read(self) -> NDArray[np.float64]:
-        """Return the coordinates, (lines, 3)."""
-        return np.array([*self._rows()], np.float64).reshape(-1, 3)
+    def read(self, count: int | None = None) -> NDArray[np.float64]:
+        """Return the coordinates of the first ``count`` rows, or of all, (rows, 3)."""
+        coordinates = chain.from_iterable(map(self._read_row, self.rows[:count].tolist()))
+        return np.fromiter(coordinates, np.float64).reshape(-1, 3)
 
-    def replace(self, old: NDArray[np.float64], new: NDArray[np.float64]) -> list[bytes]:
-        """Return the lines with new coordinates where they differ from the old ones."""
+    def replace(self, old: NDArray[np.float64], new: NDArray[np.float64]) -> bytes:
+        """Return the text with new coordinates of the first rows, (rows, 3), where they differ from the old ones."""
         extent = float(np.ptp(new, axis=0).max()) or 1.0
         decimals = max(0, math.ceil(-math.log10(RESOLUTION * extent)))
         replaced = [*self.lines]
         for row in np.flatnonzero((old != new).any(axis=1)).tolist():
-            tokens, line = [*TOKEN.finditer(self.lines[row])], self.lines[row]
+            i = int(self.rows[row])
+            tokens, line = [*TOKEN.finditer(self.lines[i])], self.lines[i]
             for column, axis in sorted(zip(self.columns, range(3), strict=True), reverse=True):  # from right to left
                 if old[row, axis] != new[row, axis]:
                     text = f"{new[row, axis]:.{decimals}f}".encode()
                     line = line[: tokens[column].start()] + text + line[tokens[column].end() :]
-            replaced[row] = line
-        return replaced
+            replaced[i] = line
+        return b"".join(replaced)
 
-    def _rows(self) -> Iterator[list[float]]:
-        for i, line in enumerate(self.lines):
-            tokens = TOKEN.findall(line)
-            try:
-                if len(tokens) < self.width:
-                    raise ValueError
-                yield [float(tokens[column]) for column in self.columns]
-            except ValueError:
-                text = line.strip()[:40].decode("ascii", "backslashreplace")
-                raise InputError(
-                    f"{self.name}: line {self.first + i} is {text!r}; expected {self.width} numbers or more. Export "
-                    "the cloud again."
-                ) from None
+    def _read_row(self, i: int) -> list[float]:
+        tokens = TOKEN.findall(self.lines[i])
+        try:
+            if len(tokens) < self.width:
+                raise ValueError
+            numbers = [tokens[column] for column in self.columns]
+            if b"_" in b"".join(numbers):  # Python reads 1_0 as 10
+                raise ValueError
+            return [*map(float, numbers)]
+        except ValueError:
+            text = self.lines[i].strip()[:40].decode("ascii", "backslashreplace")
+            raise InputError(
+                f"{self.name}: line {self.first + i} is {text!r}; expected {self.width} numbers or more. Export the "
+                "cloud again."
+            ) from None

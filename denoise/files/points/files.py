@@ -21,7 +21,7 @@ MAX_BYTES = 1 << 31
 
 
 def read_points(source: str | Path | BinaryIO, name: str | None = None) -> PointFile:
-    """Read a point cloud; PLY is known by its first bytes, anything else is read as XYZ.
+    """Read a point cloud; PLY is detected by its first line, anything else is read as XYZ.
 
     Args:
         source: path or stream.
@@ -44,11 +44,13 @@ def read_points(source: str | Path | BinaryIO, name: str | None = None) -> Point
         raise InputError(f"{name}: {error.strerror}. Give a .ply or .xyz file.") from None
     if len(data) > MAX_BYTES:
         raise InputError(f"{name}: larger than {MAX_BYTES >> 30} GiB; expected a smaller cloud. Split it.")
-    return (PlyFile if data.startswith(MAGIC) else XyzFile)(data, name)
+    return (PlyFile if MAGIC.match(data) else XyzFile)(data, name)
 
 
 def write_points(path: str | Path, points: NDArray[np.float64], *, overwrite: bool = False) -> None:
-    """Write a new point cloud.
+    """Write a new point cloud, .ply in single precision, .xyz with 7 significant digits.
+
+    Coordinates of millions, as of maps, lose their decimals: subtract an offset first.
 
     Args:
         path: file, .ply or .xyz.

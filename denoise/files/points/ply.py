@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from denoise.errors import InputError
 from denoise.files.points.container import Lines, PointFile
 
-MAGIC = b"ply"
+MAGIC = re.compile(rb"ply[ \t]*[\r\n]")
 MAX_HEADER = 1 << 20  # bytes
 BYTE_ORDERS = {"binary_little_endian": "<", "binary_big_endian": ">", "ascii": ""}
 TYPES = {
@@ -106,8 +107,7 @@ class PlyFile(PointFile):
     def replace(self, points: NDArray[np.float64]) -> bytes:
         """Return the file with other coordinates; see `PointFile.replace`."""
         if not self.order:
-            lines = self.text.replace(self.points, points)
-            return self.data[: self.start] + b"".join(lines) + b"".join(self.remaining_lines)
+            return self.data[: self.start] + self.text.replace(self.points, points)
         data = bytearray(self.data)
         vertices = self._vertices(data)
         for i, axis in enumerate("xyz"):
@@ -124,7 +124,7 @@ class PlyFile(PointFile):
     def _read_header(self) -> tuple[int, str]:
         """Return where the header ends, and the byte order, which is empty for text."""
         self.elements: list[Element] = []
-        order, position = None, 0
+        order, position = None, self.data.find(b"\n") + 1
         while (end := self.data.find(b"\n", position, MAX_HEADER)) >= 0:
             words = self.data[position:end].decode("latin-1").split()
             position = end + 1
@@ -132,7 +132,7 @@ class PlyFile(PointFile):
                 match words:
                     case ["end_header"] if order is not None:
                         return position, order
-                    case ["format", kind, "1.0"]:
+                    case ["format", kind, "1.0"] if order is None:
                         order = BYTE_ORDERS[kind]
                     case ["element", name, count] if count.isdecimal() and len(count) < 16:
                         self.elements.append(Element(name, int(count)))
@@ -141,7 +141,7 @@ class PlyFile(PointFile):
                         self.elements[-1].lists[name] = TYPES[count_kind]
                     case ["property", kind, name]:
                         self.elements[-1].properties.append((name, TYPES[kind]))
-                    case [] | ["ply" | "comment" | "obj_info", *_]:
+                    case [] | ["comment" | "obj_info", *_]:
                         pass
                     case _:
                         raise LookupError
@@ -150,16 +150,14 @@ class PlyFile(PointFile):
         self._fail("the header has no end", "a line end_header after format and elements")
 
     def _read_text(self, vertex: Element) -> NDArray[np.float64]:
-        lines = self.data[self.start :].splitlines(keepends=True)
-        expected, stored = sum(element.count for element in self.elements), sum(bool(line.strip()) for line in lines)
+        names = [name for name, _ in vertex.properties]
+        columns = (names.index("x"), names.index("y"), names.index("z"))
+        first = self.data.count(b"\n", 0, self.start) + 1
+        self.text = Lines(self.data[self.start :], columns, len(names), self.name, first=first)
+        expected, stored = sum(element.count for element in self.elements), len(self.text.rows)
         if stored != expected:
             self._fail(f"{stored:,} lines follow the header", f"{expected:,}, one for each row of the elements")
-        names = [name for name, _ in vertex.properties]
-        first = self.data.count(b"\n", 0, self.start) + 1
-        columns = (names.index("x"), names.index("y"), names.index("z"))
-        self.text = Lines(lines[: vertex.count], columns, len(names), first, self.name)
-        self.remaining_lines = lines[vertex.count :]
-        return self.text.read()
+        return self.text.read(vertex.count)
 
     def _fail(self, what: str, expected: str) -> NoReturn:
         raise InputError(f"{self.name}: {what}; expected {expected}. The file is damaged, or another kind of PLY.")

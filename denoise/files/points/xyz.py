@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from denoise.files.points.container import Lines, PointFile
 
+BOM = b"\xef\xbb\xbf"  # at the beginning of text in UTF-8
 COMMENTS = (b"#", b"//")
 
 
@@ -16,20 +17,16 @@ class XyzFile(PointFile):
     suffix = ".xyz"
 
     def _read(self) -> NDArray[np.float64]:
-        self.all_lines = self.data.splitlines(keepends=True)
-        self.rows = [i for i, line in enumerate(self.all_lines) if line.strip() and not line.startswith(COMMENTS)]
-        first = self.rows[0] + 1 if self.rows else 1
-        self.lines = Lines([self.all_lines[i] for i in self.rows], (0, 1, 2), 3, first, self.name)
-        return self.lines.read()
+        text = self.data.removeprefix(BOM)
+        self.start = self.data[: len(self.data) - len(text)]
+        self.text = Lines(text, (0, 1, 2), 3, self.name, comments=COMMENTS)
+        return self.text.read()
 
     def replace(self, points: NDArray[np.float64]) -> bytes:
         """Return the file with other coordinates; see `PointFile.replace`."""
-        lines = [*self.all_lines]
-        for i, line in zip(self.rows, self.lines.replace(self.points, points), strict=True):
-            lines[i] = line
-        return b"".join(lines)
+        return self.start + self.text.replace(self.points, points)
 
 
 def encode_xyz(points: NDArray[np.float64]) -> bytes:
-    """Return a new file of points, (n, 3)."""
+    """Return a new file of points, (n, 3), with 7 significant digits."""
     return "".join(f"{x:.7g} {y:.7g} {z:.7g}\n" for x, y, z in points.tolist()).encode()
