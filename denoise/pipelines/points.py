@@ -18,10 +18,11 @@ from denoise.files.atomic import atomic_file
 from denoise.files.names import file_name
 from denoise.files.points import read_points
 from denoise.pipelines.device import pick_device
+from denoise.pipelines.point_clouds import normalise_points
 from denoise.pipelines.result import POINT_UNITS, Diagnostics, Result
 from denoise.protocols import DenoisingPrior, Progress
 from denoise.registry import POINT_MODEL, load
-from denoise.sampling.noise_level import estimate_sigma
+from denoise.sampling.stein import sigma_from_residual
 
 MIN_POINTS = 16
 MAX_SIGMA = 0.25  # of the diagonal
@@ -74,25 +75,26 @@ class PointPipeline:
             ConfigError: sigma is out of range.
             InputError: shape or values of the points do not fit.
         """
-        _check(points)
+        if points.ndim and len(points) < MIN_POINTS:
+            number = "1 point" if len(points) == 1 else f"{len(points)} points"
+            raise InputError(f"{number}; expected at least {MIN_POINTS}, which show a surface. Give a larger cloud.")
+        cloud = normalise_points(points)
         if sigma is not None and not 0 <= sigma <= MAX_SIGMA:
             raise ConfigError(f"sigma is {sigma:g}; expected 0 to {MAX_SIGMA:g}, a fraction of the diagonal.")
         if sigma == 0:
             return points.copy(), 0.0
-        centre = points.mean(axis=0)
-        scale = math.sqrt(np.square(points - centre).mean())
-        per_diagonal = math.sqrt(np.square(np.ptp(points, axis=0)).sum()) / scale
+        per_diagonal = math.sqrt(np.square(np.ptp(cloud.points, axis=0)).sum())
         if sigma is not None and sigma * per_diagonal > MAX_LEVEL:
             raise ConfigError(
                 f"sigma is {sigma:g} of the diagonal, about the spread of the points; expected at most "
                 f"{MAX_LEVEL / per_diagonal:.2g}."
             )
-        z = torch.from_numpy(((points - centre) / scale).astype(np.float32)).T
+        z = torch.from_numpy(cloud.points.astype(np.float32)).T
         generator = Generator().manual_seed(0)
         level = SIGMA_RANGE[1] if sigma is None else sigma * per_diagonal
         if sigma is None:
             subset = z[:, torch.randperm(z.shape[1], generator=generator)[: self.subset]][None].to(self.device)
-            level = estimate_sigma(self._denoise, subset, *SIGMA_RANGE, generator=generator)
+            level = sigma_from_residual(self._denoise, subset, *SIGMA_RANGE, generator=generator)
         total, count = torch.zeros_like(z), torch.zeros(z.shape[1])
         batches = [*self._batches(z.shape[1], generator)]
         with torch.no_grad():
@@ -103,8 +105,9 @@ class PointPipeline:
                 count.index_add_(0, rows.flatten(), torch.ones(rows.numel()))
                 if progress:
                     progress((i + 1) / len(batches))
-        moved = (total / count - z).T.numpy().astype(np.float64)  # the difference keeps the digits of large coordinates
-        return points + scale * moved, level / per_diagonal
+        # the difference keeps the digits of large coordinates
+        displacement = (total / count - z).T.numpy().astype(np.float64)
+        return points + cloud.scale * displacement, level / per_diagonal
 
     def file(
         self,
@@ -138,7 +141,7 @@ class PointPipeline:
         if isinstance(target, str | Path):
             _check_extension(target, file.suffix, file.name)
         try:
-            points, used = self.denoise(file.points, sigma, progress=progress)
+            points, sigma_used = self.denoise(file.points, sigma, progress=progress)
         except InputError as error:
             raise InputError(f"{file.name}: {error}") from None
         data = file.replace(points)
@@ -148,7 +151,7 @@ class PointPipeline:
         else:
             target.write(data)
         return Result.from_diagnostics(
-            Diagnostics(noise_before=100 * used),
+            Diagnostics(noise_before=100 * sigma_used),
             POINT_UNITS,
             input=file.name,
             output=file_name(target, "output"),
@@ -171,19 +174,6 @@ class PointPipeline:
             order = torch.randperm(n, generator=generator)
             order = torch.cat([order, order[: -n % self.subset]])  # fills the last subset
             yield from order.view(-1, self.subset).split(BATCH_SIZE)
-
-
-def _check(points: NDArray[np.float64]) -> None:
-    if points.ndim != 2 or points.shape[1] != 3:
-        raise InputError(f"points have shape {points.shape}; expected (n, 3).")
-    if len(points) < MIN_POINTS:
-        number = "1 point" if len(points) == 1 else f"{len(points)} points"
-        raise InputError(f"{number}; expected at least {MIN_POINTS}, which show a surface. Give a larger cloud.")
-    if not np.isfinite(points).all():
-        row, axis = (int(i) for i in np.argwhere(~np.isfinite(points))[0])
-        raise InputError(f"{'xyz'[axis]} of point {row} is {points[row, axis]}; coordinates must be finite.")
-    if not np.ptp(points, axis=0).any():
-        raise InputError("all points coincide; expected a surface. Give another cloud.")
 
 
 def _check_extension(target: str | Path, suffix: str, source: str) -> None:

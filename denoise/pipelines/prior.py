@@ -24,6 +24,7 @@ from denoise.priors.latent import LatentPrior, add_normal_prior
 from denoise.protocols import (
     Codec,
     Completer,
+    DenoisingPrior,
     HasEstimatedLogProb,
     HasLogProb,
     HasLogProbBound,
@@ -114,7 +115,7 @@ class PriorPipeline:
         """Read files as signals of the shape of the prior; see `read_signal`.
 
         Args:
-            files: images or audio files of any size.
+            files: images, audio files or point clouds of any size.
 
         Returns:
             Signals, (n, *shape).
@@ -125,7 +126,8 @@ class PriorPipeline:
         """
         if not files:
             raise ConfigError("no files to read; expected at least one.")
-        return torch.cat([read_signal(file, self.card) for file in files])
+        point_std = self.model.data_std if isinstance(self.model, DenoisingPrior) else 1.0
+        return torch.cat([read_signal(file, self.card, point_std) for file in files])
 
     def write(
         self, out: str | Path, signals: Tensor, *, columns: int | None = None, overwrite: bool = False

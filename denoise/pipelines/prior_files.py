@@ -16,6 +16,7 @@ from denoise.errors import ConfigError, InputError
 from denoise.files.audio import AUDIO_EXTENSIONS, read_audio, write_audio
 from denoise.files.image import IMAGE_EXTENSIONS, read_image, write_image
 from denoise.files.points import POINT_EXTENSIONS, read_points, write_points
+from denoise.pipelines.point_clouds import normalise_points
 from denoise.rendering import render_points
 from denoise.signals import Audio, AudioFormat, Image, ImageFormat
 from denoise.weights import Card
@@ -27,12 +28,11 @@ HOLD_MS = 1000  # of the samples of a trajectory
 WINDOW_S = 0.032  # of spectrograms
 INPUT_EXTENSIONS = {"audio": AUDIO_EXTENSIONS, "image": IMAGE_EXTENSIONS, "points": POINT_EXTENSIONS}
 EXTENSIONS = {"audio": (".wav", ".png"), "image": (".png", ".gif"), "points": (".ply", ".xyz", ".png", ".gif")}
-POINT_STD = 0.25  # of the coordinates of a cloud, as the priors of point clouds take them
 SPACING = 2.0  # of clouds that stand side by side
 FLOOR_DB = -60.0  # relative to the maximum of a spectrogram; below it is black
 
 
-def read_signal(path: str | Path, card: Card) -> Tensor:
+def read_signal(path: str | Path, card: Card, point_std: float = 1.0) -> Tensor:
     """Read a file of any size as a signal of a model's shape.
 
     Images are cropped at the centre to the model's proportions, resized, and converted to grey or colour;
@@ -42,17 +42,18 @@ def read_signal(path: str | Path, card: Card) -> Tensor:
     Args:
         path: image, audio file or point cloud.
         card: card of the model.
+        point_std: standard deviation of the coordinates of a cloud, as the model takes them.
 
     Returns:
         Signal, (1, *card.shape).
 
     Raises:
         ConfigError: the model has no shape.
-        InputError: the file cannot be read, or a cloud has too few points.
+        InputError: the file cannot be read, or a cloud has too few points, or none that differ.
     """
     shape = _shape(card)
     if card.modality == "points":
-        return _read_points(path, card, shape[-1])
+        return _read_points(path, card, shape[-1], point_std)
     return _read_audio(path, card, shape[-1]) if card.modality == "audio" else _read_image(path, shape)
 
 
@@ -79,14 +80,16 @@ def _read_image(path: str | Path, shape: Sequence[int]) -> Tensor:
     return x.clamp(0, 1)
 
 
-def _read_points(path: str | Path, card: Card, n: int) -> Tensor:
+def _read_points(path: str | Path, card: Card, n: int, std: float) -> Tensor:
     points = read_points(path).points
     if len(points) < n:
         raise InputError(f"{path}: holds {len(points):,} points; prior {card.name} takes {n:,}. Give a denser cloud.")
     points = points[np.random.default_rng(0).permutation(len(points))[:n]]
-    points = points[np.argsort(-points[:, 2], kind="stable")] - points.mean(axis=0)
-    scale = np.sqrt(np.square(points).mean())
-    return torch.from_numpy((POINT_STD / (scale or 1.0) * points).astype(np.float32)).T[None].contiguous()
+    try:
+        points = normalise_points(points[np.argsort(-points[:, 2], kind="stable")]).points
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return torch.from_numpy((std * points).astype(np.float32)).T[None].contiguous()
 
 
 def write_signals(

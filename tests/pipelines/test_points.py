@@ -26,9 +26,11 @@ SETTINGS = {
 }
 
 
-def save_prior(path: Path, architecture: str = "diffusion", *, is_random: bool = False) -> Path:
+def save_prior(
+    path: Path, architecture: str = "diffusion", *, is_random: bool = False, sigma_data: float = 0.25
+) -> Path:
     torch.manual_seed(0)
-    prior = build(architecture, SETTINGS)
+    prior = build(architecture, SETTINGS | {"sigma_data": sigma_data})
     if is_random:
         with torch.no_grad():  # output layers are initialised with zeros
             for p in prior.parameters():
@@ -80,6 +82,14 @@ def test_denoising_is_equivariant_to_translation_scale_and_order(pipeline: Point
         np.testing.assert_allclose(pipeline.denoise(points[order], sigma)[0], expected[order], atol=1e-4)
 
 
+@pytest.mark.parametrize("scale", [1e140, 1e-200, 1e-290])
+def test_units_of_any_size(pipeline: PointPipeline, scale: float) -> None:
+    expected, sigma = pipeline.denoise(cloud(N) - (10, -20, 3))
+    denoised, scaled_sigma = pipeline.denoise(scale * (cloud(N) - (10, -20, 3)))
+    assert scaled_sigma == pytest.approx(sigma, rel=1e-3)
+    np.testing.assert_allclose(denoised / scale, expected, atol=1e-4)
+
+
 def test_sigma_of_zero_changes_nothing_and_results_are_repeated(pipeline: PointPipeline) -> None:
     points = cloud(3 * N)
     np.testing.assert_array_equal(pipeline.denoise(points, 0.0)[0], points)
@@ -106,6 +116,7 @@ def test_arrays_keep_container_and_dtype(tmp_path: Path) -> None:
         (np.zeros((20, 2)), None, "expected \\(n, 3\\)"),
         (np.zeros((20, 3), int), None, "expected a float type"),
         (np.full((20, 3), np.nan), None, "x of point 0 is nan"),
+        (1e200 * cloud(20), None, "expected 1e\\+150 at most"),
         (cloud(20), 0.5, "sigma is 0.5; expected 0 to 0.25"),
         (cloud(20), float("nan"), "sigma is nan"),
     ],
@@ -120,6 +131,16 @@ def test_bad_input_is_one_line(tmp_path: Path, points: Any, sigma: float | None,
 def test_models_of_other_modalities_are_refused() -> None:
     with pytest.raises(denoise.ConfigError, match="expected a prior for points"):
         PointPipeline("mnist-flow")
+
+
+@pytest.mark.parametrize("std", [0.25, 0.6])
+def test_signals_of_files_have_the_variance_of_the_prior(tmp_path: Path, std: float) -> None:
+    prior = denoise.PriorPipeline(save_prior(tmp_path / "tiny.safetensors", sigma_data=std), device="cpu")
+    write_points(tmp_path / "a.ply", 1e30 * cloud(N))
+    assert float(prior.read(tmp_path / "a.ply").std()) == pytest.approx(std, rel=0.01)
+    write_points(tmp_path / "same.ply", np.ones((N, 3)))
+    with pytest.raises(denoise.InputError, match=r"same.ply: all points coincide"):
+        prior.read(tmp_path / "same.ply")
 
 
 def test_signals_of_files_are_subsets_sorted_from_top_to_bottom(tmp_path: Path) -> None:

@@ -39,12 +39,10 @@ class PointFile(ABC):
         self.points = self._read()
         if not len(self.points):
             raise InputError(f"{name}: holds no points; expected at least one. Export the cloud again.")
-        if not np.isfinite(self.points).all():
-            row, axis = (int(i) for i in np.argwhere(~np.isfinite(self.points))[0])
-            raise InputError(
-                f"{name}: {'xyz'[axis]} of point {row} is {self.points[row, axis]}; coordinates must be finite. "
-                "Remove such points."
-            )
+        try:
+            require_finite_points(self.points)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
 
     @abstractmethod
     def _read(self) -> NDArray[np.float64]:
@@ -53,6 +51,22 @@ class PointFile(ABC):
     @abstractmethod
     def replace(self, points: NDArray[np.float64]) -> bytes:
         """Return the file with other coordinates, (n, 3); unchanged ones and everything else keep their bytes."""
+
+
+def require_finite_points(points: NDArray[np.float64]) -> None:
+    """Refuse points with coordinates that are not finite.
+
+    Args:
+        points: coordinates, (n, 3).
+
+    Raises:
+        InputError: there are such points.
+    """
+    if not np.isfinite(points).all():
+        row, axis = (int(i) for i in np.argwhere(~np.isfinite(points))[0])
+        raise InputError(
+            f"{'xyz'[axis]} of point {row} is {points[row, axis]}; coordinates must be finite. Remove such points."
+        )
 
 
 class Lines:

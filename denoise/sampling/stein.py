@@ -15,14 +15,15 @@ BISECTIONS = 10
 
 
 @torch.no_grad()
-def estimate_sigma(
+def sigma_from_residual(
     denoiser: Denoise, x: Tensor, low: float, high: float, *, generator: Generator | None = None
 ) -> float:
     """Return the noise level at which the residual of a denoiser is as large as Stein's identity says.
 
     For signals with noise of sigma, ``E |x - D(x)|^2 = sigma^2 (d - E div D(x))`` of the posterior mean D in d
-    dimensions. A larger residual means more noise than sigma, so that the level is found by bisection. It needs many
-    dimensions, over which the expectation is taken. NFE: 2 * BISECTIONS.
+    dimensions. The equation holds at the true sigma alone. Bisection assumes that the residual is larger at every lower
+    level and smaller at every higher one. It needs many dimensions, over which the expectation is taken. NFE: 2 *
+    BISECTIONS.
 
     Args:
         denoiser: function of x and sigma, (batch,).
@@ -35,7 +36,7 @@ def estimate_sigma(
         The noise level, between ``low`` and ``high``.
 
     Reference:
-        Estimation of the Mean of a Multivariate Normal Distribution, Stein, 1981, lemma 1.
+        Estimation of the Mean of a Multivariate Normal Distribution, Stein, 1981, lemma 2.
     """
     direction = noise_like(x, generator).sign()
     for _ in range(BISECTIONS):
