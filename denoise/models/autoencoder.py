@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import field
 from itertools import pairwise
 from typing import Literal
@@ -45,8 +46,8 @@ class AEConfig:
     def __post_init__(self) -> None:
         if not self.shape or min(self.shape) < 1 or max(self.shape) > 1 << 24 or not 1 <= self.latent <= 1 << 16:
             raise ConfigError(f"shape is {self.shape}, latent {self.latent}; expected sizes of at least 1.")
-        if not self.scale > 0:
-            raise ConfigError(f"scale is {self.scale}; expected more than 0.")
+        if not 0 < self.scale < math.inf:
+            raise ConfigError(f"scale is {self.scale}; expected more than 0, finite.")
 
 
 class AE(nn.Module):
@@ -107,7 +108,7 @@ class AE(nn.Module):
         if c.likelihood == "logistic":
             loc, log_scale = output.chunk(2, dim=1)
             return Independent(DiscretizedLogistic(loc, log_scale - 3), event_dims, validate_args=False)
-        return Independent(Normal(output, c.scale), event_dims)
+        return Independent(Normal(output, c.scale, validate_args=False), event_dims, validate_args=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Reconstruct signals from their latents, (batch, *event_shape) to the same shape."""

@@ -42,8 +42,10 @@ class DenseAEConfig:
             raise ConfigError(f"shape is {self.shape}, widths {self.widths}; expected 1 to {1 << 16}.")
         if self.activation not in ACTIVATIONS:
             raise ConfigError(f"activation is {self.activation!r}; expected one of {', '.join(ACTIVATIONS)}.")
-        if not self.std > 0:
-            raise ConfigError(f"std is {self.std}; expected more than 0.")
+        if self.shape[1] != self.shape[2]:
+            raise ConfigError(f"shape is {self.shape}; expected a square.")
+        if not 0 < self.std < math.inf or not math.isfinite(self.mean):
+            raise ConfigError(f"mean is {self.mean}, std {self.std}; expected finite numbers, std of more than 0.")
 
 
 class DenseAE(nn.Module):
@@ -53,9 +55,6 @@ class DenseAE(nn.Module):
 
     Args:
         config: see `DenseAEConfig`.
-
-    Raises:
-        ConfigError: the shape is not square.
 
     Reference:
         Reducing the Dimensionality of Data with Neural Networks, Hinton and Salakhutdinov, 2006;
@@ -72,10 +71,7 @@ class DenseAE(nn.Module):
     def __init__(self, config: DenseAEConfig) -> None:
         super().__init__()
         self.config = config
-        self.channels, height, width = config.shape
-        if height != width:
-            raise ConfigError(f"shape is {config.shape}; expected a square.")
-        self.window = height
+        self.channels, self.window, _ = config.shape
         self.event_shape, self.latent_shape = torch.Size(config.shape), torch.Size(config.widths[-1:])
         self.support = Support(config.shape)
         sizes = [math.prod(config.shape), *config.widths]

@@ -95,6 +95,13 @@ def test_only_some_posteriors_are_random(posterior: str, random: bool) -> None:
     assert torch.equal(a, repeated)
 
 
+@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli", "logistic"])
+def test_likelihoods_of_diverged_weights_are_nan(likelihood: Any) -> None:
+    """An exception would end a training, which skips steps whose gradient is not finite."""
+    codec = AE(AEConfig((1, 4, 4), 5, DENSE, likelihood))
+    assert codec.likelihood(torch.full((2, 5), torch.nan)).log_prob(torch.rand(2, 1, 4, 4)).isnan().all()
+
+
 def test_a_spatial_codec_accepts_any_multiple() -> None:
     codec = CODECS["vae-spatial-1d"]()
     x = torch.rand(2, 2, 36)

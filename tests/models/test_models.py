@@ -268,9 +268,16 @@ def test_a_small_tile_is_padded_by_repeating_its_edge() -> None:
     torch.testing.assert_close(net(tile), net(full)[..., :5, :3])
 
 
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [({"shape": (3, 8, 9)}, "square"), ({"std": math.inf}, "std inf"), ({"mean": math.nan}, "mean is nan")],
+)
+def test_settings_of_the_dense_network_that_do_not_fit_are_refused(settings: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        DenseAEConfig(**settings)
+
+
 def test_the_dense_network_refuses_other_shapes() -> None:
-    with pytest.raises(ConfigError, match="square"):
-        make("dense-ae", shape=[3, 8, 9])
     with pytest.raises(ConfigError, match="9x8"):
         make("dense-ae")(torch.zeros(1, 3, 9, 8))
 
