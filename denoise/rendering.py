@@ -14,7 +14,7 @@ def render_points(points: Tensor, side: int = 192) -> Tensor:
     """Draw point clouds as small discs, nearer ones brighter and in front, in a parallel projection with z upwards.
 
     Args:
-        points: coordinates, (batch, 3, n), of -1 to 1.
+        points: coordinates, (batch, 3, n); those farther than `HALF_WIDTH` from the centre of the view are not drawn.
         side: side of the picture in pixels.
 
     Returns:
@@ -24,15 +24,15 @@ def render_points(points: Tensor, side: int = 192) -> Tensor:
     right = torch.stack([azimuth.cos(), azimuth.sin(), torch.tensor(0.0)])
     towards = torch.stack([azimuth.sin() * elevation.cos(), -azimuth.cos() * elevation.cos(), elevation.sin()])
     view = torch.stack([right, torch.linalg.cross(towards, right), towards]).to(points)
-    across, up, near = (view @ points / HALF_WIDTH).unbind(dim=1)
-    grey = (FARTHEST + (1 - FARTHEST) * (near + 1) / 2).clamp(0.05, 1)
+    horizontal, vertical, nearness = (view @ points / HALF_WIDTH).unbind(dim=1)
+    grey = (FARTHEST + (1 - FARTHEST) * (nearness + 1) / 2).clamp(0.05, 1)
     radius = max(1, side // 96)
     pictures = points.new_zeros(len(points), side * side)
     for dy in range(-radius, radius + 1):
         for dx in range(-radius, radius + 1):
             if dx**2 + dy**2 > radius**2:
                 continue
-            column, row = ((c + 1) / 2 * side for c in (across, -up))
+            column, row = ((c + 1) / 2 * side for c in (horizontal, -vertical))
             column, row = column.floor() + dx, row.floor() + dy
             is_seen = (column >= 0) & (column < side) & (row >= 0) & (row < side)
             index = (row * side + column).where(is_seen, 0).long()

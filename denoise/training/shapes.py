@@ -62,6 +62,47 @@ def helix(generator: Generator) -> Surface:
     return _tube(curve, tube)
 
 
+def superquadric(generator: Generator) -> Surface:
+    """Return a superquadric, from an octahedron or cylinder to a rounded box; its horizontal sections are alike.
+
+    Args:
+        generator: source of randomness.
+
+    Reference:
+        Superquadrics and Angle-Preserving Transformations, Barr, 1981.
+    """
+    p, q = _uniform(1.1, 6, generator), _uniform(1.1, 6, generator)
+
+    def surface(u: Tensor, v: Tensor) -> Tensor:
+        direction = sphere(generator)(u, v)  # each point of the sphere is moved along its radius
+        x, y, z = direction.abs().clamp_min(1e-6).unbind(dim=1)
+        return direction * ((x**p + y**p) ** (q / p) + z**q)[:, None] ** (-1 / q)
+
+    return surface
+
+
+def knot(generator: Generator) -> Surface:
+    """Return a tube along a random closed curve, whose coordinates are sums of three harmonics.
+
+    Args:
+        generator: source of randomness.
+
+    Reference:
+        Fourier Knots, 1997, arXiv:q-alg/9711013.
+    """
+    harmonics = torch.arange(1, 4)
+    cosines, sines = torch.randn(2, 3, 3, generator=generator) / harmonics[:, None]  # (harmonics, coordinates)
+    scale = (cosines.square() + sines.square()).sum().div(2).sqrt()  # root mean square distance of the curve from 0
+    tube = _uniform(0.1, 0.3, generator)
+
+    def curve(u: Tensor) -> tuple[Tensor, Tensor]:
+        angles = math.tau * u[:, None] * harmonics
+        cos, sin = angles.cos(), angles.sin()
+        return (cos @ cosines + sin @ sines) / scale, (harmonics * cos) @ sines - (harmonics * sin) @ cosines
+
+    return _tube(curve, tube)
+
+
 def cone(generator: Generator) -> Surface:
     """Return a cone with its base, 1 to 3 times as high as the radius of the base."""
     height = _uniform(1, 3, generator)
@@ -93,12 +134,14 @@ SHAPES: dict[str, Callable[[Generator], Surface]] = {
     "box": box,
     "helix": helix,
     "sphere": sphere,
+    "superquadric": superquadric,
+    "knot": knot,
     "cone": cone,
     "trefoil": trefoil,
 }
 
 
-def sample_shape(name: str, n: int, generator: Generator, aspect: float = 0.4) -> Tensor:
+def sample_shape(name: str, n: int, generator: Generator, aspect: float = PointData.aspect) -> Tensor:
     """Return random points on a shape of random proportions in a random orientation.
 
     Args:
@@ -133,21 +176,23 @@ def random_rotation(generator: Generator) -> Tensor:
 def sample_surface(surface: Surface, n: int, generator: Generator) -> Tensor:
     """Return random points, (n, 3), that are uniform on a surface, by rejection according to the area of their square.
 
+    The largest area is that of the candidates, so that points where the surface has more are slightly too rare.
+
     Args:
         surface: map from the unit square.
         n: number of points.
         generator: source of randomness.
     """
-    kept: list[Tensor] = []
-    while sum(map(len, kept)) < n:
-        u, v, chance = torch.rand(3, CANDIDATES * n, generator=generator)
+    accepted: list[Tensor] = []
+    while sum(map(len, accepted)) < n:
+        u, v, threshold = torch.rand(3, CANDIDATES * n, generator=generator)
         u, v = u.requires_grad_(), v.requires_grad_()
         points = surface(u, v)
         rows = [torch.autograd.grad(points[:, i].sum(), (u, v), retain_graph=True) for i in range(3)]
         along_u, along_v = (torch.stack(slopes, dim=1) for slopes in zip(*rows, strict=True))
         area = torch.linalg.cross(along_u, along_v).norm(dim=1)
-        kept.append(points.detach()[chance * area.max() < area])
-    return torch.cat(kept)[:n]
+        accepted.append(points.detach()[threshold * area.max() < area])
+    return torch.cat(accepted)[:n]
 
 
 class Shapes:

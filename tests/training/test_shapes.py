@@ -12,6 +12,7 @@ import torch
 from denoise.config import parse
 from denoise.errors import ConfigError
 from denoise.registry import load
+from denoise.training import shapes
 from denoise.training.recipe import PointData, Recipe
 from denoise.training.shapes import SHAPES, STD, Shapes, random_rotation, sample_shape, sample_surface
 
@@ -52,9 +53,37 @@ def test_points_are_uniform_on_the_surface() -> None:
     assert base == pytest.approx(1 / (1 + math.hypot(1, height)), abs=0.015)
 
 
+def test_a_knot_is_a_tube_along_its_centre() -> None:
+    for seed in range(5):
+        surface, t, step = SHAPES["knot"](seeded(seed)), torch.rand(200, generator=seeded()), 1e-3
+        opposite = [surface(t, 0 * t + v) for v in (0.0, 0.5, 0.25, 0.75)]
+        centre = (opposite[0] + opposite[1]) / 2
+        torch.testing.assert_close((opposite[2] + opposite[3]) / 2, centre, atol=1e-5, rtol=0)
+        before, after = (sum(surface(s, 0 * t + v) for v in (0.0, 0.5)) / 2 for s in (t - step, t + step))
+        tangent = (after - before) / (after - before).norm(dim=1, keepdim=True)
+        tube = float((opposite[0] - centre).norm(dim=1).mean())
+        assert 0.1 <= tube <= 0.3
+        for point in opposite:
+            torch.testing.assert_close((point - centre).norm(dim=1), torch.full((200,), tube), atol=1e-5, rtol=0)
+            assert ((point - centre) * tangent).sum(dim=1).abs().max() < 0.01 * tube
+        torch.testing.assert_close(surface(0 * t, t), surface(0 * t + 1, t), atol=1e-4, rtol=0)  # closed
+        grid = torch.arange(1000) / 1000
+        curve = (surface(grid, 0 * grid) + surface(grid, 0 * grid + 0.5)) / 2
+        assert float(curve.square().sum(dim=1).mean()) == pytest.approx(1, rel=1e-4)
+
+
+def test_superquadrics_satisfy_their_equation(monkeypatch: pytest.MonkeyPatch) -> None:
+    u, v = torch.rand(2, 500, generator=seeded(), dtype=torch.float64)
+    for p, q in ((2.0, 2.0), (4.0, 4.0), (2.0, 6.0), (1.2, 3.0)):
+        exponents = iter((p, q))
+        monkeypatch.setattr(shapes, "_uniform", lambda *_, exponents=exponents: next(exponents))
+        x, y, z = SHAPES["superquadric"](seeded())(u, v).abs().T
+        torch.testing.assert_close((x**p + y**p) ** (q / p) + z**q, torch.ones(500, dtype=torch.float64))
+
+
 def test_batches_have_one_of_the_counts_and_the_classes_of_the_recipe() -> None:
-    shapes = Shapes(PointData(("torus", "sphere"), counts=(64, 32), label_dropout=0.5))
-    batches = [shapes.batch(8, seeded(seed)) for seed in range(8)]
+    source = Shapes(PointData(("torus", "sphere"), counts=(64, 32), label_dropout=0.5))
+    batches = [source.batch(8, seeded(seed)) for seed in range(8)]
     assert {tuple(batch.clean.shape) for batch in batches} == {(8, 3, 64), (8, 3, 32)}
     assert {label for batch in batches for label in batch.labels or ()} == {None, 0, 1}
     for batch in batches:  # a sphere is an ellipsoid: its points have one norm after whitening
