@@ -117,7 +117,12 @@ class RowsAbove(nn.Conv2d):
 class GatedBlock(nn.Module):
     """A vertical stack, which sees the rows above, and a horizontal one, which sees the row so far and the vertical.
 
-    Together they see every earlier pixel: one stack of masked convolutions has a blind spot to the right.
+    Together they see every earlier pixel of their receptive field: one stack of masked convolutions has a blind spot to
+    the right.
+
+    Departures from the figure: the vertical stack has residuals, too, so that gradients reach its first layers without
+    the horizontal one; what goes down are its features behind the gate, with half as many weights as those before it.
+    WaveNet's skip connections are left out: through the residuals, the output reads the sum of all blocks anyway.
 
     Args:
         c: settings.
