@@ -1,7 +1,8 @@
 """Autoregressive priors of discrete signals: p(x) is the product of p(entry | all entries before it).
 
 Entries are in raster order: rows from top to bottom, pixels from left to right, the colours of a pixel in turn (red,
-then green given red, then blue given both). `pixelcnn` and `pixelrnn` are the networks.
+then green given red, then blue given both). `pixelcnn` and `pixelrnn` are the networks; `raster` is
+what they share.
 """
 
 from __future__ import annotations
@@ -181,7 +182,7 @@ class Autoregressive(nn.Module, ABC):
         is_observed = mask > 0
         inputs = self.to_inputs(self.to_levels(x.where(is_observed, 0.0)))
         inputs = inputs.where(is_observed, 0.0)
-        thresholds = torch.rand(x.shape, generator=generator).to(inputs)
+        thresholds = torch.rand(x.shape, generator=generator).to(inputs.device)  # of float32 for any dtype
         for done, (entry, logits) in enumerate(self.scan(inputs, [label] * len(x)), 1):
             at: tuple[slice | int, ...] = (slice(None), *entry)
             cumulative = self.log_probabilities(logits / temperature).exp().cumsum(-1)
@@ -193,8 +194,9 @@ class Autoregressive(nn.Module, ABC):
 
     def log_probabilities(self, logits: Tensor) -> Tensor:
         """Return the log-probabilities of all levels, (..., outputs) to (..., levels)."""
-        both = F.pad(logits, (1, 0)) if self.levels == 2 else logits  # Bernoulli: a softmax of 0 and the logit
-        return both.log_softmax(dim=-1, dtype=torch.promote_types(both.dtype, torch.float32))  # not in bfloat16
+        padded_logits = F.pad(logits, (1, 0)) if self.levels == 2 else logits  # Bernoulli: a softmax of 0 and the logit
+        dtype = torch.promote_types(logits.dtype, torch.float32)  # not in bfloat16
+        return padded_logits.log_softmax(dim=-1, dtype=dtype)
 
     def to_levels(self, x: Tensor) -> Tensor:
         """Return the levels, integers from 0, that are nearest to signals of any shape."""

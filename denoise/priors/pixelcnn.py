@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from denoise.config import config
 from denoise.errors import ConfigError
-from denoise.priors.autoregressive import Autoregressive, AutoregressiveConfig, Entry
+from denoise.nn.masked import RowConv, RowsAbove
+from denoise.priors.autoregressive import AutoregressiveConfig
+from denoise.priors.raster import RasterNetwork
 from denoise.protocols import Label
 
 
@@ -37,83 +38,6 @@ class PixelCNNConfig(AutoregressiveConfig):
             raise ConfigError(f"kernels are {self.kernel} and {self.first_kernel}; expected odd numbers from 3 to 63.")
 
 
-class RowConv(nn.Conv2d):
-    """Causal convolution along rows: the pixel itself, masked over colours, and pixels to its left.
-
-    Features are divided into as many groups as there are colours. At the pixel itself, a group of the output reads the
-    groups of earlier colours, and with mask B also its own.
-
-    Args:
-        inputs: features of the input.
-        outputs: features of the output.
-        channels: number of colours.
-        taps: pixels that are read, the pixel itself included.
-        dilation: distance between them.
-        mask: ``"A"`` or ``"B"``.
-        chunks: equal chunks of the output, each divided into groups: gates and what they act on.
-
-    Reference:
-        Pixel Recurrent Neural Networks, 2016, arXiv:1601.06759, section 3.4.
-    """
-
-    mask: Tensor
-    bias: nn.Parameter
-
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        channels: int,
-        *,
-        taps: int = 1,
-        dilation: int = 1,
-        mask: Literal["A", "B"] = "B",
-        chunks: int = 1,
-    ) -> None:
-        super().__init__(inputs, outputs, (1, taps), dilation=(1, dilation))
-        self.reach = dilation * (taps - 1)
-        colour_in = torch.arange(inputs) * channels // inputs
-        colour_out = (torch.arange(outputs // chunks) * channels // (outputs // chunks)).repeat(chunks)[:, None]
-        allowed = torch.ones(outputs, inputs, 1, taps)
-        allowed[:, :, 0, -1] = (colour_in < colour_out if mask == "A" else colour_in <= colour_out).float()
-        self.register_buffer("mask", allowed, persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map rows, (batch, inputs, height, width) to (batch, outputs, height, width)."""
-        return F.conv2d(F.pad(x, (self.reach, 0)), self.weight * self.mask, self.bias, dilation=self.dilation)
-
-    def matrix(self) -> Tensor:
-        """Return the weights of one pixel, (taps * inputs, outputs), the leftmost tap first."""
-        return (self.weight * self.mask)[:, :, 0].permute(2, 1, 0).flatten(0, 1).contiguous()
-
-
-class RowsAbove(nn.Conv2d):
-    """Convolution over the rows above a pixel, at both sides of it.
-
-    Args:
-        inputs: features of the input.
-        outputs: features of the output.
-        kernel: columns that are read, odd; half as many rows above.
-        dilation: distance between them.
-        own_row: whether the row of the pixel is read, too, which itself contains nothing but rows above.
-    """
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, dilation: int = 1, *, own_row: bool) -> None:
-        rows = kernel // 2 + own_row
-        super().__init__(inputs, outputs, (rows, kernel), dilation=dilation, padding=(0, dilation * (kernel // 2)))
-        self.own_row, self.reach = own_row, dilation * (kernel // 2)
-        self.window = dilation * (rows - 1) + 1  # rows, from the uppermost to the lowest that is read
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map images, (batch, inputs, height, width) to (batch, outputs, height, width)."""
-        x = x if self.own_row else x[:, :, :-1]
-        return self.of_window(F.pad(x, (0, 0, self.reach, 0)))
-
-    def of_window(self, x: Tensor) -> Tensor:
-        """Map as many rows as are read, (batch, inputs, window, width), to the row that reads them, of height 1."""
-        return super().forward(x)
-
-
 class GatedBlock(nn.Module):
     """A vertical stack, which sees the rows above, and a horizontal one, which sees the row so far and the vertical.
 
@@ -132,15 +56,78 @@ class GatedBlock(nn.Module):
         Conditional Image Generation with PixelCNN Decoders, 2016, arXiv:1606.05328, eq. 2 and 4, figure 2.
     """
 
+    vertical: Any  # RowsAbove, None of audio
+    down: Any
+
     def __init__(self, c: PixelCNNConfig, dilation: int) -> None:
         super().__init__()
         n, channels = c.features, c.shape[0]
-        if len(c.shape) == 3:
-            self.vertical = RowsAbove(n, 2 * n, c.kernel, dilation, own_row=True)
-            self.down = nn.Conv2d(n, 2 * n, 1)
+        self.vertical = RowsAbove(n, 2 * n, c.kernel, dilation, own_row=True) if len(c.shape) == 3 else None
+        self.down = nn.Conv2d(n, 2 * n, 1) if len(c.shape) == 3 else None
         self.horizontal = RowConv(n, 2 * n, channels, taps=c.kernel // 2 + 1, dilation=dilation, chunks=2)
         self.residual = RowConv(n, n, channels)
         self.shift = nn.Linear(c.embedding, 2 * n) if c.classes else None
+
+    def forward(self, above: Tensor | None, row: Tensor, embedding: Tensor | None) -> tuple[Tensor | None, Tensor]:
+        """Map the features of both stacks, (batch, features, height, width), to the same shapes.
+
+        Args:
+            above: features of the vertical stack; None of audio.
+            row: features of the horizontal stack.
+            embedding: embedding of the classes, (batch, embedding); None without classes.
+        """
+        shift = self.class_shift(row, embedding)[:, :, None, None]
+        gates = self.horizontal(row) + shift
+        if above is not None:
+            above = above + gate(self.vertical(above) + shift)
+            gates = gates + self.down(above)
+        return above, row + self.residual(gate(gates))
+
+    def class_shift(self, x: Tensor, embedding: Tensor | None) -> Tensor:
+        """Return what the class adds to the features before a gate, (batch, 2 * features)."""
+        if self.shift is None or embedding is None:
+            return x.new_zeros(len(x), 2 * self.residual.in_channels)
+        return self.shift(embedding)
+
+
+class GatedScan:
+    """A `GatedBlock` pixel by pixel.
+
+    Args:
+        block: block.
+        image: images, (batch, channels, height, width), for the sizes.
+        embedding: embedding of the classes, (batch, embedding); None without classes.
+    """
+
+    def __init__(self, block: GatedBlock, image: Tensor, embedding: Tensor | None) -> None:
+        self.block, self.shift = block, block.class_shift(image, embedding)
+        self.matrix, self.out = block.horizontal.matrix(), block.residual.matrix()
+        (batch, _, height, self.width), n = image.shape, block.residual.in_channels
+        if block.vertical is not None:
+            self.i, self.padded = 0, image.new_zeros(batch, n, block.vertical.padding_above + height, self.width)
+        self.row = image.new_zeros(batch, block.horizontal.padding_left + self.width, n)
+
+    def begin_row(self, above: Tensor | None) -> Tensor | None:
+        """Begin a row and map the features of the vertical stack, (batch, features, 1, width)."""
+        block, bias = self.block, self.shift + self.block.horizontal.bias
+        self.row = torch.zeros_like(self.row)
+        if above is None:
+            self.gates = (bias,) * self.width
+            return None
+        self.padded[:, :, block.vertical.padding_above + self.i] = above[:, :, 0]
+        window = self.padded[:, :, self.i : self.i + block.vertical.window]
+        self.i += 1
+        above = above + gate(block.vertical.forward_window(window) + self.shift[:, :, None, None])
+        self.gates = (block.down(above)[:, :, 0] + bias[:, :, None]).unbind(2)
+        return above
+
+    def step(self, x: Tensor, j: int) -> Tensor:
+        """Map the features of the horizontal stack at column j, (batch, features)."""
+        conv, residual = self.block.horizontal, self.block.residual
+        self.row[:, conv.padding_left + j] = x
+        taps = self.row[:, j : j + conv.padding_left + 1 : conv.dilation[1]].flatten(1)
+        gates = torch.addmm(self.gates[j], taps, self.matrix)
+        return x + torch.addmm(residual.bias, gate(gates), self.out)
 
 
 def gate(x: Tensor, dim: int = 1) -> Tensor:
@@ -149,7 +136,7 @@ def gate(x: Tensor, dim: int = 1) -> Tensor:
     return a.tanh() * b.sigmoid()
 
 
-class PixelCNN(Autoregressive):
+class PixelCNN(RasterNetwork):
     """Masked convolutions whose output at an entry depends on all entries before it, up to their receptive field.
 
     Audio is an image of one row: the horizontal stack alone, with growing dilations, is WaveNet.
@@ -167,98 +154,47 @@ class PixelCNN(Autoregressive):
 
     def __init__(self, config: PixelCNNConfig) -> None:
         super().__init__(config)
-        channels, n = config.shape[0], config.features
-        self.is_image = len(config.shape) == 3
         if self.is_image:
-            self.first_vertical = RowsAbove(channels, n, config.first_kernel, own_row=False)
-        self.first = RowConv(channels, n, channels, taps=config.first_kernel // 2 + 1, mask="A")
+            self.first_vertical = RowsAbove(config.shape[0], config.features, config.first_kernel, own_row=False)
+        self.first = self.build_first(config.first_kernel)
         self.blocks = nn.ModuleList(GatedBlock(config, dilation) for dilation in config.dilations)
-        self.hidden = RowConv(n, n, channels)
-        self.head = RowConv(n, channels * self.outputs, channels)
+        self.hidden, self.head = self.build_last()
 
-    def forward(self, inputs: Tensor, labels: Sequence[Label]) -> Tensor:
-        """Return the logits of each entry; see `Autoregressive.forward`."""
-        x = inputs if self.is_image else inputs[:, :, None]
-        above = self.first_vertical(x) if self.is_image else None
-        row = self.first(x)
-        for block, shift in zip(self.blocks, self._shifts(labels), strict=True):
-            gates = block.horizontal(row) + shift[:, :, None, None]
-            if above is not None:
-                above = above + gate(block.vertical(above) + shift[:, :, None, None])
-                gates = gates + block.down(above)
-            row = row + block.residual(gate(gates))
-        logits = self.head(self.hidden(row.relu()).relu()).unflatten(1, (-1, self.outputs)).movedim(2, -1)
-        return logits if self.is_image else logits[:, :, 0]
+    @property
+    def first_rows(self) -> RowsAbove | None:
+        """The first convolution of the rows above; None of audio."""
+        return self.first_vertical if self.is_image else None
 
-    def scan(self, inputs: Tensor, labels: Sequence[Label]) -> Iterator[tuple[Entry, Tensor]]:
-        """Yield the logits of each entry in order, from cached rows; see `Autoregressive.scan`.
+    def layers_forward(self, above: Tensor | None, row: Tensor, image: Tensor, labels: Sequence[Label]) -> Tensor:
+        """Return the features of the horizontal stack; see `RasterNetwork.layers_forward`."""
+        embedding = self.condition(labels) if self.condition else None
+        for block in self.blocks:
+            above, row = block(above, row, embedding)
+        return row
 
-        The vertical stack is computed once for each row, the horizontal one at one pixel from the cached features of
-        the row so far.
-        """
-        x = inputs if self.is_image else inputs[:, :, None]
-        batch, channels, height, width = x.shape
-        shifts = self._shifts(labels)
-        convs = [self.first, *(block.horizontal for block in self.blocks)]
-        steps = [(conv, conv.matrix(), conv.bias) for conv in convs]
-        residuals = [(block.residual.matrix(), block.residual.bias) for block in self.blocks]
-        (hidden, hidden_bias), (head, head_bias) = ((m.matrix(), m.bias) for m in (self.hidden, self.head))
-        rows_above = [self.first_vertical, *(block.vertical for block in self.blocks)] if self.is_image else []
-        images = [x.new_zeros(batch, conv.in_channels, conv.reach + height, width) for conv in rows_above]
-        for i in range(height):
-            # cache[k][:, reach + j]: input of horizontal convolution k at column j of this row
-            caches = [x.new_zeros(batch, conv.reach + width, conv.in_channels) for conv in convs]
-            if self.is_image:
-                biases = self._scan_row(images, i, shifts)
-            else:
-                biases = [
-                    (shift + block.horizontal.bias)[:, None].expand(-1, width, -1)
-                    for block, shift in zip(self.blocks, shifts, strict=True)
-                ]
-            for j in range(width):
+    def layers_scan(self, image: Tensor, labels: Sequence[Label]) -> PixelCNNScan:
+        """Return the blocks pixel by pixel."""
+        embedding = self.condition(labels) if self.condition else None
+        return PixelCNNScan([GatedScan(block, image, embedding) for block in self.blocks])
 
-                def taps(k: int, j: int = j, caches: list[Tensor] = caches) -> Tensor:
-                    reach, dilation = convs[k].reach, convs[k].dilation[1]
-                    return caches[k][:, j : j + reach + 1 : dilation].flatten(1)
 
-                for channel in range(channels):
-                    row = torch.addmm(steps[0][2], taps(0), steps[0][1])
-                    for k, (matrix, bias) in enumerate(residuals, 1):
-                        caches[k][:, convs[k].reach + j] = row
-                        gates = torch.addmm(biases[k - 1][:, j], taps(k), steps[k][1])
-                        row = row + torch.addmm(bias, gate(gates), matrix)
-                    logits = torch.addmm(head_bias, torch.addmm(hidden_bias, row.relu(), hidden).relu(), head)
-                    entry = (channel, i, j) if self.is_image else (channel, j)
-                    yield entry, logits.unflatten(1, (channels, -1))[:, channel]
-                    caches[0][:, convs[0].reach + j, channel] = x[:, channel, i, j]
-            if self.is_image:
-                images[0][:, :, self.first_vertical.reach + i] = x[:, :, i]
+class PixelCNNScan:
+    """The blocks of a `PixelCNN` pixel by pixel; see `LayerScan`.
 
-    def _scan_row(self, images: list[Tensor], i: int, shifts: list[Tensor]) -> list[Tensor]:
-        """Return what the vertical stack and the class add to each horizontal convolution of row i, (batch, W, 2 n).
+    Args:
+        blocks: the blocks.
+    """
 
-        Args:
-            images: inputs of the vertical convolutions, below rows of zeros; row i of those of the blocks is added.
-            i: index of the row.
-            shifts: features of the class, for each block.
-        """
+    def __init__(self, blocks: Sequence[GatedScan]) -> None:
+        self.blocks = blocks
 
-        def rows(k: int, conv: RowsAbove) -> Tensor:
-            return images[k][:, :, i : i + conv.window]
+    def begin_row(self, above: Tensor | None, pixels: Tensor | None) -> None:
+        """Compute the vertical stack for a row."""
+        for block in self.blocks:
+            above = block.begin_row(above)
 
-        above = self.first_vertical.of_window(rows(0, self.first_vertical))
-        biases = []
-        for k, (block, shift) in enumerate(zip(self.blocks, shifts, strict=True), 1):
-            conv = block.vertical
-            images[k][:, :, conv.reach + i] = above[:, :, 0]
-            above = above + gate(conv.of_window(rows(k, conv)) + shift[:, :, None, None])
-            total = block.down(above)[:, :, 0] + (shift + block.horizontal.bias)[:, :, None]
-            biases.append(total.transpose(1, 2))
-        return biases
-
-    def _shifts(self, labels: Sequence[Label]) -> list[Tensor]:
-        """Return the features of the labels for each block, (batch, 2 n); zeros without classes."""
-        if self.condition is None:
-            return [self.hidden.weight.new_zeros(len(labels), 2 * self.config.features)] * len(self.blocks)
-        embedding = self.condition(labels)
-        return [block.shift(embedding) for block in self.blocks]
+    def step(self, x: Tensor, j: int) -> Tensor:
+        """Map the features of the pixel at column j, (batch, features)."""
+        for block in self.blocks:
+            x = block.step(x, j)
+        return x

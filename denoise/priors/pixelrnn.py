@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 from denoise.config import config
 from denoise.errors import ConfigError
-from denoise.priors.autoregressive import Autoregressive, AutoregressiveConfig, Entry
-from denoise.priors.pixelcnn import RowConv, RowsAbove
+from denoise.nn.masked import RowConv, RowsAbove
+from denoise.priors.autoregressive import AutoregressiveConfig
+from denoise.priors.raster import RasterNetwork
 from denoise.protocols import Label
 
 TAPS = 2  # of the convolution of a Row LSTM along the row so far: a masked kernel of 3
@@ -127,15 +128,16 @@ class DiagonalScan:
         self.matrix, self.out = layer.from_left.matrix(), layer.residual.matrix()
         self.left = [self.zeros] * x.shape[3]  # states of the row so far, and above it of the one before
         self.right = list(self.left)  # states of the row above
+        self.row = x.new_zeros(len(x), layer.from_left.in_channels, 1, x.shape[3])  # features that the layer reads
 
-    def begin_row(self, above: Tensor | None) -> None:
-        """Begin a row, given features and pixels of the one above, (batch, n + channels, 1, width)."""
+    def begin_row(self, pixels: Tensor | None) -> None:
+        """Begin a row, given the pixels of the one above, (batch, channels, 1, width)."""
         self.above, self.left = self.left, [self.zeros] * len(self.left)
         self.cells = [self.zeros] * len(self.left)
-        if above is None:
+        if pixels is None:
             return
         state = cell = self.zeros
-        columns = self.layer.from_right(above)[:, :, 0].unbind(-1)
+        columns = self.layer.from_right(torch.cat([self.row, pixels], dim=1))[:, :, 0].unbind(-1)
         for j in reversed(range(len(columns))):
             both = torch.cat([state, self.right[j]], dim=1)
             state, cell = lstm(torch.addmm(columns[j], both, self.layer.recurrent[1]), cell)
@@ -143,6 +145,7 @@ class DiagonalScan:
 
     def step(self, x: Tensor, j: int) -> Tensor:
         """Map the features of the pixel at column j, (batch, n)."""
+        self.row[:, :, 0, j] = x
         state, cell = (self.left[j - 1], self.cells[j - 1]) if j else (self.zeros, self.zeros)
         gates = torch.addmm(self.layer.from_left.bias, x, self.matrix)
         gates = torch.addmm(gates, torch.cat([state, self.above[j]], dim=1), self.layer.recurrent[0])
@@ -192,8 +195,8 @@ class RowScan:
         self.cells = list(self.states)
         self.row = x.new_zeros(len(x), TAPS - 1 + self.width, layer.from_row.in_channels)
 
-    def begin_row(self, above: Tensor | None) -> None:
-        """Begin a row; features and pixels of the one above are not needed."""
+    def begin_row(self, pixels: Tensor | None) -> None:
+        """Begin a row; the pixels of the one above are not needed."""
         gates = self.layer.recurrent(torch.stack(self.states, dim=2)) + self.layer.from_row.bias[:, None]
         self.gates, self.above = gates.unbind(2), list(self.cells)
 
@@ -205,7 +208,7 @@ class RowScan:
         return x + torch.addmm(self.layer.residual.bias, self.states[j], self.out)
 
 
-class PixelRNN(Autoregressive):
+class PixelRNN(RasterNetwork):
     """Layers of LSTMs over an image, after one masked convolution.
 
     Args:
@@ -220,50 +223,59 @@ class PixelRNN(Autoregressive):
 
     def __init__(self, config: PixelRNNConfig) -> None:
         super().__init__(config)
-        channels, n = config.shape[0], config.features
         layer = DiagonalBiLSTM if config.kind == "diagonal" else RowLSTM
-        self.first_above = RowsAbove(channels, n, config.first_kernel, own_row=False)
-        self.first = RowConv(channels, n, channels, taps=config.first_kernel // 2 + 1, mask="A")
-        self.shift = nn.Linear(config.embedding, n) if config.classes else None
+        self.first_above = RowsAbove(config.shape[0], config.features, config.first_kernel, own_row=False)
+        self.first = self.build_first(config.first_kernel)
+        self.shift = nn.Linear(config.embedding, config.features) if config.classes else None
         self.layers = nn.ModuleList(layer(config) for _ in range(config.layers))
-        self.hidden = RowConv(n, n, channels)
-        self.head = RowConv(n, channels * self.outputs, channels)
+        self.hidden, self.head = self.build_last()
 
-    def forward(self, inputs: Tensor, labels: Sequence[Label]) -> Tensor:
-        """Return the logits of each entry; see `Autoregressive.forward`."""
-        x = self.first_above(inputs) + self.first(inputs) + self._shift(labels)[:, :, None, None]
+    @property
+    def first_rows(self) -> RowsAbove:
+        """The first convolution of the rows above."""
+        return self.first_above
+
+    def layers_forward(self, above: Tensor | None, row: Tensor, image: Tensor, labels: Sequence[Label]) -> Tensor:
+        """Return the features of the last layer; see `RasterNetwork.layers_forward`."""
+        assert above is not None  # images alone
+        x = above + row + self._shift(labels)[:, :, None, None]
         for layer in self.layers:
-            x = layer(x, inputs)
-        return self.head(self.hidden(x.relu()).relu()).unflatten(1, (-1, self.outputs)).movedim(2, -1)
+            x = layer(x, image)
+        return x
 
-    def scan(self, inputs: Tensor, labels: Sequence[Label]) -> Iterator[tuple[Entry, Tensor]]:
-        """Yield the logits of each entry in order, from the states beside and above; see `Autoregressive.scan`."""
-        batch, channels, height, width = inputs.shape
-        first, (hidden, head) = self.first.matrix(), (m.matrix() for m in (self.hidden, self.head))
-        scanner = DiagonalScan if self.config.kind == "diagonal" else RowScan
-        scans = [scanner(layer, inputs) for layer in self.layers]
-        image = inputs.new_zeros(batch, channels, self.first_above.reach + height, width)
-        rows = inputs.new_zeros(len(scans), batch, self.config.features, 1, width)  # features that the layers read
-        shift = (self._shift(labels) + self.first.bias)[:, :, None, None]
-        for i in range(height):
-            for scan, row in zip(scans, rows, strict=True):
-                scan.begin_row(torch.cat([row, inputs[:, :, i - 1 : i]], dim=1) if i else None)
-            base = (self.first_above.of_window(image[:, :, i : i + self.first_above.window]) + shift)[:, :, 0].unbind(2)
-            pixels = inputs.new_zeros(batch, self.first.reach + width, channels)
-            for j in range(width):
-                for channel in range(channels):
-                    x = torch.addmm(base[j], pixels[:, j : j + self.first.reach + 1].flatten(1), first)
-                    for scan, row in zip(scans, rows, strict=True):
-                        row[:, :, 0, j] = x
-                        x = scan.step(x, j)
-                    x = torch.addmm(self.hidden.bias, x.relu(), hidden).relu()
-                    logits = torch.addmm(self.head.bias, x, head).unflatten(1, (channels, -1))
-                    yield (channel, i, j), logits[:, channel]
-                    pixels[:, self.first.reach + j, channel] = inputs[:, channel, i, j]
-            image[:, :, self.first_above.reach + i] = inputs[:, :, i]
+    def layers_scan(self, image: Tensor, labels: Sequence[Label]) -> PixelRNNScan:
+        """Return the layers pixel by pixel."""
+        scan = DiagonalScan if self.config.kind == "diagonal" else RowScan
+        return PixelRNNScan([scan(layer, image) for layer in self.layers], self._shift(labels))
 
     def _shift(self, labels: Sequence[Label]) -> Tensor:
         """Return the features of the labels, (batch, n); zeros without classes."""
         if self.condition is None or self.shift is None:
             return self.first.weight.new_zeros(len(labels), self.config.features)
         return self.shift(self.condition(labels))
+
+
+class PixelRNNScan:
+    """The layers of a `PixelRNN` pixel by pixel; see `LayerScan`.
+
+    Args:
+        layers: the layers.
+        shift: features of the class, (batch, features).
+    """
+
+    def __init__(self, layers: Sequence[DiagonalScan | RowScan], shift: Tensor) -> None:
+        self.layers, self.shift = layers, shift
+
+    def begin_row(self, above: Tensor | None, pixels: Tensor | None) -> None:
+        """Begin a row of all layers."""
+        assert above is not None  # images alone
+        self.base = (above[:, :, 0] + self.shift[:, :, None]).unbind(2)
+        for layer in self.layers:
+            layer.begin_row(pixels)
+
+    def step(self, x: Tensor, j: int) -> Tensor:
+        """Map the features of the pixel at column j, (batch, features)."""
+        x = self.base[j] + x
+        for layer in self.layers:
+            x = layer.step(x, j)
+        return x

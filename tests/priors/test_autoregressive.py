@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import product
+from itertools import islice, product
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from denoise.errors import ConfigError
 from denoise.priors.autoregressive import Autoregressive, Entry
 from denoise.priors.pixelcnn import PixelCNN, PixelCNNConfig
 from denoise.priors.pixelrnn import PixelRNN, PixelRNNConfig, skew, unskew
 from denoise.protocols import SamplingOptions
+from denoise.registry import build as build_prior
+from denoise.training.recipe import load_recipe
 
 BUILDERS: dict[str, Callable[..., Autoregressive]] = {
     "pixelcnn": lambda shape, likelihood="bernoulli", classes=0: PixelCNN(
@@ -173,6 +177,28 @@ def test_cached_sampling_equals_the_naive_loop(
         return prior.complete(x, mask, generator=seeded(3))
 
     assert torch.equal(complete(), naive(prior, monkeypatch, complete))
+
+
+@pytest.mark.parametrize("recipe", ["mnist-pixelcnn", "mnist-pixelrnn", "mnist-row-lstm"])
+def test_cached_sampling_multiplies_twenty_times_less(recipe: str) -> None:
+    settings = load_recipe(Path(__file__).parents[2] / "recipes" / recipe / "recipe.toml")
+    prior: Any = build_prior(settings.architecture, settings.model).eval().requires_grad_(False)
+    inputs = torch.zeros(1, 1, 28, 28)
+    with FlopCounterMode(display=False) as cached:
+        assert len([*islice(prior.scan(inputs, [None]), 28)]) == 28
+    with FlopCounterMode(display=False) as naive:
+        next(Autoregressive.scan(prior, inputs, [None]))
+    assert 0 < 20 * cached.get_total_flops() / 28 < naive.get_total_flops()
+
+
+def test_samples_of_a_prior_in_bfloat16_have_its_probabilities() -> None:
+    prior: Any = PixelCNN(PixelCNNConfig((1, 8, 8), "bernoulli", features=4, dilations=(1,))).bfloat16()
+    for p in prior.parameters():
+        p.requires_grad_(False).zero_()
+    prior.head.bias.fill_(-6.9)
+    p, n = float(prior.head.bias.sigmoid()), 3000  # about 0.001
+    frequency = float(prior.sample(n, generator=seeded()).float().mean())
+    assert frequency == pytest.approx(p, abs=4 * (p / n / 64) ** 0.5)
 
 
 @pytest.mark.parametrize(("name", "shape"), SIGNALS)
