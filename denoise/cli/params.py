@@ -62,6 +62,13 @@ ClassOption = Annotated[
     str | None, typer.Option("--class", help="Class to condition on: its name or number.", metavar="CLASS")
 ]
 TextOption = Annotated[str | None, typer.Option(help="Text prompt to condition on.")]
+TemperatureOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Scale of the noise, divisor of a PixelCNN's logits; below 1, samples are more typical and vary less.",
+        min=0,
+    ),
+]
 SolverStepsOption = Annotated[
     int | None, typer.Option(help="Steps of the solver; more are slower and more accurate.", min=1)
 ]

@@ -20,6 +20,7 @@ from denoise.cli.params import (
     SeedOption,
     SignalArgument,
     SolverStepsOption,
+    TemperatureOption,
     TextOption,
 )
 from denoise.errors import ConfigError
@@ -45,9 +46,7 @@ def sample(
         float | None,
         typer.Option(help="Guidance scale; above 1, samples match the class or text better and vary less.", min=0),
     ] = None,
-    temperature: Annotated[
-        float | None, typer.Option(help="Scale of the noise; below 1, samples are more typical and vary less.", min=0)
-    ] = None,
+    temperature: TemperatureOption = None,
     solver: Annotated[
         str | None,
         typer.Option(help="Solver of a diffusion: euler (DDIM), heun, dpmpp-2m, dpmpp-2m-sde or ancestral (DDPM)."),
@@ -127,6 +126,7 @@ def complete(
     steps: Annotated[
         int | None, typer.Option(help="Steps of the solver; more are slower and more accurate.", min=2)
     ] = None,
+    temperature: TemperatureOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     overwrite: OverwriteOption = False,
@@ -148,7 +148,14 @@ def complete(
     condition = pipeline.label(label, text)
     with progress_bar("inpainting") as progress:
         completions = pipeline.complete(
-            observed, is_observed, n, label=condition, seed=seed, steps=steps, progress=progress
+            observed,
+            is_observed,
+            n,
+            label=condition,
+            seed=seed,
+            steps=steps,
+            temperature=temperature,
+            progress=progress,
         )
     paths = pipeline.write(out, completions, overwrite=overwrite)
     print_outputs(as_json, paths, prior=prior, n=n, seed=seed)

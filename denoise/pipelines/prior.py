@@ -165,7 +165,7 @@ class PriorPipeline:
             seed: seed of the noise.
             steps: steps of the solver.
             guidance: scale of classifier-free guidance.
-            temperature: factor of the noise.
+            temperature: less or more randomness than 1, see `SamplingOptions`.
             solver: name in `denoise.sampling.solvers.SOLVERS`.
             progress: called with the fraction done.
 
@@ -208,7 +208,7 @@ class PriorPipeline:
             seed: seed of the noise.
             steps: steps of the solver.
             guidance: scale of classifier-free guidance.
-            temperature: factor of the noise.
+            temperature: less or more randomness than 1, see `SamplingOptions`.
             solver: name in `denoise.sampling.solvers.SOLVERS`.
             progress: called with the fraction done.
 
@@ -372,6 +372,7 @@ class PriorPipeline:
         label: Label = None,
         seed: int = 0,
         steps: int | None = None,
+        temperature: float | None = None,
         progress: Progress | None = None,
     ) -> Tensor:
         """Fill in the missing entries of a signal in several ways.
@@ -383,13 +384,14 @@ class PriorPipeline:
             label: class by its name or number, or a text; None is unconditional.
             seed: seed of the noise.
             steps: steps of the solver, 40 by default.
+            temperature: as of `sample`, of autoregressive priors.
             progress: called with the fraction done.
 
         Returns:
             Signals, (n, *shape).
 
         Raises:
-            ConfigError: the mask has another shape, or the prior cannot complete signals or takes no steps.
+            ConfigError: the mask has another shape, or the prior cannot complete signals or takes no such options.
         """
         if mask.shape != x.shape:
             raise ConfigError(
@@ -399,7 +401,7 @@ class PriorPipeline:
         label = self._resolve(label)
         if not isinstance(self.model, Completer):
             self._refuse("complete signals")
-        options = self._options(SamplingOptions(steps), self.model.completion_options)
+        options = self._options(SamplingOptions(steps, temperature=temperature), self.model.completion_options)
         x, mask = (y.to(self.device).expand(n, *y.shape[1:]) for y in (x, mask))
         generator = Generator().manual_seed(seed)
         return self.model.complete(x, mask, label=label, options=options, generator=generator, progress=progress).cpu()

@@ -23,7 +23,8 @@ class SamplingOptions:
     Args:
         steps: steps of the solver.
         guidance: scale of classifier-free guidance: 0 is unconditional, 1 conditional, more extrapolates.
-        temperature: factor of the noise that `Prior.sample` draws.
+        temperature: factor of the noise that `Prior.sample` draws. Of autoregressive priors, which draw no noise, it
+            divides the logits. In both, samples are more typical and vary less below 1.
         solver: name in `denoise.sampling.solvers.SOLVERS`.
 
     Raises:

@@ -40,6 +40,11 @@ SETTINGS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         },
         {"modality": "audio", "sample_rate": 8000},
     ),
+    "pixels": (
+        "pixelcnn",
+        {"shape": [1, 8, 6], "likelihood": "bernoulli", "features": 4, "dilations": [1]},
+        {"modality": "image"},
+    ),
     "sound": ("flow", {"shape": [1, 400], "kind": "normal", "scale": 0.1}, {"modality": "audio", "sample_rate": 8000}),
 }
 
@@ -119,6 +124,17 @@ def test_completions_keep_the_observed_entries(priors: dict[str, PriorPipeline],
     torch.testing.assert_close(completions[..., :3], x[..., :3].expand_as(completions[..., :3]))
     assert not torch.equal(completions[0], completions[1])
     assert torch.equal(completions, priors[name].complete(x, mask, 3, steps=steps))
+
+
+def test_the_temperature_of_completions(priors: dict[str, PriorPipeline]) -> None:
+    x, mask = torch.zeros(1, 1, 8, 6), torch.ones(1, 1, 8, 6)
+    mask[:, :, 2:] = 0
+    most_probable = priors["pixels"].complete(x, mask, 8, temperature=0)
+    assert torch.equal(most_probable, most_probable[:1].expand_as(most_probable))
+    assert len(priors["pixels"].complete(x, mask, 8, temperature=1).unique(dim=0)) > 4
+    assert torch.equal(priors["pixels"].complete(x, mask, 8, temperature=1), priors["pixels"].complete(x, mask, 8))
+    with pytest.raises(ConfigError, match="flow-matching takes no temperature"):
+        priors["flow-matching"].complete(x, mask, 1, temperature=0.5)
 
 
 def test_decodings_differ_and_follow_the_seed(priors: dict[str, PriorPipeline]) -> None:
