@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 from common import JsonFile, Row, Threads, describe_environment, report, show_progress, use_threads
-from priors import SEED, read_archive
+from generative import SEED, read_archive
 
 BATCH_SIZE = 64
 
