@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from denoise.protocols import Label, Prior
+from denoise.protocols import DenoisingPrior, Label, Prior
 from denoise.rendering import render_points
 from denoise.training.data import Batch, Source
 from denoise.training.examples import LabelledExamples
 from denoise.training.mixes import AudioMixes
 from denoise.training.objectives.base import Objective
 from denoise.training.samples import write_signals
-from denoise.training.shapes import Shapes
+from denoise.training.shapes import STD, Shapes
 
 
 def conditions(prior: Prior, batch: Batch) -> tuple[Label, ...] | None:
@@ -92,6 +93,10 @@ class SignalObjective(Objective):
             self.require(
                 isinstance(shipped, Prior) and shipped.classes == len(shapes.class_names),
                 f"points.shapes are {len(shapes.class_names)} classes, the model has others. Fix model.classes.",
+            )
+            self.require(
+                not isinstance(shipped, DenoisingPrior) or math.isclose(shipped.data_std, STD),
+                f"the points have a standard deviation of {STD}, the model expects others. Fix model.sigma_data.",
             )
             return shapes
         assert self.recipe.audio is not None
