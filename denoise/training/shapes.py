@@ -82,7 +82,7 @@ def superquadric(generator: Generator) -> Surface:
 
 
 def knot(generator: Generator) -> Surface:
-    """Return a tube along a random closed curve, whose coordinates are sums of three harmonics.
+    """Return a tube along a random closed curve, whose coordinates are sums of three equally strong harmonics.
 
     Args:
         generator: source of randomness.
@@ -91,7 +91,7 @@ def knot(generator: Generator) -> Surface:
         Fourier Knots, 1997, arXiv:q-alg/9711013.
     """
     harmonics = torch.arange(1, 4)
-    cosines, sines = torch.randn(2, 3, 3, generator=generator) / harmonics[:, None]  # (harmonics, coordinates)
+    cosines, sines = torch.randn(2, 3, 3, generator=generator)  # (harmonics, coordinates)
     scale = (cosines.square() + sines.square()).sum().div(2).sqrt()  # root mean square distance of the curve from 0
     tube = _uniform(0.1, 0.3, generator)
 
