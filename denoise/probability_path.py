@@ -93,7 +93,7 @@ def preserving(ratio: Tensor) -> PathPoint:
 def linear_betas(timesteps: int) -> Tensor:
     """Return the variances that DDPM adds in each step: linear, 1e-4 to 0.02 for 1000 timesteps.
 
-    For other numbers of timesteps they are scaled, so that as much noise is added in total.
+    Other numbers of timesteps take some of these noise levels, or levels in between: the last one is always the same.
 
     Args:
         timesteps: number of timesteps.
@@ -102,10 +102,15 @@ def linear_betas(timesteps: int) -> Tensor:
         Variances, (timesteps,), float64.
 
     Reference:
-        Denoising Diffusion Probabilistic Models, 2020, arXiv:2006.11239, section 4.
+        Denoising Diffusion Probabilistic Models, 2020, arXiv:2006.11239, section 4; Improved Denoising Diffusion
+        Probabilistic Models, 2021, arXiv:2102.09672, eq. 19 (some of the timesteps).
     """
-    scale = 1000 / timesteps
-    return torch.linspace(scale * 1e-4, scale * 0.02, timesteps, dtype=torch.float64).clamp_max(0.999)
+    betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+    log_powers = torch.cat([betas.new_zeros(1), (-betas).log1p().cumsum(dim=0)])  # of the signal after 0 to 1000 steps
+    position = torch.linspace(0, 1000, timesteps + 1, dtype=torch.float64)
+    below = position.long().clamp_max(999)
+    chosen = torch.lerp(log_powers[below], log_powers[below + 1], position - below)
+    return -chosen.diff().expm1()
 
 
 def cosine_betas(timesteps: int, offset: float = 0.008) -> Tensor:

@@ -102,6 +102,18 @@ def test_the_linear_schedule_is_that_of_the_paper() -> None:
     assert few == pytest.approx(many, rel=0.1)
 
 
+@pytest.mark.parametrize("timesteps", [4, 10, 20])
+def test_few_linear_timesteps_are_some_of_the_thousand(timesteps: int) -> None:
+    power, powers = 1.0, []
+    for t in range(1, 1001):
+        power *= 1 - (1e-4 + (0.02 - 1e-4) * (t - 1) / 999)
+        if t % (1000 // timesteps) == 0:
+            powers.append(power)
+    ratios = noise_ratios(linear_betas(timesteps))
+    assert ratios.tolist() == pytest.approx([((1 - power) / power) ** 0.5 for power in powers])
+    assert float(ratios[-1]) == pytest.approx(157.4, abs=0.1)
+
+
 def test_the_cosine_schedule_follows_a_squared_cosine() -> None:
     betas = cosine_betas(1000)
     power = 1 / (1 + noise_ratios(betas) ** 2)
