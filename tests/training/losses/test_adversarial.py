@@ -105,14 +105,33 @@ def test_the_spectral_norm_of_every_layer_is_one() -> None:
     x = torch.randn(2, 1, 8, 8)
     for _ in range(200):  # a step of the power iteration each
         net(x, [0, 1])
-    layers = [m for m in net.modules() if isinstance(m, nn.Linear | nn.Conv2d | nn.Embedding)]
+    layers = {
+        name.removesuffix(".parametrizations.weight.original") for name, p in net.named_parameters() if p.ndim > 1
+    }
     assert len(layers) == 9  # two of each of the two residual blocks, patches, halving, features, logit, classes
-    for layer in layers:
-        singular_values = torch.linalg.svdvals(layer.weight.detach().flatten(1))
+    for name in layers:  # the matrices of all parameters: none is left out
+        singular_values = torch.linalg.svdvals(net.get_submodule(name).weight.detach().flatten(1))  # type: ignore[operator]
         assert float(singular_values[0]) == pytest.approx(1, abs=1e-3)
+    assert {name.rpartition(".")[2] for name, p in net.named_parameters() if p.ndim == 1} == {"bias"}
     plain = Discriminator(DiscriminatorConfig(CONV, 5), (1, 8, 8), classes=3)
     weights = [p.detach().flatten(1) for p in plain.parameters() if p.ndim > 1]
     assert any(abs(float(torch.linalg.matrix_norm(weight, 2)) - 1) > 0.1 for weight in weights)
+
+
+def test_the_logit_is_linear_in_the_vector_of_its_condition() -> None:
+    torch.manual_seed(0)
+    net = Discriminator(DiscriminatorConfig(CONV, 5), (1, 8, 8), classes=3, timesteps=2)
+    x = torch.randn(2, 1, 8, 8)
+    features = nn.functional.leaky_relu(net.encoder(x), 0.2)
+    vectors = net.projection.weight.reshape(2, 4, 5)  # type: ignore[union-attr]  # three classes and none, each timestep
+    difference = net(x, [2, 0], torch.tensor([1, 0])) - net(x)
+    expected = torch.stack(
+        [features[0] @ (vectors[1, 2] - vectors[0, 3]), features[1] @ (vectors[0, 0] - vectors[0, 3])]
+    )
+    torch.testing.assert_close(difference, expected)
+    for labels in ([3, 0], [-1, 0]):  # rows of another condition
+        with pytest.raises(ValueError, match="classes from 0 to 2"):
+            net(x, labels)
 
 
 def test_a_frozen_discriminator_has_gradients_for_its_inputs_alone() -> None:
