@@ -35,6 +35,7 @@ CODECS = {
 }
 PRIORS = {
     "consistency-model": ("denoise.priors.consistency_model", "ConsistencyModel"),
+    "ddgan": ("denoise.priors.ddgan", "DDGAN"),
     "ddpm": ("denoise.priors.ddpm", "DDPM"),
     "diffusion": ("denoise.priors.diffusion", "Diffusion"),
     "flow": ("denoise.priors.flows", "Flow"),

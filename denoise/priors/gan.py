@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import field
 from math import cos, pi
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor, nn
@@ -60,33 +61,21 @@ class GANConfig:
             raise ConfigError(f"inversion_scale is {self.inversion_scale}; expected more than 0.")
 
 
-class GAN(nn.Module):
-    """The generator of a generative adversarial network: it maps standard normal noise to signals in one pass.
+class GeneratorNetwork(nn.Module, ABC):
+    """A network that maps standard normal noise to signals and has been trained against a discriminator.
 
-    It has no density. Signals are mapped to noise by optimisation, see `encode_noise`.
-
-    Args:
-        config: see `GANConfig`.
-
-    Reference:
-        Generative Adversarial Networks, 2014, arXiv:1406.2661; Conditional Generative Adversarial Nets, 2014,
-        arXiv:1411.1784; Unsupervised Representation Learning with Deep Convolutional Generative Adversarial
-        Networks, 2015, arXiv:1511.06434.
+    Subclasses define ``event_shape``, ``noise_shape``, ``classes`` and the map from noise to signals.
     """
 
+    event_shape: torch.Size
+    noise_shape: torch.Size
+    classes: int
+    family: ClassVar[str]
+    """Its name in messages."""
     text = False
     sampling_options = frozenset({"temperature"})
-    completion_options = frozenset({"steps"})
 
-    def __init__(self, config: GANConfig) -> None:
-        super().__init__()
-        self.config = c = config
-        self.event_shape, self.noise_shape = torch.Size(c.shape), torch.Size([c.latent])
-        self.classes = c.classes
-        self.condition = Condition(c.embedding, c.classes) if c.classes else None
-        features = c.latent + (c.embedding if c.classes else 0)
-        self.body = nn.Sequential(build_decoder(c.body, c.shape, features, c.shape[0]), OUTPUTS[c.output]())
-
+    @abstractmethod
     def forward(self, noise: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
         """Return the signals of noise, differentiably.
 
@@ -100,12 +89,6 @@ class GAN(nn.Module):
         Raises:
             ValueError: there is no such class.
         """
-        if self.condition is not None:
-            embedding = self.condition([None] * len(noise) if labels is None else labels)
-            return self.body(torch.cat([noise, embedding], dim=1))
-        if any(label is not None for label in labels or ()):
-            raise ValueError("this GAN has no classes; leave labels out.")
-        return self.body(noise)
 
     @torch.no_grad()
     def decode_noise(self, noise: Tensor, *, label: Label = None, options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
@@ -118,8 +101,12 @@ class GAN(nn.Module):
 
         Returns:
             Signals, (n, *event_shape).
+
+        Raises:
+            ConfigError: another option than the temperature is set.
+            ValueError: there is no such class.
         """
-        options.check_supported(self.sampling_options, "a GAN")
+        options.check_supported(self.sampling_options, self.family)
         return self(noise.to(self._device), [label] * len(noise))
 
     @torch.no_grad()
@@ -141,10 +128,59 @@ class GAN(nn.Module):
 
         Returns:
             Signals, (n, *event_shape).
+
+        Raises:
+            ConfigError: another option than the temperature is set.
+            ValueError: there is no such class.
         """
+        return self.decode_noise(self.draw_noise(n, options, generator), label=label, options=options)
+
+    def draw_noise(
+        self, n: int, options: SamplingOptions = DEFAULT_OPTIONS, generator: Generator | None = None
+    ) -> Tensor:
+        """Return the noise of n samples, (n, *noise_shape), with the temperature as its standard deviation."""
         temperature = 1.0 if options.temperature is None else options.temperature
-        noise = temperature * torch.randn(n, *self.noise_shape, generator=generator)
-        return self.decode_noise(noise, label=label, options=options)
+        return (temperature * torch.randn(n, *self.noise_shape, generator=generator)).to(self._device)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.parameters()).device
+
+
+class GAN(GeneratorNetwork):
+    """The generator of a generative adversarial network: it maps standard normal noise to signals in one pass.
+
+    It has no density. Signals are mapped to noise by optimisation, see `encode_noise`.
+
+    Args:
+        config: see `GANConfig`.
+
+    Reference:
+        Generative Adversarial Networks, 2014, arXiv:1406.2661; Conditional Generative Adversarial Nets, 2014,
+        arXiv:1411.1784; Unsupervised Representation Learning with Deep Convolutional Generative Adversarial
+        Networks, 2015, arXiv:1511.06434.
+    """
+
+    family = "a GAN"
+    completion_options = frozenset({"steps"})
+
+    def __init__(self, config: GANConfig) -> None:
+        super().__init__()
+        self.config = c = config
+        self.event_shape, self.noise_shape = torch.Size(c.shape), torch.Size([c.latent])
+        self.classes = c.classes
+        self.condition = Condition(c.embedding, c.classes) if c.classes else None
+        features = c.latent + (c.embedding if c.classes else 0)
+        self.body = nn.Sequential(build_decoder(c.body, c.shape, features, c.shape[0]), OUTPUTS[c.output]())
+
+    def forward(self, noise: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
+        """Return the signals of noise, differentiably; see `GeneratorNetwork.forward`."""
+        if self.condition is not None:
+            embedding = self.condition([None] * len(noise) if labels is None else labels)
+            return self.body(torch.cat([noise, embedding], dim=1))
+        if any(label is not None for label in labels or ()):
+            raise ValueError("this GAN has no classes; leave labels out.")
+        return self.body(noise)
 
     def encode_noise(self, x: Tensor, *, label: Label = None, steps: int = INVERSION_STEPS) -> Tensor:
         """Return the noise whose signals are most similar to given ones; see `invert`.
@@ -244,10 +280,6 @@ class GAN(nn.Module):
                 progress((step + 1) / steps)
         best = energy(noise, x, mask).unflatten(0, (n, STARTS)).argmin(dim=1)
         return noise.detach().unflatten(0, (n, STARTS))[torch.arange(n), best]
-
-    @property
-    def _device(self) -> torch.device:
-        return next(self.parameters()).device
 
 
 @config

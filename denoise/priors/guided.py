@@ -19,6 +19,7 @@ from denoise.protocols import DEFAULT_OPTIONS, Label, Progress, SamplingOptions,
 
 PathCallback = Callable[[Tensor, PathPoint], None]
 """Called with standardised signals on the way from noise, (n, *event), and their point on the path."""
+PathPoints = Sequence[tuple[Tensor, PathPoint]]
 
 
 @config
@@ -180,10 +181,7 @@ class GuidedPrior(nn.Module, ABC):
         options: SamplingOptions = DEFAULT_OPTIONS,
         generator: Generator | None = None,
     ) -> Tensor:
-        """Sample signals, and show how noise is added to them and how it was removed.
-
-        The noising mixes the samples with the noise that they were generated from; the way back is that of the solver.
-        Both are scaled to the standard deviation of the signals, or of signal and noise on a straight path.
+        """Sample signals, and show how noise is added to them and how it was removed; see `noising_and_back`.
 
         Args:
             n: number of signals.
@@ -200,11 +198,7 @@ class GuidedPrior(nn.Module, ABC):
         x = self.decode_noise(
             noise, label=label, options=options, generator=generator, callback=lambda z, point: path.append((z, point))
         )
-        noise, z = noise.to(x.device), (x - self.data_mean) / self.data_std
-        noising = [point.mix(z, noise) for _, point in reversed(path[:-1])]
-        way_back = [z_t for z_t, _ in path[:-1]]
-        between = self.data_mean + self.data_std * torch.stack([*noising, noise, *way_back])
-        return torch.cat([x[None], between, x[None]])
+        return noising_and_back(x, noise.to(x.device), path, self.data_mean, self.data_std)
 
     def _start(self, n: int, options: SamplingOptions, generator: Generator | None) -> tuple[Tensor, SamplingOptions]:
         """Return the noise of n samples, (n, *noise_shape), and the options with the default guidance."""
@@ -227,3 +221,26 @@ class GuidedPrior(nn.Module, ABC):
     ) -> Tensor:
         """Fill in missing entries by RePaint; see `denoise.priors.completion.inpaint_with_prior`."""
         return inpaint_with_prior(self, x, mask, label=label, options=options, generator=generator, progress=progress)
+
+
+def noising_and_back(x: Tensor, noise: Tensor, path: PathPoints, mean: float, std: float) -> Tensor:
+    """Return samples on the way to noise and back.
+
+    The noising mixes the samples with the noise that they were generated from; the way back is that of the sampler.
+    Both are scaled to the standard deviation of the signals, or of signal and noise on a straight path.
+
+    Args:
+        x: samples, (n, *event).
+        noise: standard normal noise that sampling began with, (n, *event).
+        path: standardised signals after each step, (n, *event), the last of which are the samples, and their points.
+        mean: mean of the signals.
+        std: standard deviation of the signals.
+
+    Returns:
+        Signals, (2 * steps + 1, n, *event): samples first and last, noise in the middle.
+    """
+    z = (x - mean) / std
+    noising = [point.mix(z, noise) for _, point in reversed(path[:-1])]
+    way_back = [z_t for z_t, _ in path[:-1]]
+    between = mean + std * torch.stack([*noising, noise, *way_back])
+    return torch.cat([x[None], between, x[None]])

@@ -207,9 +207,30 @@ def ancestral_step(x0: Tensor, x: Tensor, sigma: Tensor, sigma_next: Tensor, gen
     Returns:
         Signals with noise of ``sigma_next``, (batch, *event).
     """
+    return posterior_step(x0, x, sigma, sigma_next, noise_like(x, generator)) if sigma_next > 0 else x0
+
+
+def posterior_step(x0: Tensor, x: Tensor, sigma: Tensor, sigma_next: Tensor, noise: Tensor) -> Tensor:
+    """Return x at a lower noise level, given x at a higher one, the clean signal and the noise that is drawn anew.
+
+    With standard normal noise it samples q(x_next | x, x0).
+
+    Args:
+        x0: clean signals, (batch, *event).
+        x: signals with noise of ``sigma``, (batch, *event).
+        sigma: noise level of x, () or (batch,).
+        sigma_next: noise level of the result, () or (batch,).
+        noise: noise, (batch, *event); its factor is 0 where ``sigma_next`` is.
+
+    Returns:
+        Signals with noise of ``sigma_next``, (batch, *event).
+
+    Reference:
+        Denoising Diffusion Probabilistic Models, 2020, arXiv:2006.11239, eq. 6 and 7.
+    """
     kept_fraction = (sigma_next / sigma).square()  # of the noise; the remaining variance is drawn anew
-    x = x0 + kept_fraction * (x - x0)
-    return x + sigma_next * (1 - kept_fraction).clamp_min(0).sqrt() * noise_like(x, generator) if sigma_next > 0 else x
+    std = sigma_next * (1 - kept_fraction).clamp_min(0).sqrt()
+    return x0 + expand_like(kept_fraction, x) * (x - x0) + expand_like(std, x) * noise
 
 
 def ddim_step(x0: Tensor, x: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from denoise.models.mdct import MDCT, MDCTConfig
 from denoise.nn.bodies import BodyConfig
 from denoise.nn.unet import BackboneConfig
 from denoise.priors.consistency_model import ConsistencyModel, ConsistencyModelConfig
+from denoise.priors.ddgan import DDGAN, DDGANConfig
 from denoise.priors.ddpm import DDPM, DDPMConfig
 from denoise.priors.diffusion import Diffusion, DiffusionConfig
 from denoise.priors.flow_matching import FlowMatching, FlowMatchingConfig
@@ -100,6 +101,8 @@ BUILDERS |= {
         AE(AEConfig((3, 8, 8), 2, BodyConfig("conv", widths=(4, 6), spatial=True))),
         DDPM(DDPMConfig((2, 4, 4), UNET, classes=2)),
     ),
+    "ddgan-mlp": lambda: DDGAN(DDGANConfig((3,), NET, 2, 3, mean=0.5, sigma_data=0.5, output="linear")),
+    "ddgan-unet": lambda: DDGAN(DDGANConfig((1, 8, 8), UNET, 4, 3, schedule="cosine", classes=3)),
     "gan": lambda: GAN(GANConfig((2,), latent=3, output="linear")),
     "gan-classes": lambda: GAN(GANConfig((1, 8, 8), 4, BODY, classes=3)),
     "gan-audio": lambda: GAN(GANConfig((1, 12), 4, BODY, output="tanh")),
@@ -265,8 +268,9 @@ def test_trajectories_lead_from_samples_to_noise_and_back(prior: Prior) -> None:
     torch.testing.assert_close(points[0], sample)
     torch.testing.assert_close(points[-1], sample)
     if not isinstance(prior, LatentPrior):  # the middle is the noise of the samples, scaled as signals are
-        assert isinstance(prior, DenoisingPrior)
-        noise = torch.randn(2, *prior.event_shape, generator=seeded())
+        assert isinstance(prior, DenoisingPrior | DDGAN)
+        noise = torch.randn(2, *prior.noise_shape, generator=seeded()).flatten(1)  # the first noise of a DDGAN
+        noise = noise[:, : prior.event_shape.numel()].unflatten(1, prior.event_shape)
         torch.testing.assert_close(points[3], prior.data_mean + prior.data_std * noise)
 
 
@@ -297,6 +301,8 @@ CAPABILITIES = {
     "diffusion-points": {NoiseEncoder, HasEstimatedLogProb, HasTrajectory, DenoisingPrior, Completer},
     "matching-mlp": {NoiseEncoder, HasEstimatedLogProb, HasTrajectory, DenoisingPrior, Completer},
     "ddpm-mlp": {NoiseEncoder, HasLogProbBound, HasTrajectory, DenoisingPrior, Completer},
+    "ddgan-mlp": {NoiseDecoder, HasTrajectory},
+    "ddgan-unet": {NoiseDecoder, HasTrajectory},
     "gan": {NoiseEncoder, Completer},
     "gan-classes": {NoiseEncoder, Completer},
     "consistency-mlp": {NoiseDecoder},
@@ -332,6 +338,7 @@ ARCHITECTURES: dict[type, str] = {
     EstimatedMultiscaleFlow: "multiscale-flow",
     DiscreteMultiscaleFlow: "multiscale-flow",
     ConsistencyModel: "consistency-model",
+    DDGAN: "ddgan",
     DDPM: "ddpm",
     Diffusion: "diffusion",
     FlowMatching: "flow-matching",

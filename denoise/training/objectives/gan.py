@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +14,9 @@ from denoise.errors import ConfigError
 from denoise.metrics import class_entropy
 from denoise.nn.bodies import build_encoder
 from denoise.nn.winograd import Conv3x3
-from denoise.priors.gan import GAN, Discriminator
+from denoise.priors.ddgan import DDGAN
+from denoise.priors.gan import GAN, Discriminator, DiscriminatorConfig, GeneratorNetwork
+from denoise.protocols import Label
 from denoise.training.data import Batch
 from denoise.training.losses import adversarial
 from denoise.training.objectives.base import Metrics, StepResult
@@ -25,31 +28,92 @@ COVERAGE_SAMPLES = 500
 CONFIDENT = 0.9  # probability of the class of a sample that counts as recognised
 REACHED = 0.1  # fraction of the samples of a class, relative to equally frequent classes
 CLASSIFIER_RATE = 1e-3
+Labels = Sequence[Label] | None
 
 
 class Adversaries(nn.Module):
-    """A generator and the networks that only its training needs.
+    """A generator and the networks that only its training needs: here the discriminator compares whole signals.
 
     Args:
         prior: generator.
         adversary: settings of discriminator and classifier.
     """
 
-    def __init__(self, prior: GAN, adversary: Adversary) -> None:
+    def __init__(self, prior: GeneratorNetwork, adversary: Adversary) -> None:
         super().__init__()
-        shape, coverage = prior.config.shape, adversary.coverage
+        coverage = adversary.coverage
         self.prior = prior
-        self.discriminator = Discriminator(adversary.discriminator, shape, prior.classes)
-        self.classifier = build_encoder(coverage.body, shape, coverage.classes) if coverage else None
+        self.discriminator = self.build_discriminator(adversary.discriminator)
+        self.classifier = build_encoder(coverage.body, prior.event_shape, coverage.classes) if coverage else None
 
-    def generate(self, labels: Any, n: int) -> Tensor:
+    def build_discriminator(self, config: DiscriminatorConfig) -> Discriminator:
+        """Return the discriminator of what `real` and `fake` return."""
+        return Discriminator(config, self.prior.event_shape, self.prior.classes)
+
+    def generate(self, labels: Labels, n: int) -> Tensor:
         """Return generated signals, differentiably, (n, *event)."""
         noise = torch.randn(n, *self.prior.noise_shape, device=next(self.parameters()).device)
         return self.prior(noise, labels)
 
+    def real(self, x: Tensor, labels: Labels) -> tuple[Tensor, Any]:
+        """Return what is real for the discriminator, (B, *event), and the condition that it is judged under.
+
+        Args:
+            x: training examples, (B, *event).
+            labels: B labels, or None.
+        """
+        return x, labels
+
+    def fake(self, condition: Any, n: int) -> Tensor:
+        """Return what is generated under the condition of `real`, differentiably, (n, *event)."""
+        return self.generate(condition, n)
+
+    def judge(self, discriminator: Callable[..., Tensor], x: Tensor, condition: Any) -> Tensor:
+        """Return the logits of a discriminator, (B,), for what `real` or `fake` returned."""
+        return discriminator(x, condition)
+
+
+class DiffusionAdversaries(Adversaries):
+    """A denoising diffusion GAN and its adversary, which compares single steps of denoising, at random timesteps.
+
+    Real is a noisy example one timestep before; generated is what the generator makes of the same example at the
+    timestep. Both have the variance-preserving form, in which a penalty of the gradient means the same at all levels.
+    """
+
+    prior: DDGAN
+
+    def build_discriminator(self, config: DiscriminatorConfig) -> Discriminator:
+        """Return a discriminator of pairs, joined along the channels."""
+        channels, *space = self.prior.event_shape
+        return Discriminator(config, (2 * channels, *space), self.prior.classes, self.prior.config.timesteps)
+
+    def real(self, x: Tensor, labels: Labels) -> tuple[Tensor, Any]:
+        """Return the earlier signals of training pairs, and the noisier ones with their timesteps and labels."""
+        timestep = torch.randint(1, self.prior.config.timesteps + 1, (len(x),), device=x.device)
+        x_previous, x = self.prior.training_pair(x, timestep)
+        return self.prior.standardise(x_previous, timestep - 1), (x, timestep, labels)
+
+    def fake(self, condition: Any, n: int) -> Tensor:
+        """Return what the generator makes of the noisier signals."""
+        x, timestep, labels = condition
+        z = torch.randn(n, self.prior.config.latent, device=x.device)
+        x_previous = self.prior.denoise(x, timestep, z, torch.randn_like(x), labels)
+        return self.prior.standardise(x_previous, timestep - 1)
+
+    def judge(self, discriminator: Callable[..., Tensor], x: Tensor, condition: Any) -> Tensor:
+        """Return the logits of pairs."""
+        noisier, timestep, labels = condition
+        pair = torch.cat([x, self.prior.standardise(noisier, timestep)], dim=1)
+        return discriminator(pair, labels, timestep - 1)
+
+
+ADVERSARIES: dict[type, type[Adversaries]] = {GAN: Adversaries, DDGAN: DiffusionAdversaries}
+
 
 class GANObjective(SignalObjective):
-    """Train a GAN: each step is one of the discriminator, and the last of every k is followed by one of the generator.
+    """Train a GAN or a denoising diffusion GAN.
+
+    Each step is one of the discriminator, and the last of every k is followed by one of the generator.
 
     The metrics are the accuracy of the discriminator, the loss of the generator and, with ``[adversary.coverage]``, of
     500 samples: the number of classes that they reach (with a tenth of their share or more), the entropy of the
@@ -70,13 +134,13 @@ class GANObjective(SignalObjective):
         Raises:
             ConfigError: the architecture is no GAN, or its configuration is wrong.
         """
-        prior = super().build()
-        if not isinstance(prior, GAN):
+        prior: Any = super().build()
+        if type(prior) not in ADVERSARIES:
             raise ConfigError(
-                f'recipe {self.recipe.name}: objective "gan" needs architecture "gan" without a codec, the recipe '
-                f"builds a {type(prior).__name__}. Fix objective or architecture."
+                f'recipe {self.recipe.name}: objective "gan" needs architecture "gan" or "ddgan" without a codec, the '
+                f"recipe builds a {type(prior).__name__}. Fix objective or architecture."
             )
-        return Adversaries(prior, self.adversary)
+        return ADVERSARIES[type(prior)](prior, self.adversary)
 
     def shipped(self, module: Any) -> Any:
         """Return the generator: discriminator and classifier are neither averaged nor exported.
@@ -154,15 +218,16 @@ class GANObjective(SignalObjective):
             module: module of `build`.
             batch: real signals; generated ones have the same labels.
         """
-        a, x, labels = self.adversary, batch.clean, conditions(module.prior, batch)
+        a = self.adversary
+        real, condition = module.real(batch.clean, conditions(module.prior, batch))
         with torch.no_grad():
-            fake = module.generate(labels, len(x))
+            fake = module.fake(condition, len(real))
         if a.r1:
-            x = x.detach().requires_grad_()
-        real_logits, fake_logits = module.discriminator(x, labels), module.discriminator(fake, labels)
+            real = real.detach().requires_grad_()
+        real_logits, fake_logits = (module.judge(module.discriminator, x, condition) for x in (real, fake))
         loss = adversarial.discriminator_loss(real_logits, fake_logits, a.loss)
         if a.r1:
-            loss = loss + 0.5 * a.r1 * adversarial.r1_penalty(real_logits, x)
+            loss = loss + 0.5 * a.r1 * adversarial.r1_penalty(real_logits, real)
         return loss, adversarial.accuracy(real_logits.detach(), fake_logits.detach())
 
     def generator_loss(self, module: Any, batch: Batch) -> Tensor:
@@ -172,9 +237,10 @@ class GANObjective(SignalObjective):
             module: module of `build`.
             batch: as many generated signals have its labels.
         """
-        labels = conditions(module.prior, batch)
-        fake = module.generate(labels, len(batch.clean))
-        return adversarial.generator_loss(adversarial.frozen(module.discriminator)(fake, labels), self.adversary.loss)
+        real, condition = module.real(batch.clean, conditions(module.prior, batch))
+        fake = module.fake(condition, len(real))
+        logits = module.judge(adversarial.frozen(module.discriminator), fake, condition)
+        return adversarial.generator_loss(logits, self.adversary.loss)
 
     def metrics(self, module: Any, batch: Batch, accuracy: Tensor) -> Metrics:
         """Return the numbers of a row of the log.

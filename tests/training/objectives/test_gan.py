@@ -177,15 +177,31 @@ def two_classes(tmp_path: Path) -> Path:
     return tmp_path
 
 
+DIFFUSION = {"timesteps": 2, "net": {"kind": "mlp", "widths": [32], "blocks": 1, "embedding": 16}}
+
+
 @pytest.mark.parametrize(
-    ("loss", "stabiliser"),
-    [("minimax", {}), ("non-saturating", {"r1": 0.1}), ("hinge", {"spectral_norm": True})],
+    ("loss", "stabiliser", "diffusion"),
+    [
+        ("minimax", {}, {}),
+        ("non-saturating", {"r1": 0.1}, {}),
+        ("hinge", {"spectral_norm": True}, {}),
+        ("non-saturating", {"r1": 0.1}, DIFFUSION),
+    ],
 )
 def test_a_conditional_gan_learns_its_classes_with_each_loss(
-    loss: str, stabiliser: dict[str, Any], recipe: Callable[..., Recipe], two_classes: Path, tmp_path: Path
+    loss: str,
+    stabiliser: dict[str, Any],
+    diffusion: dict[str, Any],
+    recipe: Callable[..., Recipe],
+    two_classes: Path,
+    tmp_path: Path,
 ) -> None:
     values = recipe(steps=400, log_every=400, learning_rate=3e-3, weight_decay=0.0, ema=0.9).asdict()
     values["model"] |= {"classes": 2}
+    if diffusion:
+        del values["model"]["body"]
+        values |= {"architecture": "ddgan", "model": values["model"] | diffusion}
     values["examples"]["labels"] = "labels"
     r1 = stabiliser.get("r1", 0.0)
     discriminator = {"body": DENSE, "spectral_norm": "spectral_norm" in stabiliser}
@@ -243,7 +259,12 @@ def test_the_recipes_of_gans_are_read_and_fit(tmp_path: Path) -> None:
     from denoise.training.recipe import load_recipe
 
     folder = Path(__file__).parents[3] / "recipes"
-    for file in ("mnist-gan/recipe.toml", "gan-mode-collapse/recipe.toml", "gan-mode-collapse/cure.toml"):
+    for file in (
+        "mnist-gan/recipe.toml",
+        "gan-mode-collapse/recipe.toml",
+        "gan-mode-collapse/cure.toml",
+        "mnist-ddgan/recipe.toml",
+    ):
         objective = make_objective(load_recipe(folder / file))
         module = objective.build()
         objective.validate(module)
