@@ -165,7 +165,7 @@ class Adversarial(SignalObjective, LossObjective):
             batch: signals.
         """
         loss, accuracy = generative.adversarial(module, batch.clean, self.recipe.loss.adversarial)
-        return loss, lambda: {"critic": accuracy.detach()} | reconstruction_metrics(module.codec, batch.clean)
+        return loss, lambda: {"critic_accuracy": accuracy.detach()} | reconstruction_metrics(module.codec, batch.clean)
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +18,8 @@ from denoise.nn.winograd import Conv3x3
 from denoise.priors.ddgan import DDGAN
 from denoise.priors.gan import GAN, Discriminator, DiscriminatorConfig, GeneratorNetwork
 from denoise.protocols import Label
-from denoise.training.data import Batch
+from denoise.training.data import Batch, Source
+from denoise.training.examples import LabelledExamples
 from denoise.training.losses import adversarial
 from denoise.training.objectives.base import Metrics, StepResult
 from denoise.training.objectives.signals import SignalObjective, conditions
@@ -180,6 +182,25 @@ class GANObjective(SignalObjective):
         )
         super().validate(module)
 
+    def open_data(self, root: Path, module: Any) -> Source:
+        """Load examples; see `SignalObjective.open_data`.
+
+        Args:
+            root: folder that the paths of the recipe are relative to.
+            module: module of `build`.
+
+        Raises:
+            ConfigError: there are none, or the labels fit neither the generator nor the classifier.
+        """
+        source, coverage = super().open_data(root, module), self.adversary.coverage
+        if coverage and isinstance(source, LabelledExamples):
+            found = max(source.labels or [0]) + 1
+            self.require(
+                found <= coverage.classes,
+                f"the examples have {found} classes, adversary.coverage.classes is {coverage.classes}. Raise it.",
+            )
+        return source
+
     def configure_optimizers(self, module: Any, schedule: Schedule) -> list[Optimizer]:
         """Return the optimizers of generator, discriminator and classifier.
 
@@ -253,8 +274,12 @@ class GANObjective(SignalObjective):
 
         @torch.no_grad()
         def measure() -> dict[str, Tensor]:
-            values = {"discriminator": accuracy, "generator": self.generator_loss(module, batch)}
-            return values | (mode_coverage(module) if module.classifier else {})
+            module.eval()  # so that the power iterations of spectral norms do not depend on what is logged
+            values = {"discriminator_accuracy": accuracy, "generator_loss": self.generator_loss(module, batch)}
+            if coverage := self.adversary.coverage:
+                values |= mode_coverage(module, coverage.classes)
+            module.train()
+            return values
 
         return measure
 
@@ -266,11 +291,12 @@ def classification_loss(module: Any, batch: Batch) -> Tensor:
     return F.cross_entropy(module.classifier(batch.clean[rows]), targets, reduction="sum") / len(batch.clean)
 
 
-def mode_coverage(module: Any) -> dict[str, Tensor]:
+def mode_coverage(module: Any, classes: int) -> dict[str, Tensor]:
     """Return how many classes samples reach, the entropy of their classes in bits, and the recognised fraction.
 
     Args:
         module: generator and classifier; a generator with classes is asked for all of them equally often.
+        classes: number of classes of the classifier.
 
     Reference:
         Improved Techniques for Training GANs, 2016, arXiv:1606.03498 (class entropy); VEEGAN, 2017, arXiv:1705.07761
@@ -280,7 +306,6 @@ def mode_coverage(module: Any) -> dict[str, Tensor]:
     requested = torch.arange(COVERAGE_SAMPLES) % max(1, module.prior.classes)
     fake = module.generate(requested.tolist() if is_conditional else None, COVERAGE_SAMPLES)
     confidence, predicted = module.classifier(fake).float().softmax(dim=1).max(dim=1)
-    classes = module.classifier[-1].out_features
     fractions = torch.bincount(predicted, minlength=classes) / COVERAGE_SAMPLES
     recognised = predicted == requested.to(predicted) if is_conditional else confidence > CONFIDENT
     return {

@@ -75,7 +75,7 @@ def test_a_gan_is_trained_by_the_loop_and_ships_its_generator(
     recipe: Callable[..., Recipe], data: Path, tmp_path: Path
 ) -> None:
     rows = run(recipe(steps=300, log_every=100, ema=0.95), data, tmp_path / "run")
-    assert {"loss", "discriminator", "generator", "grad_norm"} <= rows[-1].keys()
+    assert {"loss", "discriminator_accuracy", "generator_loss", "grad_norm"} <= rows[-1].keys()
     model, card = registry.load(tmp_path / "run/gan.safetensors")
     assert isinstance(model, GAN)  # which loading checks to be all of the file
     assert (card.kind, card.shape) == ("prior", (1, 4))
@@ -124,6 +124,18 @@ def test_a_resumed_gan_has_every_bit_of_an_uninterrupted_one(
         assert numbers(a[key]) == numbers(b[key])
 
 
+def test_what_is_logged_does_not_change_the_weights(recipe: Callable[..., Recipe], data: Path, tmp_path: Path) -> None:
+    states = []
+    for log_every in (1, 12):
+        values = recipe(log_every=log_every).asdict()
+        values["adversary"]["discriminator"]["spectral_norm"] = True
+        out = tmp_path / str(log_every)
+        run(parse(Recipe, values, "test"), data, out)
+        states.append(torch.load(out / "checkpoint.pt", weights_only=True)["model"])
+    assert any(name.endswith("._u") for name in states[0])
+    assert numbers(states[0]) == numbers(states[1])
+
+
 def numbers(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: numbers(inner) for key, inner in value.items()}
@@ -165,6 +177,19 @@ def test_recipes_that_do_not_fit_are_refused_in_one_line(
     changes, reason = REFUSED[name]
     with pytest.raises(ConfigError, match=reason) as error:
         run(parse(Recipe, recipe().asdict() | changes, "test"), data, tmp_path / "run")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+def test_classes_that_the_classifier_lacks_are_refused(
+    classes: int, recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "normal.npz", signals=np.zeros((9, 4), np.float32), labels=np.arange(9) % 6)
+    values = recipe().asdict()
+    values["examples"]["labels"], values["model"]["classes"] = "labels", classes
+    values["adversary"]["coverage"] = {"classes": 3, "body": DENSE}
+    with pytest.raises(ConfigError, match="6 classes") as error:
+        run(parse(Recipe, values, "test"), tmp_path, tmp_path / "run")
     assert "\n" not in str(error.value)
 
 
@@ -234,25 +259,39 @@ class Uniform(Constant):
         return 9 * torch.eye(4)[quarter]
 
 
-@pytest.mark.parametrize(("generator", "modes", "bits"), [(Constant(), 1, 0.0), (Uniform(), 4, 2.0)])
-def test_mode_coverage_tells_collapse_from_diversity(generator: nn.Module, modes: int, bits: float) -> None:
+class Conditional(Constant):
+    """A generator of unit vectors of the requested class, but for the last two of its four classes, which it swaps."""
+
+    classes = 4
+
+    def forward(self, noise: Tensor, labels: Any) -> Tensor:
+        return 9 * torch.eye(4)[[0, 1, 3, 2]][torch.tensor(labels)]
+
+
+@pytest.mark.parametrize(
+    ("generator", "modes", "bits", "recognised"),
+    [(Constant(), 1, 0.0, 0.0), (Uniform(), 4, 2.0, 1.0), (Conditional(), 4, 2.0, 0.5)],  # equal logits are no class
+)
+def test_mode_coverage_tells_collapse_from_diversity(
+    generator: nn.Module, modes: int, bits: float, recognised: float
+) -> None:
     torch.manual_seed(0)
 
     class Module(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.prior, self.classifier = generator, nn.Sequential(nn.Linear(4, 4))
+            self.prior, self.classifier = generator, nn.Linear(4, 4)
             with torch.no_grad():
-                self.classifier[0].weight.copy_(torch.eye(4))  # type: ignore[union-attr,operator]
-                self.classifier[0].bias.copy_(torch.tensor([1e-3, 0, 0, 0]))  # type: ignore[union-attr,operator]
+                self.classifier.weight.copy_(torch.eye(4))
+                self.classifier.bias.copy_(torch.tensor([1e-3, 0, 0, 0]))
 
         def generate(self, labels: Any, n: int) -> Tensor:
             return self.prior(torch.randn(n, 1), labels)
 
-    coverage = mode_coverage(Module())
+    coverage = mode_coverage(Module(), 4)
     assert int(coverage["modes"]) == modes
     assert float(coverage["entropy_bits"]) == pytest.approx(bits, abs=0.02)
-    assert float(coverage["recognised"]) == (modes == 4)  # equal logits are no class
+    assert float(coverage["recognised"]) == recognised
 
 
 def test_the_recipes_of_gans_are_read_and_fit(tmp_path: Path) -> None:
