@@ -59,11 +59,6 @@ class DiffusionProcess(GuidedPrior):
 
     @property
     @abstractmethod
-    def sigma_range(self) -> tuple[float, float]:
-        """Lowest and highest noise level in signal units."""
-
-    @property
-    @abstractmethod
     def start_std(self) -> float:
         """Standard deviation of the signals with noise of the highest level."""
 

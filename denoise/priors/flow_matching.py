@@ -43,6 +43,11 @@ class FlowMatching(GuidedPrior):
 
     config: FlowMatchingConfig
 
+    @property
+    def sigma_range(self) -> tuple[float, float]:
+        """All noise levels: times from 0 to 1 are levels from 0 to infinity."""
+        return 0.0, math.inf
+
     def velocity(self, z: Tensor, t: Tensor, labels: Sequence[Label] | None = None, guidance: float = 1.0) -> Tensor:
         """Return dz/dt.
 

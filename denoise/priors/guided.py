@@ -75,6 +75,11 @@ class GuidedPrior(nn.Module, ABC):
         self.net = build_backbone(config.net, config.shape)
         self.condition = Condition(config.net.embedding, config.classes, config.text)
 
+    @property
+    @abstractmethod
+    def sigma_range(self) -> tuple[float, float]:
+        """Lowest and highest noise level of the denoiser in signal units."""
+
     @abstractmethod
     def forward(self, x: Tensor, sigma: Tensor, labels: Sequence[Label] | None = None, guidance: float = 1.0) -> Tensor:
         """Return E[clean | x].

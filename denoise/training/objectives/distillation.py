@@ -50,7 +50,14 @@ class ConsistencyDistillation(SignalObjective, LossObjective):
             f"the teacher {recipe.init} is a {card.architecture}; expected diffusion, ddpm or flow-matching in init.",
         )
         denoiser = {"architecture": card.architecture, **asdict(teacher.config)}
-        return Pair(build(recipe.architecture, {**recipe.model, "denoiser": denoiser}, recipe.name), teacher)
+        student = build(recipe.architecture, {**recipe.model, "denoiser": denoiser}, recipe.name)
+        first, highest = student.config.sigmas[0], teacher.sigma_range[1]
+        self.require(
+            first <= highest,
+            f"model.sigmas begin at {first:g}, the highest noise level of the teacher {recipe.init} is {highest:g}. "
+            "Lower them.",
+        )
+        return Pair(student, teacher)
 
     def shipped(self, module: Any) -> Any:
         """Return the student.

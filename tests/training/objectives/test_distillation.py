@@ -96,10 +96,20 @@ def test_the_student_begins_as_its_teacher(trained: Path, tmp_path: Path) -> Non
         ({"init": None}, "no teacher"),
         ({"init": "mnist-vae"}, "the teacher mnist-vae is a latent-prior"),
         ({"init": "speech"}, "expected a prior"),
+        ({"model": {"sigmas": [20.5, 2.0]}}, "begin at 20.5, .* mnist-diffusion is 20. Lower"),
     ],
 )
-def test_teachers_that_do_not_fit_are_refused(values: dict[str, Any], reason: str) -> None:
+def test_teachers_and_levels_that_do_not_fit_are_refused(values: dict[str, Any], reason: str) -> None:
     settings = {"architecture": "consistency-model", "init": "mnist-diffusion", "model": {}} | values
     schedule = SCHEDULE | {"steps": 1}
     with pytest.raises(ConfigError, match=reason):
         make_objective(recipe(objective="consistency-distillation", schedule=schedule, **settings)).build()
+
+
+@pytest.mark.parametrize(("teacher", "sigmas"), [("mnist-diffusion", [20.0, 1.5]), ("mnist-matching", [1e3, 1.5])])
+def test_students_begin_at_levels_of_their_teachers(teacher: str, sigmas: list[float]) -> None:
+    settings = {"architecture": "consistency-model", "init": teacher, "model": {"sigmas": sigmas}}
+    objective = make_objective(
+        recipe(objective="consistency-distillation", schedule=SCHEDULE | {"steps": 1}, **settings)
+    )
+    assert objective.shipped(objective.build()).config.sigmas == tuple(sigmas)
