@@ -187,13 +187,14 @@ class GAN(GeneratorNetwork):
 
         Args:
             x: signals, (n, *event_shape).
-            label: condition of all signals.
+            label: condition of all signals, with which the noise is to be decoded, too; None is unconditional.
             steps: steps of the optimiser.
 
         Returns:
             Noise, (n, *noise_shape).
         """
-        return self.invert(x, torch.ones_like(x), label=label, steps=steps, generator=Generator().manual_seed(0))
+        generator = Generator().manual_seed(0)
+        return self.invert(x, torch.ones_like(x), labels=[label], steps=steps, generator=generator)[0]
 
     @torch.no_grad()
     def complete(
@@ -211,7 +212,7 @@ class GAN(GeneratorNetwork):
         Args:
             x: signals, (n, *event_shape); missing entries have any value.
             mask: 1 where entries are observed, 0 where they are missing, (n, *event_shape).
-            label: condition of all signals.
+            label: condition of all signals; None tries all classes and keeps that of the most similar sample.
             options: steps of the optimiser, 100 by default.
             generator: source of the starts, which differ between completions of one signal.
             progress: called with the fraction of the steps that are done.
@@ -224,8 +225,9 @@ class GAN(GeneratorNetwork):
         """
         options.check_supported(self.completion_options, "completion by a GAN")
         steps = options.steps or INVERSION_STEPS
-        noise = self.invert(x, mask, label=label, steps=steps, generator=generator, progress=progress)
-        return torch.where(mask > 0, x, self.decode_noise(noise, label=label))
+        labels: Sequence[Label] = range(self.classes) if label is None and self.classes else [label]
+        noise, found = self.invert(x, mask, labels=labels, steps=steps, generator=generator, progress=progress)
+        return torch.where(mask > 0, x, self(noise, found))
 
     @torch.no_grad()
     def invert(
@@ -233,26 +235,29 @@ class GAN(GeneratorNetwork):
         x: Tensor,
         mask: Tensor,
         *,
-        label: Label = None,
+        labels: Sequence[Label] = (None,),
         steps: int = INVERSION_STEPS,
         generator: Generator | None = None,
         progress: Progress | None = None,
-    ) -> Tensor:
+    ) -> tuple[Tensor, list[Label]]:
         """Return the most probable noise of partly observed signals, the best of several local optima.
 
         It maximises the posterior density of the noise of signals that differ from those of the generator by white
-        noise of ``inversion_scale``. Adam starts at the best of `CANDIDATES` samples.
+        noise of ``inversion_scale``. Adam starts at the best of `CANDIDATES` samples, which keep their labels.
 
         Args:
             x: signals, (n, *event_shape).
             mask: 1 where entries are observed, 0 where they are missing, (n, *event_shape).
-            label: condition of all signals.
+            labels: conditions that are tried, each by equally many candidates.
             steps: steps of the optimiser.
             generator: source of the starts.
             progress: called with the fraction of the steps that are done.
 
         Returns:
-            Noise, (n, *noise_shape).
+            Noise, (n, *noise_shape), and the n labels that it has been found with.
+
+        Raises:
+            ValueError: there is no such class.
 
         Reference:
             Compressed Sensing using Generative Models, 2017, arXiv:1703.03208, eq. 3; Generative Visual
@@ -261,25 +266,31 @@ class GAN(GeneratorNetwork):
         x, mask = (y.to(self._device).repeat_interleave(STARTS, dim=0) for y in (x, mask))
         n, scale = len(x) // STARTS, self.config.inversion_scale
 
-        def energy(noise: Tensor, x: Tensor, mask: Tensor) -> Tensor:
-            residual = torch.where(mask > 0, self(noise, [label] * len(noise)) - x, 0)
+        def negative_log_posterior(noise: Tensor, labels: Sequence[Label], x: Tensor, mask: Tensor) -> Tensor:
+            residual = torch.where(mask > 0, self(noise, labels) - x, 0)  # up to a constant
             return 0.5 * ((residual / scale).square().flatten(1).sum(dim=1) + noise.square().sum(dim=1))
 
         candidates = torch.randn(n, CANDIDATES, *self.noise_shape, generator=generator).to(x)
-        energies = [energy(noise, x[::STARTS], mask[::STARTS]) for noise in candidates.unbind(dim=1)]
-        best = torch.stack(energies, dim=1).topk(STARTS, largest=False).indices
-        noise = candidates.take_along_dim(best[..., None], dim=1).flatten(0, 1).requires_grad_()
+        candidate_labels = [labels[i % len(labels)] for i in range(CANDIDATES)]
+        losses = [
+            negative_log_posterior(noise, [label] * n, x[::STARTS], mask[::STARTS])
+            for noise, label in zip(candidates.unbind(dim=1), candidate_labels, strict=True)
+        ]
+        starts = torch.stack(losses, dim=1).topk(STARTS, largest=False).indices
+        start_labels = [candidate_labels[i] for i in starts.flatten().tolist()]
+        noise = candidates.take_along_dim(starts[..., None], dim=1).flatten(0, 1).requires_grad_()
         optimizer = torch.optim.Adam([noise], lr=INVERSION_RATE)
         for step in range(steps):
             optimizer.param_groups[0]["lr"] = INVERSION_RATE * (0.5 + 0.5 * cos(pi * step / steps))
-            with torch.enable_grad():
-                total = energy(noise, x, mask).sum()  # the gradient of each row is its own
+            with torch.enable_grad():  # the gradient of each row is its own
+                total = negative_log_posterior(noise, start_labels, x, mask).sum()
             (noise.grad,) = torch.autograd.grad(total, noise)
             optimizer.step()
             if progress:
                 progress((step + 1) / steps)
-        best = energy(noise, x, mask).unflatten(0, (n, STARTS)).argmin(dim=1)
-        return noise.detach().unflatten(0, (n, STARTS))[torch.arange(n), best]
+        final = negative_log_posterior(noise, start_labels, x, mask).unflatten(0, (n, STARTS))
+        rows = final.argmin(dim=1) + STARTS * torch.arange(n, device=x.device)
+        return noise.detach()[rows], [start_labels[i] for i in rows.tolist()]
 
 
 @config

@@ -44,12 +44,41 @@ def test_the_noise_of_a_linear_generator_is_that_of_ridge_regression(linear: GAN
 def test_a_completion_by_a_linear_generator_depends_on_the_observed_entries_alone(linear: GAN) -> None:
     generator = torch.Generator().manual_seed(1)
     x, mask = torch.randn(4, 6, generator=generator), (torch.rand(4, 6, generator=generator) < 0.6).float()
-    noise = linear.invert(x, mask, steps=400, generator=generator)
+    noise, _ = linear.invert(x, mask, steps=400, generator=generator)
     torch.testing.assert_close(noise, most_probable_noise(linear, x, mask), atol=1e-3, rtol=0)
     hidden = torch.where(mask > 0, x, torch.nan)  # missing entries have any value
     completed = linear.complete(hidden, mask, generator=generator)
     expected = torch.where(mask > 0, x, linear.decode_noise(most_probable_noise(linear, x, mask)))
     torch.testing.assert_close(completed, expected, atol=1e-2, rtol=0)
+
+
+def test_a_completion_without_a_class_is_of_the_class_that_fits() -> None:
+    torch.manual_seed(0)
+    gan = GAN(GANConfig((6,), latent=3, output="linear", classes=3, embedding=3, inversion_scale=SCALE))
+    layer = nn.Linear(6, 6)
+    with torch.no_grad():
+        gan.condition.embedding.weight.copy_(4 * torch.eye(3))  # type: ignore[union-attr]
+        layer.weight[:, 3:] = torch.randn(6, 3)  # the means of the classes are far from each other, and from none
+    gan.body = nn.Sequential(layer)
+    gan.requires_grad_(False)
+    labels = [2, 0, 1, 2]
+    x = gan(torch.randn(4, 3), labels)
+    mask = torch.tensor([1.0, 1, 1, 1, 0, 0]).expand(4, 6)
+    noise, found = gan.invert(x, mask, labels=range(3), steps=400, generator=torch.Generator().manual_seed(0))
+    assert found == labels
+    oracle = GAN(GANConfig((6,), latent=3, output="linear"))
+    for row, label in enumerate(labels):  # a linear generator with the class as its bias
+        oracle.body = nn.Sequential(nn.Linear(3, 6))
+        oracle.body[0].weight, oracle.body[0].bias = (
+            nn.Parameter(layer.weight[:, :3]),
+            nn.Parameter(layer.bias + 4 * layer.weight[:, 3 + label]),
+        )
+        oracle.requires_grad_(False)
+        expected = most_probable_noise(oracle, x[row : row + 1], mask[row : row + 1])
+        torch.testing.assert_close(noise[row : row + 1], expected, atol=1e-3, rtol=0)
+        completed = gan.complete(x[row : row + 1], mask[row : row + 1], generator=torch.Generator().manual_seed(0))
+        expected_signal = torch.where(mask[:1] > 0, x[row : row + 1], oracle(expected))
+        torch.testing.assert_close(completed, expected_signal, atol=1e-2, rtol=0)
 
 
 def test_samples_are_found_again() -> None:
