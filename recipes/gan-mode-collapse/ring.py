@@ -1,12 +1,12 @@
-"""Make the ring of Gaussians, and draw what two GANs learn of it.
+"""Make the ring of Gaussians, and measure and draw what GANs learn of it.
 
 python recipes/gan-mode-collapse/ring.py make ring.npz
+python recipes/gan-mode-collapse/ring.py measure runs/gan-mode-collapse runs/gan-mode-cure
 python recipes/gan-mode-collapse/ring.py draw runs/gan-mode-collapse runs/gan-mode-cure -o modes.png
 """
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +20,8 @@ from denoise.registry import load
 MODES, RADIUS, SIGMA = 8, 0.8, 0.02
 HIGH_QUALITY = 3  # standard deviations from the nearest mode
 POINTS = 100_000
-SHOWN = 1000  # samples of each panel
+SAMPLES = 1000
+SHOWN_STEPS = 4
 app = typer.Typer()
 
 
@@ -30,7 +31,7 @@ def centres() -> torch.Tensor:
     return RADIUS * torch.stack([angles.cos(), angles.sin()], dim=1)
 
 
-def covered(points: torch.Tensor) -> tuple[int, float]:
+def mode_coverage(points: torch.Tensor) -> tuple[int, float]:
     """Return the number of modes that samples reach, and the fraction of high-quality samples.
 
     A mode is reached by a hundredth of its share or more, of samples within three standard deviations.
@@ -54,31 +55,51 @@ def make(out: Annotated[Path, typer.Argument(help="Archive to write, DIR/ring.np
 
 
 @app.command()
+def measure(runs: Annotated[list[Path], typer.Argument(help="Folders of trainings.")]) -> None:
+    """Print the modes and the fraction of high-quality samples after the last kept step."""
+    for run in runs:
+        modes, good = mode_coverage(sample(kept(run)[-1]))
+        print(f"{run.name}: {modes} of {MODES} modes, {good:.0%} within {HIGH_QUALITY} sigma")
+
+
+@app.command()
 def draw(
     runs: Annotated[list[Path], typer.Argument(help="Folders of trainings, a row each.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="PNG to write.")],
 ) -> None:
-    """Draw samples after each kept step, and the number of modes that they reach in the course of the training."""
+    """Draw samples after each quarter of the kept steps, and the number of modes after each of these steps."""
     from matplotlib.figure import Figure
 
-    kept = [sorted(run.glob("*-[0-9]*.safetensors"), key=_step) for run in runs]
-    columns = max(map(len, kept))
-    figure = Figure(figsize=(2.4 * (columns + 1), 2.6 * len(runs)), layout="constrained")
-    grid: Any = figure.subplots(len(runs), columns + 1, squeeze=False)
-    for row, run, files in zip(grid, runs, kept, strict=True):
-        for axis, file in zip(row, files, strict=False):
-            prior, _ = load(file)
-            points = prior.sample(SHOWN, generator=torch.Generator().manual_seed(0))[:, 0]
-            modes, good = covered(points)
+    figure = Figure(figsize=(2.4 * (SHOWN_STEPS + 1), 2.6 * len(runs)), layout="constrained")
+    grid: Any = figure.subplots(len(runs), SHOWN_STEPS + 1, squeeze=False)
+    for row, run in zip(grid, runs, strict=True):
+        files = kept(run)
+        steps, points = [_step(file) for file in files], [sample(file) for file in files]
+        coverage = [mode_coverage(each) for each in points]
+        for axis, quarter in zip(row, range(1, SHOWN_STEPS + 1), strict=False):
+            i = quarter * len(files) // SHOWN_STEPS - 1
             axis.scatter(*centres().T, s=120, facecolors="none", edgecolors="tab:orange")
-            axis.scatter(*points.T, s=2, alpha=0.5)
-            axis.set(title=f"step {_step(file)}\n{modes} modes, {good:.0%} good", xticks=[], yticks=[])
+            axis.scatter(*points[i].T, s=2, alpha=0.5)
+            modes, good = coverage[i]
+            axis.set(
+                title=f"step {steps[i]}: {modes} modes\n{good:.0%} within {HIGH_QUALITY} sigma", xticks=[], yticks=[]
+            )
             axis.set(xlim=(-1.2, 1.2), ylim=(-1.2, 1.2), aspect="equal")
         row[0].set_ylabel(run.name)
-        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        row[-1].plot([r["step"] for r in rows], [r["modes"] for r in rows])
-        row[-1].set(title="modes in training", ylim=(0, MODES + 0.5), xlabel="step")
+        row[-1].plot(steps, [modes for modes, _ in coverage])
+        row[-1].set(title="modes", ylim=(0, MODES + 0.5), xlabel="step")
     figure.savefig(out, dpi=100)
+
+
+def kept(run: Path) -> list[Path]:
+    """Return the weights that a training kept, by step."""
+    return sorted(run.glob("*-[0-9]*.safetensors"), key=_step)
+
+
+def sample(file: Path) -> torch.Tensor:
+    """Return samples of stored weights, (1000, 2)."""
+    prior, _ = load(file)
+    return prior.sample(SAMPLES, generator=torch.Generator().manual_seed(0))[:, 0]
 
 
 def _step(file: Path) -> int:
