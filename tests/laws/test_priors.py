@@ -322,11 +322,14 @@ CAPABILITIES = {
 
 
 ALIKE = {  # members of a family, whose settings change nothing
-    **{f"{kind}{suffix}": "normal" for kind in KINDS for suffix in ("", "-classes") if kind != "mixture"},
-    "mixture-classes": "mixture",
+    **{f"{kind}{suffix}": "normal" for kind in KINDS for suffix in ("", "-classes") if kind not in NOT_INVERTIBLE},
+    **{f"{kind}{suffix}": "mixture" for kind in NOT_INVERTIBLE for suffix in ("", "-classes")},
+    **{f"multiscale-{kind}": "multiscale-affine" for kind in get_args(CouplingKind) if kind != "residual"},
+    **dict.fromkeys(("multiscale-flow++", "multiscale-residual-levels"), "multiscale-discrete"),
     **dict.fromkeys(("diffusion-unet", "diffusion-audio", "diffusion-patches", "diffusion-profile"), "diffusion-mlp"),
     **dict.fromkeys(("matching-unet", "matching-points"), "matching-mlp"),
     **dict.fromkeys(("ddpm-unet", "ddpm-x0"), "ddpm-mlp"),
+    "multiscale-audio": "multiscale-affine",
     "consistency-unet": "consistency-mlp",
     "latent-ddpm": "latent-diffusion",
     "gan-audio": "gan",
