@@ -22,6 +22,7 @@ from denoise.probability_path import (
     preserving,
 )
 from denoise.protocols import Label, Support
+from denoise.sampling.solvers import LINEAR_IN_SIGMA
 from denoise.sampling.variational_bound import variational_bound
 
 BETAS = {"linear": linear_betas, "cosine": cosine_betas}
@@ -99,9 +100,9 @@ class DDPM(DiffusionProcess):
     def sampling_sigmas(self, steps: int, solver: str) -> Tensor:
         """Return the noise levels of evenly spaced timesteps; see `DiffusionProcess.sampling_sigmas`.
 
-        Heun's method, which is linear in sigma, needs levels whose ratios are moderate, and takes them in between.
+        Solvers that need levels of moderate ratios take them in between.
         """
-        if solver == "heun":
+        if solver in LINEAR_IN_SIGMA:
             return karras_sigmas(steps, *self.sigma_range)
         timesteps = self.config.timesteps
         if steps > timesteps:
