@@ -16,7 +16,7 @@ from denoise.probability_path import convert, expand_like, exploding, karras_sig
 from denoise.protocols import DEFAULT_OPTIONS, Label, SamplingOptions
 from denoise.sampling.solvers import SOLVERS, ode, ode_log_prob, standard_normal_log_prob
 
-STEPS, ENCODING_STEPS, LOG_PROB_STEPS = 18, 36, 60
+STEPS, ENCODING_STEPS, LOG_PROB_STEPS = 18, 35, 59
 
 
 @config
@@ -130,7 +130,7 @@ class DiffusionProcess(GuidedPrior):
         Args:
             x: signals, (n, *event_shape).
             label: condition of all signals.
-            steps: steps of the solver.
+            steps: steps of the solver, of two network calls each.
 
         Returns:
             Noise, (n, *noise_shape).
@@ -144,8 +144,8 @@ class DiffusionProcess(GuidedPrior):
         return convert(self(x, sigma, labels), x, exploding(sigma), "x0", "velocity")
 
     def increasing_sigmas(self, steps: int) -> Tensor:
-        """Return levels from the lowest to the highest for integration towards noise, (steps,)."""
-        return karras_sigmas(steps, *self.sigma_range)[:-1].flip(0)
+        """Return levels from the lowest to the highest for steps of a solver towards noise, (steps + 1,)."""
+        return karras_sigmas(steps + 1, *self.sigma_range)[:-1].flip(0)
 
 
 class Diffusion(DiffusionProcess):

@@ -70,6 +70,19 @@ def test_encoding_inverts_decoding_of_noise() -> None:
     torch.testing.assert_close(net.encode_noise(x, steps=200), noise, atol=0.02, rtol=0)
 
 
+@pytest.mark.parametrize("steps", [1, 7])
+def test_a_step_of_encoding_takes_two_calls(steps: int) -> None:
+    calls = []
+
+    class Counting(GaussianDDPM):
+        def predict_at(self, *args: Any, **kwargs: Any) -> Tensor:
+            calls.append(args)
+            return super().predict_at(*args, **kwargs)
+
+    Counting(DDPMConfig((3,), NET)).encode_noise(torch.zeros(1, 3), steps=steps)
+    assert len(calls) == 2 * steps
+
+
 def test_v_is_the_output_of_the_continuous_model_with_the_opposite_sign() -> None:
     """At equal levels, a DDPM in v and the preconditioned denoiser are the same function of the same network."""
 
