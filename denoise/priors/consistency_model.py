@@ -12,6 +12,7 @@ from denoise.config import config
 from denoise.errors import ConfigError
 from denoise.priors.guided import GuidedPrior
 from denoise.probability_path import karras_sigmas
+from denoise.priors.noise import draw_noise
 from denoise.protocols import DEFAULT_OPTIONS, Label, SamplingOptions
 from denoise.sampling.solvers import euler
 
@@ -81,12 +82,16 @@ class ConsistencyModel(nn.Module):
         Args:
             noise: noise, (n, *noise_shape).
             label: condition of all signals.
-            options: none.
+            options: none is supported.
 
         Returns:
             Signals, (n, *event_shape).
+
+        Raises:
+            ConfigError: an option is set.
+            ValueError: there is no such class.
         """
-        options.check_supported(self.sampling_options, "a consistency model")
+        options.check_supported(self.sampling_options - {"temperature"}, "the decoding of noise by a consistency model")
         denoiser, labels = self.denoiser, [label] * len(noise)
         sigmas = torch.tensor([*self.config.sigmas, 0.0])
         std = (sigmas[0].square() + denoiser.data_std**2).sqrt()
@@ -113,6 +118,5 @@ class ConsistencyModel(nn.Module):
         Returns:
             Signals, (n, *event_shape).
         """
-        temperature = 1.0 if options.temperature is None else options.temperature
-        noise = temperature * torch.randn(n, *self.noise_shape, generator=generator)
+        noise, options = draw_noise(n, self.noise_shape, options, generator)
         return self.decode_noise(noise, label=label, options=options)

@@ -93,7 +93,7 @@ class DDPM(DiffusionProcess):
         return float(self.sigmas[0]), float(self.sigmas[-1])
 
     @property
-    def start_std(self) -> float:
+    def initial_std(self) -> float:
         """Standard deviation of signals at the last timestep, that of signal and noise together."""
         return float((self.sigmas[-1].square() + self.config.sigma_data**2).sqrt())
 

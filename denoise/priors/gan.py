@@ -16,6 +16,7 @@ from denoise.config import config
 from denoise.errors import ConfigError
 from denoise.nn.bodies import BodyConfig, build_decoder, build_encoder
 from denoise.nn.embeddings import Condition
+from denoise.priors.noise import draw_noise
 from denoise.protocols import DEFAULT_OPTIONS, Label, Progress, SamplingOptions
 
 OUTPUTS = {"sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "linear": nn.Identity}
@@ -110,12 +111,16 @@ class GAN(nn.Module):
         Args:
             noise: noise, (n, *noise_shape).
             label: condition of all signals.
-            options: temperature, which is ignored: the noise is given.
+            options: none is supported.
 
         Returns:
             Signals, (n, *event_shape).
+
+        Raises:
+            ConfigError: an option is set.
+            ValueError: there is no such class.
         """
-        options.check_supported(self.sampling_options, "a GAN")
+        options.check_supported(self.sampling_options - {"temperature"}, "the decoding of noise by a GAN")
         return self(noise.to(self._device), [label] * len(noise))
 
     @torch.no_grad()
@@ -138,8 +143,7 @@ class GAN(nn.Module):
         Returns:
             Signals, (n, *event_shape).
         """
-        temperature = 1.0 if options.temperature is None else options.temperature
-        noise = temperature * torch.randn(n, *self.noise_shape, generator=generator)
+        noise, options = draw_noise(n, self.noise_shape, options, generator)
         return self.decode_noise(noise, label=label, options=options)
 
     def encode_noise(self, x: Tensor, *, label: Label = None, steps: int = INVERSION_STEPS) -> Tensor:

@@ -186,11 +186,12 @@ class _DecodesTrajectory(LatentPrior):
         self,
         n: int,
         *,
+        frames: int = 17,
         label: Label = None,
         options: SamplingOptions = DEFAULT_OPTIONS,
         generator: Generator | None = None,
     ) -> Tensor:
-        latents = self.prior.trajectory(n, label=label, options=options, generator=generator)
+        latents = self.prior.trajectory(n, frames=frames, label=label, options=options, generator=generator)
         return torch.stack([self.codec.decode(z) for z in latents])
 
 

@@ -194,6 +194,18 @@ def test_options_that_are_not_declared_are_refused(prior: Prior) -> None:
                 prior.complete(x, torch.ones_like(x), options=SamplingOptions(**{name: value}))
 
 
+def test_every_prior_samples_without_options(prior: Prior) -> None:
+    assert prior.sample(2, generator=seeded()).isfinite().all()
+
+
+def test_noise_alone_determines_what_is_decoded(prior: Prior) -> None:
+    if not isinstance(prior, NoiseDecoder):
+        return
+    for options in (SamplingOptions(temperature=0.5), SamplingOptions(solver="ancestral")):
+        with pytest.raises(ConfigError, match="takes no (temperature|solver)|which adds noise of its own"):
+            prior.decode_noise(torch.zeros(1, *prior.noise_shape), options=options)
+
+
 def test_noise_has_the_declared_shape(prior: Prior) -> None:
     if not isinstance(prior, NoiseDecoder):
         return
@@ -260,6 +272,11 @@ def test_trajectories_lead_from_samples_to_noise_and_back(prior: Prior) -> None:
         return
     options, label = few_steps(prior), 0 if prior.classes else None
     points = prior.trajectory(2, label=label, options=options, generator=seeded())
+    for frames, shown in ((3, [0, 3, 6]), (4, [0, 3, 6]), (5, [0, 2, 3, 4, 6]), (6, [0, 2, 3, 4, 6])):
+        few = prior.trajectory(2, frames=frames, label=label, options=options, generator=seeded())
+        torch.testing.assert_close(few, points[shown])  # at most as many as asked for, and symmetric
+    with pytest.raises(ConfigError, match="number of frames is 2"):
+        prior.trajectory(2, frames=2, options=options)
     assert points.shape == (7, 2, *prior.event_shape)
     sample = prior.sample(2, label=label, options=options, generator=seeded())
     torch.testing.assert_close(points[0], sample)
