@@ -46,7 +46,10 @@ def sample(
         typer.Option(help="Guidance scale; above 1, samples match the class or text better and vary less.", min=0),
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option(help="Scale of the noise; below 1, samples are more typical and vary less.", min=0)
+        float | None,
+        typer.Option(
+            help="Scale of the noise, or divisor of an autoregressive prior's logits; below 1, samples vary less.", min=0
+        ),
     ] = None,
     solver: Annotated[
         str | None,

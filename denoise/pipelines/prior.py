@@ -111,7 +111,7 @@ class PriorPipeline:
         return output_paths(out, n, self.card, overwrite=overwrite)
 
     def read(self, *files: str | Path) -> Tensor:
-        """Read files as signals of the shape of the prior; see `read_signal`.
+        """Read files as signals of the shape of the prior; see `prior_files.read_signal`.
 
         Args:
             files: images or audio files of any size.
@@ -130,7 +130,7 @@ class PriorPipeline:
     def write(
         self, out: str | Path, signals: Tensor, *, columns: int | None = None, overwrite: bool = False
     ) -> list[Path]:
-        """Write signals into one file or a folder; see `write_signals`.
+        """Write signals into one file or a folder; see `prior_files.write_signals`.
 
         Args:
             out: file or folder.
@@ -163,7 +163,7 @@ class PriorPipeline:
             seed: seed of the noise.
             steps: steps of the solver.
             guidance: scale of classifier-free guidance.
-            temperature: factor of the noise.
+            temperature: factor of the noise, or divisor of the logits of autoregressive priors; see `SamplingOptions`.
             solver: name in `denoise.sampling.solvers.SOLVERS`.
             progress: called with the fraction done.
 
@@ -173,16 +173,11 @@ class PriorPipeline:
         Raises:
             ConfigError: an option is out of range or not supported by the prior, or it has no such class.
         """
-        _check_count(n, "samples")
         options = self._options(SamplingOptions(steps, guidance, temperature, solver), self.model.sampling_options)
         label, generator = self._resolve(label), Generator().manual_seed(seed)
-        signals = []
-        for start in range(0, n, BATCH_SIZE):
-            size = min(BATCH_SIZE, n - start)
-            signals.append(self.model.sample(size, label=label, options=options, generator=generator).cpu())
-            if progress:
-                progress((start + size) / n)
-        return torch.cat(signals)
+        return self._in_batches(
+            lambda size: self.model.sample(size, label=label, options=options, generator=generator), n, progress
+        )
 
     def trajectory(
         self,
@@ -206,38 +201,28 @@ class PriorPipeline:
             seed: seed of the noise.
             steps: steps of the solver.
             guidance: scale of classifier-free guidance.
-            temperature: factor of the noise.
+            temperature: factor of the noise, or divisor of the logits of autoregressive priors; see `SamplingOptions`.
             solver: name in `denoise.sampling.solvers.SOLVERS`.
             progress: called with the fraction done.
 
         Returns:
-            Signals, (frames, n, *shape): samples first and last, noise in the middle.
+            Signals, (frames, n, *shape), an odd number of frames: samples first and last, noise in the middle.
 
         Raises:
-            ConfigError: the prior does not remove noise step by step, or as of `sample`.
+            ConfigError: the prior does not remove noise step by step, there are too few frames, or as of `sample`.
         """
-        _check_count(n, "samples")
-        if frames < 3:
-            raise ConfigError(f"number of frames is {frames}; expected at least 3: sample, noise, sample.")
-        model = self.model
-        if not isinstance(model, HasTrajectory):
-            self._refuse("show a trajectory, since it does not remove noise step by step")
+        model = self._with_trajectory()
         options = self._options(SamplingOptions(steps, guidance, temperature, solver), model.sampling_options)
         label, generator = self._resolve(label), Generator().manual_seed(seed)
-        parts = []
-        for start in range(0, n, BATCH_SIZE):
-            size = min(BATCH_SIZE, n - start)
-            points = model.trajectory(size, label=label, options=options, generator=generator)
-            half = min(frames, len(points)) // 2
-            chosen = torch.linspace(0, len(points) // 2, half + 1).round().long()  # the way back mirrors them
-            chosen = torch.cat([chosen, len(points) - 1 - chosen[:-1].flip(0)])
-            parts.append(points[chosen.to(points.device)].cpu())
-            if progress:
-                progress((start + size) / n)
-        return torch.cat(parts, dim=1)
+        return self._in_batches(
+            lambda size: model.trajectory(size, frames=frames, label=label, options=options, generator=generator),
+            n,
+            progress,
+            dim=1,
+        )
 
     def trajectory_path(self, out: str | Path, *, overwrite: bool = False) -> Path:
-        """Return the path that `write_trajectory` will write, so that a problem is reported before.
+        """Return the path of a trajectory, so that a problem is reported before it is computed.
 
         Args:
             out: file.
@@ -247,12 +232,11 @@ class PriorPipeline:
             ConfigError: the extension is not .png or .gif, or the prior does not remove noise step by step.
             InputError: the file exists.
         """
-        if not isinstance(self.model, HasTrajectory):
-            self._refuse("show a trajectory, since it does not remove noise step by step")
+        self._with_trajectory()
         return trajectory_path(out, overwrite=overwrite)
 
     def write_trajectory(self, out: str | Path, trajectory: Tensor, *, overwrite: bool = False) -> Path:
-        """Write a trajectory as a strip or an animation; see `write_trajectory`.
+        """Write a trajectory as a strip or an animation; see `prior_files.write_trajectory`.
 
         Args:
             out: file, .png or .gif.
@@ -312,7 +296,7 @@ class PriorPipeline:
             label: class by its name or number, or a text; None is unconditional.
             steps: steps of the solver.
             guidance: scale of classifier-free guidance.
-            solver: name in `denoise.sampling.solvers.SOLVERS`.
+            solver: name of a deterministic one in `denoise.sampling.solvers.SOLVERS`.
             progress: called with the fraction done.
 
         Returns:
@@ -539,6 +523,24 @@ class PriorPipeline:
                 if progress:
                     progress((start + len(batch)) / len(x))
         return torch.cat(results)
+
+    def _in_batches(
+        self, function: Callable[[int], Tensor], n: int, progress: Progress | None, *, dim: int = 0
+    ) -> Tensor:
+        """Join what a function computes for batches of so many signals; the result is on the CPU."""
+        _check_count(n, "samples")
+        results = []
+        for start in range(0, n, BATCH_SIZE):
+            size = min(BATCH_SIZE, n - start)
+            results.append(function(size).cpu())
+            if progress:
+                progress((start + size) / n)
+        return torch.cat(results, dim=dim)
+
+    def _with_trajectory(self) -> HasTrajectory:
+        if not isinstance(self.model, HasTrajectory):
+            self._refuse("show a trajectory, since it does not remove noise step by step")
+        return self.model
 
     def _latent_prior(self) -> LatentPrior:
         if not isinstance(self.model, LatentPrior):
