@@ -305,33 +305,53 @@ def test_a_sampler_of_point_sets_is_equivariant_to_permutations(name: str) -> No
     torch.testing.assert_close(prior.encode_noise(permuted), encoded[:, :, order], atol=1e-2, rtol=1e-2)
 
 
-CAPABILITIES = {
+FLOWS = {*KINDS, *(f"{kind}-classes" for kind in KINDS if kind != "normal")}
+SOLVED = {NoiseEncoder, HasEstimatedLogProb, HasTrajectory, DenoisingPrior, Completer}
+DISCRETE = {NoiseEncoder, HasLogProbBound, HasTrajectory, DenoisingPrior, Completer}
+CAPABILITIES: dict[str, set[Any]] = {name: {NoiseEncoder, HasLogProb} for name in FLOWS}
+CAPABILITIES |= {
+    "mixture": {HasLogProb},
+    "mixture-classes": {HasLogProb},
+    "diffusion-mlp": SOLVED,
+    "diffusion-unet": SOLVED,
+    "diffusion-audio": SOLVED,
+    "diffusion-patches": SOLVED,
+    "diffusion-profile": SOLVED,
+    "diffusion-points": SOLVED,
+    "matching-points": SOLVED,
+    "matching-mlp": SOLVED,
+    "matching-unet": SOLVED,
+    "ddpm-mlp": DISCRETE,
+    "ddpm-unet": DISCRETE,
+    "ddpm-x0": DISCRETE,
+    "consistency-mlp": {NoiseDecoder},
+    "consistency-unet": {NoiseDecoder},
+    "gan": {NoiseEncoder, Completer},
+    "gan-classes": {NoiseEncoder, Completer},
+    "gan-audio": {NoiseEncoder, Completer},
     "pixelcnn": {HasLogProb, Completer},
+    "pixelcnn-colour": {HasLogProb, Completer},
     "pixelcnn-audio": {HasLogProb, Completer},
     "pixelrnn-diagonal": {HasLogProb, Completer},
     "pixelrnn-row": {HasLogProb, Completer},
-    "normal": {NoiseEncoder, HasLogProb},
-    "mixture": {HasLogProb},
-    "diffusion-mlp": {NoiseEncoder, HasEstimatedLogProb, HasTrajectory, DenoisingPrior, Completer},
-    "diffusion-points": {NoiseEncoder, HasEstimatedLogProb, HasTrajectory, DenoisingPrior, Completer},
-    "matching-mlp": {NoiseEncoder, HasEstimatedLogProb, HasTrajectory, DenoisingPrior, Completer},
-    "ddpm-mlp": {NoiseEncoder, HasLogProbBound, HasTrajectory, DenoisingPrior, Completer},
-    "gan": {NoiseEncoder, Completer},
-    "gan-classes": {NoiseEncoder, Completer},
-    "consistency-mlp": {NoiseDecoder},
     "rad": {HasLogProb},
     "residual": {NoiseEncoder, HasLogProb},
     "multiscale-affine": {NoiseEncoder, HasLogProb},
     "multiscale-residual": {NoiseEncoder, HasEstimatedLogProb},
     "multiscale-discrete": {NoiseEncoder, HasLogProbBound},
+    "latent-ddpm": {NoiseEncoder, HasTrajectory, Completer},
     "latent-flow": {NoiseEncoder, HasLogProbBound, Completer},
-    "latent-mdct": {NoiseEncoder, HasEstimatedLogProb, HasTrajectory, DenoisingPrior, Completer},
+    "latent-mdct": SOLVED,
     "latent-mdct-flow": {NoiseEncoder, HasLogProb},
     "latent-mixture": {HasLogProbBound, Completer},
     "latent-normal": {NoiseEncoder, Completer},
     "latent-plain": {NoiseEncoder, Completer},
     "latent-diffusion": {NoiseEncoder, HasTrajectory, Completer},
 }
+
+
+def test_the_capabilities_of_every_prior_are_stated() -> None:
+    assert set(CAPABILITIES) == set(BUILDERS)
 
 
 @pytest.mark.parametrize("name", CAPABILITIES)

@@ -97,6 +97,12 @@ def test_encoding_inverts_decoding_of_noise() -> None:
     torch.testing.assert_close(net.encode_noise(x, steps=200), noise, atol=0.02, rtol=0)
 
 
+@pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
+def test_encoding_inverts_decoding_of_noise_by_default(prediction: str) -> None:
+    net, noise = gaussian(prediction=prediction), torch.randn(16, 3, generator=seeded())
+    torch.testing.assert_close(net.encode_noise(net.decode_noise(noise)), noise, atol=0.1, rtol=0)  # 50 steps of DDIM
+
+
 @pytest.mark.parametrize("steps", [1, 7])
 def test_a_step_of_encoding_takes_two_calls(steps: int) -> None:
     calls = []
@@ -111,18 +117,19 @@ def test_a_step_of_encoding_takes_two_calls(steps: int) -> None:
 
 
 def test_v_is_the_output_of_the_continuous_model_with_the_opposite_sign() -> None:
-    """At equal levels, a DDPM in v and the preconditioned denoiser are the same function of the same network."""
+    """At equal levels, both are the same function of the same network, which gets the level in another form."""
 
-    def network(z: Tensor) -> Tensor:
-        return (3 * z + 1).tanh()
+    def network(z: Tensor, ratio: Tensor) -> Tensor:
+        return (3 * z + ratio.log()[:, None]).tanh()
 
     class Discrete(DDPM):
         def predict(self, x: Tensor, noise_level: Tensor, labels: Any, guidance: float = 1.0) -> Tensor:
-            return -network(x)
+            timestep = (noise_level * self.config.timesteps).round().long()
+            return -network(x, self.ratios[timestep - 1])
 
     class Continuous(Diffusion):
         def predict(self, x: Tensor, noise_level: Tensor, labels: Any, guidance: float = 1.0) -> Tensor:
-            return network(x)
+            return network(x, (4 * noise_level).exp() / self.config.sigma_data)  # c_noise is log(sigma) / 4
 
     discrete = Discrete(DDPMConfig((4,), NET, mean=0.3, sigma_data=0.4))
     continuous = Continuous(DiffusionConfig((4,), NET, mean=0.3, sigma_data=0.4))
