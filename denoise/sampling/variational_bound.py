@@ -24,9 +24,10 @@ def variational_bound(
     """Estimate a lower bound of the log-likelihood of signals under DDPM's ancestral sampling.
 
     The bound has a term for the highest noise level, one for each step to a lower one, and the probability of the
-    levels given the lowest, which is that of a normal distribution of the lowest noise level around the denoised
-    signals; the sampler returns the denoised signals themselves. In signal units, with the noise added to unscaled signals, a step from sigma to
-    sigma_next costs ``(1 / sigma_next^2 - 1 / sigma^2) / 2`` times the squared error of the denoiser at sigma.
+    levels given the lowest, under a normal distribution of the lowest noise level around the denoised signals (the
+    sampler returns the denoised signals themselves). In signal units, with the noise added to unscaled signals, a step
+    from sigma to sigma_next costs ``(1 / sigma_next^2 - 1 / sigma^2) / 2`` times the squared error of the denoiser at
+    sigma.
 
     Args:
         denoiser: function of x and sigma, (batch,).
@@ -76,9 +77,7 @@ def variational_bound(
     return reconstruction - cost - divergence.flatten(1).sum(dim=1)
 
 
-def discretised_log_prob(
-    x: Tensor, mean: Tensor, std: Tensor, *, interval: tuple[float, float], levels: int
-) -> Tensor:
+def discretised_log_prob(x: Tensor, mean: Tensor, std: Tensor, *, interval: tuple[float, float], levels: int) -> Tensor:
     """Return the log-probability of levels under normal distributions, whose tails belong to the outermost levels.
 
     Args:

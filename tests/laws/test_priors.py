@@ -202,7 +202,7 @@ def test_noise_alone_determines_what_is_decoded(prior: Prior) -> None:
     if not isinstance(prior, NoiseDecoder):
         return
     for options in (SamplingOptions(temperature=0.5), SamplingOptions(solver="ancestral")):
-        with pytest.raises(ConfigError, match="takes no (temperature|solver)|which adds noise of its own"):
+        with pytest.raises(ConfigError, match=r"takes no (temperature|solver)|which adds noise of its own"):
             prior.decode_noise(torch.zeros(1, *prior.noise_shape), options=options)
 
 
@@ -250,8 +250,12 @@ def test_completions_keep_the_observed_entries(prior: Prior) -> None:
     mask = torch.ones_like(x)
     mask.flatten(1)[:, -1] = 0
     options = SamplingOptions(steps=3 if "steps" in prior.completion_options else None)
-    completed = prior.complete(x, mask, options=options, generator=seeded())
+    fractions: list[float] = []
+    completed = prior.complete(x, mask, options=options, generator=seeded(), progress=fractions.append)
     torch.testing.assert_close(completed[mask > 0], x[mask > 0])
+    assert len(fractions) > 1
+    assert fractions == sorted(fractions)
+    assert 0 <= fractions[0] < 0.6 <= fractions[-1] <= 1
     assert torch.equal(completed, prior.complete(x, mask, options=options, generator=seeded()))
 
 
