@@ -48,7 +48,8 @@ def sample(
     temperature: Annotated[
         float | None,
         typer.Option(
-            help="Scale of the noise, or divisor of an autoregressive prior's logits; below 1, samples vary less.", min=0
+            help="Scale of the noise, or divisor of autoregressive logits; below 1, samples are typical and vary less.",
+            min=0,
         ),
     ] = None,
     solver: Annotated[

@@ -11,8 +11,8 @@ from torch import Generator, Tensor, nn
 from denoise.config import config
 from denoise.errors import ConfigError
 from denoise.priors.guided import GuidedPrior
-from denoise.probability_path import karras_sigmas
 from denoise.priors.noise import draw_noise
+from denoise.probability_path import karras_sigmas
 from denoise.protocols import DEFAULT_OPTIONS, Label, SamplingOptions
 from denoise.sampling.solvers import euler
 
