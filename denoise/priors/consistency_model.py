@@ -54,7 +54,8 @@ class ConsistencyModel(nn.Module):
         denoiser: a prior of the teacher's architecture, as the network.
 
     Reference:
-        Consistency Models, 2023, arXiv:2303.01469; Multistep Consistency Models, 2024, arXiv:2403.06807.
+        Consistency Models, 2023, arXiv:2303.01469 (one step); Multistep Consistency Models, 2024, arXiv:2403.06807,
+        algorithm 1 (training, see `denoise.training.losses.generative.consistency_distillation`) and 2 (sampling).
     """
 
     sampling_options = frozenset({"temperature"})

@@ -50,10 +50,10 @@ class GANConfig:
     def __post_init__(self) -> None:
         if not self.shape or min(self.shape) < 1 or max(self.shape) > 1 << 24:
             raise ConfigError(f"shape is {self.shape}; expected sizes of at least 1.")
-        if not all(1 <= n <= 1 << 14 for n in (self.latent, self.embedding)) or self.classes < 0:
+        if not all(1 <= n <= 1 << 14 for n in (self.latent, self.embedding, self.classes + 1)):
             raise ConfigError(
                 f"latent is {self.latent}, embedding {self.embedding}, classes {self.classes}; expected latent and "
-                f"embedding of 1 to {1 << 14}, classes of at least 0."
+                f"embedding of 1 to {1 << 14}, classes of at least 0 and below {1 << 14}."
             )
         if self.body.spatial:
             raise ConfigError("the noise is one vector for the whole signal; leave body.spatial out.")
@@ -142,6 +142,10 @@ class GAN(nn.Module):
 
         Returns:
             Signals, (n, *event_shape).
+
+        Raises:
+            ConfigError: another option is set.
+            ValueError: there is no such class.
         """
         noise, options = draw_noise(n, self.noise_shape, options, generator)
         return self.decode_noise(noise, label=label, options=options)
@@ -156,6 +160,9 @@ class GAN(nn.Module):
 
         Returns:
             Noise, (n, *noise_shape).
+
+        Raises:
+            ValueError: there is no such class.
         """
         return self.invert(x, torch.ones_like(x), label=label, steps=steps, generator=Generator().manual_seed(0))
 
@@ -185,6 +192,7 @@ class GAN(nn.Module):
 
         Raises:
             ConfigError: another option than the steps is set.
+            ValueError: there is no such class.
         """
         options.check_supported(self.completion_options, "completion by a GAN")
         steps = options.steps or INVERSION_STEPS
@@ -218,6 +226,9 @@ class GAN(nn.Module):
         Returns:
             Noise, (n, *noise_shape).
 
+        Raises:
+            ValueError: there is no such class.
+
         Reference:
             Compressed Sensing using Generative Models, 2017, arXiv:1703.03208, eq. 3; Generative Visual
             Manipulation on the Natural Image Manifold, 2016, arXiv:1609.03552.
@@ -225,25 +236,27 @@ class GAN(nn.Module):
         x, mask = (y.to(self._device).repeat_interleave(STARTS, dim=0) for y in (x, mask))
         n, scale = len(x) // STARTS, self.config.inversion_scale
 
-        def energy(noise: Tensor, x: Tensor, mask: Tensor) -> Tensor:
+        def negative_log_posterior(noise: Tensor, x: Tensor, mask: Tensor) -> Tensor:  # up to a constant, in nats
             residual = torch.where(mask > 0, self(noise, [label] * len(noise)) - x, 0)
             return 0.5 * ((residual / scale).square().flatten(1).sum(dim=1) + noise.square().sum(dim=1))
 
         candidates = torch.randn(n, CANDIDATES, *self.noise_shape, generator=generator).to(x)
-        energies = [energy(noise, x[::STARTS], mask[::STARTS]) for noise in candidates.unbind(dim=1)]
-        best = torch.stack(energies, dim=1).topk(STARTS, largest=False).indices
-        noise = candidates.take_along_dim(best[..., None], dim=1).flatten(0, 1).requires_grad_()
+        candidate_nats = [
+            negative_log_posterior(noise, x[::STARTS], mask[::STARTS]) for noise in candidates.unbind(dim=1)
+        ]
+        start_indices = torch.stack(candidate_nats, dim=1).topk(STARTS, largest=False).indices
+        noise = candidates.take_along_dim(start_indices[..., None], dim=1).flatten(0, 1).requires_grad_()
         optimizer = torch.optim.Adam([noise], lr=INVERSION_RATE)
         for step in range(steps):
             optimizer.param_groups[0]["lr"] = INVERSION_RATE * (0.5 + 0.5 * cos(pi * step / steps))
             with torch.enable_grad():
-                total = energy(noise, x, mask).sum()  # the gradient of each row is its own
+                total = negative_log_posterior(noise, x, mask).sum()  # the gradient of each row is its own
             (noise.grad,) = torch.autograd.grad(total, noise)
             optimizer.step()
             if progress:
                 progress((step + 1) / steps)
-        best = energy(noise, x, mask).unflatten(0, (n, STARTS)).argmin(dim=1)
-        return noise.detach().unflatten(0, (n, STARTS))[torch.arange(n), best]
+        best_indices = negative_log_posterior(noise, x, mask).unflatten(0, (n, STARTS)).argmin(dim=1)
+        return noise.detach().unflatten(0, (n, STARTS))[torch.arange(n), best_indices]
 
     @property
     def _device(self) -> torch.device:
@@ -300,6 +313,9 @@ class Discriminator(nn.Module):
         Args:
             x: signals, (batch, *event_shape).
             labels: condition of each signal; None is unconditional.
+
+        Raises:
+            ValueError: there is no such class.
         """
         features = F.leaky_relu(self.encoder(x), 0.2)
         logits = self.head(features)[:, 0]
