@@ -30,7 +30,7 @@ def centres() -> torch.Tensor:
     return RADIUS * torch.stack([angles.cos(), angles.sin()], dim=1)
 
 
-def covered(points: torch.Tensor) -> tuple[int, float]:
+def mode_coverage(points: torch.Tensor) -> tuple[int, float]:
     """Return the number of modes that samples reach, and the fraction of high-quality samples.
 
     A mode is reached by a hundredth of its share or more, of samples within three standard deviations.
@@ -69,7 +69,7 @@ def draw(
         for axis, file in zip(row, files, strict=False):
             prior, _ = load(file)
             points = prior.sample(SHOWN, generator=torch.Generator().manual_seed(0))[:, 0]
-            modes, good = covered(points)
+            modes, good = mode_coverage(points)
             axis.scatter(*centres().T, s=120, facecolors="none", edgecolors="tab:orange")
             axis.scatter(*points.T, s=2, alpha=0.5)
             axis.set(title=f"step {_step(file)}\n{modes} modes, {good:.0%} good", xticks=[], yticks=[])

@@ -16,7 +16,7 @@ from denoise.training.objectives.base import LossObjective, Metrics
 from denoise.training.objectives.signals import SignalObjective, conditions
 
 
-class Pair(nn.Module):
+class StudentAndTeacher(nn.Module):
     """The student that is trained and its teacher, which is not.
 
     Args:
@@ -32,7 +32,7 @@ class Pair(nn.Module):
 class ConsistencyDistillation(SignalObjective, LossObjective):
     """Distil the prior that the recipe names as ``init``, which also initialises the student."""
 
-    def build(self) -> Pair:
+    def build(self) -> StudentAndTeacher:
         """Build a student of the teacher's architecture and settings.
 
         Raises:
@@ -50,7 +50,9 @@ class ConsistencyDistillation(SignalObjective, LossObjective):
             f"the teacher {recipe.init} is a {card.architecture}; expected diffusion, ddpm or flow-matching in init.",
         )
         denoiser = {"architecture": card.architecture, **asdict(teacher.config)}
-        return Pair(build(recipe.architecture, {**recipe.model, "denoiser": denoiser}, recipe.name), teacher)
+        return StudentAndTeacher(
+            build(recipe.architecture, {**recipe.model, "denoiser": denoiser}, recipe.name), teacher
+        )
 
     def shipped(self, module: Any) -> Any:
         """Return the student.
