@@ -241,10 +241,8 @@ class GAN(nn.Module):
             return 0.5 * ((residual / scale).square().flatten(1).sum(dim=1) + noise.square().sum(dim=1))
 
         candidates = torch.randn(n, CANDIDATES, *self.noise_shape, generator=generator).to(x)
-        candidate_nats = [
-            negative_log_posterior(noise, x[::STARTS], mask[::STARTS]) for noise in candidates.unbind(dim=1)
-        ]
-        start_indices = torch.stack(candidate_nats, dim=1).topk(STARTS, largest=False).indices
+        nats = [negative_log_posterior(noise, x[::STARTS], mask[::STARTS]) for noise in candidates.unbind(dim=1)]
+        start_indices = torch.stack(nats, dim=1).topk(STARTS, largest=False).indices
         noise = candidates.take_along_dim(start_indices[..., None], dim=1).flatten(0, 1).requires_grad_()
         optimizer = torch.optim.Adam([noise], lr=INVERSION_RATE)
         for step in range(steps):

@@ -6,7 +6,6 @@ import itertools
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,14 +32,13 @@ def blocks(guide: str, language: str) -> list[str]:
 
 
 @pytest.fixture
-def modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+def modules(monkeypatch: pytest.MonkeyPatch) -> None:
     """The modules and the lines of tables of both pages, as if they had been added to the package."""
     module = ModuleType("")
     for guide in ("add-a-prior.md", "add-an-objective.md"):
         text = (GUIDES / guide).read_text(encoding="utf-8")
-        name = re.findall(r"`(denoise/(?:priors|training/objectives)/\w+)\.py`:\n\n```python", text)[0].replace(
-            "/", "."
-        )
+        path = next(match[1] for match in re.finditer(r"`(denoise/\S+)\.py`:\n\n```python\n\"\"\"", text))
+        name = path.replace("/", ".")
         module = ModuleType(name)
         monkeypatch.setitem(sys.modules, name, module)
         source = next(block for block in blocks(guide, "python") if block.startswith('"""'))
@@ -53,7 +51,6 @@ def modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     protocols = tuple((registry.PRIORS if each is Prior else table, each) for table, each in registry.PROTOCOLS)
     monkeypatch.setattr(registry, "PROTOCOLS", protocols)
     monkeypatch.setattr(objectives, "OBJECTIVES", objectives.OBJECTIVES | eval(f"{{{objective}}}", dict(vars(module))))
-    yield {"prior": registry.PRIORS["rbm"], "objective": module}
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -65,7 +62,7 @@ def states(n: int) -> Tensor:
 
 
 @pytest.fixture
-def machine(modules: dict[str, Any]) -> Any:
+def machine(modules: None) -> Any:
     """A machine of four pixels and three hidden units, with weights of the order of 1."""
     torch.manual_seed(0)
     rbm = registry.build("rbm", {"shape": [1, 2, 2], "hidden": 3})
@@ -130,7 +127,7 @@ def guide_recipe(**changes: Any) -> Recipe:
     return parse(Recipe, values | changes, "guide")
 
 
-def test_the_objective_of_the_guide_learns_a_distribution(modules: dict[str, Any], tmp_path: Path) -> None:
+def test_the_objective_of_the_guide_learns_a_distribution(modules: None, tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     pixels = np.repeat(generator.integers(0, 2, (2000, 2, 1)), 2, axis=2)  # rows of two equal pixels
     np.savez(tmp_path / "pixels.npz", train_images=(255 * pixels).astype(np.uint8))
@@ -143,7 +140,7 @@ def test_the_objective_of_the_guide_learns_a_distribution(modules: dict[str, Any
     assert 0.4 < float(samples.mean()) < 0.6
 
 
-def test_the_objective_of_the_guide_refuses_what_does_not_fit(modules: dict[str, Any]) -> None:
+def test_the_objective_of_the_guide_refuses_what_does_not_fit(modules: None) -> None:
     examples = {"files": ["pixels.npz"], "signals": "train_images"}
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"examples": examples}, "set examples.binarise = true"),

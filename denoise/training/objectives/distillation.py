@@ -50,9 +50,8 @@ class ConsistencyDistillation(SignalObjective, LossObjective):
             f"the teacher {recipe.init} is a {card.architecture}; expected diffusion, ddpm or flow-matching in init.",
         )
         denoiser = {"architecture": card.architecture, **asdict(teacher.config)}
-        return StudentAndTeacher(
-            build(recipe.architecture, {**recipe.model, "denoiser": denoiser}, recipe.name), teacher
-        )
+        student = build(recipe.architecture, {**recipe.model, "denoiser": denoiser}, recipe.name)
+        return StudentAndTeacher(student, teacher)
 
     def shipped(self, module: Any) -> Any:
         """Return the student.
