@@ -118,6 +118,10 @@ class ConsistencyModel(nn.Module):
 
         Returns:
             Signals, (n, *event_shape).
+
+        Raises:
+            ConfigError: another option is set.
+            ValueError: there is no such class.
         """
         noise, options = draw_noise(n, self.noise_shape, options, generator)
         return self.decode_noise(noise, label=label, options=options)

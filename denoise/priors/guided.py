@@ -247,7 +247,7 @@ class GuidedPrior(nn.Module, ABC):
 
 
 def _evenly_spaced(steps: int, frames: int) -> set[int]:
-    """Return the steps between noise and samples, by their number, that are shown in one of two mirrored ways."""
+    """Return the numbers of the steps after which points are shown, at even distances between sample and noise."""
     if frames < 3:
         raise ConfigError(f"number of frames is {frames}; expected at least 3: sample, noise, sample.")
     intervals = min((frames - 1) // 2, steps)

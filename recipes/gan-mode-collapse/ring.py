@@ -61,11 +61,11 @@ def draw(
     """Draw samples after each kept step, and the number of modes that they reach in the course of the training."""
     from matplotlib.figure import Figure
 
-    kept = [sorted(run.glob("*-[0-9]*.safetensors"), key=_step) for run in runs]
-    columns = max(map(len, kept))
+    checkpoints = [sorted(run.glob("*-[0-9]*.safetensors"), key=_step) for run in runs]
+    columns = max(map(len, checkpoints))
     figure = Figure(figsize=(2.4 * (columns + 1), 2.6 * len(runs)), layout="constrained")
     grid: Any = figure.subplots(len(runs), columns + 1, squeeze=False)
-    for row, run, files in zip(grid, runs, kept, strict=True):
+    for row, run, files in zip(grid, runs, checkpoints, strict=True):
         for axis, file in zip(row, files, strict=False):
             prior, _ = load(file)
             points = prior.sample(SHOWN, generator=torch.Generator().manual_seed(0))[:, 0]
