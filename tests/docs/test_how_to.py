@@ -123,7 +123,7 @@ def guide_recipe(**changes: Any) -> Recipe:
     values = tomllib.loads(text)
     values["model"] = {"shape": [1, 2, 2], "hidden": 8}
     values["examples"]["files"] = ["pixels.npz"]
-    values["schedule"] |= {"steps": 600, "batch": 256, "learning_rate": 0.02}
+    values["schedule"] |= {"steps": 1200, "batch": 256, "learning_rate": 0.03}
     return parse(Recipe, values | changes, "guide")
 
 
