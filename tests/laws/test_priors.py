@@ -309,13 +309,15 @@ def test_a_sampler_of_point_sets_is_equivariant_to_permutations(name: str) -> No
     torch.testing.assert_close(prior.encode_noise(permuted), encoded[:, :, order], atol=1e-2, rtol=1e-2)
 
 
-FLOWS = {*KINDS, *(f"{kind}-classes" for kind in KINDS if kind != "normal")}
+FLOWS = [name for name in BUILDERS if name.removesuffix("-classes") in KINDS]
 SOLVED = {NoiseEncoder, HasEstimatedLogProb, HasTrajectory, DenoisingPrior, Completer}
 DISCRETE = {NoiseEncoder, HasLogProbBound, HasTrajectory, DenoisingPrior, Completer}
-CAPABILITIES: dict[str, set[Any]] = {name: {NoiseEncoder, HasLogProb} for name in FLOWS}
+CAPABILITIES: dict[str, set[Any]] = {
+    name: {HasLogProb} if name.removesuffix("-classes") in NOT_INVERTIBLE else {NoiseEncoder, HasLogProb}
+    for name in FLOWS
+}
+CAPABILITIES |= {f"multiscale-{kind}": {NoiseEncoder, HasLogProb} for kind in get_args(CouplingKind)}
 CAPABILITIES |= {
-    "mixture": {HasLogProb},
-    "mixture-classes": {HasLogProb},
     "diffusion-mlp": SOLVED,
     "diffusion-unet": SOLVED,
     "diffusion-audio": SOLVED,
@@ -338,11 +340,11 @@ CAPABILITIES |= {
     "pixelcnn-audio": {HasLogProb, Completer},
     "pixelrnn-diagonal": {HasLogProb, Completer},
     "pixelrnn-row": {HasLogProb, Completer},
-    "rad": {HasLogProb},
-    "residual": {NoiseEncoder, HasLogProb},
-    "multiscale-affine": {NoiseEncoder, HasLogProb},
     "multiscale-residual": {NoiseEncoder, HasEstimatedLogProb},
+    "multiscale-residual-levels": {NoiseEncoder, HasLogProbBound},
     "multiscale-discrete": {NoiseEncoder, HasLogProbBound},
+    "multiscale-flow++": {NoiseEncoder, HasLogProbBound},
+    "multiscale-audio": {NoiseEncoder, HasLogProb},
     "latent-ddpm": {NoiseEncoder, HasTrajectory, Completer},
     "latent-flow": {NoiseEncoder, HasLogProbBound, Completer},
     "latent-mdct": SOLVED,
