@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os.path import exists  # unlike that of Path it accepts any name, even one that is too long
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from denoise.cli.params import (
     OverwriteOption,
     PriorOption,
     SamplesOutputOption,
+    parse_seed,
 )
 from denoise.errors import ConfigError
 
@@ -71,8 +73,8 @@ def interpolate(
     pipeline.output_paths(out, n * n if len(ends) == 4 else n, overwrite=overwrite)
 
     def to_noise(file_or_seed: str) -> torch.Tensor:
-        if file_or_seed.isdecimal() and not Path(file_or_seed).exists():
-            return pipeline.noise(int(file_or_seed))
+        if file_or_seed.isdecimal() and not exists(file_or_seed):
+            return pipeline.noise(parse_seed(file_or_seed))
         return pipeline.encode(pipeline.read(file_or_seed), label=condition)
 
     def mean_noise(folder: Path) -> torch.Tensor:

@@ -18,6 +18,17 @@ def _check_seed(value: int) -> int:
     return value
 
 
+def parse_seed(digits: str) -> int:
+    """Return the seed that an argument of decimal digits gives.
+
+    Raises:
+        ConfigError: it is too large.
+    """
+    if len(digits) > len(str(SEEDS)) or int(digits) >= SEEDS:  # Python refuses to parse thousands of digits
+        raise ConfigError(f"the seed of {len(digits)} digits is too large; expected 0 to {SEEDS - 1}.")
+    return int(digits)
+
+
 InputsArgument = Annotated[list[str], typer.Argument(help="Files, folders, or - for standard input.", metavar="INPUT")]
 OutputOption = Annotated[
     str | None, typer.Option("-o", "--out", help="A file, a folder, or - for standard output.", metavar="OUT")

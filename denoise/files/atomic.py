@@ -16,6 +16,20 @@ from denoise.errors import InputError
 MAX_STEM = 40  # characters of a temporary name: 160 bytes at most, of the 255 that a name may have
 
 
+def require_free(path: str | Path, *, overwrite: bool) -> None:
+    """Refuse a path of a file that exists, unless it may be replaced.
+
+    Args:
+        path: path that will be written.
+        overwrite: whether a file that exists is replaced.
+
+    Raises:
+        InputError: the file exists.
+    """
+    if os.path.exists(path) and not overwrite:  # unlike Path.exists, for any name, even one that is too long
+        raise InputError(f"{path}: exists already. Give --overwrite to replace it.")
+
+
 @contextlib.contextmanager
 def atomic_file(target: Path, *, overwrite: bool) -> Iterator[Path]:
     """Provide a temporary file that replaces ``target`` when the block ends without an error.
@@ -41,8 +55,7 @@ def atomic_file(target: Path, *, overwrite: bool) -> Iterator[Path]:
         real = _follow(target) if target.is_symlink() else target
         if target.is_dir():
             raise InputError(f"{target}: is a folder. Give a file name.")
-        if target.exists() and not overwrite:
-            raise InputError(f"{target}: exists already. Give --overwrite to replace it.")
+        require_free(target, overwrite=overwrite)
         partial = real.with_name(f".{real.stem[:MAX_STEM]}.{secrets.token_hex(4)}.part{target.suffix}")
         real.parent.mkdir(parents=True, exist_ok=True)
         # with the permissions that the user's umask gives to any new file

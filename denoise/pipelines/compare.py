@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from itertools import pairwise
-from os.path import exists, isdir  # unlike those of Path they accept any name, even one that is too long
+from os.path import isdir  # unlike that of Path it accepts any name, even one that is too long
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from denoise.errors import ConfigError, InputError
-from denoise.files.atomic import atomic_file, is_pipe_or_device
+from denoise.files.atomic import atomic_file, is_pipe_or_device, require_free
 from denoise.files.audio import AudioReader, AudioWriter
 from denoise.files.image import ImageReader, apply_orientation, write_image
 from denoise.files.image.panel import Column, draw_panel
@@ -64,6 +64,7 @@ def check_extras(
 
     Raises:
         ConfigError: there are several inputs or outputs, a path is taken, or a comparison is no PNG.
+        InputError: a file exists.
     """
     paths = {option: path for option, path in extras.items() if path}
     if not paths:
@@ -86,8 +87,7 @@ def check_extras(
         if Path(path).resolve() in taken:
             raise ConfigError(f"{path}: is another file of this run already. Give {option} a name of its own.")
         taken.add(Path(path).resolve())
-        if exists(path) and not overwrite:
-            raise ConfigError(f"{path}: exists already. Give --overwrite to replace it.")
+        require_free(path, overwrite=overwrite)
 
 
 def write_removed(noisy: str | Path, denoised: str | Path, target: str | Path, *, overwrite: bool = False) -> None:

@@ -12,7 +12,8 @@ def interpolate_path(ends: Tensor, n: int, *, spherical: bool = True) -> Tensor:
     """Interpolate between two points.
 
     Spherical interpolation preserves the norm of noise: in many dimensions, a straight line passes through points that
-    are unlike any sample.
+    are unlike any sample. Between points in the same or in opposite directions, where the great circle is undefined,
+    the line is straight.
 
     Args:
         ends: the two points, (2, *event).
@@ -26,7 +27,7 @@ def interpolate_path(ends: Tensor, n: int, *, spherical: bool = True) -> Tensor:
         ConfigError: n is below 2.
     """
     if n < 2:
-        raise ConfigError(f"n is {n}; expected at least 2 points between two ends.")
+        raise ConfigError(f"n is {n}; expected at least 2 points, the ends.")
     t = torch.linspace(0, 1, n).reshape(-1, *[1] * (ends.ndim - 1))
     a, b = ends[:1], ends[1:2]
     if not spherical:
@@ -34,9 +35,9 @@ def interpolate_path(ends: Tensor, n: int, *, spherical: bool = True) -> Tensor:
     flat = ends.flatten(1)
     cosine = torch.nn.functional.cosine_similarity(flat[0], flat[1], dim=0).clamp(-1, 1)
     angle = cosine.arccos()
-    if angle < 1e-3:
+    sine = angle.sin()
+    if sine < 1e-3:
         return a + t * (b - a)
-    sine = angle.sin().clamp_min(1e-6)
     return ((1 - t) * angle).sin() / sine * a + (t * angle).sin() / sine * b
 
 

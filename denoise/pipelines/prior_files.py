@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from denoise.dsp import resample, stft
 from denoise.errors import ConfigError, InputError
+from denoise.files.atomic import require_free
 from denoise.files.audio import AUDIO_EXTENSIONS, read_audio, write_audio
 from denoise.files.image import IMAGE_EXTENSIONS, read_image, write_image
 from denoise.files.points import POINT_EXTENSIONS, read_points, write_points
@@ -155,13 +156,12 @@ def output_paths(out: str | Path, n: int, card: Card, *, overwrite: bool = False
     digits = len(str(n - 1))
     paths = [path] if path.suffix else [path / f"{i:0{digits}d}{extensions[0]}" for i in range(n)]
     for target in paths:
-        if target.exists() and not overwrite:
-            raise InputError(f"{target}: exists already. Give --overwrite to replace it.")
+        require_free(target, overwrite=overwrite)
     return paths
 
 
 def trajectory_path(out: str | Path, *, overwrite: bool = False) -> Path:
-    """Return the path that `write_trajectory` will write, so that a problem is reported before.
+    """Return the path that `write_trajectory` will write, so that a problem is reported before it is computed.
 
     Args:
         out: file.
@@ -174,8 +174,7 @@ def trajectory_path(out: str | Path, *, overwrite: bool = False) -> Path:
     path = Path(out)
     if path.suffix.lower() not in (".png", ".gif"):
         raise ConfigError(f"{out}: a trajectory is a strip or an animation; expected .png or .gif.")
-    if path.exists() and not overwrite:
-        raise InputError(f"{path}: exists already. Give --overwrite to replace it.")
+    require_free(path, overwrite=overwrite)
     return path
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from denoise.errors import ConfigError, InputError
+from denoise.files.atomic import require_free
 from denoise.files.audio import AudioReader, AudioWriter
 from denoise.files.image import ImageReader, write_image
 from denoise.options import DenoiseOptions
@@ -76,8 +77,7 @@ class SamplePaths:
         for path in self.all():
             if isinstance(source, str | Path) and path.resolve() == Path(source).resolve():
                 raise InputError(f"{path}: is the input itself. Give another -o.")
-            if path.exists() and not overwrite:
-                raise InputError(f"{path}: exists already. Give another -o, or --overwrite.")
+            require_free(path, overwrite=overwrite)
 
 
 def write_image_samples(

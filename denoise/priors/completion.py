@@ -52,11 +52,13 @@ def inpaint_with_prior(
     steps = options.steps or STEPS
     sigmas = karras_sigmas(steps, SIGMA_MIN * prior.data_std, SIGMA_MAX * prior.data_std)
     start = prior.data_mean + sigmas[0] * torch.randn(x.shape, generator=generator)
-    labels = [label] * len(x)
+    labels, done = [label] * len(x), 0.0
 
     def denoiser(x: Tensor, sigma: Tensor) -> Tensor:
+        nonlocal done
         if progress:
-            progress(float((sigmas > sigma[0].cpu()).sum()) / steps)
+            done = max(done, float((sigmas > sigma[0].cpu()).sum()) / steps)  # steps of second order look ahead
+            progress(done)
         return prior(x, sigma, labels)
 
     start = start.to(x)

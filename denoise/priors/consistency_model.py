@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 from denoise.config import config
 from denoise.errors import ConfigError
 from denoise.priors.guided import GuidedPrior
+from denoise.priors.noise import draw_noise
 from denoise.probability_path import karras_sigmas
 from denoise.protocols import DEFAULT_OPTIONS, Label, SamplingOptions
 from denoise.sampling.solvers import euler
@@ -53,7 +54,8 @@ class ConsistencyModel(nn.Module):
         denoiser: a prior of the teacher's architecture, as the network.
 
     Reference:
-        Consistency Models, 2023, arXiv:2303.01469; Multistep Consistency Models, 2024, arXiv:2403.06807.
+        Consistency Models, 2023, arXiv:2303.01469 (one step); Multistep Consistency Models, 2024, arXiv:2403.06807,
+        algorithm 1 (training, see `denoise.training.losses.generative.consistency_distillation`) and 2 (sampling).
     """
 
     sampling_options = frozenset({"temperature"})
@@ -81,12 +83,16 @@ class ConsistencyModel(nn.Module):
         Args:
             noise: noise, (n, *noise_shape).
             label: condition of all signals.
-            options: none.
+            options: none is supported.
 
         Returns:
             Signals, (n, *event_shape).
+
+        Raises:
+            ConfigError: an option is set.
+            ValueError: there is no such class.
         """
-        options.check_supported(self.sampling_options, "a consistency model")
+        options.check_supported(self.sampling_options - {"temperature"}, "the decoding of noise by a consistency model")
         denoiser, labels = self.denoiser, [label] * len(noise)
         sigmas = torch.tensor([*self.config.sigmas, 0.0])
         std = (sigmas[0].square() + denoiser.data_std**2).sqrt()
@@ -112,7 +118,10 @@ class ConsistencyModel(nn.Module):
 
         Returns:
             Signals, (n, *event_shape).
+
+        Raises:
+            ConfigError: another option is set.
+            ValueError: there is no such class.
         """
-        temperature = 1.0 if options.temperature is None else options.temperature
-        noise = temperature * torch.randn(n, *self.noise_shape, generator=generator)
+        noise, options = draw_noise(n, self.noise_shape, options, generator)
         return self.decode_noise(noise, label=label, options=options)

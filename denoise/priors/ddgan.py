@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import field
 from typing import Literal
 
@@ -15,7 +15,8 @@ from denoise.nn.embeddings import Condition
 from denoise.nn.unet import BackboneConfig, build_backbone
 from denoise.priors.ddpm import BETAS
 from denoise.priors.gan import OUTPUTS, GeneratorNetwork
-from denoise.priors.guided import noising_and_back
+from denoise.priors.guided import PathCallback, evenly_spaced, noising_and_back
+from denoise.priors.noise import draw_noise
 from denoise.probability_path import PathPoint, expand_like, noise_ratios, preserving
 from denoise.protocols import DEFAULT_OPTIONS, Label, SamplingOptions
 from denoise.sampling.solvers import posterior_step
@@ -102,14 +103,14 @@ class DDGAN(GeneratorNetwork):
         self,
         noise: Tensor,
         labels: Sequence[Label] | None = None,
-        callback: Callable[[Tensor, PathPoint], None] | None = None,
+        callback: PathCallback | None = None,
     ) -> Tensor:
         """Return the signals of noise by denoising from the last timestep to the first.
 
         Args:
             noise: noise, (n, *noise_shape).
             labels: condition of each signal; None is unconditional.
-            callback: called after each step with signals in the variance-preserving form, and their point on the path.
+            callback: called after each step, with signals in the variance-preserving form.
 
         Returns:
             Signals, (n, *event_shape).
@@ -126,7 +127,7 @@ class DDGAN(GeneratorNetwork):
             fresh_noise = eps[row + 1] if t > 1 else torch.zeros_like(x)
             x = self.denoise(x, timestep, z[row], fresh_noise, labels)
             if callback:
-                callback(self.standardise(x, timestep - 1), self.point(timestep[0] - 1))
+                callback(row, self.standardise(x, timestep - 1), self.point(timestep[0] - 1))
         return x
 
     def denoise(
@@ -183,6 +184,7 @@ class DDGAN(GeneratorNetwork):
         self,
         n: int,
         *,
+        frames: int = 17,
         label: Label = None,
         options: SamplingOptions = DEFAULT_OPTIONS,
         generator: Generator | None = None,
@@ -191,17 +193,28 @@ class DDGAN(GeneratorNetwork):
 
         Args:
             n: number of signals.
+            frames: largest number of points, at least 3; they are evenly spaced steps.
             label: condition of all signals.
             options: as of `sample`.
             generator: source of the noise.
 
         Returns:
-            Signals on the way to noise and back, (2 * timesteps + 1, n, *event_shape); the first and the last are
-            those of `sample`.
+            Signals on the way to noise and back, (frames, n, *event_shape), an odd number of points; the first and the
+            last are those of `sample`.
+
+        Raises:
+            ConfigError: there are too few frames, or another option than the temperature is set.
         """
         options.check_supported(self.sampling_options, self.family)
-        noise = self.draw_noise(n, options, generator)
+        shown = evenly_spaced(self.config.timesteps, frames)
         path: list[tuple[Tensor, PathPoint]] = []
-        x = self(noise, [label] * n, lambda z, point: path.append((z, point)))
+
+        def record(step: int, z: Tensor, point: PathPoint) -> None:
+            if step in shown:
+                path.append((z, point))
+
+        noise, _ = draw_noise(n, self.noise_shape, options, generator)
+        noise = noise.to(self._device)
+        x = self(noise, [label] * n, record)
         first = noise[:, 0, : self.event_shape.numel()].unflatten(1, self.event_shape)
         return noising_and_back(x, first, path, self.data_mean, self.data_std)

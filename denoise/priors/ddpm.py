@@ -22,6 +22,7 @@ from denoise.probability_path import (
     preserving,
 )
 from denoise.protocols import Label, Support
+from denoise.sampling.solvers import LINEAR_IN_SIGMA
 from denoise.sampling.variational_bound import variational_bound
 
 BETAS = {"linear": linear_betas, "cosine": cosine_betas}
@@ -36,7 +37,8 @@ class DDPMConfig(GuidedConfig):
         timesteps: number of timesteps.
         schedule: how much noise each timestep adds: ``"linear"``, or ``"cosine"``, which adds less at first.
         prediction: what the network predicts: the noise ``"eps"``, the signal ``"x0"``, or ``"v"``.
-        interval: lowest and highest of the 256 levels of the signals, for their likelihood.
+        interval: lowest and highest of the 256 levels of the signals, which their likelihood is of. Estimates from
+            ``"eps"`` are clipped to it, see `DDPM.forward`.
     """
 
     timesteps: int = 1000
@@ -92,16 +94,16 @@ class DDPM(DiffusionProcess):
         return float(self.sigmas[0]), float(self.sigmas[-1])
 
     @property
-    def start_std(self) -> float:
+    def initial_std(self) -> float:
         """Standard deviation of signals at the last timestep, that of signal and noise together."""
         return float((self.sigmas[-1].square() + self.config.sigma_data**2).sqrt())
 
     def sampling_sigmas(self, steps: int, solver: str) -> Tensor:
         """Return the noise levels of evenly spaced timesteps; see `DiffusionProcess.sampling_sigmas`.
 
-        Heun's method, which is linear in sigma, needs levels whose ratios are moderate, and takes them in between.
+        Solvers that need levels of moderate ratios take them in between.
         """
-        if solver == "heun":
+        if solver in LINEAR_IN_SIGMA:
             return karras_sigmas(steps, *self.sigma_range)
         timesteps = self.config.timesteps
         if steps > timesteps:
@@ -124,13 +126,19 @@ class DDPM(DiffusionProcess):
         return above + fraction.clamp(0, 1)
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Sequence[Label] | None = None, guidance: float = 1.0) -> Tensor:
-        """Return E[clean | x], which the prediction determines; see `GuidedPrior.forward`."""
+        """Return E[clean | x], which the prediction determines; see `GuidedPrior.forward`.
+
+        An error of eps is multiplied by sigma / alpha, which is 157 at the end of the linear schedule and 20 000 at
+        that of the cosine schedule. So signals that eps determines are clipped to ``interval``, as in both papers'
+        samplers; the expectation of signals in an interval is never outside.
+        """
         c = self.config
         ratio = (sigma / c.sigma_data).to(self.ratios)
         point = preserving(ratio)
         z = (x - c.mean) / c.sigma_data * expand_like(point.alpha, x)
         value = self.predict_at(z, self.timestep(ratio), labels, guidance)
-        return c.mean + c.sigma_data * convert(value, z, point, c.prediction, "x0")
+        x0 = c.mean + c.sigma_data * convert(value, z, point, c.prediction, "x0")
+        return x0.clamp(*c.interval) if c.prediction == "eps" else x0
 
     def predict_at(
         self, z: Tensor, timestep: Tensor, labels: Sequence[Label] | None = None, guidance: float = 1.0
@@ -152,7 +160,7 @@ class DDPM(DiffusionProcess):
     def log_prob_bound(
         self, x: Tensor, samples: int, *, label: Label = None, generator: Generator | None = None
     ) -> Tensor:
-        """Return lower bounds of the log-probabilities of signals, which are rounded to their levels.
+        """Return lower bounds of the log-probabilities of signals, which are rounded to their nearest levels.
 
         Args:
             x: signals, (batch, *event_shape).
@@ -162,10 +170,18 @@ class DDPM(DiffusionProcess):
 
         Returns:
             Unbiased estimates of the variational bound in nats, (batch,).
+
+        Raises:
+            ConfigError: signals are more than half a step outside ``interval``.
         """
         c, labels = self.config, [label] * len(x)
         low, high = c.interval
         step = (high - low) / (LEVELS - 1)
+        least, most = float(x.min()), float(x.max())
+        if not low - step / 2 <= least <= most <= high + step / 2:
+            raise ConfigError(
+                f"signals are {least:.3g} to {most:.3g}; expected {low:g} to {high:g}, the interval of this DDPM."
+            )
         return variational_bound(
             lambda x, sigma: self(x, sigma, labels),
             low + step * ((x.clamp(low, high) - low) / step).round(),

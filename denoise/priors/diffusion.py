@@ -14,9 +14,9 @@ from denoise.errors import ConfigError
 from denoise.priors.guided import GuidedConfig, GuidedPrior, PathCallback
 from denoise.probability_path import convert, expand_like, exploding, karras_sigmas, precondition, preserving
 from denoise.protocols import DEFAULT_OPTIONS, Label, SamplingOptions
-from denoise.sampling.solvers import SOLVERS, ode, ode_log_prob, standard_normal_log_prob
+from denoise.sampling.solvers import SOLVERS, STOCHASTIC, ode, ode_log_prob, standard_normal_log_prob
 
-STEPS, ENCODING_STEPS, LOG_PROB_STEPS = 18, 36, 60
+STEPS, ENCODING_STEPS, LOG_PROB_STEPS = 18, 35, 59
 
 
 @config
@@ -59,7 +59,7 @@ class DiffusionProcess(GuidedPrior):
 
     @property
     @abstractmethod
-    def start_std(self) -> float:
+    def initial_std(self) -> float:
         """Standard deviation of the signals with noise of the highest level."""
 
     @abstractmethod
@@ -90,23 +90,28 @@ class DiffusionProcess(GuidedPrior):
             noise: noise, (n, *noise_shape).
             label: condition of all signals.
             options: steps (`default_steps`), guidance (1) and solver (`default_solver`).
-            generator: source of the noise of stochastic solvers.
+            generator: source of the noise of stochastic solvers, which are refused without one.
             callback: called after each step.
 
         Returns:
             Signals, (n, *event_shape).
 
         Raises:
-            ConfigError: the solver is unknown, or there are fewer levels than steps.
+            ConfigError: the solver is unknown or stochastic, or there are fewer levels than steps.
         """
-        options.check_supported(self.sampling_options, "a diffusion prior")
+        options.check_supported(self.sampling_options - {"temperature"}, "the decoding of noise by a diffusion prior")
         c, solver = self.config, options.solver or self.default_solver
         if solver not in SOLVERS:
             raise ConfigError(f"solver is {solver!r}; expected one of {', '.join(SOLVERS)}.")
+        if solver in STOCHASTIC and generator is None:
+            deterministic = ", ".join(name for name in SOLVERS if name not in STOCHASTIC)
+            raise ConfigError(
+                f"solver is {solver!r}, which adds noise of its own; expected {deterministic} to decode noise."
+            )
         labels = [label] * len(noise)
         guidance = 1.0 if options.guidance is None else options.guidance
         sigmas = self.sampling_sigmas(options.steps or self.default_steps, solver)
-        x = c.mean + self.start_std * noise.to(next(self.parameters()).device)
+        x = c.mean + self.initial_std * noise.to(next(self.parameters()).device)
 
         def denoiser(x: Tensor, sigma: Tensor) -> Tensor:
             return self(x, sigma, labels, guidance)
@@ -114,7 +119,7 @@ class DiffusionProcess(GuidedPrior):
         def report(step: int, x: Tensor) -> None:
             if callback:
                 point = preserving(sigmas[step + 1] / c.sigma_data)
-                callback(expand_like(point.alpha, x) * (x - c.mean) / c.sigma_data, point)
+                callback(step, expand_like(point.alpha, x) * (x - c.mean) / c.sigma_data, point)
 
         return SOLVERS[solver](denoiser, x, sigmas, generator=generator, callback=report)
 
@@ -125,22 +130,22 @@ class DiffusionProcess(GuidedPrior):
         Args:
             x: signals, (n, *event_shape).
             label: condition of all signals.
-            steps: steps of the solver.
+            steps: steps of the solver, of two network calls each.
 
         Returns:
             Noise, (n, *noise_shape).
         """
         labels, c = [label] * len(x), self.config
         x = ode(lambda x, sigma: self.slope(x, sigma, labels), x, self.increasing_sigmas(steps))
-        return (x - c.mean) / self.start_std
+        return (x - c.mean) / self.initial_std
 
     def slope(self, x: Tensor, sigma: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
         """Return dx/dsigma of the probability flow, with the shape of x."""
         return convert(self(x, sigma, labels), x, exploding(sigma), "x0", "velocity")
 
     def increasing_sigmas(self, steps: int) -> Tensor:
-        """Return levels from the lowest to the highest for integration towards noise, (steps,)."""
-        return karras_sigmas(steps, *self.sigma_range)[:-1].flip(0)
+        """Return levels from the lowest to the highest for steps of a solver towards noise, (steps + 1,)."""
+        return karras_sigmas(steps + 1, *self.sigma_range)[:-1].flip(0)
 
 
 class Diffusion(DiffusionProcess):
@@ -180,7 +185,7 @@ class Diffusion(DiffusionProcess):
         return self.config.sigma_min, self.config.sigma_max
 
     @property
-    def start_std(self) -> float:
+    def initial_std(self) -> float:
         """Highest noise level, at which the signals are negligible."""
         return self.config.sigma_max
 

@@ -42,6 +42,7 @@ class FlowMatching(GuidedPrior):
     """
 
     config: FlowMatchingConfig
+    default_steps = STEPS
 
     @property
     def sigma_range(self) -> tuple[float, float]:
@@ -86,22 +87,27 @@ class FlowMatching(GuidedPrior):
         Args:
             noise: noise, (n, *noise_shape).
             label: condition of all signals.
-            options: steps (12 by default) and guidance (1).
+            options: steps (`default_steps`) and guidance (1).
             generator: unused, since the solver is deterministic.
             callback: called after each step.
 
         Returns:
             Signals, (n, *event_shape).
+
+        Raises:
+            ConfigError: another option is set.
         """
-        options.check_supported(self.sampling_options, "a flow-matching prior")
+        options.check_supported(
+            self.sampling_options - {"temperature"}, "the decoding of noise by a flow-matching prior"
+        )
         labels = [label] * len(noise)
         guidance = 1.0 if options.guidance is None else options.guidance
-        times = torch.linspace(1, 0, (options.steps or STEPS) + 1)
+        times = torch.linspace(1, 0, (options.steps or self.default_steps) + 1)
         z = noise.to(next(self.parameters()).device)
 
         def report(step: int, z: Tensor) -> None:
             if callback:
-                callback(z, linear(times[step + 1]))
+                callback(step, z, linear(times[step + 1]))
 
         z = ode(lambda z, t: self.velocity(z, t, labels, guidance), z, times, callback=report)
         return self.config.mean + self.config.sigma_data * z

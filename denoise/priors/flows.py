@@ -171,8 +171,11 @@ class Flow(ZukoPrior):
 
         Returns:
             Events, (n, *event_shape).
+
+        Raises:
+            ConfigError: an option is set.
         """
-        options.check_supported(self.sampling_options, "a flow")
+        options.check_supported(self.sampling_options - {"temperature"}, "the decoding of noise by a flow")
         c = self.config
         flat = noise.flatten(1).to(next(self.parameters(), noise).device)
         if c.kind != "normal":

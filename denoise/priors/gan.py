@@ -17,6 +17,7 @@ from denoise.config import config
 from denoise.errors import ConfigError
 from denoise.nn.bodies import BodyConfig, build_decoder, build_encoder
 from denoise.nn.embeddings import Condition
+from denoise.priors.noise import draw_noise
 from denoise.protocols import DEFAULT_OPTIONS, Label, Progress, SamplingOptions
 
 OUTPUTS = {"sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "linear": nn.Identity}
@@ -50,10 +51,10 @@ class GANConfig:
     def __post_init__(self) -> None:
         if not self.shape or min(self.shape) < 1 or max(self.shape) > 1 << 24:
             raise ConfigError(f"shape is {self.shape}; expected sizes of at least 1.")
-        if not all(1 <= n <= 1 << 14 for n in (self.latent, self.embedding)) or self.classes < 0:
+        if not all(1 <= n <= 1 << 14 for n in (self.latent, self.embedding, self.classes + 1)):
             raise ConfigError(
                 f"latent is {self.latent}, embedding {self.embedding}, classes {self.classes}; expected latent and "
-                f"embedding of 1 to {1 << 14}, classes of at least 0."
+                f"embedding of 1 to {1 << 14}, classes of at least 0 and below {1 << 14}."
             )
         if self.body.spatial:
             raise ConfigError("the noise is one vector for the whole signal; leave body.spatial out.")
@@ -97,16 +98,16 @@ class GeneratorNetwork(nn.Module, ABC):
         Args:
             noise: noise, (n, *noise_shape).
             label: condition of all signals.
-            options: temperature, which is ignored: the noise is given.
+            options: none is supported.
 
         Returns:
             Signals, (n, *event_shape).
 
         Raises:
-            ConfigError: another option than the temperature is set.
+            ConfigError: an option is set.
             ValueError: there is no such class.
         """
-        options.check_supported(self.sampling_options, self.family)
+        options.check_supported(self.sampling_options - {"temperature"}, f"the decoding of noise by {self.family}")
         return self(noise.to(self._device), [label] * len(noise))
 
     @torch.no_grad()
@@ -133,14 +134,8 @@ class GeneratorNetwork(nn.Module, ABC):
             ConfigError: another option than the temperature is set.
             ValueError: there is no such class.
         """
-        return self.decode_noise(self.draw_noise(n, options, generator), label=label, options=options)
-
-    def draw_noise(
-        self, n: int, options: SamplingOptions = DEFAULT_OPTIONS, generator: Generator | None = None
-    ) -> Tensor:
-        """Return the noise of n samples, (n, *noise_shape), with the temperature as its standard deviation."""
-        temperature = 1.0 if options.temperature is None else options.temperature
-        return (temperature * torch.randn(n, *self.noise_shape, generator=generator)).to(self._device)
+        noise, options = draw_noise(n, self.noise_shape, options, generator)
+        return self.decode_noise(noise, label=label, options=options)
 
     @property
     def _device(self) -> torch.device:
@@ -192,6 +187,9 @@ class GAN(GeneratorNetwork):
 
         Returns:
             Noise, (n, *noise_shape).
+
+        Raises:
+            ValueError: there is no such class.
         """
         generator = Generator().manual_seed(0)
         return self.invert(x, torch.ones_like(x), labels=[label], steps=steps, generator=generator)[0]
@@ -222,6 +220,7 @@ class GAN(GeneratorNetwork):
 
         Raises:
             ConfigError: another option than the steps is set.
+            ValueError: there is no such class.
         """
         options.check_supported(self.completion_options, "completion by a GAN")
         steps = options.steps or INVERSION_STEPS
@@ -255,6 +254,9 @@ class GAN(GeneratorNetwork):
 
         Returns:
             Noise, (n, *noise_shape), and the n labels that it has been found with.
+
+        Raises:
+            ValueError: there is no such class.
 
         Raises:
             ValueError: there is no such class.

@@ -14,12 +14,13 @@ from denoise.errors import ConfigError
 from denoise.nn.embeddings import Condition
 from denoise.nn.unet import BackboneConfig, build_backbone
 from denoise.priors.completion import COMPLETION_OPTIONS, inpaint_with_prior
+from denoise.priors.noise import draw_noise
 from denoise.probability_path import PathPoint, convert, exploding
 from denoise.protocols import DEFAULT_OPTIONS, Label, Progress, SamplingOptions, Support
 
-PathCallback = Callable[[Tensor, PathPoint], None]
-"""Called with standardised signals on the way from noise, (n, *event), and their point on the path."""
 PathPoints = Sequence[tuple[Tensor, PathPoint]]
+PathCallback = Callable[[int, Tensor, PathPoint], None]
+"""Called after each step with its number, standardised signals, (n, *event), and their point on the path."""
 
 
 @config
@@ -63,6 +64,7 @@ class GuidedPrior(nn.Module, ABC):
 
     config: GuidedConfig
     sampling_options = frozenset({"steps", "guidance", "temperature"})
+    default_steps: int
     completion_options = COMPLETION_OPTIONS
 
     def __init__(self, config: GuidedConfig) -> None:
@@ -109,12 +111,15 @@ class GuidedPrior(nn.Module, ABC):
         Args:
             noise: noise, (n, *noise_shape).
             label: condition of all signals.
-            options: steps and guidance; the default guidance is 1.
-            generator: source of the noise of stochastic solvers.
+            options: steps (`default_steps`) and guidance (1).
+            generator: source of the noise of stochastic solvers, which are refused without one.
             callback: called after each step.
 
         Returns:
             Signals, (n, *event_shape).
+
+        Raises:
+            ConfigError: an option is not supported.
         """
 
     def predict(self, x: Tensor, noise_level: Tensor, labels: Sequence[Label] | None, guidance: float = 1.0) -> Tensor:
@@ -174,7 +179,8 @@ class GuidedPrior(nn.Module, ABC):
         Returns:
             Signals, (n, *event_shape).
         """
-        noise, options = self._start(n, options, generator)
+        noise, options = self._draw_noise(n, options, generator)
+        generator = generator or torch.default_generator
         return self.decode_noise(noise, label=label, options=options, generator=generator)
 
     @torch.no_grad()
@@ -182,6 +188,7 @@ class GuidedPrior(nn.Module, ABC):
         self,
         n: int,
         *,
+        frames: int = 17,
         label: Label = None,
         options: SamplingOptions = DEFAULT_OPTIONS,
         generator: Generator | None = None,
@@ -190,26 +197,36 @@ class GuidedPrior(nn.Module, ABC):
 
         Args:
             n: number of signals.
+            frames: largest number of points, at least 3; they are evenly spaced steps.
             label: condition of all signals.
             options: as of `sample`.
             generator: source of the noise.
 
         Returns:
-            Signals on the way to noise and back, (2 * steps + 1, n, *event_shape); the first and the last are those of
-            `sample`.
+            Signals on the way to noise and back, (frames, n, *event_shape), an odd number of points; the first and the
+            last are those of `sample`, noise is in the middle.
+
+        Raises:
+            ConfigError: there are too few frames.
         """
-        noise, options = self._start(n, options, generator)
+        steps = options.steps or self.default_steps
+        shown = evenly_spaced(steps, frames)
         path: list[tuple[Tensor, PathPoint]] = []
-        x = self.decode_noise(
-            noise, label=label, options=options, generator=generator, callback=lambda z, point: path.append((z, point))
-        )
+
+        def record(step: int, z: Tensor, point: PathPoint) -> None:
+            if step in shown:
+                path.append((z, point))
+
+        noise, options = self._draw_noise(n, options, generator)
+        generator = generator or torch.default_generator
+        x = self.decode_noise(noise, label=label, options=options, generator=generator, callback=record)
         return noising_and_back(x, noise.to(x.device), path, self.data_mean, self.data_std)
 
-    def _start(self, n: int, options: SamplingOptions, generator: Generator | None) -> tuple[Tensor, SamplingOptions]:
-        """Return the noise of n samples, (n, *noise_shape), and the options with the default guidance."""
-        noise = torch.randn(n, *self.noise_shape, generator=generator)
-        if options.temperature is not None:
-            noise = options.temperature * noise
+    def _draw_noise(
+        self, n: int, options: SamplingOptions, generator: Generator | None
+    ) -> tuple[Tensor, SamplingOptions]:
+        """Return the noise of n samples, (n, *noise_shape), and the options of its decoding, with default guidance."""
+        noise, options = draw_noise(n, self.noise_shape, options, generator)
         if options.guidance is None:
             options = replace(options, guidance=self.config.guidance)
         return noise, options
@@ -237,15 +254,32 @@ def noising_and_back(x: Tensor, noise: Tensor, path: PathPoints, mean: float, st
     Args:
         x: samples, (n, *event).
         noise: standard normal noise that sampling began with, (n, *event).
-        path: standardised signals after each step, (n, *event), the last of which are the samples, and their points.
+        path: standardised signals between noise and samples, (n, *event), and their points.
         mean: mean of the signals.
         std: standard deviation of the signals.
 
     Returns:
-        Signals, (2 * steps + 1, n, *event): samples first and last, noise in the middle.
+        Signals, (2 * len(path) + 3, n, *event): samples first and last, noise in the middle.
     """
     z = (x - mean) / std
-    noising = [point.mix(z, noise) for _, point in reversed(path[:-1])]
-    way_back = [z_t for z_t, _ in path[:-1]]
+    noising = [point.mix(z, noise) for _, point in reversed(path)]
+    way_back = [z_t for z_t, _ in path]
     between = mean + std * torch.stack([*noising, noise, *way_back])
     return torch.cat([x[None], between, x[None]])
+
+
+def evenly_spaced(steps: int, frames: int) -> set[int]:
+    """Return the numbers of the steps after which points are shown, at even distances between sample and noise.
+
+    Args:
+        steps: steps from noise to samples.
+        frames: largest number of points on the way to noise and back.
+
+    Raises:
+        ConfigError: there are too few frames.
+    """
+    if frames < 3:
+        raise ConfigError(f"number of frames is {frames}; expected at least 3: sample, noise, sample.")
+    intervals = min((frames - 1) // 2, steps)
+    from_sample = torch.linspace(0, steps, intervals + 1).round().long().tolist()
+    return {steps - 1 - distance for distance in from_sample[1:-1]}

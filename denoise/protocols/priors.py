@@ -105,8 +105,8 @@ class NoiseDecoder(Prior, Protocol):
     def decode_noise(self, noise: Tensor, *, label: Label = None, options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
         """Return the signals of noise, (n, *noise_shape) to (n, *event_shape).
 
-        The default guidance is 1, which makes it the inverse of `NoiseEncoder.encode_noise`. `options.temperature` is
-        ignored: the noise is given.
+        The default guidance is 1, which makes it the inverse of `NoiseEncoder.encode_noise`. What would make the
+        result depend on more than the noise is refused by a `ConfigError`: a temperature, and stochastic solvers.
         """
 
 
@@ -197,13 +197,15 @@ class HasTrajectory(Prior, Protocol):
         self,
         n: int,
         *,
+        frames: int = 17,
         label: Label = None,
         options: SamplingOptions = DEFAULT_OPTIONS,
         generator: Generator | None = None,
     ) -> Tensor:
-        """Return samples on the way to noise and back, (2 * steps + 1, n, *event_shape), each scaled to be shown.
+        """Return samples on the way to noise and back, (frames, n, *event_shape), each scaled to be shown.
 
-        The first and the last are those of `sample`, noise is in the middle.
+        The first and the last are those of `sample`, noise is in the middle. ``frames`` is the largest number of
+        points, an odd number up to ``2 * steps + 1`` is returned.
         """
 
 

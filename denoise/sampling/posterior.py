@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from denoise.probability_path import expand_like, karras_sigmas, noise_like
-from denoise.protocols import StochasticCodec
+from denoise.protocols import Progress, StochasticCodec
 from denoise.sampling.operators import Operator
 from denoise.sampling.solvers import Denoise, ancestral_step, dpmpp_2m_sde, heun
 
@@ -110,6 +110,7 @@ def gibbs_inpaint(
     start: Tensor,
     iterations: int = 60,
     generator: Generator | None = None,
+    progress: Progress | None = None,
 ) -> Tensor:
     """Fill in missing entries by pseudo-Gibbs sampling: encode and decode repeatedly, with the observed entries fixed.
 
@@ -120,6 +121,7 @@ def gibbs_inpaint(
         start: initial values of the missing entries, (batch, *event). Use samples: noise is not like training data.
         iterations: number of iterations.
         generator: source of the latents' noise.
+        progress: called with the fraction of the iterations that are done.
 
     Returns:
         Signals that agree with ``observed`` where the mask is 1, (batch, *event).
@@ -129,8 +131,10 @@ def gibbs_inpaint(
         arXiv:1401.4082, appendix F.
     """
     x = torch.where(mask > 0, observed, start)
-    for _ in range(iterations):
+    for i in range(iterations):
         x = torch.where(mask > 0, observed, codec.decode(codec.sample_posterior(x, generator)))
+        if progress:
+            progress((i + 1) / iterations)
     return x
 
 
@@ -140,6 +144,7 @@ def elliptical_slice(
     *,
     iterations: int = 50,
     generator: Generator | None = None,
+    progress: Progress | None = None,
 ) -> Tensor:
     """Sample the posterior of standard normal noise by elliptical slice sampling, in parallel chains.
 
@@ -151,6 +156,7 @@ def elliptical_slice(
         start: initial noise, (batch, *event).
         iterations: number of moves of each chain.
         generator: source of randomness on the CPU.
+        progress: called with the fraction of the moves that are done.
 
     Returns:
         Noise, (batch, *event).
@@ -163,7 +169,7 @@ def elliptical_slice(
         return torch.rand(len(start), generator=generator).to(start)
 
     noise, nats = start, log_likelihood(start)
-    for _ in range(iterations):
+    for i in range(iterations):
         ellipse, level = noise_like(noise, generator), nats + uniform().log()
         angle = 2 * torch.pi * uniform()
         low, high = angle - 2 * torch.pi, angle
@@ -181,6 +187,8 @@ def elliptical_slice(
             low, high = torch.where(angle < 0, angle, low), torch.where(angle < 0, high, angle)
             angle = low + (high - low) * uniform()
         noise, nats = moved, moved_nats
+        if progress:
+            progress((i + 1) / iterations)
     return noise
 
 

@@ -13,7 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Generator, Tensor
 
-from denoise.probability_path import expand_like, noise_like
+from denoise.probability_path import convert, expand_like, exploding, noise_like
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 Velocity = Callable[[Tensor, Tensor], Tensor]
@@ -73,12 +73,7 @@ def heun(
         Elucidating the Design Space of Diffusion-Based Generative Models, 2022, arXiv:2206.00364, algorithm 1.
     """
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
-        slope = (x - denoiser(x, _batched(sigma, x))) / sigma
-        x_next = x + (sigma_next - sigma) * slope
-        if sigma_next > 0:
-            slope_next = (x_next - denoiser(x_next, _batched(sigma_next, x))) / sigma_next
-            x_next = x + (sigma_next - sigma) * (slope + slope_next) / 2
-        x = x_next
+        x = heun_step(denoiser, x, sigma, sigma_next)
         _report(callback, i, x)
     return x
 
@@ -248,6 +243,49 @@ def ddim_step(x0: Tensor, x: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tenso
     return x0 + expand_like(sigma_next / sigma, x) * (x - x0)
 
 
+def ddim_target(x_next: Tensor, x: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
+    """Return the clean signals for which `ddim_step` leads from x to x_next.
+
+    Args:
+        x_next: signals with noise of ``sigma_next``, (batch, *event).
+        x: signals with noise of ``sigma``, (batch, *event).
+        sigma: noise level of x, () or (batch,).
+        sigma_next: noise level of x_next, below ``sigma``, () or (batch,).
+
+    Returns:
+        Clean signals, (batch, *event).
+
+    Reference:
+        Multistep Consistency Models, 2024, arXiv:2403.06807, algorithm 1 (invDDIM).
+    """
+    ratio = expand_like(sigma_next / sigma, x)
+    return (x_next - ratio * x) / (1 - ratio)
+
+
+def heun_step(denoiser: Denoise, x: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
+    """Take a step of Heun's method; steps to 0, where the slope is undefined, are Euler's.
+
+    Args:
+        denoiser: function of x and sigma, (batch,).
+        x: signals with noise of ``sigma``, (batch, *event).
+        sigma: noise level of x, () or (batch,).
+        sigma_next: noise level of the result, () or (batch,).
+
+    Returns:
+        Signals with noise of ``sigma_next``, (batch, *event).
+    """
+
+    def slope(x: Tensor, sigma: Tensor) -> Tensor:
+        return convert(denoiser(x, _batched(sigma, x)), x, exploding(sigma), "x0", "velocity")
+
+    step, slope_start = expand_like(sigma_next - sigma, x), slope(x, sigma)
+    x_euler = x + step * slope_start
+    if not (sigma_next > 0).any():
+        return x_euler
+    x_heun = x + step * (slope_start + slope(x_euler, sigma_next.clamp_min(1e-8))) / 2
+    return torch.where(expand_like(sigma_next, x) > 0, x_heun, x_euler)
+
+
 def ode(
     velocity: Velocity,
     x: Tensor,
@@ -338,6 +376,8 @@ SOLVERS = {
     "dpmpp-2m-sde": dpmpp_2m_sde,
     "ancestral": ancestral,
 }
+STOCHASTIC = frozenset({"dpmpp-2m-sde", "ancestral"})  # they draw noise: equal x lead to different signals
+LINEAR_IN_SIGMA = frozenset({"heun"})  # accurate only where the ratios of successive levels are moderate
 
 
 def standard_normal_log_prob(x: Tensor) -> Tensor:

@@ -17,20 +17,22 @@ def variational_bound(
     mean: float,
     std: float,
     samples: int,
-    interval: tuple[float, float] = (0.0, 1.0),
-    levels: int = 256,
+    interval: tuple[float, float],
+    levels: int,
     generator: Generator | None = None,
 ) -> Tensor:
     """Estimate a lower bound of the log-likelihood of signals under DDPM's ancestral sampling.
 
     The bound has a term for the highest noise level, one for each step to a lower one, and the probability of the
-    levels given the lowest. In signal units, with the noise added to unscaled signals, a step from sigma to
-    sigma_next costs ``(1 / sigma_next^2 - 1 / sigma^2) / 2`` times the squared error of the denoiser at sigma.
+    levels given the lowest, under a normal distribution of the lowest noise level around the denoised signals (the
+    sampler returns the denoised signals themselves). In signal units, with the noise added to unscaled signals, a step
+    from sigma to sigma_next costs ``(1 / sigma_next^2 - 1 / sigma^2) / 2`` times the squared error of the denoiser at
+    sigma.
 
     Args:
         denoiser: function of x and sigma, (batch,).
         x: signals on the levels, (batch, *event).
-        sigmas: noise levels of the diffusion, (timesteps,), increasing.
+        sigmas: noise levels of the diffusion, (timesteps,), increasing, at least 2.
         mean: mean of the signals, about which noise of the highest level starts.
         std: standard deviation of the signals, by which noise of the highest level is wider than that level.
         samples: steps that are evaluated for each signal, at random; all of them if there are no more.
@@ -41,10 +43,15 @@ def variational_bound(
     Returns:
         Estimates in nats, (batch,), whose expectation is the bound.
 
+    Raises:
+        ValueError: there is only one noise level.
+
     Reference:
         Denoising Diffusion Probabilistic Models, 2020, arXiv:2006.11239, eq. 5 and 13; Variational Diffusion Models,
         2021, arXiv:2107.00630, eq. 13 (the cost of a step).
     """
+    if len(sigmas) < 2:
+        raise ValueError(f"there are {len(sigmas)} noise levels; expected at least 2.")
     sigmas = sigmas.to(x)
     first = sigmas[0].expand(len(x))
     reconstruction = discretised_log_prob(
@@ -70,9 +77,7 @@ def variational_bound(
     return reconstruction - cost - divergence.flatten(1).sum(dim=1)
 
 
-def discretised_log_prob(
-    x: Tensor, mean: Tensor, std: Tensor, *, interval: tuple[float, float] = (0.0, 1.0), levels: int = 256
-) -> Tensor:
+def discretised_log_prob(x: Tensor, mean: Tensor, std: Tensor, *, interval: tuple[float, float], levels: int) -> Tensor:
     """Return the log-probability of levels under normal distributions, whose tails belong to the outermost levels.
 
     Args:

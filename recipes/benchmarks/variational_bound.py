@@ -32,7 +32,7 @@ def main(
     from denoise.errors import ConfigError
     from denoise.metrics import bits_per_dim
     from denoise.pipelines.prior import PriorPipeline
-    from denoise.priors.ddpm import DDPM
+    from denoise.priors.ddpm import DDPM, LEVELS
     from denoise.protocols import DenoisingPrior
     from denoise.sampling.variational_bound import variational_bound
 
@@ -60,6 +60,7 @@ def main(
                     std=ddpm.data_std,
                     samples=samples,
                     interval=ddpm.config.interval,
+                    levels=LEVELS,
                     generator=generator,
                 )
                 nats.append(bound)

@@ -110,6 +110,8 @@ def test_interpolation_between_files_and_seeds(command: Command, prior: Path, im
         (["1", "2", "-n", "1"], "expected at least 2"),
         (["1", "--away", "x"], "belong together"),
         (["1", "none.png"], "no such file"),
+        (["1", "9" * 25], "the seed of 25 digits is too large"),
+        (["1", "9" * 5000], "the seed of 5000 digits is too large"),
     ],
 )
 def test_invalid_interpolations(command: Command, prior: Path, words: list[str], reason: str) -> None:

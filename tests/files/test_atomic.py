@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from denoise.errors import InputError
-from denoise.files.atomic import atomic_file
+from denoise.files.atomic import atomic_file, require_free
 from denoise.files.audio import AudioWriter, read_audio, write_audio
 from denoise.signals import Audio, AudioFormat
 
@@ -226,3 +226,12 @@ def test_output_stream_that_refuses_writes(format: AudioFormat) -> None:
         AudioWriter(FullStream(), format) as writer,
     ):
         writer.write(np.zeros((1, 100), np.float32))
+
+
+def test_paths_of_existing_files_are_refused_in_one_place(tmp_path: Path) -> None:
+    (tmp_path / "is.wav").touch()
+    with pytest.raises(InputError, match=r"is\.wav: exists already\. Give --overwrite to replace it\.$"):
+        require_free(tmp_path / "is.wav", overwrite=False)
+    require_free(tmp_path / "is.wav", overwrite=True)
+    require_free(tmp_path / "no.wav", overwrite=False)
+    require_free(tmp_path / ("x" * 5000), overwrite=False)  # refused when it is written

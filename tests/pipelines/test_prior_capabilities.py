@@ -12,7 +12,7 @@ from torch import Generator, Size, Tensor, nn
 from denoise.errors import ConfigError
 from denoise.models.autoencoder import VAE, VAEConfig
 from denoise.nn.bodies import BodyConfig
-from denoise.pipelines import prior as prior_module
+from denoise.pipelines import prior_base
 from denoise.pipelines.latent_space import interpolate_path
 from denoise.pipelines.prior import PriorPipeline
 from denoise.priors.latent import build_latent_prior
@@ -100,7 +100,7 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], PriorPipeline]:
 
     def pipeline(module: Any) -> PriorPipeline:
         card = Card("toy", "toy", "image", SHAPE[0], kind="prior", shape=tuple(SHAPE))
-        monkeypatch.setattr(prior_module, "load", lambda name, kind: (module.eval().requires_grad_(False), card))
+        monkeypatch.setattr(prior_base, "load", lambda name, kind: (module.eval().requires_grad_(False), card))
         return PriorPipeline("toy", device="cpu")
 
     return pipeline

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def test_labels_are_classes_or_texts(priors: dict[str, PriorPipeline]) -> None:
     assert prior.label() is None
     assert prior.label("daisy") == prior.label("1") == 1
     assert prior.label(text="a daisy") == "a daisy"
-    for wrong in ({"name": "tulip"}, {"name": "2"}, {"name": "rose", "text": "rose"}):
+    for wrong in ({"name": "tulip"}, {"name": "2"}, {"name": "1" * 5000}, {"name": "rose", "text": "rose"}):
         with pytest.raises(ConfigError, match=r"rose, daisy|at most one"):
             prior.label(**wrong)
     with pytest.raises(ConfigError, match="takes no text"):
@@ -135,6 +136,30 @@ def test_the_temperature_of_completions(priors: dict[str, PriorPipeline]) -> Non
     assert torch.equal(priors["pixels"].complete(x, mask, 8, temperature=1), priors["pixels"].complete(x, mask, 8))
     with pytest.raises(ConfigError, match="flow-matching takes no temperature"):
         priors["flow-matching"].complete(x, mask, 1, temperature=0.5)
+
+
+@pytest.mark.parametrize("name", ["flow-matching", "vae"])
+def test_many_completions_are_made_in_batches_with_progress(priors: dict[str, PriorPipeline], name: str) -> None:
+    x = priors[name].sample(1)
+    mask, fractions, sizes = torch.ones_like(x), [], []
+    mask[..., 3:] = 0
+    pipeline = copy.copy(priors[name])
+    pipeline.model = copy.copy(pipeline.model)
+    complete = pipeline.model.complete  # type: ignore[attr-defined]
+
+    def counted(x: Tensor, mask: Tensor, **options: Any) -> Tensor:
+        sizes.append(len(x))
+        return complete(x, mask, **options)
+
+    pipeline.model.complete = counted  # type: ignore[attr-defined]
+    steps = None if name == "vae" else 3
+    completions = pipeline.complete(x, mask, 70, steps=steps, progress=fractions.append)
+    assert sizes == [64, 6]
+    assert completions.shape == (70, *x.shape[1:])
+    assert len(completions.flatten(1).unique(dim=0)) == 70
+    assert len(fractions) > 6
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1
 
 
 def test_decodings_differ_and_follow_the_seed(priors: dict[str, PriorPipeline]) -> None:
@@ -212,7 +237,10 @@ def test_paths_start_and_end_at_the_ends_and_preserve_the_norm() -> None:
     angles = torch.nn.functional.cosine_similarity(steps[1:], steps[:-1])
     torch.testing.assert_close(angles, angles[:1].expand(8))  # equal steps
     torch.testing.assert_close(interpolate_path(unit[[0, 0]], 5), unit[:1].expand(5, -1, -1))
-    with pytest.raises(ConfigError):
+    for factor in (-1.0, -1.0000001, 2.0):  # opposite directions, and equal ones
+        ends[1] = factor * ends[0]
+        torch.testing.assert_close(interpolate_path(ends, 5)[[0, -1]], ends)
+    with pytest.raises(ConfigError, match="n is 1; expected at least 2 points, the ends"):
         interpolate_path(ends, 1)
 
 
@@ -351,6 +379,12 @@ def test_grey_pixels_are_binarised_at_random(priors: dict[str, PriorPipeline]) -
     assert "stochastically binarised" in kind
     assert nats[0] != nats[1]  # two samples of the same grey
     torch.testing.assert_close(nats, priors["vae"].log_prob(x, seed=1)[0])
+
+
+def test_binary_pixels_are_not_binarised(priors: dict[str, PriorPipeline]) -> None:
+    nats, kind = priors["vae"].log_prob((priors["vae"].sample(2) > 0.5).float(), seed=1)
+    assert "binarised" not in kind
+    assert torch.isfinite(nats).all()
 
 
 def test_transparent_images_are_composited_on_black(priors: dict[str, PriorPipeline], tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ class GaussianDDPM(DDPM):
 
 
 def gaussian(**settings: Any) -> GaussianDDPM:
+    settings = {"interval": (-10.0, 10.0)} | settings  # signals of a normal distribution have none
     return GaussianDDPM(DDPMConfig((3,), NET, mean=0.5, sigma_data=0.5, **settings))
 
 
@@ -56,12 +57,38 @@ def test_every_prediction_gives_the_same_denoiser(prediction: str, schedule: str
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
 @pytest.mark.parametrize(("solver", "steps"), STEPS.items())
-def test_the_optimal_prediction_samples_its_distribution(schedule: str, solver: str, steps: int) -> None:
+def test_the_optimal_prediction_samples_its_distribution(
+    schedule: str, prediction: str, solver: str, steps: int
+) -> None:
     options = SamplingOptions(steps=steps, solver=solver)
-    samples = gaussian(schedule=schedule).sample(5000, options=options, generator=seeded())
+    samples = gaussian(schedule=schedule, prediction=prediction).sample(5000, options=options, generator=seeded())
     torch.testing.assert_close(samples.mean(dim=0), torch.full((3,), MEAN), atol=0.02, rtol=0)
     torch.testing.assert_close(samples.std(dim=0), torch.full((3,), STD), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("gain", [0.99, 1.01])
+def test_an_error_of_the_prediction_changes_samples_little(
+    schedule: str, prediction: str, solver: str, gain: float
+) -> None:
+    net = gaussian(schedule=schedule, prediction=prediction, interval=(-0.5, 1.9))  # four standard deviations
+    options = SamplingOptions(steps=50, solver=solver)
+    exact = net.sample(5000, options=options, generator=seeded())
+    net.gain = gain
+    samples = net.sample(5000, options=options, generator=seeded())
+    torch.testing.assert_close(samples.mean(dim=0), exact.mean(dim=0), atol=0.04, rtol=0)
+    torch.testing.assert_close(samples.std(dim=0), exact.std(dim=0), atol=0.04, rtol=0)
+
+
+def test_estimates_from_eps_are_in_the_interval() -> None:
+    net = gaussian(prediction="eps", interval=(0.0, 1.0))
+    exact, x = gaussian(prediction="x0"), torch.tensor([[-1.0, 0.6, 1.5]])
+    assert torch.equal(net(x, torch.tensor([0.01])), torch.tensor([[0.0, net(x, torch.tensor([0.01]))[0, 1], 1.0]]))
+    torch.testing.assert_close(net(x, torch.tensor([0.3])), exact(x, torch.tensor([0.3])).clamp(0, 1))
 
 
 def test_encoding_inverts_decoding_of_noise() -> None:
@@ -70,19 +97,39 @@ def test_encoding_inverts_decoding_of_noise() -> None:
     torch.testing.assert_close(net.encode_noise(x, steps=200), noise, atol=0.02, rtol=0)
 
 
-def test_v_is_the_output_of_the_continuous_model_with_the_opposite_sign() -> None:
-    """At equal levels, a DDPM in v and the preconditioned denoiser are the same function of the same network."""
+@pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
+def test_encoding_inverts_decoding_of_noise_by_default(prediction: str) -> None:
+    net, noise = gaussian(prediction=prediction), torch.randn(16, 3, generator=seeded())
+    torch.testing.assert_close(net.encode_noise(net.decode_noise(noise)), noise, atol=0.1, rtol=0)  # 50 steps of DDIM
 
-    def network(z: Tensor) -> Tensor:
-        return (3 * z + 1).tanh()
+
+@pytest.mark.parametrize("steps", [1, 7])
+def test_a_step_of_encoding_takes_two_calls(steps: int) -> None:
+    calls = []
+
+    class Counting(GaussianDDPM):
+        def predict_at(self, *args: Any, **kwargs: Any) -> Tensor:
+            calls.append(args)
+            return super().predict_at(*args, **kwargs)
+
+    Counting(DDPMConfig((3,), NET)).encode_noise(torch.zeros(1, 3), steps=steps)
+    assert len(calls) == 2 * steps
+
+
+def test_v_is_the_output_of_the_continuous_model_with_the_opposite_sign() -> None:
+    """At equal levels, both are the same function of the same network, which gets the level in another form."""
+
+    def network(z: Tensor, ratio: Tensor) -> Tensor:
+        return (3 * z + ratio.log()[:, None]).tanh()
 
     class Discrete(DDPM):
         def predict(self, x: Tensor, noise_level: Tensor, labels: Any, guidance: float = 1.0) -> Tensor:
-            return -network(x)
+            timestep = (noise_level * self.config.timesteps).round().long()
+            return -network(x, self.ratios[timestep - 1])
 
     class Continuous(Diffusion):
         def predict(self, x: Tensor, noise_level: Tensor, labels: Any, guidance: float = 1.0) -> Tensor:
-            return network(x)
+            return network(x, (4 * noise_level).exp() / self.config.sigma_data)  # c_noise is log(sigma) / 4
 
     discrete = Discrete(DDPMConfig((4,), NET, mean=0.3, sigma_data=0.4))
     continuous = Continuous(DiffusionConfig((4,), NET, mean=0.3, sigma_data=0.4))
@@ -109,12 +156,20 @@ def test_a_sampler_takes_evenly_spaced_timesteps() -> None:
 
 
 def test_likelihoods_are_of_the_nearest_levels() -> None:
-    net, x = gaussian(timesteps=20), torch.tensor([[0.0, 0.33, 1.0]])
+    net, x = gaussian(timesteps=20, interval=(0.0, 1.0)), torch.tensor([[0.0, 0.33, 1.0]])
     levels = (x * 255).round() / 255
     assert not torch.equal(x, levels)
     expected = net.log_prob_bound(levels, 50, generator=seeded())
     assert torch.equal(net.log_prob_bound(x, 50, generator=seeded()), expected)
-    assert not torch.equal(net.log_prob_bound(x + 1 / 255, 50, generator=seeded()), expected)
+    assert torch.equal(net.log_prob_bound(x + 0.4 / 255 * torch.tensor([-1, 0, 1]), 50, generator=seeded()), expected)
+    assert not torch.equal(net.log_prob_bound(x + 1 / 255 * torch.tensor([1, 1, 0]), 50, generator=seeded()), expected)
+
+
+@pytest.mark.parametrize("x", [-0.01, 1.01, torch.nan])
+def test_likelihoods_of_signals_outside_the_interval_are_refused(x: float) -> None:
+    net = gaussian(timesteps=20, interval=(0.0, 1.0))
+    with pytest.raises(ConfigError, match="expected 0 to 1, the interval of this DDPM"):
+        net.log_prob_bound(torch.tensor([[0.5, 0.5, x]]), 50, generator=seeded())
 
 
 @pytest.mark.parametrize("prediction", ["eps", "x0", "v"])

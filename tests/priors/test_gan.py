@@ -105,6 +105,7 @@ def test_progress_reaches_one(linear: GAN) -> None:
         ({"shape": ()}, "expected sizes of at least 1"),
         ({"latent": 0}, "expected latent"),
         ({"classes": -1}, "classes of at least 0"),
+        ({"classes": 1 << 40}, "classes of at least 0 and below 16384"),
         ({"inversion_scale": 0.0}, "expected more than 0"),
         ({"body": BodyConfig("conv", spatial=True)}, "leave body.spatial out"),
     ],

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from denoise.probability_path import expand_like, karras_sigmas
-from denoise.sampling.solvers import SOLVERS, ode
+from denoise.sampling.solvers import SOLVERS, STOCHASTIC, ddim_step, ddim_target, heun, heun_step, ode
 
 MEAN, DEVIATION = 0.7, 0.5
 
@@ -59,9 +59,6 @@ def test_samples_follow_the_mixture(name: str) -> None:
         assert float(out[side].std()) == pytest.approx(0.1, rel=0.15)
 
 
-STOCHASTIC = ("ancestral", "dpmpp-2m-sde")
-
-
 def test_stochastic_solvers_follow_the_generator() -> None:
     x, sigmas = noise(8, 5.0), karras_sigmas(10, 0.01, 5.0)
     for name, solver in SOLVERS.items():
@@ -93,3 +90,21 @@ def test_a_velocity_is_integrated_in_both_directions(order: int) -> None:
     times = torch.linspace(1, 0, 201, dtype=torch.float64)
     x = ode(velocity, eps, times, order=order)
     torch.testing.assert_close(ode(velocity, x, times.flip(0), order=order), eps, rtol=0, atol=0.05)
+
+
+def test_a_step_takes_levels_of_each_signal() -> None:
+    """As `heun` does with one level for all, and Euler's method to 0."""
+    x = MEAN + noise(4, 2.0)
+    sigma = torch.tensor([2.0, 1.0, 0.3, 0.3], dtype=torch.float64)
+    sigma_next = torch.tensor([1.5, 0.1, 0.2, 0.0], dtype=torch.float64)
+    stepped = heun_step(gaussian, x, sigma, sigma_next)
+    for i, levels in enumerate(zip(sigma, sigma_next, strict=True)):
+        torch.testing.assert_close(stepped[i : i + 1], heun(gaussian, x[i : i + 1], torch.stack(levels)))
+    torch.testing.assert_close(stepped[3:], gaussian(x[3:], sigma[3:]))
+
+
+def test_the_target_of_a_step_is_its_inverse() -> None:
+    x0, x, sigma = noise(3, 1.0), noise(3, 5.0), torch.tensor([2.0, 1.0, 0.3], dtype=torch.float64)
+    for sigma_next in (0.5 * sigma, torch.zeros(3, dtype=torch.float64)):
+        x_next = ddim_step(x0, x, sigma, sigma_next)
+        torch.testing.assert_close(ddim_target(x_next, x, sigma, sigma_next), x0)

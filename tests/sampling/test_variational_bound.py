@@ -43,7 +43,15 @@ def test_the_bound_of_a_normal_distribution_has_its_closed_form(samples: int) ->
     x = 150 / 255
     copies = torch.full((60_000, 1), x, dtype=torch.float64)
     estimates = variational_bound(
-        optimal, copies, sigmas, mean=MEAN, std=STD, samples=samples, generator=torch.Generator().manual_seed(0)
+        optimal,
+        copies,
+        sigmas,
+        mean=MEAN,
+        std=STD,
+        samples=samples,
+        interval=(0.0, 1.0),
+        levels=256,
+        generator=torch.Generator().manual_seed(0),
     )
     standard_error = float(estimates.std()) / len(copies) ** 0.5
     assert standard_error < 0.05
@@ -76,7 +84,7 @@ def test_the_probabilities_of_the_levels_sum_to_one(std: float) -> None:
     levels = torch.linspace(-1, 1, 256, dtype=torch.float64)[:, None]
     for mean in (-1.3, -0.2, 0.99):
         centre = torch.full_like(levels, mean)
-        logs = discretised_log_prob(levels, centre, torch.tensor(std).double(), interval=(-1.0, 1.0))
+        logs = discretised_log_prob(levels, centre, torch.tensor(std).double(), interval=(-1.0, 1.0), levels=256)
         assert torch.isfinite(logs).all()
         assert float(logs.exp().sum()) == pytest.approx(1)
 
@@ -100,3 +108,9 @@ def test_an_ancestral_step_samples_the_posterior(schedule: Callable[[int], Tenso
     x = ancestral_step(x0, z / power[t].sqrt(), ratios[t], ratios[t - 1], torch.Generator().manual_seed(0))
     noise = torch.randn(1, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     torch.testing.assert_close(power[t - 1].sqrt() * x, mean + std * noise)
+
+
+def test_one_noise_level_has_no_steps() -> None:
+    settings = {"mean": MEAN, "std": STD, "samples": 1, "interval": (0.0, 1.0), "levels": 256}
+    with pytest.raises(ValueError, match="1 noise levels; expected at least 2"):
+        variational_bound(optimal, torch.zeros(1, 1), torch.ones(1), **settings)  # type: ignore[arg-type]

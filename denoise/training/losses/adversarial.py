@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -28,10 +28,14 @@ def discriminator_loss(real: Tensor, fake: Tensor, loss: AdversarialLoss = "non-
     Returns:
         Scalar.
 
+    Raises:
+        ValueError: there is no such loss.
+
     Reference:
         Generative Adversarial Networks, 2014, arXiv:1406.2661, eq. 1 and theorem 1; Geometric GAN, 2017,
         arXiv:1705.02894 (hinge).
     """
+    _check(loss)
     if loss == "hinge":
         return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
     return F.softplus(-real).mean() + F.softplus(fake).mean()
@@ -50,9 +54,13 @@ def generator_loss(fake: Tensor, loss: AdversarialLoss = "non-saturating") -> Te
     Returns:
         Scalar.
 
+    Raises:
+        ValueError: there is no such loss.
+
     Reference:
         Generative Adversarial Networks, 2014, arXiv:1406.2661, section 3.
     """
+    _check(loss)
     if loss == "minimax":
         return -F.softplus(fake).mean()
     return -fake.mean() if loss == "hinge" else F.softplus(-fake).mean()
@@ -100,3 +108,8 @@ def frozen(module: nn.Module) -> Callable[..., Tensor]:
         return functional_call(module, constants, args)
 
     return call
+
+
+def _check(loss: str) -> None:
+    if loss not in get_args(AdversarialLoss):
+        raise ValueError(f"loss is {loss!r}; expected one of {', '.join(get_args(AdversarialLoss))}.")

@@ -15,7 +15,7 @@ from denoise.priors.guided import GuidedPrior
 from denoise.priors.multiscale_flow import MultiscaleFlow
 from denoise.probability_path import convert, expand_like, linear, precondition, preserving
 from denoise.protocols import HasLogProb, Label
-from denoise.sampling.solvers import ddim_step
+from denoise.sampling.solvers import ddim_step, ddim_target, heun_step
 from denoise.training.losses.adversarial import accuracy, discriminator_loss, frozen, generator_loss
 
 Estimator = Literal["A", "B", "score", "importance"]
@@ -221,29 +221,18 @@ def consistency_distillation(
     index = torch.randint(len(sigmas) - 1, (len(x),), device=x.device)
     sigma, sigma_next, sigma_end = sigmas[index], sigmas[index + 1], sigmas[(index // substeps + 1) * substeps]
     noisy = x + expand_like(sigma, x) * torch.randn_like(x)
+
+    def guided_teacher(x: Tensor, sigma: Tensor) -> Tensor:
+        return teacher(x, sigma, labels, teacher.config.guidance)
+
     with torch.no_grad():
-        x_next = _guided_heun_step(teacher, noisy, sigma, sigma_next, labels)
-        lowest = sigma_next.clamp_min(student.config.sigma_min)  # at 0 the step ends and the student has no part
-        x_end = ddim_step(student.denoiser(x_next, lowest, labels), x_next, lowest, sigma_end)
+        x_next = heun_step(guided_teacher, noisy, sigma, sigma_next)
+        positive = sigma_next.clamp_min(student.config.sigma_min)  # at 0 the step ends and the student has no part
+        x_end = ddim_step(student.denoiser(x_next, positive, labels), x_next, positive, sigma_end)
         x_end = torch.where(expand_like(sigma_next, x) > expand_like(sigma_end, x), x_end, x_next)
-        kept = expand_like(sigma_end / sigma, x)
-        target = (x_end - kept * noisy) / (1 - kept)  # the estimate whose DDIM step leads from noisy to x_end
+        target = ddim_target(x_end, noisy, sigma, sigma_end)
     weight = precondition(expand_like(sigma, x), teacher.data_std).c_out.square().reciprocal()
     return (weight * (student.denoiser(noisy, sigma, labels) - target).square()).mean()
-
-
-def _guided_heun_step(
-    teacher: GuidedPrior, x: Tensor, sigma: Tensor, sigma_next: Tensor, labels: Sequence[Label] | None
-) -> Tensor:
-    """Take a step of Heun's method with levels of each signal, (B,); steps to 0 are Euler's."""
-    guidance = teacher.config.guidance
-    denoised = teacher(x, sigma, labels, guidance)
-    x_euler = ddim_step(denoised, x, sigma, sigma_next)
-    lowest = sigma_next.clamp_min(1e-8)
-    slope = (x - denoised) / expand_like(sigma, x)
-    slope_next = (x_euler - teacher(x_euler, lowest, labels, guidance)) / expand_like(lowest, x)
-    x_heun = x + expand_like(sigma_next - sigma, x) * (slope + slope_next) / 2
-    return torch.where(expand_like(sigma_next, x) > 0, x_heun, x_euler)
 
 
 def flow_matching(prior: Any, x: Tensor, labels: Sequence[Label] | None = None) -> Tensor:

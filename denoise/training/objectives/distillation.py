@@ -16,7 +16,7 @@ from denoise.training.objectives.base import LossObjective, Metrics
 from denoise.training.objectives.signals import SignalObjective, conditions
 
 
-class Pair(nn.Module):
+class StudentAndTeacher(nn.Module):
     """The student that is trained and its teacher, which is not.
 
     Args:
@@ -32,7 +32,7 @@ class Pair(nn.Module):
 class ConsistencyDistillation(SignalObjective, LossObjective):
     """Distil the prior that the recipe names as ``init``, which also initialises the student."""
 
-    def build(self) -> Pair:
+    def build(self) -> StudentAndTeacher:
         """Build a student of the teacher's architecture and settings.
 
         Raises:
@@ -57,7 +57,7 @@ class ConsistencyDistillation(SignalObjective, LossObjective):
             f"model.sigmas begin at {first:g}, the highest noise level of the teacher {recipe.init} is {highest:g}. "
             "Lower them.",
         )
-        return Pair(student, teacher)
+        return StudentAndTeacher(student, teacher)
 
     def shipped(self, module: Any) -> Any:
         """Return the student.

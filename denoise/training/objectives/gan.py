@@ -27,8 +27,8 @@ from denoise.training.recipe import Adversary, Schedule
 from denoise.training.trainer import Trainer
 
 COVERAGE_SAMPLES = 500
-CONFIDENT = 0.9  # probability of the class of a sample that counts as recognised
-REACHED = 0.1  # fraction of the samples of a class, relative to equally frequent classes
+RECOGNISED_PROBABILITY = 0.9  # probability of the class of a sample that counts as recognised
+MODE_FRACTION = 0.1  # fraction of the samples of a class, relative to equally frequent classes
 CLASSIFIER_RATE = 1e-3
 Labels = Sequence[Label] | None
 
@@ -307,9 +307,9 @@ def mode_coverage(module: Any, classes: int) -> dict[str, Tensor]:
     fake = module.generate(requested.tolist() if is_conditional else None, COVERAGE_SAMPLES)
     confidence, predicted = module.classifier(fake).float().softmax(dim=1).max(dim=1)
     fractions = torch.bincount(predicted, minlength=classes) / COVERAGE_SAMPLES
-    recognised = predicted == requested.to(predicted) if is_conditional else confidence > CONFIDENT
+    recognised = predicted == requested.to(predicted) if is_conditional else confidence > RECOGNISED_PROBABILITY
     return {
-        "modes": (fractions >= REACHED / classes).sum(),
+        "modes": (fractions >= MODE_FRACTION / classes).sum(),
         "entropy_bits": class_entropy(predicted),
         "recognised": recognised.float().mean(),
     }

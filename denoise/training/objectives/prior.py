@@ -81,6 +81,29 @@ class DDPMObjective(PriorObjective):
     prior_types = (DDPM,)
     prior_loss = staticmethod(generative.ddpm)
 
+    def validate(self, module: Any) -> None:
+        """Check that the data can be in the interval of the prior, too.
+
+        Args:
+            module: prior, or latent prior.
+
+        Raises:
+            ConfigError: they do not fit.
+        """
+        super().validate(module)
+        if isinstance(module, LatentPrior):
+            self.require(
+                module.prior.config.prediction != "eps",
+                'prediction "eps" of latents, which have no interval to clip estimates to; predict v or x0.',
+            )
+            return
+        low, high = module.config.interval
+        self.require(
+            self.recipe.modality == "image" or low < 0,
+            f"model.interval is {low:g} to {high:g}, signals of {self.recipe.modality} have both signs; set it, e.g. "
+            "model.interval = [-1.0, 1.0].",
+        )
+
 
 class FlowMatchingObjective(PriorObjective):
     """Train a flow matching prior by the error of its velocity."""

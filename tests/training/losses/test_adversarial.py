@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -145,3 +146,10 @@ def test_a_frozen_discriminator_has_gradients_for_its_inputs_alone() -> None:
     assert x.grad is not None
     assert x.grad.abs().sum() > 0
     assert all(p.grad is None for p in net.parameters())
+
+
+@pytest.mark.parametrize("loss", [discriminator_loss, generator_loss])
+def test_unknown_losses_are_refused(loss: Any) -> None:
+    logits = [torch.zeros(2)] * (2 if loss is discriminator_loss else 1)
+    with pytest.raises(ValueError, match="loss is 'wasserstein'; expected one of non-saturating, minimax, hinge"):
+        loss(*logits, "wasserstein")

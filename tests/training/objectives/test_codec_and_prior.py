@@ -315,3 +315,27 @@ def test_what_does_not_fit_an_objective_is_refused(objective: str, changes: dict
 
     with pytest.raises(ConfigError, match=message):
         validate(recipe(objective, **PRIORS["diffusion"] | changes))
+
+
+def test_a_ddpm_needs_an_interval_that_holds_its_signals() -> None:
+    net = {"shape": [1, 64], "net": NET}
+    latents: dict[str, Any] = {"architecture": "ddpm", "shape": [4], "net": NET}
+    codec = {"architecture": "ae", "shape": [1, 8, 8], "latent": 4, "body": DENSE}
+    tones = {"modality": "audio", "examples": {"files": ["tones.npz"], "sample_rate": 8000}}
+    refused: list[tuple[dict[str, Any], str]] = [
+        (tones | {"model": net}, "model.interval is 0 to 1, signals of audio have both signs"),
+        (
+            {"architecture": "latent-prior", "model": {"codec": codec, "prior": latents | {"prediction": "eps"}}},
+            'prediction "eps" of latents, which have no interval',
+        ),
+    ]
+    for changes, message in refused:
+        objective = make_objective(recipe("ddpm", **changes))
+        with pytest.raises(ConfigError, match=message):
+            objective.validate(objective.build())
+    for changes in (
+        tones | {"model": net | {"interval": [-1.0, 1.0]}},
+        {"architecture": "latent-prior", "model": {"codec": codec, "prior": latents}},
+    ):
+        objective = make_objective(recipe("ddpm", **changes))
+        objective.validate(objective.build())

@@ -1,0 +1,140 @@
+"""The base of the pipelines of priors: a loaded prior, its labels, and functions applied in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from operator import index
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from denoise.errors import ConfigError
+from denoise.pipelines.device import pick_device
+from denoise.priors.latent import add_normal_prior
+from denoise.protocols import Codec, Label, Prior, Progress, SamplingOptions
+from denoise.registry import load
+from denoise.weights import Card
+
+BATCH_SIZE = 64  # signals at a time, for any number of them
+MAX_DIGITS = 10  # of the number of a class; Python refuses to parse thousands of them
+
+
+class LoadedPrior:
+    """A loaded prior; a codec without a prior gets a standard normal one over its latents.
+
+    Args:
+        prior: name of bundled weights, or path of the weights file of a prior or a codec.
+        device: ``"auto"``, or a device of torch.
+
+    Raises:
+        ConfigError: there is no such prior.
+        WeightsError: the file is damaged.
+    """
+
+    def __init__(self, prior: str | Path, *, device: str = "auto") -> None:
+        self.device = pick_device(device)
+        self.model: Prior
+        self.card: Card
+        self.name = str(prior)
+        module, card = load(prior, kind=("prior", "codec", "denoiser"))
+        if not isinstance(module, Prior):
+            if not isinstance(module, Codec):
+                raise ConfigError(
+                    f"{prior} is a {card.kind} for {card.modality}; expected a prior or a codec. See `denoise models`."
+                )
+            module, card = add_normal_prior(module), replace(card, shape=tuple(module.event_shape))
+        self.model, self.card = module.to(self.device), card
+
+    def label(self, name: str | None = None, text: str | None = None) -> Label:
+        """Return the condition for a class or a text; give at most one of them.
+
+        Args:
+            name: a class by its name or number.
+            text: a description in words.
+
+        Raises:
+            ConfigError: the prior has no such class, or takes no text.
+        """
+        if name is not None and text is not None:
+            raise ConfigError("both a class and a text are given; expected at most one of them.")
+        if text is not None:
+            if not self.card.text:
+                raise ConfigError(f"prior {self.card.name} takes no text{_list_classes(self.card)}.")
+            return text
+        if name is None:
+            return None
+        if name in self.card.classes:
+            return self.card.classes.index(name)
+        if name.isdecimal() and len(name) < MAX_DIGITS and int(name) < len(self.card.classes):
+            return int(name)
+        raise ConfigError(f"prior {self.card.name} has no class {name!r}{_list_classes(self.card)}.")
+
+    def _map(
+        self,
+        function: Callable[[Tensor], Tensor],
+        x: Tensor,
+        progress: Progress | None = None,
+        *,
+        batch_size: int = BATCH_SIZE,
+    ) -> Tensor:
+        """Apply a function to batches on the device; the result is on the CPU."""
+        batches = iter(x.split(batch_size))
+        return self._in_batches(
+            lambda size, _: function(next(batches).to(self.device)), len(x), progress, batch_size=batch_size
+        )
+
+    def _in_batches(
+        self,
+        function: Callable[[int, Progress | None], Tensor],
+        n: int,
+        progress: Progress | None,
+        *,
+        batch_size: int = BATCH_SIZE,
+        dim: int = 0,
+    ) -> Tensor:
+        """Join what a function of a number of signals and of their progress computes; the result is on the CPU."""
+        results = []
+        with torch.no_grad():
+            for start in range(0, n, batch_size):
+                size = min(batch_size, n - start)
+                results.append(function(size, progress and partial(_report_part, progress, start, size, n)).cpu())
+                if progress:
+                    progress((start + size) / n)
+        return torch.cat(results, dim=dim)
+
+    def _resolve(self, label: Any) -> Label:
+        """Return a label as the model takes it: the index of a class, a text, or None."""
+        if label is None:
+            return None
+        if isinstance(label, str):
+            return label if self.card.text else self.label(label)
+        try:
+            return self.label(str(index(label)))
+        except TypeError:
+            raise ConfigError(f"label is {label!r}; expected a class by its name or number, or a text.") from None
+
+    def _options(self, options: SamplingOptions, supported: frozenset[str]) -> SamplingOptions:
+        options.check_supported(supported, f"prior {self.card.name}")
+        return options
+
+    def _refuse(self, ability: str) -> NoReturn:
+        raise ConfigError(f"prior {self.card.name} ({self.card.architecture}) cannot {ability}; use another.")
+
+
+def check_count(n: int, what: str) -> None:
+    """Refuse to make less than one of something, named in the plural."""
+    if n < 1:
+        raise ConfigError(f"number of {what} is {n}; expected at least 1.")
+
+
+def _report_part(progress: Progress, start: int, size: int, n: int, fraction: float) -> None:
+    """Report the progress of a batch as that of all n signals."""
+    progress((start + size * fraction) / n)
+
+
+def _list_classes(card: Card) -> str:
+    return f"; its classes are {', '.join(card.classes)}" if card.classes else "; it has no classes"
