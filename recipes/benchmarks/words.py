@@ -12,8 +12,8 @@ import numpy as np
 import typer
 from audio import read_mono, system
 from common import JsonFile, Models, Row, Threads, describe_environment, report, short_name, show_progress, use_threads
+from generative import accuracy, read_archive, train_classifier
 from numpy.typing import NDArray
-from priors import accuracy, read_archive, train_classifier
 
 RATE = 8000
 SEED = 0
