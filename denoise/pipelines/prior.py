@@ -20,6 +20,7 @@ from denoise.metrics import bits_per_dim, r2
 from denoise.models.spectral_codec import SpectralCodec
 from denoise.pipelines.device import pick_device
 from denoise.pipelines.prior_files import output_paths, read_signal, trajectory_path, write_signals, write_trajectory
+from denoise.pipelines.typicality import anomaly_scores, typical_statistics
 from denoise.priors.latent import LatentPrior, add_normal_prior
 from denoise.protocols import (
     Codec,
@@ -37,7 +38,7 @@ from denoise.protocols import (
     StochasticCodec,
 )
 from denoise.registry import load
-from denoise.weights import Card
+from denoise.weights import Card, TypicalStatistics
 
 BATCH_SIZE = 64  # signals at a time, for any number of them
 BINARISED = ", of stochastically binarised pixels"
@@ -502,6 +503,47 @@ class PriorPipeline:
             batch_size=model.bound_batch,
         )
         return nats, kind
+
+    def typical_statistics(
+        self, x: Tensor, *, label: Label = None, seed: int = 0, progress: Progress | None = None
+    ) -> TypicalStatistics:
+        """Return the statistics of typical examples that `anomaly_scores` compares with.
+
+        Args:
+            x: examples such as training data, better 100 or more, (n, *shape).
+            label: class by its name or number, or a text; None is unconditional.
+            seed: seed of estimates and bounds.
+            progress: called with the fraction done.
+
+        Returns:
+            Mean and covariance of log-likelihood and complexity.
+
+        Raises:
+            ConfigError: the prior has no likelihood, or there are too few examples.
+        """
+        nats, kind = self.log_prob(x, label=label, seed=seed, progress=progress)
+        return typical_statistics(nats, x, f"{len(x)} examples; {kind}")
+
+    def anomaly_scores(self, x: Tensor, nats: Tensor, typical: TypicalStatistics | None = None) -> Tensor:
+        """Return how atypical signals are, by their likelihoods and their complexity; see `typicality.anomaly_scores`.
+
+        Args:
+            x: signals, (n, *shape).
+            nats: their log-likelihoods of `log_prob`, (n,).
+            typical: statistics of typical examples; None takes those of the weights.
+
+        Returns:
+            Distances in standard deviations, (n,).
+
+        Raises:
+            ConfigError: there are no statistics.
+        """
+        typical = typical or self.card.typical
+        if typical is None:
+            raise ConfigError(
+                f"weights of {self.card.name} hold no statistics of typical examples; give some, such as training data."
+            )
+        return anomaly_scores(nats, x, typical)
 
     def bits_per_dim(self, nats: Tensor) -> Tensor:
         """Convert likelihoods of `log_prob` to bits for each entry of the space on which they are defined.

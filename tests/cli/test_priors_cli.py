@@ -216,6 +216,30 @@ def test_scores_rank_the_lowest_likelihood_first(command: Command, prior: Path, 
     assert json.loads(done.out.decode().splitlines()[0])["file"].endswith(".png")
 
 
+def test_scores_with_typical_examples_rank_a_blank_image_first(command: Command, prior: Path, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    (tmp_path / "typical").mkdir()
+    for i in range(12):
+        pixels = np.where(generator.random((8, 8, 1)) < 0.5, 255, generator.integers(0, 40)).astype(np.uint8)
+        write_image(tmp_path / f"typical/{i:02d}.png", [Image(pixels)], ImageFormat(mode="L"))
+    write_image(tmp_path / "blank.png", [Image(np.zeros((8, 8, 1), np.uint8))], ImageFormat(mode="L"))
+    words = ["score", "typical/00.png", "blank.png", "typical/01.png", "--prior", prior]
+    done = command(*words, "--typical", "typical", "--json")
+    assert (done.code, done.rows[0]["file"]) == (0, "blank.png")
+    scores = [row["anomaly"] for row in done.rows]
+    assert scores == sorted(scores, reverse=True)
+    assert scores[0] > 3 > scores[1]
+    text = command(*words, "--typical", "typical").out.decode()
+    assert "anomaly" in text
+    assert "most anomalous first" in text
+    assert "no anomaly score: see --typical" in command(*words).out.decode()
+    done = command(*words, "--typical", tmp_path / "none")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    (tmp_path / "few").mkdir()
+    (tmp_path / "blank.png").rename(tmp_path / "few/blank.png")
+    assert "expected at least 10" in command("score", "few/blank.png", "--prior", prior, "--typical", "few").err
+
+
 def test_a_file_that_fails_does_not_stop_the_others(command: Command, prior: Path, images: Path) -> None:
     (images / "a/bad.png").write_bytes(b"not an image")
     done = command("score", images, "--prior", prior, "--json")
