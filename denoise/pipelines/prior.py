@@ -19,6 +19,7 @@ from denoise.errors import ConfigError
 from denoise.metrics import bits_per_dim, r2
 from denoise.models.spectral_codec import SpectralCodec
 from denoise.pipelines.device import pick_device
+from denoise.pipelines.latent_space import attribute_direction
 from denoise.pipelines.prior_files import output_paths, read_signal, trajectory_path, write_signals, write_trajectory
 from denoise.pipelines.typicality import anomaly_scores, typical_statistics
 from denoise.priors.latent import LatentPrior, add_normal_prior
@@ -418,6 +419,53 @@ class PriorPipeline:
         """
         return self._map(self._latent_prior().codec.encode, x, progress)
 
+    def decode_latents(self, z: Tensor, *, progress: Progress | None = None) -> Tensor:
+        """Return the signals of latents.
+
+        Args:
+            z: latents, (n, *latent_shape).
+            progress: called with the fraction done.
+
+        Returns:
+            Signals, (n, *shape).
+
+        Raises:
+            ConfigError: the prior has no codec.
+        """
+        return self._map(self._latent_prior().codec.decode, z, progress)
+
+    def attribute(self, examples: Tensor, others: Tensor) -> Tensor:
+        """Return the direction of an attribute in the latents: their mean with it minus their mean without it.
+
+        Args:
+            examples: signals with the attribute, (n, *shape).
+            others: signals without it, alike in everything else, (m, *shape).
+
+        Returns:
+            Direction, (1, *latent_shape).
+
+        Raises:
+            ConfigError: the prior has no codec.
+        """
+        return attribute_direction(self.latents(examples), self.latents(others))
+
+    def edit(self, x: Tensor, direction: Tensor, strength: float = 1.0, *, progress: Progress | None = None) -> Tensor:
+        """Add an attribute to signals, or remove it: encode them, move their latents along a direction, decode.
+
+        Args:
+            x: signals, (n, *shape).
+            direction: direction of `attribute`, (1, *latent_shape).
+            strength: multiple of the direction; 0 reconstructs, negative values remove the attribute.
+            progress: called with the fraction done.
+
+        Returns:
+            Signals, (n, *shape).
+
+        Raises:
+            ConfigError: the prior has no codec.
+        """
+        return self.decode_latents(self.latents(x) + strength * direction, progress=progress)
+
     def reconstruct(self, x: Tensor) -> Tensor:
         """Encode and decode signals with the codec.
 
@@ -430,7 +478,7 @@ class PriorPipeline:
         Raises:
             ConfigError: the prior has no codec.
         """
-        return self._map(self._latent_prior().codec.decode, self.latents(x))
+        return self.decode_latents(self.latents(x))
 
     def reconstruction_r2(self, x: Tensor) -> tuple[float, str]:
         """Return the coefficient of determination of the codec's reconstructions.
