@@ -171,6 +171,23 @@ def class_entropy(classes: Tensor) -> Tensor:
     return -(fractions * fractions.clamp_min(1e-12).log2()).sum()
 
 
+def modes_reached(classes: Tensor, n: int, least: float = 0.1) -> Tensor:
+    """Return how many classes samples reach.
+
+    Args:
+        classes: indices of the classes that a classifier assigns to samples, (samples,).
+        n: number of classes.
+        least: fraction of the samples that a class needs, relative to equally frequent classes.
+
+    Returns:
+        Scalar, an integer of at most n.
+
+    Reference:
+        VEEGAN: Reducing Mode Collapse in GANs using Implicit Variational Learning, 2017, arXiv:1705.07761.
+    """
+    return (torch.bincount(classes, minlength=n) * n >= least * len(classes)).sum()
+
+
 def auroc(typical: Tensor, anomalous: Tensor) -> float:
     """Return the area under the ROC curve of a score that should be higher for anomalous examples.
 
