@@ -71,6 +71,7 @@ class Card:
         data: sources of the training data.
         metrics: measured figures by name, each a table of rows with its protocol.
         typical: statistics of typical examples of a prior.
+        training_minutes: wall-clock time of the training, without that of a codec or of initial weights.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Card:
     data: tuple[str, ...] = ()
     metrics: dict[str, Any] = field(default_factory=dict)
     typical: TypicalStatistics | None = None
+    training_minutes: float | None = None
 
 
 def save_weights(
