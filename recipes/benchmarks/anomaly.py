@@ -86,6 +86,7 @@ def main(
 
     from denoise.metrics import auroc
     from denoise.pipelines.prior import PriorPipeline
+    from denoise.pipelines.typicality import typical_statistics
     from denoise.registry import locate
     from denoise.weights import record_typical
 
@@ -109,7 +110,8 @@ def main(
             areas = {kind: auroc(of_digits, function(nats[kind], x)) for kind, x in anomalies.items()}
             table.append({"prior": pipeline.card.name, "score": score, **areas, "least": min(areas.values())})
         if record:
-            statistics = pipeline.typical_statistics(reference, seed=SEED)
+            kind = log_prob["typical"][1]
+            statistics = typical_statistics(nats["typical"], reference, f"{typical} training images; {kind}")
             record_typical(locate(name), statistics)
     protocol = (
         f"AUROC of {n} digits of the {split} images against {n} images of each kind, made of other {split} images: one "

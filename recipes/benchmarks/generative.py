@@ -141,7 +141,7 @@ def dequantise(x: Any) -> Any:
 
 
 def class_accuracy(pipeline: Any, classifier: Any, n: int, guidance: float | None = None) -> float | None:
-    """Return the fraction of ``n`` samples, equally many per class, that are classified as their class."""
+    """Return the fraction of at most ``n`` samples, equally many per class, that are classified as their class."""
     import torch
 
     classes = len(pipeline.card.classes)
