@@ -174,10 +174,11 @@ def draw_trilemma(table: Sequence[Row], path: Path) -> None:
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axis = figure.subplots()
-    for row in table:
+    for i, row in enumerate(sorted(table, key=lambda row: row["samples/s"])):
         x, y = row["samples/s"], row["Frechet distance"]
         axis.scatter(x, y, s=20 + 500 * row["recall"] ** 2)
-        axis.annotate(f"{row['prior']}\nrecall {row['recall']:.2f}", (x, y), (8, 8), textcoords="offset points")
+        offset = (8, -28 if i % 2 else 10)  # below and above in turn, as priors of a speed are often neighbours
+        axis.annotate(f"{row['prior']}\nrecall {row['recall']:.2f}", (x, y), offset, textcoords="offset points")
     axis.set(xscale="log", yscale="log", xlabel="samples per second", ylabel="Frechet distance (lower is better)")
     axis.margins(0.2)
     figure.savefig(path, dpi=110)
