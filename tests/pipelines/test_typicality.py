@@ -99,3 +99,13 @@ def test_the_mode_is_the_likeliest_signal_and_anomalous(normal: Path) -> None:
     stored = PriorPipeline(normal, device="cpu")
     torch.testing.assert_close(stored.anomaly_scores(others, nats), scores)
     torch.testing.assert_close(stored.sample(2), prior.sample(2))
+
+
+def test_a_blank_image_is_anomalous_under_the_bundled_prior_of_digits() -> None:
+    prior = PriorPipeline("mnist-vae", device="cpu")
+    digits, blank = PriorPipeline("mnist-flow", device="cpu").sample(12), torch.zeros(1, 1, 28, 28)
+    nats, of_blank = (prior.log_prob(x)[0] for x in (digits, blank))
+    assert of_blank > nats.max()
+    scores = prior.anomaly_scores(digits, nats)
+    assert float(scores.median()) < 3
+    assert auroc(scores, prior.anomaly_scores(blank, of_blank)) > 0.95
