@@ -171,6 +171,44 @@ def class_entropy(classes: Tensor) -> Tensor:
     return -(fractions * fractions.clamp_min(1e-12).log2()).sum()
 
 
+def modes_reached(classes: Tensor, n: int, least: float = 0.1) -> Tensor:
+    """Return how many classes samples reach.
+
+    Args:
+        classes: indices of the classes that a classifier assigns to samples, (samples,).
+        n: number of classes.
+        least: fraction of the samples that a class needs, relative to equally frequent classes.
+
+    Returns:
+        Scalar, an integer of at most n.
+
+    Reference:
+        VEEGAN: Reducing Mode Collapse in GANs using Implicit Variational Learning, 2017, arXiv:1705.07761.
+    """
+    return (torch.bincount(classes, minlength=n) * n >= least * len(classes)).sum()
+
+
+def auroc(typical: Tensor, anomalous: Tensor) -> float:
+    """Return the area under the ROC curve of a score that should be higher for anomalous examples.
+
+    Args:
+        typical: scores of typical examples, (n,).
+        anomalous: scores of anomalous examples, (m,).
+
+    Returns:
+        Probability that an anomalous example has the higher score, ties counted half; 0.5 for a useless score.
+
+    Reference:
+        An Introduction to ROC Analysis, Fawcett, 2006.
+    """
+    from torchmetrics.functional.classification import binary_auroc
+
+    scores = torch.cat([typical, anomalous]).double()
+    ranks = torch.unique(scores, return_inverse=True)[1] / len(scores)  # the library squashes scores beyond [0, 1]
+    labels = torch.cat([torch.zeros(len(typical)), torch.ones(len(anomalous))]).long()
+    return float(binary_auroc(ranks, labels))
+
+
 def si_sdr(estimate: Tensor, reference: Tensor) -> Tensor:
     """Return the scale-invariant signal-to-distortion ratio over the last axis; the mean is not removed.
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, field
+import math
+from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from denoise.config import config, parse
-from denoise.errors import WeightsError
+from denoise.errors import ConfigError, WeightsError
 from denoise.migrations import migrate_card, migrate_config, migrate_recipe, migrate_tensor_name
 
 FORMAT_VERSION = 1
@@ -21,6 +22,29 @@ MAX_BUFFER_BYTES = 1 << 28  # of buffers that follow from the configuration and 
 SCALE_SUFFIX = ":scale"  # names the scales of the rows of an int8 tensor
 FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 RETRY = "Download or export the weights again."
+
+
+@config
+class TypicalStatistics:
+    """Statistics of typical examples, such as training data, which anomaly scores of a prior compare with.
+
+    Args:
+        mean: mean log-likelihood in nats and mean complexity in bytes.
+        covariance: covariance of both, two rows of two.
+        protocol: the examples, and the kind of their likelihoods.
+
+    Raises:
+        ConfigError: the covariance is not finite and positive definite.
+    """
+
+    mean: tuple[float, float]
+    covariance: tuple[tuple[float, float], tuple[float, float]]
+    protocol: str = ""
+
+    def __post_init__(self) -> None:
+        (nats, mixed), (_, size) = self.covariance
+        if not (all(map(math.isfinite, (*self.mean, nats, mixed, size))) and nats > 0 and nats * size > mixed**2):
+            raise ConfigError("typical examples do not differ in likelihood and complexity; give other examples.")
 
 
 @config
@@ -46,6 +70,8 @@ class Card:
         licence: licence of the weights.
         data: sources of the training data.
         metrics: measured figures by name, each a table of rows with its protocol.
+        typical: statistics of typical examples of a prior.
+        training_minutes: wall-clock time of the training, without that of a codec or of initial weights.
     """
 
     name: str
@@ -66,6 +92,8 @@ class Card:
     licence: str = "MIT"
     data: tuple[str, ...] = ()
     metrics: dict[str, Any] = field(default_factory=dict)
+    typical: TypicalStatistics | None = None
+    training_minutes: float | None = None
 
 
 def save_weights(
@@ -112,14 +140,29 @@ def record_metrics(path: Path, metrics: dict[str, Any]) -> None:
     Raises:
         WeightsError: the file is not a weights file of this package.
     """
+    card = read_header(path)["card"]
+    _replace_card(path, replace(card, metrics={**card.metrics, **metrics}))
+
+
+def record_typical(path: Path, typical: TypicalStatistics) -> None:
+    """Store statistics of typical examples in the card of a weights file. The tensors keep every bit.
+
+    Args:
+        path: weights file of a prior.
+        typical: statistics; those of before are replaced.
+
+    Raises:
+        WeightsError: the file is not a weights file of this package.
+    """
+    _replace_card(path, replace(read_header(path)["card"], typical=typical))
+
+
+def _replace_card(path: Path, card: Card) -> None:
     from safetensors.torch import load_file, save
 
-    header = read_header(path)
-    card = asdict(header["card"])
-    card["metrics"] = {**card["metrics"], **metrics}
+    header = read_header(path) | {"card": asdict(card)}
     partial = path.with_suffix(".partial")
-    metadata = {key: json.dumps(value) for key, value in (header | {"card": card}).items()}
-    partial.write_bytes(save(load_file(path), metadata))
+    partial.write_bytes(save(load_file(path), {key: json.dumps(value) for key, value in header.items()}))
     partial.replace(path)
 
 

@@ -8,6 +8,7 @@ interpolated between samples, because photographs would need the names of their 
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +28,7 @@ from denoise.signals import ImageFormat
 HERE = Path(__file__).parent
 COLUMNS = 8  # of interpolations, completions and decodings
 MAP_EXAMPLES = 400
+STRENGTHS = (0.0, 0.5, 1.0, 1.5, 2.0)  # of attributes
 
 
 def read_test_examples(family: str, data: Path) -> Tensor:
@@ -78,6 +80,21 @@ def draw_latent_map(prior: PriorPipeline, x: Tensor, out: Path) -> None:
     write_image(out / "map.png", [draw_map(images, positions, 720)], ImageFormat(), overwrite=True)
 
 
+def draw_hues(prior: PriorPipeline, data: Path, out: Path) -> None:
+    """Draw two samples for each hue, and the same samples with more and more of it."""
+    sys.path.append(str(HERE / "benchmarks"))
+    from attributes import HUES, split_by_hue
+    from generative import read_archive
+
+    photographs, samples = read_archive(data / "image/flowers48/flowers48.npz", binary=False)["train"], prior.sample(6)
+    rows = []
+    for i, hue in enumerate(HUES.values()):
+        direction = prior.attribute(*split_by_hue(photographs, hue))
+        for x in samples[2 * i : 2 * i + 2].split(1):
+            rows += [prior.edit(x, direction, strength) for strength in STRENGTHS]
+    prior.write(out / "hues.png", torch.cat(rows), columns=len(STRENGTHS), overwrite=True)
+
+
 def draw_decodings(prior: PriorPipeline, x: Tensor, out: Path) -> None:
     """Draw each example and seven decodings of its latent posterior."""
     rows = [torch.cat([example, prior.decodings(example, COLUMNS - 1, seed=i)]) for i, example in enumerate(x.split(1))]
@@ -100,6 +117,8 @@ def main(
         draw_samples(prior, out)
         if isinstance(prior.model, NoiseEncoder):
             draw_interpolations(prior, few, out)
+        if name == "flowers":
+            draw_hues(prior, data, out)
         if not has_examples:
             continue
         if isinstance(prior.model, LatentPrior):

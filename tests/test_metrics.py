@@ -51,6 +51,22 @@ def test_chamfer_distance_matches_a_tree_search() -> None:
     np.testing.assert_allclose(metrics.chamfer_distance(a, a), 0, atol=1e-12)
 
 
+def test_modes_reached_are_classes_with_a_tenth_of_their_share() -> None:
+    counts = torch.tensor([600, 10, 9, 0, 381])  # of 5 classes: a tenth of an equal share is 20 of 1000
+    assert metrics.modes_reached(torch.arange(5).repeat_interleave(counts), 5) == 2
+    assert metrics.modes_reached(torch.arange(10), 10) == 10
+    assert metrics.modes_reached(torch.zeros(7).long(), 10) == 1
+
+
+def test_auroc_matches_scikit_learn_and_counts_ties_half() -> None:
+    typical, anomalous = torch.randn(50).mul(30).round(), 20 + torch.randn(40).mul(30).round()
+    labels = np.repeat([0, 1], [50, 40])
+    expected = sklearn.metrics.roc_auc_score(labels, torch.cat([typical, anomalous]))
+    assert metrics.auroc(typical, anomalous) == pytest.approx(expected, abs=1e-6)
+    assert metrics.auroc(torch.zeros(3), torch.zeros(4)) == 0.5
+    assert metrics.auroc(torch.tensor([-1e9, 0.0]), torch.tensor([1e-9, 1e9])) == 1.0  # log-likelihoods have any scale
+
+
 def test_r2_of_the_mean_and_of_the_reference() -> None:
     x = torch.rand(100)
     assert float(metrics.r2(x, x)) == 1.0

@@ -133,11 +133,14 @@ def damage(path: Path, kind: str) -> None:
         rewrite(path, card=asdict(CARD) | {"channels": 1})
     elif kind == "unknown key":
         rewrite(path, card=asdict(CARD) | {"run": "this"})
+    elif kind == "singular statistics":
+        rewrite(path, card=asdict(CARD) | {"typical": {"mean": [1, 2], "covariance": [[1, 1], [1, 1]]}})
     elif kind == "deep json":
         save_file(state, path, metadata=dict.fromkeys(("format_version", "card", "config", "recipe"), "[" * 100_000))
 
 
 KINDS = ["empty", "random", "truncated", "huge header", "pickle", "no card", "not a number", "newer"]
+KINDS += ["singular statistics"]
 KINDS += ["other channels", "other architecture", "other widths", "absurd widths", "unknown key", "deep json"]
 
 

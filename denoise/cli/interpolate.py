@@ -45,6 +45,9 @@ def interpolate(
         Path | None,
         typer.Option(help="Examples of the attribute to add to A; with --away, and A only.", metavar="FOLDER"),
     ] = None,
+    latents: Annotated[
+        bool, typer.Option("--latents", help="Work in the latents of the prior's codec instead of in noise.")
+    ] = False,
     weight: Annotated[float, typer.Option(help="Largest multiple of the attribute vector that is added to A.")] = 1.0,
     device: DeviceOption = "auto",
     overwrite: OverwriteOption = False,
@@ -53,13 +56,16 @@ def interpolate(
     """Interpolate between files or seeds in the space of noise.
 
     A .png is a strip (a grid for four corners), a .gif an animation, a .wav plays the results one after another.
-    With --away and --towards, an attribute vector, the difference of the two folders' mean noise, is added to A
-    in steps up to --weight.
+    With --away and --towards, an attribute vector, the difference of the two folders' means, is added to A in steps up
+    to --weight: flowers become pink, words are spoken by another speaker. With --latents, attributes change while the
+    rest of the file stays.
     """
+    from functools import partial
+
     import torch
 
     from denoise.files.find import find_files
-    from denoise.pipelines.latent_space import interpolate_grid, interpolate_path
+    from denoise.pipelines.latent_space import attribute_direction, interpolate_grid, interpolate_path
     from denoise.pipelines.prior import PriorPipeline
     from denoise.pipelines.prior_files import INPUT_EXTENSIONS
 
@@ -68,28 +74,37 @@ def interpolate(
     if len(ends) not in ((1,) if towards else (2, 4)):
         expected = "one file or seed with --away and --towards" if towards else "two ends or four corners"
         raise ConfigError(f"{len(ends)} inputs; expected {expected}.")
+    if latents and any(option is not None for option in (label, steps, guidance)):
+        raise ConfigError("--latents are decoded without --class, --steps and --guidance; leave them out.")
     pipeline = PriorPipeline(prior, device=device)
     condition = pipeline.label(label)
     pipeline.output_paths(out, n * n if len(ends) == 4 else n, overwrite=overwrite)
 
-    def to_noise(file_or_seed: str) -> torch.Tensor:
+    decode_noise = partial(pipeline.decode, label=condition, steps=steps, guidance=guidance)
+    encode, decode = (
+        (pipeline.latents, pipeline.decode_latents)
+        if latents
+        else (partial(pipeline.encode, label=condition), decode_noise)
+    )
+
+    def to_point(file_or_seed: str) -> torch.Tensor:
         if file_or_seed.isdecimal() and not exists(file_or_seed):
-            return pipeline.noise(parse_seed(file_or_seed))
-        return pipeline.encode(pipeline.read(file_or_seed), label=condition)
+            noise = pipeline.noise(parse_seed(file_or_seed))
+            return encode(decode_noise(noise)) if latents else noise
+        return encode(pipeline.read(file_or_seed))
 
-    def mean_noise(folder: Path) -> torch.Tensor:
-        signals = pipeline.read(*find_files(folder, (".",), INPUT_EXTENSIONS[pipeline.card.modality]))
-        return pipeline.encode(signals, label=condition).mean(dim=0, keepdim=True)
+    def encode_folder(folder: Path) -> torch.Tensor:
+        return encode(pipeline.read(*find_files(folder, (".",), INPUT_EXTENSIONS[pipeline.card.modality])))
 
-    noise = torch.cat([to_noise(end) for end in ends])
+    points = torch.cat([to_point(end) for end in ends])
     if away and towards:
-        shifted = noise + weight * (mean_noise(towards) - mean_noise(away))
-        path = interpolate_path(torch.cat([noise, shifted]), n, spherical=False)  # multiples of one vector
+        shifted = points + weight * attribute_direction(encode_folder(towards), encode_folder(away))
+        path = interpolate_path(torch.cat([points, shifted]), n, spherical=False)  # multiples of one vector
     elif len(ends) == 4:
-        path = interpolate_grid(noise, n, spherical=not linear)
+        path = interpolate_grid(points, n, spherical=not linear)
     else:
-        path = interpolate_path(noise, n, spherical=not linear)
+        path = interpolate_path(points, n, spherical=not linear)
     with progress_bar("decoding") as progress:
-        signals = pipeline.decode(path, label=condition, steps=steps, guidance=guidance, progress=progress)
+        signals = decode(path, progress=progress)
     paths = pipeline.write(out, signals, columns=n, overwrite=overwrite)
     print_outputs(as_json, paths, prior=prior, n=n, ends=ends)

@@ -65,6 +65,11 @@ def info(
             print("data:\n" + "".join(f"  - {line}\n" for line in value), end="")
         elif key == "metrics":
             _print_metrics(value)
+        elif key == "typical" and value:
+            (nats, size), ((nats_variance, _), (_, size_variance)) = value["mean"], value["covariance"]
+            print(f"typical ({value['protocol']}):")
+            print(f"  log p {nats:.4g} +- {nats_variance**0.5:.3g} nats", end=", ")
+            print(f"complexity {size:.4g} +- {size_variance**0.5:.3g} bytes")
         elif isinstance(value, tuple | list):
             if value:
                 print(f"{key}: {SEPARATORS.get(key, ' to ').join(map(_format_value, value))}")

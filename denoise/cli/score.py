@@ -31,37 +31,61 @@ if TYPE_CHECKING:
 def score(
     inputs: Annotated[list[str], typer.Argument(help="Files or folders.", metavar="FILES")],
     prior: PriorOption,
+    typical: Annotated[
+        Path | None,
+        typer.Option(
+            help="Typical examples, such as training data, for anomaly scores; some weights hold their statistics.",
+            metavar="FOLDER",
+        ),
+    ] = None,
     label: ClassOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     as_json: JsonLinesOption = False,
 ) -> None:
-    """Rank files by their log-likelihood under a prior.
+    """Rank files by how unusual they are under a prior, the most unusual first.
 
-    The lowest comes first. Log-likelihoods are in nats per signal and in bits per dimension (pixel or sample, 256
-    levels each for densities). The last line states whether they are exact, estimates or bounds.
+    The anomaly score is the distance, in standard deviations, of log-likelihood and complexity (bytes after lossless
+    compression) to those of typical examples; above 3 is rare. A high log-likelihood alone does not make a file normal:
+    simple ones, such as a blank image, have it. Without statistics of typical examples, there is no anomaly score, and
+    the lowest likelihood comes first.
+    Log-likelihoods are in nats per signal and in bits per dimension (pixel or sample, 256 levels each for densities).
+    The last line states whether they are exact, estimates or bounds.
     """
     from denoise.pipelines.prior import PriorPipeline
 
     pipeline = PriorPipeline(prior, device=device)
     condition = pipeline.label(label)
     paths, signals, has_failures = _read_signals(pipeline, _list_files(inputs, pipeline.card.modality))
+    statistics = pipeline.card.typical
+    if typical:
+        examples = pipeline.read(*_list_files([str(typical)], pipeline.card.modality))
+        with progress_bar("typical examples") as progress:
+            statistics = pipeline.typical_statistics(examples, label=condition, seed=seed, progress=progress)
     with progress_bar("scoring") as progress:
         nats, kind = pipeline.log_prob(signals, label=condition, seed=seed, progress=progress)
-    bits = pipeline.bits_per_dim(nats)
-    rows = sorted(zip(paths, nats.tolist(), bits.tolist(), strict=True), key=lambda row: row[1])
+    columns = {"nats": nats, "bits_per_dim": pipeline.bits_per_dim(nats)}
+    if statistics:
+        columns = {"anomaly": pipeline.anomaly_scores(signals, nats, statistics)} | columns
+    rows = [
+        {"file": str(path)} | dict(zip(columns, values, strict=True))
+        for path, *values in zip(paths, *(column.tolist() for column in columns.values()), strict=True)
+    ]
+    rows.sort(key=lambda row: -row["anomaly"] if statistics else row["nats"])
     if as_json:
-        for path, log_prob, bits_per_dim in rows:
-            print(json.dumps({"file": str(path), "nats": log_prob, "bits_per_dim": bits_per_dim, "kind": kind}))
+        for row in rows:
+            print(json.dumps(row | {"kind": kind}))
         raise typer.Exit(has_failures)
+    digits = {"anomaly": 1, "nats": 2, "bits_per_dim": 3}
     print_table(
-        ("nats", "bits per dim", "file"),
+        (*(name.replace("_", " ") for name in columns), "file"),
         [
-            (f"{log_prob:.2f}", f"{bits_per_dim:.3f}" if math.isfinite(bits_per_dim) else "-", str(path))
-            for path, log_prob, bits_per_dim in rows
+            (*("-" if row[name] == math.inf else f"{row[name]:.{digits[name]}f}" for name in columns), row["file"])
+            for row in rows
         ],
     )
-    print(f"{kind}; lowest likelihood first")
+    by_likelihood = "lowest likelihood first, which is no anomaly score: see --typical"
+    print(f"{kind}; {'most anomalous first' if statistics else by_likelihood}")
     raise typer.Exit(has_failures)
 
 

@@ -1,4 +1,4 @@
-"""Points of a latent space: interpolation between them, and a map of them in two dimensions."""
+"""Points of a latent space: interpolation between them, directions of attributes, and a map in two dimensions."""
 
 from __future__ import annotations
 
@@ -55,6 +55,27 @@ def interpolate_grid(corners: Tensor, n: int, *, spherical: bool = True) -> Tens
     left, right = (interpolate_path(corners[[i, i + 2]], n, spherical=spherical) for i in (0, 1))
     rows = [interpolate_path(torch.stack([a, b]), n, spherical=spherical) for a, b in zip(left, right, strict=True)]
     return torch.cat(rows)
+
+
+def attribute_direction(examples: Tensor, others: Tensor) -> Tensor:
+    """Return the direction of an attribute: the mean of points that have it minus the mean of points that have not.
+
+    Args:
+        examples: points with the attribute, (n, *event).
+        others: points without it, alike in everything else, (m, *event).
+
+    Returns:
+        Direction, (1, *event).
+
+    Raises:
+        ConfigError: there are no points of one kind.
+
+    Reference:
+        Autoencoding beyond pixels using a learned similarity metric, 2015, arXiv:1512.09300, section 4.2.
+    """
+    if not (len(examples) and len(others)):
+        raise ConfigError(f"{len(examples)} examples and {len(others)} others; expected at least one of each.")
+    return examples.mean(dim=0, keepdim=True) - others.mean(dim=0, keepdim=True)
 
 
 def principal_map(latents: Tensor) -> Tensor:

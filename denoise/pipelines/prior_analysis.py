@@ -10,7 +10,9 @@ from torch import Generator, Tensor
 from denoise.errors import ConfigError
 from denoise.metrics import bits_per_dim, r2
 from denoise.models.spectral_codec import SpectralCodec
+from denoise.pipelines.latent_space import attribute_direction
 from denoise.pipelines.prior_base import LoadedPrior, check_count
+from denoise.pipelines.typicality import anomaly_scores, typical_statistics
 from denoise.priors.latent import LatentPrior
 from denoise.protocols import (
     HasEstimatedLogProb,
@@ -21,6 +23,7 @@ from denoise.protocols import (
     StochasticCodec,
     Support,
 )
+from denoise.weights import TypicalStatistics
 
 BINARISED = ", of stochastically binarised pixels"
 
@@ -75,6 +78,53 @@ class AnalysisPipeline(LoadedPrior):
         """
         return self._map(self._latent_prior().codec.encode, x, progress)
 
+    def decode_latents(self, z: Tensor, *, progress: Progress | None = None) -> Tensor:
+        """Return the signals of latents.
+
+        Args:
+            z: latents, (n, *latent_shape).
+            progress: called with the fraction done.
+
+        Returns:
+            Signals, (n, *shape).
+
+        Raises:
+            ConfigError: the prior has no codec.
+        """
+        return self._map(self._latent_prior().codec.decode, z, progress)
+
+    def attribute(self, examples: Tensor, others: Tensor) -> Tensor:
+        """Return the direction of an attribute in the latents: their mean with it minus their mean without it.
+
+        Args:
+            examples: signals with the attribute, (n, *shape).
+            others: signals without it, alike in everything else, (m, *shape).
+
+        Returns:
+            Direction, (1, *latent_shape).
+
+        Raises:
+            ConfigError: the prior has no codec.
+        """
+        return attribute_direction(self.latents(examples), self.latents(others))
+
+    def edit(self, x: Tensor, direction: Tensor, strength: float = 1.0, *, progress: Progress | None = None) -> Tensor:
+        """Add an attribute to signals, or remove it: encode them, move their latents along a direction, decode.
+
+        Args:
+            x: signals, (n, *shape).
+            direction: direction of `attribute`, (1, *latent_shape).
+            strength: multiple of the direction; 0 reconstructs, negative values remove the attribute.
+            progress: called with the fraction done.
+
+        Returns:
+            Signals, (n, *shape).
+
+        Raises:
+            ConfigError: the prior has no codec.
+        """
+        return self.decode_latents(self.latents(x) + strength * direction, progress=progress)
+
     def reconstruct(self, x: Tensor) -> Tensor:
         """Encode and decode signals with the codec.
 
@@ -87,7 +137,7 @@ class AnalysisPipeline(LoadedPrior):
         Raises:
             ConfigError: the prior has no codec.
         """
-        return self._map(self._latent_prior().codec.decode, self.latents(x))
+        return self.decode_latents(self.latents(x))
 
     def reconstruction_r2(self, x: Tensor) -> tuple[float, str]:
         """Return the coefficient of determination of the codec's reconstructions.
@@ -152,6 +202,47 @@ class AnalysisPipeline(LoadedPrior):
             batch_size=model.bound_batch,
         )
         return nats, f"{model.bound_kind}, {samples} samples{suffix}"
+
+    def typical_statistics(
+        self, x: Tensor, *, label: Label = None, seed: int = 0, progress: Progress | None = None
+    ) -> TypicalStatistics:
+        """Return the statistics of typical examples that `anomaly_scores` compares with.
+
+        Args:
+            x: examples such as training data, better 100 or more, (n, *shape).
+            label: class by its name or number, or a text; None is unconditional.
+            seed: seed of estimates and bounds.
+            progress: called with the fraction done.
+
+        Returns:
+            Mean and covariance of log-likelihood and complexity.
+
+        Raises:
+            ConfigError: the prior has no likelihood, or there are too few examples.
+        """
+        nats, kind = self.log_prob(x, label=label, seed=seed, progress=progress)
+        return typical_statistics(nats, x, f"{len(x)} examples; {kind}")
+
+    def anomaly_scores(self, x: Tensor, nats: Tensor, typical: TypicalStatistics | None = None) -> Tensor:
+        """Return how atypical signals are, by their likelihoods and their complexity; see `typicality.anomaly_scores`.
+
+        Args:
+            x: signals, (n, *shape).
+            nats: their log-likelihoods of `log_prob`, (n,).
+            typical: statistics of typical examples; None takes those of the weights.
+
+        Returns:
+            Distances in standard deviations, (n,).
+
+        Raises:
+            ConfigError: there are no statistics.
+        """
+        typical = typical or self.card.typical
+        if typical is None:
+            raise ConfigError(
+                f"weights of {self.card.name} hold no statistics of typical examples; give some, such as training data."
+            )
+        return anomaly_scores(nats, x, typical)
 
     def bits_per_dim(self, nats: Tensor) -> Tensor:
         """Convert likelihoods of `log_prob` to bits for each entry of the space on which they are defined.

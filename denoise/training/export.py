@@ -13,7 +13,7 @@ from denoise.training.recipe import Recipe
 from denoise.weights import Card, save_weights
 
 
-def export(path: Path, recipe: Recipe, module: Any, class_names: tuple[str, ...] = ()) -> None:
+def export(path: Path, recipe: Recipe, module: Any, class_names: tuple[str, ...] = (), minutes: float = 0.0) -> None:
     """Write a weights file.
 
     Args:
@@ -21,6 +21,7 @@ def export(path: Path, recipe: Recipe, module: Any, class_names: tuple[str, ...]
         recipe: recipe of the training, which is stored without the paths of other files.
         module: network, codec, prior or classifier.
         class_names: names of the classes that a prior can be conditioned on.
+        minutes: duration of the training.
     """
     if isinstance(module, Network):
         facts: dict[str, Any] = {"channels": module.channels, "blind": module.blind}
@@ -42,6 +43,7 @@ def export(path: Path, recipe: Recipe, module: Any, class_names: tuple[str, ...]
         parameters=sum(p.numel() for p in module.parameters()),
         licence=recipe.licence,
         data=recipe.sources,
+        training_minutes=round(minutes, 2),
         **facts,
     )
     stored = recipe.asdict()

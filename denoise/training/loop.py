@@ -98,7 +98,8 @@ def train_steps(objective: Objective, state: TrainingState, source: Source, out:
     log = MetricsLog(out / "metrics.jsonl", state, report) if fabric.is_global_zero else None
 
     def export_as(name: str) -> None:
-        export(out / f"{name}.safetensors", recipe, state.ema, objective.class_names(state.ema, source))
+        class_names = objective.class_names(state.ema, source)
+        export(out / f"{name}.safetensors", recipe, state.ema, class_names, state.seconds / 60)
 
     is_cpu = fabric.device.type == "cpu"
     with closing(prefetch(source, schedule, state.step, fabric.global_rank, is_cpu)) as batches:

@@ -23,7 +23,8 @@ HOLD_OUT_EVERY = 10  # of archives without a test split, as in the recipes
 SEED = 0  # of binarisation, classifier and samples
 TIMED_SAMPLES = 64
 FEATURES = 64  # of the last hidden layer of the classifier, in which sets of samples are compared
-SLOW_SAMPLES = 200  # where likelihoods are bounds or estimates
+SLOW_SAMPLES = 200  # whose likelihoods midpoints are compared with
+SPECTRUM_STD = 2.0  # of log spectra, roughly
 
 
 def read_archive(path: Path, binary: bool) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def read_archive(path: Path, binary: bool) -> dict[str, Any]:
     return arrays
 
 
-def to_features(x: Any) -> Any:
+def to_classifier_input(x: Any) -> Any:
     """Return the input of the classifier: images unchanged, sounds as log spectra with 64 bands."""
     import torch
 
@@ -62,7 +63,7 @@ def to_features(x: Any) -> Any:
     from denoise.dsp import stft
 
     log_spectrum = (torch.nn.functional.avg_pool2d(stft(x[:, 0], 256, 128).abs()[:, None], (2, 1)) + 1e-3).log()
-    return (log_spectrum - log_spectrum.mean(dim=(1, 2, 3), keepdim=True)) / torch.tensor(2.0)
+    return (log_spectrum - log_spectrum.mean(dim=(1, 2, 3), keepdim=True)) / SPECTRUM_STD
 
 
 def train_classifier(data: dict[str, Any], epochs: int) -> Any:
@@ -72,7 +73,7 @@ def train_classifier(data: dict[str, Any], epochs: int) -> Any:
     from torch.nn import functional as F
 
     torch.manual_seed(SEED)
-    x, labels = to_features(data["train"]), data["train_labels"].long()
+    x, labels = to_classifier_input(data["train"]), data["train_labels"].long()
     positions = (x.shape[2] // 4) * (x.shape[3] // 4)
     classifier = nn.Sequential(
         nn.Conv2d(x.shape[1], 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
@@ -99,7 +100,7 @@ def apply(layers: Any, x: Any) -> Any:
     import torch
 
     with torch.no_grad():
-        return torch.cat([layers(to_features(batch)) for batch in x.split(500)])
+        return torch.cat([layers(to_classifier_input(batch)) for batch in x.split(500)])
 
 
 def accuracy(classifier: Any, x: Any, labels: Any) -> float:
@@ -107,32 +108,40 @@ def accuracy(classifier: Any, x: Any, labels: Any) -> float:
     return float((apply(classifier, x).argmax(dim=1) == labels).float().mean())
 
 
-def entropy_bits(classifier: Any, x: Any) -> float:
-    """Return the entropy of the predicted classes; ten equally frequent classes have 3.32 bits."""
-    from denoise.metrics import class_entropy
+def likelihood(pipeline: Any, arrays: dict[str, Any], limit: int) -> Row:
+    """Return the mean log-likelihood of test examples, its kind and the events that it is of; None without one.
 
-    return float(class_entropy(apply(classifier, x).argmax(dim=1)))
+    Densities are those of pixels with uniform noise of one level, so that bits per dimension are not below those of a
+    distribution of 256 levels (Theis et al., A Note on the Evaluation of Generative Models, 2015, arXiv:1511.01844).
+
+    Args:
+        pipeline: prior.
+        arrays: test examples, by what their entries are: ``"continuous"``, ``"discrete"`` and ``"binary"``.
+        limit: number of examples; 0 skips the likelihood.
+    """
+    from denoise.protocols import HasEstimatedLogProb, HasLogProb, HasLogProbBound
+
+    columns = ("nats", "bits/dim", "likelihood", "of")
+    if not (limit and isinstance(pipeline.model, HasLogProb | HasEstimatedLogProb | HasLogProbBound)):
+        return dict.fromkeys(columns)
+    values = pipeline.model.support.values
+    nats, description = pipeline.log_prob(arrays[values][:limit], seed=SEED)
+    kind = description.partition(",")[0].removesuffix(" along the probability flow")
+    mean = nats.double().mean()
+    return dict(zip(columns, (-float(mean), float(pipeline.bits_per_dim(mean)), kind, values), strict=True))
 
 
-def mean_log_prob(model: Any, x: Any, samples: int) -> float:
-    """Return the mean log-likelihood in nats, exact or an importance-weighted bound."""
+def dequantise(x: Any) -> Any:
+    """Return images of 256 levels with uniform noise of one level, in [0, 1]; sounds, of 65 536 levels, unchanged."""
     import torch
 
-    from denoise.protocols import HasLogProb
-
-    generator = torch.Generator().manual_seed(SEED)
-    with torch.no_grad():
-        nats = [
-            model.log_prob(batch)
-            if isinstance(model, HasLogProb)
-            else model.log_prob_bound(batch, samples, generator=generator)
-            for batch in show_progress([*x.split(20)], "likelihood")
-        ]
-    return float(torch.cat(nats).mean())
+    if x.ndim < 4:
+        return x
+    return (255 * x + torch.rand(x.shape, generator=torch.Generator().manual_seed(SEED))) / 256
 
 
 def class_accuracy(pipeline: Any, classifier: Any, n: int, guidance: float | None = None) -> float | None:
-    """Return the fraction of ``n`` samples, equally many per class, that are classified as their class."""
+    """Return the fraction of at most ``n`` samples, equally many per class, that are classified as their class."""
     import torch
 
     classes = len(pipeline.card.classes)
@@ -165,68 +174,42 @@ def draw_trilemma(table: Sequence[Row], path: Path) -> None:
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axis = figure.subplots()
-    for row in table:
+    for i, row in enumerate(sorted(table, key=lambda row: row["samples/s"])):
         x, y = row["samples/s"], row["Frechet distance"]
         axis.scatter(x, y, s=20 + 500 * row["recall"] ** 2)
-        axis.annotate(f"{row['prior']}\nrecall {row['recall']:.2f}", (x, y), (8, 8), textcoords="offset points")
+        offset = (8, -28 if i % 2 else 10)  # below and above in turn, as priors of a speed are often neighbours
+        axis.annotate(f"{row['prior']}\nrecall {row['recall']:.2f}", (x, y), offset, textcoords="offset points")
     axis.set(xscale="log", yscale="log", xlabel="samples per second", ylabel="Frechet distance (lower is better)")
     axis.margins(0.2)
     figure.savefig(path, dpi=110)
 
 
-def nearest_neighbours(samples: Any, train: Any) -> Any:
+def nearest_neighbours(hidden: Any, samples: Any, train: Any) -> Any:
     """Return the training example nearest to each sample in the features of the classifier."""
     import torch
 
-    return train[torch.cdist(to_features(samples).flatten(1), to_features(train).flatten(1)).argmin(dim=1)]
-
-
-def is_binary(model: Any) -> bool:
-    """Return whether a prior has a likelihood of binary images, exact or a bound."""
-    from denoise.protocols import HasLogProb, HasLogProbBound
-
-    return isinstance(model, HasLogProb | HasLogProbBound) and model.support.values == "binary"
+    return train[torch.cdist(apply(hidden, samples), apply(hidden, train)).argmin(dim=1)]
 
 
 def unlikely_midpoints(pipeline: Any, samples: Any, ends: Any) -> float | None:
-    """Return the fraction of midpoints between pairs of examples below the first percentile of the samples.
+    """Return the fraction of midpoints between pairs of examples below the first percentile of samples, by likelihood.
 
-    Likelihoods are those of the latents for a prior over latents, and those of binary images for a bound.
+    Pixels of binary likelihoods are rounded.
     """
     import torch
 
     from denoise.pipelines.latent_space import interpolate_path
-    from denoise.priors.latent import LatentPrior
-    from denoise.protocols import HasEstimatedLogProb, HasLogProb, NoiseEncoder
+    from denoise.protocols import HasEstimatedLogProb, HasLogProb, HasLogProbBound, NoiseEncoder
 
     model = pipeline.model
-    if not isinstance(model, NoiseEncoder):
+    if not (isinstance(model, NoiseEncoder) and isinstance(model, HasLogProb | HasEstimatedLogProb | HasLogProbBound)):
         return None
     noise = pipeline.encode(ends)
     middles = torch.cat([interpolate_path(noise[[i, i + 1]], 3)[1:2] for i in range(0, len(noise), 2)])
-    midpoints = pipeline.decode(middles)
-    if is_binary(model):
-        of_samples, of_midpoints = (pipeline.log_prob(x.round())[0] for x in (samples[:SLOW_SAMPLES], midpoints))
-    else:
-        is_latent = isinstance(model, LatentPrior)
-        prior = model.prior if is_latent else model
-        if not isinstance(prior, HasLogProb | HasEstimatedLogProb):
-            return None
-        samples = samples[:SLOW_SAMPLES] if isinstance(prior, HasEstimatedLogProb) else samples
-        of_samples, of_midpoints = (
-            _log_prob(prior, pipeline.latents(x) if is_latent else x) for x in (samples, midpoints)
-        )
+    signals = (samples[:SLOW_SAMPLES], pipeline.decode(middles))
+    is_binary = model.support.values == "binary"
+    of_samples, of_midpoints = (pipeline.log_prob(x.round() if is_binary else x, seed=SEED)[0] for x in signals)
     return float((of_midpoints < of_samples.quantile(0.01)).float().mean())
-
-
-def _log_prob(prior: Any, x: Any) -> Any:
-    import torch
-
-    from denoise.protocols import HasLogProb
-
-    if isinstance(prior, HasLogProb):
-        return prior.log_prob(x)
-    return prior.estimate_log_prob(x, generator=torch.Generator().manual_seed(SEED))
 
 
 def default_guidance(model: Any) -> float | None:
@@ -244,8 +227,8 @@ def main(
     ],
     priors: Annotated[str, typer.Option(help="Names or .safetensors files, comma separated.")],
     n: Annotated[int, typer.Option(help="Samples per prior.")] = 1000,
-    limit: Annotated[int, typer.Option(help="Test images for the likelihood; 0 skips it.")] = 10_000,
-    samples: Annotated[int, typer.Option(help="Samples of the importance-weighted bound.")] = 500,
+    limit: Annotated[int, typer.Option(help="Test examples for the likelihood; 0 skips it.")] = 10_000,
+    pairs: Annotated[int, typer.Option(help="Pairs of test examples for midpoints; 0 skips them.")] = 50,
     epochs: Annotated[int, typer.Option(help="Epochs of the classifier.")] = 4,
     threads: Threads = 2,
     out: Annotated[
@@ -260,7 +243,7 @@ def main(
     use_threads(threads)
     import torch
 
-    from denoise.metrics import frechet_distance, precision_recall
+    from denoise.metrics import class_entropy, frechet_distance, modes_reached, precision_recall
     from denoise.pipelines.prior import PriorPipeline
     from denoise.registry import locate
     from denoise.weights import record_metrics
@@ -275,10 +258,13 @@ def main(
         for x in (continuous["test"], continuous["train"])
     )
     scale = real.var(dim=0).mean().sqrt()
+    test, classes = continuous["test"], len(continuous["test_labels"].unique())
+    arrays = {"continuous": dequantise(test), "discrete": test, "binary": binary["test"]}
     table: list[Row] = []
     for name in priors.split(","):
         pipeline = PriorPipeline(name, device="cpu")
         row: Row = {"prior": pipeline.card.name, "parameters": pipeline.card.parameters}
+        row["minutes"] = pipeline.card.training_minutes
         row["calls"] = count_calls(pipeline.model, partial(pipeline.sample, 2))
         started = time.perf_counter()
         pipeline.sample(TIMED_SAMPLES)
@@ -290,19 +276,20 @@ def main(
         features = apply(hidden, generated)
         row["Frechet distance"] = frechet_distance(features / scale, real / scale)
         row["precision"], row["recall"] = precision_recall(features, real)
-        row["entropy bits"] = entropy_bits(classifier, generated)
-        has_nats = limit and is_binary(pipeline.model)
-        row["nats"] = -mean_log_prob(pipeline.model, binary["test"][:limit], samples) if has_nats else None
-        row["midpoints below 1st percentile"] = unlikely_midpoints(pipeline, generated, continuous["test"][:100])
+        predicted = apply(classifier, generated).argmax(dim=1)
+        row["entropy bits"], row["modes"] = float(class_entropy(predicted)), int(modes_reached(predicted, classes))
+        row |= likelihood(pipeline, arrays, limit)
+        row["midpoints below 1st percentile"] = (
+            unlikely_midpoints(pipeline, generated, test[: 2 * pairs]) if pairs else None
+        )
         table.append(row)
         if out:
             shown = generated[:10]
-            pair = torch.cat([shown, nearest_neighbours(shown, continuous["train"])])
+            pair = torch.cat([shown, nearest_neighbours(hidden, shown, continuous["train"])])
             pipeline.write(out / pipeline.card.name / "neighbours.png", pair, columns=10, overwrite=True)
-    classes = len(continuous["test_labels"].unique())
-    bound_protocol = (
-        f"nats: -log p, exact for autoregressive priors, otherwise an importance-weighted bound of {samples} samples, "
-        f"mean over {limit} test images that were binarised once at random by their grey levels, seed {SEED}; "
+    likelihood_protocol = (
+        f"nats and bits/dim: -log p, mean over the first {limit} test examples; binary: images that were binarised "
+        f"once at random by their grey levels, seed {SEED}; continuous: with uniform noise of one level of 256; "
     )
     protocol = (
         f"classifier: convolutional, {epochs} epochs on the real training examples, accuracy "
@@ -314,11 +301,13 @@ def main(
         f"{frechet_distance(training / scale, real / scale):.2f}; calls: of the network, for a "
         f"batch of samples; samples/s: of a batch of {TIMED_SAMPLES}, unconditional; "
         f"entropy: of the classes predicted for these samples ({math.log2(classes):.2f} "
-        f"at most); {bound_protocol * bool(limit)}midpoints: between 50 pairs of test examples, fraction with a "
-        f"log-likelihood below the 1st percentile of these samples ({SLOW_SAMPLES} of them for a bound or "
-        f"estimate); {threads} threads, wall-clock time; {describe_environment(['torch', 'zuko'])}"
+        f"at most); modes: classes with at least a tenth of an equal share of them; "
+        f"{likelihood_protocol * bool(limit)}midpoints: between {pairs} pairs of test examples, fraction with a "
+        f"log-likelihood below the 1st percentile of {SLOW_SAMPLES} samples; minutes: of training, where the file "
+        f"states them, without those of a codec or teacher; {threads} threads, wall-clock time; "
+        f"{describe_environment(['torch', 'zuko'])}"
     )
-    report(table, protocol, {"class accuracy": 3, "unguided": 3, "samples/s": 1}, json_file, {})
+    report(table, protocol, {"class accuracy": 3, "unguided": 3, "samples/s": 1, "minutes": 0}, json_file, {})
     if plot:
         draw_trilemma(table, plot)
     if record:

@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from denoise.files.image import ImageReader, read_image, write_image
+from denoise.pipelines.prior import PriorPipeline
+from denoise.pipelines.typicality import complexity
 from denoise.registry import build
 from denoise.signals import Image, ImageFormat
-from denoise.weights import Card, save_weights
+from denoise.weights import Card, TypicalStatistics, record_typical, save_weights
 from tests.cli.conftest import Command
 
 VAE = {"architecture": "vae", "shape": [1, 8, 8], "latent": 4, "likelihood": "bernoulli"}
@@ -102,10 +104,28 @@ def test_interpolation_between_files_and_seeds(command: Command, prior: Path, im
     np.testing.assert_allclose(shifted[:, :8], strip[:, :8], atol=1)  # both begin at a
 
 
+def test_an_attribute_is_added_in_the_latents(command: Command, prior: Path, images: Path, tmp_path: Path) -> None:
+    words = ["--prior", prior, "--latents", "--away", images / "a", "--towards", images / "b"]
+    assert command("interpolate", images / "a/0.png", *words, "-n", 3, "-o", "strip.png", "--weight", 2).code == 0
+    strip = read_image(tmp_path / "strip.png").pixels
+    pipeline = PriorPipeline(prior, device="cpu")
+    a, b = (pipeline.read(*sorted((images / kind).iterdir())) for kind in ("a", "b"))
+    direction = pipeline.latents(b).mean(dim=0) - pipeline.latents(a).mean(dim=0)
+    for strength in (0, 1, 2):
+        expected = pipeline.decode_latents(pipeline.latents(a[:1]) + strength * direction)[0, 0]
+        column = strip[:, 10 * strength : 10 * strength + 8, 0] / 255
+        np.testing.assert_allclose(column, expected, atol=0.003)
+    assert not np.array_equal(strip[:, :8], strip[:, 20:])
+    assert command("interpolate", 1, images / "a/0.png", *words[:3], "-n", 3, "-o", "two.png").code == 0
+    second = read_image(tmp_path / "two.png").pixels
+    np.testing.assert_allclose(second[:, -8:], strip[:, :8], atol=1)
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
         (["1"], "expected two ends or four corners"),
+        (["1", "2", "--latents", "--class", "rose"], "without --class, --steps and --guidance"),
         (["1", "2", "3"], "expected two ends"),
         (["1", "2", "-n", "1"], "expected at least 2"),
         (["1", "--away", "x"], "belong together"),
@@ -218,6 +238,40 @@ def test_scores_rank_the_lowest_likelihood_first(command: Command, prior: Path, 
     assert json.loads(done.out.decode().splitlines()[0])["file"].endswith(".png")
 
 
+def test_scores_with_typical_examples_rank_a_blank_image_first(command: Command, prior: Path, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    (tmp_path / "typical").mkdir()
+    for i in range(12):
+        pixels = np.where(generator.random((8, 8, 1)) < 0.5, 255, generator.integers(0, 40)).astype(np.uint8)
+        write_image(tmp_path / f"typical/{i:02d}.png", [Image(pixels)], ImageFormat(mode="L"))
+    write_image(tmp_path / "blank.png", [Image(np.zeros((8, 8, 1), np.uint8))], ImageFormat(mode="L"))
+    words = ["score", "typical/00.png", "blank.png", "typical/01.png", "--prior", prior]
+    done = command(*words, "--typical", "typical", "--json")
+    assert (done.code, done.rows[0]["file"]) == (0, "blank.png")
+    scores = [row["anomaly"] for row in done.rows]
+    assert scores == sorted(scores, reverse=True)
+    assert scores[0] > 3 > scores[1]
+    text = command(*words, "--typical", "typical").out.decode()
+    assert "anomaly" in text
+    assert "most anomalous first" in text
+    assert "no anomaly score: see --typical" in command(*words).out.decode()
+    done = command(*words, "--typical", tmp_path / "none")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    (tmp_path / "few").mkdir()
+    (tmp_path / "blank.png").rename(tmp_path / "few/blank.png")
+    assert "expected at least 10" in command("score", "few/blank.png", "--prior", prior, "--typical", "few").err
+
+
+def test_statistics_in_the_weights_give_anomaly_scores(command: Command, prior: Path, images: Path) -> None:
+    record_typical(prior, TypicalStatistics((-45.0, 70.0), ((9.0, 0.0), (0.0, 4.0)), "some digits"))
+    text = command("info", prior).out.decode()
+    assert "typical (some digits):" in text
+    assert "log p -45 +- 3 nats, complexity 70 +- 2 bytes" in text
+    (row,) = command("score", images / "a/0.png", "--prior", prior, "--json").rows
+    size = float(complexity(PriorPipeline(prior, device="cpu").read(images / "a/0.png")))
+    assert row["anomaly"] == pytest.approx(np.hypot((row["nats"] + 45) / 3, (size - 70) / 2), rel=1e-5)
+
+
 def test_a_file_that_fails_does_not_stop_the_others(command: Command, prior: Path, images: Path) -> None:
     (images / "a/bad.png").write_bytes(b"not an image")
     done = command("score", images, "--prior", prior, "--json")
@@ -256,6 +310,7 @@ def test_a_gan_interpolates_and_completes_files(command: Command, gan: Path, ima
         (["score", "FILE", "--prior", "GAN"], "cannot compute likelihoods"),
         (["embed", "FOLDER", "--codec", "GAN", "-o", "map.png"], "has no codec"),
         (["decode", "FILE", "--codec", "GAN", "-o", "a.png"], "no codec"),
+        (["interpolate", "FILE", "FILE", "--prior", "GAN", "--latents", "-o", "a.png"], "has no codec"),
         (["sample", "GAN", "-o", "a.png", "--class", "tulip"], "its classes are rose, daisy"),
         (["sample", "GAN", "-o", "a.png", "--steps", 3], "takes no steps"),
         (["sample", "GAN", "-o", "a.png", "--guidance", 2], "takes no guidance"),

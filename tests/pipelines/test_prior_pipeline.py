@@ -15,7 +15,7 @@ from denoise.errors import ConfigError, InputError
 from denoise.files.audio import read_audio, write_audio
 from denoise.files.image import ImageReader, read_image, write_image
 from denoise.metrics import bits_per_dim
-from denoise.pipelines.latent_space import interpolate_grid, interpolate_path, principal_map
+from denoise.pipelines.latent_space import attribute_direction, interpolate_grid, interpolate_path, principal_map
 from denoise.pipelines.prior import PriorPipeline
 from denoise.pipelines.prior_files import as_images, make_grid, read_signal, write_signals
 from denoise.registry import build
@@ -242,6 +242,32 @@ def test_paths_start_and_end_at_the_ends_and_preserve_the_norm() -> None:
         torch.testing.assert_close(interpolate_path(ends, 5)[[0, -1]], ends)
     with pytest.raises(ConfigError, match="n is 1; expected at least 2 points, the ends"):
         interpolate_path(ends, 1)
+
+
+def test_attributes_of_a_linear_codec_are_differences_of_signals(priors: dict[str, PriorPipeline]) -> None:
+    prior = priors["rotated"]  # its codec is an orthonormal transform
+    generator = torch.Generator().manual_seed(0)
+    x, examples, others = (torch.randn(n, 1, 96, generator=generator) for n in (3, 5, 4))
+    direction = prior.attribute(examples, others)
+    expected = x + 1.5 * (examples.mean(dim=0) - others.mean(dim=0))
+    torch.testing.assert_close(prior.edit(x, direction, 1.5), expected)
+    torch.testing.assert_close(prior.edit(prior.edit(x, direction), direction, -1), x)
+
+
+def test_attributes_of_a_nonlinear_codec(priors: dict[str, PriorPipeline]) -> None:
+    prior = priors["vae"]
+    x, examples, others = (prior.sample(n, seed=n) for n in (3, 5, 4))
+    direction = prior.attribute(examples, others)
+    assert direction.shape == (1, 3)
+    assert torch.equal(prior.edit(x, direction, 0.0), prior.reconstruct(x))
+    assert not torch.equal(prior.edit(x, direction), prior.reconstruct(x))
+    torch.testing.assert_close(prior.attribute(others, examples), -direction)
+    assert not prior.attribute(examples, examples).any()
+    torch.testing.assert_close(prior.decode_latents(prior.latents(x)), prior.reconstruct(x))
+    with pytest.raises(ConfigError, match="0 examples and 3 others"):
+        attribute_direction(examples[:0], x)
+    with pytest.raises(ConfigError, match="no codec"):
+        priors["mixture"].attribute(x, x)
 
 
 def test_a_grid_includes_its_corners() -> None:

@@ -281,7 +281,9 @@ def test_resumed_training_exports_the_weights_of_an_uninterrupted_one(data: Path
         run(IMAGE, data, tmp_path / "resumed", *settings, report=kill)
     rows = run(IMAGE, data, tmp_path / "resumed", *settings, resume=True)
     assert rows[0]["step"] == 15
-    whole, resumed = (load(tmp_path / name / "tiny-image.safetensors")[0].state_dict() for name in ("whole", "resumed"))
+    models = {name: load(tmp_path / name / "tiny-image.safetensors") for name in ("whole", "resumed")}
+    assert models["resumed"][1].training_minutes == pytest.approx(rows[-1]["seconds"] / 60, abs=0.01)
+    whole, resumed = (models[name][0].state_dict() for name in ("whole", "resumed"))
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 

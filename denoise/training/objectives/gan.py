@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.optim import AdamW, Optimizer
 
 from denoise.errors import ConfigError
-from denoise.metrics import class_entropy
+from denoise.metrics import class_entropy, modes_reached
 from denoise.nn.bodies import build_encoder
 from denoise.nn.winograd import Conv3x3
 from denoise.priors.ddgan import DDGAN
@@ -28,7 +28,6 @@ from denoise.training.trainer import Trainer
 
 COVERAGE_SAMPLES = 500
 RECOGNISED_PROBABILITY = 0.9  # probability of the class of a sample that counts as recognised
-MODE_FRACTION = 0.1  # fraction of the samples of a class, relative to equally frequent classes
 CLASSIFIER_RATE = 1e-3
 Labels = Sequence[Label] | None
 
@@ -306,10 +305,9 @@ def mode_coverage(module: Any, classes: int) -> dict[str, Tensor]:
     requested = torch.arange(COVERAGE_SAMPLES) % max(1, module.prior.classes)
     fake = module.generate(requested.tolist() if is_conditional else None, COVERAGE_SAMPLES)
     confidence, predicted = module.classifier(fake).float().softmax(dim=1).max(dim=1)
-    fractions = torch.bincount(predicted, minlength=classes) / COVERAGE_SAMPLES
     recognised = predicted == requested.to(predicted) if is_conditional else confidence > RECOGNISED_PROBABILITY
     return {
-        "modes": (fractions >= MODE_FRACTION / classes).sum(),
+        "modes": modes_reached(predicted, classes),
         "entropy_bits": class_entropy(predicted),
         "recognised": recognised.float().mean(),
     }

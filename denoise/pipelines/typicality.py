@@ -1,0 +1,91 @@
+"""Anomaly scores: how far a signal is from what is typical of a prior, by its log-likelihood and its complexity.
+
+A high likelihood does not make a signal typical. In high dimensions, the samples of a distribution lie in its typical
+set, where the log-likelihood is near its mean, and not at its modes; and simple signals, such as a blank image, are
+likelier than any example under most priors. A score of the log-likelihood alone would rank them as normal.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import torch
+from torch import Tensor
+
+from denoise.errors import ConfigError
+from denoise.weights import TypicalStatistics
+
+MIN_EXAMPLES = 10  # of a covariance of two quantities that is to mean anything
+
+
+def complexity(x: Tensor) -> Tensor:
+    """Return the size of signals under lossless compression, an estimate of their complexity.
+
+    As in PNG, entries of 8 bits are predicted by their left neighbours, and the differences are compressed by DEFLATE.
+
+    Args:
+        x: signals, full scale 1.0, (n, *shape).
+
+    Returns:
+        Sizes in bytes, (n,).
+
+    Reference:
+        Input complexity and out-of-distribution detection with likelihood-based generative models, 2019,
+        arXiv:1909.11480, section 3.
+    """
+    levels = (255 * x).round().cpu()
+    differences = levels.diff(dim=-1, prepend=torch.zeros_like(levels[..., :1])).remainder(256).byte()
+    return torch.tensor([float(len(zlib.compress(each.numpy().tobytes(), 9))) for each in differences])
+
+
+def typical_statistics(nats: Tensor, x: Tensor, protocol: str = "") -> TypicalStatistics:
+    """Return the statistics of typical examples, such as training data, of which about a hundred suffice.
+
+    Args:
+        nats: log-likelihoods of the examples under a prior, (n,).
+        x: the examples, full scale 1.0, (n, *shape).
+        protocol: the examples, and the kind of their likelihoods.
+
+    Returns:
+        Mean and covariance of log-likelihood and `complexity`.
+
+    Raises:
+        ConfigError: there are too few examples, or they do not differ in likelihood and complexity.
+    """
+    if len(x) < MIN_EXAMPLES:
+        raise ConfigError(f"{len(x)} typical examples; expected at least {MIN_EXAMPLES}, better 100 or more.")
+    statistics = _join(nats, x)
+    nats_mean, size_mean = statistics.mean(dim=0).tolist()
+    (nats_variance, mixed), (_, size_variance) = torch.cov(statistics.T).tolist()
+    covariance = (nats_variance, mixed), (mixed, size_variance)
+    return TypicalStatistics((nats_mean, size_mean), covariance, protocol)
+
+
+def anomaly_scores(nats: Tensor, x: Tensor, typical: TypicalStatistics) -> Tensor:
+    """Return how atypical signals are: the Mahalanobis distance of log-likelihood and complexity to their means.
+
+    With the likelihood alone it would be the typicality test, ``|log p - mean log p|``. Together with the complexity it
+    also finds signals that are less likely than others as simple as they are, such as half a digit.
+
+    Args:
+        nats: log-likelihoods under the prior, (n,).
+        x: the signals, full scale 1.0, (n, *shape).
+        typical: statistics of typical examples under the same prior.
+
+    Returns:
+        Distances in standard deviations, (n,): about 1 for typical signals, of which 1 % have more than 3 if both
+        statistics are normal; infinite for a likelihood of 0.
+
+    Reference:
+        Detecting Out-of-Distribution Inputs to Deep Generative Models Using Typicality, 2019, arXiv:1906.02994, eq. 3;
+        Input complexity and out-of-distribution detection, 2019, arXiv:1909.11480; Density of States Estimation for
+        Out-of-Distribution Detection, 2020, arXiv:2006.09273, for a density of several statistics.
+    """
+    offsets = _join(nats, x) - torch.tensor(typical.mean, dtype=torch.double)
+    covariance = torch.tensor(typical.covariance, dtype=torch.double)
+    squares = (offsets * torch.linalg.solve(covariance, offsets.T).T).sum(dim=1)
+    return squares.nan_to_num(nan=torch.inf).clamp_min(0).sqrt()
+
+
+def _join(nats: Tensor, x: Tensor) -> Tensor:
+    return torch.stack([nats.double().cpu(), complexity(x).double()], dim=1)

@@ -1,0 +1,111 @@
+"""Anomaly scores: a Mahalanobis distance that the mode of a distribution does not fool."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.spatial.distance
+import torch
+from torch import Tensor
+
+from denoise.errors import ConfigError
+from denoise.metrics import auroc
+from denoise.pipelines.prior import PriorPipeline
+from denoise.pipelines.typicality import anomaly_scores, complexity, typical_statistics
+from denoise.registry import build
+from denoise.weights import Card, record_typical, save_weights
+
+
+def examples(n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Return log-likelihoods and images whose noise, and hence complexity, differs."""
+    generator = torch.Generator().manual_seed(seed)
+    sigma = torch.rand(n, 1, 1, 1, generator=generator)
+    x = (0.5 + 0.1 * sigma * torch.randn(n, 1, 8, 8, generator=generator)).clamp(0, 1)
+    return -50 - 20 * sigma.flatten() + torch.randn(n, generator=generator), x
+
+
+def test_complexity_is_that_of_the_differences_along_a_row() -> None:
+    _, x = examples(3)
+    pixels = np.rint(255 * x.numpy()).astype(int)
+    for size, image in zip(complexity(x).tolist(), pixels, strict=True):
+        differences = [(int(row[i]) - (int(row[i - 1]) if i else 0)) % 256 for row in image[0] for i in range(len(row))]
+        assert size == len(zlib.compress(bytes(differences), 9))
+    ramp = torch.arange(64).div(255).expand(1, 1, 64, 64)
+    assert complexity(ramp) < 60 < complexity(torch.rand(1, 1, 64, 64))
+
+
+def test_scores_are_mahalanobis_distances() -> None:
+    nats, x = examples(60)
+    others, y = examples(7, seed=1)
+    statistics = np.stack([nats.numpy(), complexity(x).numpy()], axis=1)
+    inverse = np.linalg.inv(np.cov(statistics.T))
+    points = np.stack([others.numpy(), complexity(y).numpy()], axis=1)
+    expected = [scipy.spatial.distance.mahalanobis(point, statistics.mean(axis=0), inverse) for point in points]
+    np.testing.assert_allclose(anomaly_scores(others, y, typical_statistics(nats, x)), expected, rtol=1e-5)
+
+
+def test_squared_scores_of_the_examples_sum_to_their_degrees_of_freedom() -> None:
+    nats, x = examples(40)
+    scores = anomaly_scores(nats, x, typical_statistics(nats, x))
+    assert float(scores.square().sum()) == pytest.approx(2 * 39)
+
+
+def test_scores_do_not_depend_on_the_unit_of_the_likelihood() -> None:
+    nats, x = examples(30)
+    in_bits = nats.double() / np.log(2)
+    expected = anomaly_scores(nats, x, typical_statistics(nats, x))
+    torch.testing.assert_close(anomaly_scores(in_bits, x, typical_statistics(in_bits, x)), expected, rtol=1e-5, atol=0)
+
+
+def test_a_likelihood_of_zero_is_infinitely_anomalous() -> None:
+    nats, x = examples(30)
+    assert anomaly_scores(torch.tensor([-torch.inf]), x[:1], typical_statistics(nats, x)).isinf().all()
+
+
+@pytest.mark.parametrize(
+    ("n", "scale", "reason"), [(9, 1, "9 typical examples; expected at least 10"), (20, 0, "do not differ")]
+)
+def test_examples_that_say_nothing_are_refused(n: int, scale: int, reason: str) -> None:
+    nats, x = examples(n)
+    with pytest.raises(ConfigError, match=reason):
+        typical_statistics(scale * nats, x)
+
+
+@pytest.fixture
+def normal(tmp_path: Path) -> Path:
+    """Weights of a normal distribution of sounds, whose mode is silence."""
+    module = build("flow", {"shape": [1, 400], "kind": "normal", "scale": 0.1})
+    card = Card("normal", "flow", "audio", 1, kind="prior", sample_rate=8000, shape=(1, 400))
+    save_weights(tmp_path / "normal.safetensors", module, card, {}, torch.float32)
+    return tmp_path / "normal.safetensors"
+
+
+def test_the_mode_is_the_likeliest_signal_and_anomalous(normal: Path) -> None:
+    prior = PriorPipeline(normal, device="cpu")
+    typical, others, silence = prior.sample(100), prior.sample(100, seed=1), torch.zeros(1, 1, 400)
+    nats, of_silence = (prior.log_prob(x)[0] for x in (others, silence))
+    assert of_silence > nats.max()
+    with pytest.raises(ConfigError, match="weights of normal hold no statistics of typical examples"):
+        prior.anomaly_scores(others, nats)
+    statistics = prior.typical_statistics(typical)
+    assert statistics.protocol == "100 examples; exact"
+    scores = prior.anomaly_scores(others, nats, statistics)
+    assert auroc(scores, prior.anomaly_scores(silence, of_silence, statistics)) == 1
+    assert float(scores.median()) < 2
+    record_typical(normal, statistics)
+    stored = PriorPipeline(normal, device="cpu")
+    torch.testing.assert_close(stored.anomaly_scores(others, nats), scores)
+    torch.testing.assert_close(stored.sample(2), prior.sample(2))
+
+
+def test_a_blank_image_is_anomalous_under_the_bundled_prior_of_digits() -> None:
+    prior = PriorPipeline("mnist-vae", device="cpu")
+    digits, blank = PriorPipeline("mnist-flow", device="cpu").sample(12), torch.zeros(1, 1, 28, 28)
+    nats, of_blank = (prior.log_prob(x)[0] for x in (digits, blank))
+    assert of_blank > nats.max()
+    scores = prior.anomaly_scores(digits, nats)
+    assert float(scores.median()) < 3
+    assert auroc(scores, prior.anomaly_scores(blank, of_blank)) > 0.95
