@@ -36,7 +36,7 @@ RestoreTask = Literal["denoise", "inpaint", "deblur", "upscale"]
 
 TASKS: tuple[RestoreTask, ...] = get_args(RestoreTask)
 
-RESTORE_STEPS = 30
+RESTORE_STEPS = 20
 """Network calls per restored image."""
 
 Stereo = Literal["auto", "linked", "separate"]

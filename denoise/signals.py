@@ -17,7 +17,7 @@ from denoise.errors import InputError
 
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 8_000, 192_000
 MAX_CHANNELS = 8
-MAX_SAMPLE = 1e10  # full scale is 1; programs write integers of 32 bits as floats
+MAX_SAMPLE = 1e20  # full scale is 1; powers of larger samples overflow
 
 
 @dataclass
@@ -193,7 +193,7 @@ class Image:
 
 
 def require_finite_samples(x: NDArray[Any], start: int = 0) -> None:
-    """Refuse samples that are NaN, infinite, or so large that their power overflows in the networks.
+    """Refuse samples that are NaN, infinite, or so large that their power overflows.
 
     Args:
         x: (channels, time).
@@ -210,3 +210,22 @@ def require_finite_samples(x: NDArray[Any], start: int = 0) -> None:
         if np.isfinite(value):
             raise InputError(f"{where}; expected at most {MAX_SAMPLE:g}, where full scale is 1. Scale the recording.")
         raise InputError(f"{where}; audio must be finite. Re-export the file.")
+
+
+class NetworkOverflowError(InputError):
+    """The samples of a recording are too large for a network."""
+
+
+def require_finite_output(x: NDArray[Any]) -> None:
+    """Refuse the output of a network that has overflowed.
+
+    Args:
+        x: (channels, time).
+
+    Raises:
+        NetworkOverflowError: a sample is not finite.
+    """
+    if not np.isfinite(x).all():
+        raise NetworkOverflowError(
+            "the samples are too large for the network; expected about -1 to 1. Scale the recording."
+        )

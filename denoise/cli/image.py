@@ -36,6 +36,7 @@ PANEL = "Restoration by a prior"
 
 
 def image(
+    context: typer.Context,
     inputs: InputsArgument,
     out: OutputOption = None,
     model: Annotated[
@@ -116,13 +117,11 @@ def image(
         typer.Option(help="Write this many posterior samples, their mean and 8 times their standard deviation.", min=0),
     ] = 0,
     steps: Annotated[
-        int | None,
+        int,
         typer.Option(
-            help=f"Network calls: {IMAGE_STEPS} per posterior sample, with --perception or --samples; {RESTORE_STEPS} "
-            "with --task.",
-            show_default=False,
+            help=f"Network calls per posterior sample, with --perception or --samples; {RESTORE_STEPS} with --task."
         ),
-    ] = None,
+    ] = IMAGE_STEPS,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     tile: Annotated[
@@ -165,12 +164,13 @@ def image(
             "--compare": compare,
         }
         refuse(only_denoising, f"is not for --task {task}")
-        sigma_value = _parse_sigma(sigma)
+        sigma_value, source = _parse_sigma(sigma), context.get_parameter_source("steps")
+        has_steps = source is not None and source.name != "DEFAULT"
         restore_options = RestoreOptions(
             task=task,  # type: ignore[arg-type]
             **given,  # type: ignore[arg-type]
             sigma=None if isinstance(sigma_value, str) else sigma_value,
-            steps=RESTORE_STEPS if steps is None else steps,
+            steps=steps if has_steps else RESTORE_STEPS,
             seed=seed,
             samples=samples,
             overwrite=overwrite,
@@ -182,7 +182,7 @@ def image(
     refuse({f"--{name}": value for name, value in given.items()}, "needs a --task")
     model = prior or model
     options = DenoiseOptions(
-        steps=IMAGE_STEPS if steps is None else steps,
+        steps=steps,
         strength=strength,
         luminance=luminance,
         colour=colour,

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from numpy.typing import NDArray
 from torch import Tensor
 
-from denoise.errors import ConfigError
+from denoise.errors import ConfigError, InputError
 from denoise.files.audio import AudioReader, AudioSource, AudioWriter, EncodedTrack, RawFormat, open_media_file
 from denoise.options import AUDIO_STEPS, BLOCK_S, DenoiseOptions, NoiseSource, Stereo
 from denoise.pipelines.audio_run import STEP_S, AudioRun
@@ -27,7 +27,7 @@ from denoise.pipelines.posterior import check_posterior
 from denoise.pipelines.result import AUDIO_UNITS, Result
 from denoise.protocols import Progress, StreamingNetwork
 from denoise.registry import DEFAULTS, GENERAL_MODEL, POSTERIOR_MODEL, load
-from denoise.signals import AudioFormat
+from denoise.signals import AudioFormat, NetworkOverflowError
 
 
 class AudioPipeline:
@@ -137,11 +137,14 @@ class AudioPipeline:
             run, n_done = pipeline.start(rate, options, noise_profile=noise_profile), 0
             blocks = run.blocks(noise_before.measure(read_blocks(reader, length)))
             with AudioWriter(target, reader.format, overwrite=options.overwrite, raw=raw, frames=frames) as writer:
-                for block in noise_after.measure(blocks):
-                    writer.write(block)
-                    n_done += block.shape[1]
-                    if progress and frames:
-                        progress(min(1.0, n_done / frames))
+                try:
+                    for block in noise_after.measure(blocks):
+                        writer.write(block)
+                        n_done += block.shape[1]
+                        if progress and frames:
+                            progress(min(1.0, n_done / frames))
+                except NetworkOverflowError as error:
+                    raise InputError(f"{reader.name}: {error}") from None
             return Result.from_diagnostics(
                 replace(run.diagnostics(), noise_before=noise_before.level_db(), noise_after=noise_after.level_db()),
                 AUDIO_UNITS,

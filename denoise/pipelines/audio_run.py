@@ -19,7 +19,7 @@ from denoise.pipelines.latent_noise import NoiseFieldSampler
 from denoise.pipelines.result import Diagnostics
 from denoise.pipelines.stream import AudioStream
 from denoise.protocols import FlowNetwork, StreamingNetwork
-from denoise.signals import require_finite_samples
+from denoise.signals import require_finite_output, require_finite_samples
 
 if TYPE_CHECKING:
     from denoise.pipelines.audio import AudioPipeline
@@ -79,6 +79,7 @@ class AudioRun:
         tensors = (torch.from_numpy(np.array(chunk, order="C")) for chunk in chunks)
         denoised = (window.map(self._denoise_window(window)) for window in split(tensors, grid))
         for block in overlap_add(denoised, grid):
+            require_finite_output(block.numpy())
             yield block.numpy()
 
     def _denoise_streaming(self, chunks: Iterable[NDArray[Any]], network: StreamingNetwork) -> Iterator[NDArray[Any]]:

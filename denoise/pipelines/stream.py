@@ -19,7 +19,7 @@ from denoise.pipelines.result import Diagnostics
 from denoise.protocols import FlowNetwork, Network, PosteriorSampler, StreamingNetwork
 from denoise.registry import DEFAULTS, load
 from denoise.sampling.consistency import Consistency
-from denoise.signals import AudioFormat, require_finite_samples
+from denoise.signals import AudioFormat, require_finite_output, require_finite_samples
 
 if TYPE_CHECKING:
     from denoise.pipelines.audio import AudioPipeline
@@ -193,6 +193,7 @@ class AudioStream:
 
     def _mix(self, wet: NDArray[Any]) -> NDArray[Any]:
         """Mix with the noisy samples of the same time, in their own precision."""
+        require_finite_output(wet)
         n = min(wet.shape[1], self._dry.shape[1])  # the flush yields padding, too
         dry, self._dry = self._dry[:, :n], self._dry[:, n:]
         return dry + np.asarray(self.strength, dry.dtype) * (wet[:, :n].astype(dry.dtype) - dry)

@@ -539,7 +539,7 @@ class TestInvalidFiles:
         ("value", "expected"),
         [
             *((value, "audio must be finite") for value in (np.nan, np.inf, -np.inf)),
-            (-1e12, r"expected at most 1e\+10"),
+            (-1e22, r"expected at most 1e\+20"),
         ],
     )
     @pytest.mark.parametrize("is_piped", [False, True])
@@ -553,7 +553,9 @@ class TestInvalidFiles:
         path.write_bytes(data)
         with AudioReader(pipe(data) if is_piped else path, name="voice.wav") as reader:
             assert reader.read(1000).shape == (2, 1000)
-            with pytest.raises(InputError, match=rf"^voice.wav: sample 1,203 of channel 1 is {x[1203, 1]}; {expected}"):
+            with pytest.raises(
+                InputError, match=rf"^voice.wav: sample 1,203 of channel 1 is -?[.e+0-9nainf]+; {expected}"
+            ):
                 reader.read(1000)
 
     def test_invalid_paths(self, tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "mdct": {"time": 64, "bins": 8},
     "spectral-codec": {"time": 64, "codec": SPECTRA, "n_fft": 16, "hop": 4},
     "consistency-model": {"denoiser": {"architecture": "diffusion", "shape": [1, 8, 8], "net": NET, "classes": 2}},
+    "multiscale-flow": {"shape": [1, 8, 8], "steps": 2, "width": 8, "blocks": 1, "classes": 2},
     "ddgan": {"shape": [1, 8, 8], "net": NET, "latent": 3, "classes": 2},
     "ddpm": {"shape": [1, 8, 8], "net": NET, "classes": 2},
     "diffusion": {"shape": [1, 8, 8], "net": NET, "profile": [2.0, 0.5], "classes": 2, "text": True},

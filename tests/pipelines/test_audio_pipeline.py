@@ -265,6 +265,18 @@ class TestFiles:
         assert (soundfile.read(tmp_path / "b.wav", dtype="float32")[0] == x[0]).all()
         assert np.isfinite([result.noise_before, result.noise_after]).all()
 
+    @pytest.mark.parametrize("model", ["speech", "general", "speech-best"])
+    def test_floats_that_overflow_are_one_line(self, model: str, tmp_path: Path) -> None:
+        x = np.sin(0.05 * np.arange(48_000)) + 0.05 * bursts(48_000, 48_000)[0]
+        for scale in (1e9, 9e19):
+            soundfile.write(tmp_path / "a.wav", scale * x, 48_000, "FLOAT")
+            if scale == 1e9:
+                AudioPipeline(model).file(tmp_path / "a.wav", tmp_path / "b.wav")
+                continue
+            with pytest.raises(InputError, match=r"a\.wav: samples are too large for the network"):
+                AudioPipeline(model).file(tmp_path / "a.wav", tmp_path / "c.wav")
+        assert not (tmp_path / "c.wav").exists()
+
     def test_output_of_a_pipe_starts_before_its_input_ends(self, models: Models) -> None:
         """The first seconds of a live WAV pipe are written while the rest is not yet there."""
         (in_read, in_write), (out_read, out_write) = os.pipe(), os.pipe()
