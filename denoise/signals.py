@@ -227,5 +227,5 @@ def require_finite_output(x: NDArray[Any]) -> None:
     """
     if not np.isfinite(x).all():
         raise NetworkOverflowError(
-            "the samples are too large for the network; expected about -1 to 1. Scale the recording."
+            "samples are too large for the network; expected about -1 to 1. Scale the recording."
         )
