@@ -187,7 +187,10 @@ class RestoreOptions:
         if len(given) != 1:
             count = "one of them" if len(own[self.task]) > 1 else "it"
             raise ConfigError(f"the task {self.task} needs {' or '.join(own[self.task])}; give {count}.")
-        for name, low, high in (("blur", 0.1, 50), ("factor", 2, 8), ("sigma", 0, 1), ("steps", 2, 1000)):
+        if self.samples < 0 or self.samples == 1:
+            raise ConfigError(f"samples is {self.samples}; expected 0, or at least 2.")
+        limits = (("blur", 0.1, 50), ("factor", 2, 8), ("sigma", 0, 1), ("steps", 2, 1000), ("seed", 0, 1 << 62))
+        for name, low, high in limits:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise ConfigError(f"{name} is {value:g}; expected {low:g} to {high:g}.")

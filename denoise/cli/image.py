@@ -179,7 +179,9 @@ def image(
         check_samples(samples, inputs, out, {"--skip-existing": skip_existing or None})
         restore_files(inputs, out, prior or SIGMA_MODEL, restore_options, batch, device=device, tile=tile)
         return
-    refuse({f"--{name}": value for name, value in given.items()}, "needs a --task")
+    for name, value in given.items():
+        needed = {"mask": "inpaint", "factor": "upscale"}.get(name, "deblur")
+        refuse({f"--{name}": value}, f"needs --task {needed}")
     model = prior or model
     options = DenoiseOptions(
         steps=steps,

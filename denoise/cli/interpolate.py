@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from os.path import exists  # unlike that of Path it accepts any name, even one that is too long
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +20,8 @@ from denoise.cli.params import (
     parse_seed,
 )
 from denoise.errors import ConfigError
+
+MAX_WEIGHT = 100.0
 
 
 def interpolate(
@@ -69,6 +72,12 @@ def interpolate(
     from denoise.pipelines.prior import PriorPipeline
     from denoise.pipelines.prior_files import INPUT_EXTENSIONS
 
+    if not isfinite(weight) or abs(weight) > MAX_WEIGHT:
+        raise ConfigError(f"--weight is {weight:g}; expected at most {MAX_WEIGHT:g} in size.")
+    if towards is None and weight != 1:
+        raise ConfigError("--weight needs --away and --towards; leave it out.")
+    if towards is not None and linear:
+        raise ConfigError("--linear is not for --away and --towards; leave it out.")
     if (away is None) != (towards is None):
         raise ConfigError("--away and --towards belong together: give both or none.")
     if len(ends) not in ((1,) if towards else (2, 4)):

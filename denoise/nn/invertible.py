@@ -22,6 +22,7 @@ from zuko.utils import unpack
 from denoise.nn.blocks import CONV, ResidualBlock, zero_init
 from denoise.nn.conditioning import FiLM
 
+MIN_STD = 0.05  # of a channel that activation normalisation divides by: one may be constant in the first batch
 Shape = tuple[int, ...]
 MaskKind = Literal["checkerboard", "channels"]
 
@@ -150,7 +151,7 @@ class ActNorm(InvertibleLayer):
     def _initialise(self, x: Tensor) -> None:
         axes = [0, *range(2, x.ndim)]
         self.shift.copy_(-x.mean(dim=axes, keepdim=True)[0])
-        self.log_scale.copy_(-x.std(dim=axes, keepdim=True)[0].clamp_min(1e-3).log())
+        self.log_scale.copy_(-x.std(dim=axes, correction=0, keepdim=True)[0].clamp_min(MIN_STD).log())
         self.is_initialised.fill_(True)
 
 
@@ -179,23 +180,25 @@ class InvertibleConv(InvertibleLayer):
 
     def to_noise(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return signals whose channels are mixed."""
-        lower, upper = self._factors()
         n = prod(x.shape[2:])
-        return self._mix(self.permutation @ lower @ upper, x), (n * self.log_diagonal.sum()).expand(len(x))
+        with torch.autocast(x.device.type, enabled=False):  # neither inverse nor determinant is exact in bfloat16
+            lower, upper = self._factors()
+            y = self._mix(self.permutation @ lower @ upper, x)
+        return y, (n * self.log_diagonal.sum()).expand(len(x))
 
     def to_signal(self, y: Tensor, context: Tensor | None) -> Tensor:
         """Undo the mixture."""
-        lower, upper = self._factors()
-        inverse = torch.linalg.solve_triangular(lower, self.permutation.T, upper=False, unitriangular=True)
-        return self._mix(torch.linalg.solve_triangular(upper, inverse, upper=True), y)
+        with torch.autocast(y.device.type, enabled=False):
+            lower, upper = self._factors()
+            inverse = torch.linalg.solve_triangular(lower, self.permutation.T, upper=False, unitriangular=True)
+            return self._mix(torch.linalg.solve_triangular(upper, inverse, upper=True), y)
 
     def _factors(self) -> tuple[Tensor, Tensor]:
         diagonal = (self.signs * self.log_diagonal.exp()).diag()
         return self.lower.tril(-1) + torch.eye(len(diagonal)).to(diagonal), self.upper.triu(1) + diagonal
 
     def _mix(self, weight: Tensor, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):  # its inverse would not be exact in bfloat16
-            return torch.einsum("ij,bj...->bi...", weight.to(x), x)
+        return torch.einsum("ij,bj...->bi...", weight.to(x), x)
 
 
 class CouplingNet(nn.Module):

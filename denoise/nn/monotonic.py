@@ -221,15 +221,15 @@ def bisect(function: Callable[[Tensor], tuple[Tensor, Tensor]], y: Tensor, low: 
         Positions, of the same shape.
     """
     with torch.no_grad():
-        first, last = low, high
         for _ in range(BISECTIONS):
             middle = 0.5 * (low + high)
             is_below = function(middle)[0] < y
             low, high = torch.where(is_below, middle, low), torch.where(is_below, high, middle)
         x = 0.5 * (low + high)
+        width = (high - low).clamp_min(torch.finfo(x.dtype).eps * x.abs().clamp_min(1))
     value, slope = function(x)
-    newton = x + (y - value) / slope.detach()
-    return torch.minimum(torch.maximum(newton, first), last)
+    step = (y - value) / slope.detach().clamp_min(torch.finfo(x.dtype).tiny)
+    return x + step.clamp(-width, width)
 
 
 UNIVARIATES: dict[str, tuple[Any, Callable[[int], list[tuple[int, ...]]]]] = {

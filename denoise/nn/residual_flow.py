@@ -66,7 +66,9 @@ class LipschitzConv(nn.Module):
             result = transposed(result, self.weight, padding=self.weight.shape[-1] // 2)
         else:
             result = result @ self.weight
-        self.vector.copy_(F.normalize(result.flatten(), dim=0).view_as(self.vector))
+        length = result.flatten().norm()
+        # the vector stays where the weight is 0, or it would be 0 for ever
+        self.vector.copy_(torch.where(length > 0, result.view_as(self.vector) / length, self.vector))
 
     def _map(self, weight: Tensor, x: Tensor) -> Tensor:
         if not self.ndim:
@@ -128,8 +130,8 @@ class InvertibleResidual(InvertibleLayer):
     def to_noise(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return x + g(x) and the logarithm of the determinant, or its estimate."""
         keeps_graph = torch.is_grad_enabled()
-        with torch.enable_grad():
-            x = x if x.requires_grad else x.detach().requires_grad_()
+        with torch.inference_mode(False), torch.enable_grad():
+            x = x if x.requires_grad else x.detach().clone().requires_grad_()
             g = self.g(x)
             ladj = self._exact(x, g, keeps_graph) if self.is_exact else self._estimate(x, g, keeps_graph)
         return (x + g, ladj) if keeps_graph else ((x + g).detach(), ladj.detach())
@@ -140,7 +142,7 @@ class InvertibleResidual(InvertibleLayer):
         x = y
         for _ in range(INVERSE_STEPS):
             previous, x = x, y - self.g(x)
-            if (x - previous).abs().max() < TOLERANCE:
+            if (x - previous).abs().max() <= TOLERANCE * y.abs().max().clamp_min(1):
                 break
         return x
 

@@ -16,11 +16,13 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from denoise.errors import ConfigError
+from denoise.files.atomic import require_free
 from denoise.files.image import ImageReader, read_image, write_image
 from denoise.options import RestoreOptions
 from denoise.pipelines.float_range import find_float_range
 from denoise.pipelines.image import ImagePipeline, sigma_255
 from denoise.pipelines.perception import progress_of_part, to_tensor
+from denoise.pipelines.precision import float_precision
 from denoise.pipelines.result import IMAGE_UNITS, Diagnostics, Result
 from denoise.pipelines.samples import STD_SCALE, Moments, SamplePaths, only_frame
 from denoise.pipelines.transparency import fill_hidden
@@ -34,7 +36,7 @@ from denoise.signals import Image
 SIGMA_START, SIGMA_END = 1.0, 0.01  # noise levels of the sampler, full scale 1.0
 MARGIN = 64  # pixels around missing ones that the prior sees
 MIN_SIGMA = 0.5 / 255  # of a measurement: the rounding of 8 bits
-MISSING = 0.1  # grey level of a mask above which a pixel is missing, so that soft edges of strokes are
+MISSING_THRESHOLD = 0.1  # grey level of a mask above which a pixel is missing, so that soft edges of strokes are
 BLUR_EXTENT = 4  # half the side of a Gaussian kernel in standard deviations
 
 
@@ -83,11 +85,15 @@ class RestorePipeline:
         started = time.perf_counter()
         with ImageReader(source, max_megapixels=options.max_megapixels, name=name) as reader:
             image, n = only_frame(reader), max(1, options.samples)
-            task = prepare(image, options, self.pipeline)
             paths = None
             if options.samples:
-                paths = SamplePaths.for_target(str(target), n)
+                if not isinstance(target, str | Path):
+                    raise ConfigError("samples are written to several files; give a path.")
+                paths = SamplePaths.for_target(target, n)
                 paths.require_free(source, options.overwrite)
+            elif isinstance(target, str | Path):
+                require_free(target, overwrite=options.overwrite)
+            task = prepare(image, options, self.pipeline)
             targets = [target] if paths is None else [*paths.samples]
 
             def write(path: Any, pixels: NDArray[Any]) -> None:
@@ -103,7 +109,7 @@ class RestorePipeline:
                 write(paths.mean, moments.mean)
                 write(paths.std, STD_SCALE * moments.std())
             return Result.from_diagnostics(
-                Diagnostics(precision="float32"),
+                Diagnostics(precision=float_precision(self.pipeline.precision, self.pipeline.device)),
                 IMAGE_UNITS,
                 input=reader.name,
                 output=str(target if paths is None else paths.mean),
@@ -154,7 +160,7 @@ class Task(NamedTuple):
 
     Args:
         y: the measurement, (channels, height, width), full scale 1.0.
-        operator: how it came about.
+        operator: measurement operator.
         sigma: standard deviation of its noise.
         shape: shape of the solution, (channels, height, width).
         frame: image of the size of the result, whose pixels are replaced.
@@ -200,20 +206,33 @@ def prepare(image: Image, options: RestoreOptions, pipeline: ImagePipeline) -> T
     sigma = max(sigma, MIN_SIGMA)
     if options.task == "upscale":
         assert options.factor is not None
+        megapixels = options.factor**2 * image.pixels[..., 0].size / 1e6
+        if megapixels > options.max_megapixels:
+            raise ConfigError(
+                f"the result would have {megapixels:.0f} megapixels; expected at most {options.max_megapixels:g}. "
+                "Raise the limit or lower the factor."
+            )
         return _upscale(image, x, options.factor, sigma)
     return _deblur(image, x, _read_kernel(options), sigma)
 
 
 def _inpaint(image: Image, x: Tensor, options: RestoreOptions) -> Task:
     assert options.mask is not None
-    mask = read_image(options.mask, max_megapixels=options.max_megapixels).as_float().pixels[..., :3].mean(axis=2)
+    mask_image = read_image(options.mask, max_megapixels=options.max_megapixels).as_float()
+    mask = mask_image.pixels[..., :3].mean(axis=2)
+    if mask_image.visible is not None:
+        mask = mask * mask_image.visible
     if mask.shape != image.pixels.shape[:2]:
         sizes = [f"{width} x {height}" for height, width in (mask.shape, image.pixels.shape[:2])]
         raise ConfigError(f"{options.mask}: is of {sizes[0]} pixels, the image of {sizes[1]}. Resize the mask.")
-    missing = torch.from_numpy(mask > MISSING)
+    missing = torch.from_numpy(mask > MISSING_THRESHOLD)
     if not missing.any() or missing.all():
-        state = "no pixel" if not missing.any() else "every pixel"
-        raise ConfigError(f"{options.mask}: {state} is white, which means missing; expected some of them.")
+        state = (
+            f"no pixel is white (at most {255 * mask.max():.0f} of 255)"
+            if not missing.any()
+            else "every pixel is white"
+        )
+        raise ConfigError(f"{options.mask}: {state}, which means missing; expected some of them.")
     box = tuple(slice(max(0, int(i.min()) - MARGIN), int(i.max()) + 1 + MARGIN) for i in missing.nonzero(as_tuple=True))
     inside, hole = x[:, *box], missing[box]
 
@@ -240,7 +259,10 @@ def _deblur(image: Image, x: Tensor, kernel: Tensor, sigma: float) -> Task:
     """The filter is periodic, the image is not: it is taken to be part of a larger image that is."""
     _, height, width = x.shape
     if any(k > n for k, n in zip(kernel.shape, (height, width), strict=True)):
-        raise ConfigError(f"the kernel is of {tuple(kernel.shape)} pixels, the image of {(height, width)}.")
+        raise ConfigError(
+            f"the kernel is of {kernel.shape[1]} x {kernel.shape[0]} pixels, the image of {width} x {height}; expected "
+            "one that is no larger. Give a smaller kernel or blur."
+        )
     space = tuple(next_fast_len(n + k, real=False) for n, k in zip((height, width), kernel.shape, strict=True))
 
     operator = Cropped(Blur(kernel), (height, width), space)
@@ -255,7 +277,9 @@ def _read_kernel(options: RestoreOptions) -> Tensor:
         kernel = gaussian[:, None] * gaussian
     else:
         assert options.kernel is not None
-        kernel = torch.from_numpy(read_image(options.kernel).as_float().pixels.mean(axis=2))
+        kernel = torch.from_numpy(
+            read_image(options.kernel, max_megapixels=options.max_megapixels).as_float().pixels.mean(axis=2)
+        )
         kernel = F.pad(kernel, (0, 1 - kernel.shape[1] % 2, 0, 1 - kernel.shape[0] % 2))
     if not kernel.sum() > 0:
         raise ConfigError(f"{options.kernel}: is black; expected the kernel of a blur.")

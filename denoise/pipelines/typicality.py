@@ -33,7 +33,8 @@ def complexity(x: Tensor) -> Tensor:
         Input complexity and out-of-distribution detection with likelihood-based generative models, 2019,
         arXiv:1909.11480, section 3.
     """
-    levels = (255 * x).round().cpu()
+    lowest = 0.0 if x.ndim == 4 else -1.0  # of images and of sounds
+    levels = (255 * x.clamp(lowest, 1.0)).round().cpu()
     differences = levels.diff(dim=-1, prepend=torch.zeros_like(levels[..., :1])).remainder(256).byte()
     return torch.tensor([float(len(zlib.compress(each.numpy().tobytes(), 9))) for each in differences])
 

@@ -247,16 +247,13 @@ class GAN(GeneratorNetwork):
         Args:
             x: signals, (n, *event_shape).
             mask: 1 where entries are observed, 0 where they are missing, (n, *event_shape).
-            labels: conditions that are tried, each by equally many candidates.
+            labels: conditions that are tried in turn by 64 candidates; at most as many.
             steps: steps of the optimiser.
             generator: source of the starts.
             progress: called with the fraction of the steps that are done.
 
         Returns:
             Noise, (n, *noise_shape), and the n labels that it has been found with.
-
-        Raises:
-            ValueError: there is no such class.
 
         Raises:
             ValueError: there is no such class.

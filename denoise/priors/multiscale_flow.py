@@ -24,6 +24,7 @@ from denoise.protocols import DEFAULT_OPTIONS, Label, SamplingOptions, Support
 
 LEVELS = 256  # of 8 bits, from 0 to 1
 DEQUANTISER_COUPLINGS = 4
+DEFAULT_MARGIN = 0.05
 CouplingKind = Literal["affine", "mixture-logistic", "quadratic", "cubic", "rational-quadratic", "residual"]
 Dequantisation = Literal["none", "uniform", "variational"]
 
@@ -49,7 +50,8 @@ class MultiscaleFlowConfig:
         embedding: features of the embedding of a class.
         dequantisation: noise that makes the 256 levels from 0 to 1 continuous, ``"uniform"`` or of a learned
             distribution; ``"none"`` for densities of continuous signals.
-        margin: the signals, 0 to 1, are moved this far from both ends, and their logit is taken; 0 for no logit.
+        margin: the signals, 0 to 1, are moved this far from both ends, and their logit is taken; 0 for no logit. None
+            is 0.05 for discrete signals, 0 for continuous ones.
         mean: approximate mean of the signals, used without a logit.
         scale: approximate standard deviation of the signals, used without a logit.
         log_det: estimate of the determinant of residual layers in training.
@@ -67,7 +69,7 @@ class MultiscaleFlowConfig:
     classes: int = 0
     embedding: int = 32
     dequantisation: Dequantisation = "uniform"
-    margin: float = 0.05
+    margin: float | None = None
     mean: float = 0.0
     scale: float = 1.0
     log_det: Literal["series", "roulette"] = "roulette"
@@ -83,10 +85,19 @@ class MultiscaleFlowConfig:
             raise ConfigError("expected steps of 1 to 1000, width of 1 to 4096, blocks of 0 to 100.")
         if not 2 <= self.bins <= 256 or self.classes < 0 or not 1 <= self.embedding <= 4096:
             raise ConfigError("expected bins of 2 to 256, classes of at least 0, embedding of 1 to 4096.")
-        if not 0 <= self.margin < 0.5 or not self.scale > 0 or not math.isfinite(self.mean):
-            raise ConfigError("expected margin of 0 to below 0.5, a finite mean, and scale above 0.")
+        if self.margin and not 1e-4 <= self.margin < 0.5:
+            raise ConfigError(f"margin is {self.margin:g}; expected 0, or 0.0001 to below 0.5.")
+        if not 0 < self.scale < math.inf or not math.isfinite(self.mean):
+            raise ConfigError(f"mean is {self.mean:g}, scale {self.scale:g}; expected finite numbers, scale above 0.")
         if self.classes and self.kind == "residual":
             raise ConfigError("residual layers take no condition; leave classes out.")
+
+    @property
+    def logit_margin(self) -> float:
+        """The margin, by default that for the kind of the signals."""
+        if self.margin is None:
+            return 0.0 if self.dequantisation == "none" else DEFAULT_MARGIN
+        return self.margin
 
 
 class _Univariate(NamedTuple):
@@ -306,17 +317,18 @@ class MultiscaleFlow(nn.Module):
     def _to_reals(self, v: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the flow takes, and the logarithm of the determinant."""
         c = self.config
-        if not c.margin:
+        margin = c.logit_margin
+        if not margin:
             return (v - c.mean) / c.scale, v.new_full((len(v),), -v[0].numel() * math.log(c.scale))
-        inside = c.margin + (1 - 2 * c.margin) * v
+        inside = margin + (1 - 2 * margin) * v
         y = torch.logit(inside, eps=1e-6)
-        log_slope = math.log(1 - 2 * c.margin) - F.logsigmoid(y) - F.logsigmoid(-y)
+        log_slope = math.log(1 - 2 * margin) - F.logsigmoid(y) - F.logsigmoid(-y)
         return y, log_slope.flatten(1).sum(dim=1)
 
     def _from_reals(self, y: Tensor) -> Tensor:
         """Return the signals of `_to_reals` without dequantisation noise."""
-        c = self.config
-        v = (torch.sigmoid(y) - c.margin) / (1 - 2 * c.margin) if c.margin else c.mean + c.scale * y
+        c, margin = self.config, self.config.logit_margin
+        v = (torch.sigmoid(y) - margin) / (1 - 2 * margin) if margin else c.mean + c.scale * y
         return v if c.dequantisation == "none" else (LEVELS * v - 0.5) / (LEVELS - 1)
 
 
@@ -347,13 +359,16 @@ class DiscreteMultiscaleFlow(MultiscaleFlow):
     @property
     def bound_kind(self) -> str:
         """Name of the bound."""
-        return f"importance-weighted bound, {self.config.dequantisation} dequantisation"
+        kind = "estimated bound" if self.config.kind == "residual" else "importance-weighted bound"
+        return f"{kind}, {self.config.dequantisation} dequantisation"
 
     @torch.no_grad()
     def log_prob_bound(
         self, x: Tensor, samples: int, *, label: Label = None, generator: Generator | None = None
     ) -> Tensor:
         """Return the logarithm of the mean of importance weights of the dequantisation noise.
+
+        Of residual layers it is the mean of the logarithms: an exponential of their noisy estimates would be too large.
 
         Args:
             x: signals, 0 to 1, (batch, *event_shape).
@@ -366,6 +381,8 @@ class DiscreteMultiscaleFlow(MultiscaleFlow):
         """
         with seeded_probes(generator):
             draws = [self.draw_log_prob(x, [label] * len(x), generator=generator) for _ in range(samples)]
+        if self.config.kind == "residual":
+            return torch.stack(draws).mean(dim=0)
         return torch.stack(draws).logsumexp(dim=0) - math.log(samples)
 
 
@@ -384,6 +401,7 @@ def normal_log_prob(noise: Tensor) -> Tensor:
 @contextmanager
 def seeded_probes(generator: Generator | None) -> Iterator[None]:
     """Let the probes of residual layers depend on a generator, without a change of PyTorch's global one."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(torch.randint(1 << 62, (), generator=generator)))
+    seed = int(torch.randint(1 << 62, (), generator=generator))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
         yield

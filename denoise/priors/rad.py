@@ -44,7 +44,10 @@ class Zigzag(nn.Module):
         )
         log_slopes = torch.stack([slopes[0].log(), (height / half_width).log(), slopes[1].log()])
         log_slope = log_slopes[:, None].expand(PIECES, *x.shape).gather(0, piece[None])[0]
-        return values.gather(0, piece[None])[0], piece, log_slope
+        z = values.gather(0, piece[None])[0]
+        z = torch.where(piece == 1, z.clamp(-height, height), z)  # rounding must not lead beyond the ends of a piece
+        z = torch.where(piece == 0, z.minimum(height), torch.where(piece == 2, z.maximum(-height), z))
+        return z, piece, log_slope
 
     def inverse(self, z: Tensor, piece: Tensor) -> Tensor:
         """Return the signals of values on given pieces."""
@@ -122,5 +125,5 @@ class PiecewiseDistribution(NamedTuple):
         flow, context = self
         z = flow.inner(context).transform.inv(noise)
         cumulative = flow.log_gate(z, context).exp().cumsum(dim=-1)
-        piece = (cumulative < thresholds[..., None]).sum(dim=-1).clamp_max(PIECES - 1)
+        piece = (cumulative <= thresholds[..., None]).sum(dim=-1).clamp_max(PIECES - 1)
         return flow.outer(context).transform.inv(flow.zigzag.inverse(z, piece))

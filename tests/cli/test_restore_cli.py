@@ -32,7 +32,8 @@ def test_inpainting_writes_one_file_and_a_line_of_json(command: Command, photo: 
     with Image.open(photo) as before, Image.open(report["output"]) as after:
         changed = (np.asarray(before) != np.asarray(after)).any(axis=2)
     assert changed[10:12, 4:20].any()
-    assert not changed[:10].any()
+    changed[10:12, 4:20] = False
+    assert not changed.any()
 
 
 def test_a_prior_without_a_task_denoises(command: Command, photo: Path, tmp_path: Path) -> None:
@@ -47,11 +48,11 @@ def test_a_prior_without_a_task_denoises(command: Command, photo: Path, tmp_path
     ("arguments", "message"),
     [
         (("--task", "inpaint"), "the task inpaint needs mask; give it"),
-        (("--mask", "mask.png"), "--mask needs a --task; leave it out"),
+        (("--mask", "mask.png"), "--mask needs --task inpaint"),
         (("--task", "upscale", "--factor", "2", "--strength", "0.5"), "--strength is not for --task upscale"),
         (("--task", "upscale", "--factor", "2", "--model", "gaussian"), "--model is not for --task upscale"),
         (("--prior", "gaussian", "--model", "photo"), "both --model and --prior are given"),
-        (("--task", "upscale", "--factor", "2", "--samples", "1"), "1 samples are requested"),
+        (("--task", "upscale", "--factor", "2", "--samples", "1"), "samples is 1; expected 0, or at least 2"),
         (("--task", "deblur", "--blur", "1", "--prior", "digits-audio"), "digits-audio is a prior for audio"),
         (("--task", "deblur", "--blur", "1", "--prior", "mnist-flow"), "prior mnist-flow is no denoiser"),
         (("--task", "sharpen"), "task is 'sharpen'"),

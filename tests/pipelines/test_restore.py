@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from denoise.errors import ConfigError, InputError
 from denoise.files.image import read_image
 from denoise.options import RestoreOptions
 from denoise.pipelines.image import ImagePipeline
-from denoise.pipelines.restore import MISSING, RestorePipeline
+from denoise.pipelines.restore import MISSING_THRESHOLD, RestorePipeline
 from denoise.signals import Image
 
 SIDE = 64
@@ -53,12 +54,12 @@ def holes() -> NDArray[np.uint8]:
 
 def test_inpainting_fills_holes_and_keeps_every_other_pixel(pipeline: RestorePipeline, tmp_path: Path) -> None:
     clean, mask = scene(), holes()
-    damaged = np.where(mask[..., None] > 255 * MISSING, np.uint8(255), clean)
+    damaged = np.where(mask[..., None] > 255 * MISSING_THRESHOLD, np.uint8(255), clean)
     source = save(tmp_path / "damaged.png", damaged)
     options = RestoreOptions(task="inpaint", mask=save(tmp_path / "mask.png", mask), steps=20)
     result = pipeline.file(source, tmp_path / "out.png", options)
     restored = read_image(tmp_path / "out.png").pixels
-    hole = mask > 255 * MISSING
+    hole = mask > 255 * MISSING_THRESHOLD
     assert np.array_equal(restored[~hole], clean[~hole])
     assert psnr(restored[hole], clean[hole]) > 25 > psnr(damaged[hole], clean[hole])
     assert result.output == str(tmp_path / "out.png")
@@ -68,7 +69,7 @@ def test_inpainting_fills_holes_and_keeps_every_other_pixel(pipeline: RestorePip
 
 def test_what_lies_under_the_mask_does_not_matter(pipeline: RestorePipeline, tmp_path: Path) -> None:
     options = RestoreOptions(task="inpaint", mask=save(tmp_path / "mask.png", holes()), steps=3)
-    hole = holes()[..., None] > 255 * MISSING
+    hole = holes()[..., None] > 255 * MISSING_THRESHOLD
     black, white = (pipeline.frame(Image(np.where(hole, np.uint8(v), scene())), options).pixels for v in (0, 255))
     assert np.array_equal(black, white)
 
@@ -144,6 +145,30 @@ def test_a_prior_of_digits_denoises_digits_of_any_size() -> None:
     assert restored.pixels.shape == (28, 28, 1)
 
 
+def test_masks_are_painted_on_transparent_layers_too(pipeline: RestorePipeline, tmp_path: Path) -> None:
+    layer = np.full((SIDE, SIDE, 4), 255, np.uint8)
+    layer[..., 3] = 255 * (holes() > 255 * MISSING_THRESHOLD)
+    grey, painted = save(tmp_path / "grey.png", holes()), save(tmp_path / "layer.png", layer)
+    a, b = (
+        pipeline.frame(Image(scene()), RestoreOptions(task="inpaint", mask=mask, steps=2)).pixels
+        for mask in (grey, painted)
+    )
+    assert np.array_equal(a, b)
+
+
+def test_targets_and_sizes_are_refused_before_any_work(
+    pipeline: RestorePipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "_sample", lambda *_: pytest.fail("sampled"))
+    source = save(tmp_path / "a.png", scene())
+    with pytest.raises(InputError, match="exists already"):
+        pipeline.file(source, source, RestoreOptions(task="upscale", factor=2))
+    with pytest.raises(ConfigError, match="the result would have 0 megapixels"):
+        pipeline.file(source, tmp_path / "b.png", RestoreOptions(task="upscale", factor=2, max_megapixels=0.01))
+    with pytest.raises(ConfigError, match="give a path"):
+        pipeline.file(source, io.BytesIO(), RestoreOptions(task="upscale", factor=2, samples=2))
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -173,7 +198,7 @@ def test_inputs_that_are_refused(pipeline: RestorePipeline, tmp_path: Path) -> N
         with pytest.raises(ConfigError, match=message):
             pipeline.frame(image, RestoreOptions(task="inpaint", mask=path))
     large = save(tmp_path / "large.png", np.full((99, 99), 9, np.uint8))
-    with pytest.raises(ConfigError, match=r"the kernel is of \(99, 99\) pixels, the image of \(64, 64\)"):
+    with pytest.raises(ConfigError, match=r"the kernel is of 99 x 99 pixels, the image of 64 x 64"):
         pipeline.frame(image, RestoreOptions(task="deblur", kernel=large))
     black = save(tmp_path / "black.png", np.zeros((5, 5), np.uint8))
     with pytest.raises(ConfigError, match="is black"):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from denoise.errors import ConfigError
+from denoise.nn.invertible import InvertibleConv
 from denoise.priors.multiscale_flow import (
     LEVELS,
     MultiscaleFlow,
@@ -128,7 +129,7 @@ def test_estimates_follow_their_generator_and_leave_the_global_one_alone() -> No
     [
         ({"shape": (1, 28, 28), "levels": 3}, r"levels is 3, shape \(1, 28, 28\)"),
         ({"shape": (28,)}, "expected \\(channels, height, width\\)"),
-        ({"shape": (1, 8), "margin": 0.5}, "margin of 0 to below 0.5"),
+        ({"shape": (1, 8), "margin": 0.5}, "margin is 0.5; expected 0, or 0.0001 to below 0.5"),
         ({"shape": (1, 8), "bins": 1}, "bins of 2 to 256"),
         ({"shape": (1, 8), "steps": 0}, "steps of 1 to 1000"),
         ({"shape": (1, 8), "kind": "residual", "classes": 2}, "residual layers take no condition"),
@@ -137,3 +138,20 @@ def test_estimates_follow_their_generator_and_leave_the_global_one_alone() -> No
 def test_configurations_that_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         MultiscaleFlowConfig(**({"levels": 1} | settings))
+
+
+def test_invertible_convolutions_are_not_rounded_to_bfloat16() -> None:
+    flow = build((2, 8, 8), 0.05, masks="channels", mixing=True, steps=4)
+    for layer in flow.modules():
+        if isinstance(layer, InvertibleConv):
+            identity = torch.eye(layer.signs.numel())[..., None, None]
+            with torch.autocast("cpu", torch.bfloat16):
+                matrix, ladj = layer(None).call_and_ladj(identity)
+                torch.testing.assert_close(layer(None).inv(matrix), identity)
+            torch.testing.assert_close(torch.linalg.slogdet(matrix[..., 0, 0])[1], ladj[0])
+
+
+def test_continuous_signals_are_not_clamped_by_default() -> None:
+    flow = build((1, 8), 0.05, dequantisation="none")
+    x = torch.linspace(-1, 1, 8).view(1, 1, 8)
+    torch.testing.assert_close(flow.decode_noise(flow.encode_noise(x)), x)
