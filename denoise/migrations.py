@@ -80,9 +80,6 @@ DESCRIPTIONS: dict[str, str] = {
     "Denoising variational autoencoder for photographs with white noise: draws what may have been there": (
         "Denoising variational autoencoder for photographs with white noise, with posterior samples"
     ),
-    "Full-band speech in noise, causal, 32 ms: dual-path convolutional recurrent network": (
-        "Full-band speech in noise, causal, 32 ms of latency: dual-path convolutional recurrent network"
-    ),
     "A second of speech at 16 kHz: diffusion of its cosine transform, a denoiser of waveforms at any sigma": (
         "One second of speech at 16 kHz: diffusion of MDCT coefficients, a denoiser of waveforms at any sigma"
     ),
