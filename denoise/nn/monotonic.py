@@ -6,6 +6,7 @@ Each takes the raw outputs of a network and is the identity, or nearly so, where
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,7 @@ MIN_SLOPE = MIN_FRACTION = 1e-3  # of a spline, and the least width of a bin
 BISECTIONS = 30  # down to the precision of float32
 
 
-class Monotonic(Transform):
+class Monotonic(Transform, ABC):
     """A monotonically increasing function of each entry; subclasses define it with its slope, and its inverse."""
 
     domain = constraints.real
@@ -27,9 +28,9 @@ class Monotonic(Transform):
     bijective = True
     sign = 1
 
+    @abstractmethod
     def evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the values and the logarithms of the slopes at ``x``."""
-        raise NotImplementedError
 
     def _call(self, x: Tensor) -> Tensor:
         return self.evaluate(x)[0]
@@ -56,6 +57,7 @@ class Spline(Monotonic):
         super().__init__()
         self._knots = torch.stack(torch.broadcast_tensors(horizontal, vertical, slopes))
 
+    @abstractmethod
     def polynomial(self, left: Tensor, right: Tensor) -> tuple[Tensor, ...]:
         """Return the coefficients of a bin, of the first to the highest power of t, its relative position.
 
@@ -66,11 +68,10 @@ class Spline(Monotonic):
         Returns:
             Coefficients of the value above that of the left end.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def solve(self, coefficients: tuple[Tensor, ...], rise: Tensor) -> Tensor:
         """Return the relative position in a bin where its polynomial has risen by ``rise``."""
-        raise NotImplementedError
 
     def evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the values and the logarithms of the slopes at ``x``."""

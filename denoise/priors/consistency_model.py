@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor
 
 from denoise.config import config
 from denoise.errors import ConfigError
 from denoise.priors.guided import GuidedPrior
-from denoise.priors.noise import draw_noise
+from denoise.priors.noise import NoiseDecoding
 from denoise.probability_path import karras_sigmas
-from denoise.protocols import DEFAULT_OPTIONS, Label, SamplingOptions
+from denoise.protocols import Label
 from denoise.sampling.solvers import euler
 
 
@@ -42,7 +43,7 @@ class ConsistencyModelConfig:
             raise ConfigError(f"substeps is {self.substeps}; expected 1 to 1000.")
 
 
-class ConsistencyModel(nn.Module):
+class ConsistencyModel(NoiseDecoding):
     """A network that jumps along the probability flow of its teacher, one call for each step.
 
     From any level within a step, its estimate points to where the flow of the teacher reaches the end of the step, not
@@ -58,7 +59,7 @@ class ConsistencyModel(nn.Module):
         algorithm 1 (training, see `denoise.training.losses.generative.consistency_distillation`) and 2 (sampling).
     """
 
-    sampling_options = frozenset({"temperature"})
+    family = "a consistency model"
 
     def __init__(self, config: ConsistencyModelConfig, denoiser: GuidedPrior) -> None:
         super().__init__()
@@ -76,52 +77,9 @@ class ConsistencyModel(nn.Module):
         steps = [karras_sigmas(c.substeps + 1, low, high)[:-2] for high, low in pairwise(c.sigmas)]
         return torch.cat([*steps, karras_sigmas(c.substeps, c.sigma_min, c.sigmas[-1])])
 
-    @torch.no_grad()
-    def decode_noise(self, noise: Tensor, *, label: Label = None, options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
-        """Return the signals of standard normal noise, with one network call for each step.
-
-        Args:
-            noise: noise, (n, *noise_shape).
-            label: condition of all signals.
-            options: none is supported.
-
-        Returns:
-            Signals, (n, *event_shape).
-
-        Raises:
-            ConfigError: an option is set.
-            ValueError: there is no such class.
-        """
-        options.check_supported(self.sampling_options - {"temperature"}, "the decoding of noise by a consistency model")
-        denoiser, labels = self.denoiser, [label] * len(noise)
-        sigmas = torch.tensor([*self.config.sigmas, 0.0])
+    def from_noise(self, noise: Tensor, labels: Sequence[Label]) -> Tensor:
+        """Return the signals of noise, with one network call for each step and the guidance of the teacher."""
+        denoiser, sigmas = self.denoiser, torch.tensor([*self.config.sigmas, 0.0])
         std = (sigmas[0].square() + denoiser.data_std**2).sqrt()
-        x = denoiser.data_mean + std * noise.to(next(self.parameters()).device)
+        x = denoiser.data_mean + std * noise
         return euler(lambda x, sigma: denoiser(x, sigma, labels), x, sigmas)
-
-    @torch.no_grad()
-    def sample(
-        self,
-        n: int,
-        *,
-        label: Label = None,
-        options: SamplingOptions = DEFAULT_OPTIONS,
-        generator: Generator | None = None,
-    ) -> Tensor:
-        """Sample signals, with the guidance of the teacher if there is a label.
-
-        Args:
-            n: number of signals.
-            label: condition of all signals.
-            options: temperature.
-            generator: source of the noise.
-
-        Returns:
-            Signals, (n, *event_shape).
-
-        Raises:
-            ConfigError: another option is set.
-            ValueError: there is no such class.
-        """
-        noise, options = draw_noise(n, self.noise_shape, options, generator)
-        return self.decode_noise(noise, label=label, options=options)

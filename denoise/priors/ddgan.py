@@ -15,7 +15,7 @@ from denoise.nn.embeddings import Condition
 from denoise.nn.unet import BackboneConfig, build_backbone
 from denoise.priors.ddpm import BETAS
 from denoise.priors.gan import OUTPUTS, GeneratorNetwork
-from denoise.priors.guided import PathCallback, evenly_spaced, noising_and_back
+from denoise.priors.guided import PathCallback, PathRecorder, noising_and_back
 from denoise.priors.noise import draw_noise
 from denoise.probability_path import PathPoint, expand_like, noise_ratios, preserving
 from denoise.protocols import DEFAULT_OPTIONS, Label, SamplingOptions
@@ -206,15 +206,9 @@ class DDGAN(GeneratorNetwork):
             ConfigError: there are too few frames, or another option than the temperature is set.
         """
         options.check_supported(self.sampling_options, self.family)
-        shown = evenly_spaced(self.config.timesteps, frames)
-        path: list[tuple[Tensor, PathPoint]] = []
-
-        def record(step: int, z: Tensor, point: PathPoint) -> None:
-            if step in shown:
-                path.append((z, point))
-
+        record = PathRecorder(self.config.timesteps, frames)
         noise, _ = draw_noise(n, self.noise_shape, options, generator)
-        noise = noise.to(self._device)
+        noise = noise.to(self.device)
         x = self(noise, [label] * n, record)
         first = noise[:, 0, : self.event_shape.numel()].unflatten(1, self.event_shape)
-        return noising_and_back(x, first, path, self.data_mean, self.data_std)
+        return noising_and_back(x, first, record.path, self.data_mean, self.data_std)

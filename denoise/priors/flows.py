@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 from denoise.config import config
 from denoise.errors import ConfigError
 from denoise.nn.embeddings import Condition
-from denoise.priors.noise import draw_noise
+from denoise.priors.noise import NoiseDecoding, draw_noise
 from denoise.protocols import DEFAULT_OPTIONS, Label, SamplingOptions, Support
 
 MAX_WEIGHTS = 1 << 27
@@ -116,7 +116,7 @@ class ZukoPrior(nn.Module):
         return log_density - flat.shape[1] * math.log(self.config.scale)
 
 
-class Flow(ZukoPrior):
+class Flow(NoiseDecoding, ZukoPrior):
     """A normalizing flow, or a normal distribution: an invertible map of standard normal noise.
 
     Args:
@@ -131,56 +131,20 @@ class Flow(ZukoPrior):
         arXiv:1906.02145; Flow++, 2019, arXiv:1902.00275; Invertible Residual Networks, 2018, arXiv:1811.00995.
     """
 
+    family = "a flow"
+
     def __init__(self, config: FlowConfig) -> None:
         if config.kind in ("mixture", "rad"):
             raise ConfigError(f"{config.kind!r} is not invertible; build it with `build_flow`.")
         super().__init__(config)
         self.noise_shape = self.event_shape
 
-    @torch.no_grad()
-    def sample(
-        self,
-        n: int,
-        *,
-        label: Label = None,
-        options: SamplingOptions = DEFAULT_OPTIONS,
-        generator: Generator | None = None,
-    ) -> Tensor:
-        """Sample events.
-
-        Args:
-            n: number of events.
-            label: condition of all events.
-            options: temperature.
-            generator: source of the noise.
-
-        Returns:
-            Events, (n, *event_shape).
-        """
-        noise, options = draw_noise(n, self.noise_shape, options, generator)
-        return self.decode_noise(noise, label=label, options=options)
-
-    @torch.no_grad()
-    def decode_noise(self, noise: Tensor, *, label: Label = None, options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
-        """Return the events of standard normal noise.
-
-        Args:
-            noise: noise, (n, *noise_shape).
-            label: condition of all events.
-            options: none is supported.
-
-        Returns:
-            Events, (n, *event_shape).
-
-        Raises:
-            ConfigError: an option is set.
-        """
-        options.check_supported(self.sampling_options - {"temperature"}, "the decoding of noise by a flow")
-        c = self.config
-        flat = noise.flatten(1).to(next(self.parameters(), noise).device)
-        if c.kind != "normal":
-            flat = self.distribution([label] * len(noise)).transform.inv(flat)
-        return c.mean + c.scale * flat.reshape(noise.shape)
+    def from_noise(self, noise: Tensor, labels: Sequence[Label]) -> Tensor:
+        """Return the events of noise; see `NoiseDecoding.from_noise`."""
+        flat = noise.flatten(1)
+        if self.config.kind != "normal":
+            flat = self.distribution(labels).transform.inv(flat)
+        return self.config.mean + self.config.scale * flat.reshape(noise.shape)
 
     @torch.no_grad()
     def encode_noise(self, x: Tensor, *, label: Label = None) -> Tensor:

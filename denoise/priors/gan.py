@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import field
 from math import cos, pi
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor, nn
@@ -17,7 +17,7 @@ from denoise.config import config
 from denoise.errors import ConfigError
 from denoise.nn.bodies import BodyConfig, build_decoder, build_encoder
 from denoise.nn.embeddings import Condition
-from denoise.priors.noise import draw_noise
+from denoise.priors.noise import NoiseDecoding
 from denoise.protocols import DEFAULT_OPTIONS, Label, Progress, SamplingOptions
 
 OUTPUTS = {"sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "linear": nn.Identity}
@@ -62,19 +62,15 @@ class GANConfig:
             raise ConfigError(f"inversion_scale is {self.inversion_scale}; expected more than 0.")
 
 
-class GeneratorNetwork(nn.Module, ABC):
+class GeneratorNetwork(NoiseDecoding):
     """A network that maps standard normal noise to signals and has been trained against a discriminator.
 
     Subclasses define ``event_shape``, ``noise_shape``, ``classes`` and the map from noise to signals.
     """
 
     event_shape: torch.Size
-    noise_shape: torch.Size
     classes: int
-    family: ClassVar[str]
-    """Its name in messages."""
     text = False
-    sampling_options = frozenset({"temperature"})
 
     @abstractmethod
     def forward(self, noise: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
@@ -91,55 +87,9 @@ class GeneratorNetwork(nn.Module, ABC):
             ValueError: there is no such class.
         """
 
-    @torch.no_grad()
-    def decode_noise(self, noise: Tensor, *, label: Label = None, options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
-        """Return the signals of noise.
-
-        Args:
-            noise: noise, (n, *noise_shape).
-            label: condition of all signals.
-            options: none is supported.
-
-        Returns:
-            Signals, (n, *event_shape).
-
-        Raises:
-            ConfigError: an option is set.
-            ValueError: there is no such class.
-        """
-        options.check_supported(self.sampling_options - {"temperature"}, f"the decoding of noise by {self.family}")
-        return self(noise.to(self._device), [label] * len(noise))
-
-    @torch.no_grad()
-    def sample(
-        self,
-        n: int,
-        *,
-        label: Label = None,
-        options: SamplingOptions = DEFAULT_OPTIONS,
-        generator: Generator | None = None,
-    ) -> Tensor:
-        """Sample signals.
-
-        Args:
-            n: number of signals.
-            label: condition of all signals.
-            options: temperature, a factor of the noise.
-            generator: source of the noise.
-
-        Returns:
-            Signals, (n, *event_shape).
-
-        Raises:
-            ConfigError: another option than the temperature is set.
-            ValueError: there is no such class.
-        """
-        noise, options = draw_noise(n, self.noise_shape, options, generator)
-        return self.decode_noise(noise, label=label, options=options)
-
-    @property
-    def _device(self) -> torch.device:
-        return next(self.parameters()).device
+    def from_noise(self, noise: Tensor, labels: Sequence[Label]) -> Tensor:
+        """Return the signals of noise; see `NoiseDecoding.from_noise`."""
+        return self(noise, labels)
 
 
 class GAN(GeneratorNetwork):
@@ -262,7 +212,7 @@ class GAN(GeneratorNetwork):
             Compressed Sensing using Generative Models, 2017, arXiv:1703.03208, eq. 3; Generative Visual
             Manipulation on the Natural Image Manifold, 2016, arXiv:1609.03552.
         """
-        x, mask = (y.to(self._device).repeat_interleave(STARTS, dim=0) for y in (x, mask))
+        x, mask = (y.to(self.device).repeat_interleave(STARTS, dim=0) for y in (x, mask))
         n, scale = len(x) // STARTS, self.config.inversion_scale
 
         def negative_log_posterior(noise: Tensor, labels: Sequence[Label], x: Tensor, mask: Tensor) -> Tensor:

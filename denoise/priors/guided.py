@@ -210,17 +210,11 @@ class GuidedPrior(nn.Module, ABC):
             ConfigError: there are too few frames.
         """
         steps = options.steps or self.default_steps
-        shown = evenly_spaced(steps, frames)
-        path: list[tuple[Tensor, PathPoint]] = []
-
-        def record(step: int, z: Tensor, point: PathPoint) -> None:
-            if step in shown:
-                path.append((z, point))
-
+        record = PathRecorder(steps, frames)
         noise, options = self._draw_noise(n, options, generator)
         generator = generator or torch.default_generator
         x = self.decode_noise(noise, label=label, options=options, generator=generator, callback=record)
-        return noising_and_back(x, noise.to(x.device), path, self.data_mean, self.data_std)
+        return noising_and_back(x, noise.to(x.device), record.path, self.data_mean, self.data_std)
 
     def _draw_noise(
         self, n: int, options: SamplingOptions, generator: Generator | None
@@ -268,18 +262,29 @@ def noising_and_back(x: Tensor, noise: Tensor, path: PathPoints, mean: float, st
     return torch.cat([x[None], between, x[None]])
 
 
-def evenly_spaced(steps: int, frames: int) -> set[int]:
-    """Return the numbers of the steps after which points are shown, at even distances between sample and noise.
+class PathRecorder:
+    """A `PathCallback` that keeps points at even distances between sample and noise.
 
     Args:
         steps: steps from noise to samples.
         frames: largest number of points on the way to noise and back.
 
+    Attributes:
+        path: the points, from noise to samples, without both ends.
+
     Raises:
         ConfigError: there are too few frames.
     """
-    if frames < 3:
-        raise ConfigError(f"number of frames is {frames}; expected at least 3: sample, noise, sample.")
-    intervals = min((frames - 1) // 2, steps)
-    from_sample = torch.linspace(0, steps, intervals + 1).round().long().tolist()
-    return {steps - 1 - distance for distance in from_sample[1:-1]}
+
+    def __init__(self, steps: int, frames: int) -> None:
+        if frames < 3:
+            raise ConfigError(f"number of frames is {frames}; expected at least 3: sample, noise, sample.")
+        intervals = min((frames - 1) // 2, steps)
+        from_sample = torch.linspace(0, steps, intervals + 1).round().long().tolist()
+        self._steps = {steps - 1 - distance for distance in from_sample[1:-1]}
+        self.path: list[tuple[Tensor, PathPoint]] = []
+
+    def __call__(self, step: int, z: Tensor, point: PathPoint) -> None:
+        """Keep a point, or not."""
+        if step in self._steps:
+            self.path.append((z, point))

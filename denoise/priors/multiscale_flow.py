@@ -8,22 +8,22 @@ from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.nn import functional as F
 from zuko.lazy import LazyComposedTransform, LazyTransform
 from zuko.transforms import MonotonicAffineTransform, MonotonicRQSTransform
 
 from denoise.config import config
 from denoise.errors import ConfigError
+from denoise.nn.dequantisation import VariationalDequantiser, normal_log_prob
 from denoise.nn.embeddings import Condition
-from denoise.nn.invertible import ActNorm, Coupling, CouplingNet, InvertibleConv, MaskKind, Multiscale, Shape, Squeeze
+from denoise.nn.invertible import ActNorm, Coupling, InvertibleConv, MaskKind, Multiscale, Shape, Squeeze
 from denoise.nn.monotonic import UNIVARIATES
 from denoise.nn.residual_flow import InvertibleResidual
-from denoise.priors.noise import draw_noise
-from denoise.protocols import DEFAULT_OPTIONS, Label, SamplingOptions, Support
+from denoise.priors.noise import NoiseDecoding
+from denoise.protocols import Label, Support
 
 LEVELS = 256  # of 8 bits, from 0 to 1
-DEQUANTISER_COUPLINGS = 4
 DEFAULT_MARGIN = 0.05
 CouplingKind = Literal["affine", "mixture-logistic", "quadratic", "cubic", "rational-quadratic", "residual"]
 Dequantisation = Literal["none", "uniform", "variational"]
@@ -150,45 +150,7 @@ def build_flow(c: MultiscaleFlowConfig) -> Multiscale:
     return Multiscale(levels, shapes)
 
 
-class VariationalDequantiser(nn.Module):
-    """A conditional flow q(u|x) of the noise that makes levels continuous.
-
-    Args:
-        config: settings of the flow.
-
-    Reference:
-        Flow++, 2019, arXiv:1902.00275, section 3.1.
-    """
-
-    def __init__(self, config: MultiscaleFlowConfig) -> None:
-        super().__init__()
-        channels, ndim, width = config.shape[0], len(config.shape) - 1, max(8, config.width // 2)
-        self.features = CouplingNet(ndim, channels, width, width, 1, 0, 0)
-        nn.init.kaiming_uniform_(self.features.last.weight, a=5**0.5)
-        univariate = _Univariate(MonotonicAffineTransform, [(), ()])
-        self.flow = LazyComposedTransform(
-            *(
-                Coupling(ndim, channels, "checkerboard", i % 2 == 1, *univariate, width=width, blocks=1, maps=width)
-                for i in range(DEQUANTISER_COUPLINGS)
-            )
-        )
-
-    def forward(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Return u, between 0 and 1, and log q(u|x).
-
-        Args:
-            x: signals, 0 to 1, (batch, channels, *space).
-            noise: standard normal noise of the same shape.
-
-        Returns:
-            (batch, channels, *space) and (batch,).
-        """
-        logits, ladj = self.flow(self.features(2 * x - 1, None)).call_and_ladj(noise)
-        log_slope = F.logsigmoid(logits) + F.logsigmoid(-logits)
-        return torch.sigmoid(logits), normal_log_prob(noise) - ladj - log_slope.flatten(1).sum(dim=1)
-
-
-class MultiscaleFlow(nn.Module):
+class MultiscaleFlow(NoiseDecoding):
     """A normalizing flow of images or sounds in several levels.
 
     Build it with `build_multiscale_flow`, which chooses the class by what likelihood it has.
@@ -202,7 +164,7 @@ class MultiscaleFlow(nn.Module):
     """
 
     text = False
-    sampling_options = frozenset({"temperature"})
+    family = "a flow"
 
     def __init__(self, config: MultiscaleFlowConfig) -> None:
         super().__init__()
@@ -212,50 +174,14 @@ class MultiscaleFlow(nn.Module):
         is_discrete = config.dequantisation != "none"
         self.support = Support(config.shape, "discrete" if is_discrete else "continuous")
         self.condition = Condition(config.embedding, config.classes) if config.classes else None
-        self.dequantiser = VariationalDequantiser(config) if config.dequantisation == "variational" else None
+        is_variational = config.dequantisation == "variational"
+        width = max(8, config.width // 2)
+        self.dequantiser = VariationalDequantiser(config.shape, width) if is_variational else None
         self.flow = build_flow(config)
 
-    @torch.no_grad()
-    def sample(
-        self,
-        n: int,
-        *,
-        label: Label = None,
-        options: SamplingOptions = DEFAULT_OPTIONS,
-        generator: Generator | None = None,
-    ) -> Tensor:
-        """Sample signals.
-
-        Args:
-            n: number of signals.
-            label: condition of all signals.
-            options: temperature.
-            generator: source of the noise.
-
-        Returns:
-            Signals, (n, *event_shape).
-        """
-        noise, options = draw_noise(n, self.noise_shape, options, generator)
-        return self.decode_noise(noise, label=label, options=options)
-
-    @torch.no_grad()
-    def decode_noise(self, noise: Tensor, *, label: Label = None, options: SamplingOptions = DEFAULT_OPTIONS) -> Tensor:
-        """Return the signals of standard normal noise.
-
-        Args:
-            noise: noise, (n, *noise_shape).
-            label: condition of all signals.
-            options: none is supported.
-
-        Returns:
-            Signals, (n, *event_shape).
-
-        Raises:
-            ConfigError: an option is set.
-        """
-        options.check_supported(self.sampling_options - {"temperature"}, "the decoding of noise by a flow")
-        noise = noise.to(next(self.parameters()))
-        return self._from_reals(self._transform([label] * len(noise)).inv(noise))
+    def from_noise(self, noise: Tensor, labels: Sequence[Label]) -> Tensor:
+        """Return the signals of noise; see `NoiseDecoding.from_noise`."""
+        return self._from_reals(self._transform(labels).inv(noise))
 
     @torch.no_grad()
     def encode_noise(self, x: Tensor, *, label: Label = None) -> Tensor:
@@ -391,11 +317,6 @@ def build_multiscale_flow(config: MultiscaleFlowConfig) -> MultiscaleFlow:
     if config.dequantisation != "none":
         return DiscreteMultiscaleFlow(config)
     return (EstimatedMultiscaleFlow if config.kind == "residual" else ExactMultiscaleFlow)(config)
-
-
-def normal_log_prob(noise: Tensor) -> Tensor:
-    """Return the log-density of standard normal noise, (batch, ...) to (batch,)."""
-    return -0.5 * (noise.square() + math.log(2 * math.pi)).flatten(1).sum(dim=1)
 
 
 @contextmanager
