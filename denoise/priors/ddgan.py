@@ -14,7 +14,7 @@ from denoise.errors import ConfigError
 from denoise.nn.embeddings import Condition
 from denoise.nn.unet import BackboneConfig, build_backbone
 from denoise.priors.ddpm import BETAS
-from denoise.priors.gan import OUTPUTS, GeneratorNetwork
+from denoise.priors.generator import OUTPUTS, GeneratorNetwork, check_sizes
 from denoise.priors.guided import PathCallback, PathRecorder, noising_and_back
 from denoise.priors.noise import draw_noise
 from denoise.probability_path import PathPoint, expand_like, noise_ratios, preserving
@@ -31,7 +31,8 @@ class DDGANConfig:
         net: settings of the network.
         latent: numbers of the noise that the network itself takes in each step.
         timesteps: number of steps of denoising, T of the paper.
-        schedule: noise levels of the timesteps, those of a DDPM with as many: ``"linear"`` (the paper) or ``"cosine"``.
+        schedule: noise levels of the timesteps, those of a DDPM with as many: ``"linear"`` (close to the paper's) or
+            ``"cosine"``, whose levels are closer to each other where images form.
         mean: approximate mean of the signals.
         sigma_data: approximate standard deviation of the signals, in signal units.
         output: range of the signals: 0 to 1, -1 to 1, or any numbers.
@@ -49,12 +50,7 @@ class DDGANConfig:
     classes: int = 0
 
     def __post_init__(self) -> None:
-        if not self.shape or min(self.shape) < 1 or max(self.shape) > 1 << 24:
-            raise ConfigError(f"shape is {self.shape}; expected sizes of at least 1.")
-        if not 1 <= self.latent <= 1 << 14 or not 0 <= self.classes <= 1 << 14:
-            raise ConfigError(
-                f"latent is {self.latent}, classes {self.classes}; expected latent of 1 and classes of 0 to {1 << 14}."
-            )
+        check_sizes(self.shape, self.latent, self.classes)
         if not 2 <= self.timesteps <= 1000:
             raise ConfigError(f"timesteps is {self.timesteps}; expected 2 to 1000.")
         if not self.sigma_data > 0:
@@ -73,6 +69,10 @@ class DDGAN(GeneratorNetwork):
 
     The noise of a sample is all of its noise: a row for each timestep from the last to the first, that of x and z.
     Given it, sampling is deterministic. It cannot be inverted, and there is no density.
+
+    Departures from the paper: noise levels are those of a DDPM, which are close to its variance-preserving SDE's if
+    linear; z reaches each block through FiLM, added to the embeddings of timestep and class; the discriminator of
+    `denoise.training` knows the timestep by projection after its last layer alone, and R1 is computed in every step.
 
     Args:
         config: see `DDGANConfig`.
@@ -125,12 +125,12 @@ class DDGAN(GeneratorNetwork):
         for row, t in enumerate(range(self.config.timesteps, 0, -1)):
             timestep = torch.full((len(x),), t, device=x.device)
             fresh_noise = eps[row + 1] if t > 1 else torch.zeros_like(x)
-            x = self.denoise(x, timestep, z[row], fresh_noise, labels)
+            x = self.sample_previous(x, timestep, z[row], fresh_noise, labels)
             if callback:
-                callback(row, self.standardise(x, timestep - 1), self.point(timestep[0] - 1))
+                callback(row, self.standardise(x, timestep - 1), self.path_point(timestep[0] - 1))
         return x
 
-    def denoise(
+    def sample_previous(
         self, x: Tensor, timestep: Tensor, z: Tensor, eps: Tensor, labels: Sequence[Label] | None = None
     ) -> Tensor:
         """Return signals at the timestep before, differentiably.
@@ -152,7 +152,7 @@ class DDGAN(GeneratorNetwork):
         return posterior_step(x0, x, self.levels[timestep], self.levels[timestep - 1], eps)
 
     def generate_clean(self, x: Tensor, timestep: Tensor, z: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
-        """Return G(x, z, t), a clean signal that x may come from; arguments as of `denoise`."""
+        """Return G(x, z, t), a clean signal that x may come from; arguments as of `sample_previous`."""
         embedding = self.condition([None] * len(x) if labels is None else labels) + self.mapping(z)
         return self.output(self.net(self.standardise(x, timestep), timestep / self.config.timesteps, embedding))
 
@@ -173,9 +173,9 @@ class DDGAN(GeneratorNetwork):
 
     def standardise(self, x: Tensor, timestep: Tensor) -> Tensor:
         """Return the variance-preserving form of signals at timesteps, (batch,), with the shape of x."""
-        return expand_like(self.point(timestep).alpha, x) * (x - self.data_mean) / self.data_std
+        return expand_like(self.path_point(timestep).alpha, x) * (x - self.data_mean) / self.data_std
 
-    def point(self, timestep: Tensor) -> PathPoint:
+    def path_point(self, timestep: Tensor) -> PathPoint:
         """Return the points of timesteps on the variance-preserving path, (batch,) or ()."""
         return preserving(self.levels[timestep] / self.data_std)
 

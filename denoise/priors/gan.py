@@ -1,8 +1,7 @@
-"""Generative adversarial networks: a generator of signals, and the discriminator that only its training needs."""
+"""Generative adversarial networks: noise to signals in one pass, and back by optimisation."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import field
 from math import cos, pi
@@ -10,17 +9,14 @@ from typing import Literal
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn import functional as F
-from torch.nn.utils.parametrizations import spectral_norm
 
 from denoise.config import config
 from denoise.errors import ConfigError
-from denoise.nn.bodies import BodyConfig, build_decoder, build_encoder
+from denoise.nn.bodies import BodyConfig, build_decoder
 from denoise.nn.embeddings import Condition
-from denoise.priors.noise import NoiseDecoding
+from denoise.priors.generator import OUTPUTS, GeneratorNetwork, check_sizes
 from denoise.protocols import DEFAULT_OPTIONS, Label, Progress, SamplingOptions
 
-OUTPUTS = {"sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "linear": nn.Identity}
 INVERSION_STEPS = 100
 INVERSION_RATE = 0.1  # learning rate of Adam, in standard deviations of the noise
 CANDIDATES, STARTS = 64, 4  # samples of which the most similar ones are the starts of an inversion
@@ -49,47 +45,13 @@ class GANConfig:
     inversion_scale: float = 0.3
 
     def __post_init__(self) -> None:
-        if not self.shape or min(self.shape) < 1 or max(self.shape) > 1 << 24:
-            raise ConfigError(f"shape is {self.shape}; expected sizes of at least 1.")
-        if not all(1 <= n <= 1 << 14 for n in (self.latent, self.embedding, self.classes + 1)):
-            raise ConfigError(
-                f"latent is {self.latent}, embedding {self.embedding}, classes {self.classes}; expected latent and "
-                f"embedding of 1 to {1 << 14}, classes of at least 0 and below {1 << 14}."
-            )
+        check_sizes(self.shape, self.latent, self.classes)
+        if not 1 <= self.embedding <= 1 << 14:
+            raise ConfigError(f"embedding is {self.embedding}; expected 1 to {1 << 14}.")
         if self.body.spatial:
             raise ConfigError("the noise is one vector for the whole signal; leave body.spatial out.")
         if not self.inversion_scale > 0:
             raise ConfigError(f"inversion_scale is {self.inversion_scale}; expected more than 0.")
-
-
-class GeneratorNetwork(NoiseDecoding):
-    """A network that maps standard normal noise to signals and has been trained against a discriminator.
-
-    Subclasses define ``event_shape``, ``noise_shape``, ``classes`` and the map from noise to signals.
-    """
-
-    event_shape: torch.Size
-    classes: int
-    text = False
-
-    @abstractmethod
-    def forward(self, noise: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
-        """Return the signals of noise, differentiably.
-
-        Args:
-            noise: noise, (n, *noise_shape).
-            labels: condition of each signal; None is unconditional.
-
-        Returns:
-            Signals, (n, *event_shape).
-
-        Raises:
-            ValueError: there is no such class.
-        """
-
-    def from_noise(self, noise: Tensor, labels: Sequence[Label]) -> Tensor:
-        """Return the signals of noise; see `NoiseDecoding.from_noise`."""
-        return self(noise, labels)
 
 
 class GAN(GeneratorNetwork):
@@ -240,80 +202,3 @@ class GAN(GeneratorNetwork):
         final = negative_log_posterior(noise, start_labels, x, mask).unflatten(0, (n, STARTS))
         rows = final.argmin(dim=1) + STARTS * torch.arange(n, device=x.device)
         return noise.detach()[rows], [start_labels[i] for i in rows.tolist()]
-
-
-@config
-class DiscriminatorConfig:
-    """Settings of a discriminator.
-
-    Args:
-        body: layers.
-        features: features of a signal, on which the logit depends linearly.
-        spectral_norm: whether the spectral norm of each layer is kept at 1.
-    """
-
-    body: BodyConfig = field(default_factory=BodyConfig)
-    features: int = 64
-    spectral_norm: bool = False
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.features <= 1 << 14 or self.body.spatial:
-            raise ConfigError(f"features is {self.features}; expected 1 to {1 << 14}, and body.spatial left out.")
-
-
-class Discriminator(nn.Module):
-    """The adversary of a generator: logits of a signal being real rather than generated, given its class.
-
-    The logit is linear in features of the signal; each condition, a class or none at each timestep, adds a vector to
-    its coefficients.
-
-    Args:
-        config: see `DiscriminatorConfig`.
-        shape: shape of one signal.
-        classes: number of classes of the generator.
-        timesteps: number of timesteps, of which signals are told apart; 1 for a GAN.
-
-    Reference:
-        cGANs with Projection Discriminator, 2018, arXiv:1802.05637; Spectral Normalization for Generative
-        Adversarial Networks, 2018, arXiv:1802.05957.
-    """
-
-    def __init__(
-        self, config: DiscriminatorConfig, shape: tuple[int, ...], classes: int = 0, timesteps: int = 1
-    ) -> None:
-        super().__init__()
-        self.classes, conditions = classes, timesteps * (classes + 1)
-        self.encoder = build_encoder(config.body, shape, config.features)
-        self.head = nn.Linear(config.features, 1)
-        self.projection = nn.Embedding(conditions, config.features) if conditions > 1 else None
-        if self.projection is not None:
-            nn.init.normal_(self.projection.weight, std=config.features**-0.5)  # products of the order of 1
-        if config.spectral_norm:
-            layers = [m for m in self.modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Embedding)]
-            for layer in layers:
-                spectral_norm(layer)
-
-    def forward(self, x: Tensor, labels: Sequence[Label] | None = None, index: Tensor | None = None) -> Tensor:
-        """Return logits, (batch, *event_shape) to (batch,); the optimum is the log-ratio of real and generated density.
-
-        Args:
-            x: signals, (batch, *event_shape).
-            labels: class of each signal; None is unconditional.
-            index: timestep of each signal from 0 on, (batch,); None is 0.
-
-        Raises:
-            ValueError: there is no such class.
-        """
-        features = F.leaky_relu(self.encoder(x), 0.2)
-        logits = self.head(features)[:, 0]
-        rows = self._rows(labels or [None] * len(x)).to(x.device)
-        if self.projection is None:
-            return logits
-        rows = rows if index is None else rows + index * (self.classes + 1)
-        return logits + (self.projection(rows) * features).sum(dim=1)
-
-    def _rows(self, labels: Sequence[Label]) -> Tensor:
-        """Rows of the projection at timestep 0, (batch,): the class, and the last one without a class."""
-        if not all(label is None or (isinstance(label, int) and 0 <= label < self.classes) for label in labels):
-            raise ValueError(f"labels are {[*labels]}; expected classes from 0 to {self.classes - 1}, or None.")
-        return torch.tensor([self.classes if label is None else label for label in labels])

@@ -17,7 +17,7 @@ from denoise.errors import ConfigError
 from denoise.protocols import Label
 from denoise.training.cifar import read_cifar
 from denoise.training.data import Batch
-from denoise.training.recipe import Examples
+from denoise.training.example_recipe import Examples
 
 
 class LabelledExamples:

@@ -18,8 +18,8 @@ from denoise.errors import ConfigError, InputError
 from denoise.files.audio import AUDIO_EXTENSIONS, read_audio, write_audio
 from denoise.files.find import find_files
 from denoise.signals import Audio, AudioFormat
+from denoise.training.audio_recipe import AudioData
 from denoise.training.data import Batch
-from denoise.training.recipe import AudioData
 
 WIDE_BAND = 16_000  # Hz; at higher sample rates, speech of a narrower band is left out
 MIN_BANDWIDTH = 0.6  # of half the sample rate

@@ -10,8 +10,9 @@ from typing import Any, Literal
 from denoise.config import config, override, parse, read_toml
 from denoise.errors import ConfigError
 from denoise.migrations import migrate_recipe
-from denoise.nn.bodies import BodyConfig
-from denoise.priors.gan import DiscriminatorConfig
+from denoise.training.audio_recipe import AudioData
+from denoise.training.example_recipe import Examples, PointData
+from denoise.training.gan_recipe import Adversary
 from denoise.training.image_recipe import ImageData
 
 DATA_KEYS = (
@@ -23,157 +24,6 @@ DATA_KEYS = (
     "audio.rir",
     "examples.files",
 )
-
-
-@config
-class AudioData:
-    """Clean speech and music, noise and room impulse responses, and how they are mixed.
-
-    Args:
-        speech: folders of clean speech, relative to ``--data``; of a class, of its recordings.
-        music: folders of other sounds to keep: music, animals, machines.
-        noise: folders of noise; priors are trained without.
-        rir: folders of room impulse responses.
-        sample_rates: sample rates in Hz; each batch has one of them.
-        channels: channels of a segment.
-        seconds: length of a segment.
-        snr_db: range of the signal-to-noise ratio.
-        level_db: range of the RMS level of the speech, dB of full scale.
-        simulated_rooms: number of simulated room impulse responses beside the recorded ones.
-        reverb: probability of a room.
-        band_limit: probability of a limited bandwidth.
-        clean: probability of no noise at all.
-        clipping: probability of clipping.
-        coding: probability of lossy coding.
-        impacts: probability of loud impulsive noise.
-        synthetic: probability that a noise is coloured Gaussian noise.
-        babble: probability that it is babble.
-        disturbance: probability that it is hum, clicks or wind.
-        tones: probability that it is a steady tone of 50 to 500 Hz with harmonics.
-        beeps: probability that it is the beeps of a device.
-        broadband: probability that it is hiss of a random smooth spectrum. Other noises are recorded.
-        crackle: probability of clicks beside the noise.
-        music_fraction: probability that the clean signal is of the folders of ``music``.
-        layers: probability of another clean signal with the ones before.
-        drive: probability of an overdriven amplifier, whose distortion belongs to the clean signal.
-        silence: probability of noise alone.
-        dc_offset: probability of a constant offset of the noisy signal, as of cheap sound cards.
-        profile: probability that networks that take a noise profile get one.
-    """
-
-    speech: tuple[str, ...]
-    music: tuple[str, ...] = ()
-    noise: tuple[str, ...] = ()
-    rir: tuple[str, ...] = ()
-    sample_rates: tuple[int, ...] = (16_000,)
-    channels: int = 1
-    seconds: float = 3.0
-    snr_db: tuple[float, float] = (-8.0, 25.0)
-    level_db: tuple[float, float] = (-45.0, -12.0)
-    simulated_rooms: int = 0
-    reverb: float = 0.2
-    band_limit: float = 0.1
-    clean: float = 0.03
-    clipping: float = 0.0
-    coding: float = 0.0
-    impacts: float = 0.0
-    synthetic: float = 0.2
-    babble: float = 0.0
-    disturbance: float = 0.0
-    tones: float = 0.0
-    beeps: float = 0.0
-    broadband: float = 0.0
-    crackle: float = 0.0
-    music_fraction: float = 0.0
-    layers: float = 0.0
-    drive: float = 0.0
-    silence: float = 0.0
-    dc_offset: float = 0.0
-    profile: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not self.sample_rates or min(self.sample_rates) < 8_000 or max(self.sample_rates) > 192_000:
-            raise ConfigError(f"sample_rates are {list(self.sample_rates)}; expected 8000 to 192000 Hz.")
-        if self.channels < 1 or not self.seconds > 0:
-            raise ConfigError(f"channels is {self.channels}, seconds {self.seconds}; expected more than 0.")
-        if self.music_fraction and not self.music:
-            raise ConfigError("music_fraction is above 0; name the folders in audio.music, or leave it out.")
-
-
-@config
-class Examples:
-    """Signals of one shape from NumPy archives: the data of codecs and priors.
-
-    Args:
-        files: archives (``.npz``), relative to ``--data``; or binary files of CIFAR-10 (``.bin``) with the arrays
-            ``images`` and ``labels``.
-        signals: name of the array of signals, (n, H, W), (n, H, W, C) or (n, time); integers of their full scale or
-            floats of 1.0.
-        labels: name of the array of class indices, (n,).
-        class_names: name of the array of the names of the classes.
-        sample_rate: sample rate of audio, Hz.
-        hold_out_every: every so many examples, one is left out, 0 for none.
-        binarise: draw each pixel as 0 or 1 with its value as probability, anew for each batch.
-        flip: mirror half of the images horizontally.
-        speed_perturbation: largest relative change of the speed of audio, which changes its pitch, too.
-        time_shift_s: largest shift in time of audio, seconds.
-        label_dropout: probability that the label of an example is left out, for classifier-free guidance.
-        captions: templates of captions with ``{}`` for the name of the class. They replace the classes, or half of
-            them if the network takes both.
-    """
-
-    files: tuple[str, ...]
-    signals: str = "signals"
-    labels: str | None = None
-    class_names: str | None = None
-    sample_rate: int | None = None
-    hold_out_every: int = 0
-    binarise: bool = False
-    flip: bool = False
-    speed_perturbation: float = 0.0
-    time_shift_s: float = 0.0
-    label_dropout: float = 0.1
-    captions: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.label_dropout <= 1:
-            raise ConfigError(f"label_dropout is {self.label_dropout}; expected 0 to 1.")
-        if self.hold_out_every < 0 or self.hold_out_every == 1:
-            raise ConfigError(f"hold_out_every is {self.hold_out_every}; expected 0 or more than 1.")
-        if not (0 <= self.speed_perturbation <= 0.5 and 0 <= self.time_shift_s <= 10):
-            raise ConfigError(
-                f"speed_perturbation is {self.speed_perturbation}, time_shift_s {self.time_shift_s}; "
-                "expected 0 to 0.5 and 0 to 10 seconds."
-            )
-        if (self.speed_perturbation or self.time_shift_s) and self.sample_rate is None:
-            raise ConfigError(
-                "speed_perturbation and time_shift_s are for audio; give examples.sample_rate or leave them out."
-            )
-
-
-@config
-class PointData:
-    """Points on shapes that are made anew for each batch: the data of priors of shapes.
-
-    Args:
-        shapes: names in `denoise.training.shapes.SHAPES`, the classes of the prior.
-        counts: numbers of points; each batch has one of them, drawn with equal probability.
-        aspect: largest logarithm of the factors of the three axes.
-        label_dropout: probability that the class of a shape is left out, for classifier-free guidance.
-    """
-
-    shapes: tuple[str, ...]
-    counts: tuple[int, ...] = (2048,)
-    aspect: float = 0.4
-    label_dropout: float = 0.1
-
-    def __post_init__(self) -> None:
-        if not self.counts or not 1 <= min(self.counts) <= max(self.counts) <= 1 << 16:
-            raise ConfigError(f"counts are {list(self.counts)}; expected 1 to {1 << 16} points.")
-        if not (0 <= self.aspect <= 2 and 0 <= self.label_dropout <= 1):
-            raise ConfigError(
-                f"aspect is {self.aspect}, label_dropout {self.label_dropout}; expected 0 to 2 and 0 to 1."
-            )
 
 
 @config
@@ -216,56 +66,6 @@ class Loss:
                 f"weights of the loss are {weights}, samples {self.samples}; expected weights of at least 0 and "
                 "samples of at least 1."
             )
-
-
-@config
-class Coverage:
-    """The classifier that measures which classes the samples of a GAN reach.
-
-    Args:
-        classes: number of classes of the labels.
-        body: layers of the classifier.
-    """
-
-    classes: int
-    body: BodyConfig = field(default_factory=BodyConfig)
-
-    def __post_init__(self) -> None:
-        if not 2 <= self.classes <= 1 << 14:
-            raise ConfigError(f"classes is {self.classes}; expected 2 to {1 << 14}.")
-
-
-@config
-class Adversary:
-    """The discriminator of a GAN and how it is trained.
-
-    Args:
-        discriminator: layers of the discriminator.
-        loss: ``"non-saturating"``, ``"minimax"`` or ``"hinge"``.
-        steps: steps of the discriminator for each one of the generator; `Schedule.steps` counts those of the
-            discriminator.
-        r1: weight gamma of the gradient penalty on real examples; 0 for none.
-        rate_ratio: learning rate of the discriminator, relative to that of the generator.
-        betas: decays of the moments of AdamW.
-        coverage: classifier that measures mode coverage; None for no measurement.
-    """
-
-    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
-    loss: Literal["non-saturating", "minimax", "hinge"] = "non-saturating"
-    steps: int = 1
-    r1: float = 0.0
-    rate_ratio: float = 1.0
-    betas: tuple[float, float] = (0.0, 0.99)
-    coverage: Coverage | None = None
-
-    def __post_init__(self) -> None:
-        if not (self.steps >= 1 and self.r1 >= 0 and self.rate_ratio > 0):
-            raise ConfigError(
-                f"steps is {self.steps}, r1 {self.r1}, rate_ratio {self.rate_ratio}; expected steps of at least 1, r1 "
-                "of at least 0, rate_ratio above 0."
-            )
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ConfigError(f"betas are {self.betas}; expected 0 to below 1.")
 
 
 @config

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from denoise.errors import ConfigError
 from denoise.protocols import Label
 from denoise.training.data import Batch
-from denoise.training.recipe import PointData
+from denoise.training.example_recipe import PointData
 
 Surface = Callable[[Tensor, Tensor], Tensor]
 """Map of coordinates u and v, (n,), 0 to 1, to points, (n, 3)."""

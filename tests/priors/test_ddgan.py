@@ -14,8 +14,8 @@ from denoise.nn.unet import BackboneConfig
 from denoise.priors.ddgan import DDGAN, DDGANConfig
 from denoise.protocols import Label, SamplingOptions
 from denoise.sampling.solvers import posterior_step
-from denoise.training.objectives.gan import DiffusionAdversaries
-from denoise.training.recipe import Adversary
+from denoise.training.gan_modules import DDGANModule
+from denoise.training.gan_recipe import Adversary
 
 NET = BackboneConfig("mlp", widths=(16,), blocks=1, embedding=8)
 MEAN, STD = 0.7, 0.3
@@ -93,12 +93,12 @@ def test_training_pairs_are_of_one_step_of_the_diffusion() -> None:
 def test_an_exact_generator_deceives_every_discriminator() -> None:
     """What the discriminator is given has the same second moments, real or generated, at every timestep."""
     torch.manual_seed(0)
-    module = DiffusionAdversaries(ExactDDGAN(settings(4)), Adversary())
+    module = DDGANModule(ExactDDGAN(settings(4)), Adversary())
     x0 = MEAN + STD * torch.randn(80_000, 3)
-    real, condition = module.real(x0, None)
-    fake = module.fake(condition, len(x0))
+    real, condition = module.real_inputs(x0, None)
+    fake = module.fake_inputs(condition, len(x0))
     timestep = condition[1]
-    pairs = [module.judge(lambda pair, labels, index: pair, x, condition) for x in (real, fake)]
+    pairs = [module.logits(lambda pair, labels, index: pair, x, condition) for x in (real, fake)]
     for t in range(1, 5):
         moments = [pair[timestep == t].T.cov() for pair in pairs]
         torch.testing.assert_close(*moments, atol=0.04, rtol=0)
@@ -120,7 +120,7 @@ def test_steps_of_each_signal_are_those_of_one_level() -> None:
     [
         ({"shape": ()}, "expected sizes of at least 1"),
         ({"latent": 0}, "expected latent of 1"),
-        ({"classes": -1}, "classes of 0"),
+        ({"classes": -1}, "classes of at least 0"),
         ({"timesteps": 1}, "expected 2 to 1000"),
         ({"sigma_data": 0.0}, "expected more than 0"),
     ],

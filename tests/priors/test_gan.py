@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from denoise.errors import ConfigError
 from denoise.nn.bodies import BodyConfig
-from denoise.priors.gan import GAN, DiscriminatorConfig, GANConfig
+from denoise.nn.discriminator import DiscriminatorConfig
+from denoise.priors.gan import GAN, GANConfig
 
 SCALE = 0.5
 

@@ -11,8 +11,8 @@ import torch
 from denoise.errors import ConfigError
 from denoise.noise import generator_for
 from denoise.training.cifar import read_cifar
+from denoise.training.example_recipe import Examples
 from denoise.training.examples import LabelledExamples
-from denoise.training.recipe import Examples
 
 
 def write_batch(path: Path, n: int, seed: int = 0) -> list[bytes]:

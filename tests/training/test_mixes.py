@@ -14,8 +14,8 @@ from denoise.errors import ConfigError
 from denoise.files.audio import write_audio
 from denoise.noise import generator_for
 from denoise.signals import Audio, AudioFormat
+from denoise.training.audio_recipe import AudioData
 from denoise.training.mixes import AudioMixes, Clips, bandwidth, opus, simulate_rooms
-from denoise.training.recipe import AudioData
 
 CLEAN = {"reverb": 0.0, "band_limit": 0.0, "clean": 0.0, "synthetic": 0.0, "snr_db": [5, 5], "level_db": [-20, -20]}
 

@@ -13,7 +13,8 @@ from denoise.config import parse
 from denoise.errors import ConfigError
 from denoise.registry import load
 from denoise.training import shapes
-from denoise.training.recipe import PointData, Recipe
+from denoise.training.example_recipe import PointData
+from denoise.training.recipe import Recipe
 from denoise.training.shapes import SHAPES, STD, Shapes, random_rotation, sample_shape, sample_surface
 
 

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 from denoise.noise import generator_for
 from denoise.protocols import Classifier
+from denoise.training.audio_recipe import AudioData
 from denoise.training.data import Batch, Source
 from denoise.training.mixes import AudioMixes
 from denoise.training.objectives.base import LossObjective, Metrics
-from denoise.training.recipe import AudioData
 
 SAMPLES = 256  # examples of the confusion matrix
 

@@ -2,113 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim import AdamW, Optimizer
 
 from denoise.errors import ConfigError
-from denoise.metrics import class_entropy, modes_reached
-from denoise.nn.bodies import build_encoder
 from denoise.nn.winograd import Conv3x3
-from denoise.priors.ddgan import DDGAN
-from denoise.priors.gan import GAN, Discriminator, DiscriminatorConfig, GeneratorNetwork
-from denoise.protocols import Label
 from denoise.training.data import Batch, Source
 from denoise.training.examples import LabelledExamples
+from denoise.training.gan_modules import GAN_MODULES
+from denoise.training.gan_recipe import Adversary
 from denoise.training.losses import adversarial
+from denoise.training.mode_coverage import classification_loss, mode_coverage
 from denoise.training.objectives.base import Metrics, StepResult
 from denoise.training.objectives.signals import SignalObjective, conditions
-from denoise.training.recipe import Adversary, Schedule
+from denoise.training.recipe import Schedule
 from denoise.training.trainer import Trainer
 
-COVERAGE_SAMPLES = 500
-RECOGNISED_PROBABILITY = 0.9  # probability of the class of a sample that counts as recognised
 CLASSIFIER_RATE = 1e-3
-Labels = Sequence[Label] | None
-
-
-class Adversaries(nn.Module):
-    """A generator and the networks that only its training needs: here the discriminator compares whole signals.
-
-    Args:
-        prior: generator.
-        adversary: settings of discriminator and classifier.
-    """
-
-    def __init__(self, prior: GeneratorNetwork, adversary: Adversary) -> None:
-        super().__init__()
-        coverage = adversary.coverage
-        self.prior = prior
-        self.discriminator = self.build_discriminator(adversary.discriminator)
-        self.classifier = build_encoder(coverage.body, prior.event_shape, coverage.classes) if coverage else None
-
-    def build_discriminator(self, config: DiscriminatorConfig) -> Discriminator:
-        """Return the discriminator of what `real` and `fake` return."""
-        return Discriminator(config, self.prior.event_shape, self.prior.classes)
-
-    def generate(self, labels: Labels, n: int) -> Tensor:
-        """Return generated signals, differentiably, (n, *event)."""
-        noise = torch.randn(n, *self.prior.noise_shape, device=next(self.parameters()).device)
-        return self.prior(noise, labels)
-
-    def real(self, x: Tensor, labels: Labels) -> tuple[Tensor, Any]:
-        """Return what is real for the discriminator, (B, *event), and the condition that it is judged under.
-
-        Args:
-            x: training examples, (B, *event).
-            labels: B labels, or None.
-        """
-        return x, labels
-
-    def fake(self, condition: Any, n: int) -> Tensor:
-        """Return what is generated under the condition of `real`, differentiably, (n, *event)."""
-        return self.generate(condition, n)
-
-    def judge(self, discriminator: Callable[..., Tensor], x: Tensor, condition: Any) -> Tensor:
-        """Return the logits of a discriminator, (B,), for what `real` or `fake` returned."""
-        return discriminator(x, condition)
-
-
-class DiffusionAdversaries(Adversaries):
-    """A denoising diffusion GAN and its adversary, which compares single steps of denoising, at random timesteps.
-
-    Real is a noisy example one timestep before; generated is what the generator makes of the same example at the
-    timestep. Both have the variance-preserving form, in which a penalty of the gradient means the same at all levels.
-    """
-
-    prior: DDGAN
-
-    def build_discriminator(self, config: DiscriminatorConfig) -> Discriminator:
-        """Return a discriminator of pairs, joined along the channels."""
-        channels, *space = self.prior.event_shape
-        return Discriminator(config, (2 * channels, *space), self.prior.classes, self.prior.config.timesteps)
-
-    def real(self, x: Tensor, labels: Labels) -> tuple[Tensor, Any]:
-        """Return the earlier signals of training pairs, and the noisier ones with their timesteps and labels."""
-        timestep = torch.randint(1, self.prior.config.timesteps + 1, (len(x),), device=x.device)
-        x_previous, x = self.prior.training_pair(x, timestep)
-        return self.prior.standardise(x_previous, timestep - 1), (x, timestep, labels)
-
-    def fake(self, condition: Any, n: int) -> Tensor:
-        """Return what the generator makes of the noisier signals."""
-        x, timestep, labels = condition
-        z = torch.randn(n, self.prior.config.latent, device=x.device)
-        x_previous = self.prior.denoise(x, timestep, z, torch.randn_like(x), labels)
-        return self.prior.standardise(x_previous, timestep - 1)
-
-    def judge(self, discriminator: Callable[..., Tensor], x: Tensor, condition: Any) -> Tensor:
-        """Return the logits of pairs."""
-        noisier, timestep, labels = condition
-        pair = torch.cat([x, self.prior.standardise(noisier, timestep)], dim=1)
-        return discriminator(pair, labels, timestep - 1)
-
-
-ADVERSARIES: dict[type, type[Adversaries]] = {GAN: Adversaries, DDGAN: DiffusionAdversaries}
 
 
 class GANObjective(SignalObjective):
@@ -136,12 +50,13 @@ class GANObjective(SignalObjective):
             ConfigError: the architecture is no GAN, or its configuration is wrong.
         """
         prior: Any = super().build()
-        if type(prior) not in ADVERSARIES:
+        module = next((each for kind, each in GAN_MODULES.items() if isinstance(prior, kind)), None)
+        if module is None:
             raise ConfigError(
                 f'recipe {self.recipe.name}: objective "gan" needs architecture "gan" or "ddgan" without a codec, the '
                 f"recipe builds a {type(prior).__name__}. Fix objective or architecture."
             )
-        return ADVERSARIES[type(prior)](prior, self.adversary)
+        return module(prior, self.adversary)
 
     def shipped(self, module: Any) -> Any:
         """Return the generator: discriminator and classifier are neither averaged nor exported.
@@ -239,12 +154,12 @@ class GANObjective(SignalObjective):
             batch: real signals; generated ones have the same labels.
         """
         a = self.adversary
-        real, condition = module.real(batch.clean, conditions(module.prior, batch))
+        real, condition = module.real_inputs(batch.clean, conditions(module.prior, batch))
         with torch.no_grad():
-            fake = module.fake(condition, len(real))
+            fake = module.fake_inputs(condition, len(real))
         if a.r1:
             real = real.detach().requires_grad_()
-        real_logits, fake_logits = (module.judge(module.discriminator, x, condition) for x in (real, fake))
+        real_logits, fake_logits = (module.logits(module.discriminator, x, condition) for x in (real, fake))
         loss = adversarial.discriminator_loss(real_logits, fake_logits, a.loss)
         if a.r1:
             loss = loss + 0.5 * a.r1 * adversarial.r1_penalty(real_logits, real)
@@ -257,9 +172,9 @@ class GANObjective(SignalObjective):
             module: module of `build`.
             batch: as many generated signals have its labels.
         """
-        real, condition = module.real(batch.clean, conditions(module.prior, batch))
-        fake = module.fake(condition, len(real))
-        logits = module.judge(adversarial.frozen(module.discriminator), fake, condition)
+        real, condition = module.real_inputs(batch.clean, conditions(module.prior, batch))
+        fake = module.fake_inputs(condition, len(real))
+        logits = module.logits(adversarial.frozen(module.discriminator), fake, condition)
         return adversarial.generator_loss(logits, self.adversary.loss)
 
     def metrics(self, module: Any, batch: Batch, accuracy: Tensor) -> Metrics:
@@ -281,33 +196,3 @@ class GANObjective(SignalObjective):
             return values
 
         return measure
-
-
-def classification_loss(module: Any, batch: Batch) -> Tensor:
-    """Return the cross-entropy of the classifier on the real examples of a batch that have a label, a scalar."""
-    rows = [i for i, label in enumerate(batch.labels or ()) if label is not None]
-    targets = torch.tensor([batch.labels[i] for i in rows], device=batch.clean.device, dtype=torch.long)  # type: ignore[index]
-    return F.cross_entropy(module.classifier(batch.clean[rows]), targets, reduction="sum") / len(batch.clean)
-
-
-def mode_coverage(module: Any, classes: int) -> dict[str, Tensor]:
-    """Return how many classes samples reach, the entropy of their classes in bits, and the recognised fraction.
-
-    Args:
-        module: generator and classifier; a generator with classes is asked for all of them equally often.
-        classes: number of classes of the classifier.
-
-    Reference:
-        Improved Techniques for Training GANs, 2016, arXiv:1606.03498 (class entropy); VEEGAN, 2017, arXiv:1705.07761
-        (modes and high-quality samples).
-    """
-    is_conditional = module.prior.classes > 0
-    requested = torch.arange(COVERAGE_SAMPLES) % max(1, module.prior.classes)
-    fake = module.generate(requested.tolist() if is_conditional else None, COVERAGE_SAMPLES)
-    confidence, predicted = module.classifier(fake).float().softmax(dim=1).max(dim=1)
-    recognised = predicted == requested.to(predicted) if is_conditional else confidence > RECOGNISED_PROBABILITY
-    return {
-        "modes": modes_reached(predicted, classes),
-        "entropy_bits": class_entropy(predicted),
-        "recognised": recognised.float().mean(),
-    }

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 from denoise.nn.bodies import BodyConfig
-from denoise.priors.gan import Discriminator, DiscriminatorConfig
+from denoise.nn.discriminator import Discriminator, DiscriminatorConfig
 from denoise.training.losses.adversarial import accuracy, discriminator_loss, frozen, generator_loss, r1_penalty
 
 GRID = torch.linspace(-12, 12, 4801, dtype=torch.float64)

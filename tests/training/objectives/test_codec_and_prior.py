@@ -16,10 +16,11 @@ from denoise.errors import ConfigError
 from denoise.noise import generator_for
 from denoise.protocols import SamplingOptions
 from denoise.registry import build, load
+from denoise.training.example_recipe import Examples
 from denoise.training.examples import LabelledExamples
 from denoise.training.loop import train
 from denoise.training.objectives import make_objective
-from denoise.training.recipe import Examples, Recipe
+from denoise.training.recipe import Recipe
 
 SCHEDULE = {"steps": 30, "batch": 32, "learning_rate": 3e-3, "warmup": 5, "log_every": 10, "ema": 0.9}
 DIGITS = {"files": ["digits.npz"], "signals": "images", "labels": "labels", "hold_out_every": 5}
