@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 
 from denoise.config import config
 from denoise.errors import ConfigError
+from denoise.nn.conditioning import FiLM
 from denoise.nn.embeddings import Condition
 from denoise.nn.unet import BackboneConfig, build_backbone
 from denoise.priors.ddpm import BETAS
@@ -20,6 +21,8 @@ from denoise.priors.noise import draw_noise
 from denoise.probability_path import PathPoint, expand_like, noise_ratios, preserving
 from denoise.protocols import DEFAULT_OPTIONS, Label, SamplingOptions
 from denoise.sampling.solvers import posterior_step
+
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d)
 
 
 @config
@@ -98,6 +101,22 @@ class DDGAN(GeneratorNetwork):
         ratios = noise_ratios(BETAS[c.schedule](c.timesteps))
         levels = c.sigma_data * torch.cat([torch.zeros(1), ratios.float()])
         self.register_buffer("levels", levels, persistent=False)  # of timesteps 0, which is clean, to T
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Let z change the signals from the start: else training finds one signal for each class and ignores z.
+
+        Backbones of denoisers begin with zeros, so that neither their blocks nor their conditions have an effect.
+        """
+        for layer in self.net.modules():
+            if isinstance(layer, LAYERS):
+                layer.reset_parameters()
+        for layer in self.net.modules():
+            if isinstance(layer, FiLM):
+                nn.init.normal_(layer.linear.weight, std=layer.linear.in_features**-0.5)
+        for layer in (self.mapping[0], self.mapping[2]):
+            nn.init.kaiming_normal_(layer.weight)  # type: ignore[arg-type]
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def forward(
         self,

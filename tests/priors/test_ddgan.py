@@ -74,6 +74,28 @@ def test_the_noise_has_a_row_for_each_timestep() -> None:
     torch.testing.assert_close(net.decode_noise(noise), x)
 
 
+@pytest.mark.parametrize(
+    ("shape", "net"), [((6,), NET), ((2, 8, 6), BackboneConfig("unet", widths=(8, 16), blocks=1, embedding=8))]
+)
+def test_an_untrained_generator_depends_on_its_noise_timestep_and_class(
+    shape: tuple[int, ...], net: BackboneConfig
+) -> None:
+    torch.manual_seed(0)
+    generator = DDGAN(DDGANConfig(shape, net, latent=3, classes=2, output="linear"))
+    x = torch.randn(1, *shape).expand(200, *shape)
+    timestep, z, labels = torch.full((200,), 3), torch.randn(200, 3), [0] * 200
+
+    def change(timestep: Tensor, z: Tensor, labels: list[int]) -> float:
+        return float((generator.generate_clean(x, timestep, z, labels) - signals).square().mean().sqrt())
+
+    with torch.no_grad():
+        signals = generator.generate_clean(x, timestep, z, labels)
+        scale = float(signals.square().mean().sqrt())
+        assert change(timestep, torch.randn(200, 3), labels) > 0.1 * scale
+        assert change(timestep - 1, z, labels) > 0.01 * scale
+        assert change(timestep, z, [1] * 200) > 0.1 * scale
+
+
 def test_training_pairs_are_of_one_step_of_the_diffusion() -> None:
     torch.manual_seed(0)
     net = DDGAN(settings(4))
