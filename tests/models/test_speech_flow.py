@@ -10,7 +10,7 @@ import torch
 
 from denoise.errors import ConfigError
 from denoise.models import speech_flow
-from denoise.models.speech_flow import PowerSums, compress, estimate_noise_power, expand, rejection_weight
+from denoise.models.posterior_spectra import PowerSums, compress, estimate_noise_power, expand, rejection_weight
 from denoise.protocols import FlowNetwork, PosteriorSampler, StreamingNetwork
 from denoise.registry import build
 from tests.laws.test_streaming import stream, white_noise
