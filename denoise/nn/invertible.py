@@ -13,7 +13,7 @@ from math import prod
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.distributions import Transform, constraints
 from torch.nn import functional as F
 from zuko.lazy import LazyTransform
@@ -152,6 +152,9 @@ class ActNorm(InvertibleLayer):
         axes = [0, *range(2, x.ndim)]
         self.shift.copy_(-x.mean(dim=axes, keepdim=True)[0])
         self.log_scale.copy_(-x.std(dim=axes, correction=0, keepdim=True)[0].clamp_min(MIN_STD).log())
+        if distributed.is_available() and distributed.is_initialized():  # only gradients are averaged over processes
+            for parameter in (self.shift, self.log_scale):
+                distributed.broadcast(parameter.data, src=0)
         self.is_initialised.fill_(True)
 
 

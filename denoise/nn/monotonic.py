@@ -1,6 +1,7 @@
 """Monotonic functions of one variable for couplings and autoregressive flows, beside those of zuko.
 
-Each takes the raw outputs of a network and is the identity, or nearly so, where these are zero.
+Each takes the raw outputs of a network. Where these are zero, splines are the identity, or nearly so; the mixture of
+logistic distributions has a slope of 1 far from the centre and is flatter there.
 """
 
 from __future__ import annotations

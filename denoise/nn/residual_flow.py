@@ -14,7 +14,7 @@ from denoise.nn.invertible import InvertibleLayer
 LIPSCHITZ = 0.9  # of each layer of g
 EXACT_ENTRIES = 64  # of signals up to which the determinant is computed, not estimated
 EXACT_TERMS = 4  # of the series before it is ended at random
-CONTINUATION = 0.5  # probability of each further term
+CONTINUATION = 0.6  # probability of each further term; above LIPSCHITZ**6, the variance is finite
 EVALUATION_TERMS = 40  # 0.9^40 / 40 is below 1e-3 of an entry
 INVERSE_STEPS, TOLERANCE = 500, 1e-6
 LogDet = Literal["series", "roulette"]
@@ -97,7 +97,8 @@ class InvertibleResidual(InvertibleLayer):
 
     The logarithm of the determinant of small signals is exact. Else it is the power series of the logarithm with one
     random probe of the traces: truncated, which is biased, or ended at random and reweighted (Russian roulette), which
-    is not. Evaluation takes `EVALUATION_TERMS`.
+    is not and whose variance is finite, as the probability to go on exceeds the squared Lipschitz constant of g.
+    Evaluation takes `EVALUATION_TERMS`.
 
     Args:
         ndim: axes of space, 0 for vectors.

@@ -17,7 +17,6 @@ from denoise.priors.noise import NoiseDecoding, draw_noise
 from denoise.protocols import DEFAULT_OPTIONS, Label, SamplingOptions, Support
 
 MAX_WEIGHTS = 1 << 27
-MAX_RESIDUAL_ENTRIES = 64  # whose Jacobian is computed exactly
 BINS = 8
 Kind = Literal[
     "normal", "mixture", "realnvp", "additive", "maf", "nsf", "nsf-coupling", "quadratic", "quadratic-coupling",
@@ -66,11 +65,19 @@ class FlowConfig:
             raise ConfigError("scale must be above 0, classes at least 0.")
         if self.kind == "normal" and self.classes:
             raise ConfigError("a normal distribution has no classes; use a mixture or a flow.")
-        if self.kind == "residual" and (self.classes or math.prod(self.shape) > MAX_RESIDUAL_ENTRIES):
+        if self.kind == "residual":
+            self._check_residual()
+
+    def _check_residual(self) -> None:
+        from denoise.nn.residual_flow import EXACT_ENTRIES
+
+        if self.classes or math.prod(self.shape) > EXACT_ENTRIES:
             raise ConfigError(
-                f"a residual flow of vectors takes no classes and at most {MAX_RESIDUAL_ENTRIES} entries; use the "
+                f"a residual flow of vectors takes no classes and at most {EXACT_ENTRIES} entries; use the "
                 "architecture 'multiscale-flow' for larger signals."
             )
+        if len({*self.hidden}) != 1:
+            raise ConfigError(f"hidden is {self.hidden}; expected equal widths: a residual layer has one.")
 
 
 class ZukoPrior(nn.Module):
