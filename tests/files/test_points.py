@@ -120,6 +120,10 @@ def nan_in(data: bytes) -> bytes:
         (binary(">") + b"\0", "bytes follow the last element"),
         (binary("<")[:200], "the header has"),
         (b"ply\n", "the header has no end"),
+        (
+            binary("<").replace(b"\n", b"\r"),
+            "end with CR alone; expected LF or CR LF. Such files are not",
+        ),
         (header("ascii") + text()[len(header("ascii")) : -20], "3 lines follow the header; expected 5"),
         (header("binary_little_endian", vertices=10**14), "expected at least"),
         (header("binary_little_endian", vertices=10**30), "the header has the line 'element vertex 1000"),
@@ -129,7 +133,10 @@ def nan_in(data: bytes) -> bytes:
         (header("ascii", coordinate="int"), "expected x, y and z of type float or double"),
         (binary("<").replace(b"binary_little_endian", b"binary_middle_endian"), "the line 'format binary_middle"),
         (binary("<").replace(b"uchar red", b"quark red"), "the line 'property quark red'"),
-        (binary("<").replace(b"uchar red", b"list uchar int red"), "expected element vertex first, without lists"),
+        (
+            binary("<").replace(b"uchar red", b"list uchar int red"),
+            "are vertex with lists, face with lists; expected element vertex",
+        ),
         (binary("<").replace(b"element vertex", b"element camera"), "expected element vertex first"),
         (binary("<").replace(b"uchar green", b"uchar red"), "declared twice"),
         (b"ply\nproperty float x\n", "the line 'property float x'"),

@@ -14,6 +14,8 @@ from denoise.files.points.container import Lines, PointFile
 
 MAGIC = re.compile(rb"ply[ \t]*[\r\n]")
 MAX_HEADER = 1 << 20  # bytes
+DAMAGED = "The file is damaged; export the cloud again."
+UNSUPPORTED = "Such files are not supported; export the vertices alone."
 BYTE_ORDERS = {"binary_little_endian": "<", "binary_big_endian": ">", "ascii": ""}
 TYPES = {
     "char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4", "float": "f4",
@@ -77,12 +79,13 @@ class PlyFile(PointFile):
         self.start, self.order = self._read_header()
         vertex = self.elements[0] if self.elements else None
         if vertex is None or vertex.name != "vertex" or vertex.lists:
-            self._fail("the header does not begin with vertices of numbers", "element vertex first, without lists")
+            elements = ", ".join(f"{e.name}{' with lists' if e.lists else ''}" for e in self.elements) or "none"
+            self._fail(f"the elements are {elements}", "element vertex first, without lists", UNSUPPORTED)
         types = dict(vertex.properties)
         if len(types) < len(vertex.properties):
             self._fail("a property is declared twice", "one of each name")
         if any(types.get(axis) not in ("f4", "f8") for axis in "xyz"):
-            self._fail(f"the vertices have {', '.join(types)}", "x, y and z of type float or double")
+            self._fail(f"the vertices have {', '.join(types)}", "x, y and z of type float or double", UNSUPPORTED)
         if not self.order:
             return self._read_text(vertex)
         if not vertex.count:
@@ -124,6 +127,8 @@ class PlyFile(PointFile):
     def _read_header(self) -> tuple[int, str]:
         """Return where the header ends, and the byte order, which is empty for text."""
         self.elements: list[Element] = []
+        if self.data[:MAX_HEADER].splitlines(keepends=True)[0].endswith(b"\r"):
+            self._fail("the lines of the header end with CR alone", "LF or CR LF", UNSUPPORTED)
         order, position = None, self.data.find(b"\n") + 1
         while (end := self.data.find(b"\n", position, MAX_HEADER)) >= 0:
             words = self.data[position:end].decode("latin-1").split()
@@ -159,8 +164,8 @@ class PlyFile(PointFile):
             self._fail(f"{stored:,} lines follow the header", f"{expected:,}, one for each row of the elements")
         return self.text.read(vertex.count)
 
-    def _fail(self, what: str, expected: str) -> NoReturn:
-        raise InputError(f"{self.name}: {what}; expected {expected}. The file is damaged, or another kind of PLY.")
+    def _fail(self, what: str, expected: str, remedy: str = DAMAGED) -> NoReturn:
+        raise InputError(f"{self.name}: {what}; expected {expected}. {remedy}")
 
 
 def encode_ply(points: NDArray[np.float64]) -> bytes:
