@@ -8,7 +8,6 @@ python recipes/benchmarks/generative.py --data flowers48.npz --priors flowers --
 from __future__ import annotations
 
 import math
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,7 +16,17 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from common import JsonFile, Row, Threads, describe_environment, report, show_progress, use_threads
+from common import (
+    JsonFile,
+    Row,
+    Threads,
+    describe_clock,
+    describe_environment,
+    report,
+    shortest_time,
+    show_progress,
+    use_threads,
+)
 
 HOLD_OUT_EVERY = 10  # of archives without a test split, as in the recipes
 SEED = 0  # of binarisation, classifier and samples
@@ -124,9 +133,9 @@ def likelihood(pipeline: Any, arrays: dict[str, Any], limit: int) -> Row:
     columns = ("nats", "bits/dim", "likelihood", "of")
     if not (limit and isinstance(pipeline.model, HasLogProb | HasEstimatedLogProb | HasLogProbBound)):
         return dict.fromkeys(columns)
-    values = pipeline.model.support.values
+    values = pipeline.support.values
     nats, description = pipeline.log_prob(arrays[values][:limit], seed=SEED)
-    kind = description.partition(",")[0].removesuffix(" along the probability flow")
+    kind = "estimate" if isinstance(pipeline.model, HasEstimatedLogProb) else description.partition(",")[0]
     mean = nats.double().mean()
     return dict(zip(columns, (-float(mean), float(pipeline.bits_per_dim(mean)), kind, values), strict=True))
 
@@ -240,7 +249,7 @@ def main(
     record: Annotated[bool, typer.Option("--record", help="Also store the figures in the model cards.")] = False,
 ) -> None:
     """Measure priors of labelled images or sounds; print a table in Markdown and the protocol."""
-    use_threads(threads)
+    clock = use_threads(threads)
     import torch
 
     from denoise.metrics import class_entropy, frechet_distance, modes_reached, precision_recall
@@ -266,9 +275,7 @@ def main(
         row: Row = {"prior": pipeline.card.name, "parameters": pipeline.card.parameters}
         row["minutes"] = pipeline.card.training_minutes
         row["calls"] = count_calls(pipeline.model, partial(pipeline.sample, 2))
-        started = time.perf_counter()
-        pipeline.sample(TIMED_SAMPLES)
-        row["samples/s"] = TIMED_SAMPLES / (time.perf_counter() - started)
+        row["samples/s"] = TIMED_SAMPLES / shortest_time(partial(pipeline.sample, TIMED_SAMPLES), clock)
         row["guidance"] = default_guidance(pipeline.model)
         row["class accuracy"] = class_accuracy(pipeline, classifier, n)
         row["unguided"] = class_accuracy(pipeline, classifier, n, 1.0) if row["guidance"] not in (None, 1.0) else None
@@ -299,12 +306,13 @@ def main(
         f"{len(real)} test examples, in the {FEATURES} features of the classifier's last hidden layer, of variance 1 "
         f"on average; the distance of {len(training)} training examples is "
         f"{frechet_distance(training / scale, real / scale):.2f}; calls: of the network, for a "
-        f"batch of samples; samples/s: of a batch of {TIMED_SAMPLES}, unconditional; "
+        f"batch of samples; samples/s: of a batch of {TIMED_SAMPLES}, unconditional, the fastest of at least 3, "
+        f"{describe_clock(threads)}; "
         f"entropy: of the classes predicted for these samples ({math.log2(classes):.2f} "
         f"at most); modes: classes with at least a tenth of an equal share of them; "
         f"{likelihood_protocol * bool(limit)}midpoints: between {pairs} pairs of test examples, fraction with a "
         f"log-likelihood below the 1st percentile of {SLOW_SAMPLES} samples; minutes: of training, where the file "
-        f"states them, without those of a codec or teacher; {threads} threads, wall-clock time; "
+        f"states them, without those of a codec or teacher; "
         f"{describe_environment(['torch', 'zuko'])}"
     )
     report(table, protocol, {"class accuracy": 3, "unguided": 3, "samples/s": 1, "minutes": 0}, json_file, {})

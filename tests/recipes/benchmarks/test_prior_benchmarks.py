@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import autoregressive
+import common
 import generative
 import numpy as np
 import points
@@ -66,6 +67,18 @@ def test_seconds_of_the_naive_loop_are_those_of_all_entries() -> None:
     ticks = count()
     row = autoregressive.time_scans(prior, 2, lambda: next(ticks))  # each measurement takes one tick
     assert row == {"cached, s": 1, "naive, s": 42 / 4, "ratio": 42 / 4}
+
+
+def test_the_shortest_time_is_that_of_the_fastest_call() -> None:
+    durations = iter([9.0, 0.05, 0.02, 0.04, 0.03, 0.07, 1.0])
+    now = 0.0
+
+    def work() -> None:
+        nonlocal now
+        now += next(durations)
+
+    assert common.shortest_time(work, lambda: now) == pytest.approx(0.02)
+    assert next(durations) == 1.0  # five calls of 0.2 s in total are timed, after the first one
 
 
 def test_calls_are_those_of_the_network_of_the_prior() -> None:
