@@ -32,17 +32,21 @@ class TypicalStatistics:
         mean: mean log-likelihood in nats and mean complexity in bytes.
         covariance: covariance of both, two rows of two.
         protocol: the examples, and the kind of their likelihoods.
+        label: class or text that the likelihoods are conditional on; None is unconditional.
 
     Raises:
-        ConfigError: the covariance is not finite and positive definite.
+        ConfigError: the covariance is not finite, symmetric and positive definite.
     """
 
     mean: tuple[float, float]
     covariance: tuple[tuple[float, float], tuple[float, float]]
     protocol: str = ""
+    label: str | None = None
 
     def __post_init__(self) -> None:
-        (nats, mixed), (_, size) = self.covariance
+        (nats, mixed), (mixed_below, size) = self.covariance
+        if mixed != mixed_below:
+            raise ConfigError(f"covariance is {self.covariance}; expected a symmetric one.")
         if not (all(map(math.isfinite, (*self.mean, nats, mixed, size))) and nats > 0 and nats * size > mixed**2):
             raise ConfigError("typical examples do not differ in likelihood and complexity; give other examples.")
 

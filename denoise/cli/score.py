@@ -20,7 +20,7 @@ from denoise.cli.params import (
     PriorOption,
     SeedOption,
 )
-from denoise.errors import ConfigError, DenoiseError
+from denoise.errors import ConfigError, DenoiseError, InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,41 +48,49 @@ def score(
     The anomaly score is the distance, in standard deviations, of log-likelihood and complexity (bytes after lossless
     compression) to those of typical examples; above 3 is rare. A high log-likelihood alone does not make a file normal:
     simple ones, such as a blank image, have it. Without statistics of typical examples, there is no anomaly score, and
-    the lowest likelihood comes first.
-    Log-likelihoods are in nats per signal and in bits per dimension (pixel or sample, 256 levels each for densities).
-    The last line states whether they are exact, estimates or bounds.
+    the lowest likelihood comes first. With --class, statistics of the weights are not used: give --typical.
+    Log-likelihoods are in nats per signal, those of pixels with levels in bits per pixel, too. The last line states
+    whether they are exact, estimates or bounds; estimates and bounds depend on the seed and on the other files.
+    In JSON, an infinite number is null.
     """
     from denoise.pipelines.prior import PriorPipeline
 
     pipeline = PriorPipeline(prior, device=device)
     condition = pipeline.label(label)
     paths, signals, has_failures = _read_signals(pipeline, _list_files(inputs, pipeline.card.modality))
-    statistics = pipeline.card.typical
+    statistics = pipeline.card.typical if condition is None else None
     if typical:
-        examples = pipeline.read(*_list_files([str(typical)], pipeline.card.modality))
+        if not typical.is_dir():
+            raise InputError(f"{typical}: no such folder; expected one of typical examples.")
+        _, examples, has_bad_examples = _read_signals(pipeline, _list_files([str(typical)], pipeline.card.modality))
+        has_failures |= has_bad_examples
         with progress_bar("typical examples") as progress:
             statistics = pipeline.typical_statistics(examples, label=condition, seed=seed, progress=progress)
     with progress_bar("scoring") as progress:
         nats, kind = pipeline.log_prob(signals, label=condition, seed=seed, progress=progress)
-    columns = {"nats": nats, "bits_per_dim": pipeline.bits_per_dim(nats)}
+    columns = {"nats": nats}
+    if pipeline.support.values != "continuous":  # a density has none without noise of one level
+        columns["bits_per_dim"] = pipeline.bits_per_dim(nats)
     if statistics:
-        columns = {"anomaly": pipeline.anomaly_scores(signals, nats, statistics)} | columns
-    rows = [
-        {"file": str(path)} | dict(zip(columns, values, strict=True))
-        for path, *values in zip(paths, *(column.tolist() for column in columns.values()), strict=True)
-    ]
+        columns = {"anomaly": pipeline.anomaly_scores(signals, nats, statistics, label=condition)} | columns
+    rows = []
+    for path, *values in zip(paths, *(column.tolist() for column in columns.values()), strict=True):
+        row = {"file": str(path)} | dict(zip(columns, values, strict=True))
+        if row["nats"] < math.inf:
+            rows.append(row)
+        else:
+            print_error(f"{path}: the log-likelihood is {row['nats']}: the computation has overflowed.")
+            has_failures = True
     rows.sort(key=lambda row: -row["anomaly"] if statistics else row["nats"])
     if as_json:
         for row in rows:
-            print(json.dumps(row | {"kind": kind}))
+            finite = {name: None if value in (math.inf, -math.inf) else value for name, value in row.items()}
+            print(json.dumps(finite | {"kind": kind}))
         raise typer.Exit(has_failures)
     digits = {"anomaly": 1, "nats": 2, "bits_per_dim": 3}
     print_table(
         (*(name.replace("_", " ") for name in columns), "file"),
-        [
-            (*("-" if row[name] == math.inf else f"{row[name]:.{digits[name]}f}" for name in columns), row["file"])
-            for row in rows
-        ],
+        [(*(f"{row[name]:.{digits[name]}f}" for name in columns), row["file"]) for row in rows],
     )
     by_likelihood = "lowest likelihood first, which is no anomaly score: see --typical"
     print(f"{kind}; {'most anomalous first' if statistics else by_likelihood}")

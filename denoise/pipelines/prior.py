@@ -1,4 +1,4 @@
-"""Pipelines of priors: samples, interpolation and completion; `prior_analysis` adds codecs and likelihoods.
+"""Pipelines of priors: samples, interpolation and completion, beside what `prior_codec` and `prior_likelihood` do.
 
 Signals are tensors (n, *shape), full scale 1.0; `denoise.pipelines.prior_files` reads and writes them.
 """
@@ -11,9 +11,10 @@ import torch
 from torch import Generator, Tensor
 
 from denoise.errors import ConfigError
-from denoise.pipelines.prior_analysis import AnalysisPipeline
 from denoise.pipelines.prior_base import check_count
+from denoise.pipelines.prior_codec import CodecPipeline
 from denoise.pipelines.prior_files import output_paths, read_signal, trajectory_path, write_signals, write_trajectory
+from denoise.pipelines.prior_likelihood import LikelihoodPipeline
 from denoise.protocols import (
     Completer,
     DenoisingPrior,
@@ -26,7 +27,7 @@ from denoise.protocols import (
 )
 
 
-class PriorPipeline(AnalysisPipeline):
+class PriorPipeline(CodecPipeline, LikelihoodPipeline):
     """A loaded prior. Results are determined by ``seed``; what a prior cannot do is refused with a `ConfigError`.
 
     A codec without a prior gets a standard normal one over its latents.
@@ -52,7 +53,7 @@ class PriorPipeline(AnalysisPipeline):
             ConfigError: the extension does not fit the signals.
             InputError: a file exists.
         """
-        check_count(n, "samples")
+        check_count(n, "signals")
         return output_paths(out, n, self.card, overwrite=overwrite)
 
     def read(self, *files: str | Path) -> Tensor:

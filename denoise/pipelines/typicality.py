@@ -39,13 +39,14 @@ def complexity(x: Tensor) -> Tensor:
     return torch.tensor([float(len(zlib.compress(each.numpy().tobytes(), 9))) for each in differences])
 
 
-def typical_statistics(nats: Tensor, x: Tensor, protocol: str = "") -> TypicalStatistics:
+def typical_statistics(nats: Tensor, x: Tensor, protocol: str = "", label: str | None = None) -> TypicalStatistics:
     """Return the statistics of typical examples, such as training data, of which about a hundred suffice.
 
     Args:
         nats: log-likelihoods of the examples under a prior, (n,).
         x: the examples, full scale 1.0, (n, *shape).
         protocol: the examples, and the kind of their likelihoods.
+        label: class or text that the likelihoods are conditional on; None is unconditional.
 
     Returns:
         Mean and covariance of log-likelihood and `complexity`.
@@ -53,13 +54,19 @@ def typical_statistics(nats: Tensor, x: Tensor, protocol: str = "") -> TypicalSt
     Raises:
         ConfigError: there are too few examples, or they do not differ in likelihood and complexity.
     """
-    if len(x) < MIN_EXAMPLES:
-        raise ConfigError(f"{len(x)} typical examples; expected at least {MIN_EXAMPLES}, better 100 or more.")
+    check_examples(len(x))
     statistics = _join(nats, x)
     nats_mean, size_mean = statistics.mean(dim=0).tolist()
     (nats_variance, mixed), (_, size_variance) = torch.cov(statistics.T).tolist()
     covariance = (nats_variance, mixed), (mixed, size_variance)
-    return TypicalStatistics((nats_mean, size_mean), covariance, protocol)
+    return TypicalStatistics((nats_mean, size_mean), covariance, protocol, label)
+
+
+def check_examples(n: int) -> None:
+    """Refuse too few typical examples with a `ConfigError`, before their likelihoods are computed."""
+    if n < MIN_EXAMPLES:
+        examples = "example" if n == 1 else "examples"
+        raise ConfigError(f"{n} typical {examples}; expected at least {MIN_EXAMPLES}, better 100 or more.")
 
 
 def anomaly_scores(nats: Tensor, x: Tensor, typical: TypicalStatistics) -> Tensor:
@@ -75,7 +82,7 @@ def anomaly_scores(nats: Tensor, x: Tensor, typical: TypicalStatistics) -> Tenso
 
     Returns:
         Distances in standard deviations, (n,): about 1 for typical signals, of which 1 % have more than 3 if both
-        statistics are normal; infinite for a likelihood of 0.
+        statistics are normal; infinite for a likelihood of 0, NaN for one that is NaN.
 
     Reference:
         Detecting Out-of-Distribution Inputs to Deep Generative Models Using Typicality, 2019, arXiv:1906.02994, eq. 3;
@@ -85,7 +92,7 @@ def anomaly_scores(nats: Tensor, x: Tensor, typical: TypicalStatistics) -> Tenso
     offsets = _join(nats, x) - torch.tensor(typical.mean, dtype=torch.double)
     covariance = torch.tensor(typical.covariance, dtype=torch.double)
     squares = (offsets * torch.linalg.solve(covariance, offsets.T).T).sum(dim=1)
-    return squares.nan_to_num(nan=torch.inf).clamp_min(0).sqrt()
+    return torch.where(offsets[:, 0] == -torch.inf, torch.inf, squares.clamp_min(0).sqrt())
 
 
 def _join(nats: Tensor, x: Tensor) -> Tensor:

@@ -160,6 +160,7 @@ class Diffusion(DiffusionProcess):
 
     config: DiffusionConfig
     sigma_data: Tensor
+    estimate_kind = "estimate along the probability flow, 1 probe"
 
     def __init__(self, config: DiffusionConfig) -> None:
         super().__init__(config)

@@ -43,6 +43,7 @@ class FlowMatching(GuidedPrior):
 
     config: FlowMatchingConfig
     default_steps = STEPS
+    estimate_kind = "estimate along the probability flow, 1 probe"
 
     @property
     def sigma_range(self) -> tuple[float, float]:

@@ -49,6 +49,11 @@ class EstimatedLogProb(_SignalSupport):
 
     prior: HasEstimatedLogProb
 
+    @property
+    def estimate_kind(self) -> str:
+        """Name of the estimate."""
+        return self.prior.estimate_kind
+
     def estimate_log_prob(
         self, x: Tensor, labels: Sequence[Label] | None = None, *, generator: Generator | None = None
     ) -> Tensor:

@@ -269,6 +269,8 @@ class ExactMultiscaleFlow(MultiscaleFlow):
 class EstimatedMultiscaleFlow(MultiscaleFlow):
     """A flow of residual layers, of which the density of continuous signals is estimated."""
 
+    estimate_kind = "estimate of the log-determinants, 1 probe"
+
     def estimate_log_prob(
         self, x: Tensor, labels: Sequence[Label] | None = None, *, generator: Generator | None = None
     ) -> Tensor:

@@ -132,11 +132,15 @@ class HasLogProb(Prior, Protocol):
 
 @runtime_checkable
 class HasEstimatedLogProb(Prior, Protocol):
-    """A prior whose likelihoods are estimated by integration along the probability flow, with random probes."""
+    """A prior whose likelihoods are estimated with random probes, such as an integral along the probability flow."""
 
     @property
     def support(self) -> Support:
         """The space on which the likelihood is defined."""
+
+    @property
+    def estimate_kind(self) -> str:
+        """Name of the estimate, with the number of its probes."""
 
     def estimate_log_prob(
         self, x: Tensor, labels: Sequence[Label] | None = None, *, generator: Generator | None = None
@@ -191,7 +195,7 @@ class DenoisingPrior(Prior, Protocol):
 
 @runtime_checkable
 class HasTrajectory(Prior, Protocol):
-    """A prior that samples by removing noise step by step: diffusion, flow matching."""
+    """A prior that samples by removing noise step by step: diffusion, DDGAN, flow matching."""
 
     def trajectory(
         self,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from denoise.errors import ConfigError
 from denoise.files.image import ImageReader, read_image, write_image
 from denoise.pipelines.prior import PriorPipeline
 from denoise.pipelines.typicality import complexity
@@ -260,6 +261,9 @@ def test_scores_with_typical_examples_rank_a_blank_image_first(command: Command,
     (tmp_path / "few").mkdir()
     (tmp_path / "blank.png").rename(tmp_path / "few/blank.png")
     assert "expected at least 10" in command("score", "few/blank.png", "--prior", prior, "--typical", "few").err
+    (tmp_path / "typical/bad.png").write_bytes(b"not an image")
+    with_bad = command(*words[:1], "typical/00.png", "--prior", prior, "--typical", "typical", "--json")
+    assert (with_bad.code, len(with_bad.rows), with_bad.err.count("bad.png")) == (1, 1, 1)
 
 
 def test_statistics_in_the_weights_give_anomaly_scores(command: Command, prior: Path, images: Path) -> None:
@@ -270,6 +274,51 @@ def test_statistics_in_the_weights_give_anomaly_scores(command: Command, prior: 
     (row,) = command("score", images / "a/0.png", "--prior", prior, "--json").rows
     size = float(complexity(PriorPipeline(prior, device="cpu").read(images / "a/0.png")))
     assert row["anomaly"] == pytest.approx(np.hypot((row["nats"] + 45) / 3, (size - 70) / 2), rel=1e-5)
+
+
+def test_statistics_of_another_label_give_no_anomaly_scores(command: Command, prior: Path, images: Path) -> None:
+    record_typical(prior, TypicalStatistics((-45.0, 70.0), ((9.0, 0.0), (0.0, 4.0))))
+    words = ["score", images, "--prior", prior, "--class", "daisy"]
+    done = command(*words, "--json")
+    assert (done.code, len(done.rows)) == (0, 6)
+    assert "anomaly" not in done.rows[0]
+    assert "no anomaly score: see --typical" in command(*words).out.decode()
+    pipeline = PriorPipeline(prior, device="cpu")
+    x = (torch.rand(12, 1, 8, 8) < torch.linspace(0.05, 0.5, 12)[:, None, None, None]).float()
+    nats, _ = pipeline.log_prob(x, label="daisy")
+    with pytest.raises(ConfigError, match="of 'daisy', those of the typical examples unconditional"):
+        pipeline.anomaly_scores(x, nats, label="daisy")
+    statistics = pipeline.typical_statistics(x, label=1)
+    assert statistics.label == "daisy"
+    assert pipeline.anomaly_scores(x, nats, statistics, label="daisy").isfinite().all()
+    with pytest.raises(ConfigError, match="unconditional, those of the typical examples of 'daisy'"):
+        pipeline.anomaly_scores(x, nats, statistics)
+
+
+def test_scores_that_are_no_finite_numbers(
+    command: Command, prior: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record_typical(prior, TypicalStatistics((-45.0, 70.0), ((9.0, 0.0), (0.0, 4.0))))
+
+    def log_prob(*_: Any, **__: Any) -> tuple[torch.Tensor, str]:
+        return torch.tensor([-50.0, torch.nan, -torch.inf]), "exact"
+
+    monkeypatch.setattr(PriorPipeline, "log_prob", log_prob)
+    done = command("score", images / "a", "--prior", prior, "--json")
+    assert (done.code, done.err.count("\n")) == (1, 1)
+    assert "1.png: the log-likelihood is nan" in done.err
+    impossible, finite = done.rows
+    assert (impossible["anomaly"], impossible["nats"], finite["nats"]) == (None, None, -50)
+    assert "Infinity" not in done.out.decode()
+    assert "inf" in command("score", images / "a", "--prior", prior).out.decode().splitlines()[1]
+
+
+def test_densities_have_no_bits_per_pixel(command: Command, images: Path, tmp_path: Path) -> None:
+    module = build("flow", {"shape": [1, 8, 8], "kind": "normal"})
+    card = Card("normal", "flow", "image", 1, kind="prior", shape=(1, 8, 8))
+    save_weights(tmp_path / "normal.safetensors", module, card, {}, torch.float32)
+    done = command("score", images, "--prior", tmp_path / "normal.safetensors", "--json")
+    assert {key for row in done.rows for key in row} == {"file", "nats", "kind"}
 
 
 def test_a_file_that_fails_does_not_stop_the_others(command: Command, prior: Path, images: Path) -> None:

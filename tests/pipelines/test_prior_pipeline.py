@@ -260,7 +260,9 @@ def test_attributes_of_a_nonlinear_codec(priors: dict[str, PriorPipeline]) -> No
     direction = prior.attribute(examples, others)
     assert direction.shape == (1, 3)
     assert torch.equal(prior.edit(x, direction, 0.0), prior.reconstruct(x))
-    assert not torch.equal(prior.edit(x, direction), prior.reconstruct(x))
+    towards = prior.decode_latents(prior.latents(examples).mean(dim=0, keepdim=True))
+    distances = [(prior.edit(x, direction, s) - towards).flatten(1).norm(dim=1).mean() for s in (-0.5, 0.0, 0.5)]
+    assert distances[0] > distances[1] > distances[2]
     torch.testing.assert_close(prior.attribute(others, examples), -direction)
     assert not prior.attribute(examples, examples).any()
     torch.testing.assert_close(prior.decode_latents(prior.latents(x)), prior.reconstruct(x))

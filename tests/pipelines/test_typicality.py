@@ -16,7 +16,7 @@ from denoise.metrics import auroc
 from denoise.pipelines.prior import PriorPipeline
 from denoise.pipelines.typicality import anomaly_scores, complexity, typical_statistics
 from denoise.registry import build
-from denoise.weights import Card, record_typical, save_weights
+from denoise.weights import Card, TypicalStatistics, record_typical, save_weights
 
 
 def examples(n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -62,16 +62,30 @@ def test_scores_do_not_depend_on_the_unit_of_the_likelihood() -> None:
 
 def test_a_likelihood_of_zero_is_infinitely_anomalous() -> None:
     nats, x = examples(30)
-    assert anomaly_scores(torch.tensor([-torch.inf]), x[:1], typical_statistics(nats, x)).isinf().all()
+    statistics = typical_statistics(nats, x)
+    scores = anomaly_scores(torch.tensor([-torch.inf, torch.nan, -60.0]), x[:3], statistics)
+    assert scores[0] == torch.inf
+    assert scores[1].isnan()
+    assert scores[2].isfinite()
 
 
 @pytest.mark.parametrize(
-    ("n", "scale", "reason"), [(9, 1, "9 typical examples; expected at least 10"), (20, 0, "do not differ")]
+    ("n", "scale", "reason"),
+    [
+        (9, 1, "9 typical examples; expected at least 10"),
+        (1, 1, "1 typical example; expected"),
+        (20, 0, "do not differ"),
+    ],
 )
 def test_examples_that_say_nothing_are_refused(n: int, scale: int, reason: str) -> None:
     nats, x = examples(n)
     with pytest.raises(ConfigError, match=reason):
         typical_statistics(scale * nats, x)
+
+
+def test_a_covariance_that_is_not_symmetric_is_refused() -> None:
+    with pytest.raises(ConfigError, match="expected a symmetric one"):
+        TypicalStatistics((1.0, 2.0), ((3.0, 1.0), (-50.0, 4.0)))
 
 
 @pytest.fixture
@@ -99,6 +113,15 @@ def test_the_mode_is_the_likeliest_signal_and_anomalous(normal: Path) -> None:
     stored = PriorPipeline(normal, device="cpu")
     torch.testing.assert_close(stored.anomaly_scores(others, nats), scores)
     torch.testing.assert_close(stored.sample(2), prior.sample(2))
+
+
+def test_few_examples_are_refused_before_their_likelihoods_are_computed(
+    normal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prior = PriorPipeline(normal, device="cpu")
+    monkeypatch.setattr(prior, "log_prob", None)
+    with pytest.raises(ConfigError, match="9 typical examples"):
+        prior.typical_statistics(torch.zeros(9, 1, 400))
 
 
 def test_a_blank_image_is_anomalous_under_the_bundled_prior_of_digits() -> None:

@@ -1,0 +1,158 @@
+"""What the likelihood of a prior says about signals: log-probabilities and anomaly scores."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Generator, Tensor
+
+from denoise.errors import ConfigError
+from denoise.metrics import bits_per_dim
+from denoise.pipelines.prior_base import LoadedPrior
+from denoise.pipelines.typicality import anomaly_scores, check_examples, typical_statistics
+from denoise.protocols import HasEstimatedLogProb, HasLogProb, HasLogProbBound, Label, Progress, Support
+from denoise.weights import TypicalStatistics
+
+BINARISED = ", of stochastically binarised pixels"
+
+
+class LikelihoodPipeline(LoadedPrior):
+    """The part of `denoise.pipelines.prior.PriorPipeline` for priors with likelihoods."""
+
+    @property
+    def support(self) -> Support:
+        """The space on which likelihoods are defined.
+
+        Raises:
+            ConfigError: the prior has no likelihood.
+        """
+        if not isinstance(self.model, HasLogProb | HasEstimatedLogProb | HasLogProbBound):
+            self._refuse("compute likelihoods")
+        return self.model.support
+
+    @torch.no_grad()
+    def log_prob(
+        self, x: Tensor, *, label: Label = None, seed: int = 0, progress: Progress | None = None
+    ) -> tuple[Tensor, str]:
+        """Return log-likelihoods, and whether they are exact, estimates or bounds.
+
+        Args:
+            x: signals, (n, *shape).
+            label: class by its name or number, or a text; None is unconditional.
+            seed: seed of estimates and bounds.
+            progress: called with the fraction done.
+
+        Returns:
+            Log-likelihoods in nats, (n,), and a description of their kind.
+
+        Raises:
+            ConfigError: the prior has no likelihood.
+        """
+        model, label, generator = self.model, self._resolve(label), Generator().manual_seed(seed)
+
+        def labels(batch: Tensor) -> list[Label] | None:
+            return None if label is None else [label] * len(batch)
+
+        if isinstance(model, HasLogProb):
+            x, suffix = _prepare(x, model.support, generator)
+            return self._map(lambda batch: model.log_prob(batch, labels(batch)), x, progress), f"exact{suffix}"
+        if isinstance(model, HasEstimatedLogProb):
+            nats = self._map(
+                lambda batch: model.estimate_log_prob(batch, labels(batch), generator=generator), x, progress
+            )
+            return nats, model.estimate_kind
+        if not isinstance(model, HasLogProbBound):
+            self._refuse("compute likelihoods")
+        samples, (x, suffix) = model.bound_samples, _prepare(x, model.support, generator)
+        nats = self._map(
+            lambda batch: model.log_prob_bound(batch, samples, label=label, generator=generator),
+            x,
+            progress,
+            batch_size=model.bound_batch,
+        )
+        return nats, f"{model.bound_kind}, {samples} samples{suffix}"
+
+    def typical_statistics(
+        self, x: Tensor, *, label: Label = None, seed: int = 0, progress: Progress | None = None
+    ) -> TypicalStatistics:
+        """Return the statistics of typical examples that `anomaly_scores` compares with.
+
+        Args:
+            x: examples such as training data, better 100 or more, (n, *shape).
+            label: class by its name or number, or a text; None is unconditional.
+            seed: seed of estimates and bounds.
+            progress: called with the fraction done.
+
+        Returns:
+            Mean and covariance of log-likelihood and complexity.
+
+        Raises:
+            ConfigError: the prior has no likelihood, or there are too few examples.
+        """
+        check_examples(len(x))
+        nats, kind = self.log_prob(x, label=label, seed=seed, progress=progress)
+        return typical_statistics(nats, x, f"{len(x)} examples; {kind}", self._label_name(label))
+
+    def anomaly_scores(
+        self, x: Tensor, nats: Tensor, typical: TypicalStatistics | None = None, *, label: Label = None
+    ) -> Tensor:
+        """Return how atypical signals are, by their likelihoods and their complexity; see `typicality.anomaly_scores`.
+
+        Args:
+            x: signals, (n, *shape).
+            nats: their log-likelihoods of `log_prob`, (n,).
+            typical: statistics of typical examples; None takes those of the weights.
+            label: class or text of `log_prob`.
+
+        Returns:
+            Distances in standard deviations, (n,).
+
+        Raises:
+            ConfigError: there are no statistics, or they are of likelihoods with another label.
+        """
+        typical = typical or self.card.typical
+        if typical is None:
+            raise ConfigError(
+                f"weights of {self.card.name} hold no statistics of typical examples; give some, such as training data."
+            )
+        if typical.label != (name := self._label_name(label)):
+            labels = [f"of {label!r}" if label else "unconditional" for label in (name, typical.label)]
+            raise ConfigError(
+                f"likelihoods are {labels[0]}, those of the typical examples {labels[1]}; expected the same label."
+            )
+        return anomaly_scores(nats, x, typical)
+
+    def bits_per_dim(self, nats: Tensor) -> Tensor:
+        """Convert likelihoods of `log_prob` to bits for each entry of the space on which they are defined.
+
+        Densities are taken for 256 levels, and mean something for signals with noise of one level only. Discrete and
+        binary distributions have levels of their own.
+
+        Args:
+            nats: log-likelihoods in nats, any shape.
+
+        Returns:
+            Bits per dimension, of the same shape.
+
+        Raises:
+            ConfigError: the prior has no likelihood.
+        """
+        support = self.support
+        return bits_per_dim(nats, math.prod(support.shape), 256 if support.values == "continuous" else 1)
+
+    def _label_name(self, label: Label) -> str | None:
+        """Return the name of a class, or a text."""
+        label = self._resolve(label)
+        return self.card.classes[label] if isinstance(label, int) else label
+
+
+def _prepare(x: Tensor, support: Support, generator: Generator) -> tuple[Tensor, str]:
+    """Return signals as a likelihood takes them, and what was done to them and what it is of, for its description.
+
+    Grey pixels are drawn as 0 or 1, with their level as probability, if the likelihood is of binary ones.
+    """
+    description = f", of {support.description}" if support.description else ""
+    if support.values != "binary" or not bool(((x > 0) & (x < 1)).any()):
+        return x, description
+    return (torch.rand(x.shape, generator=generator) < x.cpu()).to(x), BINARISED + description
