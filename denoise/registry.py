@@ -33,15 +33,15 @@ CODECS = {
     "spectral-codec": ("denoise.models.spectral_codec", "SpectralCodec"),
     "vae": ("denoise.models.autoencoder", "VAE"),
 }
-PRIORS = {
+PRIORS = {  # kinds of flows, such as "maf", "rad" or "glow", are settings of "flow" and "multiscale-flow"
     "consistency-model": ("denoise.priors.consistency_model", "ConsistencyModel"),
     "ddgan": ("denoise.priors.ddgan", "DDGAN"),
     "ddpm": ("denoise.priors.ddpm", "DDPM"),
     "diffusion": ("denoise.priors.diffusion", "Diffusion"),
     "flow": ("denoise.priors.flows", "Flow"),
+    "flow-matching": ("denoise.priors.flow_matching", "FlowMatching"),
     "gan": ("denoise.priors.gan", "GAN"),
     "latent-prior": ("denoise.priors.latent", "LatentPrior"),
-    "flow-matching": ("denoise.priors.flow_matching", "FlowMatching"),
     "multiscale-flow": ("denoise.priors.multiscale_flow", "MultiscaleFlow"),
     "pixelcnn": ("denoise.priors.pixelcnn", "PixelCNN"),
     "pixelrnn": ("denoise.priors.pixelrnn", "PixelRNN"),
