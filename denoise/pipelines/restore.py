@@ -49,13 +49,19 @@ class RestorePipeline:
         tile: as of `ImagePipeline`.
 
     Raises:
-        ConfigError: there is no such prior, or it is blind.
+        ConfigError: there is no such prior, it is blind, or it was not trained at the noise levels of the sampler.
     """
 
     def __init__(self, prior: str | Path = SIGMA_MODEL, *, device: str = "auto", tile: int | None = None) -> None:
         self.pipeline = ImagePipeline(prior, device=device, tile=tile)
         if self.pipeline.model.blind or self.pipeline.model.sigma_maps != 1:
             raise ConfigError(f"model {self.pipeline.card.name} takes no single sigma; use {SIGMA_MODEL} or a prior.")
+        sigmas = self.pipeline.card.sigma
+        if sigmas is not None and sigmas[1] < SIGMA_START:
+            raise ConfigError(
+                f"model {self.pipeline.card.name} was trained up to sigma {255 * sigmas[1]:g} of 255; the sampler "
+                f"needs {255 * SIGMA_START:g}. Use {SIGMA_MODEL} or a prior."
+            )
 
     def file(
         self,
@@ -226,11 +232,14 @@ def _inpaint(image: Image, x: Tensor, options: RestoreOptions) -> Task:
         sizes = [f"{width} x {height}" for height, width in (mask.shape, image.pixels.shape[:2])]
         raise ConfigError(f"{options.mask}: is of {sizes[0]} pixels, the image of {sizes[1]}. Resize the mask.")
     missing = torch.from_numpy(mask > MISSING_THRESHOLD)
+    if image.visible is not None:
+        missing &= torch.from_numpy(image.visible)
     if not missing.any() or missing.all():
+        kind = "pixel" if image.visible is None else "visible pixel"
         state = (
-            f"no pixel is white (at most {255 * mask.max():.0f} of 255)"
+            f"no {kind} is white (at most {255 * mask.max():.0f} of 255)"
             if not missing.any()
-            else "every pixel is white"
+            else f"every {kind} is white"
         )
         raise ConfigError(f"{options.mask}: {state}, which means missing; expected some of them.")
     box = tuple(slice(max(0, int(i.min()) - MARGIN), int(i.max()) + 1 + MARGIN) for i in missing.nonzero(as_tuple=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from denoise.files.image import read_image
 from denoise.options import RestoreOptions
 from denoise.pipelines.image import ImagePipeline
 from denoise.pipelines.restore import MISSING_THRESHOLD, RestorePipeline
+from denoise.registry import load
 from denoise.signals import Image
+from denoise.weights import save_weights
 
 SIDE = 64
 
@@ -139,10 +142,50 @@ def test_a_prior_of_digits_denoises_digits_of_any_size() -> None:
     noisy = np.clip(digit + noise, 0, 255).astype(np.uint8)[..., None]
     denoised = ImagePipeline("mnist-diffusion").frame(Image(noisy), sigma=50 / 255)
     assert psnr(denoised.pixels[..., 0], digit) > psnr(noisy[..., 0], digit) + 5
+    clean = digit[:28, 7:35]
+    blurred = np.rint(gaussian_filter(clean.astype(float), 1.0)).astype(np.uint8)
     restored = RestorePipeline("mnist-diffusion").frame(
-        Image(digit[:28, 7:35, None].copy()), RestoreOptions(task="deblur", blur=0.8, steps=5)
+        Image(blurred[..., None]), RestoreOptions(task="deblur", blur=1.0, sigma=1 / 255, steps=8)
     )
     assert restored.pixels.shape == (28, 28, 1)
+    assert psnr(restored.pixels[..., 0], clean) > psnr(blurred, clean) + 3
+
+
+def test_hidden_pixels_are_not_missing(pipeline: RestorePipeline, tmp_path: Path) -> None:
+    alpha = np.full((SIDE, SIDE), 255, np.uint8)
+    alpha[holes() > 0] = 0
+    options = RestoreOptions(task="inpaint", mask=save(tmp_path / "mask.png", holes()), steps=2)
+    with pytest.raises(ConfigError, match="no visible pixel is white"):
+        pipeline.frame(Image(scene(), alpha), options)
+    partly_visible = alpha.copy()
+    partly_visible[:30] = 255
+    restored = pipeline.frame(Image(scene(), partly_visible), options).pixels
+    changed = (restored != scene()).any(axis=-1)
+    assert changed[20:24, 5:50].mean() > 0.9
+    assert not changed[30:].any()
+
+
+def test_a_palette_and_a_jpeg_are_written_in_their_formats(pipeline: RestorePipeline, tmp_path: Path) -> None:
+    options = RestoreOptions(task="inpaint", mask=save(tmp_path / "mask.png", holes()), steps=2)
+    away = np.ones((SIDE, SIDE), bool)
+    away[12:48, :56] = False  # of the hole, by more than a block of JPEG
+    for name, mode in (("a.gif", "P"), ("a.jpg", "RGB")):
+        PillowImage.fromarray(scene()).convert(mode).save(tmp_path / name)
+        before = read_image(tmp_path / name).pixels[..., :3].astype(int)
+        pipeline.file(tmp_path / name, tmp_path / f"out-{name}", options)
+        with PillowImage.open(tmp_path / f"out-{name}") as file:
+            assert (file.format, file.size) == ({"a.gif": "GIF", "a.jpg": "JPEG"}[name], (SIDE, SIDE))
+        after = read_image(tmp_path / f"out-{name}").pixels[..., :3]
+        assert np.abs(after - before)[away].mean() < 4  # both lose a little
+
+
+def test_the_output_may_be_a_binary_file(pipeline: RestorePipeline, tmp_path: Path) -> None:
+    source, buffer = save(tmp_path / "a.png", scene(16, 16)), io.BytesIO()
+    options = RestoreOptions(task="upscale", factor=2, steps=2)
+    pipeline.file(io.BytesIO(source.read_bytes()), buffer, options)
+    pipeline.file(source, tmp_path / "b.png", options)
+    buffer.seek(0)
+    assert np.array_equal(read_image(buffer).pixels, read_image(tmp_path / "b.png").pixels)
 
 
 def test_masks_are_painted_on_transparent_layers_too(pipeline: RestorePipeline, tmp_path: Path) -> None:
@@ -210,6 +253,13 @@ def test_inputs_that_are_refused(pipeline: RestorePipeline, tmp_path: Path) -> N
         RestorePipeline("photo")
     with pytest.raises(ConfigError, match=r"prior mnist-flow is no denoiser"):
         RestorePipeline("mnist-flow")
+
+
+def test_a_model_of_a_narrow_range_of_noise_is_refused(models: dict[str, Path], tmp_path: Path) -> None:
+    module, card = load(models["sigma-image"])
+    save_weights(tmp_path / "narrow.safetensors", module, replace(card, sigma=(0.0, 0.3)), {})
+    with pytest.raises(ConfigError, match=r"was trained up to sigma 76.5 of 255; the sampler needs 255"):
+        RestorePipeline(tmp_path / "narrow.safetensors")
 
 
 def test_conjugate_gradients_invert_a_cropped_blur() -> None:
