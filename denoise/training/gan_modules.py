@@ -94,5 +94,5 @@ class DDGANModule(GANModule):
         return discriminator(pair, labels, timestep - 1)
 
 
-GAN_MODULES: dict[type[GeneratorNetwork], type[GANModule]] = {DDGAN: DDGANModule, GeneratorNetwork: GANModule}
+GAN_MODULES: dict[Any, type[GANModule]] = {DDGAN: DDGANModule, GeneratorNetwork: GANModule}
 """Modules of generators, subclasses first."""
