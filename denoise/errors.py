@@ -10,6 +10,20 @@
 A message is one line: where, what came, what was expected, what to do. The command line prints it as it is.
 """
 
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+OUT_OF_MEMORY = "Out of memory. Reduce --block, --tile, --samples or -n, or leave --perception out."
+# PyTorch raises a plain RuntimeError where these allocators fail.
+OUT_OF_MEMORY_MESSAGES = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+    "MPS backend out of memory",
+)
+
 
 class DenoiseError(Exception):
     """Base of all exceptions that this package raises on purpose."""
@@ -25,3 +39,36 @@ class ConfigError(DenoiseError, ValueError):
 
 class WeightsError(DenoiseError):
     """A weights file that is missing, damaged, hostile or of another release."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an exception reports that an allocation failed.
+
+    Args:
+        error: any exception.
+    """
+    if isinstance(error, MemoryError):
+        return True
+    torch = sys.modules.get("torch")  # an error of torch implies that it is loaded
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(message in str(error) for message in OUT_OF_MEMORY_MESSAGES)
+
+
+def describe_unexpected(error: Exception) -> str:
+    """Describe an exception in one line; print the traceback of an unexpected one if DENOISE_DEBUG is set.
+
+    Args:
+        error: any exception.
+    """
+    if isinstance(error, DenoiseError):
+        return str(error)
+    if is_out_of_memory(error):
+        return OUT_OF_MEMORY
+    if os.environ.get("DENOISE_DEBUG"):
+        traceback.print_exception(error)
+    text = " ".join(str(error).split())[:200]
+    return (
+        f"{type(error).__name__}: {text}. This is a bug in denoise; please report it "
+        "(DENOISE_DEBUG=1 prints the traceback)."
+    )

@@ -197,6 +197,29 @@ class RestoreOptions:
         check_max_megapixels(self.max_megapixels)
 
 
+def parse_sigma(value: str | float | None) -> Sigma:
+    """Return the noise level of an image, full scale 1.0, for one on the scale of 0 to 255.
+
+    Args:
+        value: a number from 0 to 255 or its text, ``"auto"`` or None.
+
+    Raises:
+        ConfigError: it is something else.
+
+    >>> parse_sigma("51")
+    0.2
+    """
+    if value is None or value == "auto":
+        return value  # type: ignore[return-value]
+    try:
+        sigma = float(value)
+    except ValueError:
+        sigma = -1.0
+    if not 0 <= sigma <= 255:
+        raise ConfigError(f"--sigma is {value!r}; expected auto or a number from 0 to 255.")
+    return sigma / 255
+
+
 def check_max_megapixels(max_megapixels: float) -> None:
     """Check a limit of the size of images.
 

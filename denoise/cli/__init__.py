@@ -11,10 +11,10 @@ from typing import Annotated
 
 import typer
 
-from denoise.cli import audio, evaluate, image, interpolate, models, points, sample, score, train
+from denoise.cli import audio, batch, evaluate, image, interpolate, models, points, sample, score, train
 from denoise.cli.completion import Command, Group
-from denoise.cli.output import describe_unexpected, print_error
-from denoise.errors import DenoiseError
+from denoise.cli.output import print_error
+from denoise.errors import DenoiseError, describe_unexpected
 
 app = typer.Typer(
     name="denoise",
@@ -29,6 +29,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "audio": audio.audio,
     "image": image.image,
     "points": points.points,
+    "batch": batch.batch,
     "sample": sample.sample,
     "interpolate": interpolate.interpolate,
     "complete": sample.complete,

@@ -98,7 +98,7 @@ def audio(
     Without -o, NAME.denoised.EXT is written beside each input. Sample rate, channels, length, format,
     tags, pictures and markers are kept.
     """
-    from denoise.cli.batch import BatchOptions, denoise_files
+    from denoise.cli.files import BatchOptions, denoise_files
     from denoise.cli.interrupt import until_interrupted
     from denoise.cli.malloc import return_freed_memory
     from denoise.files.audio import AUDIO_EXTENSIONS

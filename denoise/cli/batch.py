@@ -1,142 +1,183 @@
-"""The loop over files that `denoise audio`, `image` and `points` share: progress, messages and the exit code."""
+"""``denoise batch``."""
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterable
-from dataclasses import dataclass
-from os.path import exists
+import time
+from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol, TextIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from denoise.cli.output import describe_unexpected, make_progress_bar, print_error
-from denoise.errors import ConfigError, DenoiseError, InputError
+from denoise.cli.completion import model_names
+from denoise.cli.files import report_skipped
+from denoise.cli.output import make_progress_bar, print_error
+from denoise.cli.params import DeviceOption, JsonLinesOption, OverwriteOption
+from denoise.errors import ConfigError
 
 if TYPE_CHECKING:
-    from denoise.pipelines.result import Result
-    from denoise.protocols import Progress
-
-Source = str | Path | BinaryIO
-KINDS_LISTED = 8  # extensions named when files of other kinds are skipped
+    from denoise.pipelines.batch.journal import Record
+    from denoise.pipelines.batch.run import Batch
 
 
-class DenoiseFile(Protocol):
-    """A function that denoises one file."""
-
-    def __call__(self, source: Source, target: Source, progress: Progress, name: str | None) -> Result:
-        """Denoise a file.
-
-        Args:
-            source: path or stream to read.
-            target: path or stream to write.
-            progress: callback for the fraction done.
-            name: name of the source in messages, None for its path.
-        """
-
-
-@dataclass(frozen=True)
-class BatchOptions:
-    """Options of a run over several files.
-
-    Args:
-        overwrite: whether existing outputs are replaced.
-        skip_existing: whether inputs with an existing output are skipped, to resume an interrupted run.
-        as_json: whether one line of JSON is printed per file.
-
-    Raises:
-        ConfigError: ``overwrite`` and ``skip_existing`` are both set.
-    """
-
-    overwrite: bool = False
-    skip_existing: bool = False
-    as_json: bool = False
-
-    def __post_init__(self) -> None:
-        if self.skip_existing and self.overwrite:
-            raise ConfigError("--skip-existing and --overwrite exclude each other. Give one of them.")
-
-
-def denoise_files(
-    inputs: list[str], out: str | None, extensions: Iterable[str], denoise_file: DenoiseFile, options: BatchOptions
+def batch(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="Folders, files, patterns, manifests (.csv, .jsonl, .parquet), or URLs such as s3://bucket/folder; "
+            "the last one is the folder or URL that is written.",
+            metavar="SRC... DST",
+        ),
+    ],
+    only_audio: Annotated[bool, typer.Option("--audio", help="Take audio files only.")] = False,
+    only_images: Annotated[bool, typer.Option("--image", help="Take images only.")] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Model of all files, as of `denoise audio` or `denoise image`; with --audio or --image.",
+            metavar="NAME|FILE",
+            autocompletion=model_names("denoiser"),
+        ),
+    ] = None,
+    prior: Annotated[
+        str | None,
+        typer.Option(
+            help="Prior of all images, as of `denoise image`.",
+            metavar="NAME|FILE",
+            autocompletion=model_names(None, "image"),
+        ),
+    ] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Any other option of `denoise audio` or `denoise image`, as in strength=0.8 or sigma=25.",
+            metavar="NAME=VALUE",
+        ),
+    ] = None,
+    engine: Annotated[str, typer.Option(help="Processes of this machine, or a Ray cluster.", metavar="local|ray")] = (
+        "local"
+    ),
+    workers: Annotated[int | None, typer.Option(help="Number of workers; by default, one per processor.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads per worker; by default, an equal share.")] = None,
+    address: Annotated[str | None, typer.Option(help="Address of the Ray cluster.", metavar="ADDR")] = None,
+    device: DeviceOption = "auto",
+    time_limit: Annotated[
+        float, typer.Option(help="Seconds after which a file has failed.", metavar="SECONDS")
+    ] = 7200.0,
+    journal: Annotated[
+        Path | None, typer.Option(help="File of the journal; by default, DST.journal.jsonl.", metavar="FILE")
+    ] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")] = False,
+    overwrite: OverwriteOption = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and write nothing.")] = False,
+    as_json: JsonLinesOption = False,
 ) -> None:
-    """Denoise every planned pair of files; report a file that fails and continue with the next.
+    """Denoise any number of files in parallel, and resume after an interruption.
 
-    Args:
-        inputs: files, folders, or ``-`` for standard input.
-        out: file, folder, ``-`` for standard output, or None for files beside the inputs.
-        extensions: extensions of the files that are read from folders.
-        denoise_file: the function that denoises one file.
-        options: options of the run.
-
-    Raises:
-        typer.Exit: with code 1 if a file failed.
+    The journal beside DST has a line per file. A second run does what is missing or has changed. An output appears at
+    once, when it is complete. A manifest has the column `input`, and perhaps `output` and options.
     """
-    from denoise.pipelines.batch import STREAM, count_skipped, plan
+    from denoise.config import override
+    from denoise.pipelines.batch.run import BatchSettings, open_batch
 
-    pairs = plan(inputs, out, extensions, overwrite=options.overwrite)
-    if skipped_kinds := count_skipped(inputs, extensions):
-        listed = ", ".join(f"{kind} {n}" for kind, n in skipped_kinds.most_common(KINDS_LISTED))
-        print_error(f"files of other kinds are skipped: {listed}")
-    failed = skipped = 0
-    writes_to_stdout = any(target == STREAM for _, target in pairs)
-    report = sys.stderr if writes_to_stdout else sys.stdout
-
-    def print_row(row: dict[str, object]) -> None:
-        if options.as_json:
-            print(json.dumps(row), file=report, flush=True)
-
-    with make_progress_bar() as bar:
-        task = bar.add_task("", total=len(pairs))
-        for index, (source, target) in enumerate(pairs):
-            bar.update(task, description=source, completed=index)
-            if options.skip_existing and target != STREAM and exists(target):
-                skipped += 1
-                print_row({"input": source, "output": target, "skipped": True})
-                continue
-            name = "standard input" if source == STREAM else None
-            try:
-                result = denoise_file(
-                    _binary_stream(sys.stdin, "standard input") if source == STREAM else source,
-                    _binary_stream(sys.stdout, "standard output") if target == STREAM else target,
-                    lambda fraction, index=index: bar.update(task, completed=index + fraction),  # type: ignore[misc]
-                    name,
-                )
-            except BrokenPipeError:
-                raise  # the reader of standard output has left; the other files are of no use
-            except Exception as error:
-                failed += 1
-                is_foreseen = isinstance(error, DenoiseError)
-                message = str(error) if is_foreseen else f"{name or source}: {describe_unexpected(error)}"
-                print_error(message)
-                print_row({"input": name or source, "output": None, "error": message})
-                continue
-            for warning in result.warnings:
-                print_error(f"warning: {warning}")
-            print_row(result.asdict() | ({"output": "-"} if target == STREAM else {}))
-            if not options.as_json and not writes_to_stdout:
-                print(_format_result(result), flush=True)
-    if skipped and not options.as_json:
-        print_error(f"{skipped} of {len(pairs)} files skipped: their outputs exist")
-    if failed:
+    if len(sources) < 2:
+        raise ConfigError(f"{sources[0]}: needs a destination too, as in: denoise batch SRC DST.")
+    *names, target = sources
+    values = override({}, options or [])
+    if model is not None:
+        if only_audio == only_images:
+            raise ConfigError("--model is for one kind of files: give --audio or --image, or a manifest.")
+        values["model"] = model
+    if prior is not None:
+        values["prior"] = prior
+    settings = BatchSettings(
+        engine=engine,  # type: ignore[arg-type]
+        workers=workers,
+        threads=threads,
+        device=device,
+        address=address,
+        journal=journal,
+        time_limit=time_limit,
+        retry_failed=retry_failed,
+        overwrite=overwrite,
+    )
+    if only_audio == only_images:
+        modalities: Any = ("audio", "image")
+    else:
+        modalities = ("audio",) if only_audio else ("image",)
+    with open_batch(names, target, values, modalities=modalities, settings=settings) as planned:
+        report_skipped(planned.skipped_kinds)
+        if dry_run:
+            print_plan(planned, as_json)
+            return
+        n_failed = run(planned, as_json)
+    if n_failed:
         raise typer.Exit(1)
 
 
-def _binary_stream(stream: TextIO | None, name: str) -> BinaryIO:
-    if stream is None:
-        raise InputError(f"{name} is closed. Open it, or give a file in place of -.")
-    return stream.buffer
+def print_plan(batch: Batch, as_json: bool) -> None:
+    """Print what a batch would do.
+
+    Args:
+        batch: the batch.
+        as_json: whether to print a line of JSON per file.
+    """
+    pending = {file.item.target for file in batch.pending}
+    for file in batch.files:
+        row = {"input": file.item.source, "output": file.item.target, "plan": file.plan}
+        if as_json:
+            print(json.dumps(row | {"pending": file.item.target in pending}))
+        elif file.item.target in pending:
+            print(f"{file.plan:8} {file.item.source} -> {file.item.target}")
+    counts = Counter(file.plan for file in batch.files)
+    listed = ", ".join(f"{plan} {n}" for plan, n in sorted(counts.items()))
+    print_error(f"{len(pending)} of {len(batch.files)} files would be written ({listed})")
 
 
-def _format_result(result: Result) -> str:
-    from denoise.pipelines.choice import GIVEN
+def run(batch: Batch, as_json: bool) -> int:
+    """Run a batch with a progress bar, a line per file and a summary.
 
-    unit = {"times_real_time": "x real time", "megapixels_per_s": "MP/s", "points_per_s": "points/s"}[result.speed_unit]
-    choices = []
-    if result.model is not None and result.model.reason != GIVEN:
-        choices.append(f", {result.model.model} ({result.model.reason})")
-    if result.stereo is not None and not result.stereo.is_linked and result.stereo.correlation is not None:
-        choices.append(f", channels separate (correlation {result.stereo.correlation:.2f})")
-    return f"{result.output}  {result.seconds:.1f} s, {result.speed:.3g} {unit}{''.join(choices)}"
+    Args:
+        batch: the batch.
+        as_json: whether to print a line of JSON per file.
+
+    Returns:
+        Number of files that failed, now or in an earlier run.
+    """
+    pending = batch.pending
+    started, counts = time.perf_counter(), Counter[str]()
+    with make_progress_bar(counts=True) as bar:
+        task = bar.add_task("files", total=len(pending))
+        for record in batch.run():
+            counts[record.status] += 1
+            print_record(record, as_json)
+            bar.update(task, advance=1)
+    rate = f", {len(pending) / (time.perf_counter() - started):.3g} files/s" if pending else ""
+    before = Counter(file.plan for file in batch.files)
+    failed_before = 0 if batch.settings.retry_failed else before["failed"]
+    parts = [f"{counts['done']} done", f"{counts['failed']} failed"]
+    parts += [f"{before['done']} done before"] if before["done"] else []
+    parts += [f"{failed_before} failed before (--retry-failed tries them again)"] if failed_before else []
+    print_error(f"{', '.join(parts)}{rate}; journal: {batch.journal.path}")
+    return counts["failed"] + failed_before
+
+
+def print_record(record: Record, as_json: bool) -> None:
+    """Print what happened to a file: a line of JSON, or its output or its error.
+
+    Args:
+        record: record of the journal.
+        as_json: whether to print JSON.
+    """
+    if as_json:
+        print(json.dumps(asdict(record), default=str), flush=True)
+        return
+    for warning in record.warnings:
+        print_error(f"warning: {warning}")
+    if record.error is not None:
+        print_error(record.error)
+    else:
+        print(f"{record.output}  {record.seconds:.1f} s", flush=True)

@@ -25,7 +25,7 @@ from denoise.options import (
     TASKS,
     DenoiseOptions,
     RestoreOptions,
-    Sigma,
+    parse_sigma,
 )
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def image(
     and metadata are kept. Camera raw files become TIFF of 16 bits. A prior also fills in missing pixels,
     removes blur, and enlarges: `--task inpaint --mask mask.png`.
     """
-    from denoise.cli.batch import BatchOptions, denoise_files
+    from denoise.cli.files import BatchOptions, denoise_files
     from denoise.cli.malloc import keep_freed_memory
     from denoise.cli.restore import restore_files
     from denoise.files.image import IMAGE_EXTENSIONS
@@ -164,7 +164,7 @@ def image(
             "--compare": compare,
         }
         refuse(only_denoising, f"is not for --task {task}")
-        sigma_value, source = _parse_sigma(sigma), context.get_parameter_source("steps")
+        sigma_value, source = parse_sigma(sigma), context.get_parameter_source("steps")
         has_steps = source is not None and source.name != "DEFAULT"
         restore_options = RestoreOptions(
             task=task,  # type: ignore[arg-type]
@@ -189,7 +189,7 @@ def image(
         luminance=luminance,
         colour=colour,
         detail=detail,
-        sigma=_parse_sigma(sigma),
+        sigma=parse_sigma(sigma),
         perception=perception,
         seed=seed if samples or perception is not None else None,
         overwrite=overwrite,
@@ -230,18 +230,3 @@ def refuse(options: dict[str, Any], reason: str) -> None:
     for name, value in options.items():
         if value is not None:
             raise ConfigError(f"{name} {reason}; leave it out.")
-
-
-def _parse_sigma(text: str | None) -> Sigma:
-    """Return the noise level in signal units (full scale 1.0) for one given on the scale of 0 to 255."""
-    if text is None:
-        return None
-    if text == "auto":
-        return "auto"
-    try:
-        sigma = float(text)
-    except ValueError:
-        sigma = -1.0
-    if not 0 <= sigma <= 255:
-        raise ConfigError(f"--sigma is {text!r}; expected auto or a number from 0 to 255.")
-    return sigma / 255

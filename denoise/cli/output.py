@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
-import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,14 +13,6 @@ if TYPE_CHECKING:
     from rich.progress import Progress as ProgressBar
 
     from denoise.protocols import Progress
-
-OUT_OF_MEMORY = "Out of memory. Reduce --block, --tile, --samples or -n, or leave --perception out."
-# PyTorch raises a plain RuntimeError where these allocators fail.
-OUT_OF_MEMORY_MESSAGES = (
-    "DefaultCPUAllocator: can't allocate memory",
-    "DefaultCPUAllocator: not enough memory",
-    "MPS backend out of memory",
-)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -45,21 +35,29 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     (terminal if terminal.is_terminal else Console(width=10_000, soft_wrap=True)).print(table)
 
 
-def make_progress_bar(*, is_shown: bool = True, is_transient: bool = True) -> ProgressBar:
+def make_progress_bar(*, is_shown: bool = True, is_transient: bool = True, counts: bool = False) -> ProgressBar:
     """Return a progress bar on standard error that is drawn on terminals only.
 
     Args:
         is_shown: whether it is drawn at all.
         is_transient: whether it is removed at the end.
+        counts: whether the number done and its rate stand in place of the fraction.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     console = Console(stderr=True, markup=False, emoji=False, highlight=False)
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
+        *((MofNCompleteColumn(), TaskProgressColumn(show_speed=True)) if counts else (TaskProgressColumn(),)),
         TimeRemainingColumn(),
         console=console,
         transient=is_transient,
@@ -92,26 +90,3 @@ def print_outputs(as_json: bool, paths: Sequence[Path], **facts: Any) -> None:
 def print_error(message: str) -> None:
     """Print one line on standard error."""
     print(f"denoise: {message}", file=sys.stderr)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an exception reports that an allocation failed."""
-    if isinstance(error, MemoryError):
-        return True
-    torch = sys.modules.get("torch")  # an error of torch implies that it is loaded
-    if torch is not None and isinstance(error, torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(message in str(error) for message in OUT_OF_MEMORY_MESSAGES)
-
-
-def describe_unexpected(error: Exception) -> str:
-    """Describe in one line an exception that is not a `DenoiseError`; print its traceback if DENOISE_DEBUG is set."""
-    if is_out_of_memory(error):
-        return OUT_OF_MEMORY
-    if os.environ.get("DENOISE_DEBUG"):
-        traceback.print_exception(error)
-    text = " ".join(str(error).split())[:200]
-    return (
-        f"{type(error).__name__}: {text}. This is a bug in denoise; please report it "
-        "(DENOISE_DEBUG=1 prints the traceback)."
-    )

@@ -50,7 +50,7 @@ def points(
     Without -o, NAME.denoised.EXT is written beside each input. Number and order of the points, colours, normals,
     faces and everything else are kept.
     """
-    from denoise.cli.batch import BatchOptions, denoise_files
+    from denoise.cli.files import BatchOptions, denoise_files
     from denoise.files.points import POINT_EXTENSIONS
     from denoise.pipelines.points import PointPipeline
     from denoise.registry import POINT_MODEL

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from denoise.cli.batch import BatchOptions, denoise_files
+from denoise.cli.files import BatchOptions, denoise_files
 from denoise.cli.malloc import keep_freed_memory
 from denoise.options import RestoreOptions
 

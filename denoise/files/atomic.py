@@ -64,9 +64,7 @@ def atomic_file(target: Path, *, overwrite: bool) -> Iterator[Path]:
         raise InputError(f"{target}: cannot be written ({error.strerror}). Choose another folder with -o.") from None
     try:
         yield partial
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        _move(partial, real, overwrite)
+        publish(partial, real, overwrite=overwrite)
     except OSError as error:
         raise InputError(f"{target}: cannot be written ({error.strerror or error}). Free space or choose -o.") from None
     finally:
@@ -109,7 +107,20 @@ def _spool(target: Path) -> Iterator[Path]:
             raise InputError(f"{target}: cannot be written ({error.strerror or error}).") from None
 
 
-def _move(partial: Path, target: Path, overwrite: bool) -> None:
+def publish(partial: Path, target: Path, *, overwrite: bool) -> None:
+    """Move a complete file to its place, all at once, when its bytes are on the disk.
+
+    Args:
+        partial: file on the same file system as the target.
+        target: its place.
+        overwrite: replace a file that exists; the new one takes its permissions.
+
+    Raises:
+        InputError: the target exists and may not be replaced.
+        OSError: the file system refuses.
+    """
+    with partial.open("rb+") as file:
+        os.fsync(file.fileno())
     if overwrite:
         with contextlib.suppress(FileNotFoundError):
             partial.chmod(stat.S_IMODE(target.stat().st_mode))

@@ -28,8 +28,8 @@ from typer.main import get_command
 import denoise
 from denoise import options
 from denoise.cli import app
-from denoise.cli.output import describe_unexpected, is_out_of_memory
 from denoise.colour import LUMA_601
+from denoise.errors import describe_unexpected, is_out_of_memory
 from denoise.pipelines.audio import AudioPipeline
 from denoise.pipelines.image import ImagePipeline
 from denoise.registry import bundled

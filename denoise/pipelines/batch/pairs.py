@@ -98,11 +98,11 @@ def _visible_files(folder: Path) -> Iterator[Path]:
     """Files in a folder, without hidden ones and outputs of earlier runs."""
     for path in folder.rglob("*"):
         is_hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if not is_hidden and not _is_output(path) and path.is_file():
+        if not is_hidden and not is_output(path) and path.is_file():
             yield path
 
 
-def _is_output(path: Path) -> bool:
+def is_output(path: Path) -> bool:
     """Whether a name is that of an output; the mean and the deviation of samples only beside the samples."""
     stem, dot, suffix = path.stem.rpartition(".")
     if suffix in ("mean", "std") and dot:

@@ -1,0 +1,265 @@
+"""Engines of a batch: processes of this machine, or actors of a Ray cluster. Both run the same worker."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from multiprocessing.connection import wait
+from queue import SimpleQueue
+from typing import Any, Literal, Protocol, Self, get_args
+
+from denoise.errors import ConfigError
+from denoise.pipelines.batch.journal import Journal, Record
+from denoise.pipelines.batch.storage import state_of
+from denoise.pipelines.batch.worker import Task, Worker, WorkerSettings
+
+EngineName = Literal["local", "ray"]
+ENGINES: tuple[EngineName, ...] = get_args(EngineName)
+ATTEMPTS = 2  # for a file whose process died: perhaps the system needed its memory for another one
+
+
+class Engine(Protocol):
+    """Workers that run tasks in parallel."""
+
+    def run(self, tasks: Sequence[Task]) -> Iterator[Record]:
+        """Run tasks.
+
+        Args:
+            tasks: the files.
+
+        Yields:
+            The record of each file as it ends, which is in the journal.
+        """
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None: ...
+
+
+class WorkerProcess:
+    """A process that does one file after another, and is replaced when it dies or exceeds the time limit.
+
+    A file whose process died is tried once more. The pool has one process, so that nothing is shared with others:
+    a killed process can hold no lock that they wait for.
+
+    Args:
+        settings: settings of all workers.
+        time_limit: seconds after which a file has failed.
+    """
+
+    def __init__(self, settings: WorkerSettings, time_limit: float) -> None:
+        self.settings, self.time_limit = settings, time_limit
+        self.pool: ProcessPoolExecutor | None = None
+        self.pid = 0
+        self.is_stopped = False
+
+    def run(self, task: Task) -> Record:
+        """Run a task.
+
+        Args:
+            task: the file.
+
+        Returns:
+            Its record, which is in the journal.
+
+        Raises:
+            CancelledError: another thread has called `stop`.
+        """
+        for _ in range(ATTEMPTS):
+            try:
+                pool = self._start()
+                if self.is_stopped:
+                    raise CancelledError
+                return pool.submit(_run_task, task).result(self.time_limit)
+            except TimeoutError:
+                self._kill()
+                self.close()
+                return self._fail(task, f"not finished after {self.time_limit:g} s. Raise --time-limit.")
+            except BrokenProcessPool:
+                self.close()
+                if self.is_stopped:
+                    raise CancelledError from None
+        return self._fail(task, f"its process died {ATTEMPTS} times, perhaps for lack of memory.")
+
+    def _start(self) -> ProcessPoolExecutor:
+        """Return the pool with its process, a new one if there is none."""
+        if self.pool is None:
+            self.pool = ProcessPoolExecutor(
+                max_workers=1,
+                mp_context=multiprocessing.get_context("spawn"),  # a fork would copy locks that threads of torch hold
+                initializer=_start_worker,
+                initargs=(self.settings,),
+            )
+            self.pid = self.pool.submit(os.getpid).result()
+        return self.pool
+
+    def _fail(self, task: Task, reason: str) -> Record:
+        name = task.item.source
+        record = Record.failed(task.item, f"{name}: {reason}", self.time_limit, state_of(name))
+        Journal(self.settings.journal).append(record)
+        return record
+
+    def _kill(self) -> None:
+        if self.pid:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+
+    def stop(self) -> None:
+        """End the process at once, and run no further file."""
+        self.is_stopped = True
+        self._kill()
+
+    def close(self) -> None:
+        """End the process when it has finished its file."""
+        if self.pool is not None:
+            self.pool.shutdown()
+        self.pool, self.pid = None, 0
+
+
+class LocalEngine:
+    """Processes of this machine.
+
+    Args:
+        settings: settings of all workers.
+        workers: number of processes.
+        time_limit: seconds after which a file has failed.
+    """
+
+    def __init__(self, settings: WorkerSettings, *, workers: int, time_limit: float) -> None:
+        self.processes = [WorkerProcess(settings, time_limit) for _ in range(workers)]
+        self.idle: SimpleQueue[WorkerProcess] = SimpleQueue()
+        for process in self.processes:
+            self.idle.put(process)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        """End the processes."""
+        for process in self.processes:
+            process.close()
+
+    def run(self, tasks: Sequence[Task]) -> Iterator[Record]:
+        """Run tasks; see `Engine.run`.
+
+        Args:
+            tasks: the files.
+        """
+
+        def run(task: Task) -> Record:
+            process = self.idle.get()
+            try:
+                return process.run(task)
+            finally:
+                self.idle.put(process)
+
+        with ThreadPoolExecutor(len(self.processes)) as threads:
+            futures = [threads.submit(run, task) for task in tasks]
+            try:
+                for future in as_completed(futures):
+                    yield future.result()
+            except BaseException:
+                threads.shutdown(wait=False, cancel_futures=True)
+                for process in self.processes:
+                    process.stop()
+                raise
+
+
+_worker: Worker | None = None  # of this process
+
+
+def _start_worker(settings: WorkerSettings) -> None:
+    """Prepare a process for its files."""
+    global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the first process ends the others
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_exit_with, args=(parent.sentinel,), daemon=True).start()
+    _worker = Worker(settings)
+    _worker.set_up()
+
+
+def _exit_with(sentinel: int) -> None:
+    """End this process when another one has ended, so that a killed batch leaves no worker that goes on."""
+    wait([sentinel])
+    os._exit(1)
+
+
+def _run_task(task: Task) -> Record:
+    assert _worker is not None, "the pool starts each process by _start_worker"
+    return _worker(task)
+
+
+class RayEngine:
+    """Actors of a Ray cluster; each has a `WorkerProcess`.
+
+    Args:
+        settings: settings of all workers.
+        workers: number of actors.
+        time_limit: seconds after which a file has failed.
+        address: address of the cluster; None starts one on this machine, or joins that of ``RAY_ADDRESS``.
+
+    Raises:
+        ConfigError: Ray is not installed.
+    """
+
+    def __init__(
+        self, settings: WorkerSettings, *, workers: int, time_limit: float, address: str | None = None
+    ) -> None:
+        try:
+            import ray.data
+        except ImportError:
+            raise ConfigError('the engine ray is missing; run: pip install "denoise-toolkit[ray]"') from None
+        self.settings, self.workers, self.time_limit = settings, workers, time_limit
+        self.ray, self.starts_cluster = ray, not ray.is_initialized()
+        if self.starts_cluster:
+            ray.init(address=address, log_to_driver=False, include_dashboard=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        """Leave the cluster."""
+        if self.starts_cluster:
+            self.ray.shutdown()
+
+    def run(self, tasks: Sequence[Task]) -> Iterator[Record]:
+        """Run tasks; see `Engine.run`.
+
+        Args:
+            tasks: the files.
+        """
+        data = self.ray.data
+        data.DataContext.get_current().enable_progress_bars = False
+        rows = data.from_items([{"task": task} for task in tasks], override_num_blocks=len(tasks))
+        records = rows.map(
+            RayWorker,
+            fn_constructor_kwargs={"settings": self.settings, "time_limit": self.time_limit},
+            compute=data.ActorPoolStrategy(size=self.workers),
+            num_cpus=self.settings.threads,
+            num_gpus=int(self.settings.device == "cuda"),
+        )
+        for row in records.iter_rows():
+            yield row["record"]
+
+
+class RayWorker:
+    """The actor of a `RayEngine`.
+
+    Args:
+        settings: settings of all workers.
+        time_limit: seconds after which a file has failed.
+    """
+
+    def __init__(self, settings: WorkerSettings, time_limit: float) -> None:
+        self.process = WorkerProcess(settings, time_limit)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Return the record of the task of a row."""
+        return {"record": self.process.run(row["task"])}

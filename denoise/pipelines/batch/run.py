@@ -1,0 +1,189 @@
+"""A batch: find the files, skip what the journal has, run the rest, and lock the journal meanwhile."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from denoise.errors import ConfigError
+from denoise.pipelines.batch.engines import ENGINES, Engine, EngineName, LocalEngine, RayEngine
+from denoise.pipelines.batch.file_options import Modality
+from denoise.pipelines.batch.items import Item, find_items
+from denoise.pipelines.batch.journal import Journal, Plan, Record, default_journal, may_replace, plan_of
+from denoise.pipelines.batch.storage import STAGING, is_url, local_path
+from denoise.pipelines.batch.worker import Task, WorkerSettings
+
+TIME_LIMIT_S = 7200.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchSettings:
+    """Settings of a batch.
+
+    Args:
+        engine: ``"local"`` for processes of this machine, ``"ray"`` for a Ray cluster.
+        workers: number of workers; None is the number of processors, or 1 on a GPU.
+        threads: threads of each worker; None shares the processors among the workers.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        address: address of a Ray cluster.
+        journal: file of the journal; None is one beside the output folder.
+        time_limit: seconds after which a file has failed.
+        retry_failed: whether files that failed before are tried again although nothing has changed.
+        overwrite: whether outputs are replaced that no run of this journal wrote.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    engine: EngineName = "local"
+    workers: int | None = None
+    threads: int | None = None
+    device: str = "auto"
+    address: str | None = None
+    journal: Path | None = None
+    time_limit: float = TIME_LIMIT_S
+    retry_failed: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise ConfigError(f"engine is {self.engine!r}; expected {' or '.join(ENGINES)}.")
+        for name in ("workers", "threads"):
+            if (value := getattr(self, name)) is not None and not 1 <= value <= 4096:
+                raise ConfigError(f"{name} is {value}; expected 1 to 4096.")
+        if not self.time_limit > 0:
+            raise ConfigError(f"the time limit is {self.time_limit:g} s; expected more than 0.")
+        if self.address is not None and self.engine != "ray":
+            raise ConfigError("an address is for the engine ray. Leave it out.")
+
+
+@dataclass(frozen=True)
+class PlannedFile:
+    """What is to be done with one file.
+
+    Args:
+        item: the file.
+        plan: see `denoise.pipelines.batch.journal.plan_of`.
+        last: its last record, None of a new file.
+        overwrite: whether its output may be replaced.
+    """
+
+    item: Item
+    plan: Plan
+    last: Record | None
+    overwrite: bool
+
+
+@dataclass
+class Batch:
+    """A batch that is planned: iterate over `run` to do it.
+
+    Args:
+        target: folder or URL of the outputs.
+        settings: settings.
+        journal: its journal.
+        files: all files in order.
+        skipped_kinds: number of files of other kinds by extension.
+    """
+
+    target: str
+    settings: BatchSettings
+    journal: Journal
+    files: list[PlannedFile]
+    skipped_kinds: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def pending(self) -> list[PlannedFile]:
+        """The files that `run` will denoise."""
+        left = {"done"} if self.settings.retry_failed else {"done", "failed"}
+        return [file for file in self.files if file.plan not in left]
+
+    def run(self) -> Iterator[Record]:
+        """Denoise the pending files.
+
+        Yields:
+            The record of each file as it ends.
+
+        Raises:
+            ConfigError: the engine is not installed.
+        """
+        tasks = [Task(file.item, file.overwrite or self.settings.overwrite) for file in self.pending]
+        if not tasks:
+            return
+        self.journal.create()
+        try:
+            with self._engine(len(tasks)) as engine:
+                yield from engine.run(tasks)
+        finally:
+            remove_unfinished(self.target)
+
+    def _engine(self, n_tasks: int) -> Engine:
+        s, processors = self.settings, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+        workers = min(n_tasks, s.workers or (1 if s.device == "cuda" else processors))
+        threads = s.threads or max(1, processors // workers)
+        settings = WorkerSettings(self.target, self.journal.path, s.device, threads)
+        if s.engine == "ray":
+            return RayEngine(settings, workers=workers, time_limit=s.time_limit, address=s.address)
+        return LocalEngine(settings, workers=workers, time_limit=s.time_limit)
+
+
+@contextmanager
+def open_batch(
+    sources: Sequence[str],
+    target: str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    modalities: Iterable[Modality] = ("audio", "image"),
+    settings: BatchSettings | None = None,
+) -> Iterator[Batch]:
+    """Plan a batch, and keep other runs from its journal until the block ends.
+
+    Args:
+        sources: folders, files, patterns, manifests, or URLs of them.
+        target: folder or URL of a folder.
+        options: options of all files, by the names that they have on the command line.
+        modalities: modalities that are taken.
+        settings: settings.
+
+    Yields:
+        The batch, planned but not run.
+
+    Raises:
+        ConfigError: nothing is found, an option or a name does not fit, or another run is going on.
+    """
+    from filelock import FileLock, Timeout
+
+    settings = settings or BatchSettings()
+    if not is_url(target) and local_path(target).exists() and not local_path(target).is_dir():
+        raise ConfigError(f"{target}: is a file. Give a folder.")
+    items, skipped_kinds = find_items(sources, target, options or {}, modalities)
+    journal = Journal(Path(os.path.abspath(settings.journal or default_journal(target))))
+    journal.path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(journal.path.with_name(f".{journal.path.name}.lock"), blocking=False):
+            remove_unfinished(target)
+            records = journal.read()
+            files = [_plan(item, records.get(item.target, [])) for item in items]
+            yield Batch(target, settings, journal, files, skipped_kinds)
+    except Timeout:
+        raise ConfigError(f"{target}: another run is writing there. Wait for it, or give another folder.") from None
+
+
+def _plan(item: Item, records: Sequence[Record]) -> PlannedFile:
+    return PlannedFile(item, plan_of(item, records), records[-1] if records else None, may_replace(item, records))
+
+
+def remove_unfinished(target: str) -> None:
+    """Remove what killed workers have left of files that they had not finished.
+
+    Args:
+        target: folder or URL of the outputs.
+    """
+    if not is_url(target):
+        shutil.rmtree(local_path(target) / STAGING, ignore_errors=True)

@@ -1,0 +1,212 @@
+"""Files of a batch on any storage: paths of this machine, and URLs by fsspec."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from denoise.errors import ConfigError, InputError
+from denoise.files.atomic import publish
+
+STAGING = ".denoise-partial"  # folder in a local output folder that holds unfinished files
+OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "memory"}  # where a file appears at once, or never
+
+
+@dataclass(frozen=True)
+class FileState:
+    """What tells one version of a file from another.
+
+    Args:
+        size: bytes.
+        version: time of the last change in nanoseconds, or tag of the content; None if the storage knows neither.
+    """
+
+    size: int
+    version: str | None
+
+
+def is_url(name: str) -> bool:
+    """Return whether a name is a URL rather than a path of this machine."""
+    return "://" in name and not name.startswith("file://")
+
+
+def local_path(name: str) -> Path:
+    """Return the path of a name that is no URL of another storage."""
+    return Path(name.removeprefix("file://"))
+
+
+def open_storage(name: str) -> tuple[Any, str]:
+    """Return the file system of fsspec for a path or URL, and its path there.
+
+    Args:
+        name: path or URL.
+
+    Raises:
+        ConfigError: no such storage is known or installed.
+    """
+    import fsspec
+
+    try:
+        return fsspec.core.url_to_fs(name if is_url(name) else os.path.abspath(local_path(name)))
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"{name}: cannot be opened ({' '.join(str(error).split())}).") from None
+
+
+def state_of(name: str) -> FileState | None:
+    """Return the state of a file, None if there is none.
+
+    Args:
+        name: path or URL.
+    """
+    if not is_url(name):
+        try:
+            found = local_path(name).stat()
+        except OSError:
+            return None
+        return FileState(found.st_size, str(found.st_mtime_ns))
+    storage, path = open_storage(name)
+    try:
+        info = storage.info(path)
+    except FileNotFoundError:
+        return None
+    version = next((info[key] for key in ("ETag", "etag", "md5Hash", "mtime", "created") if info.get(key)), None)
+    return FileState(int(info["size"]), None if version is None else str(version))
+
+
+def sha256_of(path: Path) -> str:
+    """Return the hash of the bytes of a file, in hexadecimal digits.
+
+    Args:
+        path: file of this machine.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def join(folder: str, path: PurePosixPath) -> str:
+    """Return the name of a file below a folder; neither may lead out of it.
+
+    Args:
+        folder: path or URL.
+        path: relative path.
+
+    Raises:
+        ConfigError: the path leads out of the folder, perhaps by a link.
+    """
+    if path.is_absolute() or ".." in path.parts or not path.name or "\\" in str(path):
+        raise ConfigError(f"{path}: is outside of {folder}. Give a path relative to it.")
+    if is_url(folder):
+        return f"{folder.rstrip('/')}/{path}"
+    root = local_path(folder)
+    if not (root / path).resolve().is_relative_to(root.resolve()):
+        raise ConfigError(f"{root / path}: leads out of {folder} by a link. Remove the link.")
+    return str(root / path)
+
+
+@contextmanager
+def local_copy(name: str) -> Iterator[Path]:
+    """Provide a file of any storage as a file of this machine.
+
+    Args:
+        name: path or URL.
+
+    Yields:
+        The path itself, or that of a temporary copy.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    if not is_url(name):
+        yield local_path(name)
+        return
+    storage, path = open_storage(name)
+    with tempfile.TemporaryDirectory(prefix="denoise-") as folder:
+        copy = Path(folder) / PurePosixPath(path).name
+        try:
+            storage.get_file(path, str(copy))
+        except Exception as error:  # each storage has exceptions of its own
+            raise InputError(f"{name}: cannot be read ({_describe(error)}).") from None
+        yield copy
+
+
+class Staged:
+    """An output that is complete, but not at its place yet.
+
+    Args:
+        path: where it is written first.
+        target: path or URL of its place.
+        overwrite: whether it replaces a file there.
+    """
+
+    def __init__(self, path: Path, target: str, overwrite: bool) -> None:
+        self.path, self.target, self.overwrite = path, target, overwrite
+
+    def state(self) -> FileState:
+        """Return the state that the file will have at its place on this machine."""
+        found = self.path.stat()
+        return FileState(found.st_size, str(found.st_mtime_ns))
+
+    def publish(self) -> None:
+        """Move the file to its place, all at once.
+
+        Raises:
+            InputError: the place is taken, or cannot be written.
+        """
+        if not is_url(self.target):
+            publish(self.path, local_path(self.target).resolve(), overwrite=self.overwrite)
+            return
+        storage, path = open_storage(self.target)
+        protocol = storage.protocol if isinstance(storage.protocol, str) else storage.protocol[0]
+        try:
+            if protocol in OBJECT_STORES:
+                storage.put_file(str(self.path), path)
+                return
+            partial = f"{path}.{secrets.token_hex(4)}.part"
+            storage.makedirs(str(PurePosixPath(path).parent), exist_ok=True)
+            try:
+                storage.put_file(str(self.path), partial)
+                storage.mv(partial, path)
+            except BaseException:
+                with suppress(Exception):
+                    storage.rm_file(partial)
+                raise
+        except Exception as error:  # each storage has exceptions of its own
+            raise InputError(f"{self.target}: cannot be written ({_describe(error)}).") from None
+
+
+@contextmanager
+def stage(target: str, folder: str, *, overwrite: bool) -> Iterator[Staged]:
+    """Provide a place for an unfinished output; what is left there at the end is removed.
+
+    Args:
+        target: path or URL of the output.
+        folder: folder or URL of all outputs; unfinished ones of a local folder are in its folder `STAGING`.
+        overwrite: whether an existing output is replaced.
+
+    Raises:
+        InputError: the output exists, or its folder cannot be written.
+    """
+    if not overwrite and state_of(target) is not None:
+        raise InputError(f"{target}: exists already. Give --overwrite to replace it.")
+    parent = None
+    try:
+        if not is_url(target):
+            local_path(target).parent.mkdir(parents=True, exist_ok=True)
+            parent = local_path(folder) / STAGING
+            parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="denoise-", dir=parent) as staging:
+            yield Staged(Path(staging) / PurePosixPath(target).name, target, overwrite)
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written ({error.strerror or error}).") from None
+
+
+def _describe(error: Exception) -> str:
+    """Return an error of a storage in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}".rstrip(": ")

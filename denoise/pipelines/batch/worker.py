@@ -1,0 +1,162 @@
+"""The work on one file of a batch, the same in every engine: read, denoise, note in the journal, put in place."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from denoise.errors import DenoiseError, InputError, describe_unexpected
+from denoise.pipelines.batch.file_options import AudioFileOptions, ImageFileOptions
+from denoise.pipelines.batch.items import Item
+from denoise.pipelines.batch.journal import Journal, Record, changed_options
+from denoise.pipelines.batch.storage import FileState, is_url, local_copy, sha256_of, stage, state_of
+from denoise.pipelines.result import Result
+
+MODELS_KEPT = 4  # of each modality in the memory of a worker, if rows of a manifest name several
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """Settings of all workers of a batch.
+
+    Args:
+        folder: folder or URL of all outputs.
+        journal: the journal, which all workers see under this path.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        threads: threads of each worker.
+    """
+
+    folder: str
+    journal: Path
+    device: str = "auto"
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Task:
+    """One file for a worker.
+
+    Args:
+        item: the file.
+        overwrite: whether an existing output is replaced.
+    """
+
+    item: Item
+    overwrite: bool
+
+
+class Worker:
+    """Denoises one file after another; the models stay loaded.
+
+    Args:
+        settings: settings of all workers.
+    """
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self.settings, self.journal = settings, Journal(settings.journal)
+        self._audio = lru_cache(MODELS_KEPT)(self._load_audio)
+        self._image = lru_cache(MODELS_KEPT)(self._load_image)
+
+    def set_up(self) -> None:
+        """Limit the threads of the libraries, which have not started any yet."""
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+            os.environ[name] = str(self.settings.threads)
+        import torch
+
+        torch.set_num_threads(self.settings.threads)
+
+    def __call__(self, task: Task) -> Record:
+        """Denoise one file.
+
+        Args:
+            task: the file.
+
+        Returns:
+            Its record, which is in the journal already.
+
+        Raises:
+            OSError: the journal cannot be written.
+        """
+        started = time.perf_counter()
+        item, state = task.item, state_of(task.item.source)
+        try:
+            return self._denoise(task, state, started)
+        except Exception as error:
+            where = "" if isinstance(error, DenoiseError) else f"{item.source}: "
+            message = where + describe_unexpected(error)
+        record = Record.failed(item, message, time.perf_counter() - started, state)
+        self.journal.append(record)
+        return record
+
+    def _denoise(self, task: Task, state: FileState | None, started: float) -> Record:
+        item = task.item
+        with (
+            local_copy(item.source) as source,
+            stage(item.target, self.settings.folder, overwrite=task.overwrite) as staged,
+        ):
+            result = self._run(item, source, staged.path)
+            sha256 = sha256_of(source)
+            if state_of(item.source) != state:
+                raise InputError(f"{item.source}: changed while it was read. Run the batch again.")
+
+            def finish(output: FileState | None) -> Record:
+                known = {"input", "output", "seconds", "warnings"}
+                figures = {name: value for name, value in result.asdict().items() if name not in known}
+                record = Record(
+                    item.source,
+                    item.target,
+                    "done",
+                    round(time.perf_counter() - started, 3),
+                    changed_options(item),
+                    state,
+                    sha256,
+                    output,
+                    warnings=result.warnings,
+                    result=figures,
+                )
+                self.journal.append(record)
+                return record
+
+            if is_url(item.target):  # noted when it is there: the version is the storage's
+                staged.publish()
+                return finish(state_of(item.target))
+            record = finish(staged.state())  # noted first: a line without its output is as good as none
+            staged.publish()
+            return record
+
+    def _run(self, item: Item, source: Path, target: Path) -> Result:
+        """Denoise or restore a file of this machine."""
+        options = item.options
+        if isinstance(options, AudioFileOptions):
+            from denoise.pipelines.audio import default_model
+
+            denoising = options.denoise_options()
+            pipeline = self._audio(options.model or default_model(denoising))
+            return pipeline.denoise_file(source, target, denoising, name=item.source)
+        return self._run_image(options, source, target, item.source)
+
+    def _run_image(self, options: ImageFileOptions, source: Path, target: Path, name: str) -> Result:
+        from denoise.pipelines.image import default_model
+        from denoise.registry import SIGMA_MODEL
+
+        if options.task != "denoise":
+            pipeline = self._image(options.prior or SIGMA_MODEL, True)
+            return pipeline.file(source, target, options.restore_options(), name=name)
+        denoising = options.denoise_options()
+        pipeline = self._image(options.prior or options.model or default_model(denoising), False)
+        return pipeline.denoise_file(source, target, denoising, name=name)
+
+    def _load_audio(self, model: str) -> Any:
+        from denoise.pipelines.audio import AudioPipeline
+
+        return AudioPipeline(model, device=self.settings.device)
+
+    def _load_image(self, model: str, restores: bool) -> Any:
+        from denoise.pipelines.image import ImagePipeline
+        from denoise.pipelines.restore import RestorePipeline
+
+        return (RestorePipeline if restores else ImagePipeline)(model, device=self.settings.device)

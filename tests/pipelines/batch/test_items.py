@@ -1,0 +1,213 @@
+"""Files of a batch: folders, patterns, manifests and URLs, with options, and names that lead out of the target."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pyarrow import parquet
+
+from denoise.errors import ConfigError
+from denoise.options import DenoiseOptions, RestoreOptions
+from denoise.pipelines.batch.file_options import AudioFileOptions, ImageFileOptions
+from denoise.pipelines.batch.items import Item, find_items
+
+
+@pytest.fixture(autouse=True)
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in (
+        "in/a.wav",
+        "in/b.PNG",
+        "in/deep/raw.dng",
+        "in/deep/a.wav",
+        "in/notes.txt",
+        "in/.hidden/c.wav",
+        "in/.d.wav",
+        "in/old.denoised.wav",
+        "in/[1].wav",
+        "one.flac",
+    ):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    return tmp_path
+
+
+def find(*sources: str, target: str = "out", modalities: Any = ("audio", "image"), **values: Any) -> dict[str, Item]:
+    items, _ = find_items(sources, target, values, modalities)
+    return {os.path.relpath(item.source): item for item in items}
+
+
+def outputs(*sources: str, **kwargs: Any) -> dict[str, str]:
+    return {source: item.target for source, item in find(*sources, **kwargs).items()}
+
+
+FOLDER = {
+    "in/[1].wav": "out/[1].wav",
+    "in/a.wav": "out/a.wav",
+    "in/b.PNG": "out/b.PNG",
+    "in/deep/a.wav": "out/deep/a.wav",
+    "in/deep/raw.dng": "out/deep/raw.tif",
+}
+
+
+class TestFolders:
+    def test_keep_their_tree_and_go_by_type(self) -> None:
+        items, skipped = find_items(["in"], "out", {})
+        assert {os.path.relpath(item.source): item.target for item in items} == FOLDER
+        assert [item.modality for item in items] == ["audio", "audio", "image", "audio", "image"]
+        assert skipped == {".txt": 1}
+
+    def test_of_one_kind(self) -> None:
+        assert [*outputs("in", modalities=["image"])] == ["in/b.PNG", "in/deep/raw.dng"]
+
+    def test_outputs_inside_the_input_are_left_out(self) -> None:
+        Path("in/out").mkdir()
+        Path("in/out/a.wav").touch()
+        assert "in/out/a.wav" not in outputs("in", target="in/out")
+
+    @pytest.mark.parametrize(("pattern", "expected"), [
+        ("in/*.wav", ["in/[1].wav", "in/a.wav"]),
+        ("in/**/a.wav", ["in/a.wav", "in/deep/a.wav"]),
+        ("in/[[]1].wav", ["in/[1].wav"]),
+    ])  # fmt: skip
+    def test_patterns_keep_the_tree_below_their_first_wildcard(self, pattern: str, expected: list[str]) -> None:
+        assert outputs(pattern) == {name: FOLDER[name] for name in expected}
+
+    def test_a_name_that_looks_like_a_pattern_is_a_name(self) -> None:
+        assert outputs("in/[1].wav", "one.flac") == {"in/[1].wav": "out/[1].wav", "one.flac": "out/one.flac"}
+
+    def test_of_another_storage(self) -> None:
+        storage = fsspec.filesystem("memory")
+        storage.pipe({"/songs/a.wav": b"", "/songs/deep/b.wav": b"", "/songs/c.txt": b""})
+        items, skipped = find_items(["memory://songs"], "memory://clean", {})
+        assert {item.source: item.target for item in items} == {
+            "memory:///songs/a.wav": "memory://clean/a.wav",
+            "memory:///songs/deep/b.wav": "memory://clean/deep/b.wav",
+        }
+        assert skipped == {".txt": 1}
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("sources", [["in"], ["in/a.wav", "in/deep/a.wav"], ["missing"], ["in/notes.txt"]])
+    def test_nothing_or_two_for_one_output(self, sources: list[str]) -> None:
+        if sources == ["in"]:
+            Path("in/deep/raw.tif").touch()
+        with pytest.raises(ConfigError, match=r"would both be written|no such file|no file in it"):
+            find(*sources)
+
+    def test_an_input_as_output(self) -> None:
+        with pytest.raises(ConfigError, match="is an input itself"):
+            find("in", target="in")
+
+    def test_a_link_in_the_target_that_leads_out_of_it(self, tmp_path: Path) -> None:
+        Path("out").mkdir()
+        Path("elsewhere").mkdir()
+        Path("out/deep").symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(ConfigError, match="leads out of out by a link"):
+            find("in")
+
+    def test_an_unknown_storage(self) -> None:
+        with pytest.raises(ConfigError, match="nowhere://a"):
+            find("nowhere://a")
+
+
+ROWS = [
+    {"input": "in/a.wav", "strength": 0.5},
+    {"input": "in/b.PNG", "output": "pictures/b.png", "sigma": 25, "model": "gaussian"},
+    {"input": "one.flac", "output": None},
+]
+
+
+def write_manifest(path: Path, rows: list[dict[str, Any]]) -> str:
+    columns = dict.fromkeys(key for row in rows for key in row)
+    if path.suffix == ".csv":
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, [*columns])
+            writer.writeheader()
+            writer.writerows(rows)
+    elif path.suffix == ".jsonl":
+        path.write_text("\n\n".join(json.dumps(row) for row in rows))
+    else:
+        parquet.write_table(pyarrow.Table.from_pylist([{key: row.get(key) for key in columns} for row in rows]), path)
+    return str(path)
+
+
+class TestManifests:
+    @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+    def test_have_a_row_per_file_with_options(self, suffix: str) -> None:
+        items = find(write_manifest(Path(f"list{suffix}"), ROWS), strength=0.9)
+        assert {item.target for item in items.values()} == {"out/a.wav", "out/pictures/b.png", "out/one.flac"}
+        assert items["in/a.wav"].options == AudioFileOptions(strength=0.5)
+        assert items["one.flac"].options == AudioFileOptions(strength=0.9)
+        image = items["in/b.PNG"].options
+        assert isinstance(image, ImageFileOptions)
+        assert image.model == "gaussian"
+        assert image.denoise_options().sigma == 25 / 255
+
+    def test_are_relative_to_their_folder(self) -> None:
+        name = write_manifest(Path("in/list.jsonl"), [{"input": "a.wav"}, {"input": str(Path("one.flac").resolve())}])
+        assert outputs(name) == {"in/a.wav": "out/a.wav", "one.flac": "out/one.flac"}
+
+    @pytest.mark.parametrize(("row", "problem"), [
+        ({"input": "in/a.wav", "sigma": 3}, "sigma: no such setting"),
+        ({"input": "in/a.wav", "strength": 3}, "strength is 3; expected 0"),
+        ({"input": "in/b.PNG", "task": "inpaint"}, "needs mask"),
+        ({"input": "in/b.PNG", "mask": "m.png"}, "mask is not for the task denoise"),
+        ({"input": "in/b.PNG", "model": "photo", "prior": "gaussian"}, "both model and prior"),
+        ({"input": "in/notes.txt"}, "no file of audio or image"),
+        ({"output": "a.wav"}, 'needs a column "input"'),
+        ({"input": "in/a.wav", "output": 3}, '"output" is a path'),
+        ({"input": "in/a.wav", "output": "../a.wav"}, "outside of out"),
+        ({"input": "in/a.wav", "output": "/tmp/a.wav"}, "outside of out"),
+        ({"input": "in/a.wav", "output": "a/../../b.wav"}, "outside of out"),
+        ({"input": "in/a\0.wav"}, "null character"),
+    ])  # fmt: skip
+    def test_a_wrong_row_is_named(self, row: dict[str, Any], problem: str) -> None:
+        with pytest.raises(ConfigError, match=problem) as caught:
+            find(write_manifest(Path("list.jsonl"), [row]))
+        assert "row 1" in str(caught.value) or "outside" in problem
+
+    @given(st.binary(max_size=60), st.sampled_from([".csv", ".jsonl", ".parquet"]))
+    def test_any_bytes_are_read_or_refused_in_one_line(
+        self, tmp_path_factory: pytest.TempPathFactory, data: bytes, suffix: str
+    ) -> None:
+        path = tmp_path_factory.mktemp("manifest") / f"list{suffix}"
+        path.write_bytes(data)
+        with pytest.raises(ConfigError) as caught:
+            find(str(path))
+        assert "\n" not in str(caught.value)
+
+
+class TestOptions:
+    def test_shared_ones_go_to_the_files_that_have_them(self) -> None:
+        items = find("in", sigma=10, attenuation_limit=12)
+        assert items["in/a.wav"].options == AudioFileOptions(attenuation_limit=12)
+        assert items["in/b.PNG"].options == ImageFileOptions(sigma=10)
+
+    @pytest.mark.parametrize(("values", "problem"), [
+        ({"sgima": 10}, "--set sgima: no such option"),
+        ({"sigma": 999}, "expected auto or a number from 0 to 255"),
+        ({"attenuation_limit": "much"}, "attenuation_limit"),
+    ])  # fmt: skip
+    def test_wrong_ones_are_refused(self, values: dict[str, Any], problem: str) -> None:
+        with pytest.raises(ConfigError, match=problem):
+            find("in", **values)
+
+    def test_those_of_no_file_are_refused(self) -> None:
+        with pytest.raises(ConfigError, match="no such option of audio files"):
+            find("one.flac", sigma=10)
+
+    def test_become_those_of_the_pipelines(self) -> None:
+        audio = AudioFileOptions(perception=0.5, seed=3, channels="linked").denoise_options()
+        assert audio == DenoiseOptions(steps=5, perception=0.5, seed=3, stereo="linked", overwrite=True)
+        image = ImageFileOptions(task="upscale", factor=2, sigma="51", steps=7).restore_options()
+        assert image == RestoreOptions(task="upscale", factor=2, sigma=0.2, steps=7, overwrite=True)

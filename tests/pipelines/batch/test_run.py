@@ -1,0 +1,214 @@
+"""Batches in processes: everything is done once, whatever is killed, hangs or fails."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from denoise.errors import ConfigError
+from denoise.pipelines.batch.journal import Journal
+from denoise.pipelines.batch.run import BatchSettings, open_batch
+from denoise.pipelines.batch.storage import STAGING
+from tests.cli.conftest import Command, command  # noqa: F401
+
+N_FILES = 6
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Noise of one second in several files."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    for i in range(N_FILES):
+        soundfile.write(tmp_path / f"in/{i}.wav", np.random.default_rng(i).normal(0, 0.1, 48000), 48000)
+    return tmp_path
+
+
+def run(models: dict[str, Path], name: str = "mask-audio", **settings: Any) -> Counter[str]:
+    """Run a batch in this process; return how many files have each status."""
+    with open_batch(["in"], "out", {"model": str(models[name])}, settings=BatchSettings(**settings)) as batch:
+        return Counter(record.status for record in batch.run())
+
+
+def check_outputs(n: int = N_FILES) -> None:
+    """Check that each output is complete and has one valid line in the journal, and that nothing else is left."""
+    files = sorted(path.name for path in Path("out").rglob("*") if path.is_file())
+    assert files == [f"{i}.wav" for i in range(n)]
+    assert not (Path("out") / STAGING).exists()
+    for target, records in Journal(Path("out.journal.jsonl")).read().items():
+        if records[-1].status == "failed":
+            continue
+        assert soundfile.info(target).frames == soundfile.info(records[-1].input).frames
+        state = Path(target).stat()
+        in_place = [r for r in records if r.output_state and r.output_state.version == str(state.st_mtime_ns)]
+        assert len(in_place) == 1, "done twice"
+
+
+class Running:
+    """``denoise batch`` in a process group of its own, which is killed at the end of the block."""
+
+    def __init__(self, models: dict[str, Path], *words: str) -> None:
+        line = [sys.executable, "-m", "denoise", "batch", "in", "out", "--audio", "--model", models["mask-audio"]]
+        self.process = subprocess.Popen([*line, *words], stderr=subprocess.PIPE, start_new_session=True)
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def wait_for_lines(self, n: int) -> None:
+        """Wait until the journal has some lines."""
+        journal = Path("out.journal.jsonl")
+        while not (journal.exists() and journal.read_bytes().count(b"\n") >= n):
+            assert self.process.poll() is None
+            time.sleep(0.01)
+
+
+def test_second_run_does_what_is_missing_changed_or_failed(folder: Path, models: dict[str, Path]) -> None:
+    Path("in/bad.wav").write_bytes(b"bad")
+    assert run(models, workers=2) == {"done": N_FILES, "failed": 1}
+    check_outputs()
+    assert run(models) == {}
+    assert run(models, retry_failed=True, workers=1) == {"failed": 1}
+    soundfile.write("in/0.wav", np.zeros(9000), 48000)
+    Path("out/1.wav").unlink()
+    Path("in/bad.wav").unlink()
+    assert run(models, workers=1) == {"done": 2}
+    check_outputs()
+    assert soundfile.info("out/0.wav").frames == 9000
+
+
+def test_worker_that_is_killed_is_replaced(folder: Path, models: dict[str, Path]) -> None:
+    statuses: Counter[str] = Counter()
+    with open_batch(["in"], "out", {"model": str(models["mask-audio"])}, settings=BatchSettings(workers=2)) as batch:
+        for i, record in enumerate(batch.run()):
+            statuses[record.status] += 1
+            if i == 0:
+                for child in multiprocessing.active_children():
+                    os.kill(child.pid or 0, signal.SIGKILL)
+    assert statuses == {"done": N_FILES}
+    check_outputs()
+
+
+def test_killed_batch_is_finished_by_the_next(folder: Path, models: dict[str, Path]) -> None:
+    chance = random.Random(0)
+    for n_lines in (0, 2):
+        with Running(models, "--workers", "2") as running:
+            running.wait_for_lines(n_lines)
+            time.sleep(0.05 * chance.random())
+    before = {path: path.stat().st_mtime_ns for path in Path("out").glob("*.wav")}
+    statuses = run(models, workers=2)
+    assert len(before) <= N_FILES
+    assert statuses["done"] <= N_FILES - len(before)
+    check_outputs()
+    assert all(path.stat().st_mtime_ns == version for path, version in before.items())
+
+
+def test_ctrl_c_ends_cleanly(folder: Path, models: dict[str, Path]) -> None:
+    with Running(models, "--workers", "1") as running:
+        running.wait_for_lines(1)
+        os.killpg(running.process.pid, signal.SIGINT)
+        _, errors = running.process.communicate(timeout=60)
+    assert running.process.returncode == 130
+    assert b"Traceback" not in errors
+    assert not (Path("out") / STAGING).exists()
+    run(models, workers=1)
+    check_outputs()
+
+
+def test_file_that_hangs_fails_alone(folder: Path, models: dict[str, Path]) -> None:
+    os.mkfifo("in/fifo.wav")
+    Path("list.jsonl").write_text("\n".join(json.dumps({"input": f"in/{n}.wav"}) for n in ("fifo", 0, 1)))
+    settings = BatchSettings(workers=1, time_limit=15)
+    with open_batch(["list.jsonl"], "out", {"model": str(models["mask-audio"])}, settings=settings) as batch:
+        records = {Path(record.input).name: record for record in batch.run()}
+    assert records["fifo.wav"].error == f"{Path('in/fifo.wav')}: not finished after 15 s. Raise --time-limit."
+    assert records["0.wav"].status == records["1.wav"].status == "done"
+    check_outputs(2)
+
+
+def test_two_runs_exclude_each_other(folder: Path, models: dict[str, Path]) -> None:
+    with (
+        open_batch(["in"], "out"),
+        pytest.raises(ConfigError, match="out: another run is writing there"),
+        open_batch(["in"], "out"),
+    ):
+        pass
+    with open_batch(["in"], "out"):  # free again
+        pass
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_ray_does_the_same(folder: Path, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray")
+    Path("in/bad.wav").write_bytes(b"bad")
+    monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        assert run(models, engine="ray", workers=1) == {"done": N_FILES, "failed": 1}
+    finally:
+        ray.shutdown()
+    check_outputs()
+    assert run(models) == {}
+
+
+class TestCommand:
+    def test_prints_outputs_errors_and_a_summary(
+        self,
+        folder: Path,
+        models: dict[str, Path],
+        command: Command,  # noqa: F811
+    ) -> None:
+        Path("in/bad.wav").write_bytes(b"bad")
+        Path("in/notes.txt").touch()
+        words = ["batch", "in", "out", "--audio", "--model", models["mask-audio"], "--workers", "1"]
+        plan = command(*words, "--dry-run")
+        assert plan.code == 0
+        assert plan.out.count(b"new ") == N_FILES + 1
+        assert not Path("out").exists()
+        assert not Path("out.journal.jsonl").exists()
+        done = command(*words, "--json")
+        assert done.code == 1
+        assert Counter(row["status"] for row in done.rows) == {"done": N_FILES, "failed": 1}
+        assert f"{N_FILES} done, 1 failed" in done.err
+        assert ".txt 1" in done.err
+        assert "bad.wav" not in done.err
+        again = command(*words)
+        assert again.code == 1
+        assert f"{N_FILES} done before, 1 failed before" in again.err
+
+    @pytest.mark.parametrize(("words", "problem"), [
+        (["in"], "needs a destination"),
+        (["in", "out", "--model", "photo"], "--model is for one kind of files"),
+        (["in", "out", "--engine", "slurm"], "expected local or ray"),
+        (["in", "out", "--workers", "0"], "workers is 0"),
+        (["in", "out", "--address", "a:1"], "an address is for the engine ray"),
+        (["in", "out", "--time-limit", "0"], "the time limit is 0 s"),
+        (["in", "out", "--set", "strength"], "expected key=value"),
+        (["in", "in/0.wav"], "is a file. Give a folder"),
+    ])  # fmt: skip
+    def test_wrong_words_are_one_line(
+        self,
+        folder: Path,
+        command: Command,  # noqa: F811
+        words: list[str],
+        problem: str,
+    ) -> None:
+        refused = command("batch", *words)
+        assert refused.code == 2
+        assert problem in refused.err
+        assert refused.err.count("\n") == 1

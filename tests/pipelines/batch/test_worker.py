@@ -1,0 +1,213 @@
+"""The work on one file: as the pipelines do it, noted before it is in place, and nothing half written."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import boto3
+import fsspec
+import numpy as np
+import pytest
+import soundfile
+from moto.server import ThreadedMotoServer
+from PIL import Image as Pillow
+
+from denoise import ImagePipeline
+from denoise.options import DenoiseOptions
+from denoise.pipelines.audio import AudioPipeline
+from denoise.pipelines.batch.file_options import AudioFileOptions, ImageFileOptions
+from denoise.pipelines.batch.items import Item, find_items
+from denoise.pipelines.batch.journal import Journal, Record, plan_of
+from denoise.pipelines.batch.storage import STAGING
+from denoise.pipelines.batch.worker import Task, Worker, WorkerSettings
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Worker:
+    (tmp_path / "out").mkdir()
+    journal = Journal(tmp_path / "out.journal.jsonl")
+    journal.create()
+    return Worker(WorkerSettings(str(tmp_path / "out"), journal.path))
+
+
+@pytest.fixture
+def sound(tmp_path: Path) -> Path:
+    path = tmp_path / "in.wav"
+    soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, 9000), 48000)
+    return path
+
+
+def item_of(source: Any, target: Any, options: Any) -> Item:
+    return Item(str(source), str(target), "audio" if isinstance(options, AudioFileOptions) else "image", options)
+
+
+def leftovers(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and (".part" in path.name or STAGING in path.parts)]
+
+
+def test_audio_is_what_the_pipeline_writes(
+    worker: Worker, sound: Path, tmp_path: Path, models: dict[str, Path]
+) -> None:
+    item = item_of(sound, tmp_path / "out/deep/a.wav", AudioFileOptions(model=str(models["mask-audio"]), strength=0.7))
+    record = worker(Task(item, overwrite=False))
+    pipeline = AudioPipeline(models["mask-audio"])
+    pipeline.denoise_file(sound, tmp_path / "expected.wav", DenoiseOptions(steps=5, strength=0.7))
+    assert Path(item.target).read_bytes() == (tmp_path / "expected.wav").read_bytes()
+    assert worker.journal.read() == {item.target: [record]}
+    assert plan_of(item, [record]) == "done"
+    assert record.options == {"model": str(models["mask-audio"]), "strength": 0.7}
+    assert "times_real_time" in record.result
+
+
+def test_image_is_what_the_pipeline_writes(worker: Worker, tmp_path: Path, models: dict[str, Path]) -> None:
+    source, target = tmp_path / "in.png", tmp_path / "out/in.png"
+    Pillow.fromarray(np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8)).save(source)
+    worker(Task(item_of(source, target, ImageFileOptions(model=str(models["blur-image"]))), overwrite=False))
+    ImagePipeline(models["blur-image"]).file(source, tmp_path / "expected.png")
+    assert target.read_bytes() == (tmp_path / "expected.png").read_bytes()
+
+
+def test_existing_output_is_kept(worker: Worker, sound: Path, tmp_path: Path, models: dict[str, Path]) -> None:
+    target = tmp_path / "out/a.wav"
+    target.write_bytes(b"mine")
+    item = item_of(sound, target, AudioFileOptions(model=str(models["keep-audio"])))
+    record = worker(Task(item, overwrite=False))
+    assert record.status == "failed"
+    assert "exists already" in str(record.error)
+    assert target.read_bytes() == b"mine"
+    assert worker(Task(item, overwrite=True)).status == "done"
+    assert target.read_bytes() != b"mine"
+
+
+@pytest.mark.parametrize("content", [b"", b"no sound", None])
+def test_bad_input_is_a_failed_record(
+    worker: Worker, tmp_path: Path, content: bytes | None, models: dict[str, Path]
+) -> None:
+    source = tmp_path / "bad.wav"
+    if content is not None:
+        source.write_bytes(content)
+    item = item_of(source, tmp_path / "out/bad.wav", AudioFileOptions(model=str(models["keep-audio"])))
+    record = worker(Task(item, overwrite=False))
+    assert record.status == "failed"
+    assert str(source) in str(record.error)
+    assert "\n" not in str(record.error)
+    assert worker.journal.read() == {item.target: [record]}
+    assert not Path(item.target).exists()
+    assert not leftovers(tmp_path / "out")
+
+
+def test_error_that_no_code_foresaw_is_a_failed_record(
+    worker: Worker, sound: Path, tmp_path: Path, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("of a\nlibrary")
+
+    monkeypatch.setattr(AudioPipeline, "denoise_file", fail)
+    record = worker(
+        Task(item_of(sound, tmp_path / "out/a.wav", AudioFileOptions(model=str(models["keep-audio"]))), overwrite=False)
+    )
+    assert record.error is not None
+    assert record.error.startswith(f"{sound}: RuntimeError: of a library")
+
+
+def test_journal_is_written_before_the_output_appears(
+    worker: Worker, sound: Path, tmp_path: Path, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item = item_of(sound, tmp_path / "out/a.wav", AudioFileOptions(model=str(models["keep-audio"])))
+    existed = []
+
+    def append(journal: Journal, record: Record) -> None:
+        existed.append(Path(item.target).exists())
+        if record.status == "done":
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Journal, "append", append)
+    record = worker(Task(item, overwrite=False))
+    assert existed == [False, False]
+    assert record.status == "failed"
+    assert "No space left" in str(record.error)
+    assert not Path(item.target).exists()
+    assert not leftovers(tmp_path / "out")
+
+
+def test_input_that_changes_meanwhile_fails(
+    worker: Worker, sound: Path, tmp_path: Path, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    denoise_file = AudioPipeline.denoise_file
+
+    def change(self: AudioPipeline, source: Any, *args: Any, **kwargs: Any) -> Any:
+        result = denoise_file(self, source, *args, **kwargs)
+        soundfile.write(sound, np.zeros(10), 48000)
+        return result
+
+    monkeypatch.setattr(AudioPipeline, "denoise_file", change)
+    item = item_of(sound, tmp_path / "out/a.wav", AudioFileOptions(model=str(models["keep-audio"])))
+    assert "changed while it was read" in str(worker(Task(item, overwrite=False)).error)
+    assert not Path(item.target).exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_folder_without_permission(worker: Worker, sound: Path, tmp_path: Path, models: dict[str, Path]) -> None:
+    (tmp_path / "out").chmod(0o500)
+    item = item_of(sound, tmp_path / "out/a.wav", AudioFileOptions(model=str(models["keep-audio"])))
+    assert "Permission denied" in str(worker(Task(item, overwrite=False)).error)
+
+
+class TestStorages:
+    def test_memory(self, worker: Worker, sound: Path, models: dict[str, Path]) -> None:
+        storage = fsspec.filesystem("memory")
+        storage.pipe("/in/a.wav", sound.read_bytes())
+        (item,), _ = find_items(["memory://in"], "memory://out", {"model": str(models["keep-audio"])})
+        remote = Worker(replace(worker.settings, folder="memory://out"))
+        record = remote(Task(item, overwrite=False))
+        assert storage.cat("/out/a.wav") == sound.read_bytes()
+        assert plan_of(item, [record]) == "done"
+        storage.pipe("/in/a.wav", b"another")
+        assert plan_of(item, [record]) == "changed"
+
+    @pytest.fixture
+    def bucket(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+        server = ThreadedMotoServer(port=0)
+        server.start()
+        _, port = server.get_host_and_port()
+        url = f"http://127.0.0.1:{port}"
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        monkeypatch.setenv("FSSPEC_S3_ENDPOINT_URL", url)
+        fsspec.config.set_conf_env(fsspec.config.conf)
+        with closing(boto3.client("s3", endpoint_url=url, region_name="us-east-1")) as client:
+            client.create_bucket(Bucket="sounds")
+            yield client
+        fsspec.config.conf.pop("s3", None)
+        server.stop()
+
+    def test_s3(self, worker: Worker, sound: Path, models: dict[str, Path], bucket: Any) -> None:
+        bucket.put_object(Bucket="sounds", Key="in/deep/a.wav", Body=sound.read_bytes())
+        (item,), _ = find_items(["s3://sounds/in"], "s3://sounds/out", {"model": str(models["keep-audio"])})
+        assert (item.source, item.target) == ("s3://sounds/in/deep/a.wav", "s3://sounds/out/deep/a.wav")
+        remote = Worker(replace(worker.settings, folder="s3://sounds/out"))
+        record = remote(Task(item, overwrite=False))
+        assert record.error is None
+        body = bucket.get_object(Bucket="sounds", Key="out/deep/a.wav")["Body"].read()
+        assert body == sound.read_bytes()
+        assert plan_of(item, [record]) == "done"
+        assert "exists already" in str(remote(Task(item, overwrite=False)).error)
+        missing = replace(item, source="s3://sounds/in/none.wav", target="s3://sounds/out/none.wav")
+        assert "s3://sounds/in/none.wav" in str(remote(Task(missing, overwrite=False)).error)
+
+
+def test_records_are_lines_of_json(worker: Worker, sound: Path, tmp_path: Path, models: dict[str, Path]) -> None:
+    worker(
+        Task(item_of(sound, tmp_path / "out/a.wav", AudioFileOptions(model=str(models["keep-audio"]))), overwrite=False)
+    )
+    (line,) = worker.journal.path.read_text().splitlines()
+    row = json.loads(line)
+    assert row["status"] == "done"
+    assert len(row["input_sha256"]) == 64
+    assert row["input_state"]["size"] > 9000
