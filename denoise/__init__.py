@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from denoise.options import RestoreOptions
     from denoise.pipelines import AudioPipeline, ImagePipeline, load
     from denoise.pipelines.arrays import denoise_audio, denoise_image, denoise_points
+    from denoise.pipelines.batch.run import BatchSettings, open_batch
     from denoise.pipelines.prior import PriorPipeline
     from denoise.pipelines.restore import RestorePipeline
     from denoise.pipelines.stream import AudioStream
@@ -23,6 +24,7 @@ __version__ = "0.2.0"
 __all__ = [
     "AudioPipeline",
     "AudioStream",
+    "BatchSettings",
     "ConfigError",
     "DenoiseError",
     "ImagePipeline",
@@ -37,11 +39,13 @@ __all__ = [
     "denoise_image",
     "denoise_points",
     "load",
+    "open_batch",
 ]
 
 _MODULES = {
     "AudioPipeline": "denoise.pipelines",
     "AudioStream": "denoise.pipelines.stream",
+    "BatchSettings": "denoise.pipelines.batch.run",
     "ImagePipeline": "denoise.pipelines",
     "PriorPipeline": "denoise.pipelines.prior",
     "RestoreOptions": "denoise.options",
@@ -51,6 +55,7 @@ _MODULES = {
     "denoise_image": "denoise.pipelines.arrays",
     "denoise_points": "denoise.pipelines.arrays",
     "bundled": "denoise.registry",
+    "open_batch": "denoise.pipelines.batch.run",
     "DenoiseError": "denoise.errors",
     "InputError": "denoise.errors",
     "ConfigError": "denoise.errors",

@@ -19,6 +19,7 @@ from denoise.registry import bundled
 NAMES = [
     "AudioPipeline",
     "AudioStream",
+    "BatchSettings",
     "ConfigError",
     "DenoiseError",
     "ImagePipeline",
@@ -33,6 +34,7 @@ NAMES = [
     "denoise_image",
     "denoise_points",
     "load",
+    "open_batch",
 ]
 
 
