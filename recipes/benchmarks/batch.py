@@ -1,0 +1,292 @@
+"""Throughput of `denoise batch` beside `denoise audio`, and its faults: processes killed at random, a full disk, S3."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import soundfile
+import typer
+from common import JsonFile, Row, describe_environment, report
+
+app = typer.Typer(pretty_exceptions_enable=False)
+AUDIO = "denoise audio, 1 thread"
+QUIET: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+DENOISE = [sys.executable, "-m", "denoise"]
+
+
+def make_sounds(folder: Path, n: int, seconds: float) -> None:
+    """Write noise bursts in white noise at 48 kHz, 16 bits; all differ."""
+    folder.mkdir(parents=True)
+    times = np.arange(round(48_000 * seconds)) / 48_000
+    for i in range(n):
+        rng = np.random.default_rng(i)
+        tone = 0.2 * np.sin(2 * np.pi * (200 + 10 * i) * times) * (times % 1 < 0.5)
+        soundfile.write(folder / f"{i:03}.wav", tone + 0.01 * rng.standard_normal(len(times)), 48_000)
+
+
+def batch_line(folder: Path, words: Sequence[str] = ()) -> list[str]:
+    """Return the command for the batch of a folder's `in`."""
+    return [*DENOISE, "batch", str(folder / "in"), str(folder / "out"), "--model", "speech", "--audio", *words]
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of the journal that are complete."""
+    path, rows = folder / "out.journal.jsonl", []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue  # cut by a kill
+    return rows
+
+
+# Throughput
+
+
+@app.command()
+def throughput(
+    files: Annotated[int, typer.Option(help="Number of files.")] = 200,
+    seconds: Annotated[float, typer.Option(help="Length of each.")] = 10.0,
+    workers: Annotated[str, typer.Option(help="Numbers of workers, comma separated.")] = "1,2",
+    rounds: Annotated[int, typer.Option(help="Rounds, of which the fastest counts.")] = 2,
+    json_file: JsonFile = None,
+) -> None:
+    """Compare the throughput of `denoise batch` with that of `denoise audio`, whole processes, in turn."""
+
+    def audio_line(folder: Path) -> list[str]:
+        return [*DENOISE, "audio", str(folder / "in"), "-o", str(folder / "out"), "--model", "speech"]
+
+    lines: dict[str, Callable[[Path], list[str]]] = {AUDIO: audio_line}
+    for n in workers.split(","):
+        words = ["--workers", n, "--threads", "1"]
+        lines[f"denoise batch {' '.join(words)}"] = partial(batch_line, words=words)
+    walls: dict[str, list[float]] = {name: [] for name in lines}
+    for _ in range(rounds):
+        for name, line in lines.items():
+            with tempfile.TemporaryDirectory() as folder:
+                make_sounds(Path(folder) / "in", files, seconds)
+                started = time.perf_counter()
+                subprocess.run(
+                    line(Path(folder)), check=True, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"}
+                )
+                walls[name].append(time.perf_counter() - started)
+    base = min(walls[AUDIO])
+    table: list[Row] = [
+        {"command": name, "seconds": min(times), "throughput ratio": base / min(times)} for name, times in walls.items()
+    ]
+    protocol = (
+        f"{files} files of {seconds:g} s at 48 kHz, model speech, whole processes, wall-clock time, fastest of "
+        f"{rounds} rounds in turn; {describe_environment(['torch'])}"
+    )
+    report(table, protocol, {}, json_file, {"seconds": walls})
+
+
+# Faults
+
+
+@app.command()
+def faults(
+    kills: Annotated[int, typer.Option(help="Kills of the driver, and of workers.")] = 50,
+    files: Annotated[int, typer.Option(help="Number of files of each batch.")] = 100,
+    seconds: Annotated[float, typer.Option(help="Length of each file.")] = 20.0,
+    seed: Annotated[int, typer.Option(help="Seed of the moments.")] = 0,
+    json_file: JsonFile = None,
+) -> None:
+    """Kill driver and workers at random moments, fill a disk, break an S3 server; check that nothing is lost."""
+    chance = random.Random(seed)
+    table = []
+    for name, fault in (("driver killed", kill_driver), ("workers killed", kill_workers)):
+        with tempfile.TemporaryDirectory() as folder:
+            make_sounds(Path(folder) / "in", files, seconds)
+            n = fault(Path(folder), kills, chance)
+            table.append({"fault": name, "times": n} | check(Path(folder), files))
+    with tempfile.TemporaryDirectory() as folder, small_disk(Path(folder) / "out", files * seconds) as is_mounted:
+        if is_mounted:
+            make_sounds(Path(folder) / "in", files, seconds)
+            if subprocess.run(batch_line(Path(folder)), **QUIET).returncode != 1:
+                raise SystemExit("the disk was not full")
+            subprocess.run(["mount", "-o", "remount,size=1G", str(Path(folder) / "out")], check=True)
+            subprocess.run(batch_line(Path(folder), ["--retry-failed"]), stdout=subprocess.DEVNULL, check=True)
+            table.append({"fault": "disk full, then larger", "times": 1} | check(Path(folder), files))
+    table.append(break_s3(files, seconds, chance))
+    protocol = (
+        f"{files} files of {seconds:g} s, model speech, two workers, seed {seed}; {describe_environment(['torch'])}"
+    )
+    report(table, protocol, {}, json_file, {})
+
+
+def kill_driver(folder: Path, kills: int, chance: random.Random) -> int:
+    """Kill the driver again and again, four times in five just after it has finished a file; return how often."""
+    killed = 0
+    while killed < kills:
+        n_done = len(records(folder))
+        process = subprocess.Popen(batch_line(folder, ["--workers", "2"]), **QUIET)
+        if chance.random() < 0.8:
+            while len(records(folder)) <= n_done and process.poll() is None:
+                time.sleep(0.005)
+        else:
+            time.sleep(3 * chance.random())
+        time.sleep(0.5 * chance.random())
+        if process.poll() is not None:
+            break
+        process.kill()
+        process.wait()
+        killed += 1
+    subprocess.run(batch_line(folder), **QUIET, check=True)
+    return killed
+
+
+def kill_workers(folder: Path, kills: int, chance: random.Random) -> int:
+    """Kill a worker again and again while a batch runs; files that failed thereby are retried at the end."""
+    process = subprocess.Popen(batch_line(folder, ["--workers", "2"]), **QUIET)
+    killed = 0
+    while process.poll() is None and killed < kills:
+        time.sleep(chance.random() * 2)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        workers = [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        if workers:
+            os.kill(chance.choice(workers), signal.SIGKILL)
+            killed += 1
+    process.wait()
+    subprocess.run(batch_line(folder, ["--retry-failed"]), **QUIET, check=True)
+    return killed
+
+
+def check(folder: Path, n: int) -> Row:
+    """Return what became of the files of a batch that has ended: outputs, those done twice, and what is left over."""
+    outputs = [path for path in sorted((folder / "out").iterdir()) if path.suffix == ".wav"]
+    complete = sum(soundfile.info(path).frames == soundfile.info(folder / "in" / path.name).frames for path in outputs)
+    published: Counter[str] = Counter()
+    for record in records(folder):
+        if record["status"] == "done":
+            published[record["output"]] += 1
+    states = {str(path): str(path.stat().st_mtime_ns) for path in outputs}
+    final = Counter(
+        r["output"]
+        for r in records(folder)
+        if r["output_state"] and states.get(r["output"]) == r["output_state"]["version"]
+    )
+    left = [path for path in (folder / "out").rglob("*") if path.is_file() and path not in outputs]
+    return {
+        "files": n,
+        "complete": complete,
+        "finished twice": sum(n > 1 for n in final.values()),
+        "lines without output": sum(published.values()) - sum(final.values()),
+        "left over": len(left),
+    }
+
+
+@contextmanager
+def small_disk(path: Path, seconds: float) -> Iterator[bool]:
+    """Mount a disk for half of the sounds; False where that is not allowed."""
+    path.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={round(48_000 * seconds)}", "tmpfs", str(path)], stderr=subprocess.DEVNULL
+    )
+    try:
+        yield mounted.returncode == 0
+    finally:
+        if mounted.returncode == 0:
+            subprocess.run(["umount", str(path)], check=True)
+
+
+class FlakyProxy(http.server.BaseHTTPRequestHandler):
+    """A proxy of an S3 server that answers 503, or cuts the connection, at one request in five."""
+
+    target: str
+    chance: random.Random
+    faults = 0
+
+    def handle_request(self) -> None:
+        """Forward a request, or fail."""
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.chance.random() < 0.2:
+            type(self).faults += 1
+            if self.chance.random() < 0.5:
+                self.send_error(503)
+            else:
+                self.connection.close()
+            return
+        request = urllib.request.Request(self.target + self.path, body or None, dict(self.headers), method=self.command)
+        try:
+            with urllib.request.urlopen(request) as answer:
+                status, headers, data = answer.status, answer.headers, answer.read()
+        except urllib.error.HTTPError as error:
+            status, headers, data = error.code, error.headers, error.read()
+        self.send_response(status)
+        for name, value in headers.items():
+            if name.lower() not in ("transfer-encoding", "connection", "content-length", "server", "date"):
+                self.send_header(name, value)
+        length = headers.get("Content-Length") if self.command == "HEAD" else str(len(data))
+        self.send_header("Content-Length", length or "0")
+        self.end_headers()
+        self.wfile.write(data)
+
+    do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = handle_request  # noqa: N815
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+def break_s3(n: int, seconds: float, chance: random.Random) -> Row:
+    """Run a batch from and to an S3 server behind a flaky proxy; retry what failed until all is there."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(port=0)
+    server.start()
+    _, port = server.get_host_and_port()
+    FlakyProxy.target, FlakyProxy.chance = f"http://127.0.0.1:{port}", chance
+    proxy = http.server.ThreadingHTTPServer(("127.0.0.1", 0), FlakyProxy)
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{proxy.server_port}"
+    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
+    os.environ.update(keys)
+    client = boto3.client("s3", endpoint_url=FlakyProxy.target)
+    client.create_bucket(Bucket="sounds")
+    with tempfile.TemporaryDirectory() as folder:
+        make_sounds(Path(folder) / "in", n, seconds)
+        for path in (Path(folder) / "in").iterdir():
+            client.upload_file(str(path), "sounds", f"in/{path.name}")
+        words = ["s3://sounds/in", "s3://sounds/out", "--model", "speech", "--audio", "--retry-failed"]
+        run = partial(subprocess.run, cwd=folder, env=os.environ | {"FSSPEC_S3_ENDPOINT_URL": url}, **QUIET)
+        runs = 1
+        while run([*DENOISE, "batch", *words]).returncode and runs < 10:
+            runs += 1
+        lengths = {
+            item["Key"].rpartition("/")[2]: item["Size"]
+            for item in client.list_objects_v2(Bucket="sounds", Prefix="out/").get("Contents", [])
+        }
+        complete = sum(lengths.get(path.name) == path.stat().st_size for path in (Path(folder) / "in").iterdir())
+    proxy.shutdown()
+    server.stop()
+    row = {"fault": f"S3 answers 503 or cuts one request in five ({FlakyProxy.faults} faults)", "times": runs}
+    return row | {
+        "files": n,
+        "complete": complete,
+        "finished twice": None,
+        "lines without output": None,
+        "left over": None,
+    }
+
+
+if __name__ == "__main__":
+    app()
