@@ -16,7 +16,7 @@ from denoise.errors import InputError
 
 DAMAGE_ERRORS = (
     OSError, SyntaxError, ValueError, EOFError, ArithmeticError, LookupError, TypeError, AttributeError,
-    RuntimeError, struct.error, zlib.error, lzma.LZMAError,
+    RuntimeError, AssertionError, struct.error, zlib.error, lzma.LZMAError,
 )  # fmt: skip
 """What Pillow, pillow-heif, zlib, lzma and struct raise for damaged files."""
 

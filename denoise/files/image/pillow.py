@@ -76,6 +76,7 @@ class PillowContainer(ImageContainer, Generic[PictureT]):
         picture = self.open_picture()
         for index in range(self.n_frames):
             picture.seek(index)
+            self.limit.check(*picture.size)  # a frame of GIF may enlarge the canvas
             picture.load()
             decoded = self.decode(picture)
             if index == self.n_frames - 1:
