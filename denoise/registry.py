@@ -34,6 +34,7 @@ CODECS = {
     "vae": ("denoise.models.autoencoder", "VAE"),
 }
 PRIORS = {  # kinds of flows, such as "maf", "rad" or "glow", are settings of "flow" and "multiscale-flow"
+    "autoregressive-flow": ("denoise.priors.autoregressive_flow", "AutoregressiveFlow"),
     "consistency-model": ("denoise.priors.consistency_model", "ConsistencyModel"),
     "ddgan": ("denoise.priors.ddgan", "DDGAN"),
     "ddpm": ("denoise.priors.ddpm", "DDPM"),
@@ -49,6 +50,7 @@ PRIORS = {  # kinds of flows, such as "maf", "rad" or "glow", are settings of "f
 CLASSIFIERS = {"audio-classifier": ("denoise.models.audio_classifier", "AudioClassifier")}
 ARCHITECTURES = NETWORKS | CODECS | PRIORS | CLASSIFIERS
 PARTS = {  # fields of a configuration that describe submodules by their architecture and settings
+    "autoregressive-flow": ("network",),
     "consistency-model": ("denoiser",),
     "latent-prior": ("codec", "prior"),
     "spectral-codec": ("codec",),

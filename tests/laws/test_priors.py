@@ -16,6 +16,7 @@ from denoise.models.autoencoder import AAE, AE, VAE, AAEConfig, AEConfig, VAECon
 from denoise.models.mdct import MDCT, MDCTConfig
 from denoise.nn.bodies import BodyConfig
 from denoise.nn.unet import BackboneConfig
+from denoise.priors.autoregressive_flow import AutoregressiveFlow, AutoregressiveFlowConfig
 from denoise.priors.consistency_model import ConsistencyModel, ConsistencyModelConfig
 from denoise.priors.ddgan import DDGAN, DDGANConfig
 from denoise.priors.ddpm import DDPM, DDPMConfig
@@ -73,6 +74,11 @@ def consistency_model(denoiser: GuidedPrior) -> ConsistencyModel:
     return ConsistencyModel(ConsistencyModelConfig(settings, sigmas=(5.0, 0.5)), denoiser)
 
 
+def autoregressive_flow(shape: tuple[int, ...], classes: int = 0) -> AutoregressiveFlow:
+    network = PixelCNN(PixelCNNConfig(shape, classes=classes, features=6, dilations=(1, 2)))
+    return AutoregressiveFlow(AutoregressiveFlowConfig({"architecture": "pixelcnn", **asdict(network.config)}), network)
+
+
 BUILDERS: dict[str, Any] = {kind: lambda kind=kind: flow(kind) for kind in KINDS}
 BUILDERS |= {f"{kind}-classes": lambda kind=kind: flow(kind, classes=3) for kind in KINDS if kind not in UNCONDITIONAL}
 BUILDERS |= {
@@ -83,6 +89,8 @@ BUILDERS |= {
     "multiscale-flow++": lambda: multiscale("mixture-logistic", (3, 8, 4), dequantisation="variational"),
     "multiscale-audio": lambda: multiscale("rational-quadratic", (1, 16), mixing=False, margin=0.0, scale=0.5),
     "multiscale-residual-levels": lambda: multiscale("residual", dequantisation="uniform"),
+    "autoregressive-flow": lambda: autoregressive_flow((3, 3, 4), classes=3),
+    "autoregressive-flow-audio": lambda: autoregressive_flow((1, 12)),
     "diffusion-mlp": lambda: Diffusion(DiffusionConfig((3,), NET, mean=0.5, sigma_data=0.5)),
     "diffusion-unet": lambda: Diffusion(DiffusionConfig((2, 7, 6), UNET, classes=3, text=True)),
     "diffusion-audio": lambda: Diffusion(DiffusionConfig((1, 21), UNET, classes=2)),
@@ -322,6 +330,8 @@ CAPABILITIES: dict[str, set[Any]] = {
 }
 CAPABILITIES |= {f"multiscale-{kind}": {NoiseEncoder, HasLogProb} for kind in get_args(CouplingKind)}
 CAPABILITIES |= {
+    "autoregressive-flow": {NoiseEncoder, HasLogProb},
+    "autoregressive-flow-audio": {NoiseEncoder, HasLogProb},
     "diffusion-mlp": SOLVED,
     "diffusion-unet": SOLVED,
     "diffusion-audio": SOLVED,
@@ -376,6 +386,7 @@ def test_capabilities_are_declared_truthfully(name: str) -> None:
 
 
 ARCHITECTURES: dict[type, str] = {
+    AutoregressiveFlow: "autoregressive-flow",
     Flow: "flow",
     Mixture: "flow",
     RAD: "flow",

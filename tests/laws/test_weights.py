@@ -44,6 +44,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "aae": VAE | {"posterior": "universal", "critic": [8]},
     "mdct": {"time": 64, "bins": 8},
     "spectral-codec": {"time": 64, "codec": SPECTRA, "n_fft": 16, "hop": 4},
+    "autoregressive-flow": {
+        "network": {"architecture": "pixelcnn", "shape": [3, 4, 4], "features": 6, "dilations": [1, 2], "classes": 2}
+    },
     "consistency-model": {"denoiser": {"architecture": "diffusion", "shape": [1, 8, 8], "net": NET, "classes": 2}},
     "multiscale-flow": {"shape": [1, 8, 8], "steps": 2, "width": 8, "blocks": 1, "classes": 2},
     "ddgan": {"shape": [1, 8, 8], "net": NET, "latent": 3, "classes": 2},
