@@ -10,6 +10,7 @@ from typing import Any
 import autoregressive
 import common
 import generative
+import inverses
 import numpy as np
 import points
 import pytest
@@ -112,3 +113,20 @@ def test_archives_are_split_and_scaled_as_in_the_recipes(tmp_path: Path) -> None
     sounds = np.array([[16384, -32768]], np.int16)
     np.savez(tmp_path / "c.npz", train_signals=sounds, test_signals=sounds, train_labels=[0], test_labels=[0])
     assert generative.read_archive(tmp_path / "c.npz", binary=False)["test"].tolist() == [[[0.5, -1.0]]]
+
+
+class InexactFlow:
+    """A flow whose inverse is off by a known error at one entry."""
+
+    def encode_noise(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * x
+
+    def decode_noise(self, noise: torch.Tensor) -> torch.Tensor:
+        x = noise / 2
+        x[-1, 0, 1] += 0.25
+        return x
+
+
+def test_the_error_of_an_inverse_is_the_largest_one() -> None:
+    row = inverses.measure(InexactFlow(), torch.zeros(3, 1, 2))
+    assert (row["entries"], row["max error"]) == (2, "2.5e-01")
