@@ -19,10 +19,13 @@ class MDCTConfig:
     Args:
         time: samples of one signal, a multiple of ``bins``.
         bins: coefficients of each frame; a frame is ``2 * bins`` samples, ``bins`` after the previous one.
+        layout: ``"map"`` of one channel, (1, bins, frames), for two-dimensional networks, or ``"channels"``, (bins,
+            frames), for one-dimensional ones.
     """
 
     time: int
     bins: int = 256
+    layout: Literal["map", "channels"] = "map"
 
     def __post_init__(self) -> None:
         if not (1 <= self.bins <= 1 << 10 and 1 <= self.time <= 1 << 24) or self.time % self.bins:
@@ -50,8 +53,8 @@ class MDCT(nn.Module):
         super().__init__()
         self.config = config
         self.event_shape, self.size_multiple = torch.Size([1, config.time]), config.bins
-        self.latent_shape = torch.Size([1, config.bins, config.time // config.bins])
-        n = config.bins
+        n, frames = config.bins, config.time // config.bins
+        self.latent_shape = torch.Size((1, n, frames) if config.layout == "map" else (n, frames))
         time = torch.arange(2 * n, dtype=torch.float64) + 0.5
         frequency = torch.arange(n, dtype=torch.float64) + 0.5
         window = torch.sin(math.pi / (2 * n) * time)
@@ -59,16 +62,16 @@ class MDCT(nn.Module):
         self.register_buffer("basis", basis.float(), persistent=False)  # (bins, 2 * bins)
 
     def encode(self, x: Tensor) -> Tensor:
-        """Return the coefficients of signals, (batch, 1, time) to (batch, 1, bins, time / bins)."""
+        """Return the coefficients of signals, (batch, 1, time) to (batch, *latent_shape)."""
         hops = x[:, 0].float().unflatten(1, (-1, self.config.bins))
         frames = torch.cat([hops, hops.roll(-1, dims=1)], dim=2)
         with torch.autocast(x.device.type, enabled=False):  # in bfloat16 the transform would not be invertible
-            return (frames @ self.basis.T).transpose(1, 2)[:, None]
+            return (frames @ self.basis.T).transpose(1, 2).unflatten(1, self.latent_shape[:-1])
 
     def decode(self, z: Tensor) -> Tensor:
-        """Return the signals of coefficients, (batch, 1, bins, time / bins) to (batch, 1, time)."""
+        """Return the signals of coefficients, (batch, *latent_shape) to (batch, 1, time)."""
         with torch.autocast(z.device.type, enabled=False):
-            first_half, second_half = (z[:, 0].transpose(1, 2).float() @ self.basis).chunk(2, dim=2)
+            first_half, second_half = (z.flatten(1, -2).transpose(1, 2).float() @ self.basis).chunk(2, dim=2)
         return (first_half + second_half.roll(1, dims=1)).flatten(1)[:, None]
 
     def forward(self, x: Tensor) -> Tensor:

@@ -50,6 +50,8 @@ class MultiscaleFlowConfig:
         embedding: features of the embedding of a class.
         dequantisation: noise that makes the 256 levels from 0 to 1 continuous, ``"uniform"`` or of a learned
             distribution; ``"none"`` for densities of continuous signals.
+        dither: standard deviation of the noise that training adds to continuous signals; without it, those with
+            stretches of exact zeros have densities without bound.
         margin: the signals, 0 to 1, are moved this far from both ends, and their logit is taken; 0 for no logit. None
             is 0.05 for discrete signals, 0 for continuous ones.
         mean: approximate mean of the signals, used without a logit.
@@ -69,6 +71,7 @@ class MultiscaleFlowConfig:
     classes: int = 0
     embedding: int = 32
     dequantisation: Dequantisation = "uniform"
+    dither: float = 0.0
     margin: float | None = None
     mean: float = 0.0
     scale: float = 1.0
@@ -87,6 +90,8 @@ class MultiscaleFlowConfig:
             raise ConfigError("expected bins of 2 to 256, classes of at least 0, embedding of 1 to 4096.")
         if self.margin and not 1e-4 <= self.margin < 0.5:
             raise ConfigError(f"margin is {self.margin:g}; expected 0, or 0.0001 to below 0.5.")
+        if not 0 <= self.dither < math.inf or (self.dither and self.dequantisation != "none"):
+            raise ConfigError(f"dither is {self.dither:g}; expected at least 0, and 0 of signals that are dequantised.")
         if not 0 < self.scale < math.inf or not math.isfinite(self.mean):
             raise ConfigError(f"mean is {self.mean:g}, scale {self.scale:g}; expected finite numbers, scale above 0.")
         if self.classes and self.kind == "residual":
@@ -213,7 +218,7 @@ class MultiscaleFlow(NoiseDecoding):
     def draw_log_prob(
         self, x: Tensor, labels: Sequence[Label] | None = None, *, generator: Generator | None = None
     ) -> Tensor:
-        """Return what training maximises: the log-density, or that of one draw of the dequantisation noise.
+        """Return what training maximises: the log-density, or that of one draw of dither or dequantisation noise.
 
         Args:
             x: signals, (batch, *event_shape).
@@ -224,7 +229,7 @@ class MultiscaleFlow(NoiseDecoding):
             Nats, (batch,); of discrete signals, their mean over draws is a lower bound of the log-probability.
         """
         if self.config.dequantisation == "none":
-            return self.density(x, labels)
+            return self.density(x + self.config.dither * torch.randn(x.shape, generator=generator).to(x), labels)
         levels = (x * (LEVELS - 1)).round()
         if self.dequantiser is None:
             u, log_q = torch.rand(x.shape, generator=generator).to(x), 0.0

@@ -126,6 +126,9 @@ BUILDERS |= {
         MDCT(MDCTConfig(64, 8)), Diffusion(DiffusionConfig((1, 8, 8), UNET, classes=2))
     ),
     "latent-mdct-flow": lambda: build_latent_prior(MDCT(MDCTConfig(64, 8)), flow("normal", (1, 8, 8))),
+    "latent-mdct-glow": lambda: build_latent_prior(
+        MDCT(MDCTConfig(64, 8, "channels")), multiscale("affine", (8, 8), classes=2, dither=0.1)
+    ),
     "latent-mixture": lambda: build_latent_prior(VAE(VAEConfig((1, 8, 8), 2, BODY)), flow("mixture")),
     "latent-plain": lambda: build_latent_prior(AE(AEConfig((4,), 2)), flow("maf")),
     "latent-normal": lambda: build_latent_prior(AAE(AAEConfig((4,), 2)), flow("normal")),
@@ -365,6 +368,7 @@ CAPABILITIES |= {
     "latent-flow": {NoiseEncoder, HasLogProbBound, Completer},
     "latent-mdct": SOLVED,
     "latent-mdct-flow": {NoiseEncoder, HasLogProb},
+    "latent-mdct-glow": {NoiseEncoder, HasLogProb},
     "latent-mixture": {HasLogProbBound, Completer},
     "latent-normal": {NoiseEncoder, Completer},
     "latent-plain": {NoiseEncoder, Completer},

@@ -46,6 +46,16 @@ def test_coefficients_equal_the_textbook_formula() -> None:
         assert float(coefficients[k]) == pytest.approx((2 / n) ** 0.5 * expected, abs=1e-4)
 
 
+def test_frames_as_channels_are_the_same_coefficients() -> None:
+    maps, channels = (build("mdct", {"time": 96, "bins": 8, "layout": layout}) for layout in ("map", "channels"))
+    assert isinstance(channels, OrthonormalCodec)
+    x = torch.randn(2, 1, 96, generator=torch.Generator().manual_seed(0))
+    z = channels.encode(x)
+    assert z.shape[1:] == channels.latent_shape == (8, 12)
+    assert torch.equal(z, maps.encode(x)[:, 0])
+    assert torch.equal(channels.decode(z), maps.decode(z[:, None]))
+
+
 def test_autocast_does_not_round_the_transform() -> None:
     codec, x = build("mdct", {"time": 1024, "bins": 32}), torch.randn(2, 1, 1024)
     with torch.autocast("cpu", torch.bfloat16):

@@ -155,3 +155,13 @@ def test_continuous_signals_are_not_clamped_by_default() -> None:
     flow = build((1, 8), 0.05, dequantisation="none")
     x = torch.linspace(-1, 1, 8).view(1, 1, 8)
     torch.testing.assert_close(flow.decode_noise(flow.encode_noise(x)), x)
+
+
+def test_training_adds_the_dither_and_densities_do_not() -> None:
+    flow = build((1, 8), 0.0, levels=1, dequantisation="none", dither=0.5, scale=2.0)
+    x = torch.zeros(20_000, 1, 8)
+    draws = flow.draw_log_prob(x, generator=torch.Generator().manual_seed(0))
+    identity = flow.density(x[:1])  # of an untrained flow, which is linear: E x^2 / scale^2 = 1 / 16
+    assert float((identity - draws.mean()).detach()) == pytest.approx(0.5 * 8 / 16, rel=0.05)
+    with pytest.raises(ConfigError, match="dither is 0.5; expected at least 0, and 0 of signals that are dequantised"):
+        MultiscaleFlowConfig((1, 8), levels=1, dither=0.5)
