@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -44,6 +45,7 @@ class MultiscaleFlowConfig:
         masks: whether the couplings before the squeeze of a level have checkerboard masks, or all come behind it.
         mixing: whether an invertible convolution mixes the channels before each coupling behind the squeeze.
         bins: bins of splines, or components of mixtures.
+        min_slope: affine couplings scale entries by this to its inverse; the narrower, the more exact is the inverse.
         width: features of the networks.
         blocks: residual blocks of the networks.
         classes: number of classes for conditioning.
@@ -66,6 +68,7 @@ class MultiscaleFlowConfig:
     masks: MaskKind = "channels"
     mixing: bool = True
     bins: int = 8
+    min_slope: float = 1e-3
     width: int = 64
     blocks: int = 2
     classes: int = 0
@@ -90,6 +93,8 @@ class MultiscaleFlowConfig:
             raise ConfigError("expected bins of 2 to 256, classes of at least 0, embedding of 1 to 4096.")
         if self.margin and not 1e-4 <= self.margin < 0.5:
             raise ConfigError(f"margin is {self.margin:g}; expected 0, or 0.0001 to below 0.5.")
+        if not 0 < self.min_slope < 1:
+            raise ConfigError(f"min_slope is {self.min_slope:g}; expected more than 0 and less than 1.")
         if not 0 <= self.dither < math.inf or (self.dither and self.dequantisation != "none"):
             raise ConfigError(f"dither is {self.dither:g}; expected at least 0, and 0 of signals that are dequantised.")
         if not 0 < self.scale < math.inf or not math.isfinite(self.mean):
@@ -112,7 +117,7 @@ class _Univariate(NamedTuple):
 
 def _univariate(c: MultiscaleFlowConfig) -> _Univariate:
     if c.kind == "affine":
-        return _Univariate(MonotonicAffineTransform, [(), ()])
+        return _Univariate(partial(MonotonicAffineTransform, slope=c.min_slope), [(), ()])
     if c.kind == "rational-quadratic":
         return _Univariate(MonotonicRQSTransform, [(c.bins,), (c.bins,), (c.bins - 1,)])
     build, shapes = UNIVARIATES[c.kind]

@@ -165,8 +165,9 @@ def class_accuracy(pipeline: Any, classifier: Any, n: int, guidance: float | Non
 def count_calls(model: Any, work: Callable[[], object]) -> int:
     """Return how often the network of a prior is evaluated: the calls of its busiest layer, or an entry at a time."""
     from denoise.priors.autoregressive import Autoregressive
+    from denoise.priors.autoregressive_flow import AutoregressiveFlow
 
-    if isinstance(model, Autoregressive):
+    if isinstance(model, Autoregressive | AutoregressiveFlow):
         return int(model.event_shape.numel())
     calls: Counter[Any] = Counter()
     layers = {layer for layer in model.modules() if [*layer.parameters(recurse=False)]}

@@ -131,6 +131,7 @@ def test_estimates_follow_their_generator_and_leave_the_global_one_alone() -> No
         ({"shape": (28,)}, "expected \\(channels, height, width\\)"),
         ({"shape": (1, 8), "margin": 0.5}, "margin is 0.5; expected 0, or 0.0001 to below 0.5"),
         ({"shape": (1, 8), "bins": 1}, "bins of 2 to 256"),
+        ({"shape": (1, 8), "min_slope": 1.0}, "min_slope is 1; expected more than 0 and less than 1"),
         ({"shape": (1, 8), "steps": 0}, "steps of 1 to 1000"),
         ({"shape": (1, 8), "kind": "residual", "classes": 2}, "residual layers take no condition"),
     ],
@@ -163,5 +164,15 @@ def test_training_adds_the_dither_and_densities_do_not() -> None:
     draws = flow.draw_log_prob(x, generator=torch.Generator().manual_seed(0))
     identity = flow.density(x[:1])  # of an untrained flow, which is linear: E x^2 / scale^2 = 1 / 16
     assert float((identity - draws.mean()).detach()) == pytest.approx(0.5 * 8 / 16, rel=0.05)
-    with pytest.raises(ConfigError, match="dither is 0.5; expected at least 0, and 0 of signals that are dequantised"):
+    with pytest.raises(ConfigError, match=r"dither is 0\.5; expected at least 0, and 0 of signals"):
         MultiscaleFlowConfig((1, 8), levels=1, dither=0.5)
+
+
+def test_affine_couplings_scale_by_no_more_than_their_limit() -> None:
+    flow = build((2, 8), 3.0, masks="channels", mixing=False, steps=1, dequantisation="none", min_slope=0.5)
+    actnorm = float(next(p for name, p in flow.named_parameters() if name.endswith("log_scale")).detach().sum()) * 4
+    x = torch.randn(50, 2, 8, generator=torch.Generator().manual_seed(0))
+    ladj = flow.density(x).detach() + 0.5 * (flow.encode_noise(x).square() + math.log(2 * math.pi)).sum(dim=1)
+    limit = 8 * math.log(2)  # of half of 16 entries
+    assert (ladj - actnorm).abs().max() <= limit
+    assert (ladj - actnorm).abs().max() > 0.8 * limit

@@ -96,6 +96,8 @@ def test_calls_are_those_of_the_network_of_the_prior() -> None:
     assert generative.count_calls(latent, lambda: latent.sample(2)) == nfe > 5
     pixels = PixelCNN(PixelCNNConfig((1, 6, 7), "bernoulli", features=4, dilations=(1,)))
     assert generative.count_calls(pixels, lambda: None) == 42
+    network = {"architecture": "pixelcnn", "shape": [1, 6, 7], "features": 4, "dilations": [1]}
+    assert generative.count_calls(build("autoregressive-flow", {"network": network}), lambda: None) == 42
 
 
 def test_archives_are_split_and_scaled_as_in_the_recipes(tmp_path: Path) -> None:
