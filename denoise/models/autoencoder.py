@@ -18,6 +18,7 @@ from denoise.nn.distributions import DiscretizedLogistic
 from denoise.protocols import Support
 
 Likelihood = Literal["gaussian", "bernoulli", "logistic"]
+RESIDUAL_STD = 0.1  # of grey levels about the mean of a distribution of black and white, or of 256 levels
 VALUES: dict[Likelihood, Literal["continuous", "discrete", "binary"]] = {
     "gaussian": "continuous",
     "bernoulli": "binary",
@@ -83,6 +84,11 @@ class AE(nn.Module):
     def support(self) -> Support:
         """Space on which `likelihood` is defined."""
         return Support(self.config.shape, VALUES[self.config.likelihood])
+
+    @property
+    def residual_std(self) -> float:
+        """Standard deviation of signals about the mean of p(x|z)."""
+        return self.config.scale if self.config.likelihood == "gaussian" else RESIDUAL_STD
 
     def encode(self, x: Tensor) -> Tensor:
         """Return the latents of signals, (batch, *event_shape) to (batch, *latent_shape)."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import field
-from math import cos, pi
 from typing import Literal
 
 import torch
@@ -13,13 +12,11 @@ from torch import Generator, Tensor, nn
 from denoise.config import config
 from denoise.errors import ConfigError
 from denoise.nn.bodies import BodyConfig, build_decoder
+from denoise.nn.dequantisation import normal_log_prob
 from denoise.nn.embeddings import Condition
 from denoise.priors.generator import OUTPUTS, GeneratorNetwork, check_sizes
 from denoise.protocols import DEFAULT_OPTIONS, Label, Progress, SamplingOptions
-
-INVERSION_STEPS = 100
-INVERSION_RATE = 0.1  # learning rate of Adam, in standard deviations of the noise
-CANDIDATES, STARTS = 64, 4  # samples of which the most similar ones are the starts of an inversion
+from denoise.sampling.inversion import CANDIDATES, STEPS, minimise_energy
 
 
 @config
@@ -89,7 +86,7 @@ class GAN(GeneratorNetwork):
             raise ValueError("this GAN has no classes; leave labels out.")
         return self.body(noise)
 
-    def encode_noise(self, x: Tensor, *, label: Label = None, steps: int = INVERSION_STEPS) -> Tensor:
+    def encode_noise(self, x: Tensor, *, label: Label = None, steps: int = STEPS) -> Tensor:
         """Return the noise whose signals are most similar to given ones; see `invert`.
 
         Args:
@@ -105,6 +102,28 @@ class GAN(GeneratorNetwork):
         """
         generator = Generator().manual_seed(0)
         return self.invert(x, torch.ones_like(x), labels=[label], steps=steps, generator=generator)[0]
+
+    @property
+    def latent_shape(self) -> torch.Size:
+        """Shape of the noise of one signal."""
+        return self.noise_shape
+
+    @property
+    def residual_std(self) -> float:
+        """Standard deviation of what a signal may differ from a sample."""
+        return self.config.inversion_scale
+
+    def sample_latents(self, n: int, generator: Generator | None = None) -> Tensor:
+        """Sample noise, (n, *noise_shape)."""
+        return torch.randn(n, *self.noise_shape, generator=generator).to(self.device)
+
+    def latent_log_prob(self, z: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
+        """Return standard normal log-densities of noise in nats, (batch, *noise_shape) to (batch,)."""
+        return normal_log_prob(z)
+
+    def decode_latents(self, z: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
+        """Return the signals of noise, differentiably; see `forward`."""
+        return self(z, labels)
 
     @torch.no_grad()
     def complete(
@@ -135,7 +154,7 @@ class GAN(GeneratorNetwork):
             ValueError: there is no such class.
         """
         options.check_supported(self.completion_options, "completion by a GAN")
-        steps = options.steps or INVERSION_STEPS
+        steps = options.steps or STEPS
         labels: Sequence[Label] = range(self.classes) if label is None and self.classes else [label]
         noise, found = self.invert(x, mask, labels=labels, steps=steps, generator=generator, progress=progress)
         return torch.where(mask > 0, x, self(noise, found))
@@ -147,14 +166,14 @@ class GAN(GeneratorNetwork):
         mask: Tensor,
         *,
         labels: Sequence[Label] = (None,),
-        steps: int = INVERSION_STEPS,
+        steps: int = STEPS,
         generator: Generator | None = None,
         progress: Progress | None = None,
     ) -> tuple[Tensor, list[Label]]:
         """Return the most probable noise of partly observed signals, the best of several local optima.
 
         It maximises the posterior density of the noise of signals that differ from those of the generator by white
-        noise of ``inversion_scale``. Adam starts at the best of `CANDIDATES` samples, which keep their labels.
+        noise of ``inversion_scale``, by `denoise.sampling.inversion.minimise_energy`. The candidates keep their labels.
 
         Args:
             x: signals, (n, *event_shape).
@@ -169,36 +188,19 @@ class GAN(GeneratorNetwork):
 
         Raises:
             ValueError: there is no such class.
-
-        Reference:
-            Compressed Sensing using Generative Models, 2017, arXiv:1703.03208, eq. 3; Generative Visual
-            Manipulation on the Natural Image Manifold, 2016, arXiv:1609.03552.
         """
-        x, mask = (y.to(self.device).repeat_interleave(STARTS, dim=0) for y in (x, mask))
-        n, scale = len(x) // STARTS, self.config.inversion_scale
+        x, mask = x.to(self.device), mask.to(self.device)
+        candidates = torch.randn(len(x), CANDIDATES, *self.noise_shape, generator=generator).to(x)
 
-        def negative_log_posterior(noise: Tensor, labels: Sequence[Label], x: Tensor, mask: Tensor) -> Tensor:
-            residual = torch.where(mask > 0, self(noise, labels) - x, 0)  # up to a constant
-            return 0.5 * ((residual / scale).square().flatten(1).sum(dim=1) + noise.square().sum(dim=1))
+        def labels_of(index: Tensor) -> list[Label]:
+            return [labels[i % len(labels)] for i in index.flatten().tolist()]
 
-        candidates = torch.randn(n, CANDIDATES, *self.noise_shape, generator=generator).to(x)
-        candidate_labels = [labels[i % len(labels)] for i in range(CANDIDATES)]
-        losses = [
-            negative_log_posterior(noise, [label] * n, x[::STARTS], mask[::STARTS])
-            for noise, label in zip(candidates.unbind(dim=1), candidate_labels, strict=True)
-        ]
-        starts = torch.stack(losses, dim=1).topk(STARTS, largest=False).indices
-        start_labels = [candidate_labels[i] for i in starts.flatten().tolist()]
-        noise = candidates.take_along_dim(starts[..., None], dim=1).flatten(0, 1).requires_grad_()
-        optimizer = torch.optim.Adam([noise], lr=INVERSION_RATE)
-        for step in range(steps):
-            optimizer.param_groups[0]["lr"] = INVERSION_RATE * (0.5 + 0.5 * cos(pi * step / steps))
-            with torch.enable_grad():  # the gradient of each row is its own
-                total = negative_log_posterior(noise, start_labels, x, mask).sum()
-            (noise.grad,) = torch.autograd.grad(total, noise)
-            optimizer.step()
-            if progress:
-                progress((step + 1) / steps)
-        final = negative_log_posterior(noise, start_labels, x, mask).unflatten(0, (n, STARTS))
-        rows = final.argmin(dim=1) + STARTS * torch.arange(n, device=x.device)
-        return noise.detach()[rows], [start_labels[i] for i in rows.tolist()]
+        def energy(noise: Tensor, index: Tensor) -> Tensor:  # up to a constant
+            targets, observed = (y.repeat_interleave(noise.shape[1], dim=0) for y in (x, mask))
+            noise = noise.flatten(0, 1)
+            residual = torch.where(observed > 0, self(noise, labels_of(index)) - targets, 0)
+            misfit = (residual / self.config.inversion_scale).square().flatten(1).sum(dim=1)
+            return (0.5 * (misfit + noise.square().sum(dim=1))).view_as(index)
+
+        noise, index = minimise_energy(energy, candidates, steps=steps, progress=progress)
+        return noise, labels_of(index)

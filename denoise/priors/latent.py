@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -24,6 +25,7 @@ from denoise.protocols import (
     NoiseEncoder,
     OrthonormalCodec,
     Prior,
+    ResidualCodec,
     SamplingOptions,
     StochasticCodec,
     VariationalCodec,
@@ -42,7 +44,8 @@ def build_latent_prior(codec: Codec, prior: Prior, config: LatentPriorConfig | N
 
     Returns:
         A `LatentPrior` that is, where possible, a `NoiseDecoder`, `NoiseEncoder`, `HasLogProb`,
-        `HasEstimatedLogProb`, `HasLogProbBound`, `HasTrajectory`, `DenoisingPrior` and `Completer`, too.
+        `HasEstimatedLogProb`, `HasLogProbBound`, `HasTrajectory`, `DenoisingPrior`, `LatentEncoder` and `Completer`,
+        too.
     """
     mixins: list[type[LatentPrior]] = []
     if isinstance(prior, NoiseEncoder):
@@ -60,6 +63,8 @@ def build_latent_prior(codec: Codec, prior: Prior, config: LatentPriorConfig | N
             mixins.append(Denoising)
     elif isinstance(codec, VariationalCodec) and isinstance(prior, HasLogProb | HasEstimatedLogProb):
         mixins.append(Bounded)
+    if isinstance(codec, ResidualCodec) and isinstance(prior, HasLogProb) and prior.support.values == "continuous":
+        mixins.append(_HasLatents)
     if not isinstance(codec, OrthonormalCodec) and isinstance(prior, DenoisingPrior) and len(codec.latent_shape) > 1:
         mixins.append(InpaintsLatents)
     elif _has_posterior_of_noise(codec, prior):
@@ -111,6 +116,34 @@ class _EncodesNoise(_DecodesNoise):
     @torch.no_grad()
     def encode_noise(self, x: Tensor, *, label: Label = None) -> Tensor:
         return self.prior.encode_noise(self.codec.encode(x), label=label)
+
+
+class _HasLatents(LatentPrior):
+    """`LatentEncoder`: the latents are those of the codec, and the signals are distributed about the decoded ones."""
+
+    codec: ResidualCodec
+    prior: HasLogProb
+
+    @property
+    def residual_std(self) -> float:
+        return self.codec.residual_std
+
+    @property
+    def latent_shape(self) -> torch.Size:
+        return self.codec.latent_shape
+
+    @torch.no_grad()
+    def sample_latents(self, n: int, generator: Generator | None = None) -> Tensor:
+        return self.prior.sample(n, generator=generator)
+
+    def latent_log_prob(self, z: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
+        return self.prior.log_prob(z, labels)
+
+    def decode_latents(self, z: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
+        return self.codec.decode(z)
+
+    def encode_latents(self, x: Tensor) -> Tensor:
+        return self.codec.encode(x)
 
 
 class _DecodesTrajectory(LatentPrior):

@@ -65,6 +65,15 @@ class LikelihoodCodec(Codec, Protocol):
 
 
 @runtime_checkable
+class ResidualCodec(LikelihoodCodec, Protocol):
+    """A codec of signals that differ from what `decode` returns by about white noise."""
+
+    @property
+    def residual_std(self) -> float:
+        """Standard deviation of the noise."""
+
+
+@runtime_checkable
 class VariationalCodec(StochasticCodec, LikelihoodCodec, Protocol):
     """A codec with densities of both encoder and decoder: it has an evidence lower bound."""
 

@@ -119,6 +119,39 @@ class NoiseEncoder(NoiseDecoder, Protocol):
 
 
 @runtime_checkable
+class LatentVariablePrior(Prior, Protocol):
+    """A prior of signals x = D(z) + white noise, with a density of the latents z and a differentiable decoder D.
+
+    The latents of a measurement are found by optimisation: GAN, VAE with a prior over its latents, flow.
+    """
+
+    @property
+    def latent_shape(self) -> Size:
+        """Shape of the latents of one signal."""
+
+    @property
+    def residual_std(self) -> float:
+        """Standard deviation of the difference between a signal and what its latents are decoded to."""
+
+    def sample_latents(self, n: int, generator: Generator | None = None) -> Tensor:
+        """Sample latents of shape (n, *latent_shape)."""
+
+    def latent_log_prob(self, z: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
+        """Return log-densities in nats, differentiably, (batch, *latent_shape) to (batch,)."""
+
+    def decode_latents(self, z: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
+        """Return the signals of latents, differentiably, (batch, *latent_shape) to (batch, *event_shape)."""
+
+
+@runtime_checkable
+class LatentEncoder(LatentVariablePrior, Protocol):
+    """A prior with latents whose encoder tells roughly which ones a signal has: a VAE, a flow."""
+
+    def encode_latents(self, x: Tensor) -> Tensor:
+        """Return the latents of signals, (batch, *event_shape) to (batch, *latent_shape)."""
+
+
+@runtime_checkable
 class HasLogProb(Prior, Protocol):
     """A prior with exact likelihoods: a flow, a mixture, an autoregressive model."""
 

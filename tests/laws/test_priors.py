@@ -43,6 +43,8 @@ from denoise.protocols import (
     HasLogProb,
     HasLogProbBound,
     HasTrajectory,
+    LatentEncoder,
+    LatentVariablePrior,
     NoiseDecoder,
     NoiseEncoder,
     Prior,
@@ -229,6 +231,31 @@ def test_noise_has_the_declared_shape(prior: Prior) -> None:
     assert torch.equal(x, prior.decode_noise(noise, options=few_steps(prior)))
     if isinstance(prior, NoiseEncoder):
         assert prior.encode_noise(x).shape == noise.shape
+
+
+def test_latents_are_decoded_differentiably(prior: Prior) -> None:
+    if not isinstance(prior, LatentVariablePrior):
+        return
+    labels = [0, 1] if prior.classes else None
+    z = prior.sample_latents(2, seeded()).requires_grad_()
+    assert z.shape == (2, *prior.latent_shape)
+    x, nats = prior.decode_latents(z, labels), prior.latent_log_prob(z, labels)
+    assert x.shape == (2, *prior.event_shape)
+    assert nats.shape == (2,)
+    for value in (x.sum(), nats.sum()):
+        (gradient,) = torch.autograd.grad(value, z)
+        assert gradient.abs().sum() > 0
+    assert prior.residual_std > 0
+    if isinstance(prior, LatentEncoder):
+        assert prior.encode_latents(x.detach()).shape == z.shape
+
+
+def test_which_priors_have_latents() -> None:
+    has_latents = {name: isinstance(build(), LatentVariablePrior) for name, build in BUILDERS.items()}
+    assert all(
+        has_latents[name] for name in ("gan", "gan-classes", "latent-flow", "latent-normal", "multiscale-flow++")
+    )
+    assert not any(has_latents[name] for name in ("diffusion-unet", "ddgan-unet", "pixelcnn", "latent-diffusion"))
 
 
 def test_likelihoods_are_one_number_for_each_signal(prior: Prior) -> None:
