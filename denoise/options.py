@@ -31,13 +31,16 @@ Sigma = float | Literal["auto"] | None
 """Noise level of an image, full scale 1.0; ``"auto"`` and None estimate it for networks that need one."""
 
 
-RestoreTask = Literal["denoise", "inpaint", "deblur", "upscale"]
-"""What a prior undoes: noise, missing pixels, blur, or lost resolution."""
+RestoreTask = Literal["denoise", "inpaint", "deblur", "upscale", "dejpeg", "declip"]
+"""What a prior undoes: noise, missing pixels, blur, lost resolution, JPEG artefacts, or clipped highlights."""
 
 TASKS: tuple[RestoreTask, ...] = get_args(RestoreTask)
 
 RESTORE_STEPS = 20
-"""Network calls per restored image."""
+"""Network calls per restored image, of a prior that denoises."""
+
+INVERSION_STEPS = 100
+"""Steps of the optimiser per restored image, of a prior with latents."""
 
 Stereo = Literal["auto", "linked", "separate"]
 """Whether the channels of audio share one mask."""
@@ -148,13 +151,18 @@ class RestoreOptions:
     """Options of the restoration of an image by a prior.
 
     Args:
-        task: what is undone, but noise alone, which is what `DenoiseOptions` are for.
+        task: what is undone.
         mask: for inpainting, an image of the same size that is white where pixels are missing.
         blur: for deblurring, the standard deviation of a Gaussian blur in pixels.
         kernel: for deblurring, an image of the kernel instead.
         factor: for upscaling, the factor of both sides, 2 to 8.
-        sigma: noise level of the measured image, full scale 1.0; None estimates it, for inpainting there is none.
-        steps: network calls for each image, at least 2.
+        quality: for JPEG artefacts, 1 to 100 if the image was a JPEG of Pillow or libjpeg with chroma at half the
+            resolution; None reads the steps of the quantisation from the file.
+        limit: for clipped highlights, the level at which they are clipped, full scale 1.0; None is the largest of the
+            image.
+        sigma: noise level of the measured image, full scale 1.0; None estimates it, for inpainting and clipped
+            highlights there is none.
+        steps: steps for each image, at least 2; None is `RESTORE_STEPS`, or `INVERSION_STEPS` of priors with latents.
         seed: seed of the first sample; each next one adds 1.
         samples: number of posterior samples to write with their mean and standard deviation; 0 writes one image.
         overwrite: whether existing files are replaced.
@@ -169,8 +177,10 @@ class RestoreOptions:
     blur: float | None = None
     kernel: str | Path | None = None
     factor: int | None = None
+    quality: int | None = None
+    limit: float | None = None
     sigma: float | None = None
-    steps: int = RESTORE_STEPS
+    steps: int | None = None
     seed: int = 0
     samples: int = 0
     overwrite: bool = False
@@ -178,18 +188,21 @@ class RestoreOptions:
 
     def __post_init__(self) -> None:
         own = {"inpaint": ("mask",), "deblur": ("blur", "kernel"), "upscale": ("factor",)}
+        own |= {"denoise": (), "dejpeg": ("quality",), "declip": ("limit",)}
         if self.task not in own:
             raise ConfigError(f"task is {self.task!r}; expected {', '.join(TASKS)}.")
         given = {name: task for task, names in own.items() for name in names if getattr(self, name) is not None}
         for name, task in given.items():
             if task != self.task:
                 raise ConfigError(f"{name} is for the task {task}, not {self.task}. Leave it out.")
-        if len(given) != 1:
+        if len(given) != 1 and self.task in ("inpaint", "deblur", "upscale"):
             count = "one of them" if len(own[self.task]) > 1 else "it"
             raise ConfigError(f"the task {self.task} needs {' or '.join(own[self.task])}; give {count}.")
         if self.samples < 0 or self.samples == 1:
             raise ConfigError(f"samples is {self.samples}; expected 0, or at least 2.")
-        limits = (("blur", 0.1, 50), ("factor", 2, 8), ("sigma", 0, 1), ("steps", 2, 1000), ("seed", 0, 1 << 62))
+        limits: tuple[tuple[str, float, float], ...]
+        limits = (("blur", 0.1, 50), ("factor", 2, 8), ("quality", 1, 100), ("limit", 0.01, math.inf))
+        limits += (("sigma", 0, 1), ("steps", 2, 1000), ("seed", 0, 1 << 62))
         for name, low, high in limits:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:

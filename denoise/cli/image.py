@@ -20,6 +20,7 @@ from denoise.cli.params import (
 from denoise.errors import ConfigError
 from denoise.options import (
     IMAGE_STEPS,
+    INVERSION_STEPS,
     MAX_MEGAPIXELS,
     RESTORE_STEPS,
     TASKS,
@@ -50,7 +51,8 @@ def image(
     prior: Annotated[
         str | None,
         typer.Option(
-            help="Restore by this prior: a model that takes a sigma, or a denoising prior of square images.",
+            help="Restore by this prior: a model that takes a sigma, or a prior of square images that denoises or has "
+            "latents.",
             metavar="NAME|FILE",
             autocompletion=model_names(None, "image"),
             rich_help_panel=PANEL,
@@ -60,7 +62,7 @@ def image(
         str,
         typer.Option(
             help="What is undone, by `gaussian` if no prior is given: noise, missing pixels (--mask), blur (--blur or "
-            "--kernel), or lost resolution (--factor).",
+            "--kernel), lost resolution (--factor), JPEG artefacts, or clipped highlights.",
             metavar="|".join(TASKS),
             rich_help_panel=PANEL,
         ),
@@ -80,6 +82,22 @@ def image(
     ] = None,
     factor: Annotated[
         int | None, typer.Option(help="Factor of both sides, 2 to 8.", metavar="N", rich_help_panel=PANEL)
+    ] = None,
+    quality: Annotated[
+        int | None,
+        typer.Option(
+            help="JPEG quality that the image was stored with, if it is no JPEG.",
+            metavar="1..100",
+            rich_help_panel=PANEL,
+        ),
+    ] = None,
+    limit: Annotated[
+        float | None,
+        typer.Option(
+            help="Level at which highlights are clipped, by default the largest.",
+            metavar="0..255",
+            rich_help_panel=PANEL,
+        ),
     ] = None,
     sigma: Annotated[
         str | None,
@@ -119,7 +137,8 @@ def image(
     steps: Annotated[
         int,
         typer.Option(
-            help=f"Network calls per posterior sample, with --perception or --samples; {RESTORE_STEPS} with --task."
+            help=f"Network calls per posterior sample, with --perception or --samples; with --task {RESTORE_STEPS}, or "
+            f"{INVERSION_STEPS} of a prior with latents."
         ),
     ] = IMAGE_STEPS,
     seed: SeedOption = 0,
@@ -138,7 +157,7 @@ def image(
 
     Without -o, NAME.denoised.EXT is written beside each input. Format, mode, bit depth, alpha, profile
     and metadata are kept. Camera raw files become TIFF of 16 bits. A prior also fills in missing pixels,
-    removes blur, and enlarges: `--task inpaint --mask mask.png`.
+    removes blur and JPEG artefacts, and enlarges: `--task inpaint --mask mask.png`.
     """
     from denoise.cli.files import BatchOptions, denoise_files
     from denoise.cli.malloc import keep_freed_memory
@@ -152,7 +171,8 @@ def image(
     batch = BatchOptions(overwrite=overwrite, skip_existing=skip_existing, as_json=as_json)
     if prior is not None and model is not None:
         raise ConfigError("both --model and --prior are given; expected one of them.")
-    given = {"mask": mask, "blur": blur, "kernel": kernel, "factor": factor}
+    given: dict[str, Any] = {"mask": mask, "blur": blur, "kernel": kernel, "factor": factor, "quality": quality}
+    given["limit"] = None if limit is None else limit / 255
     if task != "denoise":
         only_denoising = {
             "--model": model,
@@ -168,9 +188,9 @@ def image(
         has_steps = source is not None and source.name != "DEFAULT"
         restore_options = RestoreOptions(
             task=task,  # type: ignore[arg-type]
-            **given,  # type: ignore[arg-type]
+            **given,
             sigma=None if isinstance(sigma_value, str) else sigma_value,
-            steps=steps if has_steps else RESTORE_STEPS,
+            steps=steps if has_steps else None,
             seed=seed,
             samples=samples,
             overwrite=overwrite,
@@ -180,7 +200,8 @@ def image(
         restore_files(inputs, out, prior or SIGMA_MODEL, restore_options, batch, device=device, tile=tile)
         return
     for name, value in given.items():
-        needed = {"mask": "inpaint", "factor": "upscale"}.get(name, "deblur")
+        tasks = {"mask": "inpaint", "factor": "upscale", "quality": "dejpeg", "limit": "declip"}
+        needed = tasks.get(name, "deblur")
         refuse({f"--{name}": value}, f"needs --task {needed}")
     model = prior or model
     options = DenoiseOptions(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from denoise.errors import ConfigError
 from denoise.options import DenoiseOptions
-from denoise.protocols import FlowNetwork, Network
+from denoise.priors.network import PriorNetwork
+from denoise.protocols import DenoisingPrior, FlowNetwork, Network
 from denoise.registry import POSTERIOR_MODEL, SIGMA_MODEL
 
 
@@ -24,6 +25,8 @@ def check_posterior(network: Network, name: str, options: DenoiseOptions) -> Non
     """
     if not options.uses_posterior:
         return
+    if isinstance(network, PriorNetwork) and not isinstance(network.prior, DenoisingPrior):
+        raise ConfigError(f"prior {name} finds the most probable latents: it has no posterior mean; use {SIGMA_MODEL}.")
     is_flow = isinstance(network, FlowNetwork)
     is_prior = not network.blind and network.sigma_maps == 1
     if not (is_prior or is_flow or network.variational):

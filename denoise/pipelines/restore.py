@@ -1,4 +1,4 @@
-"""Restoration of images by a prior: missing pixels, blur and lost resolution, at any size."""
+"""Restoration of images by a prior: missing pixels, blur, lost resolution, JPEG and clipping, at any size."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from torch.nn import functional as F
 from denoise.errors import ConfigError
 from denoise.files.atomic import require_free
 from denoise.files.image import ImageReader, read_image, write_image
-from denoise.options import RestoreOptions
+from denoise.files.image.jpeg import jpeg_coding
+from denoise.options import INVERSION_STEPS, RESTORE_STEPS, RestoreOptions
 from denoise.pipelines.float_range import find_float_range
 from denoise.pipelines.image import ImagePipeline, sigma_255
 from denoise.pipelines.perception import progress_of_part, to_tensor
@@ -26,17 +27,23 @@ from denoise.pipelines.precision import float_precision
 from denoise.pipelines.result import IMAGE_UNITS, Diagnostics, Result
 from denoise.pipelines.samples import STD_SCALE, Moments, SamplePaths, only_frame
 from denoise.pipelines.transparency import fill_hidden
+from denoise.priors.network import PriorNetwork
 from denoise.probability_path import karras_sigmas
-from denoise.protocols import Progress
+from denoise.protocols import DenoisingPrior, LatentVariablePrior, Progress
 from denoise.registry import SIGMA_MODEL
-from denoise.sampling.operators import Blur, Cropped, Downsample, Mask, Operator
+from denoise.sampling.inversion import restore_by_inversion
+from denoise.sampling.jpeg import QuantisationCells
+from denoise.sampling.operators import Blur, Clipping, Cropped, Downsample, Mask, Operator
 from denoise.sampling.posterior import diffpir
-from denoise.signals import Image
+from denoise.signals import Image, ImageFormat
 
 SIGMA_START, SIGMA_END = 1.0, 0.01  # noise levels of the sampler, full scale 1.0
 MARGIN = 64  # pixels around missing ones that the prior sees
 MIN_SIGMA = 0.5 / 255  # of a measurement: the rounding of 8 bits
 MISSING_THRESHOLD = 0.1  # grey level of a mask above which a pixel is missing, so that soft edges of strokes are
+SIGMA_CLIPPED = 0.5  # first noise level for clipped highlights: about as much may be missing
+SIGMA_JPEG = 0.1  # first noise level for JPEG artefacts: above those of all qualities
+FULL_LIMIT, HEADROOM = 0.9, 2 / 3  # integers that are clipped above the one are multiplied by the other
 BLUR_EXTENT = 4  # half the side of a Gaussian kernel in standard deviations
 
 
@@ -44,7 +51,8 @@ class RestorePipeline:
     """A prior that restores images: it samples images that agree with the measured one.
 
     Args:
-        prior: a denoiser of white noise of a given sigma, or a denoising prior: a name, or path of a weights file.
+        prior: a denoiser of white noise of a given sigma, or a prior that denoises or has latents: a name, or path of a
+            weights file.
         device: ``"auto"``, or a device of torch.
         tile: as of `ImagePipeline`.
 
@@ -54,6 +62,10 @@ class RestorePipeline:
 
     def __init__(self, prior: str | Path = SIGMA_MODEL, *, device: str = "auto", tile: int | None = None) -> None:
         self.pipeline = ImagePipeline(prior, device=device, tile=tile)
+        model = self.pipeline.model
+        self.latent_prior: LatentVariablePrior | None = None
+        if isinstance(model, PriorNetwork) and not isinstance(model.prior, DenoisingPrior):
+            self.latent_prior = model.prior.to("cpu")  # as the operators
         if self.pipeline.model.blind or self.pipeline.model.sigma_maps != 1:
             raise ConfigError(f"model {self.pipeline.card.name} takes no single sigma; use {SIGMA_MODEL} or a prior.")
         sigmas = self.pipeline.card.sigma
@@ -99,7 +111,7 @@ class RestorePipeline:
                 paths.require_free(source, options.overwrite)
             elif isinstance(target, str | Path):
                 require_free(target, overwrite=options.overwrite)
-            task = prepare(image, options, self.pipeline)
+            task = prepare(image, options, self.pipeline, reader.format)
             targets = [target] if paths is None else [*paths.samples]
 
             def write(path: Any, pixels: NDArray[Any]) -> None:
@@ -122,7 +134,7 @@ class RestorePipeline:
                 amount=n * image.pixels[..., 0].size / 1e6,
                 seconds=time.perf_counter() - started,
                 files=[] if paths is None else [str(path) for path in paths.all()],
-                warnings=reader.warnings,
+                warnings=[*reader.warnings, *task.warnings],
             )
 
     def frame(self, image: Image, options: RestoreOptions, progress: Progress | None = None) -> Image:
@@ -145,20 +157,42 @@ class RestorePipeline:
 
     @torch.no_grad()
     def _sample(self, task: Task, options: RestoreOptions, seed: int, progress: Progress | None) -> Tensor:
-        """Draw a sample of the posterior by DiffPIR, (channels, height, width), full scale 1.0."""
+        """Restore once: a posterior sample by DiffPIR, or the image of the most probable latents, near random starts.
+
+        Returns:
+            (channels, height, width), full scale 1.0.
+        """
         generator, n_done = Generator().manual_seed(seed), 0
+        if self.latent_prior is not None:
+            return self._invert(task, options.steps or INVERSION_STEPS, generator, progress)
+        steps = options.steps or RESTORE_STEPS
 
         def denoiser(x: Tensor, sigma: Tensor) -> Tensor:
             nonlocal n_done
             image = Image(np.ascontiguousarray(x[0].permute(1, 2, 0).numpy()))
-            step_progress = progress_of_part(progress, n_done, options.steps)
+            step_progress = progress_of_part(progress, n_done, steps)
             n_done += 1
             return self.pipeline.posterior_mean(image, float(sigma), step_progress)[None]
 
-        sigmas = karras_sigmas(options.steps, SIGMA_END, SIGMA_START)
-        start = 0.5 + SIGMA_START * torch.randn(1, *task.shape, generator=generator)
+        sigmas = karras_sigmas(steps, SIGMA_END, task.sigma_start)
+        start = task.start + task.sigma_start * torch.randn(1, *task.shape, generator=generator)
         x = diffpir(denoiser, task.y[None], task.operator, task.sigma, sigmas, start=start, generator=generator)
-        return task.finish(x[0].clamp(0, 1))
+        return task.finish(x[0])
+
+    def _invert(self, task: Task, steps: int, generator: Generator, progress: Progress | None) -> Tensor:
+        prior, y, shape = self.latent_prior, task.y[None], task.shape
+        assert prior is not None
+        if not isinstance(task.operator, Mask | Cropped | Downsample):
+            raise ConfigError(
+                f"prior {self.pipeline.card.name} has latents, which are found for linear measurements alone; use a "
+                f"denoising prior, such as {SIGMA_MODEL}."
+            )
+        if prior.event_shape[0] == 1:  # each colour is a grey image
+            y, shape = y.transpose(0, 1), (1, *shape[1:])
+        x = restore_by_inversion(
+            prior, y, task.operator, task.sigma, shape, steps=steps, generator=generator, progress=progress
+        )
+        return task.finish(x.flatten(0, 1))
 
 
 class Task(NamedTuple):
@@ -171,6 +205,9 @@ class Task(NamedTuple):
         shape: shape of the solution, (channels, height, width).
         frame: image of the size of the result, whose pixels are replaced.
         finish: turns the solution into the pixels of the result.
+        start: what the sampler starts near.
+        sigma_start: how near, the first noise level.
+        warnings: what the user must know about the result.
     """
 
     y: Tensor
@@ -179,6 +216,9 @@ class Task(NamedTuple):
     shape: tuple[int, ...]
     frame: Image
     finish: Callable[[Tensor], Tensor]
+    start: Tensor | float = 0.5
+    sigma_start: float = SIGMA_START
+    warnings: tuple[str, ...] = ()
 
     def to_frame(self, pixels: NDArray[Any]) -> Image:
         """Return the result with pixels of floats, (height, width, channels); hidden ones stay as they were."""
@@ -188,16 +228,18 @@ class Task(NamedTuple):
         return replace(self.frame, pixels=stored)
 
 
-def prepare(image: Image, options: RestoreOptions, pipeline: ImagePipeline) -> Task:
+def prepare(image: Image, options: RestoreOptions, pipeline: ImagePipeline, source: ImageFormat | None = None) -> Task:
     """Return the inverse problem of an image.
 
     Args:
         image: measured image.
         options: task and settings.
         pipeline: estimates the noise.
+        source: format of the file of the image, None of an image in memory.
 
     Raises:
-        ConfigError: the mask or the kernel does not fit, or the pixels are floats in units of their own.
+        ConfigError: the mask or the kernel does not fit, the pixels are floats in units of their own, the image was not
+            a JPEG that can be undone, or nothing of it is clipped.
     """
     if find_float_range(image) is not None:
         raise ConfigError("the pixels are floats in units of their own; expected about 0 to 1. Scale the image first.")
@@ -206,10 +248,16 @@ def prepare(image: Image, options: RestoreOptions, pipeline: ImagePipeline) -> T
         x = fill_hidden(x, torch.from_numpy(image.visible))
     if options.task == "inpaint":
         return _inpaint(image, x, options)
+    if options.task == "dejpeg":
+        return remove_jpeg(image, x, options, source)
+    if options.task == "declip":
+        return _declip(image, x, options)
     sigma = options.sigma
     if sigma is None:
         sigma = sigma_255(pipeline.estimate_noise(image, by_intensity=False)) / 255
     sigma = max(sigma, MIN_SIGMA)
+    if options.task == "denoise":
+        return Task(x, Mask(torch.ones(1)), sigma, tuple(x.shape), image, clamp)
     if options.task == "upscale":
         assert options.factor is not None
         megapixels = options.factor**2 * image.pixels[..., 0].size / 1e6
@@ -247,12 +295,36 @@ def _inpaint(image: Image, x: Tensor, options: RestoreOptions) -> Task:
 
     def finish(solution: Tensor) -> Tensor:
         result = x.clone()
-        result[:, *box] = torch.where(hole, solution, inside)
+        result[:, *box] = torch.where(hole, clamp(solution), inside)
         return result
 
     observed = (~hole).float()
     operator = Mask(observed[None, None])
     return Task(inside * observed, operator, max(options.sigma or 0.0, MIN_SIGMA), tuple(inside.shape), image, finish)
+
+
+def _declip(image: Image, x: Tensor, options: RestoreOptions) -> Task:
+    limit = float(x.max()) if options.limit is None else options.limit
+    n_clipped = int((x >= limit).sum())
+    if n_clipped in (0, x.numel()):
+        state = f"no pixel is (at most {255 * float(x.max()):.0f})" if n_clipped == 0 else "every pixel is"
+        raise ConfigError(
+            f"highlights are clipped at {255 * limit:.0f} of 255, but {state}; expected some. Give a limit."
+        )
+    is_float = image.pixels.dtype == np.float32
+    gain = 1.0 if is_float or limit < FULL_LIMIT else HEADROOM
+    warning = f"multiplied by {gain:.2f}, so that what is brighter than white fits"
+    return Task(
+        x,
+        Clipping(x, limit),
+        MIN_SIGMA,
+        tuple(x.shape),
+        image,
+        (lambda y: y.clamp_min(0)) if is_float else (lambda y: clamp(gain * y)),
+        start=x,
+        sigma_start=SIGMA_CLIPPED,
+        warnings=() if gain == 1 else (warning,),
+    )
 
 
 def _upscale(image: Image, x: Tensor, factor: int, sigma: float) -> Task:
@@ -261,7 +333,7 @@ def _upscale(image: Image, x: Tensor, factor: int, sigma: float) -> Task:
 
     frame = replace(image, pixels=enlarge(image.pixels), alpha=enlarge(image.alpha))
     channels, height, width = x.shape
-    return Task(x, Downsample(factor), sigma, (channels, factor * height, factor * width), frame, lambda y: y)
+    return Task(x, Downsample(factor), sigma, (channels, factor * height, factor * width), frame, clamp)
 
 
 def _deblur(image: Image, x: Tensor, kernel: Tensor, sigma: float) -> Task:
@@ -275,7 +347,39 @@ def _deblur(image: Image, x: Tensor, kernel: Tensor, sigma: float) -> Task:
     space = tuple(next_fast_len(n + k, real=False) for n, k in zip((height, width), kernel.shape, strict=True))
 
     operator = Cropped(Blur(kernel), (height, width), space)
-    return Task(x, operator, sigma, (len(x), *space), image, lambda y: y[:, :height, :width])
+    return Task(x, operator, sigma, (len(x), *space), image, lambda y: clamp(y[:, :height, :width]))
+
+
+def remove_jpeg(image: Image, x: Tensor, options: RestoreOptions, source: ImageFormat | None) -> Task:
+    """Return the inverse problem of a decoded JPEG: coefficients of the image lie in the cells of those of the file.
+
+    Args:
+        image: decoded image, 8 bits.
+        x: its pixels, (channels, height, width), full scale 1.0.
+        options: quality, if the file tells no steps of the quantisation.
+        source: format of the file.
+
+    Raises:
+        ConfigError: the steps are unknown, or the colours are stored in a way that is not supported.
+    """
+    coding = source.info.get("jpeg") if source is not None and options.quality is None else None
+    if options.quality is not None:
+        coding = jpeg_coding(options.quality)
+    if coding is None or "qtables" not in coding:
+        raise ConfigError("the image is no JPEG file with steps of quantisation; give the quality it was stored with.")
+    has_layout = source is not None and options.quality is None and source.info.get("jpeg_layout") is not None
+    if len(x) == 4 or image.pixels.dtype != np.uint8 or coding.get("keep_rgb") or has_layout:
+        raise ConfigError(
+            "the image is no grey or YCbCr JPEG of common sampling; expected one of 4:4:4, 4:2:2 or 4:2:0."
+        )
+    reductions = {0: (1, 1), 1: (1, 2), 2: (2, 2)}[coding["subsampling"]]
+    cells = QuantisationCells(x[None], coding["qtables"], reductions)
+    return Task(x, cells, 0.0, tuple(x.shape), image, clamp, start=x, sigma_start=SIGMA_JPEG)
+
+
+def clamp(x: Tensor) -> Tensor:
+    """Return pixels within full scale."""
+    return x.clamp(0, 1)
 
 
 def _read_kernel(options: RestoreOptions) -> Tensor:

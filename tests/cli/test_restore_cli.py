@@ -44,6 +44,22 @@ def test_a_prior_without_a_task_denoises(command: Command, photo: Path, tmp_path
     assert outputs[0].read_bytes() == outputs[1].read_bytes()
 
 
+@pytest.mark.parametrize("prior", ["mnist-vae", "mnist-diffusion"])
+def test_a_digit_is_inpainted_by_priors_with_and_without_latents(command: Command, tmp_path: Path, prior: str) -> None:
+    digit, mask = np.zeros((28, 28), np.uint8), np.zeros((28, 28), np.uint8)
+    digit[5:23, 12:15] = 255
+    mask[12:15] = 255
+    for name, pixels in (("digit", digit), ("mask", mask)):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    arguments = ("image", str(tmp_path / "digit.png"), "--prior", prior, "--mask", str(tmp_path / "mask.png"))
+    result = command(*arguments, "--task", "inpaint", "--steps", "20", "-o", str(tmp_path / "out.png"))
+    assert result.code == 0, result.err
+    with Image.open(tmp_path / "out.png") as image:
+        pixels = np.asarray(image)
+    assert pixels[12:15, 12:15].mean() > 150  # the stroke goes on
+    assert pixels[12:15, :8].mean() < 30
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -54,7 +70,9 @@ def test_a_prior_without_a_task_denoises(command: Command, photo: Path, tmp_path
         (("--prior", "gaussian", "--model", "photo"), "both --model and --prior are given"),
         (("--task", "upscale", "--factor", "2", "--samples", "1"), "samples is 1; expected 0, or at least 2"),
         (("--task", "deblur", "--blur", "1", "--prior", "digits-audio"), "digits-audio is a prior for audio"),
-        (("--task", "deblur", "--blur", "1", "--prior", "mnist-flow"), "prior mnist-flow is no denoiser"),
+        (("--task", "deblur", "--blur", "1", "--prior", "flowers"), "prior flowers is no denoiser"),
+        (("--quality", "30"), "--quality needs --task dejpeg"),
+        (("--limit", "200"), "--limit needs --task declip"),
         (("--task", "sharpen"), "task is 'sharpen'"),
     ],
 )
@@ -63,3 +81,11 @@ def test_errors_are_one_line(command: Command, photo: Path, arguments: tuple[str
     assert result.code == 2
     assert message in result.err
     assert result.err.count("\n") == 1
+
+
+def test_an_image_that_is_no_jpeg_needs_a_quality(command: Command, photo: Path) -> None:
+    result = command("image", str(photo), "--task", "dejpeg", "--steps", "2")
+    assert result.code == 1
+    assert "the image is no JPEG file with steps of quantisation; give the quality" in result.err
+    assert result.err.count("\n") == 1
+    assert command("image", str(photo), "--task", "dejpeg", "--steps", "2", "--quality", "30").code == 0

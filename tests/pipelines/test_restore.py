@@ -188,6 +188,85 @@ def test_the_output_may_be_a_binary_file(pipeline: RestorePipeline, tmp_path: Pa
     assert np.array_equal(read_image(buffer).pixels, read_image(tmp_path / "b.png").pixels)
 
 
+def digit() -> NDArray[np.uint8]:
+    """A seven, as smooth as handwriting."""
+    strokes = np.zeros((28, 28))
+    strokes[7:10, 8:20] = strokes[9:14, 17:20] = strokes[13:18, 15:18] = strokes[17:23, 13:16] = 255
+    return np.rint(gaussian_filter(strokes, 0.7)).astype(np.uint8)[..., None]
+
+
+@pytest.mark.parametrize("prior", ["mnist-vae", "mnist-flow"])
+def test_a_prior_with_latents_restores_digits(prior: str, tmp_path: Path) -> None:
+    pipeline, clean = RestorePipeline(prior), digit()
+    hole = np.zeros((28, 28), np.uint8)
+    hole[11:15] = 255
+    mask = save(tmp_path / "mask.png", hole)
+    damaged = np.where(hole[..., None] > 0, np.uint8(128), clean)
+    restored = pipeline.frame(Image(damaged), RestoreOptions(task="inpaint", mask=mask, steps=40)).pixels
+    assert np.array_equal(restored[hole == 0], clean[hole == 0])
+    assert psnr(restored, clean) > psnr(np.where(hole[..., None] > 0, np.uint8(0), clean), clean) + 3
+    noisy = np.clip(clean + np.random.default_rng(0).normal(0, 50, clean.shape), 0, 255).astype(np.uint8)
+    denoised = pipeline.frame(Image(noisy), RestoreOptions(task="denoise", sigma=50 / 255, steps=40)).pixels
+    assert psnr(denoised, clean) > psnr(noisy, clean) + 4
+    assert psnr(ImagePipeline(prior).frame(Image(noisy), sigma=50 / 255).pixels, clean) > psnr(noisy, clean) + 4
+    colours = Image(np.concatenate([damaged, damaged, damaged], axis=2))
+    assert pipeline.frame(colours, RestoreOptions(task="inpaint", mask=mask, steps=2)).pixels.shape == (28, 28, 3)
+
+
+def test_what_priors_with_latents_cannot_do_is_refused() -> None:
+    with pytest.raises(ConfigError, match="mnist-vae has latents, which are found for linear measurements alone"):
+        RestorePipeline("mnist-vae").frame(Image(digit()), RestoreOptions(task="declip", limit=0.5))
+    with pytest.raises(ConfigError, match="mnist-vae finds the most probable latents: it has no posterior mean"):
+        ImagePipeline("mnist-vae").frame(Image(digit()), sigma=0.1, perception=0.5)
+    large, options = Image(np.zeros((900, 600, 1), np.uint8)), RestoreOptions(task="denoise", sigma=0.1)
+    with pytest.raises(ConfigError, match=r"600 x 900 pixels, \d+ windows of the prior; expected at most 1024"):
+        RestorePipeline("mnist-vae").frame(large, options)
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+def test_jpeg_artefacts_are_removed(pipeline: RestorePipeline, subsampling: int, tmp_path: Path) -> None:
+    clean = scene()
+    source = save(tmp_path / "a.jpg", clean, quality=10, subsampling=subsampling)
+    decoded = read_image(source).pixels
+    pipeline.file(source, tmp_path / "b.jpg", RestoreOptions(task="dejpeg", steps=10))
+    with PillowImage.open(source) as before, PillowImage.open(tmp_path / "b.jpg") as after:
+        assert before.quantization == after.quantization  # what is written is the JPEG that was read, by the cells
+    x = RestorePipeline("gaussian").frame(Image(decoded), RestoreOptions(task="dejpeg", quality=10, steps=10)).pixels
+    if subsampling == 2:  # what a quality stands for
+        assert psnr(x, clean) > psnr(decoded, clean) + 1
+
+
+def test_files_that_are_no_jpeg_are_refused_without_a_quality(pipeline: RestorePipeline, tmp_path: Path) -> None:
+    source = save(tmp_path / "a.png", scene())
+    with pytest.raises(ConfigError, match="the image is no JPEG file with steps of quantisation; give the quality"):
+        pipeline.file(source, tmp_path / "b.png", RestoreOptions(task="dejpeg"))
+    cmyk = tmp_path / "c.jpg"
+    PillowImage.fromarray(scene()).convert("CMYK").save(cmyk)
+    with pytest.raises(ConfigError, match="the image is no grey or YCbCr JPEG"):
+        pipeline.file(cmyk, tmp_path / "d.jpg", RestoreOptions(task="dejpeg"))
+
+
+def test_clipped_highlights_are_only_raised(pipeline: RestorePipeline, tmp_path: Path) -> None:
+    y, x = np.mgrid[:SIDE, :SIDE] / SIDE
+    bump = 0.2 + 0.7 * np.exp(-((x - 0.5) ** 2 + (y - 0.5) ** 2) / 0.05)
+    clean = np.rint(255 * np.stack([bump, bump, bump], axis=-1)).astype(np.uint8)
+    clipped = np.minimum(clean, 190)
+    restored = pipeline.frame(Image(clipped), RestoreOptions(task="declip")).pixels
+    is_clipped = clipped == 190
+    assert np.abs(restored[~is_clipped].astype(int) - clipped[~is_clipped]).max() <= 1
+    assert restored[is_clipped].min() >= 189
+    assert psnr(restored[is_clipped], clean[is_clipped]) > psnr(clipped[is_clipped], clean[is_clipped]) + 2
+    white = save(tmp_path / "a.png", np.minimum(2 * clean.astype(int), 255).astype(np.uint8))
+    result = pipeline.file(white, tmp_path / "b.png", RestoreOptions(task="declip", steps=2))
+    assert any("multiplied by 0.67" in warning for warning in result.warnings)
+    floats = pipeline.frame(Image(clipped.astype(np.float32) / 255), RestoreOptions(task="declip", steps=2))
+    assert floats.pixels.dtype == np.float32
+    with pytest.raises(ConfigError, match="at 250 of 255, but no pixel is"):
+        pipeline.frame(Image(clipped), RestoreOptions(task="declip", limit=250 / 255))
+    with pytest.raises(ConfigError, match="but every pixel is"):
+        pipeline.frame(Image(clipped), RestoreOptions(task="declip", limit=0.05))
+
+
 def test_masks_are_painted_on_transparent_layers_too(pipeline: RestorePipeline, tmp_path: Path) -> None:
     layer = np.full((SIDE, SIDE, 4), 255, np.uint8)
     layer[..., 3] = 255 * (holes() > 255 * MISSING_THRESHOLD)
@@ -222,6 +301,8 @@ def test_targets_and_sizes_are_refused_before_any_work(
         ({"task": "upscale", "factor": 2, "mask": "m.png"}, "mask is for the task inpaint, not upscale"),
         ({"task": "upscale", "factor": 2, "sigma": 3.0}, "sigma is 3; expected 0 to 1"),
         ({"task": "upscale", "factor": 2, "steps": 1}, "steps is 1; expected 2 to 1000"),
+        ({"task": "declip", "quality": 9}, "quality is for the task dejpeg, not declip"),
+        ({"task": "dejpeg", "quality": 0}, "quality is 0; expected 1 to 100"),
         ({"task": "sharpen"}, "task is 'sharpen'; expected denoise, inpaint, deblur, upscale"),
     ],
 )
@@ -251,8 +332,8 @@ def test_inputs_that_are_refused(pipeline: RestorePipeline, tmp_path: Path) -> N
         pipeline.frame(floats, RestoreOptions(task="upscale", factor=2))
     with pytest.raises(ConfigError, match="photo takes no single sigma"):
         RestorePipeline("photo")
-    with pytest.raises(ConfigError, match=r"prior mnist-flow is no denoiser"):
-        RestorePipeline("mnist-flow")
+    with pytest.raises(ConfigError, match=r"prior flowers is no denoiser"):
+        RestorePipeline("flowers")
 
 
 def test_a_model_of_a_narrow_range_of_noise_is_refused(models: dict[str, Path], tmp_path: Path) -> None:

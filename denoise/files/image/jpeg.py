@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import IO, Any, ClassVar
 
+from PIL import Image as Pillow
 from PIL import JpegImagePlugin
 
 from denoise.errors import InputError
@@ -223,6 +224,19 @@ class Jpeg(PillowContainer[JpegImagePlugin.JpegImageFile]):
                 options.pop("xmp", None)
             options["extra"] += appended.encode_segments()
         return options
+
+
+def jpeg_coding(quality: int) -> dict[str, Any]:
+    """Return the coding options of a JPEG of a quality, with chroma at half the resolution, as of ``info["jpeg"]``.
+
+    Args:
+        quality: 1 to 100, of libjpeg.
+    """
+    file = io.BytesIO()
+    Pillow.new("RGB", (1, 1)).save(file, "JPEG", quality=quality, subsampling=2)
+    file.seek(0)
+    with JpegImagePlugin.JpegImageFile(file) as picture:
+        return _coding_options(picture, [])
 
 
 def _count_images(index: Segment) -> int:
