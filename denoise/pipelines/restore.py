@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from denoise.errors import ConfigError
 from denoise.files.atomic import require_free
 from denoise.files.image import ImageReader, read_image, write_image
-from denoise.files.image.jpeg import jpeg_coding
+from denoise.files.image.jpeg import quantisation_of_quality, read_quantisation, with_default_quality
 from denoise.options import INVERSION_STEPS, RESTORE_STEPS, RestoreOptions
 from denoise.pipelines.float_range import find_float_range
 from denoise.pipelines.image import ImagePipeline, sigma_255
@@ -113,9 +113,10 @@ class RestorePipeline:
                 require_free(target, overwrite=options.overwrite)
             task = prepare(image, options, self.pipeline, reader.format)
             targets = [target] if paths is None else [*paths.samples]
+            target_format = with_default_quality(reader.format) if options.task == "dejpeg" else reader.format
 
             def write(path: Any, pixels: NDArray[Any]) -> None:
-                write_image(path, [task.to_frame(pixels)], reader.format, overwrite=options.overwrite)
+                write_image(path, [task.to_frame(pixels)], target_format, overwrite=options.overwrite)
 
             moments = Moments()
             for i, path in enumerate(targets):
@@ -362,18 +363,15 @@ def remove_jpeg(image: Image, x: Tensor, options: RestoreOptions, source: ImageF
     Raises:
         ConfigError: the steps are unknown, or the colours are stored in a way that is not supported.
     """
-    coding = source.info.get("jpeg") if source is not None and options.quality is None else None
     if options.quality is not None:
-        coding = jpeg_coding(options.quality)
-    if coding is None or "qtables" not in coding:
-        raise ConfigError("the image is no JPEG file with steps of quantisation; give the quality it was stored with.")
-    has_layout = source is not None and options.quality is None and source.info.get("jpeg_layout") is not None
-    if len(x) == 4 or image.pixels.dtype != np.uint8 or coding.get("keep_rgb") or has_layout:
-        raise ConfigError(
-            "the image is no grey or YCbCr JPEG of common sampling; expected one of 4:4:4, 4:2:2 or 4:2:0."
-        )
-    reductions = {0: (1, 1), 1: (1, 2), 2: (2, 2)}[coding["subsampling"]]
-    cells = QuantisationCells(x[None], coding["qtables"], reductions)
+        quantisation = quantisation_of_quality(options.quality)
+    elif source is not None and (of_file := read_quantisation(source)) is not None:
+        quantisation = of_file
+    else:
+        raise ConfigError("the image is no JPEG file of grey or YCbCr of 4:4:4, 4:2:2 or 4:2:0; give its quality.")
+    if len(x) == 4 or image.pixels.dtype != np.uint8:
+        raise ConfigError("the image has 4 colours or more than 8 bits; expected a grey or RGB image that was a JPEG.")
+    cells = QuantisationCells(x[None], *quantisation)
     return Task(x, cells, 0.0, tuple(x.shape), image, clamp, start=x, sigma_start=SIGMA_JPEG)
 
 

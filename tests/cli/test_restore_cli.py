@@ -86,6 +86,6 @@ def test_errors_are_one_line(command: Command, photo: Path, arguments: tuple[str
 def test_an_image_that_is_no_jpeg_needs_a_quality(command: Command, photo: Path) -> None:
     result = command("image", str(photo), "--task", "dejpeg", "--steps", "2")
     assert result.code == 1
-    assert "the image is no JPEG file with steps of quantisation; give the quality" in result.err
+    assert "the image is no JPEG file of grey or YCbCr" in result.err
     assert result.err.count("\n") == 1
     assert command("image", str(photo), "--task", "dejpeg", "--steps", "2", "--quality", "30").code == 0

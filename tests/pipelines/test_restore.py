@@ -229,20 +229,20 @@ def test_jpeg_artefacts_are_removed(pipeline: RestorePipeline, subsampling: int,
     source = save(tmp_path / "a.jpg", clean, quality=10, subsampling=subsampling)
     decoded = read_image(source).pixels
     pipeline.file(source, tmp_path / "b.jpg", RestoreOptions(task="dejpeg", steps=10))
-    with PillowImage.open(source) as before, PillowImage.open(tmp_path / "b.jpg") as after:
-        assert before.quantization == after.quantization  # what is written is the JPEG that was read, by the cells
-    x = RestorePipeline("gaussian").frame(Image(decoded), RestoreOptions(task="dejpeg", quality=10, steps=10)).pixels
-    if subsampling == 2:  # what a quality stands for
-        assert psnr(x, clean) > psnr(decoded, clean) + 1
+    written = read_image(tmp_path / "b.jpg").pixels  # with smaller steps, which do not bring the artefacts back
+    assert psnr(written, clean) > psnr(decoded, clean) + 0.5
+    options = RestoreOptions(task="dejpeg", quality=10, steps=10)
+    if subsampling == 2:  # which a quality stands for
+        assert psnr(pipeline.frame(Image(decoded), options).pixels, clean) > psnr(decoded, clean) + 0.5
 
 
 def test_files_that_are_no_jpeg_are_refused_without_a_quality(pipeline: RestorePipeline, tmp_path: Path) -> None:
     source = save(tmp_path / "a.png", scene())
-    with pytest.raises(ConfigError, match="the image is no JPEG file with steps of quantisation; give the quality"):
+    with pytest.raises(ConfigError, match=r"the image is no JPEG file of grey or YCbCr .*; give its quality"):
         pipeline.file(source, tmp_path / "b.png", RestoreOptions(task="dejpeg"))
     cmyk = tmp_path / "c.jpg"
     PillowImage.fromarray(scene()).convert("CMYK").save(cmyk)
-    with pytest.raises(ConfigError, match="the image is no grey or YCbCr JPEG"):
+    with pytest.raises(ConfigError, match=r"the image is no JPEG file of grey or YCbCr .*; give its quality"):
         pipeline.file(cmyk, tmp_path / "d.jpg", RestoreOptions(task="dejpeg"))
 
 

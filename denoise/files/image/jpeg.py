@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import IO, Any, ClassVar
+from typing import IO, Any, ClassVar, NamedTuple
 
 from PIL import Image as Pillow
 from PIL import JpegImagePlugin
@@ -226,17 +226,56 @@ class Jpeg(PillowContainer[JpegImagePlugin.JpegImageFile]):
         return options
 
 
-def jpeg_coding(quality: int) -> dict[str, Any]:
-    """Return the coding options of a JPEG of a quality, with chroma at half the resolution, as of ``info["jpeg"]``.
+class Quantisation(NamedTuple):
+    """The quantisation of a JPEG of grey or YCbCr.
 
     Args:
-        quality: 1 to 100, of libjpeg.
+        tables: steps of luma and of chroma, or of luma alone, 64 each by rows, on the scale of 255.
+        reductions: rows and columns of pixels in one sample of chroma.
+    """
+
+    tables: list[list[int]]
+    reductions: tuple[int, int]
+
+
+def read_quantisation(source: ImageFormat) -> Quantisation | None:
+    """Return the quantisation of the file of an image; None if it is no JPEG of grey or YCbCr of common sampling.
+
+    Args:
+        source: format of the file.
+    """
+    options = source.info.get("jpeg", {})
+    is_other = source.mode == "CMYK" or options.get("keep_rgb") or source.info.get("jpeg_layout") is not None
+    return None if is_other or "qtables" not in options else _quantisation(options)
+
+
+def quantisation_of_quality(quality: int) -> Quantisation:
+    """Return the quantisation of libjpeg, with chroma at half the resolution.
+
+    Args:
+        quality: 1 to 100.
     """
     file = io.BytesIO()
     Pillow.new("RGB", (1, 1)).save(file, "JPEG", quality=quality, subsampling=2)
     file.seek(0)
     with JpegImagePlugin.JpegImageFile(file) as picture:
-        return _coding_options(picture, [])
+        return _quantisation(_coding_options(picture, []))
+
+
+def with_default_quality(source: ImageFormat) -> ImageFormat:
+    """Return a format that is stored with the default quality instead of the quantisation of the source.
+
+    Args:
+        source: format of a file, also of another container.
+    """
+    if "jpeg" not in source.info:
+        return source
+    options = {key: value for key, value in source.info["jpeg"].items() if key != "qtables"}
+    return replace(source, info=source.info | {"jpeg": options | DEFAULT_OPTIONS})
+
+
+def _quantisation(options: dict[str, Any]) -> Quantisation:
+    return Quantisation(options["qtables"], {0: (1, 1), 1: (1, 2), 2: (2, 2)}[options["subsampling"]])
 
 
 def _count_images(index: Segment) -> int:
