@@ -206,32 +206,6 @@ class MultiscaleFlow(NoiseDecoding):
         """
         return self._transform([label] * len(x))(self._to_reals(self._middle(x))[0])
 
-    @property
-    def latent_shape(self) -> torch.Size:
-        """Shape of the noise of one signal: the flow is sought in its noise, where the density has no steep walls."""
-        return self.noise_shape
-
-    @property
-    def residual_std(self) -> float:
-        """Standard deviation of the rounding to 256 levels: else signals are exactly those of their noise."""
-        return 1 / (LEVELS * math.sqrt(12))
-
-    def sample_latents(self, n: int, generator: Generator | None = None) -> Tensor:
-        """Sample noise, (n, *noise_shape)."""
-        return torch.randn(n, *self.noise_shape, generator=generator).to(self.device)
-
-    def latent_log_prob(self, z: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
-        """Return standard normal log-densities of noise in nats, (batch, *noise_shape) to (batch,)."""
-        return normal_log_prob(z)
-
-    def decode_latents(self, z: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
-        """Return the signals of noise, differentiably; see `from_noise`."""
-        return self.from_noise(z, labels or [None] * len(z))
-
-    def encode_latents(self, x: Tensor) -> Tensor:
-        """Return the noise of signals, (batch, *event_shape) to (batch, *noise_shape)."""
-        return self.encode_noise(x)
-
     def density(self, v: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
         """Return the log-density of continuous signals, for residual layers an estimate.
 
@@ -350,9 +324,47 @@ class DiscreteMultiscaleFlow(MultiscaleFlow):
         return torch.stack(draws).logsumexp(dim=0) - math.log(samples)
 
 
+class HasLatents(MultiscaleFlow):
+    """A `LatentEncoder`: the latents of a signal are its noise, where the density has no steep walls."""
+
+    residual_std = 1 / (LEVELS * math.sqrt(12))  # of the rounding to levels; a signal is exactly that of its noise
+
+    @property
+    def latent_shape(self) -> torch.Size:
+        """Shape of the noise of one signal."""
+        return self.noise_shape
+
+    def sample_latents(self, n: int, generator: Generator | None = None) -> Tensor:
+        """Sample noise, (n, *noise_shape)."""
+        return torch.randn(n, *self.noise_shape, generator=generator).to(self.device)
+
+    def latent_log_prob(self, z: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
+        """Return standard normal log-densities of noise in nats, (batch, *noise_shape) to (batch,)."""
+        return normal_log_prob(z)
+
+    def decode_latents(self, z: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
+        """Return the signals of noise, differentiably; see `from_noise`."""
+        return self.from_noise(z, labels or [None] * len(z))
+
+    def encode_latents(self, x: Tensor) -> Tensor:
+        """Return the noise of signals, (batch, *event_shape) to (batch, *noise_shape)."""
+        return self.encode_noise(x)
+
+
+class LatentExactMultiscaleFlow(HasLatents, ExactMultiscaleFlow):
+    """A flow of continuous signals whose inverse is a formula."""
+
+
+class LatentDiscreteMultiscaleFlow(HasLatents, DiscreteMultiscaleFlow):
+    """A flow of signals of 256 levels whose inverse is a formula."""
+
+
 def build_multiscale_flow(config: MultiscaleFlowConfig) -> MultiscaleFlow:
     """Build the flow that a configuration describes."""
-    if config.dequantisation != "none":
+    is_discrete = config.dequantisation != "none"
+    if config.kind not in ("residual", "mixture-logistic"):  # which are inverted by iteration, without gradients
+        return (LatentDiscreteMultiscaleFlow if is_discrete else LatentExactMultiscaleFlow)(config)
+    if is_discrete:
         return DiscreteMultiscaleFlow(config)
     return (EstimatedMultiscaleFlow if config.kind == "residual" else ExactMultiscaleFlow)(config)
 

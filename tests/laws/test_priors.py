@@ -31,6 +31,8 @@ from denoise.priors.multiscale_flow import (
     DiscreteMultiscaleFlow,
     EstimatedMultiscaleFlow,
     ExactMultiscaleFlow,
+    LatentDiscreteMultiscaleFlow,
+    LatentExactMultiscaleFlow,
     MultiscaleFlowConfig,
     build_multiscale_flow,
 )
@@ -253,9 +255,10 @@ def test_latents_are_decoded_differentiably(prior: Prior) -> None:
 def test_which_priors_have_latents() -> None:
     has_latents = {name: isinstance(build(), LatentVariablePrior) for name, build in BUILDERS.items()}
     assert all(
-        has_latents[name] for name in ("gan", "gan-classes", "latent-flow", "latent-normal", "multiscale-flow++")
+        has_latents[name] for name in ("gan", "gan-classes", "latent-flow", "latent-normal", "multiscale-affine")
     )
-    assert not any(has_latents[name] for name in ("diffusion-unet", "ddgan-unet", "pixelcnn", "latent-diffusion"))
+    without = "diffusion-unet", "ddgan-unet", "pixelcnn", "latent-diffusion", "multiscale-flow++", "multiscale-residual"
+    assert not any(has_latents[name] for name in without)
 
 
 def test_likelihoods_are_one_number_for_each_signal(prior: Prior) -> None:
@@ -424,6 +427,8 @@ ARCHITECTURES: dict[type, str] = {
     ExactMultiscaleFlow: "multiscale-flow",
     EstimatedMultiscaleFlow: "multiscale-flow",
     DiscreteMultiscaleFlow: "multiscale-flow",
+    LatentExactMultiscaleFlow: "multiscale-flow",
+    LatentDiscreteMultiscaleFlow: "multiscale-flow",
     ConsistencyModel: "consistency-model",
     DDGAN: "ddgan",
     DDPM: "ddpm",

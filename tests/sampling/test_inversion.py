@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
 from torch import Generator, Tensor
 
 from denoise.errors import ConfigError
+from denoise.nn.bodies import BodyConfig
+from denoise.priors.gan import GAN, GANConfig
+from denoise.priors.multiscale_flow import MultiscaleFlowConfig, build_multiscale_flow
 from denoise.protocols import DEFAULT_OPTIONS, Label, LatentVariablePrior, SamplingOptions
 from denoise.sampling.inversion import Windows, restore_by_inversion
 from denoise.sampling.operators import Blur, Downsample, Mask, Operator
@@ -101,6 +105,22 @@ def test_all_windows_of_a_large_image_are_fitted_together() -> None:
     y = torch.randn(1, 1, 3, 4, generator=Generator().manual_seed(0), dtype=torch.float64)
     x = restore_by_inversion(prior, y, operator, 0.1, shape, steps=1500, generator=Generator().manual_seed(0))
     torch.testing.assert_close(x, posterior_mean(prior, y, operator, 0.1, shape), rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("family", ["gan", "flow"])
+def test_the_observed_pixels_of_a_sample_are_found_again(family: str) -> None:
+    torch.manual_seed(0)
+    prior: Any = GAN(GANConfig((1, 8, 8), 4, BodyConfig("conv", widths=(4, 6)), classes=2, inversion_scale=0.01))
+    if family == "flow":
+        prior = build_multiscale_flow(MultiscaleFlowConfig((1, 8, 8), steps=2, width=8, blocks=1))
+    prior = prior.eval().requires_grad_(False)
+    clean, mask = prior.sample(1, generator=Generator().manual_seed(1)), torch.ones(8, 8)
+    mask[:, 4:] = 0
+    operator, generator = Mask(mask), Generator().manual_seed(2)
+    x = restore_by_inversion(prior, clean * mask, operator, 0.002, (1, 8, 8), steps=200, generator=generator)
+    assert clean.std() > 0.01
+    assert (x - clean)[..., :4].abs().max() < 0.01
+    assert x.isfinite().all()
 
 
 @pytest.mark.parametrize("space", [(4, 6), (5, 9), (2, 3), (12, 13)])
