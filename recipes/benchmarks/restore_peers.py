@@ -27,7 +27,7 @@ from image import read_clean
 
 DIGITS = {"PSNR": 2, "s": 2, "s / ours": 2}
 BLUR = 1.6  # pixels
-ZETA = 0.3  # fraction of the noise that is drawn anew, the default of deepinv
+PEER_STEPS, PEER_ZETA = 100, 0.3  # defaults of deepinv: steps, and fraction of the noise that is drawn anew
 
 
 def main(
@@ -72,10 +72,12 @@ def main(
     }
     sigmas = karras_sigmas(steps, 0.01, 1.0)
     dpir = deepinv.optim.DPIR(sigma=noise_level, denoiser=Denoiser(), device="cpu")
-    peer = deepinv.sampling.DiffPIR(
-        Denoiser(), deepinv.optim.L2(), sigma=noise_level, max_iter=steps, zeta=ZETA, verbose=False, device="cpu"
-    )
 
+    def peer(max_iter: int, zeta: float) -> Any:
+        settings = {"max_iter": max_iter, "zeta": zeta, "verbose": False, "device": "cpu"}
+        return deepinv.sampling.DiffPIR(Denoiser(), deepinv.optim.L2(), sigma=noise_level, **settings)
+
+    same, default = peer(steps, 1.0), peer(PEER_STEPS, PEER_ZETA)
     rows: list[Row] = []
     files = find_files(data, (".",), IMAGE_EXTENSIONS)
     for index, path in show_progress(evenly_spaced([*enumerate(files)], limit), "images"):
@@ -91,13 +93,12 @@ def main(
             start = 0.5 + torch.randn(clean.shape, generator=generator)
             settings = {"start": start, "generator": generator}
 
-            def ours(zeta: float, y: Any = y, operator: Any = operator, settings: Any = settings) -> Any:
-                return diffpir(net, y, operator, noise_level, sigmas, zeta=zeta, **settings)
-
             methods = {
-                "denoise, DiffPIR": lambda: ours(1.0),
-                f"denoise, DiffPIR, zeta {ZETA}": lambda: ours(ZETA),
-                f"deepinv, DiffPIR, zeta {ZETA}": lambda y=y, physics=physics: peer(y, physics, seed=0),
+                "denoise, DiffPIR": lambda y=y, operator=operator, settings=settings: diffpir(
+                    net, y, operator, noise_level, sigmas, **settings
+                ),
+                "deepinv, DiffPIR, same zeta": lambda y=y, physics=physics: same(y, physics, seed=0),
+                f"deepinv, DiffPIR, {PEER_STEPS} steps": lambda y=y, physics=physics: default(y, physics, seed=0),
                 "deepinv, DPIR": lambda y=y, physics=physics: dpir(y, physics),
             }
             for method, restore in methods.items():
@@ -118,8 +119,8 @@ def main(
     protocol = (
         f"the denoiser gaussian in all of them; central {side} x {side} pixels of {limit} of {len(files)} images of "
         f"{data.resolve().name}, in colour; blurred: Gaussian, {BLUR} pixels, circular; half lost: pixels at random; "
-        f"then noise of {sigma:g} / 255; {steps} steps, DPIR its own 8; output clipped to 0 to 1; s an image: "
-        f"{describe_clock(threads)}; {describe_environment(['torch', 'deepinv'])}"
+        f"then noise of {sigma:g} / 255; {steps} steps and zeta 1, or the defaults of deepinv, and 8 of DPIR; output "
+        f"clipped to 0 to 1; s an image: {describe_clock(threads)}; {describe_environment(['torch', 'deepinv'])}"
     )
     report(table, protocol, DIGITS, json_file, {"rows": rows})
 
