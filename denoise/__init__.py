@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from denoise.errors import ConfigError, DenoiseError, InputError, WeightsError
-    from denoise.options import RestoreOptions
+    from denoise.options import AudioRestoreOptions, RestoreOptions
     from denoise.pipelines import AudioPipeline, ImagePipeline, load
     from denoise.pipelines.arrays import denoise_audio, denoise_image, denoise_points
     from denoise.pipelines.batch.run import BatchSettings, open_batch
     from denoise.pipelines.prior import PriorPipeline
     from denoise.pipelines.restore import RestorePipeline
+    from denoise.pipelines.restore_audio import AudioRestorePipeline
     from denoise.pipelines.stream import AudioStream
     from denoise.registry import bundled
 
@@ -23,6 +24,8 @@ __version__ = "0.2.0"
 
 __all__ = [
     "AudioPipeline",
+    "AudioRestoreOptions",
+    "AudioRestorePipeline",
     "AudioStream",
     "BatchSettings",
     "ConfigError",
@@ -48,6 +51,8 @@ _MODULES = {
     "BatchSettings": "denoise.pipelines.batch.run",
     "ImagePipeline": "denoise.pipelines",
     "PriorPipeline": "denoise.pipelines.prior",
+    "AudioRestoreOptions": "denoise.options",
+    "AudioRestorePipeline": "denoise.pipelines.restore_audio",
     "RestoreOptions": "denoise.options",
     "RestorePipeline": "denoise.pipelines.restore",
     "load": "denoise.pipelines",

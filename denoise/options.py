@@ -36,11 +36,19 @@ RestoreTask = Literal["denoise", "inpaint", "deblur", "upscale", "dejpeg", "decl
 
 TASKS: tuple[RestoreTask, ...] = get_args(RestoreTask)
 
+AudioRestoreTask = Literal["denoise", "declip", "inpaint", "extend"]
+"""What is undone in a recording: noise, clipping, gaps and clicks, or a missing upper band."""
+
+AUDIO_TASKS: tuple[AudioRestoreTask, ...] = get_args(AudioRestoreTask)
+
 RESTORE_STEPS = 20
-"""Network calls per restored image, of a prior that denoises."""
+"""Network calls per restored image, or per window of a recording, of a prior that denoises."""
 
 INVERSION_STEPS = 100
 """Steps of the optimiser per restored image, of a prior with latents."""
+
+TimeRange = tuple[float, float]
+"""Start and end in seconds."""
 
 Stereo = Literal["auto", "linked", "separate"]
 """Whether the channels of audio share one mask."""
@@ -198,15 +206,9 @@ class RestoreOptions:
         if len(given) != 1 and self.task in ("inpaint", "deblur", "upscale"):
             count = "one of them" if len(own[self.task]) > 1 else "it"
             raise ConfigError(f"the task {self.task} needs {' or '.join(own[self.task])}; give {count}.")
-        if self.samples < 0 or self.samples == 1:
-            raise ConfigError(f"samples is {self.samples}; expected 0, or at least 2.")
-        limits: tuple[tuple[str, float, float], ...]
-        limits = (("blur", 0.1, 50), ("factor", 2, 8), ("quality", 1, 100), ("limit", 0.01, math.inf))
-        limits += (("sigma", 0, 1), ("steps", 2, 1000), ("seed", 0, 1 << 62))
-        for name, low, high in limits:
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise ConfigError(f"{name} is {value:g}; expected {low:g} to {high:g}.")
+        _check_ranges(
+            self, ("blur", 0.1, 50), ("factor", 2, 8), ("quality", 1, 100), ("limit", 0.01, math.inf), *SAMPLER_RANGES
+        )
         check_max_megapixels(self.max_megapixels)
 
 
@@ -231,6 +233,66 @@ def parse_sigma(value: str | float | None) -> Sigma:
     if not 0 <= sigma <= 255:
         raise ConfigError(f"--sigma is {value!r}; expected auto or a number from 0 to 255.")
     return sigma / 255
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioRestoreOptions:
+    """Options of the restoration of a recording.
+
+    Args:
+        task: what is undone.
+        sigma: for denoising, the standard deviation of white noise, full scale 1.0; None estimates the spectrum of the
+            noise over time.
+        limit: for declipping, the absolute value at which the recording is clipped, full scale 1.0; None finds it.
+        gain_db: for declipping, gain of the result, -60 to 0: restored peaks exceed full scale, which integers do not.
+        gaps: for inpainting, time ranges that are missing in all channels, or a recording of the same length that is
+            not 0 where samples are missing; None finds runs of zeros and clicks.
+        band: for extension, the frequency in Hz above which the recording holds nothing; None finds it.
+        steps: network calls per window, at least 2.
+        seed: seed of the first sample; each next one adds 1.
+        samples: number of posterior samples to write with their mean and standard deviation; 0 writes one recording.
+        overwrite: whether existing files are replaced.
+
+    Raises:
+        ConfigError: a value is out of range, or an option is of another task.
+    """
+
+    task: AudioRestoreTask = "denoise"
+    sigma: float | None = None
+    limit: float | None = None
+    gain_db: float | None = None
+    gaps: tuple[TimeRange, ...] | str | Path | None = None
+    band: float | None = None
+    steps: int = RESTORE_STEPS
+    seed: int = 0
+    samples: int = 0
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.task not in AUDIO_TASKS:
+            raise ConfigError(f"task is {self.task!r}; expected {', '.join(AUDIO_TASKS)}.")
+        own = {"sigma": "denoise", "limit": "declip", "gain_db": "declip", "gaps": "inpaint", "band": "extend"}
+        for name, task in own.items():
+            if getattr(self, name) is not None and task != self.task:
+                raise ConfigError(f"{name} is for the task {task}, not {self.task}. Leave it out.")
+        if isinstance(self.gaps, tuple):
+            for start, end in self.gaps:
+                if not 0 <= start < end < math.inf:
+                    raise ConfigError(f"a gap is from {start:g} to {end:g} s; expected a start before the end.")
+        _check_ranges(self, ("limit", 1e-4, 10), ("gain_db", -60, 0), ("band", 100, 100_000), *SAMPLER_RANGES)
+
+
+SAMPLER_RANGES = (("sigma", 0, 1), ("steps", 2, 1000), ("seed", 0, 1 << 62))
+
+
+def _check_ranges(options: RestoreOptions | AudioRestoreOptions, *ranges: tuple[str, float, float]) -> None:
+    """Refuse numbers of samples and other numbers of a restoration that are out of range."""
+    if options.samples < 0 or options.samples == 1:
+        raise ConfigError(f"samples is {options.samples}; expected 0, or at least 2.")
+    for name, low, high in ranges:
+        value = getattr(options, name)
+        if value is not None and not low <= value <= high:
+            raise ConfigError(f"{name} is {value:g}; expected {low:g} to {high:g}.")
 
 
 def check_max_megapixels(max_megapixels: float) -> None:

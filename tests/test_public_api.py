@@ -18,6 +18,8 @@ from denoise.registry import bundled
 
 NAMES = [
     "AudioPipeline",
+    "AudioRestoreOptions",
+    "AudioRestorePipeline",
     "AudioStream",
     "BatchSettings",
     "ConfigError",

@@ -19,15 +19,27 @@ from denoise.cli.params import (
     StrengthOption,
 )
 from denoise.errors import ConfigError
-from denoise.options import AUDIO_STEPS, BLOCK_S, STEREO, DenoiseOptions, Stereo
+from denoise.options import (
+    AUDIO_STEPS,
+    AUDIO_TASKS,
+    BLOCK_S,
+    RESTORE_STEPS,
+    STEREO,
+    AudioRestoreOptions,
+    DenoiseOptions,
+    Stereo,
+)
 
 if TYPE_CHECKING:
     from denoise.files.audio import RawFormat
     from denoise.pipelines.result import Result
     from denoise.protocols import Progress
 
+PANEL = "Restoration"
+
 
 def audio(
+    context: typer.Context,
     inputs: InputsArgument,
     out: OutputOption = None,
     model: Annotated[
@@ -37,6 +49,66 @@ def audio(
             "what is heard in excerpts of it; `speech` for standard input.",
             metavar="NAME|FILE",
             autocompletion=model_names("denoiser", "audio"),
+        ),
+    ] = None,
+    prior: Annotated[
+        str | None,
+        typer.Option(
+            help="Restore by this prior: a diffusion or flow matching prior of mono audio, such as `speech-prior`.",
+            metavar="NAME|FILE",
+            autocompletion=model_names("prior", "audio"),
+            rich_help_panel=PANEL,
+        ),
+    ] = None,
+    task: Annotated[
+        str,
+        typer.Option(
+            help="What is undone: noise, clipping, gaps and clicks up to 100 ms (inpaint), or a missing upper band "
+            "(extend). Declipping and inpainting need no prior.",
+            metavar="|".join(AUDIO_TASKS),
+            rich_help_panel=PANEL,
+        ),
+    ] = "denoise",
+    sigma: Annotated[
+        float | None,
+        typer.Option(
+            help="Standard deviation of white noise, full scale 1, with --prior; by default the spectrum of the noise "
+            "is estimated.",
+            metavar="SIGMA",
+            rich_help_panel=PANEL,
+        ),
+    ] = None,
+    limit: Annotated[
+        float | None,
+        typer.Option(
+            help="Level at which the recording is clipped, full scale 1; by default it is found.",
+            metavar="LEVEL",
+            rich_help_panel=PANEL,
+        ),
+    ] = None,
+    gain: Annotated[
+        float | None,
+        typer.Option(
+            help="Gain of a declipped recording, -60 to 0: restored peaks exceed full scale, which integers do not.",
+            metavar="DB",
+            rich_help_panel=PANEL,
+        ),
+    ] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            help="What is missing: time ranges, as in 0:01.20-0:01.25,0:03-0:03.02, or a recording of the same length "
+            "that is not 0 there; by default runs of zeros and clicks are found.",
+            metavar="FROM-TO,...|FILE",
+            rich_help_panel=PANEL,
+        ),
+    ] = None,
+    band: Annotated[
+        float | None,
+        typer.Option(
+            help="Frequency above which the recording holds nothing; by default it is found.",
+            metavar="HZ",
+            rich_help_panel=PANEL,
         ),
     ] = None,
     strength: StrengthOption = 1.0,
@@ -68,7 +140,11 @@ def audio(
         int, typer.Option(help="Write this many posterior samples, their mean and standard deviation.", min=0)
     ] = 0,
     steps: Annotated[
-        int, typer.Option(help="Network calls per posterior sample, with --perception or --samples.")
+        int,
+        typer.Option(
+            help="Network calls per posterior sample, with --perception or --samples; "
+            f"{RESTORE_STEPS} with --prior or --task."
+        ),
     ] = AUDIO_STEPS,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
@@ -96,19 +172,64 @@ def audio(
     """Remove noise from audio files.
 
     Without -o, NAME.denoised.EXT is written beside each input. Sample rate, channels, length, format,
-    tags, pictures and markers are kept.
+    tags, pictures and markers are kept. Clipping, gaps and clicks are repaired by `--task declip` and
+    `--task inpaint`.
     """
     from denoise.cli.files import BatchOptions, denoise_files
+    from denoise.cli.image import refuse
     from denoise.cli.interrupt import until_interrupted
     from denoise.cli.malloc import return_freed_memory
+    from denoise.cli.restore_audio import restore_audio_files
     from denoise.files.audio import AUDIO_EXTENSIONS
     from denoise.pipelines.audio import AudioPipeline, default_model
     from denoise.pipelines.choice import AUTO
     from denoise.pipelines.compare import check_extras, compare_audio, write_removed
+    from denoise.pipelines.defects import parse_gaps
     from denoise.pipelines.noise_segment import parse_noise_source
     from denoise.pipelines.samples import check_samples, write_audio_samples
 
     batch = BatchOptions(overwrite=overwrite, skip_existing=skip_existing, as_json=as_json)
+    if prior is not None or task != "denoise":
+        mode = "--prior" if task == "denoise" else f"--task {task}"
+        only_denoising = {
+            "--model": model,
+            "--strength": strength != 1 or None,
+            "--attenuation-limit": attenuation_limit,
+            "--noise-profile": noise_profile,
+            "--compare": compare,
+            "--removed": removed,
+            "--perception": perception,
+            "--block": block != BLOCK_S or None,
+            "--rate": rate,
+            "--channels": channels,
+            "--format": encoding,
+        }
+        refuse(only_denoising, f"is not for {mode}")
+        parameter_source = context.get_parameter_source("steps")
+        has_steps = parameter_source is not None and parameter_source.name != "DEFAULT"
+        restore_options = AudioRestoreOptions(
+            task=task,  # type: ignore[arg-type]
+            sigma=sigma,
+            limit=limit,
+            gain_db=gain,
+            gaps=None if mask is None else parse_gaps(mask),
+            band=band,
+            steps=steps if has_steps else RESTORE_STEPS,
+            seed=seed,
+            samples=samples,
+            overwrite=overwrite,
+        )
+        check_samples(samples, inputs, out, {"--skip-existing": skip_existing or None})
+        restore_audio_files(inputs, out, prior, restore_options, batch, device)
+        return
+    for name, value, needed in (
+        ("--sigma", sigma, "--prior"),
+        ("--limit", limit, "--task declip"),
+        ("--gain", gain, "--task declip"),
+        ("--mask", mask, "--task inpaint"),
+        ("--band", band, "--task extend"),
+    ):
+        refuse({name: value}, f"needs {needed}")
     stereo, raw_channels = _parse_channels(channels or [])
     options = DenoiseOptions(
         stereo=stereo,

@@ -62,7 +62,7 @@ class AudioRun:
         Returns:
             As `AudioPipeline.stream`.
         """
-        chunks = _check_chunks(chunks)
+        chunks = check_chunks(chunks)
         if self._strength == 0 and not self._seeds:
             return chunks
         if isinstance(self._network, StreamingNetwork):
@@ -147,7 +147,7 @@ class AudioRun:
         return out
 
 
-def _check_chunks(chunks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+def check_chunks(chunks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
     """Refuse chunks that are no float audio, or whose number of channels changes."""
     channels = None
     for chunk in chunks:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from denoise.errors import ConfigError
+from denoise.protocols import OrthonormalCodec
 
 
 class Operator(Protocol):
@@ -177,6 +178,49 @@ class LowPass(Filter):
     def axes(self) -> tuple[int, ...]:
         """Return the axis of time."""
         return (-1,)
+
+
+@dataclass(frozen=True)
+class Whitened:
+    """Observe the coefficients of an orthonormal transform, divided by the standard deviation of their noise.
+
+    Coloured noise, whose variance differs between the coefficients, becomes white noise of sigma 1.
+
+    Args:
+        transform: orthonormal transform of signals.
+        variance: variance of the noise of each coefficient, above 0; it broadcasts against coefficients.
+    """
+
+    transform: OrthonormalCodec
+    variance: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return A x, the whitened coefficients."""
+        return self.transform.encode(x) / self.variance.sqrt()
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """Return A^T y."""
+        return self.transform.decode(y / self.variance.sqrt())
+
+    def solve(self, r: Tensor, damping: float | Tensor) -> Tensor:
+        """Return (A A^T + damping)^-1 r."""
+        return r / (1 / self.variance + damping)
+
+    def to_spectral(self, x: Tensor) -> Tensor:
+        """Return the coefficients of a signal."""
+        return self.transform.encode(x)
+
+    def from_spectral(self, z: Tensor) -> Tensor:
+        """Return the signal of coefficients."""
+        return self.transform.decode(z)
+
+    def singular_values(self, z: Tensor) -> Tensor:
+        """Return the inverse of the standard deviations, expanded to the shape of z."""
+        return (1 / self.variance.sqrt()).to(z).expand_as(z)
+
+    def pseudoinverse(self, y: Tensor) -> Tensor:
+        """Return the coefficients of A^+ y."""
+        return y * self.variance.sqrt()
 
 
 @dataclass(frozen=True)

@@ -218,6 +218,7 @@ def diffpir(
     prior_weight: float = 1.0,
     zeta: float = 1.0,
     generator: Generator | None = None,
+    noise: Callable[[int], Tensor] | None = None,
 ) -> Tensor:
     """Restore a signal by DiffPIR: denoise, solve for the nearest signal that fits, add noise again. NFE: steps.
 
@@ -231,6 +232,8 @@ def diffpir(
         prior_weight: weight of the prior (lambda in the paper); 1 is Bayes' rule.
         zeta: fraction of the noise that is drawn anew (zeta in the paper); below 1, errors of the first steps persist.
         generator: source of the noise.
+        noise: function of the number of the step that returns its noise, of the shape of signals, in place of the
+            generator: the windows of one signal then share it where they overlap.
 
     Returns:
         Signals, (batch, *event).
@@ -239,12 +242,12 @@ def diffpir(
         Denoising Diffusion Models for Plug-and-Play Image Restoration, 2023, arXiv:2305.08995, algorithm 1.
     """
     x = start
-    for sigma, sigma_next in pairwise(sigmas):
+    for step, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         x0 = denoiser(x, sigma.to(x).expand(len(x)))
         damping = prior_weight * max(sigma_y, 1e-4) ** 2 / sigma.to(x) ** 2
         x0 = x0 + operator.adjoint(operator.solve(y - operator.forward(x0), damping))
         eps = (x - x0) / sigma
-        eps_new = noise_like(x, generator)
+        eps_new = noise_like(x, generator) if noise is None else noise(step)
         x = x0 + sigma_next * ((1 - zeta) ** 0.5 * eps + zeta**0.5 * eps_new)
     return x
 

@@ -1,0 +1,352 @@
+"""What the restoration of a recording does to each window of it: denoise, declip, inpaint or extend."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from denoise.dsp import db_to_amplitude, istft, resample, stft
+from denoise.errors import ConfigError, InputError
+from denoise.files.audio import AudioReader
+from denoise.models.mdct import MDCT, MDCTConfig
+from denoise.options import AudioRestoreOptions
+from denoise.pipelines.audio import AudioPipeline
+from denoise.pipelines.defects import BandFinder, check_gaps, find_gaps, find_limits, runs
+from denoise.pipelines.full_band import denoise_full_band, gain_hop
+from denoise.pipelines.prior_windows import MIN_SIGMA, WindowedPrior
+from denoise.sampling.coloured_noise import coefficient_variance, denoise_whitened, noise_power, wiener
+from denoise.sampling.linear_prediction import interpolate_autoregressive
+from denoise.sampling.operators import LowPass, Mask, Whitened
+from denoise.sampling.sparsity import a_spade
+
+Blocks = Iterator[NDArray[Any]]
+
+SIGMA_START = 20.0  # of a sample that begins with nothing, relative to the level of the prior
+SIGMA_REFINED = 2.0  # of one that begins with a good guess
+MIN_NOISE = 1e-5  # standard deviation of white noise
+SPADE_WINDOW_S, SPADE_LINES = 0.064, 256  # a frame, and iterations after which all of its lines are used
+AR_ORDER_S, AR_CONTEXT_S = 0.008, 0.05  # order of the model, and what it is fitted to on each side of a gap
+MAX_CLIPPED = 0.8  # fraction of the samples
+
+
+class AudioTask(ABC):
+    """Restores windows of a recording.
+
+    Args:
+        options: options of the run.
+        sample_rate: rate of the recording in Hz.
+        prior: prior, if the task takes one.
+    """
+
+    def __init__(self, options: AudioRestoreOptions, sample_rate: int, prior: WindowedPrior | None) -> None:
+        self.options, self.sample_rate, self.prior = options, sample_rate, prior
+
+    def add_guides(self, blocks: Blocks) -> Blocks:
+        """Append to each block, along the channels, what else `restore` needs.
+
+        Args:
+            blocks: recording, (channels, time) each.
+        """
+        return blocks
+
+    @abstractmethod
+    def restore(self, x: Tensor, channels: int, start: int, seed: int) -> Tensor:
+        """Restore a window.
+
+        Args:
+            x: window of the recording and of its guides, (channels and guides, time).
+            channels: channels of the recording.
+            start: place of the window in the recording, in samples.
+            seed: seed of the sample.
+
+        Returns:
+            Restored window, (channels, time).
+        """
+
+    def refusal(self) -> str | None:
+        """Return, after the last window, why there was nothing to restore, and what to do; None if there was."""
+        return None
+
+    def _refine(self, x: Tensor, unknown: Tensor, start: int, seed: int) -> Tensor:
+        """Sample the unknown samples of a window by the prior, beginning with the guess that is in their place."""
+        if self.prior is None or not unknown.any():
+            return x
+        prior, rate = self.prior, self.prior.sample_rate
+        low = resample(x.float(), self.sample_rate, rate)
+        scale = prior.normalise(low)
+        observed = (resample(unknown.float(), self.sample_rate, rate).abs() < 0.01).float()
+        y, mask, at = (scale * low)[:, None], observed[:, None], start * rate // self.sample_rate
+        sampled = (
+            torch.cat(
+                [
+                    prior.sample(
+                        y[i : i + 1],
+                        (y * mask)[i : i + 1],
+                        Mask(mask[i : i + 1]),
+                        sigma=SIGMA_REFINED,
+                        sigma_y=MIN_SIGMA * prior.level,
+                        steps=self.options.steps,
+                        seed=seed + i,
+                        at=at,
+                    )
+                    for i in range(len(y))
+                ]
+            )[:, 0]
+            / scale
+        )
+        change = resample(sampled - low, rate, self.sample_rate)[:, : x.shape[1]]
+        return torch.where(unknown, x + change.to(x), x)
+
+
+class Denoise(AudioTask):
+    """Noise of any colour that varies slowly; its power is that of the residual of a network, if sigma is not given.
+
+    Without samples, the result is the mean of the Wiener filter and of the whitened prior.
+    """
+
+    prior: WindowedPrior
+
+    def add_guides(self, blocks: Blocks) -> Blocks:
+        """Append the denoised channels."""
+        if self.options.sigma is not None:
+            return blocks
+        network = AudioPipeline("speech", device=self.prior.device.type)
+        return _beside(blocks, partial(network.stream, sample_rate=self.sample_rate))
+
+    def restore(self, x: Tensor, channels: int, start: int, seed: int) -> Tensor:
+        """Denoise a window; see `AudioTask.restore`."""
+        rate = self.prior.sample_rate
+        residual = (
+            None
+            if self.options.sigma is not None
+            else resample((x[:channels] - x[channels:]).float(), self.sample_rate, rate)
+        )
+        denoise = partial(self._denoise, residual=residual, at=start * rate // self.sample_rate, seed=seed)
+        return denoise_full_band(denoise, x[:channels], self.sample_rate, rate)
+
+    def _denoise(self, noisy: Tensor, residual: Tensor | None, at: int, seed: int) -> Tensor:
+        """Denoise (channels, time) at the rate of the prior."""
+        hop, time = gain_hop(self.prior.sample_rate), noisy.shape[1]
+        noisy = F.pad(noisy, (0, -time % hop))
+        transform = MDCT(MDCTConfig(time=noisy.shape[1], bins=hop))
+        spectrum = stft(noisy, 2 * hop, hop)
+        if residual is None:
+            sigma = max(self.options.sigma or 0.0, MIN_NOISE)
+            white = min(1.0, self.prior.sample_rate / self.sample_rate) * sigma**2  # what is left after resampling
+            noise = torch.full_like(spectrum.real, hop * white)
+        else:
+            noise = noise_power(stft(F.pad(residual, (0, -time % hop)), 2 * hop, hop))
+        variance, filtered = coefficient_variance(noise), istft(wiener(spectrum, noise), 2 * hop, hop)
+        denoised = []
+        for channel in range(len(noisy)):
+            x, v = noisy[channel][None, None], variance[channel : channel + 1]
+            if self.options.samples:
+                scale = self.prior.normalise(filtered[channel])
+                operator = Whitened(transform, scale**2 * v)
+                denoised.append(
+                    self.prior.sample(
+                        scale * filtered[channel][None, None],
+                        operator.forward(scale * x),
+                        operator,
+                        sigma=SIGMA_START,
+                        sigma_y=1.0,
+                        steps=self.options.steps,
+                        seed=seed + channel,
+                        at=at,
+                    )[0]
+                    / scale
+                )
+            else:
+                by_prior = denoise_whitened(self.prior, x, transform, v, self.prior.level)[0]
+                denoised.append((by_prior + filtered[channel]) / 2)
+        return torch.cat(denoised)[:, :time]
+
+
+class Declip(AudioTask):
+    """Clipped samples: those of sparse spectra, or with a prior, samples of it that begin with these."""
+
+    n_clipped = n_samples = 0
+
+    def restore(self, x: Tensor, channels: int, start: int, seed: int) -> Tensor:
+        """Declip a window; see `AudioTask.restore`."""
+        limit = self.options.limit
+        low_limit, high_limit = find_limits(x) if limit is None else (x.new_tensor(-limit), x.new_tensor(limit))
+        is_low, is_high = x <= low_limit, x >= high_limit
+        clipped = is_low | is_high
+        self.n_clipped, self.n_samples = self.n_clipped + int(clipped.sum()), self.n_samples + x.numel()
+        if not clipped.any():
+            return x * db_to_amplitude(self.options.gain_db or 0.0)
+        low, high = torch.where(is_low, -torch.inf, x), torch.where(is_high, torch.inf, x)
+        window = 2 ** round(math.log2(SPADE_WINDOW_S * self.sample_rate))
+        sparse = a_spade(low.double(), high.double(), window=window, step=max(1, window // SPADE_LINES)).to(x)
+        restored = self._refine(sparse, clipped, start, seed).clamp(low, high)
+        return restored * db_to_amplitude(self.options.gain_db or 0.0)
+
+    def refusal(self) -> str | None:
+        """Refuse a recording without clipping, or with nothing else; see `AudioTask.refusal`."""
+        if not self.n_clipped:
+            level = "above the limit" if self.options.limit is not None else "clipped"
+            return f"no samples are {level}. Give --limit, the level at which it is clipped."
+        if self.n_clipped > MAX_CLIPPED * self.n_samples:
+            percentage = 100 * self.n_clipped / self.n_samples
+            return f"{percentage:.0f} % of the samples are clipped; expected at most {100 * MAX_CLIPPED:.0f} %."
+        return None
+
+
+class Inpaint(AudioTask):
+    """Gaps and clicks: autoregressive interpolation, or with a prior, samples of it that begin with that."""
+
+    n_gaps = 0
+
+    def add_guides(self, blocks: Blocks) -> Blocks:
+        """Append whether samples are missing, if that is told."""
+        gaps = self.options.gaps
+        if gaps is None:
+            return blocks
+        return self._add_ranges(blocks, gaps) if isinstance(gaps, tuple) else self._add_mask(blocks, gaps)
+
+    def restore(self, x: Tensor, channels: int, start: int, seed: int) -> Tensor:
+        """Fill in the gaps of a window; see `AudioTask.restore`."""
+        x, guide = x[:channels], x[channels:]
+        missing = (guide != 0).expand_as(x) if len(guide) else find_gaps(x, self.sample_rate)
+        check_gaps(missing, self.sample_rate)
+        if missing.all():
+            raise InputError("every sample is missing; expected some that are not.")
+        filled = x.clone()
+        for channel, mask in enumerate(missing):
+            ranges = runs(mask)
+            self.n_gaps += len(ranges)
+            for first, last in ranges:
+                filled[channel, first:last] = self._interpolate(x[channel], mask, first, last)
+        return self._refine(filled, missing, start, seed)
+
+    def _interpolate(self, x: Tensor, mask: Tensor, first: int, last: int) -> Tensor:
+        context = round(AR_CONTEXT_S * self.sample_rate)
+        begin, end = max(0, first - context), min(len(x), last + context)
+        section, missing = x[begin:end].double(), mask[begin:end]
+        order = min(round(AR_ORDER_S * self.sample_rate), (end - begin) // 3)
+        if missing.all() or order < 1:
+            return torch.zeros_like(x[first:last])
+        return interpolate_autoregressive(section, missing, order)[first - begin : last - begin].to(x)
+
+    def _add_ranges(self, blocks: Blocks, ranges: tuple[tuple[float, float], ...]) -> Blocks:
+        position, samples = 0, [(round(a * self.sample_rate), round(b * self.sample_rate)) for a, b in ranges]
+        for block in blocks:
+            mask = np.zeros_like(block[:1])
+            for first, last in samples:
+                mask[:, max(0, first - position) : max(0, last - position)] = 1
+            position += block.shape[1]
+            yield np.concatenate([block, mask])
+        if max(last for _, last in samples) > position:
+            raise ConfigError(
+                f"the recording lasts {position / self.sample_rate:.3g} s; a gap ends at "
+                f"{max(b for _, b in ranges):g} s."
+            )
+
+    def _add_mask(self, blocks: Blocks, path: str | Path) -> Blocks:
+        with AudioReader(path) as reader:
+            for block in blocks:
+                mask = np.empty((reader.format.channels, 0))
+                while mask.shape[1] < block.shape[1] and (more := reader.read(block.shape[1] - mask.shape[1])).shape[1]:
+                    mask = np.concatenate([mask, more], axis=1)
+                if mask.shape[1] < block.shape[1] or len(mask) not in (1, len(block)):
+                    raise ConfigError(
+                        f"{path}: has {len(mask)} channels and ends before the recording; expected a mask of the same "
+                        "length, with 1 channel or as many."
+                    )
+                yield np.concatenate([block, (mask != 0).astype(block.dtype)])
+            if reader.read(1).shape[1]:
+                raise ConfigError(f"{path}: is longer than the recording; expected a mask of the same length.")
+
+    def refusal(self) -> str | None:
+        """Refuse a recording without gaps; see `AudioTask.refusal`."""
+        if not self.n_gaps:
+            return "no gap and no click was found. Give the gaps, as in --mask 0:01.20-0:01.25."
+        return None
+
+
+class Extend(AudioTask):
+    """A missing upper band: samples of the prior whose lower band is that of the recording."""
+
+    prior: WindowedPrior
+
+    def __init__(self, options: AudioRestoreOptions, sample_rate: int, prior: WindowedPrior | None) -> None:
+        super().__init__(options, sample_rate, prior)
+        self._finder, self._band = BandFinder(sample_rate), options.band
+
+    def restore(self, x: Tensor, channels: int, start: int, seed: int) -> Tensor:
+        """Add the upper band to a window; see `AudioTask.restore`."""
+        found = self._finder.add(x) if self.options.band is None else self._band
+        if found is None or found > 0.9 * self.prior.sample_rate / 2:
+            return x
+        self._band, rate = found, self.prior.sample_rate
+        low_pass = LowPass(found / rate)
+        low = resample(x.float(), self.sample_rate, rate)
+        scale, at = self.prior.normalise(low), start * rate // self.sample_rate
+        y = scale * low[:, None]
+        upper = torch.cat(
+            [
+                self.prior.sample(
+                    y[i : i + 1],
+                    low_pass.forward(y[i : i + 1]),
+                    low_pass,
+                    sigma=SIGMA_START,
+                    sigma_y=MIN_SIGMA * self.prior.level,
+                    steps=self.options.steps,
+                    seed=seed + i,
+                    at=at,
+                )
+                for i in range(channels)
+            ]
+        )
+        upper = (upper - low_pass.forward(upper))[:, 0] / scale
+        return x + resample(upper, rate, self.sample_rate)[:, : x.shape[1]].to(x)
+
+    def refusal(self) -> str | None:
+        """Refuse a recording of full band; see `AudioTask.refusal`."""
+        if self._band is None or self._band > 0.9 * self.prior.sample_rate / 2:
+            return (
+                f"the band does not end below {0.45 * self.prior.sample_rate:.0f} Hz, as far as the prior goes. Give "
+                "--band, the highest frequency that it holds."
+            )
+        return None
+
+
+TASK_CLASSES: dict[str, type[AudioTask]] = {
+    "denoise": Denoise,
+    "declip": Declip,
+    "inpaint": Inpaint,
+    "extend": Extend,
+}
+
+
+def _beside(blocks: Blocks, process: Callable[[Iterable[NDArray[Any]]], Blocks]) -> Blocks:
+    """Append to a stream of blocks what a streaming function makes of it, of the same length."""
+    waiting: deque[NDArray[Any]] = deque()
+
+    def tap() -> Blocks:
+        for block in blocks:
+            waiting.append(block)
+            yield block
+
+    for processed in process(tap()):
+        n, parts = processed.shape[1], []
+        while n:
+            block = waiting.popleft()
+            parts.append(block[:, :n])
+            if block.shape[1] > n:
+                waiting.appendleft(block[:, n:])
+            n -= parts[-1].shape[1]
+        if parts:
+            yield np.concatenate([np.concatenate(parts, axis=1), processed])

@@ -1,0 +1,116 @@
+"""A denoising prior of audio of one length, on recordings of any length: denoiser and sampler."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from denoise.errors import ConfigError
+from denoise.frames import Grid, overlap_add, split
+from denoise.noise import noise_field
+from denoise.pipelines.device import pick_device
+from denoise.probability_path import karras_sigmas
+from denoise.protocols import DenoisingPrior
+from denoise.registry import load
+from denoise.sampling.operators import Operator
+from denoise.sampling.posterior import diffpir
+
+SIGMA_END = 0.02  # of the sampler, relative to the rms of signals
+MIN_SIGMA = 0.002  # of a measurement, likewise
+LEVEL_STEPS = 2  # levels of signals are told apart by halves of 6 dB
+SILENCE = 1e-5  # rms
+
+
+class WindowedPrior:
+    """A denoising prior of mono audio that denoises and samples recordings of any length.
+
+    Each call averages overlapping windows of the length of the prior, so that the steps of a sampler agree on one
+    signal. The windows start at fixed places of a recording, and its noise depends on the place alone: two overlapping
+    sections of it are restored alike.
+
+    Args:
+        prior: name of a bundled prior, or path of a weights file.
+        device: ``"auto"``, or a device of torch.
+
+    Attributes:
+        sample_rate: rate of the prior in Hz.
+        hop: sections of a recording start at multiples of it, in samples.
+
+    Raises:
+        ConfigError: there is no such prior, or it has no denoiser of mono audio.
+        WeightsError: the file is damaged.
+
+    Reference:
+        MultiDiffusion: Fusing Diffusion Paths for Controlled Image Generation, 2023, arXiv:2302.08113.
+    """
+
+    def __init__(self, prior: str | Path, *, device: str = "auto") -> None:
+        module, self.card = load(prior, kind="prior", modality="audio")
+        if not isinstance(module, DenoisingPrior) or len(module.event_shape) != 2 or module.event_shape[0] != 1:
+            raise ConfigError(
+                f"prior {prior} is no denoiser of mono waveforms: it has no D(x, sigma). Use speech-prior."
+            )
+        assert self.card.sample_rate is not None
+        self.device, self.sample_rate = pick_device(device), self.card.sample_rate
+        self._prior = module.to(self.device)  # type: ignore[attr-defined]
+        self.level, self._length = module.data_std, module.event_shape[1]
+        self._fade = self._length // 4
+        self.hop = self._length - self._fade
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Return E[clean | x] for signals with white noise of sigma, (batch,); x and the result (batch, 1, time)."""
+        time = x.shape[-1]
+        padded = F.pad(x, (self._fade, -time % self.hop))
+        grid = Grid(self._length, 0, self._fade)
+        windows = [
+            window.map(self._prior(window.data.to(self.device), sigma.to(self.device)).to(x))
+            for window in split([padded], grid)
+        ]
+        return torch.cat([*overlap_add(windows, grid)], dim=-1)[..., self._fade : self._fade + time]
+
+    def normalise(self, x: Tensor) -> float:
+        """Return the factor that brings a signal to the level of the prior, in steps of 3 dB.
+
+        The steps let neighbouring sections have the same factor.
+
+        Args:
+            x: signal of any shape.
+        """
+        rms = max(float(x.square().mean().sqrt()), SILENCE)
+        return self.level / 2 ** (round(LEVEL_STEPS * float(torch.tensor(rms).log2())) / LEVEL_STEPS)
+
+    def sample(
+        self,
+        start: Tensor,
+        y: Tensor,
+        operator: Operator,
+        *,
+        sigma: float,
+        sigma_y: float,
+        steps: int,
+        seed: int,
+        at: int,
+    ) -> Tensor:
+        """Sample signals that agree with a measurement, by DiffPIR.
+
+        Args:
+            start: signals to begin with, (batch, 1, time), at the level of the prior.
+            y: measurement of signals of this shape.
+            operator: measurement operator.
+            sigma: noise that is added to the start, relative to the level of the prior.
+            sigma_y: standard deviation of the noise of the measurement.
+            steps: steps of the sampler.
+            seed: seed of the noise.
+            at: place of the first sample in the recording, a multiple of `hop`.
+        """
+        sigmas = self.level * karras_sigmas(steps, SIGMA_END, sigma)
+
+        def noise(step: int) -> Tensor:
+            return noise_field(seed, step, len(start), (at,), (start.shape[-1],))[:, None]
+
+        noisy = start + sigmas[0] * noise(steps)
+        return diffpir(self, y, operator, sigma_y, sigmas, start=noisy, noise=noise)

@@ -1,0 +1,248 @@
+"""Restoration of recordings: consistency with what was recorded, joints of windows, files and bad input."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from numpy.typing import NDArray
+
+from denoise import AudioRestoreOptions, AudioRestorePipeline
+from denoise.errors import ConfigError, InputError
+from denoise.pipelines import restore_audio
+from denoise.sampling.operators import Mask
+
+RATE = 16_000
+Array = NDArray[Any]
+
+
+def voice(seconds: float, rate: int = RATE, channels: int = 1) -> Array:
+    """A harmonic tone whose pitch glides, with syllables; channels differ."""
+    t = np.arange(round(seconds * rate)) / rate
+    rows = []
+    for channel in range(channels):
+        phase = 2 * np.pi * ((230 + 40 * channel) * t + np.sin(2 * t))
+        tone = sum(np.sin(k * phase + 0.4 * k**2) / k for k in range(1, 12))
+        rows.append(0.1 * tone * (0.6 + 0.4 * np.sin(2 * np.pi * 3 * t)))
+    return np.stack(rows).astype(np.float32)
+
+
+def snr_db(x: Array, clean: Array) -> float:
+    return float(10 * np.log10(np.square(clean).sum() / np.square(x - clean).sum()))
+
+
+@pytest.fixture(scope="module")
+def classical() -> AudioRestorePipeline:
+    return AudioRestorePipeline()
+
+
+@pytest.fixture(scope="module")
+def prior() -> AudioRestorePipeline:
+    return AudioRestorePipeline("speech-prior", device="cpu")
+
+
+def test_declipping_keeps_what_was_not_clipped_and_only_raises_the_rest(classical: AudioRestorePipeline) -> None:
+    clean = voice(1.5, channels=2)
+    limits = np.array([[0.08], [np.inf]])  # the second channel is not clipped
+    clipped = clean.clip(-limits, limits).astype(np.float32)
+    result = classical.array(clipped, RATE, AudioRestoreOptions(task="declip"))
+    is_clipped = np.abs(clipped) >= 0.999 * limits
+    assert result.dtype == clipped.dtype
+    np.testing.assert_array_equal(result[~is_clipped], clipped[~is_clipped])
+    assert (np.abs(result[is_clipped]) >= 0.999 * 0.08).all()
+    assert (result[is_clipped] * clipped[is_clipped] > 0).all()
+    assert snr_db(result[0], clean[0]) > snr_db(clipped[0], clean[0]) + 3
+    told = classical.array(clipped[:1], RATE, AudioRestoreOptions(task="declip", limit=0.08 * (1 - 1e-3)))
+    np.testing.assert_array_equal(told, result[:1])
+
+
+@pytest.mark.parametrize("gaps", ["found", "ranges", "mask"])
+def test_gaps_are_filled_and_nothing_else_changes(classical: AudioRestorePipeline, gaps: str, tmp_path: Path) -> None:
+    clean = voice(1.2)
+    missing = np.zeros(clean.shape[1], bool)
+    missing[8000:8160] = missing[12000:12320] = True
+    damaged = np.where(missing, 0, clean)
+    options: dict[str, Any] = {"found": None, "ranges": ((0.5, 0.51), (0.75, 0.77)), "mask": tmp_path / "mask.wav"}
+    soundfile.write(tmp_path / "mask.wav", missing.astype(np.float32), RATE)
+    result = classical.array(damaged, RATE, AudioRestoreOptions(task="inpaint", gaps=options[gaps]))
+    np.testing.assert_array_equal(result[:, ~missing], clean[:, ~missing])
+    assert snr_db(result[:, missing], clean[:, missing]) > 8
+
+
+def test_clicks_are_found_and_removed_but_voices_are_none(classical: AudioRestorePipeline) -> None:
+    clean = voice(1.2)
+    damaged = clean.copy()
+    damaged[0, [5000, 9000, 14_000]] += [0.5, -0.4, 0.6]
+    result = classical.array(damaged, RATE, AudioRestoreOptions(task="inpaint"))
+    assert (result != damaged).sum() < 150
+    assert snr_db(result, clean) > snr_db(damaged, clean) + 15
+    with pytest.raises(InputError, match="no gap and no click"):
+        classical.array(clean, RATE, AudioRestoreOptions(task="inpaint"))
+
+
+@pytest.mark.parametrize("task", ["declip", "inpaint"])
+def test_windows_join_without_a_trace(
+    classical: AudioRestorePipeline, task: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clean = voice(3.5)
+    options = AudioRestoreOptions(task=task, limit=0.09) if task == "declip" else AudioRestoreOptions(task=task)
+    damaged = clean.clip(-0.09, 0.09) if task == "declip" else clean.copy()
+    if task == "inpaint":
+        for start in range(4000, 50_000, 7000):
+            damaged[:, start : start + 200] = 0
+    whole = classical.array(damaged, RATE, options)
+    monkeypatch.setattr(restore_audio, "BLOCK_S", 1.0)
+    np.testing.assert_allclose(classical.array(damaged, RATE, options), whole, atol=1e-5)
+
+
+def test_the_prior_denoises_and_its_windows_join(prior: AudioRestorePipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    clean = voice(5.0)
+    noisy = clean + 0.03 * np.random.default_rng(0).standard_normal(clean.shape).astype(np.float32)
+    options = AudioRestoreOptions(sigma=0.03)
+    whole = prior.array(noisy, RATE, options)
+    assert snr_db(whole, clean) > snr_db(noisy, clean) + 5
+    monkeypatch.setattr(restore_audio, "BLOCK_S", 2.0)
+    parts = prior.array(noisy, RATE, options)
+    assert snr_db(parts, whole) > 20
+
+
+def test_samples_of_a_section_are_those_of_the_whole(prior: AudioRestorePipeline) -> None:
+    windows = prior.prior
+    assert windows is not None
+    x = 0.3 * torch.randn(1, 1, 3 * windows.hop, generator=torch.Generator().manual_seed(0)) * windows.level
+    mask = torch.ones_like(x)
+    mask[..., 2 * windows.hop + 4000 : 2 * windows.hop + 4200] = 0
+    settings: dict[str, Any] = {"sigma": 1.0, "sigma_y": 1e-4, "steps": 2}
+
+    def sample(first: int, seed: int) -> torch.Tensor:
+        y, observed = x[..., first:], mask[..., first:]
+        return windows.sample(y, y * observed, Mask(observed), seed=seed, at=first, **settings)[mask[..., first:] == 0]
+
+    whole = sample(0, 1)
+    torch.testing.assert_close(sample(windows.hop, 1), whole, atol=0.02 * windows.level, rtol=0.05)
+    assert (sample(0, 2) - whole).abs().max() > 0.1 * whole.abs().max()
+
+
+def test_extension_keeps_the_band_and_raises_the_rate(prior: AudioRestorePipeline) -> None:
+    narrow = voice(2.1, rate=8000)
+    wide = prior.array(narrow, 8000, AudioRestoreOptions(task="extend", band=3600, steps=3))
+    assert wide.shape == (1, 2 * narrow.shape[1])
+    spectrum = np.abs(np.fft.rfft(wide[0])) ** 2
+    frequency = np.fft.rfftfreq(wide.shape[1], 1 / RATE)
+    assert spectrum[frequency > 4200].sum() > 1e-7 * spectrum.sum()
+    import soxr
+
+    plain = soxr.resample(narrow[0], 8000, RATE)
+    below = frequency < 3300
+    np.testing.assert_allclose(
+        np.fft.rfft(wide[0])[below], np.fft.rfft(plain)[below], atol=0.02 * np.sqrt(spectrum.max())
+    )
+
+
+def test_files_keep_their_format(classical: AudioRestorePipeline, tmp_path: Path) -> None:
+    clean = voice(1.0, rate=44_100, channels=2)
+    soundfile.write(tmp_path / "in.flac", clean.clip(-0.1, 0.1).T, 44_100, subtype="PCM_24")
+    result = classical.file(tmp_path / "in.flac", tmp_path / "out.flac", AudioRestoreOptions(task="declip"))
+    before, after = soundfile.info(tmp_path / "in.flac"), soundfile.info(tmp_path / "out.flac")
+    fields = ("samplerate", "channels", "frames", "format", "subtype")
+    assert [getattr(after, name) for name in fields] == [getattr(before, name) for name in fields]
+    assert result.output.endswith("out.flac")
+
+
+def test_several_samples_are_written_with_mean_and_deviation(prior: AudioRestorePipeline, tmp_path: Path) -> None:
+    x = voice(1.2)
+    x[0, 8000:8200] = 0
+    soundfile.write(tmp_path / "in.wav", x.T, RATE, subtype="FLOAT")
+    result = prior.file(
+        tmp_path / "in.wav", tmp_path / "out.wav", AudioRestoreOptions(task="inpaint", samples=2, steps=2)
+    )
+    first, second, mean, std = (soundfile.read(path)[0] for path in result.files)
+    np.testing.assert_allclose(mean, (first + second) / 2, atol=1e-6)
+    np.testing.assert_allclose(std, np.abs(first - second) / 2**0.5, atol=1e-6)
+    assert std[8000:8200].any()
+    assert not std[:8000].any()
+
+
+def test_long_recordings_are_not_held_in_memory(
+    classical: AudioRestorePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restore_audio, "BLOCK_S", 1.0)
+    block = voice(1.0).clip(-0.09, 0.09)
+    n_read = n_done = ahead = 0
+
+    def blocks() -> Iterator[Array]:
+        nonlocal n_read
+        for _ in range(12):
+            n_read += block.shape[1]
+            yield block
+
+    options = AudioRestoreOptions(task="inpaint", gaps=((0.5, 0.51),))
+    for restored in classical._blocks(blocks(), RATE, 1, options, "pipe"):
+        n_done += restored.shape[1]
+        ahead = max(ahead, n_read - n_done)
+    assert n_done == 12 * RATE
+    assert ahead < 5 * RATE
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"task": "denoise"}, "the task denoise needs a prior"),
+        ({"task": "extend"}, "the task extend needs a prior"),
+        ({"task": "declip", "samples": 2}, "samples need a prior"),
+        ({"task": "declip"}, "no samples are clipped"),
+        ({"task": "declip", "limit": 0.9}, "no samples are above the limit"),
+        ({"task": "declip", "limit": 0.0001}, "100 % of the samples are clipped"),
+        ({"task": "inpaint", "gaps": ((0.1, 0.4),)}, "a gap lasts 300 ms; expected at most 100 ms"),
+        ({"task": "inpaint", "gaps": ((0.9, 1.2),)}, "the recording lasts 1 s; a gap ends at 1.2 s"),
+        ({"task": "inpaint", "gaps": "short.wav"}, "expected a mask of the same length"),
+        ({"task": "inpaint", "gaps": "long.wav"}, "is longer than the recording"),
+        ({"task": "inpaint", "gaps": "none.wav"}, "cannot be opened"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(
+    classical: AudioRestorePipeline,
+    options: dict[str, Any],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, n in (("short.wav", 1000), ("long.wav", 20_000)):
+        soundfile.write(name, np.zeros(n), RATE)
+    x = voice(1.0) + 0.001
+    with pytest.raises((ConfigError, InputError), match=re.escape(message)) as error:
+        classical.array(x, RATE, AudioRestoreOptions(**options))
+    assert "\n" not in str(error.value)
+
+
+def test_recordings_that_are_empty_or_not_finite_leave_no_file(classical: AudioRestorePipeline, tmp_path: Path) -> None:
+    options = AudioRestoreOptions(task="declip")
+    for name, x, message in (
+        ("empty", np.zeros(0), "no samples"),
+        ("nan", np.full(10, np.nan), "sample 0 of channel 0 is nan"),
+    ):
+        soundfile.write(tmp_path / f"{name}.wav", x, RATE, subtype="FLOAT")
+        with pytest.raises(InputError, match=message):
+            classical.file(tmp_path / f"{name}.wav", tmp_path / "out.wav", options)
+    assert not (tmp_path / "out.wav").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mnist-diffusion", "mnist-diffusion is a prior for image; expected a prior for audio"),
+        ("speech", "speech is a denoiser for audio; expected a prior for audio"),
+        ("digits-audio", "prior digits-audio is no denoiser of mono waveforms"),
+        ("nothing", "'nothing' is unknown"),
+    ],
+)
+def test_other_priors_are_refused(name: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        AudioRestorePipeline(name)
