@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from denoise.errors import ConfigError
 from denoise.frames import Grid, overlap_add, split
@@ -64,7 +63,7 @@ class WindowedPrior:
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Return E[clean | x] for signals with white noise of sigma, (batch,); x and the result (batch, 1, time)."""
         time = x.shape[-1]
-        padded = F.pad(x, (self._fade, -time % self.hop))
+        padded = x[..., _mirrored(time, self._fade, -time % self.hop)]  # zeros would not be a signal with noise
         grid = Grid(self._length, 0, self._fade)
         windows = [
             window.map(self._prior(window.data.to(self.device), sigma.to(self.device)).to(x))
@@ -114,3 +113,10 @@ class WindowedPrior:
 
         noisy = start + sigmas[0] * noise(steps)
         return diffpir(self, y, operator, sigma_y, sigmas, start=noisy, noise=noise)
+
+
+def _mirrored(time: int, before: int, after: int) -> Tensor:
+    """Return the indices of a signal that is continued by its mirror images, (before + time + after,)."""
+    period = max(1, 2 * (time - 1))
+    index = torch.arange(-before, time + after).abs() % period
+    return torch.where(index >= time, period - index, index)
