@@ -44,6 +44,7 @@ PRIORS = {  # kinds of flows, such as "maf", "rad" or "glow", are settings of "f
     "gan": ("denoise.priors.gan", "GAN"),
     "latent-prior": ("denoise.priors.latent", "LatentPrior"),
     "multiscale-flow": ("denoise.priors.multiscale_flow", "MultiscaleFlow"),
+    "patch-flow": ("denoise.priors.patch_flow", "PatchFlow"),
     "pixelcnn": ("denoise.priors.pixelcnn", "PixelCNN"),
     "pixelrnn": ("denoise.priors.pixelrnn", "PixelRNN"),
 }

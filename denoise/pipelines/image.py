@@ -33,7 +33,7 @@ from denoise.pipelines.precision import (
 )
 from denoise.pipelines.result import IMAGE_UNITS, Diagnostics, Result
 from denoise.pipelines.tiles import TileDenoiser, frame_of, weigh
-from denoise.priors.network import PriorNetwork
+from denoise.priors.network import as_network
 from denoise.protocols import Progress
 from denoise.registry import DEFAULTS, SIGMA_MODEL, load
 from denoise.signals import Image
@@ -81,7 +81,7 @@ class ImagePipeline:
         self.model: Any
         self.model, self.card = load(model, kind=("denoiser", "prior"), modality="image")
         if self.card.kind == "prior":
-            self.model, self.card = PriorNetwork(self.model, self.card.name), replace(self.card, blind=False)
+            self.model, self.card = as_network(self.model, self.card.name), replace(self.card, blind=False)
         self.model.to(self.device)
         window = self.model.window
         if window is not None:  # tiles of the only size that the network takes, half of each faded into the next

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from denoise.errors import ConfigError
 from denoise.options import DenoiseOptions
-from denoise.priors.network import PriorNetwork
+from denoise.priors.network import PatchNetwork, PriorNetwork
 from denoise.protocols import DenoisingPrior, FlowNetwork, Network
 from denoise.registry import POSTERIOR_MODEL, SIGMA_MODEL
 
@@ -28,7 +28,7 @@ def check_posterior(network: Network, name: str, options: DenoiseOptions) -> Non
     if isinstance(network, PriorNetwork) and not isinstance(network.prior, DenoisingPrior):
         raise ConfigError(f"prior {name} finds the most probable latents: it has no posterior mean; use {SIGMA_MODEL}.")
     is_flow = isinstance(network, FlowNetwork)
-    is_prior = not network.blind and network.sigma_maps == 1
+    is_prior = not network.blind and network.sigma_maps == 1 and not isinstance(network, PatchNetwork)
     if not (is_prior or is_flow or network.variational):
         model = SIGMA_MODEL if network.ndim == 2 else POSTERIOR_MODEL
         raise ConfigError(f"model {name} has one output and no posterior samples; use {model}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,17 +28,18 @@ from denoise.pipelines.precision import float_precision
 from denoise.pipelines.result import IMAGE_UNITS, Diagnostics, Result
 from denoise.pipelines.samples import STD_SCALE, Moments, SamplePaths, only_frame
 from denoise.pipelines.transparency import fill_hidden
-from denoise.priors.network import PriorNetwork
+from denoise.priors.network import PatchNetwork, PriorNetwork
 from denoise.probability_path import karras_sigmas
 from denoise.protocols import DenoisingPrior, LatentVariablePrior, Progress
 from denoise.registry import SIGMA_MODEL
 from denoise.sampling.inversion import restore_by_inversion
 from denoise.sampling.jpeg import QuantisationCells
 from denoise.sampling.operators import Blur, Clipping, Cropped, Downsample, Mask, Operator
-from denoise.sampling.posterior import diffpir
+from denoise.sampling.posterior import diffpir, half_quadratic_splitting
 from denoise.signals import Image, ImageFormat
 
 SIGMA_START, SIGMA_END = 1.0, 0.01  # noise levels of the sampler, full scale 1.0
+PATCH_SIGMA_START = 0.39  # of half-quadratic splitting with a prior of patches
 MARGIN = 64  # pixels around missing ones that the prior sees
 MIN_SIGMA = 0.5 / 255  # of a measurement: the rounding of 8 bits
 MISSING_THRESHOLD = 0.1  # grey level of a mask above which a pixel is missing, so that soft edges of strokes are
@@ -66,13 +68,17 @@ class RestorePipeline:
         self.latent_prior: LatentVariablePrior | None = None
         if isinstance(model, PriorNetwork) and not isinstance(model.prior, DenoisingPrior):
             self.latent_prior = model.prior.to("cpu")  # as the operators
+        sigma_start = SIGMA_START
+        if isinstance(model, PatchNetwork):
+            patches, sigma_start = model.prior, PATCH_SIGMA_START
+            self.pipeline.model = PatchNetwork(patches, patches.event_shape[-1] // 2, scales=1)
         if self.pipeline.model.blind or self.pipeline.model.sigma_maps != 1:
             raise ConfigError(f"model {self.pipeline.card.name} takes no single sigma; use {SIGMA_MODEL} or a prior.")
         sigmas = self.pipeline.card.sigma
-        if sigmas is not None and sigmas[1] < SIGMA_START:
+        if sigmas is not None and sigmas[1] < sigma_start:
             raise ConfigError(
                 f"model {self.pipeline.card.name} was trained up to sigma {255 * sigmas[1]:g} of 255; the sampler "
-                f"needs {255 * SIGMA_START:g}. Use {SIGMA_MODEL} or a prior."
+                f"needs {255 * sigma_start:g}. Use {SIGMA_MODEL} or a prior."
             )
 
     def file(
@@ -100,6 +106,11 @@ class RestorePipeline:
             InputError: the file cannot be read or holds several images, or the target cannot be written.
             ConfigError: the mask or the kernel does not fit the image.
         """
+        if options.samples and isinstance(self.pipeline.model, PatchNetwork):
+            raise ConfigError(
+                f"prior {self.pipeline.card.name} is of patches: it restores the most probable image and has no "
+                f"samples; leave samples out or use {SIGMA_MODEL}."
+            )
         started = time.perf_counter()
         with ImageReader(source, max_megapixels=options.max_megapixels, name=name) as reader:
             image, n = only_frame(reader), max(1, options.samples)
@@ -160,6 +171,8 @@ class RestorePipeline:
     def _sample(self, task: Task, options: RestoreOptions, seed: int, progress: Progress | None) -> Tensor:
         """Restore once: a posterior sample by DiffPIR, or the image of the most probable latents, near random starts.
 
+        Of a prior of patches, it is the most probable image by half-quadratic splitting instead.
+
         Returns:
             (channels, height, width), full scale 1.0.
         """
@@ -175,6 +188,14 @@ class RestorePipeline:
             n_done += 1
             return self.pipeline.posterior_mean(image, float(sigma), step_progress)[None]
 
+        if isinstance(self.pipeline.model, PatchNetwork):
+            self.pipeline.model.generator = generator
+            ends = math.log10(min(task.sigma_start, PATCH_SIGMA_START)), math.log10(SIGMA_END)
+            start = task.start + torch.zeros(1, *task.shape)
+            x = half_quadratic_splitting(
+                denoiser, task.y[None], task.operator, task.sigma, torch.logspace(*ends, steps), start=start
+            )
+            return task.finish(x[0])
         sigmas = karras_sigmas(steps, SIGMA_END, task.sigma_start)
         start = task.start + task.sigma_start * torch.randn(1, *task.shape, generator=generator)
         x = diffpir(denoiser, task.y[None], task.operator, task.sigma, sigmas, start=start, generator=generator)

@@ -1,16 +1,21 @@
-"""A prior of images as a denoiser that a pipeline applies to windows."""
+"""Priors of images, or of patches of them, as denoisers that a pipeline applies to windows or tiles."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
 from denoise.errors import ConfigError
-from denoise.protocols import DenoisingPrior, LatentVariablePrior
+from denoise.protocols import DenoisingPrior, LatentVariablePrior, PatchPrior
 from denoise.sampling.inversion import restore_by_inversion
 from denoise.sampling.operators import Mask
+from denoise.sampling.patches import denoise_at_scales, denoise_patches
+
+STRIDE, SCALES = 2, 4  # for the removal of noise
+LIMIT = 1.1  # rms of what is removed from a patch, relative to sigma: 192 values have no more noise
 
 
 class PriorNetwork(nn.Module):
@@ -55,3 +60,43 @@ class PriorNetwork(nn.Module):
         operator = Mask(image.new_ones(1))
         start = Generator().manual_seed(0)
         return restore_by_inversion(self.prior, image[None], operator, sigma, image.shape, generator=start)
+
+
+class PatchNetwork(nn.Module):
+    """A `denoise.protocols.Network` for images of any size, made of a prior of patches.
+
+    Args:
+        prior: prior of patches.
+        stride: pixels between patches.
+        scales: scales of the image, each half of the one before.
+    """
+
+    generator: Generator | None = None
+    """Source of noise that the patches get, see `denoise_patches`; None for images that have the noise."""
+
+    ndim, blind, sigma_maps, variational, size_multiple, window = 2, False, 1, False, 1, None
+
+    def __init__(self, prior: PatchPrior, stride: int = STRIDE, scales: int = SCALES) -> None:
+        super().__init__()
+        self.prior, self.config, self.stride, self.scales = prior, getattr(prior, "config", None), stride, scales
+        self.channels, side = prior.event_shape[:2]
+        self.context = (side - 1) * 2 ** (scales - 1)
+
+    def forward(self, x: Tensor, sigma: Tensor | None = None) -> Tensor:
+        """Return an estimate of the clean images for images with white noise of sigma, (batch,)."""
+        assert sigma is not None
+        denoise = partial(denoise_patches, self.prior, stride=self.stride, limit=LIMIT, generator=self.generator)
+        return denoise_at_scales(denoise, x, sigma, self.scales)
+
+
+def as_network(prior: Any, name: str) -> PatchNetwork | PriorNetwork:
+    """Return a denoising prior as a network of a pipeline.
+
+    Args:
+        prior: denoising prior of square images, or of patches.
+        name: its name in messages.
+
+    Raises:
+        ConfigError: the prior is no denoiser, or its signals are no square images.
+    """
+    return PatchNetwork(prior) if isinstance(prior, PatchPrior) else PriorNetwork(prior, name)

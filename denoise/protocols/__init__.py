@@ -37,6 +37,7 @@ from denoise.protocols.priors import (
     LatentVariablePrior,
     NoiseDecoder,
     NoiseEncoder,
+    PatchPrior,
     Prior,
     SamplingOptions,
 )
@@ -63,6 +64,7 @@ __all__ = [
     "NoiseEncoder",
     "NoiseProfileNetwork",
     "OrthonormalCodec",
+    "PatchPrior",
     "PosteriorDiagnostics",
     "PosteriorSampler",
     "Prior",

@@ -227,6 +227,14 @@ class DenoisingPrior(Prior, Protocol):
 
 
 @runtime_checkable
+class PatchPrior(DenoisingPrior, Protocol):
+    """A prior of small square patches, with the density of noisy ones: images of any size are made of them."""
+
+    def noisy_log_prob(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Return log-densities in nats of patches with white noise of sigma, (batch, *event_shape) to (batch,)."""
+
+
+@runtime_checkable
 class HasTrajectory(Prior, Protocol):
     """A prior that samples by removing noise step by step: diffusion, DDGAN, flow matching."""
 

@@ -244,12 +244,46 @@ def diffpir(
     x = start
     for step, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         x0 = denoiser(x, sigma.to(x).expand(len(x)))
-        damping = prior_weight * max(sigma_y, 1e-4) ** 2 / sigma.to(x) ** 2
-        x0 = x0 + operator.adjoint(operator.solve(y - operator.forward(x0), damping))
+        x0 = _fit(x0, y, operator, sigma_y, sigma.to(x), prior_weight)
         eps = (x - x0) / sigma
         eps_new = noise_like(x, generator) if noise is None else noise(step)
         x = x0 + sigma_next * ((1 - zeta) ** 0.5 * eps + zeta**0.5 * eps_new)
     return x
+
+
+def half_quadratic_splitting(
+    denoiser: Denoise, y: Tensor, operator: Operator, sigma_y: float, sigmas: Tensor, *, start: Tensor
+) -> Tensor:
+    """Restore a signal by half-quadratic splitting: denoise, then solve for the nearest signal that fits. NFE: steps.
+
+    The result is one probable signal, not a sample: a denoised signal is separated from the one that fits, and drawn
+    to it by a penalty whose weight, 1 / sigma^2, rises with each of ``sigmas``.
+
+    Args:
+        denoiser: function of x and sigma, (batch,).
+        y: measurement of signals (batch, *event).
+        operator: measurement operator.
+        sigma_y: standard deviation of the noise of the measurement, in signal units.
+        sigmas: noise levels, (steps,), decreasing, above 0.
+        start: first signals, (batch, *event).
+
+    Returns:
+        Signals, (batch, *event).
+
+    Reference:
+        From Learning Models of Natural Image Patches to Whole Image Restoration, Zoran and Weiss, 2011, eq. 5 to 8;
+        Plug-and-Play Image Restoration with Deep Denoiser Prior, 2020, arXiv:2008.13751, eq. 6.
+    """
+    x = start
+    for sigma in sigmas:
+        x = _fit(denoiser(x, sigma.to(x).expand(len(x))), y, operator, sigma_y, sigma.to(x))
+    return x
+
+
+def _fit(x0: Tensor, y: Tensor, operator: Operator, sigma_y: float, sigma: Tensor, weight: float = 1.0) -> Tensor:
+    """Return the most probable signal for a measurement and a normal distribution of sigma around another signal."""
+    damping = weight * max(sigma_y, 1e-4) ** 2 / sigma**2
+    return x0 + operator.adjoint(operator.solve(y - operator.forward(x0), damping))
 
 
 def ddrm(

@@ -43,6 +43,7 @@ class Loss:
         estimator: estimator of the evidence lower bound, see
             `denoise.training.losses.generative.negative_elbo`.
         adversarial: weight of the critic of adversarial autoencoders.
+        denoising: weight of the error of denoised patches relative to their noise, of priors of patches.
         reduction: what the evidence lower bound is of, ``"entry"`` for nats for each entry, ``"dataset"`` for nats of
             all N examples, estimated as N/M times the sum of a batch of M. The factor matters to `Schedule.grad_clip`.
     """
@@ -57,10 +58,14 @@ class Loss:
     samples: int = 1
     estimator: Literal["A", "B", "score", "importance"] = "A"
     adversarial: float = 1.0
+    denoising: float = 0.0
     reduction: Literal["entry", "dataset"] = "entry"
 
     def __post_init__(self) -> None:
-        weights = (self.waveform, self.perceptual, self.over_attenuation, self.beta, self.free_bits, self.adversarial)
+        weights = (
+            *(self.waveform, self.perceptual, self.over_attenuation),
+            *(self.beta, self.free_bits, self.adversarial, self.denoising),
+        )
         if min(weights) < 0 or self.samples < 1:
             raise ConfigError(
                 f"weights of the loss are {weights}, samples {self.samples}; expected weights of at least 0 and "

@@ -36,6 +36,7 @@ from denoise.priors.multiscale_flow import (
     MultiscaleFlowConfig,
     build_multiscale_flow,
 )
+from denoise.priors.patch_flow import PatchFlow, PatchFlowConfig
 from denoise.priors.pixelcnn import PixelCNN, PixelCNNConfig
 from denoise.priors.pixelrnn import PixelRNN, PixelRNNConfig
 from denoise.protocols import (
@@ -49,6 +50,7 @@ from denoise.protocols import (
     LatentVariablePrior,
     NoiseDecoder,
     NoiseEncoder,
+    PatchPrior,
     Prior,
     SamplingOptions,
 )
@@ -118,6 +120,8 @@ BUILDERS |= {
     "gan": lambda: GAN(GANConfig((2,), latent=3, output="linear")),
     "gan-classes": lambda: GAN(GANConfig((1, 8, 8), 4, BODY, classes=3)),
     "gan-audio": lambda: GAN(GANConfig((1, 12), 4, BODY, output="tanh")),
+    "patch-flow": lambda: PatchFlow(PatchFlowConfig(4, 3, 2, hidden=(8,))),
+    "patch-normal": lambda: PatchFlow(PatchFlowConfig(3, 1, 0)),
     "pixelcnn": lambda: PixelCNN(PixelCNNConfig((1, 6, 5), "bernoulli", features=8, dilations=(1, 2))),
     "pixelcnn-colour": lambda: PixelCNN(PixelCNNConfig((3, 4, 4), classes=3, features=6, dilations=(1, 1))),
     "pixelcnn-audio": lambda: PixelCNN(PixelCNNConfig((1, 24), "mu-law", features=8, dilations=(1, 2, 4))),
@@ -382,6 +386,8 @@ CAPABILITIES |= {
     "gan": {NoiseEncoder, Completer},
     "gan-classes": {NoiseEncoder, Completer},
     "gan-audio": {NoiseEncoder, Completer},
+    "patch-flow": {NoiseEncoder, HasLogProb, DenoisingPrior, PatchPrior},
+    "patch-normal": {NoiseEncoder, HasLogProb, DenoisingPrior, PatchPrior},
     "pixelcnn": {HasLogProb, Completer},
     "pixelcnn-colour": {HasLogProb, Completer},
     "pixelcnn-audio": {HasLogProb, Completer},
@@ -415,7 +421,7 @@ def test_capabilities_are_declared_truthfully(name: str) -> None:
     prior, expected = BUILDERS[name](), CAPABILITIES[name]
     expected = expected | {NoiseDecoder} if NoiseEncoder in expected else expected
     probabilities = {HasLogProb, HasEstimatedLogProb, HasLogProbBound}
-    capabilities = {NoiseDecoder, NoiseEncoder, HasTrajectory, DenoisingPrior, Completer} | probabilities
+    capabilities = {NoiseDecoder, NoiseEncoder, HasTrajectory, DenoisingPrior, PatchPrior, Completer} | probabilities
     assert {capability for capability in capabilities if isinstance(prior, capability)} == expected
 
 
@@ -436,6 +442,7 @@ ARCHITECTURES: dict[type, str] = {
     FlowMatching: "flow-matching",
     GAN: "gan",
     LatentPrior: "latent-prior",
+    PatchFlow: "patch-flow",
     PixelCNN: "pixelcnn",
     PixelRNN: "pixelrnn",
 }

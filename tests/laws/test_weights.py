@@ -48,6 +48,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "network": {"architecture": "pixelcnn", "shape": [3, 4, 4], "features": 6, "dilations": [1, 2], "classes": 2}
     },
     "consistency-model": {"denoiser": {"architecture": "diffusion", "shape": [1, 8, 8], "net": NET, "classes": 2}},
+    "patch-flow": {"side": 4, "transforms": 2, "hidden": [8]},
     "multiscale-flow": {"shape": [1, 8, 8], "steps": 2, "width": 8, "blocks": 1, "classes": 2},
     "ddgan": {"shape": [1, 8, 8], "net": NET, "latent": 3, "classes": 2},
     "ddpm": {"shape": [1, 8, 8], "net": NET, "classes": 2},

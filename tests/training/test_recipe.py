@@ -65,7 +65,7 @@ SINCE_0_1 |= {"loss.waveform_floor_db", "loss.over_attenuation", "audio.dc_offse
 SINCE_0_1 |= {"audio.music", "audio.music_fraction", "audio.layers", "audio.silence"}
 SINCE_0_1 |= {f"audio.{key}" for key in ("tones", "beeps", "broadband", "crackle", "profile")}
 SINCE_0_1 |= {f"image.degrade.{key}" for key in ("unequal", "uneven", "camera", "clean", "resized", "jpeg_offsets")}
-SINCE_0_1 |= {"loss.reduction", "adversary", "points"}
+SINCE_0_1 |= {"loss.reduction", "loss.denoising", "adversary", "points"}
 
 BEFORE_0_1 = {"schedule.clip", "audio.clip", "audio.codec", "audio.bangs"}  # in weights that are older
 

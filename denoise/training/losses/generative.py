@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -14,7 +14,7 @@ from denoise.priors.consistency_model import ConsistencyModel
 from denoise.priors.guided import GuidedPrior
 from denoise.priors.multiscale_flow import MultiscaleFlow
 from denoise.probability_path import convert, expand_like, linear, precondition, preserving
-from denoise.protocols import HasLogProb, Label
+from denoise.protocols import HasLogProb, Label, PatchPrior
 from denoise.sampling.solvers import ddim_step, ddim_target, heun_step
 from denoise.training.losses.adversarial import accuracy, discriminator_loss, frozen, generator_loss
 
@@ -280,6 +280,37 @@ def transport(x0: Tensor, eps: Tensor) -> Tensor:
     cost = torch.cdist(x0.flatten(1).double(), eps.flatten(1).double()).square()
     _, columns = linear_sum_assignment(cost.cpu().numpy())
     return torch.from_numpy(columns).to(x0.device)
+
+
+def patch_likelihood(
+    prior: PatchPrior, noisy: Tensor, clean: Tensor, sigma: Tensor, weight: float = 0.0
+) -> tuple[Tensor, Callable[[], dict[str, Tensor]]]:
+    """Return the negative log-likelihood of noisy patches, and the error of their denoiser.
+
+    In expectation, both are least for the density of the data; of a model that cannot represent it, the second one
+    draws the gradient towards that of the data.
+
+    Args:
+        prior: prior of patches.
+        noisy: noisy patches, (B, *event).
+        clean: clean patches, of the same shape.
+        sigma: standard deviation of the noise, (B,).
+        weight: weight of the squared error relative to sigma^2.
+
+    Returns:
+        Scalar, nats for each entry, and a function that returns both parts.
+
+    Reference:
+        A connection between score matching and denoising autoencoders, Vincent, 2011, eq. 11.
+    """
+    noisy = noisy.requires_grad_(weight > 0)
+    log_prob = prior.noisy_log_prob(noisy, sigma).sum()
+    nats = -log_prob / noisy.numel()
+    if not weight:
+        return nats, lambda: {"nats": nats.detach()}
+    (score,) = torch.autograd.grad(log_prob, noisy, create_graph=True)
+    error = (expand_like(sigma, noisy) * score - (clean - noisy) / expand_like(sigma, noisy)).square().mean()
+    return nats + weight * error, lambda: {"nats": nats.detach(), "error": error.detach()}
 
 
 def negative_log_likelihood(

@@ -12,6 +12,7 @@ from denoise.training.objectives.codec import Adversarial, Elbo, Reconstruction
 from denoise.training.objectives.denoising import Denoising
 from denoise.training.objectives.distillation import ConsistencyDistillation
 from denoise.training.objectives.gan import GANObjective
+from denoise.training.objectives.patches import PatchLikelihood
 from denoise.training.objectives.prior import (
     DDPMObjective,
     DenoisingScoreMatching,
@@ -32,6 +33,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "flow-matching": FlowMatchingObjective,
     "consistency-distillation": ConsistencyDistillation,
     "likelihood": MaximumLikelihood,
+    "patch-likelihood": PatchLikelihood,
     "gan": GANObjective,
     "classification": Classification,
 }
