@@ -20,6 +20,7 @@ from denoise.dsp import db_to_amplitude, istft, resample, stft
 from denoise.errors import ConfigError, InputError
 from denoise.files.audio import AudioReader
 from denoise.models.mdct import MDCT, MDCTConfig
+from denoise.noise import noise_field
 from denoise.options import AudioRestoreOptions
 from denoise.pipelines.audio import AudioPipeline
 from denoise.pipelines.defects import BandFinder, check_gaps, find_gaps, find_limits, runs
@@ -163,6 +164,11 @@ class Denoise(AudioTask):
                         sigma_y=1.0,
                         steps=self.options.steps,
                         seed=seed + channel,
+            if ratio > 1:  # the noise ends at half the old rate: white again, it is what the prior knows
+                upper = noise_field(seed, 0, len(noisy), (at,), (noisy.shape[1],)).to(noisy) * math.sqrt(white)
+                lines = stft(upper, 2 * hop, hop)
+                lines[:, : math.ceil(hop / ratio)] = 0
+                spectrum, noisy = spectrum + lines, noisy + istft(lines, 2 * hop, hop)
                         at=at,
                     )[0]
                     / scale

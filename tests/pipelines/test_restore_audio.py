@@ -135,6 +135,19 @@ def test_extension_keeps_the_band_and_raises_the_rate(prior: AudioRestorePipelin
     assert wide.shape == (1, 2 * narrow.shape[1])
     spectrum = np.abs(np.fft.rfft(wide[0])) ** 2
     frequency = np.fft.rfftfreq(wide.shape[1], 1 / RATE)
+@pytest.mark.parametrize("rate", [8000, 12_000, 24_000])
+def test_white_noise_of_a_given_level_is_removed_at_any_rate(prior: AudioRestorePipeline, rate: int) -> None:
+    clean = voice(2.0, rate)
+    noise = 0.03 * np.random.default_rng(0).standard_normal(clean.shape).astype(np.float32)
+    alone = prior.array(noise, rate, AudioRestoreOptions(sigma=0.03))
+    assert snr_db(noise - alone, noise) > 25  # what is left of noise without a voice
+    by_sigma = [
+        snr_db(prior.array(clean + noise, rate, AudioRestoreOptions(sigma=sigma)), clean)
+        for sigma in (0.03 / 2**0.5, 0.03, 0.03 * 2**0.5)
+    ]
+    assert by_sigma[1] == max(by_sigma) > snr_db(clean + noise, clean) + 8
+
+
     assert spectrum[frequency > 4200].sum() > 1e-7 * spectrum.sum()
     import soxr
 
