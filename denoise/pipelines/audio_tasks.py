@@ -23,7 +23,7 @@ from denoise.models.mdct import MDCT, MDCTConfig
 from denoise.noise import noise_field
 from denoise.options import AudioRestoreOptions
 from denoise.pipelines.audio import AudioPipeline
-from denoise.pipelines.defects import BandFinder, check_gaps, find_gaps, find_limits, runs
+from denoise.pipelines.defects import CLIP_TOLERANCE, BandFinder, check_gaps, find_gaps, find_limits, runs
 from denoise.pipelines.full_band import denoise_full_band, gain_hop
 from denoise.pipelines.prior_windows import MIN_SIGMA, WindowedPrior
 from denoise.sampling.coloured_noise import coefficient_variance, denoise_whitened, noise_power, wiener
@@ -39,6 +39,7 @@ MIN_NOISE = 1e-5  # standard deviation of white noise
 SPADE_WINDOW_S, SPADE_LINES = 0.064, 256  # a frame, and iterations after which all of its lines are used
 AR_ORDER_S, AR_CONTEXT_S = 0.008, 0.05  # order of the model, and what it is fitted to on each side of a gap
 MAX_CLIPPED = 0.8  # fraction of the samples
+FULL_LIMIT, HEADROOM_DB = 0.9, 6.0  # integers that are clipped above the one are lowered by the other
 
 
 class AudioTask(ABC):
@@ -48,10 +49,26 @@ class AudioTask(ABC):
         options: options of the run.
         sample_rate: rate of the recording in Hz.
         prior: prior, if the task takes one.
+
+    Attributes:
+        gain_db: gain of the result.
     """
 
     def __init__(self, options: AudioRestoreOptions, sample_rate: int, prior: WindowedPrior | None) -> None:
         self.options, self.sample_rate, self.prior = options, sample_rate, prior
+        self.gain_db = options.gain_db or 0.0
+
+    def examine(self, read: Callable[[], Iterator[Tensor]]) -> None:  # noqa: B027 (some tasks need nothing)
+        """Find in the whole recording what the options do not tell, before its first window is restored.
+
+        Args:
+            read: returns the sections of the recording, (channels, time), each as long as a window but the last; not
+                called for pipes, of which each window is examined alone.
+        """
+
+    def make_room(self) -> bool:
+        """Lower the result if integers would not hold it; return whether that is so."""
+        return False
 
     def add_guides(self, blocks: Blocks) -> Blocks:
         """Append to each block, along the channels, what else `restore` needs.
@@ -144,8 +161,14 @@ class Denoise(AudioTask):
         spectrum = stft(noisy, 2 * hop, hop)
         if residual is None:
             sigma = max(self.options.sigma or 0.0, MIN_NOISE)
-            white = min(1.0, self.prior.sample_rate / self.sample_rate) * sigma**2  # what is left after resampling
+            ratio = self.prior.sample_rate / self.sample_rate
+            white = max(ratio * sigma**2, MIN_NOISE**2)  # resampling keeps the power of each Hz
             noise = torch.full_like(spectrum.real, hop * white)
+            if ratio > 1:  # the noise ends at half the old rate: white again, it is what the prior knows
+                upper = noise_field(seed, 0, len(noisy), (at,), (noisy.shape[1],)).to(noisy) * math.sqrt(white)
+                lines = stft(upper, 2 * hop, hop)
+                lines[:, : math.ceil(hop / ratio)] = 0
+                spectrum, noisy = spectrum + lines, noisy + istft(lines, 2 * hop, hop)
         else:
             noise = noise_power(stft(F.pad(residual, (0, -time % hop)), 2 * hop, hop))
         variance, filtered = coefficient_variance(noise), istft(wiener(spectrum, noise), 2 * hop, hop)
@@ -164,11 +187,6 @@ class Denoise(AudioTask):
                         sigma_y=1.0,
                         steps=self.options.steps,
                         seed=seed + channel,
-            if ratio > 1:  # the noise ends at half the old rate: white again, it is what the prior knows
-                upper = noise_field(seed, 0, len(noisy), (at,), (noisy.shape[1],)).to(noisy) * math.sqrt(white)
-                lines = stft(upper, 2 * hop, hop)
-                lines[:, : math.ceil(hop / ratio)] = 0
-                spectrum, noisy = spectrum + lines, noisy + istft(lines, 2 * hop, hop)
                         at=at,
                     )[0]
                     / scale
@@ -184,20 +202,39 @@ class Declip(AudioTask):
 
     n_clipped = n_samples = 0
 
+    def __init__(self, options: AudioRestoreOptions, sample_rate: int, prior: WindowedPrior | None) -> None:
+        super().__init__(options, sample_rate, prior)
+        self._limits: tuple[Tensor, Tensor] | None = None
+        if options.limit is not None:
+            limit = torch.tensor((1 - CLIP_TOLERANCE) * options.limit, dtype=torch.float64)
+            self._limits = -limit, limit
+
+    def examine(self, read: Callable[[], Iterator[Tensor]]) -> None:
+        """Find the level of clipping of each channel and polarity."""
+        if self._limits is None:
+            self._limits = find_limits(read)
+
+    def make_room(self) -> bool:
+        """Lower what is clipped near full scale, or perhaps is, unless the gain is told; see `AudioTask.make_room`."""
+        bounds = torch.ones(1) if self._limits is None else torch.stack([-self._limits[0], self._limits[1]])
+        if self.options.gain_db is not None or not ((bounds >= FULL_LIMIT) & bounds.isfinite()).any():
+            return False
+        self.gain_db = -HEADROOM_DB
+        return True
+
     def restore(self, x: Tensor, channels: int, start: int, seed: int) -> Tensor:
         """Declip a window; see `AudioTask.restore`."""
-        limit = self.options.limit
-        low_limit, high_limit = find_limits(x) if limit is None else (x.new_tensor(-limit), x.new_tensor(limit))
+        low_limit, high_limit = self._limits or find_limits(lambda: [x])
         is_low, is_high = x <= low_limit, x >= high_limit
         clipped = is_low | is_high
         self.n_clipped, self.n_samples = self.n_clipped + int(clipped.sum()), self.n_samples + x.numel()
         if not clipped.any():
-            return x * db_to_amplitude(self.options.gain_db or 0.0)
+            return x * db_to_amplitude(self.gain_db)
         low, high = torch.where(is_low, -torch.inf, x), torch.where(is_high, torch.inf, x)
         window = 2 ** round(math.log2(SPADE_WINDOW_S * self.sample_rate))
         sparse = a_spade(low.double(), high.double(), window=window, step=max(1, window // SPADE_LINES)).to(x)
         restored = self._refine(sparse, clipped, start, seed).clamp(low, high)
-        return restored * db_to_amplitude(self.options.gain_db or 0.0)
+        return restored * db_to_amplitude(self.gain_db)
 
     def refusal(self) -> str | None:
         """Refuse a recording without clipping, or with nothing else; see `AudioTask.refusal`."""
@@ -289,11 +326,19 @@ class Extend(AudioTask):
 
     def __init__(self, options: AudioRestoreOptions, sample_rate: int, prior: WindowedPrior | None) -> None:
         super().__init__(options, sample_rate, prior)
-        self._finder, self._band = BandFinder(sample_rate), options.band
+        self._finder, self._band, self._is_known = BandFinder(sample_rate), options.band, options.band is not None
+
+    def examine(self, read: Callable[[], Iterator[Tensor]]) -> None:
+        """Find the end of the band."""
+        if self._is_known:
+            return
+        for x in read():
+            self._band = self._finder.add(x)
+        self._is_known = True
 
     def restore(self, x: Tensor, channels: int, start: int, seed: int) -> Tensor:
         """Add the upper band to a window; see `AudioTask.restore`."""
-        found = self._finder.add(x) if self.options.band is None else self._band
+        found = self._band if self._is_known else self._finder.add(x)
         if found is None or found > 0.9 * self.prior.sample_rate / 2:
             return x
         self._band, rate = found, self.prior.sample_rate

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Iterable
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -52,24 +54,31 @@ def parse_gaps(text: str) -> tuple[TimeRange, ...] | str:
     return tuple(each for each in ranges if isinstance(each, tuple))
 
 
-def find_limits(x: Tensor) -> tuple[Tensor, Tensor]:
+def find_limits(read: Callable[[], Iterable[Tensor]]) -> tuple[Tensor, Tensor]:
     """Find the levels at which channels are clipped: many samples are at the largest value, and few a little below.
 
     Args:
-        x: recording, (channels, time).
+        read: returns the sections of the recording, (channels, time), from its start; it is called twice.
 
     Returns:
         Lower and upper limit of each channel, (channels, 1); infinite where it is not clipped.
     """
-    limits = []
-    for signed in (-x, x):
-        peak = signed.amax(dim=1, keepdim=True)
-        limit = (1 - CLIP_TOLERANCE) * peak
-        n_top = (signed >= limit).sum(dim=1, keepdim=True)
-        n_below = ((signed >= (1 - CLIP_BAND * CLIP_TOLERANCE) * peak) & (signed < limit)).sum(dim=1, keepdim=True)
-        is_clipped = (peak >= MIN_CLIP_LEVEL) & (n_top >= MIN_CLIPPED) & (n_top >= n_below)
-        limits.append(torch.where(is_clipped, limit, torch.inf))
-    return -limits[0], limits[1]
+    peaks = reduce(torch.maximum, (_polarities(x).amax(dim=2, keepdim=True) for x in read()))
+    limits, n_top, n_below = (1 - CLIP_TOLERANCE) * peaks, torch.tensor(0), torch.tensor(0)
+    for x in read():
+        signed = _polarities(x)
+        is_top = signed >= limits
+        n_top = n_top + is_top.sum(dim=2, keepdim=True)
+        is_near = signed >= (1 - CLIP_BAND * CLIP_TOLERANCE) * peaks
+        n_below = n_below + (is_near & ~is_top).sum(dim=2, keepdim=True)
+    is_clipped = (peaks >= MIN_CLIP_LEVEL) & (n_top >= MIN_CLIPPED) & (n_top >= n_below)
+    low, high = torch.where(is_clipped, limits, torch.inf)
+    return -low, high
+
+
+def _polarities(x: Tensor) -> Tensor:
+    """Return a section turned over and as it is, (2, channels, time)."""
+    return torch.stack([-x, x])
 
 
 def find_gaps(x: Tensor, sample_rate: int) -> Tensor:

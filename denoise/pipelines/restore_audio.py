@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from denoise.errors import ConfigError, InputError
-from denoise.files.audio import AudioReader, AudioSource, AudioWriter, EncodedTrack, open_media_file
+from denoise.files.audio import AudioReader, AudioSource, AudioWriter, EncodedTrack, MediaTrack, open_media_file
 from denoise.frames import Grid, Window, overlap_add, split
 from denoise.options import BLOCK_S, AudioRestoreOptions
 from denoise.pipelines.audio import read_blocks
@@ -32,6 +33,8 @@ from denoise.signals import AudioFormat, require_finite_output
 
 CONTEXT_S = 0.5  # of the methods without a prior: more than a gap, its surroundings and a frame
 NEED_PRIOR = ("denoise", "extend")
+EXAMINED = ("declip", "extend")  # tasks to which the whole recording tells something
+FLOATS = ("FLOAT", "DOUBLE")  # subtypes that hold more than full scale
 
 
 class AudioRestorePipeline:
@@ -100,7 +103,7 @@ class AudioRestorePipeline:
         progress: Progress | None = None,
         name: str | None = None,
     ) -> Result:
-        started, n, n_done, n_over = time.perf_counter(), max(1, options.samples), 0, 0
+        started, n, n_done, n_over, peak = time.perf_counter(), max(1, options.samples), 0, 0, 1.0
         targets: list[Any] = [target]
         if options.samples:
             if not isinstance(target, str | Path):
@@ -108,25 +111,40 @@ class AudioRestorePipeline:
             paths = SamplePaths.for_target(target, n)
             paths.require_free(source if isinstance(source, str | Path) else str(name), options.overwrite)
             targets = [*paths.all()]
+        task = self._examine_file(source, options, name)
         with AudioReader(source, name=name) as reader, ExitStack() as stack:
             rate, channels, frames = reader.format.sample_rate, reader.format.channels, reader.frames
             new_rate = self.output_rate(rate, options)
             format = reader.format if new_rate == rate else replace(reader.format, sample_rate=new_rate)
             frames = None if frames is None else -(-frames * new_rate // rate)
+            task = task or self._task(rate, options)
+            is_lowered = format.subtype not in FLOATS and task.make_room()
             writers = [
                 stack.enter_context(AudioWriter(each, format, overwrite=options.overwrite, frames=frames))
                 for each in targets
             ]
             blocks = read_blocks(reader, round(STEP_S * rate))
-            for block in self._blocks(blocks, rate, channels, options, reader.name):
+            for block in self._blocks(blocks, rate, channels, task, reader.name):
                 samples = block.reshape(n, channels, -1)
                 outputs = [*samples, samples.mean(axis=0), samples.std(axis=0, ddof=1)] if options.samples else samples
                 for writer, output in zip(writers, outputs, strict=True):
                     writer.write(np.ascontiguousarray(output))
                 n_done += block.shape[1]
                 n_over += int((np.abs(block) > 1).sum())
+                peak = max(peak, float(np.abs(block).max(initial=0)))
                 if progress and frames:
                     progress(min(1.0, n_done / frames))
+        warnings = []
+        if is_lowered:
+            warnings.append(
+                f"{reader.name}: lowered by {-task.gain_db:g} dB, so that restored peaks fit. --gain 0 keeps the level."
+            )
+        if n_over and format.subtype not in FLOATS:
+            needed_db = math.floor(task.gain_db - 20 * math.log10(peak))
+            advice = f"Give --gain {needed_db}" if options.task == "declip" else "Lower the recording first"
+            warnings.append(
+                f"{reader.name}: {n_over} samples exceed full scale and are clipped by {format.subtype}. {advice}."
+            )
         return Result.from_diagnostics(
             Diagnostics(),
             AUDIO_UNITS,
@@ -135,7 +153,7 @@ class AudioRestorePipeline:
             amount=n_done / new_rate,
             seconds=time.perf_counter() - started,
             files=[str(path) for path in targets] if options.samples else [],
-            warnings=[*reader.warnings, *writers[0].warnings, *_warn_over(reader.name, n_over, format)],
+            warnings=[*reader.warnings, *writers[0].warnings, *warnings],
         )
 
     def array(self, samples: NDArray[Any], sample_rate: int, options: AudioRestoreOptions) -> NDArray[Any]:
@@ -156,7 +174,9 @@ class AudioRestorePipeline:
         """
         self.check(options)
         AudioFormat(sample_rate, len(samples))  # checks both
-        restored = np.concatenate([*self._blocks(iter([samples]), sample_rate, len(samples), options, "array")], axis=1)
+        task = self._task(sample_rate, options)
+        self._examine(task, lambda: iter([samples]), sample_rate)
+        restored = np.concatenate([*self._blocks(iter([samples]), sample_rate, len(samples), task, "array")], axis=1)
         return restored.reshape(options.samples, len(samples), -1) if options.samples else restored
 
     def check(self, options: AudioRestoreOptions) -> None:
@@ -183,14 +203,43 @@ class AudioRestorePipeline:
             return sample_rate
         return max(sample_rate, self.prior.sample_rate)
 
+    def _task(self, rate: int, options: AudioRestoreOptions) -> AudioTask:
+        return TASK_CLASSES[options.task](options, self.output_rate(rate, options), self.prior)
+
+    def _examine_file(self, source: AudioSource, options: AudioRestoreOptions, name: str | None) -> AudioTask | None:
+        """Return the task after a first pass over a file; None of what can be read only once, or need not be twice."""
+        is_file = isinstance(source, MediaTrack) or (
+            Path(source).is_file() if isinstance(source, str | Path) else source.seekable()
+        )
+        if not is_file or options.task not in EXAMINED:
+            return None
+        with AudioReader(source, name=name) as reader:
+            rate = reader.format.sample_rate
+
+        def read() -> Iterator[NDArray[Any]]:
+            with AudioReader(source, name=name) as reader:
+                yield from read_blocks(reader, round(STEP_S * rate))
+
+        task = self._task(rate, options)
+        self._examine(task, read, rate)
+        return task
+
+    def _examine(self, task: AudioTask, read: Callable[[], Iterator[NDArray[Any]]], rate: int) -> None:
+        """Show the task the whole recording, in sections of the length of its windows."""
+        grid = Grid(self._grid(task.sample_rate).window, 0)
+
+        def sections() -> Iterator[Tensor]:
+            blocks = resample_blocks(check_chunks(read()), rate, task.sample_rate)
+            return (window.data for window in split((torch.from_numpy(np.array(b, order="C")) for b in blocks), grid))
+
+        task.examine(sections)
+
     def _blocks(
-        self, blocks: Iterator[NDArray[Any]], rate: int, channels: int, options: AudioRestoreOptions, name: str
+        self, blocks: Iterator[NDArray[Any]], rate: int, channels: int, task: AudioTask, name: str
     ) -> Iterator[NDArray[Any]]:
         """Blocks -> windows -> task -> overlap-add -> blocks; samples are concatenated along the channels."""
-        new_rate = self.output_rate(rate, options)
-        blocks = resample_blocks(check_chunks(blocks), rate, new_rate)
-        task = TASK_CLASSES[options.task](options, new_rate, self.prior)
-        grid = self._grid(new_rate)
+        options, grid = task.options, self._grid(task.sample_rate)
+        blocks = resample_blocks(check_chunks(blocks), rate, task.sample_rate)
         tensors = (torch.from_numpy(np.array(block, order="C")) for block in task.add_guides(blocks))
         seeds = range(options.seed, options.seed + max(1, options.samples))
         restore = partial(self._restore_window, task=task, channels=channels, seeds=seeds)
@@ -213,13 +262,6 @@ class AudioRestorePipeline:
         else:
             multiple, context = full_band_context(self.prior.hop, self.prior.hop, rate, self.prior.sample_rate)
         return Grid.fit(round(BLOCK_S * rate), context, round(FADE_S * rate), multiple)
-
-
-def _warn_over(name: str, n_over: int, format: AudioFormat) -> list[str]:
-    """Warn of restored samples that the file cannot hold."""
-    if not n_over or format.subtype in ("FLOAT", "DOUBLE"):
-        return []
-    return [f"{name}: {n_over} samples exceed full scale and are clipped by {format.subtype}. Give --gain -6, or less."]
 
 
 def resample_blocks(blocks: Iterable[NDArray[Any]], sample_rate: int, new_rate: int) -> Iterator[NDArray[Any]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,25 +12,45 @@ import soundfile
 
 from tests.cli.conftest import Command
 
+T = np.arange(16_000) / 16_000
+ORIGINAL = 1.2 * np.sin(2 * np.pi * 210 * T) * (0.7 + 0.3 * np.sin(20 * T))
+
 
 @pytest.fixture
 def clipped(tmp_path: Path) -> Path:
-    t = np.arange(16_000) / 16_000
-    x = 1.2 * np.sin(2 * np.pi * 210 * t) * (0.7 + 0.3 * np.sin(20 * t))
-    soundfile.write(tmp_path / "in.wav", x.clip(-1, 1), 16_000, subtype="PCM_16")
+    soundfile.write(tmp_path / "in.wav", ORIGINAL.clip(-1, 1), 16_000, subtype="PCM_16")
     return tmp_path / "in.wav"
 
 
-def test_declipping_warns_of_what_integers_do_not_hold(command: Command, clipped: Path) -> None:
-    result = command("audio", str(clipped), "--task", "declip", "--json")
+def snr_db(x: Any, clean: Any) -> float:
+    return float(10 * np.log10(np.square(clean).sum() / np.square(x - clean).sum()))
+
+
+@pytest.mark.parametrize("words", [(), ("--limit", "1"), ("--gain", "-6"), ("--gain", "0"), ("-o", "-")])
+def test_integers_are_lowered_to_hold_the_restored_peaks(
+    command: Command, clipped: Path, words: tuple[str, ...]
+) -> None:
+    in_pipe = words == ("-o", "-")
+    source = ("-",) if in_pipe else (str(clipped),)
+    result = command("audio", *source, "--task", "declip", *words, stdin=clipped.read_bytes() if in_pipe else b"")
     assert result.code == 0, result.err
-    (report,) = result.rows
-    assert any("exceed full scale and are clipped by PCM_16" in warning for warning in report["warnings"])
-    result = command("audio", str(clipped), "--task", "declip", "--gain", "-6", "--overwrite", "--json")
+    output = io.BytesIO(result.out) if in_pipe else clipped.with_name("in.denoised.wav")
+    restored, message = soundfile.read(output)[0], " ".join(result.err.split())
+    assert ("lowered by 6 dB" in message) == ("--gain" not in words)
+    before = snr_db(ORIGINAL.clip(-1, 1), ORIGINAL)
+    if words == ("--gain", "0"):
+        assert "exceed full scale and are clipped by PCM_16. Give --gain -3." in message
+        assert snr_db(restored, ORIGINAL) < before + 0.1
+    else:
+        assert "exceed" not in message
+        assert snr_db(restored * 10 ** (6 / 20), ORIGINAL) > before + 6
+
+
+def test_what_is_clipped_far_below_full_scale_keeps_its_level(command: Command, clipped: Path) -> None:
+    soundfile.write(clipped, (0.4 * ORIGINAL).clip(-0.4, 0.4), 16_000, subtype="PCM_16")
+    result = command("audio", str(clipped), "--task", "declip", "--json")
     assert not result.rows[0]["warnings"]
-    before, after = (soundfile.read(path)[0] for path in (clipped, report["output"]))
-    assert np.abs(after).max() > 1.05 * np.abs(before).max() / 2
-    assert soundfile.info(report["output"]).subtype == "PCM_16"
+    assert snr_db(soundfile.read(result.rows[0]["output"])[0], 0.4 * ORIGINAL) > 25
 
 
 @pytest.mark.parametrize(

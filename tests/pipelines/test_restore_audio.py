@@ -58,8 +58,31 @@ def test_declipping_keeps_what_was_not_clipped_and_only_raises_the_rest(classica
     assert (np.abs(result[is_clipped]) >= 0.999 * 0.08).all()
     assert (result[is_clipped] * clipped[is_clipped] > 0).all()
     assert snr_db(result[0], clean[0]) > snr_db(clipped[0], clean[0]) + 3
-    told = classical.array(clipped[:1], RATE, AudioRestoreOptions(task="declip", limit=0.08 * (1 - 1e-3)))
+    told = classical.array(clipped[:1], RATE, AudioRestoreOptions(task="declip", limit=0.08))
     np.testing.assert_array_equal(told, result[:1])
+
+
+def test_the_level_of_clipping_is_that_of_the_recording(
+    classical: AudioRestorePipeline, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(restore_audio, "BLOCK_S", 1.0)
+    clean = voice(6.0)
+    quiet, loud = 0.5 * clean[:, : 3 * RATE].clip(-0.1, 0.1), clean[:, 3 * RATE :].clip(-0.09, 0.09)
+    recording = np.concatenate([quiet, loud], axis=1)  # the quiet part looks clipped at 0.05 beside no other
+    result = classical.array(recording, RATE, AudioRestoreOptions(task="declip"))
+    np.testing.assert_allclose(result[:, : 3 * RATE], quiet, atol=1e-7)
+    assert snr_db(result[:, 3 * RATE :], clean[:, 3 * RATE :]) > snr_db(loud, clean[:, 3 * RATE :]) + 3
+    soundfile.write(tmp_path / "in.wav", recording.T, RATE, subtype="FLOAT")
+    classical.file(tmp_path / "in.wav", tmp_path / "out.wav", AudioRestoreOptions(task="declip"))
+    np.testing.assert_array_equal(soundfile.read(tmp_path / "out.wav", dtype="float32")[0], result[0])
+
+
+def test_the_band_is_that_of_the_recording(prior: AudioRestorePipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restore_audio, "BLOCK_S", 2.0)
+    clean, rng = voice(12.0), np.random.default_rng(0)
+    clean[:, 8 * RATE :] += 0.01 * rng.standard_normal(4 * RATE).astype(np.float32)  # only the end has a full band
+    with pytest.raises(InputError, match="the band does not end"):
+        prior.array(clean, RATE, AudioRestoreOptions(task="extend", steps=2))
 
 
 @pytest.mark.parametrize("gaps", ["found", "ranges", "mask"])
@@ -112,6 +135,19 @@ def test_the_prior_denoises_and_its_windows_join(prior: AudioRestorePipeline, mo
     assert snr_db(parts, whole) > 20
 
 
+@pytest.mark.parametrize("rate", [8000, 12_000, 24_000])
+def test_white_noise_of_a_given_level_is_removed_at_any_rate(prior: AudioRestorePipeline, rate: int) -> None:
+    clean = voice(2.0, rate)
+    noise = 0.03 * np.random.default_rng(0).standard_normal(clean.shape).astype(np.float32)
+    alone = prior.array(noise, rate, AudioRestoreOptions(sigma=0.03))
+    assert snr_db(noise - alone, noise) > 25  # what is left of noise without a voice
+    by_sigma = [
+        snr_db(prior.array(clean + noise, rate, AudioRestoreOptions(sigma=sigma)), clean)
+        for sigma in (0.03 / 2**0.5, 0.03, 0.03 * 2**0.5)
+    ]
+    assert by_sigma[1] == max(by_sigma) > snr_db(clean + noise, clean) + 8
+
+
 def test_samples_of_a_section_are_those_of_the_whole(prior: AudioRestorePipeline) -> None:
     windows = prior.prior
     assert windows is not None
@@ -135,19 +171,6 @@ def test_extension_keeps_the_band_and_raises_the_rate(prior: AudioRestorePipelin
     assert wide.shape == (1, 2 * narrow.shape[1])
     spectrum = np.abs(np.fft.rfft(wide[0])) ** 2
     frequency = np.fft.rfftfreq(wide.shape[1], 1 / RATE)
-@pytest.mark.parametrize("rate", [8000, 12_000, 24_000])
-def test_white_noise_of_a_given_level_is_removed_at_any_rate(prior: AudioRestorePipeline, rate: int) -> None:
-    clean = voice(2.0, rate)
-    noise = 0.03 * np.random.default_rng(0).standard_normal(clean.shape).astype(np.float32)
-    alone = prior.array(noise, rate, AudioRestoreOptions(sigma=0.03))
-    assert snr_db(noise - alone, noise) > 25  # what is left of noise without a voice
-    by_sigma = [
-        snr_db(prior.array(clean + noise, rate, AudioRestoreOptions(sigma=sigma)), clean)
-        for sigma in (0.03 / 2**0.5, 0.03, 0.03 * 2**0.5)
-    ]
-    assert by_sigma[1] == max(by_sigma) > snr_db(clean + noise, clean) + 8
-
-
     assert spectrum[frequency > 4200].sum() > 1e-7 * spectrum.sum()
     import soxr
 
@@ -196,7 +219,7 @@ def test_long_recordings_are_not_held_in_memory(
             yield block
 
     options = AudioRestoreOptions(task="inpaint", gaps=((0.5, 0.51),))
-    for restored in classical._blocks(blocks(), RATE, 1, options, "pipe"):
+    for restored in classical._blocks(blocks(), RATE, 1, classical._task(RATE, options), "pipe"):
         n_done += restored.shape[1]
         ahead = max(ahead, n_read - n_done)
     assert n_done == 12 * RATE
