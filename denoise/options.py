@@ -276,6 +276,8 @@ class AudioRestoreOptions:
             if getattr(self, name) is not None and task != self.task:
                 raise ConfigError(f"{name} is for the task {task}, not {self.task}. Leave it out.")
         if isinstance(self.gaps, tuple):
+            if not self.gaps:
+                raise ConfigError("gaps is empty; expected at least one. None finds them.")
             for start, end in self.gaps:
                 if not 0 <= start < end < math.inf:
                     raise ConfigError(f"a gap is from {start:g} to {end:g} s; expected a start before the end.")

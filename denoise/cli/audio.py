@@ -205,8 +205,12 @@ def audio(
             "--format": encoding,
         }
         refuse(only_denoising, f"is not for {mode}")
-        parameter_source = context.get_parameter_source("steps")
-        has_steps = parameter_source is not None and parameter_source.name != "DEFAULT"
+        sources = {word: context.get_parameter_source(word) for word in ("steps", "seed")}
+        given = {f"--{word}": True for word, origin in sources.items() if origin and origin.name != "DEFAULT"}
+        if prior is None:
+            refuse(given, "needs --prior")
+        elif task == "denoise" and not samples:
+            refuse(given, "needs --samples")
         restore_options = AudioRestoreOptions(
             task=task,  # type: ignore[arg-type]
             sigma=sigma,
@@ -214,7 +218,7 @@ def audio(
             gain_db=gain,
             gaps=None if mask is None else parse_gaps(mask),
             band=band,
-            steps=steps if has_steps else RESTORE_STEPS,
+            steps=steps if "--steps" in given else RESTORE_STEPS,
             seed=seed,
             samples=samples,
             overwrite=overwrite,

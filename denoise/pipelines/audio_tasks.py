@@ -49,13 +49,14 @@ class AudioTask(ABC):
         options: options of the run.
         sample_rate: rate of the recording in Hz.
         prior: prior, if the task takes one.
+        name: name of the recording in messages.
 
     Attributes:
         gain_db: gain of the result.
     """
 
-    def __init__(self, options: AudioRestoreOptions, sample_rate: int, prior: WindowedPrior | None) -> None:
-        self.options, self.sample_rate, self.prior = options, sample_rate, prior
+    def __init__(self, options: AudioRestoreOptions, sample_rate: int, prior: WindowedPrior | None, name: str) -> None:
+        self.options, self.sample_rate, self.prior, self.name = options, sample_rate, prior, name
         self.gain_db = options.gain_db or 0.0
 
     def examine(self, read: Callable[[], Iterator[Tensor]]) -> None:  # noqa: B027 (some tasks need nothing)
@@ -202,8 +203,8 @@ class Declip(AudioTask):
 
     n_clipped = n_samples = 0
 
-    def __init__(self, options: AudioRestoreOptions, sample_rate: int, prior: WindowedPrior | None) -> None:
-        super().__init__(options, sample_rate, prior)
+    def __init__(self, options: AudioRestoreOptions, sample_rate: int, prior: WindowedPrior | None, name: str) -> None:
+        super().__init__(options, sample_rate, prior, name)
         self._limits: tuple[Tensor, Tensor] | None = None
         if options.limit is not None:
             limit = torch.tensor((1 - CLIP_TOLERANCE) * options.limit, dtype=torch.float64)
@@ -263,9 +264,9 @@ class Inpaint(AudioTask):
         """Fill in the gaps of a window; see `AudioTask.restore`."""
         x, guide = x[:channels], x[channels:]
         missing = (guide != 0).expand_as(x) if len(guide) else find_gaps(x, self.sample_rate)
-        check_gaps(missing, self.sample_rate)
+        check_gaps(missing, self.sample_rate, self.name)
         if missing.all():
-            raise InputError("every sample is missing; expected some that are not.")
+            raise InputError(f"{self.name}: every sample is missing; expected some that are not.")
         filled = x.clone()
         for channel, mask in enumerate(missing):
             ranges = runs(mask)
@@ -293,24 +294,31 @@ class Inpaint(AudioTask):
             yield np.concatenate([block, mask])
         if max(last for _, last in samples) > position:
             raise ConfigError(
-                f"the recording lasts {position / self.sample_rate:.3g} s; a gap ends at "
+                f"{self.name}: the recording lasts {position / self.sample_rate:.3g} s; a gap ends at "
                 f"{max(b for _, b in ranges):g} s."
             )
 
     def _add_mask(self, blocks: Blocks, path: str | Path) -> Blocks:
         with AudioReader(path) as reader:
+            form = reader.format
             for block in blocks:
-                mask = np.empty((reader.format.channels, 0))
+                if form.sample_rate != self.sample_rate or form.channels not in (1, len(block)):
+                    raise ConfigError(
+                        f"{self.name}: {len(block)} channels, {self.sample_rate} Hz; the mask {path} has "
+                        f"{form.channels}, {form.sample_rate} Hz. Expected the same rate, and 1 channel or as many."
+                    )
+                mask = np.empty((form.channels, 0))
                 while mask.shape[1] < block.shape[1] and (more := reader.read(block.shape[1] - mask.shape[1])).shape[1]:
                     mask = np.concatenate([mask, more], axis=1)
-                if mask.shape[1] < block.shape[1] or len(mask) not in (1, len(block)):
+                if mask.shape[1] < block.shape[1]:
                     raise ConfigError(
-                        f"{path}: has {len(mask)} channels and ends before the recording; expected a mask of the same "
-                        "length, with 1 channel or as many."
+                        f"{self.name}: the mask {path} ends before the recording; expected a mask of the same length."
                     )
                 yield np.concatenate([block, (mask != 0).astype(block.dtype)])
             if reader.read(1).shape[1]:
-                raise ConfigError(f"{path}: is longer than the recording; expected a mask of the same length.")
+                raise ConfigError(
+                    f"{self.name}: the mask {path} is longer than the recording; expected a mask of the same length."
+                )
 
     def refusal(self) -> str | None:
         """Refuse a recording without gaps; see `AudioTask.refusal`."""
@@ -324,8 +332,8 @@ class Extend(AudioTask):
 
     prior: WindowedPrior
 
-    def __init__(self, options: AudioRestoreOptions, sample_rate: int, prior: WindowedPrior | None) -> None:
-        super().__init__(options, sample_rate, prior)
+    def __init__(self, options: AudioRestoreOptions, sample_rate: int, prior: WindowedPrior | None, name: str) -> None:
+        super().__init__(options, sample_rate, prior, name)
         self._finder, self._band, self._is_known = BandFinder(sample_rate), options.band, options.band is not None
 
     def examine(self, read: Callable[[], Iterator[Tensor]]) -> None:

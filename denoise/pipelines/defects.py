@@ -187,16 +187,17 @@ class BandFinder:
         return (int(is_edge.nonzero()[-1, 0]) + smooth // 2) * bin_hz
 
 
-def check_gaps(missing: Tensor, sample_rate: int) -> None:
+def check_gaps(missing: Tensor, sample_rate: int, name: str) -> None:
     """Refuse gaps that are too long to be filled.
 
     Args:
         missing: whether each sample is missing, (channels, time).
         sample_rate: rate of the recording in Hz.
+        name: name of the recording in messages.
 
     Raises:
         ConfigError: a gap is longer than `MAX_GAP_S`.
     """
     longest = max((end - start for channel in missing for start, end in runs(channel)), default=0) / sample_rate
     if longest > MAX_GAP_S * 1.001:
-        raise ConfigError(f"a gap lasts {1000 * longest:.0f} ms; expected at most {1000 * MAX_GAP_S:.0f} ms.")
+        raise ConfigError(f"{name}: a gap lasts {1000 * longest:.0f} ms; expected at most {1000 * MAX_GAP_S:.0f} ms.")

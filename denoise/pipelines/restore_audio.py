@@ -18,6 +18,7 @@ from torch import Tensor
 
 from denoise.errors import ConfigError, InputError
 from denoise.files.audio import AudioReader, AudioSource, AudioWriter, EncodedTrack, MediaTrack, open_media_file
+from denoise.files.audio.metadata import drop_places
 from denoise.frames import Grid, Window, overlap_add, split
 from denoise.options import BLOCK_S, AudioRestoreOptions
 from denoise.pipelines.audio import read_blocks
@@ -117,14 +118,15 @@ class AudioRestorePipeline:
             new_rate = self.output_rate(rate, options)
             format = reader.format if new_rate == rate else replace(reader.format, sample_rate=new_rate)
             frames = None if frames is None else -(-frames * new_rate // rate)
-            task = task or self._task(rate, options)
+            task = task or self._task(rate, options, reader.name)
+            misplaced = drop_places(format) if new_rate != rate else []
             is_lowered = format.subtype not in FLOATS and task.make_room()
             writers = [
                 stack.enter_context(AudioWriter(each, format, overwrite=options.overwrite, frames=frames))
                 for each in targets
             ]
             blocks = read_blocks(reader, round(STEP_S * rate))
-            for block in self._blocks(blocks, rate, channels, task, reader.name):
+            for block in self._blocks(blocks, rate, channels, task):
                 samples = block.reshape(n, channels, -1)
                 outputs = [*samples, samples.mean(axis=0), samples.std(axis=0, ddof=1)] if options.samples else samples
                 for writer, output in zip(writers, outputs, strict=True):
@@ -134,7 +136,10 @@ class AudioRestorePipeline:
                 peak = max(peak, float(np.abs(block).max(initial=0)))
                 if progress and frames:
                     progress(min(1.0, n_done / frames))
+            misplaced += drop_places(format) if new_rate != rate else []  # behind the sound of a pipe
         warnings = []
+        if misplaced:
+            warnings.append(f"{reader.name}: places are not kept at {new_rate} Hz; without {', '.join(misplaced)}.")
         if is_lowered:
             warnings.append(
                 f"{reader.name}: lowered by {-task.gain_db:g} dB, so that restored peaks fit. --gain 0 keeps the level."
@@ -174,9 +179,9 @@ class AudioRestorePipeline:
         """
         self.check(options)
         AudioFormat(sample_rate, len(samples))  # checks both
-        task = self._task(sample_rate, options)
+        task = self._task(sample_rate, options, "array")
         self._examine(task, lambda: iter([samples]), sample_rate)
-        restored = np.concatenate([*self._blocks(iter([samples]), sample_rate, len(samples), task, "array")], axis=1)
+        restored = np.concatenate([*self._blocks(iter([samples]), sample_rate, len(samples), task)], axis=1)
         return restored.reshape(options.samples, len(samples), -1) if options.samples else restored
 
     def check(self, options: AudioRestoreOptions) -> None:
@@ -203,8 +208,8 @@ class AudioRestorePipeline:
             return sample_rate
         return max(sample_rate, self.prior.sample_rate)
 
-    def _task(self, rate: int, options: AudioRestoreOptions) -> AudioTask:
-        return TASK_CLASSES[options.task](options, self.output_rate(rate, options), self.prior)
+    def _task(self, rate: int, options: AudioRestoreOptions, name: str) -> AudioTask:
+        return TASK_CLASSES[options.task](options, self.output_rate(rate, options), self.prior, name)
 
     def _examine_file(self, source: AudioSource, options: AudioRestoreOptions, name: str | None) -> AudioTask | None:
         """Return the task after a first pass over a file; None of what can be read only once, or need not be twice."""
@@ -220,7 +225,7 @@ class AudioRestorePipeline:
             with AudioReader(source, name=name) as reader:
                 yield from read_blocks(reader, round(STEP_S * rate))
 
-        task = self._task(rate, options)
+        task = self._task(rate, options, reader.name)
         self._examine(task, read, rate)
         return task
 
@@ -235,7 +240,7 @@ class AudioRestorePipeline:
         task.examine(sections)
 
     def _blocks(
-        self, blocks: Iterator[NDArray[Any]], rate: int, channels: int, task: AudioTask, name: str
+        self, blocks: Iterator[NDArray[Any]], rate: int, channels: int, task: AudioTask
     ) -> Iterator[NDArray[Any]]:
         """Blocks -> windows -> task -> overlap-add -> blocks; samples are concatenated along the channels."""
         options, grid = task.options, self._grid(task.sample_rate)
@@ -248,7 +253,7 @@ class AudioRestorePipeline:
             require_finite_output(block.numpy())
             yield block.numpy()
         if (refusal := task.refusal()) is not None:
-            raise InputError(f"{name}: {refusal}")
+            raise InputError(f"{task.name}: {refusal}")
 
     @torch.no_grad()
     def _restore_window(self, window: Window, task: AudioTask, channels: int, seeds: Iterable[int]) -> Tensor:

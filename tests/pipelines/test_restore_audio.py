@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import re
+import struct
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +184,33 @@ def test_extension_keeps_the_band_and_raises_the_rate(prior: AudioRestorePipelin
     )
 
 
+def test_markers_are_dropped_at_another_rate(prior: AudioRestorePipeline, tmp_path: Path) -> None:
+    pcm = (8000 * voice(1.1, rate=8000)[0]).astype("<i2").tobytes()
+    chunks = [
+        (b"fmt ", struct.pack("<HHIIHH", 1, 1, 8000, 16_000, 2, 16)),
+        (b"data", pcm),
+        (b"cue ", struct.pack("<III4sIII", 1, 1, 400, b"data", 0, 0, 400)),
+        (b"LIST", b"adtl" + b"labl" + struct.pack("<II", 6, 1) + b"A\0"),
+        (b"smpl", struct.pack("<9I6I", 0, 0, 125_000, 60, 0, 0, 0, 1, 0, 0, 0, 100, 3000, 0, 0)),
+        (b"iXML", b"<BWFXML/>x"),
+    ]
+    body = b"WAVE" + b"".join(name + struct.pack("<I", len(each)) + each for name, each in chunks)
+    data = b"RIFF" + struct.pack("<I", len(body)) + body
+    options = AudioRestoreOptions(task="extend", band=3600, steps=2)
+    (tmp_path / "in.wav").write_bytes(data)
+    for source in (tmp_path / "in.wav", Pipe(data)):
+        result = prior.file(source, tmp_path / "out.wav", replace(options, overwrite=True), name="in.wav")
+        assert "in.wav: places are not kept at 16000 Hz; without cue, LIST-adtl, smpl." in result.warnings
+        written = (tmp_path / "out.wav").read_bytes()
+        assert b"<BWFXML/>x" in written
+        assert not any(name in written for name in (b"cue ", b"adtl", b"smpl"))
+
+
+class Pipe(io.BytesIO):
+    def seekable(self) -> bool:
+        return False
+
+
 def test_files_keep_their_format(classical: AudioRestorePipeline, tmp_path: Path) -> None:
     clean = voice(1.0, rate=44_100, channels=2)
     soundfile.write(tmp_path / "in.flac", clean.clip(-0.1, 0.1).T, 44_100, subtype="PCM_24")
@@ -219,7 +249,7 @@ def test_long_recordings_are_not_held_in_memory(
             yield block
 
     options = AudioRestoreOptions(task="inpaint", gaps=((0.5, 0.51),))
-    for restored in classical._blocks(blocks(), RATE, 1, classical._task(RATE, options), "pipe"):
+    for restored in classical._blocks(blocks(), RATE, 1, classical._task(RATE, options, "pipe")):
         n_done += restored.shape[1]
         ahead = max(ahead, n_read - n_done)
     assert n_done == 12 * RATE
@@ -240,6 +270,9 @@ def test_long_recordings_are_not_held_in_memory(
         ({"task": "inpaint", "gaps": "short.wav"}, "expected a mask of the same length"),
         ({"task": "inpaint", "gaps": "long.wav"}, "is longer than the recording"),
         ({"task": "inpaint", "gaps": "none.wav"}, "cannot be opened"),
+        ({"task": "inpaint", "gaps": "stereo.wav"}, "array: 1 channels, 16000 Hz; the mask stereo.wav has 2, 16000 Hz"),
+        ({"task": "inpaint", "gaps": "slow.wav"}, "array: 1 channels, 16000 Hz; the mask slow.wav has 1, 8000 Hz"),
+        ({"task": "inpaint", "gaps": ()}, "gaps is empty"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(
@@ -250,8 +283,9 @@ def test_bad_input_is_refused_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name, n in (("short.wav", 1000), ("long.wav", 20_000)):
-        soundfile.write(name, np.zeros(n), RATE)
+    for name, n in (("short.wav", 1000), ("long.wav", 20_000), ("slow.wav", RATE)):
+        soundfile.write(name, np.zeros(n), 8000 if name == "slow.wav" else RATE)
+    soundfile.write("stereo.wav", np.zeros((RATE, 2)), RATE)
     x = voice(1.0) + 0.001
     with pytest.raises((ConfigError, InputError), match=re.escape(message)) as error:
         classical.array(x, RATE, AudioRestoreOptions(**options))

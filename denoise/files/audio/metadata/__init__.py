@@ -6,6 +6,7 @@ names what could not be carried.
 
 from denoise.files.audio.metadata.codec import MetadataCodec
 from denoise.files.audio.metadata.embed import Embedding, convert_metadata, embed
+from denoise.files.audio.metadata.places import drop_places
 from denoise.files.audio.metadata.registry import METADATA_CODECS, RIFF, metadata_codec, read_metadata, read_tags
 from denoise.files.audio.metadata.tags import Tags
 
@@ -16,6 +17,7 @@ __all__ = [
     "MetadataCodec",
     "Tags",
     "convert_metadata",
+    "drop_places",
     "embed",
     "metadata_codec",
     "read_metadata",
