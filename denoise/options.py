@@ -245,6 +245,7 @@ class AudioRestoreOptions:
             noise over time.
         limit: for declipping, the absolute value at which the recording is clipped, full scale 1.0; None finds it.
         gain_db: for declipping, gain of the result, -60 to 0: restored peaks exceed full scale, which integers do not.
+            None is -6 for files of integers that are clipped near full scale, 0 else.
         gaps: for inpainting, time ranges that are missing in all channels, or a recording of the same length that is
             not 0 where samples are missing; None finds runs of zeros and clicks.
         band: for extension, the frequency in Hz above which the recording holds nothing; None finds it.

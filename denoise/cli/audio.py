@@ -89,7 +89,8 @@ def audio(
     gain: Annotated[
         float | None,
         typer.Option(
-            help="Gain of a declipped recording, -60 to 0: restored peaks exceed full scale, which integers do not.",
+            help="Gain of a declipped recording, -60 to 0: restored peaks exceed full scale, which integers do not. "
+            "By default -6 for integers that are clipped near full scale.",
             metavar="DB",
             rich_help_panel=PANEL,
         ),
