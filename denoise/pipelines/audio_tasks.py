@@ -218,7 +218,8 @@ class Declip(AudioTask):
     def make_room(self) -> bool:
         """Lower what is clipped near full scale, or perhaps is, unless the gain is told; see `AudioTask.make_room`."""
         bounds = torch.ones(1) if self._limits is None else torch.stack([-self._limits[0], self._limits[1]])
-        if self.options.gain_db is not None or not ((bounds >= FULL_LIMIT) & bounds.isfinite()).any():
+        is_full = (bounds >= (1 - CLIP_TOLERANCE) * FULL_LIMIT) & bounds.isfinite()
+        if self.options.gain_db is not None or not is_full.any():
             return False
         self.gain_db = -HEADROOM_DB
         return True

@@ -26,7 +26,9 @@ def snr_db(x: Any, clean: Any) -> float:
     return float(10 * np.log10(np.square(clean).sum() / np.square(x - clean).sum()))
 
 
-@pytest.mark.parametrize("words", [(), ("--limit", "1"), ("--gain", "-6"), ("--gain", "0"), ("-o", "-")])
+@pytest.mark.parametrize(
+    "words", [(), ("--limit", "1"), ("--limit", "0.9"), ("--gain", "-6"), ("--gain", "0"), ("-o", "-")]
+)
 def test_integers_are_lowered_to_hold_the_restored_peaks(
     command: Command, clipped: Path, words: tuple[str, ...]
 ) -> None:
