@@ -171,6 +171,7 @@ class RestoreOptions:
         sigma: noise level of the measured image, full scale 1.0; None estimates it, for inpainting and clipped
             highlights there is none.
         steps: steps for each image, at least 2; None is `RESTORE_STEPS`, or `INVERSION_STEPS` of priors with latents.
+            A denoiser removes noise in one call, which takes none, unless there are samples.
         seed: seed of the first sample; each next one adds 1.
         samples: number of posterior samples to write with their mean and standard deviation; 0 writes one image.
         overwrite: whether existing files are replaced.

@@ -137,8 +137,8 @@ def image(
     steps: Annotated[
         int,
         typer.Option(
-            help=f"Network calls per posterior sample, with --perception or --samples; with --task {RESTORE_STEPS}, or "
-            f"{INVERSION_STEPS} of a prior with latents."
+            help="Network calls per posterior sample, with --perception or --samples; with --task, or samples of "
+            f"--prior, {RESTORE_STEPS}, or {INVERSION_STEPS} of a prior with latents."
         ),
     ] = IMAGE_STEPS,
     seed: SeedOption = 0,
@@ -173,7 +173,11 @@ def image(
         raise ConfigError("both --model and --prior are given; expected one of them.")
     given: dict[str, Any] = {"mask": mask, "blur": blur, "kernel": kernel, "factor": factor, "quality": quality}
     given["limit"] = None if limit is None else limit / 255
-    if task != "denoise":
+    if task == "denoise":
+        tasks = {"mask": "inpaint", "factor": "upscale", "quality": "dejpeg", "limit": "declip"}
+        for name, value in given.items():
+            refuse({f"--{name}": value}, f"needs --task {tasks.get(name, 'deblur')}")
+    if task != "denoise" or prior is not None:
         only_denoising = {
             "--model": model,
             "--strength": strength != 1 or None,
@@ -183,7 +187,7 @@ def image(
             "--perception": perception,
             "--compare": compare,
         }
-        refuse(only_denoising, f"is not for --task {task}")
+        refuse(only_denoising, "is not for " + ("--prior" if task == "denoise" else f"--task {task}"))
         sigma_value, source = parse_sigma(sigma), context.get_parameter_source("steps")
         has_steps = source is not None and source.name != "DEFAULT"
         restore_options = RestoreOptions(
@@ -199,11 +203,6 @@ def image(
         check_samples(samples, inputs, out, {"--skip-existing": skip_existing or None})
         restore_files(inputs, out, prior or SIGMA_MODEL, restore_options, batch, device=device, tile=tile)
         return
-    for name, value in given.items():
-        tasks = {"mask": "inpaint", "factor": "upscale", "quality": "dejpeg", "limit": "declip"}
-        needed = tasks.get(name, "deblur")
-        refuse({f"--{name}": value}, f"needs --task {needed}")
-    model = prior or model
     options = DenoiseOptions(
         steps=steps,
         strength=strength,

@@ -1,4 +1,4 @@
-"""Restoration of files by a prior, for ``denoise image --task``."""
+"""Restoration of files by a prior, for ``denoise image --prior`` and ``--task``."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ def restore_files(
     from denoise.pipelines.restore import RestorePipeline
 
     pipeline = RestorePipeline(prior, device=device, tile=tile)
+    pipeline.check(options)
 
     def restore_file(source: Any, target: Any, progress: Progress, name: str | None) -> Result:
         return pipeline.file(source, target, options, progress=progress, name=name)

@@ -12,6 +12,7 @@ from denoise.registry import POSTERIOR_MODEL, SIGMA_MODEL
 def check_posterior(network: Network, name: str, options: DenoiseOptions) -> None:
     """Refuse a posterior sample of a network that has only one output, and a perception that it cannot mix.
 
+    A prior with latents is refused altogether: its windows are restored together, by `RestorePipeline`.
     A variational network has posterior samples without a perception. Others are mixed with the posterior mean: those
     of a flow for audio, and those of a sigma-conditioned network for images, which serves as the prior.
 
@@ -23,10 +24,13 @@ def check_posterior(network: Network, name: str, options: DenoiseOptions) -> Non
     Raises:
         ConfigError: the network does not support the options.
     """
+    if isinstance(network, PriorNetwork) and not isinstance(network.prior, DenoisingPrior):
+        raise ConfigError(
+            f"prior {name} finds the most probable latents: it has no posterior mean; use RestorePipeline (--prior "
+            f"{name} without --perception), or {SIGMA_MODEL}."
+        )
     if not options.uses_posterior:
         return
-    if isinstance(network, PriorNetwork) and not isinstance(network.prior, DenoisingPrior):
-        raise ConfigError(f"prior {name} finds the most probable latents: it has no posterior mean; use {SIGMA_MODEL}.")
     is_flow = isinstance(network, FlowNetwork)
     is_prior = not network.blind and network.sigma_maps == 1 and not isinstance(network, PatchNetwork)
     if not (is_prior or is_flow or network.variational):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -20,7 +21,7 @@ from denoise.errors import ConfigError
 from denoise.files.atomic import require_free
 from denoise.files.image import ImageReader, read_image, write_image
 from denoise.files.image.jpeg import quantisation_of_quality, read_quantisation, with_default_quality
-from denoise.options import INVERSION_STEPS, RESTORE_STEPS, RestoreOptions
+from denoise.options import INVERSION_STEPS, RESTORE_STEPS, DenoiseOptions, RestoreOptions
 from denoise.pipelines.float_range import find_float_range
 from denoise.pipelines.image import ImagePipeline, sigma_255
 from denoise.pipelines.perception import progress_of_part, to_tensor
@@ -52,6 +53,9 @@ BLUR_EXTENT = 4  # half the side of a Gaussian kernel in standard deviations
 class RestorePipeline:
     """A prior that restores images: it samples images that agree with the measured one.
 
+    Noise is removed by one call of a denoiser, which is the posterior mean, unless samples are wanted. A prior with
+    latents seeks the most probable ones for every task.
+
     Args:
         prior: a denoiser of white noise of a given sigma, or a prior that denoises or has latents: a name, or path of a
             weights file.
@@ -63,7 +67,7 @@ class RestorePipeline:
     """
 
     def __init__(self, prior: str | Path = SIGMA_MODEL, *, device: str = "auto", tile: int | None = None) -> None:
-        self.pipeline = ImagePipeline(prior, device=device, tile=tile)
+        self.pipeline = self.denoiser = ImagePipeline(prior, device=device, tile=tile)
         model = self.pipeline.model
         self.latent_prior: LatentVariablePrior | None = None
         if isinstance(model, PriorNetwork) and not isinstance(model.prior, DenoisingPrior):
@@ -71,6 +75,7 @@ class RestorePipeline:
         sigma_start = SIGMA_START
         if isinstance(model, PatchNetwork):
             patches, sigma_start = model.prior, PATCH_SIGMA_START
+            self.pipeline = copy(self.denoiser)
             self.pipeline.model = PatchNetwork(patches, patches.event_shape[-1] // 2, scales=1)
         if self.pipeline.model.blind or self.pipeline.model.sigma_maps != 1:
             raise ConfigError(f"model {self.pipeline.card.name} takes no single sigma; use {SIGMA_MODEL} or a prior.")
@@ -80,6 +85,32 @@ class RestorePipeline:
                 f"model {self.pipeline.card.name} was trained up to sigma {255 * sigmas[1]:g} of 255; the sampler "
                 f"needs {255 * sigma_start:g}. Use {SIGMA_MODEL} or a prior."
             )
+
+    def check(self, options: RestoreOptions) -> None:
+        """Refuse options that the prior does not support.
+
+        Args:
+            options: task and settings.
+
+        Raises:
+            ConfigError: there are no samples of patches, one call of the denoiser takes no steps, or sigma is out of
+                the range of the prior.
+        """
+        name = self.pipeline.card.name
+        if options.samples and isinstance(self.pipeline.model, PatchNetwork):
+            raise ConfigError(
+                f"prior {name} is of patches: it restores the most probable image and has no samples; leave samples "
+                f"out or use {SIGMA_MODEL}."
+            )
+        if not self._is_mean(options):
+            return
+        if options.steps is not None:
+            raise ConfigError(f"prior {name} removes noise in one call, which takes no steps. Leave steps out.")
+        self.denoiser.check(_mean_options(options))
+
+    def _is_mean(self, options: RestoreOptions) -> bool:
+        """Whether the result is the output of the denoiser for the image as it is."""
+        return options.task == "denoise" and not options.samples and self.latent_prior is None
 
     def file(
         self,
@@ -106,11 +137,9 @@ class RestorePipeline:
             InputError: the file cannot be read or holds several images, or the target cannot be written.
             ConfigError: the mask or the kernel does not fit the image.
         """
-        if options.samples and isinstance(self.pipeline.model, PatchNetwork):
-            raise ConfigError(
-                f"prior {self.pipeline.card.name} is of patches: it restores the most probable image and has no "
-                f"samples; leave samples out or use {SIGMA_MODEL}."
-            )
+        self.check(options)
+        if self._is_mean(options):
+            return self.denoiser.denoise_file(source, target, _mean_options(options), progress=progress, name=name)
         started = time.perf_counter()
         with ImageReader(source, max_megapixels=options.max_megapixels, name=name) as reader:
             image, n = only_frame(reader), max(1, options.samples)
@@ -161,8 +190,13 @@ class RestorePipeline:
             The restored image, of the same dtype.
 
         Raises:
-            ConfigError: the mask or the kernel does not fit the image.
+            ConfigError: the mask or the kernel does not fit the image, or several samples are wanted.
         """
+        if options.samples:
+            raise ConfigError("samples are written to files; use file, or leave samples out and vary the seed.")
+        self.check(options)
+        if self._is_mean(options):
+            return self.denoiser.denoise_frame(image, _mean_options(options), progress)[0]
         task = prepare(image, options, self.pipeline)
         x = self._sample(task, options, options.seed, progress)
         return task.to_frame(x.permute(1, 2, 0).numpy())
@@ -215,6 +249,12 @@ class RestorePipeline:
             prior, y, task.operator, task.sigma, shape, steps=steps, generator=generator, progress=progress
         )
         return task.finish(x.flatten(0, 1))
+
+
+def _mean_options(options: RestoreOptions) -> DenoiseOptions:
+    return DenoiseOptions(
+        steps=1, sigma=options.sigma, overwrite=options.overwrite, max_megapixels=options.max_megapixels
+    )
 
 
 class Task(NamedTuple):

@@ -5,13 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Generator, Tensor, nn
 
 from denoise.errors import ConfigError
 from denoise.protocols import DenoisingPrior, LatentVariablePrior, PatchPrior
-from denoise.sampling.inversion import restore_by_inversion
-from denoise.sampling.operators import Mask
 from denoise.sampling.patches import denoise_at_scales, denoise_patches
 
 STRIDE, SCALES = 2, 4  # for the removal of noise
@@ -20,6 +17,8 @@ LIMIT = 1.1  # rms of what is removed from a patch, relative to sigma: 192 value
 
 class PriorNetwork(nn.Module):
     """A `denoise.protocols.Network` whose windows have the size of the signals of a prior.
+
+    Windows of a prior with latents are not denoised one by one: `denoise.sampling.inversion` fits all together.
 
     Args:
         prior: prior of square images, which denoises or has latents.
@@ -49,17 +48,9 @@ class PriorNetwork(nn.Module):
         self.channels, self.window = channels, space[0]
 
     def forward(self, x: Tensor, sigma: Tensor | None = None) -> Tensor:
-        """Return E[clean | x] for images with white noise of sigma, (batch,), or E[clean | x, their latents]."""
-        assert sigma is not None
-        if isinstance(self.prior, DenoisingPrior):
-            return self.prior(x, sigma)
-        with torch.inference_mode(False), torch.enable_grad():  # the latents are found by gradient descent
-            return torch.cat([self._invert(image, float(level)) for image, level in zip(x.clone(), sigma, strict=True)])
-
-    def _invert(self, image: Tensor, sigma: float) -> Tensor:
-        operator = Mask(image.new_ones(1))
-        start = Generator().manual_seed(0)
-        return restore_by_inversion(self.prior, image[None], operator, sigma, image.shape, generator=start)
+        """Return E[clean | x] for images with white noise of sigma, (batch,), by a prior that denoises."""
+        denoised: Tensor = self.prior(x, sigma)
+        return denoised
 
 
 class PatchNetwork(nn.Module):

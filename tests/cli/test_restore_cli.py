@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from denoise.options import RestoreOptions
+from denoise.pipelines.restore import RestorePipeline
 from tests.cli.conftest import Command
 
 
@@ -44,6 +46,23 @@ def test_a_prior_without_a_task_denoises(command: Command, photo: Path, tmp_path
     assert outputs[0].read_bytes() == outputs[1].read_bytes()
 
 
+@pytest.mark.parametrize("prior", ["mnist-vae", "patch-flow"])
+def test_the_command_and_python_remove_noise_alike(command: Command, tmp_path: Path, prior: str) -> None:
+    noisy = np.random.default_rng(0).normal(90, 25, (36, 40)).clip(0, 255).astype(np.uint8)
+    noisy[8:30, 12:15] = 255
+    Image.fromarray(noisy).save(tmp_path / "a.png")
+    steps = ("--steps", "5") if prior == "mnist-vae" else ()
+    arguments = ("image", str(tmp_path / "a.png"), "--prior", prior, "--sigma", "25", *steps)
+    result = command(*arguments, "--json", "-o", str(tmp_path / "b.png"))
+    assert result.code == 0, result.err
+    options = RestoreOptions(task="denoise", sigma=25 / 255, steps=5 if steps else None)
+    RestorePipeline(prior).file(tmp_path / "a.png", tmp_path / "c.png", options)
+    assert (tmp_path / "b.png").read_bytes() == (tmp_path / "c.png").read_bytes()
+    if steps:
+        assert command(*arguments, "--seed", "1", "-o", str(tmp_path / "d.png")).code == 0
+        assert (tmp_path / "d.png").read_bytes() != (tmp_path / "c.png").read_bytes()
+
+
 @pytest.mark.parametrize("prior", ["mnist-vae", "mnist-diffusion"])
 def test_a_digit_is_inpainted_by_priors_with_and_without_latents(command: Command, tmp_path: Path, prior: str) -> None:
     digit, mask = np.zeros((28, 28), np.uint8), np.zeros((28, 28), np.uint8)
@@ -71,6 +90,12 @@ def test_a_digit_is_inpainted_by_priors_with_and_without_latents(command: Comman
         (("--task", "upscale", "--factor", "2", "--samples", "1"), "samples is 1; expected 0, or at least 2"),
         (("--task", "deblur", "--blur", "1", "--prior", "digits-audio"), "digits-audio is a prior for audio"),
         (("--task", "deblur", "--blur", "1", "--prior", "flowers"), "prior flowers is no denoiser"),
+        (("--prior", "gaussian", "--strength", "0.5"), "--strength is not for --prior; leave it out"),
+        (("--prior", "gaussian", "--perception", "0.5"), "--perception is not for --prior; leave it out"),
+        (("--prior", "gaussian", "--steps", "5"), "removes noise in one call, which takes no steps"),
+        (("--prior", "patch-flow", "--sigma", "120"), "the range of model patch-flow"),
+        (("--prior", "gaussian", "--mask", "mask.png"), "--mask needs --task inpaint"),
+        (("--model", "mnist-vae"), "prior mnist-vae finds the most probable latents"),
         (("--quality", "30"), "--quality needs --task dejpeg"),
         (("--limit", "200"), "--limit needs --task declip"),
         (("--task", "sharpen"), "task is 'sharpen'"),

@@ -151,6 +151,19 @@ def test_a_prior_of_digits_denoises_digits_of_any_size() -> None:
     assert psnr(restored.pixels[..., 0], clean) > psnr(blurred, clean) + 3
 
 
+def test_noise_is_removed_by_one_call_and_samples_by_steps() -> None:
+    noisy = np.clip(scene(24, 24) + np.random.default_rng(0).normal(0, 25, (24, 24, 3)), 0, 255).astype(np.uint8)
+    options = RestoreOptions(task="denoise", sigma=25 / 255)
+    for prior in ("gaussian", "patch-flow"):
+        restored = RestorePipeline(prior).frame(Image(noisy), options).pixels
+        assert np.array_equal(restored, ImagePipeline(prior).frame(Image(noisy), sigma=25 / 255).pixels)
+        assert psnr(restored, scene(24, 24)) > psnr(noisy, scene(24, 24)) + 4
+        with pytest.raises(ConfigError, match=f"prior {prior} removes noise in one call, which takes no steps"):
+            RestorePipeline(prior).check(replace(options, steps=5))
+        with pytest.raises(ConfigError, match="samples are written to files; use file"):
+            RestorePipeline(prior).frame(Image(noisy), replace(options, samples=2))
+
+
 def test_hidden_pixels_are_not_missing(pipeline: RestorePipeline, tmp_path: Path) -> None:
     alpha = np.full((SIDE, SIDE), 255, np.uint8)
     alpha[holes() > 0] = 0
@@ -208,7 +221,6 @@ def test_a_prior_with_latents_restores_digits(prior: str, tmp_path: Path) -> Non
     noisy = np.clip(clean + np.random.default_rng(0).normal(0, 50, clean.shape), 0, 255).astype(np.uint8)
     denoised = pipeline.frame(Image(noisy), RestoreOptions(task="denoise", sigma=50 / 255, steps=40)).pixels
     assert psnr(denoised, clean) > psnr(noisy, clean) + 4
-    assert psnr(ImagePipeline(prior).frame(Image(noisy), sigma=50 / 255).pixels, clean) > psnr(noisy, clean) + 4
     colours = Image(np.concatenate([damaged, damaged, damaged], axis=2))
     assert pipeline.frame(colours, RestoreOptions(task="inpaint", mask=mask, steps=2)).pixels.shape == (28, 28, 3)
 
@@ -218,6 +230,8 @@ def test_what_priors_with_latents_cannot_do_is_refused() -> None:
         RestorePipeline("mnist-vae").frame(Image(digit()), RestoreOptions(task="declip", limit=0.5))
     with pytest.raises(ConfigError, match="mnist-vae finds the most probable latents: it has no posterior mean"):
         ImagePipeline("mnist-vae").frame(Image(digit()), sigma=0.1, perception=0.5)
+    with pytest.raises(ConfigError, match=r"no posterior mean; use RestorePipeline \(--prior"):
+        ImagePipeline("mnist-vae").frame(Image(digit()), sigma=0.1)
     large, options = Image(np.zeros((900, 600, 1), np.uint8)), RestoreOptions(task="denoise", sigma=0.1)
     with pytest.raises(ConfigError, match=r"600 x 900 pixels, \d+ windows of the prior; expected at most 1024"):
         RestorePipeline("mnist-vae").frame(large, options)
