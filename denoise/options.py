@@ -167,9 +167,9 @@ class RestoreOptions:
         quality: for JPEG artefacts, 1 to 100 if the image was a JPEG of Pillow or libjpeg with chroma at half the
             resolution; None reads the steps of the quantisation from the file.
         limit: for clipped highlights, the level at which they are clipped, full scale 1.0; None is the largest of the
-            image.
-        sigma: noise level of the measured image, full scale 1.0; None estimates it, for inpainting and clipped
-            highlights there is none.
+            image, if many values are there and few a little below.
+        sigma: noise level of the measured image, full scale 1.0; None estimates it, for inpainting
+            there is none. Not for JPEG artefacts and clipped highlights.
         steps: steps for each image, at least 2; None is `RESTORE_STEPS`, or `INVERSION_STEPS` of priors with latents.
             A denoiser removes noise in one call, which takes none, unless there are samples.
         seed: seed of the first sample; each next one adds 1.
@@ -207,6 +207,8 @@ class RestoreOptions:
         if len(given) != 1 and self.task in ("inpaint", "deblur", "upscale"):
             count = "one of them" if len(own[self.task]) > 1 else "it"
             raise ConfigError(f"the task {self.task} needs {' or '.join(own[self.task])}; give {count}.")
+        if self.sigma is not None and self.task in ("dejpeg", "declip"):
+            raise ConfigError(f"sigma is not for the task {self.task}, which takes the image as exact. Leave it out.")
         _check_ranges(
             self, ("blur", 0.1, 50), ("factor", 2, 8), ("quality", 1, 100), ("limit", 0.01, math.inf), *SAMPLER_RANGES
         )

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from denoise.protocols import Progress
 
 PANEL = "Restoration by a prior"
+MIN_LIMIT = 2.55  # of 255
+NEEDED = {"inpaint": "--mask FILE", "deblur": "--blur PIXELS or --kernel FILE", "upscale": "--factor N"}
 
 
 def image(
@@ -94,8 +96,8 @@ def image(
     limit: Annotated[
         float | None,
         typer.Option(
-            help="Level at which highlights are clipped, by default the largest.",
-            metavar="0..255",
+            help="Level at which highlights are clipped, by default the largest, if many values are there.",
+            metavar="2.55..255",
             rich_help_panel=PANEL,
         ),
     ] = None,
@@ -172,7 +174,11 @@ def image(
     if prior is not None and model is not None:
         raise ConfigError("both --model and --prior are given; expected one of them.")
     given: dict[str, Any] = {"mask": mask, "blur": blur, "kernel": kernel, "factor": factor, "quality": quality}
+    if limit is not None and not MIN_LIMIT <= limit <= 255:
+        raise ConfigError(f"--limit is {limit:g}; expected {MIN_LIMIT:g} to 255.")
     given["limit"] = None if limit is None else limit / 255
+    if task in NEEDED and all(value is None for value in given.values()):
+        raise ConfigError(f"--task {task} needs {NEEDED[task]}; give it.")
     if task == "denoise":
         tasks = {"mask": "inpaint", "factor": "upscale", "quality": "dejpeg", "limit": "declip"}
         for name, value in given.items():

@@ -22,6 +22,7 @@ from denoise.files.atomic import require_free
 from denoise.files.image import ImageReader, read_image, write_image
 from denoise.files.image.jpeg import quantisation_of_quality, read_quantisation, with_default_quality
 from denoise.options import INVERSION_STEPS, RESTORE_STEPS, DenoiseOptions, RestoreOptions
+from denoise.pipelines.defects import MIN_CLIPPED, find_limits
 from denoise.pipelines.float_range import find_float_range
 from denoise.pipelines.image import ImagePipeline, sigma_255
 from denoise.pipelines.perception import progress_of_part, to_tensor
@@ -151,7 +152,10 @@ class RestorePipeline:
                 paths.require_free(source, options.overwrite)
             elif isinstance(target, str | Path):
                 require_free(target, overwrite=options.overwrite)
-            task = prepare(image, options, self.pipeline, reader.format)
+            try:
+                task = prepare(image, options, self.pipeline, reader.format)
+            except ConfigError as error:
+                raise ConfigError(f"{reader.name}: {error}") from error
             targets = [target] if paths is None else [*paths.samples]
             target_format = with_default_quality(reader.format) if options.task == "dejpeg" else reader.format
 
@@ -366,7 +370,16 @@ def _inpaint(image: Image, x: Tensor, options: RestoreOptions) -> Task:
 
 
 def _declip(image: Image, x: Tensor, options: RestoreOptions) -> Task:
-    limit = float(x.max()) if options.limit is None else options.limit
+    limit = options.limit
+    if limit is None:
+        visible = x if image.visible is None else x[:, torch.from_numpy(image.visible)]
+        if not find_limits(visible.reshape(1, -1))[1].isfinite():
+            top = float(visible.max())
+            raise ConfigError(
+                f"no clipping found: {int((visible == top).sum())} values are at the largest, {255 * top:.0f} of 255; "
+                f"expected {MIN_CLIPPED} or more, and fewer a little below. If it is clipped, give --limit."
+            )
+        limit = float(visible.max())
     n_clipped = int((x >= limit).sum())
     if n_clipped in (0, x.numel()):
         state = f"no pixel is (at most {255 * float(x.max()):.0f})" if n_clipped == 0 else "every pixel is"
@@ -424,14 +437,14 @@ def remove_jpeg(image: Image, x: Tensor, options: RestoreOptions, source: ImageF
     Raises:
         ConfigError: the steps are unknown, or the colours are stored in a way that is not supported.
     """
+    if len(x) == 4 or image.pixels.dtype != np.uint8:
+        raise ConfigError("the image has 4 colours or more than 8 bits; expected a grey or RGB image that was a JPEG.")
     if options.quality is not None:
         quantisation = quantisation_of_quality(options.quality)
     elif source is not None and (of_file := read_quantisation(source)) is not None:
         quantisation = of_file
     else:
         raise ConfigError("the image is no JPEG file of grey or YCbCr of 4:4:4, 4:2:2 or 4:2:0; give its quality.")
-    if len(x) == 4 or image.pixels.dtype != np.uint8:
-        raise ConfigError("the image has 4 colours or more than 8 bits; expected a grey or RGB image that was a JPEG.")
     cells = QuantisationCells(x[None], *quantisation)
     return Task(x, cells, 0.0, tuple(x.shape), image, clamp, start=x, sigma_start=SIGMA_JPEG)
 
@@ -449,9 +462,9 @@ def _read_kernel(options: RestoreOptions) -> Tensor:
         kernel = gaussian[:, None] * gaussian
     else:
         assert options.kernel is not None
-        kernel = torch.from_numpy(
-            read_image(options.kernel, max_megapixels=options.max_megapixels).as_float().pixels.mean(axis=2)
-        )
+        image = read_image(options.kernel, max_megapixels=options.max_megapixels).as_float()
+        grey = image.pixels[..., :3].mean(axis=2)
+        kernel = torch.from_numpy(grey if image.opacity is None else grey * image.opacity)  # as painted on black
         kernel = F.pad(kernel, (0, 1 - kernel.shape[1] % 2, 0, 1 - kernel.shape[0] % 2))
     if not kernel.sum() > 0:
         raise ConfigError(f"{options.kernel}: is black; expected the kernel of a blur.")

@@ -82,7 +82,11 @@ def test_a_digit_is_inpainted_by_priors_with_and_without_latents(command: Comman
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--task", "inpaint"), "the task inpaint needs mask; give it"),
+        (("--task", "inpaint"), "--task inpaint needs --mask FILE; give it"),
+        (("--task", "deblur"), "--task deblur needs --blur PIXELS or --kernel FILE; give it"),
+        (("--task", "declip", "--limit", "0.7"), "--limit is 0.7; expected 2.55 to 255"),
+        (("--task", "declip", "--limit", "300"), "--limit is 300; expected 2.55 to 255"),
+        (("--task", "declip", "--sigma", "5"), "sigma is not for the task declip"),
         (("--mask", "mask.png"), "--mask needs --task inpaint"),
         (("--task", "upscale", "--factor", "2", "--strength", "0.5"), "--strength is not for --task upscale"),
         (("--task", "upscale", "--factor", "2", "--model", "gaussian"), "--model is not for --task upscale"),
@@ -111,6 +115,6 @@ def test_errors_are_one_line(command: Command, photo: Path, arguments: tuple[str
 def test_an_image_that_is_no_jpeg_needs_a_quality(command: Command, photo: Path) -> None:
     result = command("image", str(photo), "--task", "dejpeg", "--steps", "2")
     assert result.code == 1
-    assert "the image is no JPEG file of grey or YCbCr" in result.err
+    assert "photo.png: the image is no JPEG file of grey or YCbCr" in result.err
     assert result.err.count("\n") == 1
     assert command("image", str(photo), "--task", "dejpeg", "--steps", "2", "--quality", "30").code == 0

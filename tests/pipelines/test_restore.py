@@ -256,7 +256,7 @@ def test_files_that_are_no_jpeg_are_refused_without_a_quality(pipeline: RestoreP
         pipeline.file(source, tmp_path / "b.png", RestoreOptions(task="dejpeg"))
     cmyk = tmp_path / "c.jpg"
     PillowImage.fromarray(scene()).convert("CMYK").save(cmyk)
-    with pytest.raises(ConfigError, match=r"the image is no JPEG file of grey or YCbCr .*; give its quality"):
+    with pytest.raises(ConfigError, match=r"c\.jpg: the image has 4 colours"):
         pipeline.file(cmyk, tmp_path / "d.jpg", RestoreOptions(task="dejpeg"))
 
 
@@ -279,6 +279,35 @@ def test_clipped_highlights_are_only_raised(pipeline: RestorePipeline, tmp_path:
         pipeline.frame(Image(clipped), RestoreOptions(task="declip", limit=250 / 255))
     with pytest.raises(ConfigError, match="but every pixel is"):
         pipeline.frame(Image(clipped), RestoreOptions(task="declip", limit=0.05))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_images_that_are_not_clipped_are_refused_without_a_limit(pipeline: RestorePipeline, dtype: Any) -> None:
+    y, x = np.mgrid[:SIDE, :SIDE] / SIDE
+    bump = np.stack([0.3 + 0.6 * np.exp(-((x - 0.5) ** 2 + (y - 0.5) ** 2) / 0.05)] * 3, axis=-1)
+    scale, options = 1.0 if dtype is np.float32 else np.iinfo(dtype).max, RestoreOptions(task="declip", steps=2)
+    smooth, clipped = ((scale * pixels).astype(dtype) for pixels in (bump, np.minimum(bump, 0.8)))
+    with pytest.raises(ConfigError, match=r"no clipping found: .* give --limit"):
+        pipeline.frame(Image(smooth), options)
+    pipeline.frame(Image(smooth), replace(options, limit=0.8))
+    assert pipeline.frame(Image(clipped), options).pixels.max() > clipped.max()
+    alpha = np.full((SIDE, SIDE), scale, dtype)
+    alpha[:8] = 0
+    smooth[:8] = scale  # hidden: no sign of clipping
+    with pytest.raises(ConfigError, match="no clipping found"):
+        pipeline.frame(Image(smooth, alpha), options)
+
+
+def test_a_kernel_is_as_strong_as_it_is_opaque(pipeline: RestorePipeline, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    layer = np.full((5, 5, 4), 255, np.uint8)
+    layer[..., 3] = rng.integers(0, 256, (5, 5))
+    grey, painted = save(tmp_path / "grey.png", layer[..., 3]), save(tmp_path / "layer.png", layer)
+    a, b = (
+        pipeline.frame(Image(scene(24, 24)), RestoreOptions(task="deblur", kernel=kernel, steps=2)).pixels
+        for kernel in (grey, painted)
+    )
+    assert np.array_equal(a, b)
 
 
 def test_masks_are_painted_on_transparent_layers_too(pipeline: RestorePipeline, tmp_path: Path) -> None:
@@ -316,6 +345,8 @@ def test_targets_and_sizes_are_refused_before_any_work(
         ({"task": "upscale", "factor": 2, "sigma": 3.0}, "sigma is 3; expected 0 to 1"),
         ({"task": "upscale", "factor": 2, "steps": 1}, "steps is 1; expected 2 to 1000"),
         ({"task": "declip", "quality": 9}, "quality is for the task dejpeg, not declip"),
+        ({"task": "declip", "sigma": 0.1}, "sigma is not for the task declip"),
+        ({"task": "dejpeg", "sigma": 0.1}, "sigma is not for the task dejpeg"),
         ({"task": "dejpeg", "quality": 0}, "quality is 0; expected 1 to 100"),
         ({"task": "sharpen"}, "task is 'sharpen'; expected denoise, inpaint, deblur, upscale"),
     ],
