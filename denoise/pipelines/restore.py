@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from denoise.errors import ConfigError
 from denoise.files.atomic import require_free
 from denoise.files.image import ImageReader, read_image, write_image
+from denoise.files.image.exif import with_size
 from denoise.files.image.jpeg import quantisation_of_quality, read_quantisation, with_default_quality
 from denoise.options import INVERSION_STEPS, RESTORE_STEPS, DenoiseOptions, RestoreOptions
 from denoise.pipelines.defects import MIN_CLIPPED, find_limits
@@ -158,6 +159,9 @@ class RestorePipeline:
                 raise ConfigError(f"{reader.name}: {error}") from error
             targets = [target] if paths is None else [*paths.samples]
             target_format = with_default_quality(reader.format) if options.task == "dejpeg" else reader.format
+            height, width = task.frame.pixels.shape[:2]
+            if options.task == "upscale":
+                target_format = with_size(target_format, width, height)
 
             def write(path: Any, pixels: NDArray[Any]) -> None:
                 write_image(path, [task.to_frame(pixels)], target_format, overwrite=options.overwrite)

@@ -12,15 +12,18 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
+from PIL.ExifTags import IFD
+from PIL.ExifTags import Base as Tag
 from scipy.ndimage import gaussian_filter
 
 from denoise.errors import ConfigError, InputError
 from denoise.files.image import read_image
+from denoise.files.image.exif import with_size
 from denoise.options import RestoreOptions
 from denoise.pipelines.image import ImagePipeline
 from denoise.pipelines.restore import MISSING_THRESHOLD, RestorePipeline
 from denoise.registry import load
-from denoise.signals import Image
+from denoise.signals import Image, ImageFormat
 from denoise.weights import save_weights
 
 SIDE = 64
@@ -109,6 +112,30 @@ def test_upscaling_agrees_with_the_small_image(pipeline: RestorePipeline, factor
     means = large.reshape(n, factor, n, factor, 3).mean(axis=(1, 3))
     assert np.abs(means - small).mean() < 1.5
     assert psnr(large, clean) > psnr(small.repeat(factor, 0).repeat(factor, 1), clean) + 1
+
+
+@pytest.mark.parametrize(("name", "order"), [("a.jpg", "<"), ("a.png", ">"), ("a.tif", "<"), ("a.webp", ">")])
+def test_the_exif_of_a_larger_image_states_its_size(
+    pipeline: RestorePipeline, name: str, order: str, tmp_path: Path
+) -> None:
+    exif = PillowImage.Exif()
+    exif.endian = order
+    exif[Tag.Make] = "camera"
+    exif.get_ifd(IFD.Exif).update({Tag.ExifImageWidth: 20, Tag.ExifImageHeight: 16, Tag.LensModel: "a lens"})
+    PillowImage.fromarray(scene(16, 20)).save(tmp_path / name, exif=exif.tobytes())
+    with PillowImage.open(tmp_path / name) as file:
+        assert file.getexif().get_ifd(IFD.Exif)[Tag.ExifImageWidth] == 20
+    pipeline.file(tmp_path / name, tmp_path / f"large-{name}", RestoreOptions(task="upscale", factor=3, steps=2))
+    with PillowImage.open(tmp_path / f"large-{name}") as file:
+        exif = file.getexif()
+        fields = exif.get_ifd(IFD.Exif)
+        assert file.size == (fields[Tag.ExifImageWidth], fields[Tag.ExifImageHeight]) == (60, 48)
+        assert (exif[Tag.Make], fields[Tag.LensModel]) == ("camera", "a lens")
+
+
+def test_damaged_exif_stays_as_it_was() -> None:
+    for exif in (b"", b"Exif\0\0MM\0*\xff\xff\xff\xff", b"II*\0\x08\0\0\0\x09\0i\x87\x04"):
+        assert with_size(ImageFormat(info={"exif": exif}), 9, 9).info["exif"] == exif
 
 
 def test_alpha_and_16_bits_are_kept(pipeline: RestorePipeline) -> None:
