@@ -65,13 +65,14 @@ class PatchNetwork(nn.Module):
     generator: Generator | None = None
     """Source of noise that the patches get, see `denoise_patches`; None for images that have the noise."""
 
-    ndim, blind, sigma_maps, variational, size_multiple, window = 2, False, 1, False, 1, None
+    ndim, blind, sigma_maps, variational, window = 2, False, 1, False, None
 
     def __init__(self, prior: PatchPrior, stride: int = STRIDE, scales: int = SCALES) -> None:
         super().__init__()
         self.prior, self.config, self.stride, self.scales = prior, getattr(prior, "config", None), stride, scales
         self.channels, side = prior.event_shape[:2]
         self.context = (side - 1) * 2 ** (scales - 1)
+        self.size_multiple = stride * 2 ** (scales - 1)  # tiles that start there have the same patches
 
     def forward(self, x: Tensor, sigma: Tensor | None = None) -> Tensor:
         """Return an estimate of the clean images for images with white noise of sigma, (batch,)."""
