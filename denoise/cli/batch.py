@@ -53,7 +53,7 @@ def batch(
         list[str] | None,
         typer.Option(
             "--set",
-            help="Any other option of `denoise audio` or `denoise image`, as in strength=0.8 or sigma=25.",
+            help="Option of `denoise audio` or `denoise image`, as in strength=0.8 or sigma=25.",
             metavar="NAME=VALUE",
         ),
     ] = None,
@@ -81,7 +81,7 @@ def batch(
     once, when it is complete. A manifest has the column `input`, and perhaps `output` and options.
     """
     from denoise.config import override
-    from denoise.pipelines.batch.run import BatchSettings, open_batch
+    from denoise.pipelines.batch.run import BatchSettings, open_batch, plan_batch
 
     if len(sources) < 2:
         raise ConfigError(f"{sources[0]}: needs a destination too, as in: denoise batch SRC DST.")
@@ -108,11 +108,11 @@ def batch(
         modalities: Any = ("audio", "image")
     else:
         modalities = ("audio",) if only_audio else ("image",)
+    if dry_run:
+        print_plan(plan_batch(names, target, values, modalities=modalities, settings=settings), as_json)
+        return
     with open_batch(names, target, values, modalities=modalities, settings=settings) as planned:
         report_skipped(planned.skipped_kinds)
-        if dry_run:
-            print_plan(planned, as_json)
-            return
         n_failed = run(planned, as_json)
     if n_failed:
         raise typer.Exit(1)
@@ -125,6 +125,7 @@ def print_plan(batch: Batch, as_json: bool) -> None:
         batch: the batch.
         as_json: whether to print a line of JSON per file.
     """
+    report_skipped(batch.skipped_kinds)
     pending = {file.item.target for file in batch.pending}
     for file in batch.files:
         row = {"input": file.item.source, "output": file.item.target, "plan": file.plan}
@@ -157,7 +158,7 @@ def run(batch: Batch, as_json: bool) -> int:
             bar.update(task, advance=1)
     rate = f", {len(pending) / (time.perf_counter() - started):.3g} files/s" if pending else ""
     before = Counter(file.plan for file in batch.files)
-    failed_before = 0 if batch.settings.retry_failed else before["failed"]
+    failed_before = 0 if batch.settings.retries_failed else before["failed"]
     parts = [f"{counts['done']} done", f"{counts['failed']} failed"]
     parts += [f"{before['done']} done before"] if before["done"] else []
     parts += [f"{failed_before} failed before (--retry-failed tries them again)"] if failed_before else []

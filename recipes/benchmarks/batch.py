@@ -14,7 +14,6 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -116,8 +115,8 @@ def faults(
     for name, fault in (("driver killed", kill_driver), ("workers killed", kill_workers)):
         with tempfile.TemporaryDirectory() as folder:
             make_sounds(Path(folder) / "in", files, seconds)
-            n = fault(Path(folder), kills, chance)
-            table.append({"fault": name, "times": n} | check(Path(folder), files))
+            n, redone = fault(Path(folder), kills, chance)
+            table.append({"fault": name, "times": n} | check(Path(folder), files, redone))
     with tempfile.TemporaryDirectory() as folder, small_disk(Path(folder) / "out", files * seconds) as is_mounted:
         if is_mounted:
             make_sounds(Path(folder) / "in", files, seconds)
@@ -125,7 +124,7 @@ def faults(
                 raise SystemExit("the disk was not full")
             subprocess.run(["mount", "-o", "remount,size=1G", str(Path(folder) / "out")], check=True)
             subprocess.run(batch_line(Path(folder), ["--retry-failed"]), stdout=subprocess.DEVNULL, check=True)
-            table.append({"fault": "disk full, then larger", "times": 1} | check(Path(folder), files))
+            table.append({"fault": "disk full, then larger", "times": 1} | check(Path(folder), files, 0))
     table.append(break_s3(files, seconds, chance))
     protocol = (
         f"{files} files of {seconds:g} s, model speech, two workers, seed {seed}; {describe_environment(['torch'])}"
@@ -133,9 +132,18 @@ def faults(
     report(table, protocol, {}, json_file, {})
 
 
-def kill_driver(folder: Path, kills: int, chance: random.Random) -> int:
-    """Kill the driver again and again, four times in five just after it has finished a file; return how often."""
-    killed = 0
+def versions(folder: Path) -> dict[str, int]:
+    """Return the times of the outputs that are in place."""
+    return {path.name: path.stat().st_mtime_ns for path in (folder / "out").glob("*.wav")}
+
+
+def kill_driver(folder: Path, kills: int, chance: random.Random) -> tuple[int, int]:
+    """Kill the driver again and again, four times in five just after it has finished a file.
+
+    Returns:
+        How often it was killed, and how many outputs that were in place were written again by a later run.
+    """
+    killed, redone, before = 0, 0, versions(folder)
     while killed < kills:
         n_done = len(records(folder))
         process = subprocess.Popen(batch_line(folder, ["--workers", "2"]), **QUIET)
@@ -150,12 +158,19 @@ def kill_driver(folder: Path, kills: int, chance: random.Random) -> int:
         process.kill()
         process.wait()
         killed += 1
+        now = versions(folder)
+        redone, before = redone + sum(now.get(name) != time for name, time in before.items()), now
     subprocess.run(batch_line(folder), **QUIET, check=True)
-    return killed
+    now = versions(folder)
+    return killed, redone + sum(now.get(name) != time for name, time in before.items())
 
 
-def kill_workers(folder: Path, kills: int, chance: random.Random) -> int:
-    """Kill a worker again and again while a batch runs; files that failed thereby are retried at the end."""
+def kill_workers(folder: Path, kills: int, chance: random.Random) -> tuple[int, int]:
+    """Kill a worker again and again while a batch runs; files that failed thereby are retried at the end.
+
+    Returns:
+        As `kill_driver`.
+    """
     process = subprocess.Popen(batch_line(folder, ["--workers", "2"]), **QUIET)
     killed = 0
     while process.poll() is None and killed < kills:
@@ -166,32 +181,20 @@ def kill_workers(folder: Path, kills: int, chance: random.Random) -> int:
             os.kill(chance.choice(workers), signal.SIGKILL)
             killed += 1
     process.wait()
+    before = versions(folder)
     subprocess.run(batch_line(folder, ["--retry-failed"]), **QUIET, check=True)
-    return killed
+    now = versions(folder)
+    return killed, sum(now.get(name) != time for name, time in before.items())
 
 
-def check(folder: Path, n: int) -> Row:
-    """Return what became of the files of a batch that has ended: outputs, those done twice, and what is left over."""
+def check(folder: Path, n: int, redone: int) -> Row:
+    """Return what became of the files of a batch that has ended."""
     outputs = [path for path in sorted((folder / "out").iterdir()) if path.suffix == ".wav"]
     complete = sum(soundfile.info(path).frames == soundfile.info(folder / "in" / path.name).frames for path in outputs)
-    published: Counter[str] = Counter()
-    for record in records(folder):
-        if record["status"] == "done":
-            published[record["output"]] += 1
-    states = {str(path): str(path.stat().st_mtime_ns) for path in outputs}
-    final = Counter(
-        r["output"]
-        for r in records(folder)
-        if r["output_state"] and states.get(r["output"]) == r["output_state"]["version"]
-    )
+    done = sum(record["status"] == "done" for record in records(folder))
     left = [path for path in (folder / "out").rglob("*") if path.is_file() and path not in outputs]
-    return {
-        "files": n,
-        "complete": complete,
-        "finished twice": sum(n > 1 for n in final.values()),
-        "lines without output": sum(published.values()) - sum(final.values()),
-        "left over": len(left),
-    }
+    counts = {"files": n, "complete": complete, "finished twice": redone}
+    return counts | {"lines without output": done - len(outputs), "left over": len(left)}
 
 
 @contextmanager

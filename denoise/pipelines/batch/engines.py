@@ -14,13 +14,14 @@ from multiprocessing.connection import wait
 from queue import SimpleQueue
 from typing import Any, Literal, Protocol, Self, get_args
 
-from denoise.errors import ConfigError
-from denoise.pipelines.batch.journal import Journal, Record
-from denoise.pipelines.batch.storage import state_of
+from denoise.errors import ConfigError, DenoiseError
+from denoise.pipelines.batch.journal import Journal, Record, plan_of
+from denoise.pipelines.batch.storage import FileState, state_of
 from denoise.pipelines.batch.worker import Task, Worker, WorkerSettings
 
 EngineName = Literal["local", "ray"]
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
+MAX_BLOCKS = 1000  # of a data set of Ray
 ATTEMPTS = 2  # for a file whose process died: perhaps the system needed its memory for another one
 
 
@@ -76,15 +77,18 @@ class WorkerProcess:
                 pool = self._start()
                 if self.is_stopped:
                     raise CancelledError
-                return pool.submit(_run_task, task).result(self.time_limit)
+                return pool.submit(run_task, task).result(self.time_limit)
             except TimeoutError:
                 self._kill()
                 self.close()
-                return self._fail(task, f"not finished after {self.time_limit:g} s. Raise --time-limit.")
+                advice = "Raise --time-limit, and give --retry-failed."
+                return self._finished(task) or self._fail(task, f"not finished after {self.time_limit:g} s. {advice}")
             except BrokenProcessPool:
                 self.close()
                 if self.is_stopped:
                     raise CancelledError from None
+                if record := self._finished(task):
+                    return record
         return self._fail(task, f"its process died {ATTEMPTS} times, perhaps for lack of memory.")
 
     def _start(self) -> ProcessPoolExecutor:
@@ -101,9 +105,20 @@ class WorkerProcess:
 
     def _fail(self, task: Task, reason: str) -> Record:
         name = task.item.source
-        record = Record.failed(task.item, f"{name}: {reason}", self.time_limit, state_of(name))
+        record = Record.failed(task.item, f"{name}: {reason}", self.time_limit, self._state(name))
         Journal(self.settings.journal).append(record)
         return record
+
+    def _state(self, name: str) -> FileState | None:
+        try:
+            return state_of(name)
+        except DenoiseError:
+            return None
+
+    def _finished(self, task: Task) -> Record | None:
+        """Return the record of a file that a process had finished before it died."""
+        records = Journal(self.settings.journal).read().get(task.item.name, [])
+        return records[-1] if plan_of(task.item, records) == "done" else None
 
     def _kill(self) -> None:
         if self.pid:
@@ -191,7 +206,8 @@ def _exit_with(sentinel: int) -> None:
     os._exit(1)
 
 
-def _run_task(task: Task) -> Record:
+def run_task(task: Task) -> Record:
+    """Run a task by the worker of this process."""
     assert _worker is not None, "the pool starts each process by _start_worker"
     return _worker(task)
 
@@ -237,7 +253,7 @@ class RayEngine:
         """
         data = self.ray.data
         data.DataContext.get_current().enable_progress_bars = False
-        rows = data.from_items([{"task": task} for task in tasks], override_num_blocks=len(tasks))
+        rows = data.from_items([{"task": task} for task in tasks], override_num_blocks=min(len(tasks), MAX_BLOCKS))
         records = rows.map(
             RayWorker,
             fn_constructor_kwargs={"settings": self.settings, "time_limit": self.time_limit},

@@ -12,7 +12,6 @@ from denoise.options import (
     AUDIO_STEPS,
     IMAGE_STEPS,
     MAX_MEGAPIXELS,
-    RESTORE_STEPS,
     DenoiseOptions,
     RestoreOptions,
     Stereo,
@@ -47,6 +46,11 @@ class AudioFileOptions:
 
     def __post_init__(self) -> None:
         self.denoise_options()
+
+    @property
+    def models(self) -> list[str]:
+        """The models that the file needs, those that are named."""
+        return [self.model] if self.model is not None else []
 
     def denoise_options(self) -> DenoiseOptions:
         """Return the options of the pipeline, which replaces files: the batch decides about that.
@@ -126,10 +130,15 @@ class ImageFileOptions:
         else:
             self.restore_options()
 
+    @property
+    def models(self) -> list[str]:
+        """The models that the file needs, those that are named."""
+        return [name for name in (self.model, self.prior) if name is not None]
+
     def denoise_options(self) -> DenoiseOptions:
         """Return the options of the task denoise; see `AudioFileOptions.denoise_options`."""
         return DenoiseOptions(
-            steps=self.steps or IMAGE_STEPS,
+            steps=IMAGE_STEPS if self.steps is None else self.steps,
             strength=self.strength,
             luminance=self.luminance,
             colour=self.colour,
@@ -155,7 +164,7 @@ class ImageFileOptions:
             kernel=self.kernel,
             factor=self.factor,
             sigma=None if isinstance(sigma, str) else sigma,
-            steps=self.steps or RESTORE_STEPS,
+            steps=self.steps,
             seed=self.seed,
             overwrite=True,
             max_megapixels=self.max_megapixels,

@@ -8,10 +8,11 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from denoise.errors import ConfigError
+from denoise.errors import ConfigError, InputError
 from denoise.files.audio import AUDIO_EXTENSIONS
 from denoise.files.image import IMAGE_EXTENSIONS
 from denoise.files.names import output_suffix
@@ -24,10 +25,11 @@ from denoise.pipelines.batch.file_options import (
     select_options,
 )
 from denoise.pipelines.batch.pairs import is_output
-from denoise.pipelines.batch.storage import STAGING, is_url, join, local_path, open_storage
+from denoise.pipelines.batch.storage import canonical, is_url, join, local_path, open_storage, storage_errors
 
 MANIFESTS = (".csv", ".jsonl", ".parquet")
 MAX_MANIFEST_BYTES = 1 << 30
+MAX_ROWS = 1_000_000
 GLOB_CHARACTERS = frozenset("*?[")
 
 
@@ -40,12 +42,14 @@ class Item:
         target: path or URL that is written.
         modality: what is in it.
         options: settings of this file.
+        name: path of its output below the output folder.
     """
 
     source: str
     target: str
     modality: Modality
     options: AudioFileOptions | ImageFileOptions
+    name: str
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ def find_items(
             raise ConfigError(f"{file.where}: {file.source} is no file of {' or '.join(_extensions(modalities))}.")
         shared = select_options(values, modality)
         options = parse_file_options(shared | dict(file.values), modality, file.where or "--set")
-        items.append(Item(file.source, join(target, file.output), modality, options))
+        items.append(Item(file.source, join(target, file.output), modality, options, str(file.output)))
     if not items:
         raise ConfigError(f"{', '.join(sources)}: no file in it that can be denoised.")
     _refuse_collisions(items)
@@ -124,33 +128,34 @@ def _find(source: str, target: str) -> Iterator[Found]:
     if _suffix(source) in MANIFESTS:
         yield from _read_manifest(source)
         return
-    if not is_url(source) and os.path.lexists(local_path(source)):
-        storage, path, is_pattern = *open_storage(source), False  # a name may hold the characters of a pattern
-    else:
-        storage, path = open_storage(source)
-        is_pattern = not GLOB_CHARACTERS.isdisjoint(source)
+    storage, path = open_storage(source)
+    is_there = not is_url(source) and os.path.lexists(local_path(source))  # a name may hold wildcards itself
     try:
-        if is_pattern:
-            root, files = _fixed_root(path), [name for name in storage.glob(path) if not storage.isdir(name)]
-        elif storage.isdir(path):
-            root, files = path, storage.find(path)
-        elif storage.exists(path) or os.path.lexists(path):
-            yield Found(source, _output_name(PurePosixPath(PurePosixPath(path).name)), {}, "")
-            return
-        else:
-            raise ConfigError(f"{source}: no such file or folder.")
-    except OSError as error:
-        raise ConfigError(f"{source}: cannot be listed ({error.strerror or error}).") from None
-    own_output = None  # an output folder inside of the input
-    if not is_url(source) and not is_url(target) and local_path(target).resolve() != Path(root).resolve():
-        own_output = local_path(target).resolve()
+        with storage_errors(source, "listed"):
+            if not is_there and not GLOB_CHARACTERS.isdisjoint(source):
+                found = storage.glob(path, detail=True)
+                root, files = _fixed_root(path), [name for name, info in found.items() if info["type"] != "directory"]
+            elif storage.isdir(path):
+                root, files = path, storage.find(path)
+            elif is_there or storage.exists(path):
+                yield Found(source, _output_name(PurePosixPath(PurePosixPath(path).name)), {}, "")
+                return
+            else:
+                raise ConfigError(f"{source}: no such file or folder.")
+    except (InputError, FileNotFoundError) as error:
+        raise ConfigError(str(error)) from None
+    destination, own_root = canonical(target), canonical(source) if storage.isdir(path) else ""
     for name in sorted(files):
-        relative = PurePosixPath(os.path.relpath(name, root))
-        if any(part.startswith(".") for part in relative.parts) or STAGING in relative.parts:
+        relative = PurePosixPath(Path(os.path.relpath(name, root)).as_posix())
+        full = str(storage.unstrip_protocol(name)) if is_url(source) else os.path.realpath(name)
+        is_own = destination != own_root and full.startswith(
+            destination.rstrip("/") + "/"
+        )  # an output inside the input
+        if is_own or any(part.startswith(".") for part in relative.parts):
             continue
         if is_url(source):
-            yield Found(storage.unstrip_protocol(name), _output_name(relative), {}, "")
-        elif not is_output(Path(name)) and not (own_output and Path(name).resolve().is_relative_to(own_output)):
+            yield Found(full, _output_name(relative), {}, "")
+        elif not is_output(Path(name)) and os.path.isfile(name):
             yield Found(name, _output_name(relative), {}, "")
 
 
@@ -167,26 +172,37 @@ def _fixed_root(pattern: str) -> str:
 def _read_manifest(name: str) -> Iterator[Found]:
     """Read a manifest: a row a file, with `input`, perhaps `output`, and options by their names."""
     storage, path = open_storage(name)
+    read = {".csv": _read_csv, ".jsonl": _read_json_lines, ".parquet": _read_parquet}[_suffix(name)]
     try:
-        if storage.size(path) > MAX_MANIFEST_BYTES:
-            raise ConfigError(f"{name}: has more than {MAX_MANIFEST_BYTES >> 20} MiB. Split it.")
-        rows = {".csv": _read_csv, ".jsonl": _read_json_lines, ".parquet": _read_parquet}[_suffix(name)](storage, path)
-        numbered = [(f"{name}: row {i}", row) for i, row in enumerate(rows, 1)]
-    except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
-        raise ConfigError(f"{name}: is no manifest that can be read ({reason}).") from None
+        with storage_errors(name, "read as a manifest"):
+            if storage.size(path) > MAX_MANIFEST_BYTES:
+                raise ConfigError(f"{name}: has more than {MAX_MANIFEST_BYTES >> 20} MiB. Split it.")
+            numbered = [(f"{name}: row {i}", row) for i, row in enumerate(islice(read(storage, path), MAX_ROWS + 1), 1)]
+    except (InputError, FileNotFoundError) as error:
+        raise ConfigError(str(error) if isinstance(error, InputError) else f"{name}: no such file.") from None
+    if len(numbered) > MAX_ROWS:
+        raise ConfigError(f"{name}: has more than {MAX_ROWS} rows. Split it.")
     folder = name.rpartition("/")[0] if is_url(name) else str(local_path(name).parent)
     for where, row in numbered:
         values = {key: value for key, value in row.items() if value is not None and value != ""}
         source, output = values.pop("input", None), values.pop("output", None)
         if not isinstance(source, str) or not isinstance(output, str | None):
             raise ConfigError(f'{where}: needs a column "input" with a path or URL; "output" is a path, if given.')
-        if "\0" in source or "\0" in (output or ""):
-            raise ConfigError(f"{where}: a path has a null character.")
+        for path in (source, output or "a"):
+            if "\0" in path or not PurePosixPath(path).name or not _is_encodable(path):
+                raise ConfigError(f"{where}: {path!a} is no path of a file.")
         if not is_url(source) and not os.path.isabs(local_path(source)):
             source = f"{folder}/{source}" if is_url(folder) else os.path.normpath(os.path.join(folder, source))
         default = _output_name(PurePosixPath(PurePosixPath(source).name))
         yield Found(source, PurePosixPath(output) if output else default, values, where)
+
+
+def _is_encodable(path: str) -> bool:
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _read_csv(storage: Any, path: str) -> Iterable[Mapping[str, Any]]:
@@ -212,16 +228,21 @@ def _read_parquet(storage: Any, path: str) -> Iterable[Mapping[str, Any]]:
     try:
         from pyarrow import parquet
     except ImportError:
-        raise ValueError('Parquet needs pyarrow; run: pip install "denoise-toolkit[batch]"') from None
+        raise ValueError('Parquet needs pyarrow; run: pip install "denoise-toolkit[parquet]"') from None
     with storage.open(path, "rb") as file:
-        return parquet.read_table(file).to_pylist()
+        table = parquet.ParquetFile(file)
+        groups = [table.metadata.row_group(i).total_byte_size for i in range(table.metadata.num_row_groups)]
+        if table.metadata.num_rows > MAX_ROWS or sum(groups) > MAX_MANIFEST_BYTES:  # a small file may hold millions
+            raise ValueError(f"more than {MAX_ROWS} rows or {MAX_MANIFEST_BYTES >> 20} MiB; split it")
+        for batch in table.iter_batches():
+            yield from batch.to_pylist()
 
 
 def _refuse_collisions(items: Sequence[Item]) -> None:
-    sources = {os.path.realpath(item.source) if not is_url(item.source) else item.source for item in items}
+    sources = {canonical(item.source) for item in items}
     source_by_target: dict[str, str] = {}
     for item in items:
-        place = item.target if is_url(item.target) else os.path.realpath(item.target)
+        place = canonical(item.target)
         if place in source_by_target:
             raise ConfigError(
                 f"{source_by_target[place]} and {item.source} would both be written to {item.target}. "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -9,9 +11,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from denoise.errors import ConfigError
+from denoise.errors import ConfigError, DenoiseError, InputError
 from denoise.pipelines.batch.items import Item
-from denoise.pipelines.batch.storage import FileState, is_url, local_path, sha256_of, state_of
+from denoise.pipelines.batch.storage import FileState, canonical, is_url, local_path, sha256_of, state_of
 
 START = b'{"input"'  # of each line
 Status = Literal["done", "failed"]
@@ -23,14 +25,16 @@ class Record:
     """What happened to one file.
 
     Args:
-        input: path or URL that was read.
+        input: path or URL that was read, absolute.
         output: path or URL that was written.
+        name: path of the output below the output folder, by which a second run knows it.
         status: ``"done"`` or ``"failed"``.
         seconds: wall-clock time.
         options: settings of the file, those that differ from the defaults.
         input_state: size and version of the input.
         input_sha256: hash of the input; None of a failed one.
         output_state: size and version of the output; None of a failed one.
+        output_sha256: hash of the output; None of a failed one, and on other storages.
         error: one sentence, None of a finished one.
         warnings: one sentence each.
         result: figures of the run, as in the JSON of `denoise audio` and `denoise image`.
@@ -38,12 +42,14 @@ class Record:
 
     input: str
     output: str
+    name: str
     status: Status
     seconds: float
     options: Mapping[str, Any] = field(default_factory=dict)
     input_state: FileState | None = None
     input_sha256: str | None = None
     output_state: FileState | None = None
+    output_sha256: str | None = None
     error: str | None = None
     warnings: tuple[str, ...] = ()
     result: Mapping[str, Any] = field(default_factory=dict)
@@ -58,7 +64,18 @@ class Record:
             seconds: wall-clock time.
             state: state of the input.
         """
-        return cls(item.source, item.target, "failed", seconds, changed_options(item), state, error=error)
+        return cls(
+            absolute(item.source), item.target, item.name, "failed", seconds, changed_options(item), state, error=error
+        )
+
+
+def absolute(source: str) -> str:
+    """Return the absolute path of an input, or its URL.
+
+    Args:
+        source: path or URL.
+    """
+    return source if is_url(source) else os.path.abspath(local_path(source))
 
 
 def changed_options(item: Item) -> dict[str, Any]:
@@ -74,9 +91,16 @@ def default_journal(target: str) -> Path:
         target: path or URL of the folder.
     """
     if is_url(target):
-        return Path(f"{target.rstrip('/').rpartition('/')[2] or 'batch'}.journal.jsonl")
+        url = canonical(target)
+        return Path(f"{url.rpartition('/')[2]}-{hashlib.sha256(url.encode()).hexdigest()[:8]}.journal.jsonl")
     folder = Path(os.path.abspath(local_path(target)))
+    if not folder.name:
+        raise ConfigError(f"{target}: is no folder for outputs. Give one below it.")
     return folder.with_name(f"{folder.name}.journal.jsonl")
+
+
+class JournalError(DenoiseError):
+    """The journal cannot be written, so that the batch must end."""
 
 
 class Journal:
@@ -112,20 +136,26 @@ class Journal:
             record: what happened to a file.
 
         Raises:
-            OSError: the disk is full, or the journal is not on a file system that this machine sees.
+            JournalError: the disk is full, or the journal is not on a file system that this machine sees.
         """
         line = json.dumps(asdict(record), ensure_ascii=False, default=str) + "\n"
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND)
         try:
-            written = os.write(descriptor, data := line.encode("utf-8", "surrogateescape"))
-            if written < len(data):
-                raise OSError(28, "No space left on device")
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            with self.path.open("rb") as file:  # a worker creates no journal
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - 1))
+                is_cut = file.read(1) not in (b"", b"\n")  # by a full disk, or a kill
+            with self.path.open("ab", buffering=0) as file:
+                data = b"\n" * is_cut + line.encode("utf-8", "surrogateescape")
+                if (file.write(data) or 0) < len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise JournalError(
+                f"{self.path}: the journal cannot be written ({error.strerror}). Free space, or give another --journal."
+            ) from None
 
     def read(self) -> dict[str, list[Record]]:
-        """Return the records of each output, in order; without a journal there are none.
+        """Return the records of each output by its name, in order; without a journal there are none.
 
         Raises:
             ConfigError: a line is no record of a batch.
@@ -140,7 +170,7 @@ class Journal:
         for i, line in enumerate(lines, 1):
             record = _parse(line)
             if record is not None:
-                records.setdefault(record.output, []).append(record)
+                records.setdefault(record.name, []).append(record)
             elif line[: len(START)] != START[: len(line)]:  # those that were cut when their process was killed
                 raise ConfigError(f"{self.path}: line {i} is no record of a batch. Give another --journal.")
         return records
@@ -151,7 +181,7 @@ def _parse(line: bytes) -> Record | None:
         row = json.loads(line.decode("utf-8", "surrogateescape"))
         states = {name: FileState(**row[name]) if row[name] else None for name in ("input_state", "output_state")}
         return Record(**row | states | {"warnings": tuple(row["warnings"])})
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 
 
@@ -169,33 +199,59 @@ def plan_of(item: Item, records: Sequence[Record]) -> Plan:
     if not records:
         return "new"
     last = records[-1]
-    is_same = last.options == _plain(changed_options(item)) and _is_same_input(item.source, last)
-    if last.status == "failed":
-        return "failed" if is_same else "changed"
-    output = state_of(item.target)
-    if output is None:
-        return "new"
-    return "done" if is_same and output == last.output_state else "changed"
+    try:
+        is_same = last.options == _plain(changed_options(item)) and is_same_input(item, last)
+        if last.status == "failed":
+            return "failed" if is_same else "changed"
+        if state_of(item.target) is None:
+            return "new"
+        return "done" if is_same and is_same_output(item, last) else "changed"
+    except InputError:
+        return "changed"  # the storage does not answer; the worker will say why
 
 
 def may_replace(item: Item, records: Sequence[Record]) -> bool:
-    """Return whether the output, as it is, is one that this batch wrote.
+    """Return whether the output, as it is, was made of this input by this batch.
 
     Args:
         item: the file.
         records: its records.
     """
-    output = state_of(item.target)
-    return output is not None and any(output == record.output_state for record in records)
-
-
-def _is_same_input(source: str, record: Record) -> bool:
-    state = state_of(source)
-    if state == record.input_state:
-        return True
-    if state is None or record.input_state is None or state.size != record.input_state.size or is_url(source):
+    try:
+        return any(record.input == absolute(item.source) and is_same_output(item, record) for record in records)
+    except InputError:
         return False
-    return record.input_sha256 == sha256_of(local_path(source))  # touched, perhaps by a copy
+
+
+def is_same_input(item: Item, record: Record) -> bool:
+    """Return whether an input is what a record has read, perhaps at another place or with another time.
+
+    Args:
+        item: the file.
+        record: a record of its output.
+    """
+    if (state := state_of(item.source)) == record.input_state and record.input == absolute(item.source):
+        return True
+    return _is_copy(item.source, state, record.input_state, record.input_sha256)
+
+
+def is_same_output(item: Item, record: Record) -> bool:
+    """Return whether an output is what a record has written, perhaps with another time.
+
+    Args:
+        item: the file.
+        record: a record of its output.
+    """
+    if (state := state_of(item.target)) is not None and state == record.output_state:
+        return True
+    return _is_copy(item.target, state, record.output_state, record.output_sha256)
+
+
+def _is_copy(name: str, state: FileState | None, recorded: FileState | None, sha256: str | None) -> bool:
+    """Return whether a file of this machine has the recorded bytes."""
+    if state is None or recorded is None or state.size != recorded.size or is_url(name):
+        return False
+    return sha256 == sha256_of(local_path(name))
 
 
 def _plain(values: Mapping[str, Any]) -> Any:

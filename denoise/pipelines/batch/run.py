@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from denoise.pipelines.batch.items import Item, find_items
 from denoise.pipelines.batch.journal import Journal, Plan, Record, default_journal, may_replace, plan_of
 from denoise.pipelines.batch.storage import STAGING, is_url, local_path
 from denoise.pipelines.batch.worker import Task, WorkerSettings
+from denoise.pipelines.device import pick_device
+from denoise.registry import locate
 
 TIME_LIMIT_S = 7200.0
 
@@ -35,7 +38,7 @@ class BatchSettings:
         journal: file of the journal; None is one beside the output folder.
         time_limit: seconds after which a file has failed.
         retry_failed: whether files that failed before are tried again although nothing has changed.
-        overwrite: whether outputs are replaced that no run of this journal wrote.
+        overwrite: whether outputs are replaced that no run of this journal wrote; what failed before is tried again.
 
     Raises:
         ConfigError: a value is out of range.
@@ -61,6 +64,11 @@ class BatchSettings:
             raise ConfigError(f"the time limit is {self.time_limit:g} s; expected more than 0.")
         if self.address is not None and self.engine != "ray":
             raise ConfigError("an address is for the engine ray. Leave it out.")
+
+    @property
+    def retries_failed(self) -> bool:
+        """Whether files that failed before are tried again; some failed because their outputs existed."""
+        return self.retry_failed or self.overwrite
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,7 @@ class Batch:
     @property
     def pending(self) -> list[PlannedFile]:
         """The files that `run` will denoise."""
-        left = {"done"} if self.settings.retry_failed else {"done", "failed"}
+        left = {"done"} if self.settings.retries_failed else {"done", "failed"}
         return [file for file in self.files if file.plan not in left]
 
     def run(self) -> Iterator[Record]:
@@ -118,19 +126,55 @@ class Batch:
             return
         self.journal.create()
         try:
-            with self._engine(len(tasks)) as engine:
+            with (
+                tempfile.TemporaryDirectory(prefix="denoise-", ignore_cleanup_errors=True) as scratch,
+                self._engine(len(tasks), Path(scratch)) as engine,
+            ):
                 yield from engine.run(tasks)
         finally:
             remove_unfinished(self.target)
 
-    def _engine(self, n_tasks: int) -> Engine:
-        s, processors = self.settings, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-        workers = min(n_tasks, s.workers or (1 if s.device == "cuda" else processors))
+    def _engine(self, n_tasks: int, scratch: Path) -> Engine:
+        s, device = self.settings, pick_device(self.settings.device)
+        processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        workers = min(n_tasks, s.workers or (processors if device.type == "cpu" else 1))
         threads = s.threads or max(1, processors // workers)
-        settings = WorkerSettings(self.target, self.journal.path, s.device, threads)
+        settings = WorkerSettings(self.target, scratch, self.journal.path, str(device), threads)
         if s.engine == "ray":
             return RayEngine(settings, workers=workers, time_limit=s.time_limit, address=s.address)
         return LocalEngine(settings, workers=workers, time_limit=s.time_limit)
+
+
+def plan_batch(
+    sources: Sequence[str],
+    target: str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    modalities: Iterable[Modality] = ("audio", "image"),
+    settings: BatchSettings | None = None,
+) -> Batch:
+    """Plan a batch; nothing is written.
+
+    Args:
+        sources: folders, files, patterns, manifests, or URLs of them.
+        target: folder or URL of a folder.
+        options: options of all files, by the names that they have on the command line.
+        modalities: modalities that are taken.
+        settings: settings.
+
+    Raises:
+        ConfigError: nothing is found, or an option, a model or a name does not fit.
+    """
+    settings = settings or BatchSettings()
+    if not is_url(target) and local_path(target).exists() and not local_path(target).is_dir():
+        raise ConfigError(f"{target}: is a file. Give a folder.")
+    items, skipped_kinds = find_items(sources, target, options or {}, modalities)
+    for model in {model for item in items for model in item.options.models}:
+        locate(model)
+    journal = Journal(Path(os.path.abspath(settings.journal or default_journal(target))))
+    records = journal.read()
+    files = [_plan(item, records.get(item.name, [])) for item in items]
+    return Batch(target, settings, journal, files, skipped_kinds)
 
 
 @contextmanager
@@ -142,37 +186,36 @@ def open_batch(
     modalities: Iterable[Modality] = ("audio", "image"),
     settings: BatchSettings | None = None,
 ) -> Iterator[Batch]:
-    """Plan a batch, and keep other runs from its journal until the block ends.
+    """Plan a batch, and keep other runs from its outputs and its journal until the block ends.
 
     Args:
-        sources: folders, files, patterns, manifests, or URLs of them.
-        target: folder or URL of a folder.
-        options: options of all files, by the names that they have on the command line.
-        modalities: modalities that are taken.
-        settings: settings.
+        sources: as in `plan_batch`.
+        target: as in `plan_batch`.
+        options: as in `plan_batch`.
+        modalities: as in `plan_batch`.
+        settings: as in `plan_batch`.
 
     Yields:
         The batch, planned but not run.
 
     Raises:
-        ConfigError: nothing is found, an option or a name does not fit, or another run is going on.
+        ConfigError: as in `plan_batch`, or another run is going on.
     """
     from filelock import FileLock, Timeout
 
     settings = settings or BatchSettings()
-    if not is_url(target) and local_path(target).exists() and not local_path(target).is_dir():
-        raise ConfigError(f"{target}: is a file. Give a folder.")
-    items, skipped_kinds = find_items(sources, target, options or {}, modalities)
-    journal = Journal(Path(os.path.abspath(settings.journal or default_journal(target))))
-    journal.path.parent.mkdir(parents=True, exist_ok=True)
+    locked = {default_journal(target), settings.journal or default_journal(target)}
     try:
-        with FileLock(journal.path.with_name(f".{journal.path.name}.lock"), blocking=False):
+        with ExitStack() as locks:
+            for path in sorted(Path(os.path.abspath(path)) for path in locked):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                locks.enter_context(FileLock(path.with_name(f".{path.name}.lock"), blocking=False))
             remove_unfinished(target)
-            records = journal.read()
-            files = [_plan(item, records.get(item.target, [])) for item in items]
-            yield Batch(target, settings, journal, files, skipped_kinds)
+            yield plan_batch(sources, target, options, modalities=modalities, settings=settings)
     except Timeout:
         raise ConfigError(f"{target}: another run is writing there. Wait for it, or give another folder.") from None
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise ConfigError(f"{target}: cannot be written ({error.strerror}). Give another folder.") from None
 
 
 def _plan(item: Item, records: Sequence[Record]) -> PlannedFile:

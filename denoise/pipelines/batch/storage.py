@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from denoise.errors import ConfigError, InputError
+from denoise.errors import ConfigError, DenoiseError, InputError
 from denoise.files.atomic import publish
 
 STAGING = ".denoise-partial"  # folder in a local output folder that holds unfinished files
@@ -42,8 +42,8 @@ def local_path(name: str) -> Path:
     return Path(name.removeprefix("file://"))
 
 
-def open_storage(name: str) -> tuple[Any, str]:
-    """Return the file system of fsspec for a path or URL, and its path there.
+def canonical(name: str) -> str:
+    """Return one name for each file or folder: an absolute path without links, or the URL as its storage writes it.
 
     Args:
         name: path or URL.
@@ -51,11 +51,46 @@ def open_storage(name: str) -> tuple[Any, str]:
     Raises:
         ConfigError: no such storage is known or installed.
     """
+    if not is_url(name):
+        return os.path.realpath(local_path(name))
+    storage, path = open_storage(name)
+    return str(storage.unstrip_protocol(path)).rstrip("/")
+
+
+@contextmanager
+def storage_errors(name: str, action: str) -> Iterator[None]:
+    """Translate the exceptions of a storage; each has its own.
+
+    Args:
+        name: path or URL, for the message.
+        action: what failed, as in ``"read"``.
+
+    Raises:
+        InputError: the storage failed.
+    """
+    try:
+        yield
+    except (DenoiseError, FileNotFoundError):
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}".rstrip(": ")
+        raise InputError(f"{name}: cannot be {action} ({reason}).") from None
+
+
+def open_storage(name: str) -> tuple[Any, str]:
+    """Return the file system of fsspec for a path or URL, and its path there.
+
+    Args:
+        name: path or URL.
+
+    Raises:
+        ConfigError: no such storage is known, installed or configured.
+    """
     import fsspec
 
     try:
         return fsspec.core.url_to_fs(name if is_url(name) else os.path.abspath(local_path(name)))
-    except (ImportError, ValueError) as error:
+    except Exception as error:  # of the storage's package, too
         raise ConfigError(f"{name}: cannot be opened ({' '.join(str(error).split())}).") from None
 
 
@@ -64,16 +99,20 @@ def state_of(name: str) -> FileState | None:
 
     Args:
         name: path or URL.
+
+    Raises:
+        InputError: the storage does not answer.
     """
     if not is_url(name):
         try:
             found = local_path(name).stat()
-        except OSError:
+        except (OSError, ValueError):
             return None
         return FileState(found.st_size, str(found.st_mtime_ns))
     storage, path = open_storage(name)
     try:
-        info = storage.info(path)
+        with storage_errors(name, "examined"):
+            info = storage.info(path)
     except FileNotFoundError:
         return None
     version = next((info[key] for key in ("ETag", "etag", "md5Hash", "mtime", "created") if info.get(key)), None)
@@ -100,8 +139,10 @@ def join(folder: str, path: PurePosixPath) -> str:
     Raises:
         ConfigError: the path leads out of the folder, perhaps by a link.
     """
-    if path.is_absolute() or ".." in path.parts or not path.name or "\\" in str(path):
+    if path.is_absolute() or ".." in path.parts or not path.name or (os.name == "nt" and "\\" in str(path)):
         raise ConfigError(f"{path}: is outside of {folder}. Give a path relative to it.")
+    if path.parts[0] == STAGING:
+        raise ConfigError(f"{path}: is in the folder of unfinished outputs. Give another path.")
     if is_url(folder):
         return f"{folder.rstrip('/')}/{path}"
     root = local_path(folder)
@@ -111,11 +152,12 @@ def join(folder: str, path: PurePosixPath) -> str:
 
 
 @contextmanager
-def local_copy(name: str) -> Iterator[Path]:
+def local_copy(name: str, scratch: Path) -> Iterator[Path]:
     """Provide a file of any storage as a file of this machine.
 
     Args:
         name: path or URL.
+        scratch: folder of temporary copies.
 
     Yields:
         The path itself, or that of a temporary copy.
@@ -127,12 +169,14 @@ def local_copy(name: str) -> Iterator[Path]:
         yield local_path(name)
         return
     storage, path = open_storage(name)
-    with tempfile.TemporaryDirectory(prefix="denoise-") as folder:
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
         copy = Path(folder) / PurePosixPath(path).name
         try:
-            storage.get_file(path, str(copy))
-        except Exception as error:  # each storage has exceptions of its own
-            raise InputError(f"{name}: cannot be read ({_describe(error)}).") from None
+            with storage_errors(name, "read"):
+                storage.get_file(path, str(copy))
+        except FileNotFoundError:
+            raise InputError(f"{name}: cannot be read (no such file).") from None
         yield copy
 
 
@@ -160,11 +204,12 @@ class Staged:
             InputError: the place is taken, or cannot be written.
         """
         if not is_url(self.target):
-            publish(self.path, local_path(self.target).resolve(), overwrite=self.overwrite)
+            with storage_errors(self.target, "written"):
+                publish(self.path, local_path(self.target).resolve(), overwrite=self.overwrite)
             return
         storage, path = open_storage(self.target)
         protocol = storage.protocol if isinstance(storage.protocol, str) else storage.protocol[0]
-        try:
+        with storage_errors(self.target, "written"):
             if protocol in OBJECT_STORES:
                 storage.put_file(str(self.path), path)
                 return
@@ -177,17 +222,16 @@ class Staged:
                 with suppress(Exception):
                     storage.rm_file(partial)
                 raise
-        except Exception as error:  # each storage has exceptions of its own
-            raise InputError(f"{self.target}: cannot be written ({_describe(error)}).") from None
 
 
 @contextmanager
-def stage(target: str, folder: str, *, overwrite: bool) -> Iterator[Staged]:
+def stage(target: str, folder: str, scratch: Path, *, overwrite: bool) -> Iterator[Staged]:
     """Provide a place for an unfinished output; what is left there at the end is removed.
 
     Args:
         target: path or URL of the output.
         folder: folder or URL of all outputs; unfinished ones of a local folder are in its folder `STAGING`.
+        scratch: folder of the unfinished outputs of other storages.
         overwrite: whether an existing output is replaced.
 
     Raises:
@@ -195,18 +239,13 @@ def stage(target: str, folder: str, *, overwrite: bool) -> Iterator[Staged]:
     """
     if not overwrite and state_of(target) is not None:
         raise InputError(f"{target}: exists already. Give --overwrite to replace it.")
-    parent = None
+    parent = scratch if is_url(target) else local_path(folder) / STAGING
     try:
         if not is_url(target):
             local_path(target).parent.mkdir(parents=True, exist_ok=True)
-            parent = local_path(folder) / STAGING
-            parent.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="denoise-", dir=parent) as staging:
-            yield Staged(Path(staging) / PurePosixPath(target).name, target, overwrite)
+        parent.mkdir(parents=True, exist_ok=True)
+        staging = tempfile.TemporaryDirectory(dir=parent)
     except OSError as error:
         raise InputError(f"{target}: cannot be written ({error.strerror or error}).") from None
-
-
-def _describe(error: Exception) -> str:
-    """Return an error of a storage in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}".rstrip(": ")
+    with staging as name:
+        yield Staged(Path(name) / PurePosixPath(target).name, target, overwrite)

@@ -12,7 +12,7 @@ from typing import Any
 from denoise.errors import DenoiseError, InputError, describe_unexpected
 from denoise.pipelines.batch.file_options import AudioFileOptions, ImageFileOptions
 from denoise.pipelines.batch.items import Item
-from denoise.pipelines.batch.journal import Journal, Record, changed_options
+from denoise.pipelines.batch.journal import Journal, JournalError, Record, absolute, changed_options
 from denoise.pipelines.batch.storage import FileState, is_url, local_copy, sha256_of, stage, state_of
 from denoise.pipelines.result import Result
 
@@ -25,12 +25,14 @@ class WorkerSettings:
 
     Args:
         folder: folder or URL of all outputs.
+        scratch: folder of temporary files, removed when the batch ends.
         journal: the journal, which all workers see under this path.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
         threads: threads of each worker.
     """
 
     folder: str
+    scratch: Path
     journal: Path
     device: str = "auto"
     threads: int = 1
@@ -79,12 +81,15 @@ class Worker:
             Its record, which is in the journal already.
 
         Raises:
-            OSError: the journal cannot be written.
+            JournalError: the journal cannot be written.
         """
         started = time.perf_counter()
-        item, state = task.item, state_of(task.item.source)
+        item, state = task.item, None
         try:
+            state = state_of(item.source)
             return self._denoise(task, state, started)
+        except JournalError:
+            raise
         except Exception as error:
             where = "" if isinstance(error, DenoiseError) else f"{item.source}: "
             message = where + describe_unexpected(error)
@@ -95,26 +100,28 @@ class Worker:
     def _denoise(self, task: Task, state: FileState | None, started: float) -> Record:
         item = task.item
         with (
-            local_copy(item.source) as source,
-            stage(item.target, self.settings.folder, overwrite=task.overwrite) as staged,
+            local_copy(item.source, self.settings.scratch) as source,
+            stage(item.target, self.settings.folder, self.settings.scratch, overwrite=task.overwrite) as staged,
         ):
             result = self._run(item, source, staged.path)
             sha256 = sha256_of(source)
             if state_of(item.source) != state:
                 raise InputError(f"{item.source}: changed while it was read. Run the batch again.")
 
-            def finish(output: FileState | None) -> Record:
+            def finish(output: FileState | None, output_sha256: str | None = None) -> Record:
                 known = {"input", "output", "seconds", "warnings"}
                 figures = {name: value for name, value in result.asdict().items() if name not in known}
                 record = Record(
-                    item.source,
+                    absolute(item.source),
                     item.target,
+                    item.name,
                     "done",
                     round(time.perf_counter() - started, 3),
                     changed_options(item),
                     state,
                     sha256,
                     output,
+                    output_sha256,
                     warnings=result.warnings,
                     result=figures,
                 )
@@ -124,7 +131,9 @@ class Worker:
             if is_url(item.target):  # noted when it is there: the version is the storage's
                 staged.publish()
                 return finish(state_of(item.target))
-            record = finish(staged.state())  # noted first: a line without its output is as good as none
+            record = finish(
+                staged.state(), sha256_of(staged.path)
+            )  # noted first: a line without its output is as good as none
             staged.publish()
             return record
 

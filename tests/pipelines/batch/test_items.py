@@ -35,6 +35,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "in/old.denoised.wav",
         "in/[1].wav",
         "one.flac",
+        "one\\two.flac",
     ):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).touch()
@@ -85,6 +86,14 @@ class TestFolders:
     def test_a_name_that_looks_like_a_pattern_is_a_name(self) -> None:
         assert outputs("in/[1].wav", "one.flac") == {"in/[1].wav": "out/[1].wav", "one.flac": "out/one.flac"}
 
+    def test_pipes_in_folders_are_left_out(self) -> None:
+        os.mkfifo("in/fifo.wav")
+        assert outputs("in") == FOLDER
+
+    @pytest.mark.skipif(os.name == "nt", reason="a backslash separates folders")
+    def test_a_backslash_is_a_character(self) -> None:
+        assert outputs("one\\two.flac") == {"one\\two.flac": "out/one\\two.flac"}
+
     def test_of_another_storage(self) -> None:
         storage = fsspec.filesystem("memory")
         storage.pipe({"/songs/a.wav": b"", "/songs/deep/b.wav": b"", "/songs/c.txt": b""})
@@ -114,6 +123,19 @@ class TestRefusals:
         Path("out/deep").symlink_to(tmp_path / "elsewhere")
         with pytest.raises(ConfigError, match="leads out of out by a link"):
             find("in")
+
+    @pytest.mark.parametrize("target", ["{}/in", "file://{}/in", "in/../in"])
+    def test_an_input_as_output_whatever_its_spelling(self, tmp_path: Path, target: str) -> None:
+        with pytest.raises(ConfigError, match="is an input itself"):
+            find("in", target=target.format(tmp_path))
+
+    def test_outputs_inside_another_storage_are_no_inputs(self) -> None:
+        fsspec.filesystem("memory").pipe({"/nested/a.wav": b"", "/nested/clean/a.wav": b""})
+        assert [item.source for item in find_items(["memory://nested"], "memory://nested/clean", {})[0]] == [
+            "memory:///nested/a.wav"
+        ]
+        with pytest.raises(ConfigError, match="is an input itself"):
+            find("memory://nested", target="memory:///nested")
 
     def test_an_unknown_storage(self) -> None:
         with pytest.raises(ConfigError, match="nowhere://a"):
@@ -169,12 +191,27 @@ class TestManifests:
         ({"input": "in/a.wav", "output": "../a.wav"}, "outside of out"),
         ({"input": "in/a.wav", "output": "/tmp/a.wav"}, "outside of out"),
         ({"input": "in/a.wav", "output": "a/../../b.wav"}, "outside of out"),
-        ({"input": "in/a\0.wav"}, "null character"),
+        ({"input": "in/a\0.wav"}, "is no path of a file"),
+        ({"input": "/"}, "is no path of a file"),
+        ({"input": "\ud800.wav"}, "is no path of a file"),
+        ({"input": "in/a.wav", "output": ".denoise-partial/a.wav"}, "unfinished outputs"),
     ])  # fmt: skip
     def test_a_wrong_row_is_named(self, row: dict[str, Any], problem: str) -> None:
         with pytest.raises(ConfigError, match=problem) as caught:
             find(write_manifest(Path("list.jsonl"), [row]))
-        assert "row 1" in str(caught.value) or "outside" in problem
+        assert "row 1" in str(caught.value) or "out" in problem
+
+    @pytest.mark.parametrize("text", ["[" * 100_000, '{"input": ' + "[" * 100_000])
+    def test_deeply_nested_json_is_refused(self, text: str) -> None:
+        Path("list.jsonl").write_text(text)
+        with pytest.raises(ConfigError, match=r"list.jsonl: cannot be read as a manifest"):
+            find("list.jsonl")
+
+    def test_parquet_of_millions_of_rows_is_refused_before_it_is_decoded(self) -> None:
+        parquet.write_table(pyarrow.table({"input": pyarrow.array(["a.wav"] * 1_000_001)}), "list.parquet")
+        assert Path("list.parquet").stat().st_size < 100_000
+        with pytest.raises(ConfigError, match="more than 1000000 rows"):
+            find("list.parquet")
 
     @given(st.binary(max_size=60), st.sampled_from([".csv", ".jsonl", ".parquet"]))
     def test_any_bytes_are_read_or_refused_in_one_line(

@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 from denoise.errors import ConfigError
 from denoise.pipelines.batch.file_options import AudioFileOptions
 from denoise.pipelines.batch.items import Item
-from denoise.pipelines.batch.journal import Journal, Record, changed_options, default_journal, may_replace, plan_of
+from denoise.pipelines.batch.journal import (
+    Journal,
+    JournalError,
+    Record,
+    changed_options,
+    default_journal,
+    may_replace,
+    plan_of,
+)
 from denoise.pipelines.batch.storage import sha256_of, state_of
 
 
@@ -22,7 +30,7 @@ from denoise.pipelines.batch.storage import sha256_of, state_of
 def item(tmp_path: Path) -> Item:
     (tmp_path / "in.wav").write_bytes(b"input")
     (tmp_path / "out.wav").write_bytes(b"output")
-    return Item(str(tmp_path / "in.wav"), str(tmp_path / "out.wav"), "audio", AudioFileOptions(strength=0.5))
+    return Item(str(tmp_path / "in.wav"), str(tmp_path / "out.wav"), "audio", AudioFileOptions(strength=0.5), "out.wav")
 
 
 @pytest.fixture
@@ -36,12 +44,14 @@ def done(item: Item) -> Record:
     return Record(
         item.source,
         item.target,
+        item.name,
         "done",
         1.5,
         changed_options(item),
         state_of(item.source),
         sha256_of(Path(item.source)),
         state_of(item.target),
+        sha256_of(Path(item.target)),
         warnings=("a",),
         result={"speed": 2.0},
     )
@@ -61,6 +71,23 @@ class TestPlan:
         Path(item.source).write_bytes(b"inpuT")
         assert plan_of(item, [record]) == "changed"
 
+    def test_output_is_compared_by_its_bytes(self, item: Item) -> None:
+        record = done(item)
+        os.utime(item.target, ns=(1, 1))
+        assert plan_of(item, [record]) == "done"
+        Path(item.target).write_bytes(b"outpuT")
+        assert plan_of(item, [record]) == "changed"
+
+    def test_another_input_may_not_replace_the_output(self, item: Item, tmp_path: Path) -> None:
+        (tmp_path / "other.wav").write_bytes(b"other")
+        other = replace(item, source=str(tmp_path / "other.wav"))
+        assert plan_of(other, [done(item)]) == "changed"
+        assert not may_replace(other, [done(item)])
+
+    def test_inputs_that_moved_are_the_same(self, item: Item, tmp_path: Path) -> None:
+        (tmp_path / "moved.wav").write_bytes(b"input")
+        assert plan_of(replace(item, source=str(tmp_path / "moved.wav")), [done(item)]) == "done"
+
     def test_options_count(self, item: Item) -> None:
         assert plan_of(replace(item, options=AudioFileOptions()), [done(item)]) == "changed"
 
@@ -74,7 +101,8 @@ class TestPlan:
 
     def test_line_whose_output_was_never_put_in_place(self, item: Item) -> None:
         before = done(item)
-        cut = replace(done(item), output_state=replace(done(item).output_state, version="later"))
+        state = replace(done(item).output_state, version="later")
+        cut = replace(done(item), output_state=state, output_sha256="of another")
         assert plan_of(item, [before, cut]) == "changed"
         assert may_replace(item, [before, cut])
 
@@ -94,7 +122,7 @@ class TestFile:
         records = [done(item), Record.failed(item, "\udcff no such ä", 1.0, None)]
         for record in records:
             journal.append(record)
-        assert journal.read() == {item.target: records}
+        assert journal.read() == {item.name: records}
 
     def test_lines_of_several_writers_do_not_mix(self, journal: Journal, item: Item) -> None:
         record = replace(done(item), input="ä" * 5000)
@@ -108,13 +136,19 @@ class TestFile:
             thread.start()
         for thread in threads:
             thread.join()
-        assert journal.read() == {item.target: [record] * 80}
+        assert journal.read() == {item.name: [record] * 80}
+
+    def test_record_after_a_cut_line_is_kept(self, journal: Journal, item: Item) -> None:
+        with journal.path.open("ab") as file:
+            file.write(b'{"input": "a", "outp')  # a full disk, while other workers go on
+        journal.append(done(item))
+        assert journal.read() == {item.name: [done(item)]}
 
     @given(data=st.data())
     def test_survives_any_cut(self, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
         journal = Journal(tmp_path_factory.mktemp("cut") / "journal.jsonl")
         journal.create()
-        item = Item("in.wav", "out.wav", "audio", AudioFileOptions())
+        item = Item("in.wav", "out.wav", "audio", AudioFileOptions(), "out.wav")
         first, second = (Record.failed(item, text, 0.0, None) for text in ("one", "two"))
         journal.append(first)
         size = journal.path.stat().st_size
@@ -135,11 +169,15 @@ class TestFile:
             Journal(path).read()
 
     def test_one_that_is_missing_is_not_created_by_a_worker(self, tmp_path: Path, item: Item) -> None:
-        with pytest.raises(FileNotFoundError):
+        with pytest.raises(JournalError, match=r"missing.jsonl: the journal cannot be written"):
             Journal(tmp_path / "missing.jsonl").append(done(item))
 
     def test_default_place(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         assert default_journal("out/clean/") == tmp_path / "out" / "clean.journal.jsonl"
         assert default_journal(".") == tmp_path.with_name(f"{tmp_path.name}.journal.jsonl")
-        assert default_journal("s3://bucket/clean/") == Path("clean.journal.jsonl")
+        assert default_journal("memory://a/clean/") == default_journal("memory://a/clean")
+        assert default_journal("memory://a/clean") != default_journal("memory://b/clean")
+        assert default_journal("memory://a/clean").name.startswith("clean-")
+        with pytest.raises(ConfigError, match="is no folder for outputs"):
+            default_journal("/")

@@ -19,9 +19,11 @@ import pytest
 import soundfile
 
 from denoise.errors import ConfigError
-from denoise.pipelines.batch.journal import Journal
+from denoise.pipelines.batch import engines
+from denoise.pipelines.batch.journal import Journal, JournalError, Record
 from denoise.pipelines.batch.run import BatchSettings, open_batch
-from denoise.pipelines.batch.storage import STAGING
+from denoise.pipelines.batch.storage import STAGING, sha256_of
+from denoise.pipelines.batch.worker import Task
 from tests.cli.conftest import Command, command  # noqa: F401
 
 N_FILES = 6
@@ -44,17 +46,20 @@ def run(models: dict[str, Path], name: str = "mask-audio", **settings: Any) -> C
 
 
 def check_outputs(n: int = N_FILES) -> None:
-    """Check that each output is complete and has one valid line in the journal, and that nothing else is left."""
+    """Check that each output is complete and is that of its last line in the journal, and that nothing else is left."""
     files = sorted(path.name for path in Path("out").rglob("*") if path.is_file())
     assert files == [f"{i}.wav" for i in range(n)]
     assert not (Path("out") / STAGING).exists()
-    for target, records in Journal(Path("out.journal.jsonl")).read().items():
-        if records[-1].status == "failed":
-            continue
-        assert soundfile.info(target).frames == soundfile.info(records[-1].input).frames
-        state = Path(target).stat()
-        in_place = [r for r in records if r.output_state and r.output_state.version == str(state.st_mtime_ns)]
-        assert len(in_place) == 1, "done twice"
+    records = Journal(Path("out.journal.jsonl")).read()
+    for name in files:
+        last = [record for record in records[name] if record.status == "done"][-1]
+        assert soundfile.info(f"out/{name}").frames == soundfile.info(last.input).frames
+        assert last.output_sha256 == sha256_of(Path("out") / name)
+
+
+def versions() -> dict[str, int]:
+    """Return the times of the outputs that are in place."""
+    return {path.name: path.stat().st_mtime_ns for path in Path("out").glob("*.wav")}
 
 
 class Running:
@@ -83,7 +88,11 @@ def test_second_run_does_what_is_missing_changed_or_failed(folder: Path, models:
     Path("in/bad.wav").write_bytes(b"bad")
     assert run(models, workers=2) == {"done": N_FILES, "failed": 1}
     check_outputs()
+    before = versions()
     assert run(models) == {}
+    with open_batch(["in"], f"file://{folder}/out", {"model": str(models["mask-audio"])}) as same:
+        assert not same.pending
+    assert versions() == before
     assert run(models, retry_failed=True, workers=1) == {"failed": 1}
     soundfile.write("in/0.wav", np.zeros(9000), 48000)
     Path("out/1.wav").unlink()
@@ -105,18 +114,60 @@ def test_worker_that_is_killed_is_replaced(folder: Path, models: dict[str, Path]
     check_outputs()
 
 
+def test_file_that_was_finished_before_its_worker_died_is_done(
+    folder: Path, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "run_task", run_and_die)
+    settings = BatchSettings(workers=1)
+    with open_batch(["in/0.wav", "in/1.wav"], "out", {"model": str(models["mask-audio"])}, settings=settings) as batch:
+        assert [record.status for record in batch.run()] == ["done", "done"]
+    check_outputs(2)
+    assert len(Path("out.journal.jsonl").read_text().splitlines()) == 2
+
+
+def run_and_die(task: Task) -> Record:
+    """Run a task, and die before the record is returned."""
+    engines.run_task(task)
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("not reached")
+
+
 def test_killed_batch_is_finished_by_the_next(folder: Path, models: dict[str, Path]) -> None:
     chance = random.Random(0)
+    before: dict[str, int] = {}
     for n_lines in (0, 2):
         with Running(models, "--workers", "2") as running:
             running.wait_for_lines(n_lines)
             time.sleep(0.05 * chance.random())
-    before = {path: path.stat().st_mtime_ns for path in Path("out").glob("*.wav")}
+        assert versions().items() >= before.items(), "done twice"
+        before = versions()
     statuses = run(models, workers=2)
-    assert len(before) <= N_FILES
-    assert statuses["done"] <= N_FILES - len(before)
+    assert statuses == {"done": N_FILES - len(before)}
     check_outputs()
-    assert all(path.stat().st_mtime_ns == version for path, version in before.items())
+    assert versions().items() >= before.items(), "done twice"
+
+
+def test_outputs_of_others_are_kept_unless_overwritten(folder: Path, models: dict[str, Path]) -> None:
+    run(models, workers=1)
+    before = versions()
+    Path("other").mkdir()
+    soundfile.write("other/0.wav", np.zeros(9000), 48000)
+    settings = BatchSettings(workers=1)
+    with open_batch(["other"], "out", {"model": str(models["mask-audio"])}, settings=settings) as batch:
+        assert ["exists already" in str(record.error) for record in batch.run()] == [True]
+    assert versions() == before
+    with open_batch(["other"], "out", {}, settings=BatchSettings(workers=1, overwrite=True)) as batch:
+        assert [record.status for record in batch.run()] == ["done"]
+
+
+def test_journal_that_cannot_be_written_ends_the_batch(folder: Path, models: dict[str, Path]) -> None:
+    with open_batch(["in"], "out", {"model": str(models["mask-audio"])}, settings=BatchSettings(workers=1)) as batch:
+        records = batch.run()
+        next(records)
+        Path("out.journal.jsonl").unlink()  # as on a disk that is gone
+        with pytest.raises(JournalError, match="give another --journal"):
+            list(records)
+    assert not (Path("out") / STAGING).exists()
 
 
 def test_ctrl_c_ends_cleanly(folder: Path, models: dict[str, Path]) -> None:
@@ -137,7 +188,10 @@ def test_file_that_hangs_fails_alone(folder: Path, models: dict[str, Path]) -> N
     settings = BatchSettings(workers=1, time_limit=15)
     with open_batch(["list.jsonl"], "out", {"model": str(models["mask-audio"])}, settings=settings) as batch:
         records = {Path(record.input).name: record for record in batch.run()}
-    assert records["fifo.wav"].error == f"{Path('in/fifo.wav')}: not finished after 15 s. Raise --time-limit."
+    assert (
+        records["fifo.wav"].error
+        == "in/fifo.wav: not finished after 15 s. Raise --time-limit, and give --retry-failed."
+    )
     assert records["0.wav"].status == records["1.wav"].status == "done"
     check_outputs(2)
 
@@ -150,6 +204,12 @@ def test_two_runs_exclude_each_other(folder: Path, models: dict[str, Path]) -> N
     ):
         pass
     with open_batch(["in"], "out"):  # free again
+        pass
+    with (
+        open_batch(["in"], "out"),
+        pytest.raises(ConfigError, match="another run"),
+        open_batch(["in"], "out", settings=BatchSettings(journal=Path("another.jsonl"))),
+    ):
         pass
 
 
@@ -179,8 +239,7 @@ class TestCommand:
         plan = command(*words, "--dry-run")
         assert plan.code == 0
         assert plan.out.count(b"new ") == N_FILES + 1
-        assert not Path("out").exists()
-        assert not Path("out.journal.jsonl").exists()
+        assert [path.name for path in folder.iterdir()] == ["in"]
         done = command(*words, "--json")
         assert done.code == 1
         assert Counter(row["status"] for row in done.rows) == {"done": N_FILES, "failed": 1}
@@ -200,6 +259,8 @@ class TestCommand:
         (["in", "out", "--time-limit", "0"], "the time limit is 0 s"),
         (["in", "out", "--set", "strength"], "expected key=value"),
         (["in", "in/0.wav"], "is a file. Give a folder"),
+        (["in", "in/0.wav/out"], "cannot be written"),
+        (["in", "out", "--audio", "--model", "no-such-model"], "no-such-model"),
     ])  # fmt: skip
     def test_wrong_words_are_one_line(
         self,

@@ -23,7 +23,7 @@ from denoise.options import DenoiseOptions
 from denoise.pipelines.audio import AudioPipeline
 from denoise.pipelines.batch.file_options import AudioFileOptions, ImageFileOptions
 from denoise.pipelines.batch.items import Item, find_items
-from denoise.pipelines.batch.journal import Journal, Record, plan_of
+from denoise.pipelines.batch.journal import Journal, JournalError, Record, plan_of
 from denoise.pipelines.batch.storage import STAGING
 from denoise.pipelines.batch.worker import Task, Worker, WorkerSettings
 
@@ -33,7 +33,7 @@ def worker(tmp_path: Path) -> Worker:
     (tmp_path / "out").mkdir()
     journal = Journal(tmp_path / "out.journal.jsonl")
     journal.create()
-    return Worker(WorkerSettings(str(tmp_path / "out"), journal.path))
+    return Worker(WorkerSettings(str(tmp_path / "out"), tmp_path / "scratch", journal.path))
 
 
 @pytest.fixture
@@ -44,7 +44,8 @@ def sound(tmp_path: Path) -> Path:
 
 
 def item_of(source: Any, target: Any, options: Any) -> Item:
-    return Item(str(source), str(target), "audio" if isinstance(options, AudioFileOptions) else "image", options)
+    modality: Any = "audio" if isinstance(options, AudioFileOptions) else "image"
+    return Item(str(source), str(target), modality, options, Path(target).name)
 
 
 def leftovers(folder: Path) -> list[Path]:
@@ -59,7 +60,7 @@ def test_audio_is_what_the_pipeline_writes(
     pipeline = AudioPipeline(models["mask-audio"])
     pipeline.denoise_file(sound, tmp_path / "expected.wav", DenoiseOptions(steps=5, strength=0.7))
     assert Path(item.target).read_bytes() == (tmp_path / "expected.wav").read_bytes()
-    assert worker.journal.read() == {item.target: [record]}
+    assert worker.journal.read() == {item.name: [record]}
     assert plan_of(item, [record]) == "done"
     assert record.options == {"model": str(models["mask-audio"]), "strength": 0.7}
     assert "times_real_time" in record.result
@@ -97,7 +98,7 @@ def test_bad_input_is_a_failed_record(
     assert record.status == "failed"
     assert str(source) in str(record.error)
     assert "\n" not in str(record.error)
-    assert worker.journal.read() == {item.target: [record]}
+    assert worker.journal.read() == {item.name: [record]}
     assert not Path(item.target).exists()
     assert not leftovers(tmp_path / "out")
 
@@ -120,18 +121,14 @@ def test_journal_is_written_before_the_output_appears(
     worker: Worker, sound: Path, tmp_path: Path, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     item = item_of(sound, tmp_path / "out/a.wav", AudioFileOptions(model=str(models["keep-audio"])))
-    existed = []
 
     def append(journal: Journal, record: Record) -> None:
-        existed.append(Path(item.target).exists())
-        if record.status == "done":
-            raise OSError(28, "No space left on device")
+        assert not Path(item.target).exists()
+        raise JournalError("full")
 
     monkeypatch.setattr(Journal, "append", append)
-    record = worker(Task(item, overwrite=False))
-    assert existed == [False, False]
-    assert record.status == "failed"
-    assert "No space left" in str(record.error)
+    with pytest.raises(JournalError):  # which ends the batch
+        worker(Task(item, overwrite=False))
     assert not Path(item.target).exists()
     assert not leftovers(tmp_path / "out")
 
@@ -198,8 +195,24 @@ class TestStorages:
         assert body == sound.read_bytes()
         assert plan_of(item, [record]) == "done"
         assert "exists already" in str(remote(Task(item, overwrite=False)).error)
+        assert not [path for path in worker.settings.scratch.rglob("*") if path.is_file()]
         missing = replace(item, source="s3://sounds/in/none.wav", target="s3://sounds/out/none.wav")
         assert "s3://sounds/in/none.wav" in str(remote(Task(missing, overwrite=False)).error)
+
+
+@pytest.mark.parametrize("source", ["nowhere://x/a.wav", "s3://no-such-bucket/a.wav"])
+def test_storage_that_fails_is_a_failed_record(
+    worker: Worker, tmp_path: Path, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    item = item_of(source, tmp_path / "out/a.wav", AudioFileOptions(model=str(models["keep-audio"])))
+    record = worker(Task(item, overwrite=False))
+    assert record.status == "failed"
+    assert str(record.error).startswith(source)
+    assert "bug" not in str(record.error)
 
 
 def test_records_are_lines_of_json(worker: Worker, sound: Path, tmp_path: Path, models: dict[str, Path]) -> None:
