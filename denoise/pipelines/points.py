@@ -21,7 +21,7 @@ from denoise.pipelines.device import pick_device
 from denoise.pipelines.point_clouds import normalise_points
 from denoise.pipelines.result import POINT_UNITS, Diagnostics, Result
 from denoise.protocols import DenoisingPrior, Progress
-from denoise.registry import POINT_MODEL, bundled, load
+from denoise.registry import POINT_MODEL, load
 from denoise.sampling.stein import sigma_from_residual
 
 MIN_POINTS = 16
@@ -50,8 +50,6 @@ class PointPipeline:
 
     def __init__(self, model: str | Path = POINT_MODEL, *, device: str = "auto") -> None:
         self.device = pick_device(device)
-        if model == POINT_MODEL and POINT_MODEL not in bundled():
-            raise ConfigError(f"no prior of point clouds is bundled; train recipes/{POINT_MODEL} and give its weights.")
         module, self.card = load(model, kind="prior", modality="points")
         module = module.to(self.device)
         if not isinstance(module, DenoisingPrior):
