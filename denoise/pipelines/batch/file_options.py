@@ -121,14 +121,21 @@ class ImageFileOptions:
             "colour": None if self.colour == 1 else self.colour,
             "detail": self.detail or None,
         }
-        foreign = operator if self.task == "denoise" else denoising
+        foreign = (operator if self.task == "denoise" else {}) | (denoising if self.restores else {})
         for name, value in foreign.items():
             if value is not None:
-                raise ConfigError(f"{name} is not for the task {self.task}. Leave it out.")
-        if self.task == "denoise":
-            self.denoise_options()
-        else:
+                raise ConfigError(
+                    f"{name} is not for {'a prior' if self.restores else 'the task denoise'}. Leave it out."
+                )
+        if self.restores:
             self.restore_options()
+        else:
+            self.denoise_options()
+
+    @property
+    def restores(self) -> bool:
+        """Whether a prior restores the image; by default, a model removes its noise."""
+        return self.task != "denoise" or self.prior is not None
 
     @property
     def models(self) -> list[str]:
@@ -151,7 +158,7 @@ class ImageFileOptions:
         )
 
     def restore_options(self) -> RestoreOptions:
-        """Return the options of another task.
+        """Return the options of a restoration by a prior.
 
         Raises:
             ConfigError: a value is out of range, or an option is missing or of another task.

@@ -152,11 +152,11 @@ class Worker:
         from denoise.pipelines.image import default_model
         from denoise.registry import SIGMA_MODEL
 
-        if options.task != "denoise":
+        if options.restores:
             pipeline = self._image(options.prior or SIGMA_MODEL, True)
             return pipeline.file(source, target, options.restore_options(), name=name)
         denoising = options.denoise_options()
-        pipeline = self._image(options.prior or options.model or default_model(denoising), False)
+        pipeline = self._image(options.model or default_model(denoising), False)
         return pipeline.denoise_file(source, target, denoising, name=name)
 
     def _load_audio(self, model: str) -> Any:

@@ -185,6 +185,7 @@ class TestManifests:
         ({"input": "in/b.PNG", "task": "inpaint"}, "needs mask"),
         ({"input": "in/b.PNG", "mask": "m.png"}, "mask is not for the task denoise"),
         ({"input": "in/b.PNG", "model": "photo", "prior": "gaussian"}, "both model and prior"),
+        ({"input": "in/b.PNG", "strength": 0.5, "prior": "gaussian"}, "strength is not for a prior"),
         ({"input": "in/notes.txt"}, "no file of audio or image"),
         ({"output": "a.wav"}, 'needs a column "input"'),
         ({"input": "in/a.wav", "output": 3}, '"output" is a path'),

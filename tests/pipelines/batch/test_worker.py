@@ -18,7 +18,7 @@ import soundfile
 from moto.server import ThreadedMotoServer
 from PIL import Image as Pillow
 
-from denoise import ImagePipeline
+from denoise import ImagePipeline, RestoreOptions, RestorePipeline
 from denoise.options import DenoiseOptions
 from denoise.pipelines.audio import AudioPipeline
 from denoise.pipelines.batch.file_options import AudioFileOptions, ImageFileOptions
@@ -71,6 +71,17 @@ def test_image_is_what_the_pipeline_writes(worker: Worker, tmp_path: Path, model
     Pillow.fromarray(np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8)).save(source)
     worker(Task(item_of(source, target, ImageFileOptions(model=str(models["blur-image"]))), overwrite=False))
     ImagePipeline(models["blur-image"]).file(source, tmp_path / "expected.png")
+    assert target.read_bytes() == (tmp_path / "expected.png").read_bytes()
+
+
+def test_image_is_restored_by_a_prior_as_by_the_pipeline(worker: Worker, tmp_path: Path) -> None:
+    source, target = tmp_path / "in.png", tmp_path / "out/in.png"
+    Pillow.fromarray(np.random.default_rng(0).integers(0, 255, (28, 28), np.uint8)).save(source)
+    options = ImageFileOptions(prior="mnist-vae", sigma=60, steps=3)
+    record = worker(Task(item_of(source, target, options), overwrite=False))
+    assert record.error is None
+    restored = RestoreOptions(task="denoise", sigma=60 / 255, steps=3)
+    RestorePipeline("mnist-vae").file(source, tmp_path / "expected.png", restored)
     assert target.read_bytes() == (tmp_path / "expected.png").read_bytes()
 
 
