@@ -85,7 +85,7 @@ def test_invalid_sampling_is_one_line(command: Command, prior: Path, words: list
 
 def test_models_of_the_wrong_kind(command: Command, prior: Path, images: Path, models: dict[str, Path]) -> None:
     assert "expected a prior" in command("sample", models["keep-image"], "-o", "a.png").err
-    assert "is no denoiser" in command("image", images / "a/0.png", "--model", prior).err
+    assert "has no posterior mean" in command("image", images / "a/0.png", "--model", prior).err
     assert "kind: prior" in command("info", prior).out.decode()
 
 
