@@ -1,4 +1,4 @@
-"""Defects of recordings that are found without being told: clipping, gaps, clicks, and the end of the band."""
+"""Detection of defects of recordings: clipping, gaps, clicks, and the end of the band."""
 
 from __future__ import annotations
 

@@ -377,7 +377,7 @@ def _declip(image: Image, x: Tensor, options: RestoreOptions) -> Task:
     limit = options.limit
     if limit is None:
         visible = x if image.visible is None else x[:, torch.from_numpy(image.visible)]
-        if not find_limits(visible.reshape(1, -1))[1].isfinite():
+        if not find_limits(lambda: [visible.reshape(1, -1)])[1].isfinite():
             top = float(visible.max())
             raise ConfigError(
                 f"no clipping found: {int((visible == top).sum())} values are at the largest, {255 * top:.0f} of 255; "

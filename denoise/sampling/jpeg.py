@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from denoise.colour import LUMA_601
-from denoise.errors import ConfigError
+from denoise.sampling.consistent_set import ConsistentSet
 
 BLOCK = 8  # pixels
 SHARPENINGS = 20  # the error of the chroma falls by at least half with each in both directions
@@ -28,7 +28,7 @@ TO_RGB = torch.linalg.inv(TO_YCBCR)
 
 
 @dataclass(frozen=True)
-class QuantisationCells:
+class QuantisationCells(ConsistentSet):
     """The quantisation of JPEG: each DCT coefficient of a signal lies within half a step of the one in the file.
 
     Coefficients are read from the decoded image, so that those of blocks that are clipped at black or white, or cut by
@@ -44,6 +44,8 @@ class QuantisationCells:
         ITU-T T.81, 1992, section A.3.4; Iterative Procedures for Reduction of Blocking Effects in Transform Image
         Coding, Zakhor, 1992 (projection onto the cells).
     """
+
+    measurement = "quantisation"
 
     y: Tensor
     tables: Sequence[Sequence[int]]
@@ -100,34 +102,6 @@ class QuantisationCells:
     def forward(self, x: Tensor) -> Tensor:
         """Return y less the way from x to the nearest image in the cells, so that the misfit is that way."""
         return self.y + x - self.project(x)
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        """Return y, since the linear part is the identity."""
-        return y
-
-    def solve(self, r: Tensor, damping: float | Tensor) -> Tensor:
-        """Return (1 + damping)^-1 r."""
-        return r / (1 + damping)
-
-    def to_spectral(self, x: Tensor) -> Tensor:
-        """Return the signal itself."""
-        return x
-
-    def from_spectral(self, z: Tensor) -> Tensor:
-        """Return the coordinates themselves."""
-        return z
-
-    def singular_values(self, z: Tensor) -> Tensor:
-        """Return ones of the shape of z."""
-        return torch.ones_like(z)
-
-    def pseudoinverse(self, y: Tensor) -> Tensor:
-        """Refuse, since there is no linear inverse.
-
-        Raises:
-            ConfigError: always.
-        """
-        raise ConfigError("quantisation has no linear inverse, which ddrm needs; use diffpir.")
 
 
 def dct_matrix() -> Tensor:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from denoise.errors import ConfigError
 from denoise.protocols import OrthonormalCodec
+from denoise.sampling.consistent_set import ConsistentSet
 
 
 class Operator(Protocol):
@@ -224,15 +225,15 @@ class Whitened:
 
 
 @dataclass(frozen=True)
-class Clipping:
+class Clipping(ConsistentSet):
     """A clipped recording: samples at the limit were at least as large, all others are as recorded.
-
-    The operator is not linear and has no spectrum; `diffpir`, `dps` and `pnp_flow` work with it.
 
     Args:
         y: the recording, of the shape of signals.
         limit: absolute value at which it is clipped.
     """
+
+    measurement = "clipping"
 
     y: Tensor
     limit: float
@@ -240,34 +241,6 @@ class Clipping:
     def forward(self, x: Tensor) -> Tensor:
         """Return the recording where x is consistent with it, else x, so that the misfit is 0 where it should be."""
         return torch.where((self.y.abs() >= self.limit) & (x * self.y.sign() >= self.limit), self.y, x)
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        """Return y, since the linear part is the identity."""
-        return y
-
-    def solve(self, r: Tensor, damping: float | Tensor) -> Tensor:
-        """Return (1 + damping)^-1 r."""
-        return r / (1 + damping)
-
-    def to_spectral(self, x: Tensor) -> Tensor:
-        """Return the signal itself."""
-        return x
-
-    def from_spectral(self, z: Tensor) -> Tensor:
-        """Return the coordinates themselves."""
-        return z
-
-    def singular_values(self, z: Tensor) -> Tensor:
-        """Return ones of the shape of z."""
-        return torch.ones_like(z)
-
-    def pseudoinverse(self, y: Tensor) -> Tensor:
-        """Refuse, since there is no linear inverse.
-
-        Raises:
-            ConfigError: always.
-        """
-        raise ConfigError("clipping has no linear inverse, which ddrm needs; use diffpir.")
 
 
 @dataclass(frozen=True)
