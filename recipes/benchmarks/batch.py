@@ -175,7 +175,8 @@ def kill_workers(folder: Path, kills: int, chance: random.Random) -> tuple[int, 
     killed = 0
     while process.poll() is None and killed < kills:
         time.sleep(chance.random() * 2)
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        threads = Path(f"/proc/{process.pid}/task").glob("*/children")  # each worker is the child of a thread
+        children = [pid for children in threads for pid in children.read_text().split()]
         workers = [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
         if workers:
             os.kill(chance.choice(workers), signal.SIGKILL)
