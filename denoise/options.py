@@ -24,6 +24,9 @@ BLOCK_S = 20.0
 MAX_MEGAPIXELS = 200.0
 """Size up to which images are read; larger files may be decompression bombs."""
 
+TIME_LIMIT_S = 7200.0
+"""Seconds after which a file of a batch has failed."""
+
 NoiseSource = tuple[float, float] | str | Path
 """Noise alone: a time range of the recording itself, start and end in seconds, or the path of another recording."""
 

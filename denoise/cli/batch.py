@@ -16,6 +16,7 @@ from denoise.cli.files import report_skipped
 from denoise.cli.output import make_progress_bar, print_error
 from denoise.cli.params import DeviceOption, JsonLinesOption, OverwriteOption
 from denoise.errors import ConfigError
+from denoise.options import TIME_LIMIT_S
 
 if TYPE_CHECKING:
     from denoise.pipelines.batch.journal import Record
@@ -66,7 +67,7 @@ def batch(
     device: DeviceOption = "auto",
     time_limit: Annotated[
         float, typer.Option(help="Seconds after which a file has failed.", metavar="SECONDS")
-    ] = 7200.0,
+    ] = TIME_LIMIT_S,
     journal: Annotated[
         Path | None, typer.Option(help="File of the journal; by default, DST.journal.jsonl.", metavar="FILE")
     ] = None,

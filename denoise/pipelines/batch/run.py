@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from denoise.errors import ConfigError
+from denoise.options import TIME_LIMIT_S
 from denoise.pipelines.batch.engines import ENGINES, Engine, EngineName, LocalEngine, RayEngine
 from denoise.pipelines.batch.file_options import Modality
 from denoise.pipelines.batch.items import Item, find_items
@@ -21,8 +22,6 @@ from denoise.pipelines.batch.storage import STAGING, is_url, local_path
 from denoise.pipelines.batch.worker import Task, WorkerSettings
 from denoise.pipelines.device import pick_device
 from denoise.registry import locate
-
-TIME_LIMIT_S = 7200.0
 
 
 @dataclass(frozen=True, kw_only=True)
