@@ -180,7 +180,7 @@ def audio(
     from denoise.cli.image import refuse
     from denoise.cli.interrupt import until_interrupted
     from denoise.cli.malloc import return_freed_memory
-    from denoise.cli.restore_audio import restore_audio_files
+    from denoise.cli.restore import restore_recordings
     from denoise.files.audio import AUDIO_EXTENSIONS
     from denoise.pipelines.audio import AudioPipeline, default_model
     from denoise.pipelines.choice import AUTO
@@ -225,7 +225,7 @@ def audio(
             overwrite=overwrite,
         )
         check_samples(samples, inputs, out, {"--skip-existing": skip_existing or None})
-        restore_audio_files(inputs, out, prior, restore_options, batch, device)
+        restore_recordings(inputs, out, prior, restore_options, batch, device=device)
         return
     for name, value, needed in (
         ("--sigma", sigma, "--prior"),

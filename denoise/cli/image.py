@@ -163,7 +163,7 @@ def image(
     """
     from denoise.cli.files import BatchOptions, denoise_files
     from denoise.cli.malloc import keep_freed_memory
-    from denoise.cli.restore import restore_files
+    from denoise.cli.restore import restore_images
     from denoise.files.image import IMAGE_EXTENSIONS
     from denoise.pipelines.compare import check_extras, compare_image
     from denoise.pipelines.image import ImagePipeline, default_model
@@ -207,7 +207,7 @@ def image(
             max_megapixels=max_megapixels,
         )
         check_samples(samples, inputs, out, {"--skip-existing": skip_existing or None})
-        restore_files(inputs, out, prior or SIGMA_MODEL, restore_options, batch, device=device, tile=tile)
+        restore_images(inputs, out, prior or SIGMA_MODEL, restore_options, batch, device=device, tile=tile)
         return
     options = DenoiseOptions(
         steps=steps,
