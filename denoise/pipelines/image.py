@@ -73,8 +73,7 @@ class ImagePipeline:
         precision: str = "auto",
     ) -> None:
         self.device = pick_device(device)
-        tile = TILE if tile is None else tile
-        if tile < 1:
+        if tile is not None and tile < 1:
             raise ConfigError(f"tile is {tile} pixels; expected at least 1.")
         check_precision(precision, self.device)
         self.precision = precision
@@ -84,10 +83,13 @@ class ImagePipeline:
             self.model, self.card = as_network(self.model, self.card.name), replace(self.card, blind=False)
         self.model.to(self.device)
         window = self.model.window
-        if window is not None:  # tiles of the only size that the network takes, half of each faded into the next
+        if window is None:
+            context = min(self.model.context, MAX_CONTEXT)
+            self.grid = Grid.fit(TILE if tile is None else tile, context, FADE, self.model.size_multiple)
+        elif tile is None:  # the only size that the network takes, half of each tile faded into the next
             self.grid = Grid(window, 0, window // 2)
         else:
-            self.grid = Grid.fit(tile, min(self.model.context, MAX_CONTEXT), FADE, self.model.size_multiple)
+            raise ConfigError(f"{self.card.name} takes tiles of {window} x {window} pixels alone. Leave tile out.")
 
     def denoise_file(
         self,

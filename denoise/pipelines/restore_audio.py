@@ -28,7 +28,7 @@ from denoise.pipelines.full_band import full_band_context
 from denoise.pipelines.perception import progress_of_part
 from denoise.pipelines.prior_windows import WindowedPrior
 from denoise.pipelines.result import AUDIO_UNITS, Diagnostics, Result
-from denoise.pipelines.samples import SamplePaths
+from denoise.pipelines.samples import SamplePaths, write_audio_set
 from denoise.protocols import Progress
 from denoise.signals import AudioFormat, require_finite_output
 
@@ -127,10 +127,10 @@ class AudioRestorePipeline:
             ]
             blocks = read_blocks(reader, round(STEP_S * rate))
             for block in self._blocks(blocks, rate, channels, task):
-                samples = block.reshape(n, channels, -1)
-                outputs = [*samples, samples.mean(axis=0), samples.std(axis=0, ddof=1)] if options.samples else samples
-                for writer, output in zip(writers, outputs, strict=True):
-                    writer.write(np.ascontiguousarray(output))
+                if options.samples:
+                    write_audio_set(writers, block.reshape(n, channels, -1))
+                else:
+                    writers[0].write(np.ascontiguousarray(block))
                 n_done += block.shape[1]
                 n_over += int((np.abs(block) > 1).sum())
                 peak = max(peak, float(np.abs(block).max(initial=0)))

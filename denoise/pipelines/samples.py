@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -125,18 +125,15 @@ def write_image_samples(
         sigma = options.sigma
         if options.estimates_sigma and not pipeline.card.blind:
             sigma = min(estimate[0].mean_sigma, pipeline.max_sigma(image))
-        moments, diagnostics = Moments(), []
-        for i, path in enumerate(paths.samples):
+        diagnostics: list[Diagnostics] = []
+
+        def draw(i: int) -> NDArray[Any]:
             sample_options = replace(options, sigma=sigma, seed=seed + i)
-            sample, sample_diagnostics = pipeline.denoise_frame(
-                image_float, sample_options, progress_of_part(progress, i, n)
-            )
-            moments.add(sample.pixels)
-            diagnostics.append(sample_diagnostics)
-            write(path, sample.pixels)
-        write(paths.mean, moments.mean)
-        write(paths.std, STD_SCALE * moments.std())
-        mean = replace(image_float, pixels=moments.mean.astype(np.float32))
+            sample, of_sample = pipeline.denoise_frame(image_float, sample_options, progress_of_part(progress, i, n))
+            diagnostics.append(of_sample)
+            return sample.pixels
+
+        mean = replace(image_float, pixels=write_image_set(paths, draw, write).astype(np.float32))
         return Result.from_diagnostics(
             replace(
                 Diagnostics.combine(diagnostics),
@@ -152,6 +149,43 @@ def write_image_samples(
             files=[str(path) for path in paths.all()],
             warnings=reader.warnings,
         )
+
+
+def write_image_set(
+    paths: SamplePaths, draw: Callable[[int], NDArray[Any]], write: Callable[[Path, NDArray[Any]], None]
+) -> NDArray[Any]:
+    """Write the samples of an image, their mean, and `STD_SCALE` times their standard deviation.
+
+    One sample is in memory at a time.
+
+    Args:
+        paths: of the files.
+        draw: returns a sample, given its number.
+        write: writes pixels to a path.
+
+    Returns:
+        The mean.
+    """
+    moments = Moments()
+    for i, path in enumerate(paths.samples):
+        pixels = draw(i)
+        moments.add(pixels)
+        write(path, pixels)
+    write(paths.mean, moments.mean)
+    write(paths.std, STD_SCALE * moments.std())
+    return moments.mean
+
+
+def write_audio_set(writers: Sequence[AudioWriter], samples: NDArray[Any]) -> None:
+    """Write a block of the samples of a recording, of their mean and of their standard deviation.
+
+    Args:
+        writers: of `SamplePaths.all`.
+        samples: (samples, channels, time).
+    """
+    outputs = [*samples, samples.mean(axis=0), samples.std(axis=0, ddof=1)]
+    for writer, output in zip(writers, outputs, strict=True):
+        writer.write(np.ascontiguousarray(output))
 
 
 def write_audio_samples(
@@ -193,10 +227,7 @@ def write_audio_samples(
         ]
         run = pipeline.start(format.sample_rate, options, range(seed, seed + n))
         for block in run.blocks(read_blocks(reader, format.sample_rate)):
-            samples = block.reshape(n, format.channels, -1)
-            outputs = [*samples, samples.mean(axis=0), samples.std(axis=0, ddof=1)]
-            for writer, output in zip(writers, outputs, strict=True):
-                writer.write(np.ascontiguousarray(output))
+            write_audio_set(writers, block.reshape(n, format.channels, -1))
             n_done += block.shape[1]
             if progress and frames:
                 progress(min(1.0, n_done / frames))

@@ -21,7 +21,8 @@ from denoise.files.image import read_image
 from denoise.files.image.exif import with_size
 from denoise.options import RestoreOptions
 from denoise.pipelines.image import ImagePipeline
-from denoise.pipelines.restore import MISSING_THRESHOLD, RestorePipeline
+from denoise.pipelines.image_tasks import MISSING_THRESHOLD
+from denoise.pipelines.restore import RestorePipeline
 from denoise.registry import load
 from denoise.signals import Image, ImageFormat
 from denoise.weights import save_weights
@@ -262,6 +263,12 @@ def test_what_priors_with_latents_cannot_do_is_refused() -> None:
     large, options = Image(np.zeros((900, 600, 1), np.uint8)), RestoreOptions(task="denoise", sigma=0.1)
     with pytest.raises(ConfigError, match=r"600 x 900 pixels, \d+ windows of the prior; expected at most 1024"):
         RestorePipeline("mnist-vae").frame(large, options)
+
+
+@pytest.mark.parametrize("prior", ["mnist-vae", "mnist-diffusion"])
+def test_tiles_of_another_size_than_that_of_a_prior_are_refused(prior: str) -> None:
+    with pytest.raises(ConfigError, match=f"{prior} takes tiles of 28 x 28 pixels alone"):
+        RestorePipeline(prior, tile=64)
 
 
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
