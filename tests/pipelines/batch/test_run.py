@@ -71,8 +71,8 @@ class Running:
     def __init__(self, models: dict[str, Path], *words: str) -> None:
         names = ["0", "fifo", *map(str, range(1, N_FILES))]
         Path("list.jsonl").write_text("\n".join(json.dumps({"input": f"in/{name}.wav"}) for name in names))
-        line = [sys.executable, "-m", "denoise", "batch", "list.jsonl", "out", "--model", models["mask-audio"], "--audio"]
-        self.line = [*line, *words]
+        words = ("list.jsonl", "out", "--audio", "--model", str(models["mask-audio"]), *words)
+        self.line = [sys.executable, "-m", "denoise", "batch", *words]
 
     def __enter__(self) -> Running:
         os.mkfifo("in/fifo.wav")
