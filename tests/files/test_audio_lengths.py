@@ -255,10 +255,10 @@ class TestMp3:
     def test_long_file_is_scanned_quickly(self) -> None:
         frames = list(mp3_frames(encode(voice(132_300), 44_100, "MP3")))[1:]
         data = b"".join(frames) * 400  # 20 minutes
-        start = time.perf_counter()
+        start = time.process_time()
         with AudioReader(io.BytesIO(data)) as reader:
             assert reader.frames == 400 * 1152 * len(frames)
-        assert time.perf_counter() - start < 5
+        assert time.process_time() - start < 5
 
 
 class TestOgg:
