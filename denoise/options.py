@@ -47,6 +47,9 @@ AUDIO_TASKS: tuple[AudioRestoreTask, ...] = get_args(AudioRestoreTask)
 RESTORE_STEPS = 20
 """Network calls per restored image, or per window of a recording, of a prior that denoises."""
 
+PRIOR_STEPS = 60
+"""Network calls per restored image of a prior that denoises images of one size, which are small."""
+
 INVERSION_STEPS = 100
 """Steps of the optimiser per restored image, of a prior with latents."""
 
@@ -173,8 +176,9 @@ class RestoreOptions:
             image, if many values are there and few a little below.
         sigma: noise level of the measured image, full scale 1.0; None estimates it, for inpainting
             there is none. Not for JPEG artefacts and clipped highlights.
-        steps: steps for each image, at least 2; None is `RESTORE_STEPS`, or `INVERSION_STEPS` of priors with latents.
-            A denoiser removes noise in one call, which takes none, unless there are samples.
+        steps: steps for each image, at least 2; None is `RESTORE_STEPS`, `PRIOR_STEPS` of priors of images of one
+            size, or `INVERSION_STEPS` of priors with latents. A denoiser removes noise in one call, which takes none,
+            unless there are samples.
         seed: seed of the first sample; each next one adds 1.
         samples: number of posterior samples to write with their mean and standard deviation; 0 writes one image.
         overwrite: whether existing files are replaced.

@@ -22,6 +22,7 @@ from denoise.options import (
     IMAGE_STEPS,
     INVERSION_STEPS,
     MAX_MEGAPIXELS,
+    PRIOR_STEPS,
     RESTORE_STEPS,
     TASKS,
     DenoiseOptions,
@@ -139,8 +140,8 @@ def image(
     steps: Annotated[
         int,
         typer.Option(
-            help="Network calls per posterior sample, with --perception or --samples; with --task, or samples of "
-            f"--prior, {RESTORE_STEPS}, or {INVERSION_STEPS} of a prior with latents."
+            help="Network calls per posterior sample, with --perception or --samples; with --task, or samples "
+            f"of --prior, {RESTORE_STEPS}, {PRIOR_STEPS} for a prior of small images, {INVERSION_STEPS} with latents."
         ),
     ] = IMAGE_STEPS,
     seed: SeedOption = 0,

@@ -46,7 +46,7 @@ class ImageTask(NamedTuple):
         shape: shape of the solution, (channels, height, width).
         frame: image of the size of the result, whose pixels are replaced.
         finish: turns the solution into the pixels of the result.
-        start: what the sampler starts near.
+        start: what the sampler starts near: grey of the mean of the measurement, or its pixels.
         sigma_start: how near, the first noise level.
         warnings: what the user must know about the result.
     """
@@ -57,7 +57,7 @@ class ImageTask(NamedTuple):
     shape: tuple[int, ...]
     frame: Image
     finish: Callable[[Tensor], Tensor]
-    start: Tensor | float = 0.5
+    start: Tensor | float
     sigma_start: float = SIGMA_START
     warnings: tuple[str, ...] = ()
 
@@ -100,7 +100,7 @@ def prepare_task(
         sigma = sigma_255(pipeline.estimate_noise(image, by_intensity=False)) / 255
     sigma = max(sigma, MIN_SIGMA)
     if options.task == "denoise":
-        return ImageTask(x, Mask(torch.ones(1)), sigma, tuple(x.shape), image, clamp)
+        return ImageTask(x, Mask(torch.ones(1)), sigma, tuple(x.shape), image, clamp, start=float(x.mean()))
     if options.task == "upscale":
         assert options.factor is not None
         megapixels = options.factor**2 * image.pixels[..., 0].size / 1e6
@@ -143,9 +143,8 @@ def _inpaint(image: Image, x: Tensor, options: RestoreOptions) -> ImageTask:
 
     observed = (~hole).float()
     operator = Mask(observed[None, None])
-    return ImageTask(
-        inside * observed, operator, max(options.sigma or 0.0, MIN_SIGMA), tuple(inside.shape), image, finish
-    )
+    sigma, grey = max(options.sigma or 0.0, MIN_SIGMA), float(inside[:, ~hole].mean())
+    return ImageTask(inside * observed, operator, sigma, tuple(inside.shape), image, finish, start=grey)
 
 
 def _declip(image: Image, x: Tensor, options: RestoreOptions) -> ImageTask:
@@ -187,7 +186,8 @@ def _upscale(image: Image, x: Tensor, factor: int, sigma: float) -> ImageTask:
 
     frame = replace(image, pixels=enlarge(image.pixels), alpha=enlarge(image.alpha))
     channels, height, width = x.shape
-    return ImageTask(x, Downsample(factor), sigma, (channels, factor * height, factor * width), frame, clamp)
+    shape = (channels, factor * height, factor * width)
+    return ImageTask(x, Downsample(factor), sigma, shape, frame, clamp, start=float(x.mean()))
 
 
 def _deblur(image: Image, x: Tensor, kernel: Tensor, sigma: float) -> ImageTask:
@@ -201,7 +201,8 @@ def _deblur(image: Image, x: Tensor, kernel: Tensor, sigma: float) -> ImageTask:
     space = tuple(next_fast_len(n + k, real=False) for n, k in zip((height, width), kernel.shape, strict=True))
 
     operator = Cropped(Blur(kernel), (height, width), space)
-    return ImageTask(x, operator, sigma, (len(x), *space), image, lambda y: clamp(y[:, :height, :width]))
+    shape, grey = (len(x), *space), float(x.mean())
+    return ImageTask(x, operator, sigma, shape, image, lambda y: clamp(y[:, :height, :width]), start=grey)
 
 
 def remove_jpeg(image: Image, x: Tensor, options: RestoreOptions, source: ImageFormat | None) -> ImageTask:

@@ -18,7 +18,7 @@ from denoise.files.atomic import require_free
 from denoise.files.image import ImageReader, write_image
 from denoise.files.image.exif import with_size
 from denoise.files.image.jpeg import with_default_quality
-from denoise.options import INVERSION_STEPS, RESTORE_STEPS, DenoiseOptions, RestoreOptions
+from denoise.options import INVERSION_STEPS, PRIOR_STEPS, RESTORE_STEPS, DenoiseOptions, RestoreOptions
 from denoise.pipelines.image import ImagePipeline
 from denoise.pipelines.image_tasks import SIGMA_START, ImageTask, prepare_task
 from denoise.pipelines.perception import progress_of_part
@@ -205,7 +205,7 @@ class RestorePipeline:
         generator, n_done = Generator().manual_seed(seed), 0
         if self.latent_prior is not None:
             return self._invert(task, options.steps or INVERSION_STEPS, generator, progress)
-        steps = options.steps or RESTORE_STEPS
+        steps = options.steps or (PRIOR_STEPS if isinstance(self.pipeline.model, PriorNetwork) else RESTORE_STEPS)
 
         def denoiser(x: Tensor, sigma: Tensor) -> Tensor:
             nonlocal n_done

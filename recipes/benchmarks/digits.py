@@ -12,7 +12,7 @@ import numpy as np
 import typer
 from common import JsonFile, Row, Threads, describe_clock, describe_environment, report, show_progress, use_threads
 
-from denoise.options import INVERSION_STEPS, RESTORE_STEPS
+from denoise.options import INVERSION_STEPS, PRIOR_STEPS
 
 DIGITS = {"in": 2, "out": 2, "s": 2}
 BLUR = 1.5  # pixels
@@ -73,8 +73,9 @@ def main(
             started = clock()
             with torch.no_grad():
                 if isinstance(prior, DenoisingPrior):
-                    sigmas = karras_sigmas(RESTORE_STEPS, 0.01, 1.0)
-                    start = 0.5 + torch.randn(clean.shape, generator=generator)
+                    sigmas = karras_sigmas(PRIOR_STEPS, 0.01, 1.0)
+                    grey = y.sum() / operator.forward(torch.ones_like(clean)).sum()
+                    start = grey + torch.randn(clean.shape, generator=generator)
                     x = diffpir(prior, y, operator, sigma, sigmas, start=start, generator=generator)
                 else:
                     shape, steps = clean.shape[1:], INVERSION_STEPS
@@ -87,7 +88,7 @@ def main(
         f"{limit} digits of the {split} split; denoise: sigma 50 of 255; inpaint: 6 rows and 3 columns missing; "
         f"deblur: Gaussian of {BLUR} pixels, sigma 2; upscale: means of 2 x 2 pixels; measurements clipped to 0 to 1; "
         "mean PSNR in dB of in (missing pixels black, enlarged by repetition) and out; "
-        f"{RESTORE_STEPS} steps of DiffPIR, one posterior sample, or {INVERSION_STEPS} steps of inversion; s a digit "
+        f"{PRIOR_STEPS} steps of DiffPIR, one posterior sample, or {INVERSION_STEPS} steps of inversion; s a digit "
         f"in a batch: {describe_clock(threads)}; seed {seed}; {describe_environment(['torch'])}"
     )
     report(table, protocol, DIGITS, json_file, {"rows": table})
