@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from denoise import resampling
+
 
 def db_to_amplitude(db: float) -> float:
     """Return the amplitude ratio of a level in decibels.
@@ -179,7 +181,7 @@ def mu_law_expand(compressed: Tensor, mu: float = 255.0) -> Tensor:
 
 
 def resample(x: Tensor, sample_rate: int, new_rate: int) -> Tensor:
-    """Resample without delay (soxr, high quality).
+    """Resample without delay; see `denoise.resampling.resample`.
 
     Args:
         x: signal, (channels, time).
@@ -189,14 +191,7 @@ def resample(x: Tensor, sample_rate: int, new_rate: int) -> Tensor:
     Returns:
         Signal in float32, (channels, ceil(time * new_rate / sample_rate)).
     """
-    import numpy as np
-    import soxr
-
-    if sample_rate == new_rate:
-        return x
-    n = -(-x.shape[-1] * new_rate // sample_rate)
-    y = soxr.resample(np.ascontiguousarray(x.T.numpy()), sample_rate, new_rate).T[:, :n]
-    return F.pad(torch.from_numpy(np.ascontiguousarray(y)), (0, n - y.shape[-1]))
+    return torch.from_numpy(resampling.resample(x.numpy(), sample_rate, new_rate))
 
 
 def _window(n_fft: int, like: Tensor) -> Tensor:

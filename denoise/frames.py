@@ -3,18 +3,21 @@
 Both directions are generators along one axis, so that a long recording, or a band of a large image, is never in memory
 as a whole. Two dimensions are one dimension twice: bands of rows, tiles of columns.
 
-The law: ``torch.cat([*overlap_add(split(chunks, grid), grid)])`` is ``torch.cat(chunks)``.
+The law: ``np.concatenate([*overlap_add(split(chunks, grid), grid)], -1)`` is ``np.concatenate(chunks, -1)``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from denoise.errors import ConfigError
+
+Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -84,11 +87,11 @@ class Window:
         last: whether the signal ends with it.
     """
 
-    data: Tensor
+    data: Array
     start: int
     last: bool
 
-    def map(self, data: Tensor) -> Window:
+    def map(self, data: Array) -> Window:
         """Return the window with other data.
 
         Args:
@@ -100,80 +103,85 @@ class Window:
         return replace(self, data=data)
 
 
-def split(chunks: Iterable[Tensor], grid: Grid, dim: int = -1) -> Iterator[Window]:
+def split(chunks: Iterable[Array], grid: Grid, axis: int = -1) -> Iterator[Window]:
     """Split a signal into the windows of a grid.
 
     Args:
-        chunks: consecutive sections of the signal, of any length along ``dim``.
+        chunks: consecutive sections of the signal, of any length along ``axis``.
         grid: of the windows.
-        dim: axis of the windows.
+        axis: axis of the windows.
 
     Returns:
         Windows, of which the last may be shorter.
     """
-    pieces: list[Tensor] = []
+    pieces: list[Array] = []
     length, start = 0, 0
     for chunk in chunks:
         pieces.append(chunk)
-        length += chunk.shape[dim]
+        length += chunk.shape[axis]
         if length <= grid.window:  # perhaps the last window, unless more chunks follow
             continue
-        buffer = torch.cat(pieces, dim)
+        buffer = np.concatenate(pieces, axis)
         while length > grid.window:
-            yield Window(buffer.narrow(dim, 0, grid.window), start, last=False)
+            yield Window(_section(buffer, axis, 0, grid.window), start, last=False)
             length, start = length - grid.hop, start + grid.hop
-            buffer = buffer.narrow(dim, grid.hop, length)
+            buffer = _section(buffer, axis, grid.hop)
         pieces = [buffer]
     if length:
-        yield Window(torch.cat(pieces, dim), start, last=True)
+        yield Window(np.concatenate(pieces, axis), start, last=True)
 
 
-def overlap_add(windows: Iterable[Window], grid: Grid, dim: int = -1) -> Iterator[Tensor]:
+def overlap_add(windows: Iterable[Window], grid: Grid, axis: int = -1) -> Iterator[Array]:
     """Join windows, and yield each sample as soon as no later window contains it.
 
     Args:
         windows: of `split`, processed.
         grid: of the windows.
-        dim: axis of the windows.
+        axis: axis of the windows.
 
     Returns:
         Consecutive sections of the joined signal.
     """
-    fade = (torch.arange(grid.fade) + 0.5) / max(1, grid.fade)
-    fade_in = torch.cat([torch.zeros(grid.context), fade, torch.ones(grid.context)])
-    overlap: Tensor | None = None
+    fade = (np.arange(grid.fade, dtype=np.float32) + np.float32(0.5)) / max(1, grid.fade)
+    fade_in = np.concatenate([np.zeros(grid.context), fade, np.ones(grid.context)])
+    overlap: Array | None = None
     for window in windows:
-        x, n = window.data, window.data.shape[dim]
-        shape = [-1 if d == dim % x.ndim else 1 for d in range(x.ndim)]
-        weight = fade_in.to(x).reshape(shape)
+        x = window.data
+        weight = np.expand_dims(fade_in.astype(x.dtype), [d for d in range(x.ndim) if d != axis % x.ndim])
         if overlap is not None:
-            overlap += x.narrow(dim, 0, grid.overlap) * weight
-            x = torch.cat([overlap, x.narrow(dim, grid.overlap, n - grid.overlap)], dim)
+            overlap += _section(x, axis, 0, grid.overlap) * weight
+            x = np.concatenate([overlap, _section(x, axis, grid.overlap)], axis)
         if window.last:
             yield x
         else:
-            overlap = x.narrow(dim, grid.hop, grid.overlap) * (1 - weight)
-            yield x.narrow(dim, 0, grid.hop)
+            overlap = _section(x, axis, grid.hop) * (1 - weight)
+            yield _section(x, axis, 0, grid.hop)
         del window, x  # not kept in memory while the next one is processed
 
 
-def cat_preallocated(pieces: Iterable[Tensor], shape: tuple[int, ...], dim: int = -1) -> Tensor:
-    """Concatenate tensors in memory that is allocated before the first of them.
+def cat_preallocated(pieces: Iterable[Array], shape: tuple[int, ...], axis: int = -1) -> Array:
+    """Concatenate arrays in memory that is allocated before the first of them.
 
-    ``torch.cat`` would keep the pieces in the memory where the network needs large blocks for the next one, and the
-    process would grow.
+    ``np.concatenate`` would keep the pieces in the memory where the network needs large blocks for the next one, and
+    the process would grow.
 
     Args:
-        pieces: tensors of any length along ``dim``.
+        pieces: arrays of any length along ``axis``.
         shape: of the result.
-        dim: axis of concatenation.
+        axis: axis of concatenation.
 
     Returns:
-        As ``torch.cat([*pieces], dim)``, in float32.
+        As ``np.concatenate([*pieces], axis)``, in float32.
     """
-    out, start = torch.empty(shape), 0
+    out, start = np.empty(shape, np.float32), 0
     for piece in pieces:
-        out.narrow(dim, start, piece.shape[dim]).copy_(piece)
-        start += piece.shape[dim]
+        stop = start + piece.shape[axis]
+        _section(out, axis, start, stop)[...] = piece
+        start = stop
         del piece
     return out
+
+
+def _section(x: Array, axis: int, start: int, stop: int | None = None) -> Array:
+    """Return a view of part of an array along one axis."""
+    return x[(slice(None),) * (axis % x.ndim) + (slice(start, stop),)]

@@ -18,7 +18,6 @@ import pytest
 import torch
 from hypothesis import settings
 from numpy.typing import NDArray
-from torch import Tensor
 
 from denoise import registry
 from denoise.pipelines import arrays, choice
@@ -154,13 +153,12 @@ def pipe() -> Iterator[Callable[..., BinaryIO]]:
 class LevelClassifier:
     """A classifier that takes peaks above 0.5 for speech, above 0.2 for music, and the rest for sounds."""
 
-    config, channels, window_s = None, 1, 2.0
     class_names = ("speech", "music", "sounds")
 
-    def __call__(self, x: Tensor, *, sample_rate: int) -> Tensor:
-        peak = x.abs().amax(dim=(1, 2))
-        index = torch.where(peak > 0.5, 0, torch.where(peak > 0.2, 1, 2))
-        return 9.0 * torch.nn.functional.one_hot(index, 3).float()
+    def probabilities(self, x: NDArray[Any], *, sample_rate: int) -> NDArray[Any]:
+        peak = np.abs(x).max(axis=(1, 2))
+        index = np.where(peak > 0.5, 0, np.where(peak > 0.2, 1, 2))
+        return np.asarray(torch.softmax(9.0 * torch.eye(3), dim=1))[index]
 
 
 @pytest.fixture
@@ -172,7 +170,7 @@ def general(models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyP
         module, card = registry.load(models[stored])
         save_weights(folder / f"{name}.safetensors", module, replace(card, name=name), {}, torch.float32)
     monkeypatch.setattr(registry, "PRETRAINED", folder)
-    monkeypatch.setattr(choice, "load_classifier", LevelClassifier)
+    monkeypatch.setattr(choice, "audio_classifier", LevelClassifier)
     arrays._audio_pipeline.cache_clear()
     yield folder
     arrays._audio_pipeline.cache_clear()

@@ -47,7 +47,7 @@ def train(
         from denoise.training.loop import train as run_training
     except ModuleNotFoundError as error:
         raise ConfigError(f'{error.name} is missing. In the source: pip install ".[train]".') from None
-    from denoise.pipelines.device import pick_device
+    from denoise.backends.device import pick_device
     from denoise.pipelines.precision import float_precision
     from denoise.training.recipe import load_recipe
 

@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from denoise.backends.device import as_numpy
 from denoise.errors import ConfigError, InputError
 from denoise.options import AUDIO_STEPS, IMAGE_STEPS, DenoiseOptions, NoiseSource, Sigma, Stereo
 from denoise.pipelines import audio, image
 from denoise.pipelines.audio import AudioPipeline
 from denoise.pipelines.choice import AUTO
-from denoise.pipelines.device import as_numpy
 from denoise.pipelines.excerpts import slice_excerpts
 from denoise.pipelines.image import ImagePipeline
 from denoise.pipelines.noise_segment import cut_noise

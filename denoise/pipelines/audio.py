@@ -12,21 +12,20 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from numpy.typing import NDArray
-from torch import Tensor
 
+from denoise.backends import load_network
 from denoise.errors import ConfigError, InputError
 from denoise.files.audio import AudioReader, AudioSource, AudioWriter, EncodedTrack, RawFormat, open_media_file
 from denoise.options import AUDIO_STEPS, BLOCK_S, DenoiseOptions, NoiseSource, Stereo
 from denoise.pipelines.audio_run import STEP_S, AudioRun
 from denoise.pipelines.choice import AUTO, GIVEN, ModelChoice, StereoChoice, Survey, survey_file
-from denoise.pipelines.device import pick_device
 from denoise.pipelines.noise_floor import NoiseFloor
 from denoise.pipelines.noise_segment import measure_profile, read_noise, require_noise_profile_network
-from denoise.pipelines.perception import progress_of_part
 from denoise.pipelines.posterior import check_posterior
+from denoise.pipelines.progress import progress_of_part
 from denoise.pipelines.result import AUDIO_UNITS, Result
-from denoise.protocols import Progress, StreamingNetwork
-from denoise.registry import DEFAULTS, GENERAL_MODEL, POSTERIOR_MODEL, load
+from denoise.protocols import ArrayStreamingNetwork, Progress
+from denoise.registry import DEFAULTS, GENERAL_MODEL, POSTERIOR_MODEL
 from denoise.signals import AudioFormat, NetworkOverflowError
 
 
@@ -53,15 +52,13 @@ class AudioPipeline:
         if self.chooses_model:
             model = DEFAULTS["audio"]
         self._chosen: dict[str, AudioPipeline] = {str(model): self}  # loaded models by name
-        self.device = pick_device(device)
         if not 0 < block < math.inf:
             raise ConfigError(f"block is {block:g} s; expected more than 0.")
-        self.block = block
-        self.model, self.card = load(model, kind="denoiser", modality="audio")
+        self.block, self._device = block, device
+        self.network, self.card = load_network(model, modality="audio", device=device)
         if self.card.sample_rate is None:
             raise ConfigError(f"{model}: the card has no sample rate. Export the model again.")
         self.sample_rate: int = self.card.sample_rate
-        self.model.to(self.device)
 
     def denoise_file(
         self,
@@ -157,7 +154,7 @@ class AudioPipeline:
                 stereo=stereo,
             )
 
-    def measure_noise(self, noise: NDArray[Any], sample_rate: int) -> Tensor:
+    def measure_noise(self, noise: NDArray[Any], sample_rate: int) -> NDArray[Any]:
         """Measure the noise profile of a recording of noise alone, for models that take one.
 
         Args:
@@ -171,12 +168,17 @@ class AudioPipeline:
             ConfigError: the model takes no noise profile.
             InputError: the noise has another shape or type, or is silent, not finite or too short.
         """
-        return measure_profile(self.model, self.card.name, noise, sample_rate, self.device)
+        return measure_profile(self.network, self.card.name, noise, sample_rate)
+
+    @property
+    def device(self) -> str:
+        """What the network is computed on."""
+        return self.network.device
 
     @property
     def links_channels(self) -> bool:
         """Whether the model can share one mask between channels."""
-        return isinstance(self.model, StreamingNetwork)
+        return isinstance(self.network, ArrayStreamingNetwork)
 
     def new_survey(self, channels: int, options: DenoiseOptions) -> Survey:
         """Return a survey, for excerpts of a recording, of what is left to be chosen.
@@ -220,7 +222,7 @@ class AudioPipeline:
     def _load_chosen(self, name: str) -> AudioPipeline:
         """Return the pipeline of another model with the settings of this one, loaded once."""
         if name not in self._chosen:
-            self._chosen[name] = AudioPipeline(name, device=self.device.type, block=self.block)
+            self._chosen[name] = AudioPipeline(name, device=self._device, block=self.block)
         return self._chosen[name]
 
     def start(
@@ -228,7 +230,7 @@ class AudioPipeline:
         sample_rate: int,
         options: DenoiseOptions,
         seeds: Sequence[int] | None = None,
-        noise_profile: Tensor | None = None,
+        noise_profile: NDArray[Any] | None = None,
     ) -> AudioRun:
         """Start the denoising of one recording.
 
@@ -247,7 +249,7 @@ class AudioPipeline:
         """
         self.check(options)
         if noise_profile is not None:
-            require_noise_profile_network(self.model, self.card.name)
+            require_noise_profile_network(self.network, self.card.name)
         AudioFormat(sample_rate, 1)  # checks the sample rate
         if seeds is None:
             seeds = (options.seed or 0,) if options.mix_weight else ()
@@ -263,9 +265,9 @@ class AudioPipeline:
             ConfigError: the model has no posterior samples, does not mix them with their mean, takes no noise profile,
                 or cannot share one mask between channels.
         """
-        check_posterior(self.model, self.card.name, options)
+        check_posterior(self.network.facts, self.card.name, options)
         if options.noise_profile is not None:
-            require_noise_profile_network(self.model, self.card.name)
+            require_noise_profile_network(self.network, self.card.name)
         if options.linked is not None and not self.links_channels:
             raise ConfigError(
                 f"model {self.card.name} denoises channels in groups of {self.card.channels}; linked and separate "
@@ -274,7 +276,7 @@ class AudioPipeline:
 
     def _live_length(self, sample_rate: int) -> int:
         """Samples that are read at a time from a live source, which must not wait."""
-        return self.model.hop(sample_rate) if isinstance(self.model, StreamingNetwork) else sample_rate // 100
+        return self.network.hop(sample_rate) if isinstance(self.network, ArrayStreamingNetwork) else sample_rate // 100
 
     def file(
         self,
@@ -384,7 +386,7 @@ class AudioPipeline:
         perception: float | None = None,
         steps: int = AUDIO_STEPS,
         seeds: Sequence[int] | None = None,
-        noise_profile: Tensor | None = None,
+        noise_profile: NDArray[Any] | None = None,
         stereo: Stereo = "auto",
     ) -> Iterator[NDArray[Any]]:
         """Denoise chunks as they come; the output has the same total length and no delay.

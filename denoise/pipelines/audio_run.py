@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from denoise.errors import InputError
 from denoise.frames import Grid, Window, overlap_add, split
 from denoise.options import DenoiseOptions
 from denoise.pipelines.full_band import denoise_full_band, full_band_context
-from denoise.pipelines.latent_noise import NoiseFieldSampler
 from denoise.pipelines.result import Diagnostics
 from denoise.pipelines.stream import AudioStream
-from denoise.protocols import FlowNetwork, StreamingNetwork
+from denoise.protocols import ArrayFlowNetwork, ArrayStreamingNetwork, ArrayVariationalNetwork
 from denoise.signals import require_finite_output, require_finite_samples
 
 if TYPE_CHECKING:
@@ -26,6 +23,9 @@ if TYPE_CHECKING:
 
 STEP_S = 2.0  # read and streamed at a time: tensors that still fit the cache
 FADE_S = 0.02
+
+Denoise = Callable[[NDArray[Any]], NDArray[Any]]
+"""Denoises (batch, channels, time) at the sample rate of the network."""
 
 
 class AudioRun:
@@ -45,9 +45,9 @@ class AudioRun:
         sample_rate: int,
         options: DenoiseOptions,
         seeds: tuple[int, ...],
-        noise_profile: Tensor | None = None,
+        noise_profile: NDArray[Any] | None = None,
     ) -> None:
-        self._pipeline, self._network = pipeline, pipeline.model
+        self._pipeline, self._network = pipeline, pipeline.network
         self._sample_rate, self._options, self._seeds = sample_rate, options, seeds
         self._noise_profile = noise_profile
         self._strength = options.limited_strength
@@ -65,7 +65,7 @@ class AudioRun:
         chunks = check_chunks(chunks)
         if self._strength == 0 and not self._seeds:
             return chunks
-        if isinstance(self._network, StreamingNetwork):
+        if isinstance(self._network, ArrayStreamingNetwork):
             return self._denoise_streaming(chunks, self._network)
         return self._denoise_windows(chunks)
 
@@ -76,13 +76,15 @@ class AudioRun:
     def _denoise_windows(self, chunks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
         """Blocks -> windows -> model -> overlap-add -> blocks."""
         grid = self._grid()
-        tensors = (torch.from_numpy(np.array(chunk, order="C")) for chunk in chunks)
-        denoised = (window.map(self._denoise_window(window)) for window in split(tensors, grid))
+        copies = (np.array(chunk, order="C") for chunk in chunks)  # kept while the caller may reuse its memory
+        denoised = (window.map(self._denoise_window(window)) for window in split(copies, grid))
         for block in overlap_add(denoised, grid):
-            require_finite_output(block.numpy())
-            yield block.numpy()
+            require_finite_output(block)
+            yield block
 
-    def _denoise_streaming(self, chunks: Iterable[NDArray[Any]], network: StreamingNetwork) -> Iterator[NDArray[Any]]:
+    def _denoise_streaming(
+        self, chunks: Iterable[NDArray[Any]], network: ArrayStreamingNetwork
+    ) -> Iterator[NDArray[Any]]:
         """Blocks -> model -> blocks: the state of the network replaces windows."""
         step = round(STEP_S * self._sample_rate)
         for chunk in chunks:
@@ -104,46 +106,47 @@ class AudioRun:
         if self._streams:
             yield np.concatenate([stream.flush() for stream in self._streams])
 
-    def _samplers(self, network: StreamingNetwork) -> list[StreamingNetwork]:
+    def _samplers(self, network: ArrayStreamingNetwork) -> list[ArrayStreamingNetwork]:
         """One network for each posterior sample, or that of the mean."""
-        if not self._seeds or not isinstance(network, FlowNetwork):
+        if not self._seeds or not isinstance(network, ArrayFlowNetwork):
             return [network]
         weight = 1.0 if self._options.perception is None else self._options.perception
         return [network.posterior_sampler(seed, self._options.steps, weight) for seed in self._seeds]
 
     def _grid(self) -> Grid:
         """Windows at the sample rate of the recording that start on whole strides of the network at its own rate."""
-        rate, network = self._sample_rate, self._network
-        multiple, context = full_band_context(network.size_multiple, network.context, rate, self._pipeline.sample_rate)
+        rate, facts = self._sample_rate, self._network.facts
+        assert facts.context is not None  # of a network without a state
+        multiple, context = full_band_context(facts.size_multiple, facts.context, rate, self._pipeline.sample_rate)
         return Grid.fit(round(self._pipeline.block * rate), context, round(FADE_S * rate), multiple)
 
-    def _denoise_window(self, window: Window) -> Tensor:
+    def _denoise_window(self, window: Window) -> NDArray[Any]:
         """The posterior mean, or the posterior samples concatenated along the channels."""
         if not self._seeds:
-            return self._mix_window(window.data, None)
+            return self._mix_window(window.data, self._network.denoise)
         start = window.start * self._pipeline.sample_rate // self._sample_rate
-        return torch.cat([self._mix_window(window.data, NoiseFieldSampler(seed, (start,))) for seed in self._seeds])
+        assert isinstance(self._network, ArrayVariationalNetwork)  # see `AudioPipeline.check`
+        samplers = [partial(self._network.sample, seed=seed, start=(start,)) for seed in self._seeds]
+        return np.concatenate([self._mix_window(window.data, sampler) for sampler in samplers])
 
-    @torch.inference_mode()
-    def _mix_window(self, x: Tensor, sample_latent: NoiseFieldSampler | None) -> Tensor:
+    def _mix_window(self, x: NDArray[Any], denoise: Denoise) -> NDArray[Any]:
         """Denoise (channels, time) at the sample rate of the recording and mix input and output."""
-        denoise = partial(self._denoise_channels, sample_latent=sample_latent)
-        denoised = denoise_full_band(denoise, x, self._sample_rate, self._pipeline.sample_rate)
-        return x + self._strength * (denoised.to(x.dtype) - x)
+        denoise_channels = partial(self._denoise_channels, denoise=denoise)
+        denoised = denoise_full_band(denoise_channels, x, self._sample_rate, self._pipeline.sample_rate)
+        return x + self._strength * (denoised.astype(x.dtype, copy=False) - x)
 
-    def _denoise_channels(self, x: Tensor, sample_latent: NoiseFieldSampler | None) -> Tensor:
+    def _denoise_channels(self, x: NDArray[Any], denoise: Denoise) -> NDArray[Any]:
         """Channel by channel for a mono model; in pairs for a stereo one, a single channel duplicated.
 
         One after another, not as a batch: eight channels then take the memory of one.
         """
         n = self._pipeline.card.channels
         missing = -x.shape[0] % n
-        filled = torch.cat([x, x[-1:].expand(missing, -1)]) if missing else x
-        network = self._network if sample_latent is None else partial(self._network, sample_latent=sample_latent)
-        groups = (group[None].to(self._pipeline.device) for group in filled.split(n))
-        out = torch.cat([network(group)[0].float().cpu() for group in groups])
+        filled = np.concatenate([x, *[x[-1:]] * missing])
+        groups = (filled[i : i + n] for i in range(0, len(filled), n))
+        out = np.concatenate([denoise(group[None])[0] for group in groups])
         if missing:  # the two outputs of the duplicated channel are averaged
-            out = torch.cat([out[: x.shape[0] - 1], out[x.shape[0] - 1 :].mean(dim=0, keepdim=True)])
+            out = np.concatenate([out[: len(x) - 1], out[len(x) - 1 :].mean(axis=0, keepdims=True)])
         return out
 
 

@@ -152,12 +152,13 @@ class Denoise(AudioTask):
             else resample((x[:channels] - x[channels:]).float(), self.sample_rate, rate)
         )
         denoise = partial(self._denoise, residual=residual, at=start * rate // self.sample_rate, seed=seed)
-        return denoise_full_band(denoise, x[:channels], self.sample_rate, rate)
+        noisy = x[:channels].numpy()
+        return torch.from_numpy(denoise_full_band(denoise, noisy, self.sample_rate, rate))
 
-    def _denoise(self, noisy: Tensor, residual: Tensor | None, at: int, seed: int) -> Tensor:
+    def _denoise(self, samples: NDArray[Any], residual: Tensor | None, at: int, seed: int) -> NDArray[Any]:
         """Denoise (channels, time) at the rate of the prior."""
-        hop, time = gain_hop(self.prior.sample_rate), noisy.shape[1]
-        noisy = F.pad(noisy, (0, -time % hop))
+        hop, time = gain_hop(self.prior.sample_rate), samples.shape[1]
+        noisy = F.pad(torch.from_numpy(samples), (0, -time % hop))
         transform = MDCT(MDCTConfig(time=noisy.shape[1], bins=hop))
         spectrum = stft(noisy, 2 * hop, hop)
         if residual is None:
@@ -195,7 +196,7 @@ class Denoise(AudioTask):
             else:
                 by_prior = denoise_whitened(self.prior, x, transform, v, self.prior.level)[0]
                 denoised.append((by_prior + filtered[channel]) / 2)
-        return torch.cat(denoised)[:, :time]
+        return torch.cat(denoised)[:, :time].numpy()
 
 
 class Declip(AudioTask):

@@ -9,15 +9,15 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from denoise.backends import load_classifier
 from denoise.errors import InputError
 from denoise.files.audio import AudioSource, RawFormat
 from denoise.pipelines.excerpts import is_pipe, open_preview, read_excerpts
 from denoise.pipelines.stereo import MIN_CORRELATION, ChannelCorrelation
-from denoise.protocols import Classifier
-from denoise.registry import CLASSIFIER, DEFAULTS, GENERAL_MODEL, bundled, load
+from denoise.protocols import ArrayClassifier
+from denoise.registry import CLASSIFIER, DEFAULTS, GENERAL_MODEL, bundled
 
 AUTO = "auto"
 GIVEN = "given"  # reason of a model that the user names
@@ -70,7 +70,7 @@ class Survey:
     """
 
     def __init__(self, *, chooses_model: bool = False, compares_channels: bool = False) -> None:
-        self._classifier = load_classifier() if chooses_model and can_choose() else None
+        self._classifier = audio_classifier() if chooses_model and can_choose() else None
         self._powers: list[float] = []
         self._probabilities: list[NDArray[Any]] = []
         self._correlation = ChannelCorrelation() if compares_channels else None
@@ -86,14 +86,13 @@ class Survey:
             for excerpt in excerpts:
                 self._add(excerpt, sample_rate)
 
-    @torch.inference_mode()
     def _add(self, x: NDArray[Any], sample_rate: int) -> None:
         if self._correlation:
             self._correlation.add(x, sample_rate)
         if self._classifier is not None:
             self._powers.append(float(np.square(x, dtype=np.float64).mean()))
-            excerpt = torch.from_numpy(np.array(x, np.float32, order="C"))[None]
-            self._probabilities.append(self._classifier(excerpt, sample_rate=sample_rate).softmax(dim=1)[0].numpy())
+            excerpt = np.asarray(x, np.float32)[None]
+            self._probabilities.append(self._classifier.probabilities(excerpt, sample_rate=sample_rate)[0])
 
     def model(self) -> ModelChoice:
         """Return the model: that of speech if a fair part of the excerpts hold speech, and if all are silent."""
@@ -143,7 +142,6 @@ def survey_file(source: AudioSource, raw: RawFormat | None, new_survey: Callable
 
 
 @cache
-def load_classifier() -> Classifier:
+def audio_classifier() -> ArrayClassifier:
     """Load the bundled classifier of audio, once."""
-    classifier: Classifier = load(CLASSIFIER, kind="classifier", modality="audio")[0]
-    return classifier
+    return load_classifier(CLASSIFIER)

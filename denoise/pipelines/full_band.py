@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 
-from denoise.dsp import resample, stft
+from denoise.resampling import resample
+
+Array = NDArray[Any]
 
 RESAMPLER_REACH_S = 0.1  # an upper bound of the length of the resampling filters
 
 
-def denoise_full_band(denoise: Callable[[Tensor], Tensor], x: Tensor, sample_rate: int, network_rate: int) -> Tensor:
+def denoise_full_band(denoise: Callable[[Array], Array], x: Array, sample_rate: int, network_rate: int) -> Array:
     """Denoise at the sample rate of a network, and keep the band above it, attenuated as the top of its band.
 
     Args:
@@ -27,7 +30,7 @@ def denoise_full_band(denoise: Callable[[Tensor], Tensor], x: Tensor, sample_rat
         Denoised samples at ``sample_rate``, the shape of ``x``.
     """
     time = x.shape[1]
-    low = resample(x.float(), sample_rate, network_rate)
+    low = resample(x.astype(np.float32, copy=False), sample_rate, network_rate)
     denoised_low = denoise(low)
     denoised = resample(denoised_low, network_rate, sample_rate)[:, :time]
     if sample_rate > network_rate:
@@ -38,7 +41,7 @@ def denoise_full_band(denoise: Callable[[Tensor], Tensor], x: Tensor, sample_rat
     return denoised
 
 
-def top_band_gain(noisy: Tensor, denoised: Tensor, sample_rate: int) -> Tensor:
+def top_band_gain(noisy: Array, denoised: Array, sample_rate: int) -> Array:
     """Measure how much a network attenuated the top half of its band, over time.
 
     Args:
@@ -49,13 +52,8 @@ def top_band_gain(noisy: Tensor, denoised: Tensor, sample_rate: int) -> Tensor:
     Returns:
         Gains of at most 1, (channels, frames), one every `gain_hop` samples from the first sample to beyond the last.
     """
-    hop = gain_hop(sample_rate)
-    n_fft = 2 * hop
-    padding = -noisy.shape[-1] % hop
-    top = slice(n_fft // 4, round(0.475 * n_fft))  # without the edge, which the resampler attenuates
-    energies = [stft(F.pad(x, (0, padding)), n_fft, hop)[:, top].abs().square().sum(dim=1) for x in (noisy, denoised)]
-    smooth = [F.avg_pool1d(e[None], 5, 1, 2, count_include_pad=False)[0] for e in energies]
-    return (smooth[1] / smooth[0].clamp_min(1e-12)).clamp(0, 1).sqrt()
+    before, after = (_moving_mean(_top_band_energy(x, gain_hop(sample_rate))) for x in (noisy, denoised))
+    return np.sqrt((after / before.clip(1e-12)).clip(0, 1))
 
 
 def gain_hop(sample_rate: int) -> int:
@@ -93,8 +91,25 @@ def full_band_context(stride: int, context: int, sample_rate: int, network_rate:
     return down * (stride // math.gcd(up, stride)), context
 
 
-def _interpolate(gain: Tensor, time: int, hop: float) -> Tensor:
+def _top_band_energy(x: Array, hop: int) -> Array:
+    """Energies of the top half of the band in frames of two hops centred on multiples of one, (channels, frames)."""
+    n_fft, time = 2 * hop, x.shape[1]
+    window = np.sin(np.pi * np.arange(n_fft) / n_fft).astype(np.float32)
+    frames = sliding_window_view(np.pad(x, ((0, 0), (hop, hop + -time % hop))), n_fft, axis=1)[:, ::hop]
+    top = slice(n_fft // 4, round(0.475 * n_fft))  # without the edge, which the resampler attenuates
+    lines = np.fft.rfft(frames * window)[..., top]
+    return np.square(lines.real).sum(axis=-1) + np.square(lines.imag).sum(axis=-1)
+
+
+def _moving_mean(energies: Array) -> Array:
+    """Mean of each frame and two on each side of it, fewer at the ends."""
+    padded, is_frame = (np.pad(e, ((0, 0), (2, 2))) for e in (energies, np.ones_like(energies[:1])))
+    return sliding_window_view(padded, 5, axis=1).sum(axis=-1) / sliding_window_view(is_frame, 5, axis=1).sum(axis=-1)
+
+
+def _interpolate(gain: Array, time: int, hop: float) -> Array:
     """Interpolate frames, ``hop`` samples apart, linearly: (channels, frames) to (channels, time)."""
-    position = torch.arange(time, dtype=torch.float64) / hop
-    left = position.long().clamp(max=gain.shape[1] - 2)
-    return torch.lerp(gain[:, left], gain[:, left + 1], (position - left).to(gain))
+    position = np.arange(time) / hop
+    left = position.astype(np.int64).clip(max=gain.shape[1] - 2)
+    start, end = gain[:, left], gain[:, left + 1]
+    return start + (position - left).astype(gain.dtype) * (end - start)

@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from denoise.backends.device import pick_device
+from denoise.backends.torch import facts_of
 from denoise.errors import ConfigError, InputError
 from denoise.files.image import ImageReader, write_image
 from denoise.frames import Grid
 from denoise.options import IMAGE_STEPS, MAX_MEGAPIXELS, DenoiseOptions, Sigma
-from denoise.pipelines.device import pick_device
 from denoise.pipelines.float_range import find_float_range, warn_units
 from denoise.pipelines.noise_estimate import FrameNoise, channel_groups, estimate_noise, to_network, uniform_noise
-from denoise.pipelines.perception import image_residual, progress_of_part, sample_image, to_tensor
+from denoise.pipelines.perception import image_residual, sample_image
 from denoise.pipelines.posterior import check_posterior
 from denoise.pipelines.precision import (
     MAX_SIGMA,
@@ -31,6 +32,7 @@ from denoise.pipelines.precision import (
     quantise_for,
     should_use_int8,
 )
+from denoise.pipelines.progress import progress_of_part
 from denoise.pipelines.result import IMAGE_UNITS, Diagnostics, Result
 from denoise.pipelines.tiles import TileDenoiser, frame_of, weigh
 from denoise.priors.network import as_network
@@ -221,10 +223,10 @@ class ImagePipeline:
         sigma = 0.0 if noise is None else noise[0].mean_sigma
         if options.mix_weight and sigma and not is_variational:
             sample, rejected_fraction = sample_image(self.posterior_mean, image, sigma, options, progress)
-            x = to_tensor(image.as_float())
-            mixed = torch.lerp(x, sample, strength)  # exactly the sample at full strength
+            x = np.moveaxis(image.as_float().pixels, -1, 0)
+            mixed = sample if strength == 1 else x + strength * (sample - x)  # exactly the sample at full strength
             if not options.luminance == options.colour == 1:
-                mixed = x + torch.cat([weigh((sample - x)[group], options) for group in channel_groups(len(x))])
+                mixed = x + np.concatenate([weigh((sample - x)[group], options) for group in channel_groups(len(x))])
             denoised = frame_of(iter([mixed]), image)
             residual = image_residual(image, denoised, strength * sigma)
             return denoised, Diagnostics(
@@ -237,7 +239,7 @@ class ImagePipeline:
         denoised = frame_of(tiles.rows(image, progress), image)
         return denoised, Diagnostics(precision=prepared.precision)
 
-    def posterior_mean(self, image: Image, sigma: float, progress: Progress | None = None) -> Tensor:
+    def posterior_mean(self, image: Image, sigma: float, progress: Progress | None = None) -> NDArray[Any]:
         """Return the output of the network for a whole frame with noise of a given level.
 
         Args:
@@ -250,7 +252,7 @@ class ImagePipeline:
         """
         noise = uniform_noise(sigma, image.pixels.shape[2])
         tiles = self._tile_denoiser(self._prepare(image, noise), noise, DenoiseOptions(steps=1))
-        return torch.cat([*tiles.rows(image, progress)], dim=1)
+        return np.concatenate([*tiles.rows(image, progress)], axis=1)
 
     def _tile_denoiser(
         self,
@@ -287,7 +289,7 @@ class ImagePipeline:
             ConfigError: the model is blind and takes no sigma and no detail, sigma is out of its range, or the model
                 has no posterior samples, or does not mix them with their mean.
         """
-        check_posterior(self.model, self.card.name, options)
+        check_posterior(facts_of(self.model), self.card.name, options)
         if options.detail and self.card.blind:
             raise ConfigError(f"model {self.card.name} is blind: it takes no detail. Leave detail out.")
         if options.sigma is None:

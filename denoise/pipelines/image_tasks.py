@@ -88,7 +88,7 @@ def prepare_task(
         raise ConfigError("the pixels are floats in units of their own; expected about 0 to 1. Scale the image first.")
     x = to_tensor(image.as_float())
     if image.visible is not None:
-        x = fill_hidden(x, torch.from_numpy(image.visible))
+        x = torch.from_numpy(fill_hidden(x.numpy(), image.visible))
     if options.task == "inpaint":
         return _inpaint(image, x, options)
     if options.task == "dejpeg":

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from denoise.noise_level import estimate_sigma
@@ -126,16 +128,16 @@ def _candidates(image: Image) -> Tensor | None:
     if len(starts) > MAX_CANDIDATES:
         order = torch.randperm(len(starts), generator=torch.Generator().manual_seed(0))
         starts = [starts[i] for i in order]
-    patches: list[Tensor] = []
-    partial: list[tuple[float, Tensor]] = []  # mostly hidden: they count where there is nothing better
+    patches: list[NDArray[Any]] = []
+    partial: list[tuple[float, NDArray[Any]]] = []  # mostly hidden: they count where there is nothing better
     for i, j in starts:
         box = (slice(i, i + sides[0]), slice(j, j + sides[1]))
-        x = torch.from_numpy(Image(image.pixels[box]).as_float().pixels).permute(2, 0, 1)
+        x = np.moveaxis(Image(image.pixels[box]).as_float().pixels, -1, 0)
         if image.visible is not None:
-            visible = torch.from_numpy(image.visible[box].copy())
+            visible = image.visible[box]
             if not visible.any():
                 continue
-            x, visible_fraction = fill_hidden(x, visible), float(visible.float().mean())
+            x, visible_fraction = fill_hidden(x, visible), float(visible.mean())
             if visible_fraction < MIN_VISIBLE:
                 partial.append((visible_fraction, x))
                 continue
@@ -144,7 +146,7 @@ def _candidates(image: Image) -> Tensor | None:
             break
     if not patches:
         patches = [x for _, x in sorted(partial, key=lambda pair: -pair[0])[:MIN_ALIVE]]
-    return torch.stack(patches) if patches else None
+    return torch.from_numpy(np.stack(patches)) if patches else None
 
 
 def _starts(size: int, side: int) -> list[int]:

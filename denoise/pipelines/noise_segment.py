@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from denoise.errors import ConfigError, InputError
 from denoise.files.audio import AudioReader, AudioSource, RawFormat
 from denoise.options import NoiseSource
 from denoise.pipelines.excerpts import is_pipe, open_preview
-from denoise.protocols import Network, NoiseProfileNetwork
+from denoise.protocols import ArrayNetwork, ArrayNoiseProfileNetwork
 from denoise.registry import GENERAL_MODEL
 from denoise.signals import AudioFormat, require_finite_samples
 
@@ -99,8 +97,7 @@ def cut_noise(x: NDArray[Any], sample_rate: int, noise: NoiseSource) -> tuple[ND
     return x[:, first:last], sample_rate
 
 
-@torch.inference_mode()
-def measure_profile(network: Network, name: str, noise: NDArray[Any], sample_rate: int, device: torch.device) -> Tensor:
+def measure_profile(network: ArrayNetwork, name: str, noise: NDArray[Any], sample_rate: int) -> NDArray[Any]:
     """Measure the noise profile of noise alone.
 
     Args:
@@ -108,7 +105,6 @@ def measure_profile(network: Network, name: str, noise: NDArray[Any], sample_rat
         name: name of its model, for messages.
         noise: noise, (channels, time), float32 or float64, full scale 1.0.
         sample_rate: its rate in Hz.
-        device: device of the network.
 
     Returns:
         Profile of each channel, (channels, positions).
@@ -123,11 +119,11 @@ def measure_profile(network: Network, name: str, noise: NDArray[Any], sample_rat
         raise InputError(f"the noise is {x.dtype} of shape {x.shape}; expected float32 or float64, (channels, time).")
     AudioFormat(sample_rate, x.shape[0])  # checks both
     require_finite_samples(x)
-    channels = torch.from_numpy(np.array(_require_noise(x, sample_rate), np.float32, order="C"))[:, None]
-    return noise_network.measure_noise(channels.to(device), sample_rate=sample_rate)
+    channels = np.ascontiguousarray(_require_noise(x, sample_rate), np.float32)[:, None]
+    return noise_network.measure_noise(channels, sample_rate=sample_rate)
 
 
-def require_noise_profile_network(network: Network, name: str) -> NoiseProfileNetwork:
+def require_noise_profile_network(network: ArrayNetwork, name: str) -> ArrayNoiseProfileNetwork:
     """Return a network that takes a noise profile.
 
     Args:
@@ -137,7 +133,7 @@ def require_noise_profile_network(network: Network, name: str) -> NoiseProfileNe
     Raises:
         ConfigError: it takes none.
     """
-    if not isinstance(network, NoiseProfileNetwork):
+    if not isinstance(network, ArrayNoiseProfileNetwork):
         raise ConfigError(f"model {name} takes no noise profile; use {GENERAL_MODEL}.")
     return network
 

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from denoise.options import DenoiseOptions
-from denoise.protocols import Progress
-from denoise.sampling.consistency import Consistency, consistency, residual_check
+from denoise.pipelines.progress import progress_of_part
+from denoise.protocols import Consistency, Progress
+from denoise.sampling.consistency import consistency, residual_check
 from denoise.sampling.posterior import sample_posterior
 from denoise.signals import Image
 
-PosteriorMean = Callable[[Image, float, Progress | None], Tensor]
+PosteriorMean = Callable[[Image, float, Progress | None], NDArray[Any]]
 """Returns the denoised image (channels, height, width), given a sigma, full scale 1.0."""
 
 
 def sample_image(
     posterior_mean: PosteriorMean, image: Image, sigma: float, options: DenoiseOptions, progress: Progress | None = None
-) -> tuple[Tensor, float]:
+) -> tuple[NDArray[Any], float]:
     """Mix a posterior sample with the posterior mean, by the weight of the options.
 
     The squared error is 1 + weight^2 times that of the mean. Where a sample removes more than noise of ``sigma``, the
@@ -46,14 +49,15 @@ def sample_image(
         step_progress = progress_of_part(progress, n_done, options.steps)
         n_done += 1
         step_image = Image(np.ascontiguousarray(x[0].permute(1, 2, 0).numpy()), image.alpha)
-        return posterior_mean(step_image, float(sigma), step_progress)[None]
+        return torch.from_numpy(posterior_mean(step_image, float(sigma), step_progress))[None]
 
     noisy = to_tensor(image)[None]
     generator = torch.Generator().manual_seed(options.seed or 0)
     sample, mean = sample_posterior(denoiser, noisy, sigma, options.steps, generator=generator)
     observed = noisy if image.visible is None else torch.where(torch.from_numpy(image.visible), noisy, sample)
     rejected = residual_check(observed, sample, sigma)
-    return torch.lerp(mean, torch.lerp(sample, mean, rejected), options.mix_weight)[0], float(rejected.mean())
+    mixed = torch.lerp(mean, torch.lerp(sample, mean, rejected), options.mix_weight)
+    return mixed[0].numpy(), float(rejected.mean())
 
 
 def image_residual(noisy: Image, denoised: Image, sigma: float) -> Consistency:
@@ -83,17 +87,3 @@ def to_tensor(image: Image) -> Tensor:
         A view, (channels, height, width).
     """
     return torch.from_numpy(image.pixels).permute(2, 0, 1)
-
-
-def progress_of_part(progress: Progress | None, index: int, n: int) -> Progress | None:
-    """Return the callback of one of several equal parts of the work.
-
-    Args:
-        progress: callback of the whole work, or None.
-        index: index of the part.
-        n: number of parts.
-
-    Returns:
-        A callback that takes the finished fraction of the part, or None.
-    """
-    return None if progress is None else lambda fraction: progress((index + fraction) / max(1, n))

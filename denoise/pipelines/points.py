@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
+from denoise.backends.device import pick_device
 from denoise.errors import ConfigError, InputError
 from denoise.files.atomic import atomic_file
 from denoise.files.names import file_name
 from denoise.files.points import read_points
-from denoise.pipelines.device import pick_device
 from denoise.pipelines.point_clouds import normalise_points
 from denoise.pipelines.result import POINT_UNITS, Diagnostics, Result
 from denoise.protocols import DenoisingPrior, Progress

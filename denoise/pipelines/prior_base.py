@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
+from denoise.backends.device import pick_device
 from denoise.errors import ConfigError
-from denoise.pipelines.device import pick_device
 from denoise.priors.latent import add_normal_prior
 from denoise.protocols import Codec, Label, Prior, Progress, SamplingOptions
 from denoise.registry import load

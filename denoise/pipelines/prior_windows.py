@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from denoise.backends.device import as_numpy, pick_device
 from denoise.errors import ConfigError
 from denoise.frames import Grid, overlap_add, split
 from denoise.noise import noise_field
-from denoise.pipelines.device import pick_device
 from denoise.probability_path import karras_sigmas
 from denoise.protocols import DenoisingPrior
 from denoise.registry import load
@@ -66,10 +67,11 @@ class WindowedPrior:
         padded = x[..., _mirrored(time, self._fade, -time % self.hop)]  # zeros would not be a signal with noise
         grid = Grid(self._length, 0, self._fade)
         windows = [
-            window.map(self._prior(window.data.to(self.device), sigma.to(self.device)).to(x))
-            for window in split([padded], grid)
+            window.map(as_numpy(self._prior(torch.from_numpy(window.data).to(self.device), sigma.to(self.device))))
+            for window in split([padded.numpy()], grid)
         ]
-        return torch.cat([*overlap_add(windows, grid)], dim=-1)[..., self._fade : self._fade + time]
+        denoised = np.concatenate([*overlap_add(windows, grid)], axis=-1)
+        return torch.from_numpy(denoised[..., self._fade : self._fade + time])
 
     def normalise(self, x: Tensor) -> float:
         """Return the factor that brings a signal to the level of the prior, in steps of 3 dB.

@@ -21,8 +21,8 @@ from denoise.files.image.jpeg import with_default_quality
 from denoise.options import INVERSION_STEPS, PRIOR_STEPS, RESTORE_STEPS, DenoiseOptions, RestoreOptions
 from denoise.pipelines.image import ImagePipeline
 from denoise.pipelines.image_tasks import SIGMA_START, ImageTask, prepare_task
-from denoise.pipelines.perception import progress_of_part
 from denoise.pipelines.precision import float_precision
+from denoise.pipelines.progress import progress_of_part
 from denoise.pipelines.result import IMAGE_UNITS, Diagnostics, Result
 from denoise.pipelines.samples import SamplePaths, only_frame, write_image_set
 from denoise.priors.network import PatchNetwork, PriorNetwork
@@ -212,7 +212,7 @@ class RestorePipeline:
             image = Image(np.ascontiguousarray(x[0].permute(1, 2, 0).numpy()))
             step_progress = progress_of_part(progress, n_done, steps)
             n_done += 1
-            return self.pipeline.posterior_mean(image, float(sigma), step_progress)[None]
+            return torch.from_numpy(self.pipeline.posterior_mean(image, float(sigma), step_progress))[None]
 
         if isinstance(self.pipeline.model, PatchNetwork):
             self.pipeline.model.generator = generator

@@ -25,8 +25,8 @@ from denoise.pipelines.audio import read_blocks
 from denoise.pipelines.audio_run import FADE_S, STEP_S, check_chunks
 from denoise.pipelines.audio_tasks import TASK_CLASSES, AudioTask
 from denoise.pipelines.full_band import full_band_context
-from denoise.pipelines.perception import progress_of_part
 from denoise.pipelines.prior_windows import WindowedPrior
+from denoise.pipelines.progress import progress_of_part
 from denoise.pipelines.result import AUDIO_UNITS, Diagnostics, Result
 from denoise.pipelines.samples import SamplePaths, write_audio_set
 from denoise.protocols import Progress
@@ -235,7 +235,7 @@ class AudioRestorePipeline:
 
         def sections() -> Iterator[Tensor]:
             blocks = resample_blocks(check_chunks(read()), rate, task.sample_rate)
-            return (window.data for window in split((torch.from_numpy(np.array(b, order="C")) for b in blocks), grid))
+            return (torch.from_numpy(window.data) for window in split((np.array(b, order="C") for b in blocks), grid))
 
         task.examine(sections)
 
@@ -245,20 +245,21 @@ class AudioRestorePipeline:
         """Blocks -> windows -> task -> overlap-add -> blocks; samples are concatenated along the channels."""
         options, grid = task.options, self._grid(task.sample_rate)
         blocks = resample_blocks(check_chunks(blocks), rate, task.sample_rate)
-        tensors = (torch.from_numpy(np.array(block, order="C")) for block in task.add_guides(blocks))
+        copies = (np.array(block, order="C") for block in task.add_guides(blocks))
         seeds = range(options.seed, options.seed + max(1, options.samples))
         restore = partial(self._restore_window, task=task, channels=channels, seeds=seeds)
-        restored = (window.map(restore(window)) for window in split(tensors, grid))
+        restored = (window.map(restore(window)) for window in split(copies, grid))
         for block in overlap_add(restored, grid):
-            require_finite_output(block.numpy())
-            yield block.numpy()
+            require_finite_output(block)
+            yield block
         if (refusal := task.refusal()) is not None:
             raise InputError(f"{task.name}: {refusal}")
 
     @torch.no_grad()
-    def _restore_window(self, window: Window, task: AudioTask, channels: int, seeds: Iterable[int]) -> Tensor:
+    def _restore_window(self, window: Window, task: AudioTask, channels: int, seeds: Iterable[int]) -> NDArray[Any]:
         """Return all samples of a window, concatenated along the channels; each channel has a seed of its own."""
-        return torch.cat([task.restore(window.data, channels, window.start, 1000 * seed) for seed in seeds])
+        x = torch.from_numpy(window.data)
+        return torch.cat([task.restore(x, channels, window.start, 1000 * seed) for seed in seeds]).numpy()
 
     def _grid(self, rate: int) -> Grid:
         """Windows that start where a window of the prior starts, too."""

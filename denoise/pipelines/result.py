@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from denoise.pipelines.choice import ModelChoice, StereoChoice
-from denoise.sampling.consistency import Consistency
+from denoise.protocols import Consistency
 
 REJECTED_FRACTION_LIMIT = 0.1  # a posterior sample of which more is rejected is reported
 

@@ -22,7 +22,7 @@ from denoise.pipelines.audio import AudioPipeline, read_blocks
 from denoise.pipelines.batch import STREAM
 from denoise.pipelines.choice import ModelChoice
 from denoise.pipelines.image import ImagePipeline, sigma_255
-from denoise.pipelines.perception import progress_of_part
+from denoise.pipelines.progress import progress_of_part
 from denoise.pipelines.result import AUDIO_UNITS, IMAGE_UNITS, Diagnostics, Result
 from denoise.protocols import Progress
 from denoise.signals import Image

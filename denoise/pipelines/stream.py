@@ -6,19 +6,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from denoise.backends import adapt, load_network
 from denoise.errors import ConfigError, InputError
 from denoise.options import AUDIO_STEPS, DenoiseOptions
-from denoise.pipelines.device import pick_device
 from denoise.pipelines.noise_segment import require_noise_profile_network
 from denoise.pipelines.posterior import check_posterior
 from denoise.pipelines.result import Diagnostics
-from denoise.protocols import FlowNetwork, Network, PosteriorSampler, StreamingNetwork
-from denoise.registry import DEFAULTS, load
-from denoise.sampling.consistency import Consistency
+from denoise.protocols import (
+    ArrayFlowNetwork,
+    ArrayNetwork,
+    ArrayPosteriorSampler,
+    ArrayStreamingNetwork,
+    Consistency,
+    StreamingNetwork,
+)
+from denoise.registry import DEFAULTS
 from denoise.signals import AudioFormat, require_finite_output, require_finite_samples
 
 if TYPE_CHECKING:
@@ -35,7 +39,7 @@ class AudioStream:
     adds 0.2 s of latency per step.
 
     Args:
-        model: name of a bundled model, path of a weights file, `AudioPipeline` or a network.
+        model: name of a bundled model, path of a weights file, `AudioPipeline`, or a network of arrays or of torch.
         sample_rate: sample rate in Hz.
         channels: number of channels.
         linked: whether all channels share one mask, which keeps the stereo image, or are denoised independently; None
@@ -60,7 +64,7 @@ class AudioStream:
 
     def __init__(
         self,
-        model: str | Path | StreamingNetwork | AudioPipeline = DEFAULTS["audio"],
+        model: str | Path | ArrayStreamingNetwork | StreamingNetwork | AudioPipeline = DEFAULTS["audio"],
         *,
         sample_rate: int,
         channels: int = 1,
@@ -71,7 +75,7 @@ class AudioStream:
         steps: int = AUDIO_STEPS,
         seed: int = 0,
         device: str = "auto",
-        noise_profile: Tensor | None = None,
+        noise_profile: NDArray[Any] | None = None,
     ) -> None:
         options = DenoiseOptions(
             strength=strength,
@@ -82,14 +86,13 @@ class AudioStream:
         )
         AudioFormat(sample_rate, channels)  # checks both
         network, name = _network_and_name(model, device)
-        if not isinstance(network, StreamingNetwork):
+        if not isinstance(network, ArrayStreamingNetwork):
             raise ConfigError(f"model {name} needs whole windows and cannot stream. Use a causal one, such as speech.")
-        check_posterior(network, name, options)
-        if options.mix_weight and isinstance(network, FlowNetwork):
+        check_posterior(network.facts, name, options)
+        if options.mix_weight and isinstance(network, ArrayFlowNetwork):
             network = network.posterior_sampler(seed, steps, options.mix_weight)
         self.network, self.sample_rate, self.channels = network, sample_rate, channels
         self.strength = options.limited_strength
-        self._device = next(network.parameters()).device
         self._hop = network.hop(sample_rate)
         is_linked = channels == 2 if linked is None else linked
         self._rows = 1 if is_linked else channels
@@ -97,8 +100,8 @@ class AudioStream:
         if noise_profile is None:
             self._state = network.initial_state(*size)
         else:
-            profile = torch.as_tensor(noise_profile)
-            profile = profile if len(profile) == self._rows else profile.mean(dim=0, keepdim=True)
+            profile = np.asarray(noise_profile, np.float32)
+            profile = profile if len(profile) == self._rows else profile.mean(axis=0, keepdims=True)
             noise_network = require_noise_profile_network(network, name)
             self._state = noise_network.initial_state(*size, noise_profile=profile)
         self._pending = np.zeros((channels, 0), np.float32)  # samples of an incomplete hop
@@ -171,22 +174,21 @@ class AudioStream:
 
     def diagnostics(self) -> Diagnostics:
         """Return the residual and the rejected fraction of a posterior sample up to now; of a mean, nothing."""
-        if not isinstance(self.network, PosteriorSampler):
+        if not isinstance(self.network, ArrayPosteriorSampler):
             return Diagnostics()
         relative_rms, correlation, rejected_fraction = self.network.diagnostics(self._state)
         return Diagnostics(residual=Consistency(relative_rms, correlation), rejected_fraction=rejected_fraction)
 
-    @torch.inference_mode()
     def _denoise(self, hops: NDArray[Any]) -> NDArray[Any]:
         """Pass whole hops, (channels, n * hop), through the network."""
         if not hops.shape[1]:
             return hops
-        x = torch.from_numpy(np.ascontiguousarray(hops)).reshape(self._rows, -1, hops.shape[1])
+        x, length = hops.reshape(self._rows, -1, hops.shape[1]), MAX_HOPS * self._hop
         blocks = []
-        for block in x.split(MAX_HOPS * self._hop, dim=2):
-            y, self._state = self.network.step(block.to(self._device), self._state)
-            blocks.append(y.cpu())
-        denoised = torch.cat(blocks, dim=2).numpy().reshape(len(hops), -1)
+        for start in range(0, x.shape[2], length):
+            y, self._state = self.network.step(x[..., start : start + length], self._state)
+            blocks.append(y)
+        denoised = np.concatenate(blocks, axis=2).reshape(len(hops), -1)
         n_skipped = min(self._skip, denoised.shape[1])
         self._skip -= n_skipped
         return denoised[:, n_skipped:]
@@ -199,12 +201,14 @@ class AudioStream:
         return dry + np.asarray(self.strength, dry.dtype) * (wet[:, :n].astype(dry.dtype) - dry)
 
 
-def _network_and_name(model: str | Path | Network | AudioPipeline, device: str) -> tuple[Any, str]:
+def _network_and_name(
+    model: str | Path | ArrayNetwork | StreamingNetwork | AudioPipeline, device: str
+) -> tuple[ArrayNetwork, str]:
     from denoise.pipelines.audio import AudioPipeline  # which imports this module
 
     if isinstance(model, str | Path):
-        network, card = load(model, kind="denoiser", modality="audio")
-        return network.to(pick_device(device)), card.name
+        network, card = load_network(model, modality="audio", device=device)
+        return network, card.name
     if isinstance(model, AudioPipeline):
-        return model.model, model.card.name
-    return model, type(model).__name__
+        return model.network, model.card.name
+    return model if isinstance(model, ArrayNetwork) else adapt(model), type(model).__name__

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from denoise.backends.torch import NoiseFieldSampler
 from denoise.colour import LUMA_601
 from denoise.errors import InputError
 from denoise.frames import Grid, Window, cat_preallocated, overlap_add, split
 from denoise.noise_profile import NoiseProfile
 from denoise.options import DenoiseOptions
-from denoise.pipelines.latent_noise import NoiseFieldSampler
 from denoise.pipelines.noise_estimate import FrameNoise, channel_groups, to_network
 from denoise.pipelines.precision import PreparedNetwork, autocast
 from denoise.pipelines.transparency import fill_hidden
@@ -24,6 +25,8 @@ from denoise.protocols import Network, Progress
 from denoise.signals import Image
 
 BAND_ROWS = 256
+
+Array = NDArray[Any]
 
 
 class TileDenoiser(NamedTuple):
@@ -47,7 +50,7 @@ class TileDenoiser(NamedTuple):
     options: DenoiseOptions
     seed: int | None = None
 
-    def rows(self, image: Image, progress: Progress | None) -> Iterator[Tensor]:
+    def rows(self, image: Image, progress: Progress | None) -> Iterator[Array]:
         """Denoise a frame.
 
         Args:
@@ -58,46 +61,47 @@ class TileDenoiser(NamedTuple):
             Rows, (channels, rows, width), full scale 1.0.
         """
 
-        def denoise_band(band: Window) -> Tensor:
-            def denoise_tile(tile: Window) -> Tensor:  # only one at a time is in float32, the band in the file's dtype
-                x = tile.data.float() / image.full_scale
+        def denoise_band(band: Window) -> Array:
+            def denoise_tile(tile: Window) -> Array:  # only one at a time is in float32, the band in the file's dtype
+                x = tile.data.astype(np.float32) / np.float32(image.full_scale)
                 x = x if image.visible is None else fill_hidden(x[:-1], x[-1] > 0)
                 return self._denoise_tile(x, (band.start, tile.start))
 
-            tiles = (tile.map(denoise_tile(tile)) for tile in split([band.data], self.grid, dim=2))
+            tiles = (tile.map(denoise_tile(tile)) for tile in split([band.data], self.grid, axis=2))
             shape = (image.pixels.shape[2], *band.data.shape[1:])
-            return cat_preallocated(overlap_add(tiles, self.grid, dim=2), shape, dim=2)
+            return cat_preallocated(overlap_add(tiles, self.grid, axis=2), shape, axis=2)
 
         n_rows = 0
-        bands = (band.map(denoise_band(band)) for band in split(_read_bands(image), self.grid, dim=1))
-        for rows in overlap_add(bands, self.grid, dim=1):
+        bands = (band.map(denoise_band(band)) for band in split(_read_bands(image), self.grid, axis=1))
+        for rows in overlap_add(bands, self.grid, axis=1):
             yield rows
             n_rows += rows.shape[1]
             if progress:
                 progress(n_rows / image.pixels.shape[0])
 
     @torch.inference_mode()
-    def _denoise_tile(self, x: Tensor, start: tuple[int, int]) -> Tensor:
+    def _denoise_tile(self, x: Array, start: tuple[int, int]) -> Array:
         """One tile (channels, height, width), channels 1, 3 or 4, full scale 1.0."""
         groups = [x[group] for group in channel_groups(len(x))]
         noise = self.noise or [None] * len(groups)
-        return torch.cat(
+        return np.concatenate(
             [self._denoise_group(group, profile, start) for group, profile in zip(groups, noise, strict=True)]
         )
 
-    def _denoise_group(self, x: Tensor, noise: NoiseProfile | None, start: tuple[int, int]) -> Tensor:
+    def _denoise_group(self, x: Array, noise: NoiseProfile | None, start: tuple[int, int]) -> Array:
         """Channels that the network takes together, 1 or 3."""
         network: Callable[..., Tensor] = self.prepared.network
         if self.seed is not None:
             network = partial(network, sample_latent=NoiseFieldSampler(self.seed, start))
         with autocast(self.device, self.prepared.precision):
-            denoised = network(*to_network(x[None], noise, self.model, self.device)).flatten(0, 1).float().cpu()
+            inputs = to_network(torch.from_numpy(x)[None], noise, self.model, self.device)
+            denoised = network(*inputs).flatten(0, 1).float().cpu().numpy()
         if len(denoised) > len(x):  # a grey image as RGB
-            denoised = denoised.mean(dim=0, keepdim=True)
+            denoised = denoised.mean(axis=0, keepdims=True)
         return x + weigh(denoised - x, self.options)
 
 
-def weigh(change: Tensor, options: DenoiseOptions) -> Tensor:
+def weigh(change: Array, options: DenoiseOptions) -> Array:
     """Apply the strengths of the options to the change of an image, of luminance and colour apart.
 
     Args:
@@ -107,11 +111,11 @@ def weigh(change: Tensor, options: DenoiseOptions) -> Tensor:
     strength = options.limited_strength
     if len(change) == 1 or options.luminance == options.colour:
         return strength * options.luminance * change
-    luminance = torch.einsum("chw,c->hw", change, change.new_tensor(LUMA_601))
+    luminance = np.tensordot(np.array(LUMA_601, change.dtype), change, axes=1)
     return strength * (options.colour * change + (options.luminance - options.colour) * luminance)
 
 
-def frame_of(bands: Iterator[Tensor], image: Image) -> Image:
+def frame_of(bands: Iterator[Array], image: Image) -> Image:
     """Return rows as a frame in the dtype of another one, with its hidden pixels.
 
     Args:
@@ -124,7 +128,7 @@ def frame_of(bands: Iterator[Tensor], image: Image) -> Image:
     pixels = np.empty_like(image.pixels)
     row = 0
     for band in bands:
-        pixels_float = band.permute(1, 2, 0).numpy()
+        pixels_float = np.moveaxis(band, 0, -1)
         pixels[row : row + len(pixels_float)] = image.from_float(pixels_float)
         row += len(pixels_float)
     if image.visible is not None:
@@ -137,12 +141,10 @@ def frame_of(bands: Iterator[Tensor], image: Image) -> Image:
     return replace(image, pixels=pixels)
 
 
-def _read_bands(image: Image) -> Iterator[Tensor]:
+def _read_bands(image: Image) -> Iterator[Array]:
     """Pixels (channels, rows, width), a few rows at a time; the mask of visible pixels is one more channel."""
-    # torch supports few operations on uint16
-    dtype = {np.dtype(np.uint16): np.int32}.get(image.pixels.dtype, image.pixels.dtype)
     for start in range(0, image.pixels.shape[0], BAND_ROWS):
-        x = image.pixels[start : start + BAND_ROWS].astype(dtype)
+        x = image.pixels[start : start + BAND_ROWS]
         if image.visible is not None:
-            x = np.concatenate([x, image.visible[start : start + BAND_ROWS, :, None].astype(dtype)], axis=2)
-        yield torch.from_numpy(x).permute(2, 0, 1)
+            x = np.concatenate([x, image.visible[start : start + BAND_ROWS, :, None].astype(x.dtype)], axis=2)
+        yield np.moveaxis(x, -1, 0)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 
-def fill_hidden(x: Tensor, visible: Tensor) -> Tensor:
+def fill_hidden(x: NDArray[Any], visible: NDArray[np.bool_]) -> NDArray[Any]:
     """Replace hidden pixels by their mirror images beyond the nearest visible edge.
 
     Files hold arbitrary values in pixels of zero alpha, mostly black, and a denoiser would blur them into the visible
@@ -14,21 +16,18 @@ def fill_hidden(x: Tensor, visible: Tensor) -> Tensor:
 
     Args:
         x: (channels, height, width).
-        visible: mask of the pixels that are not fully transparent, (height, width), bool.
+        visible: mask of the pixels that are not fully transparent, (height, width).
 
     Returns:
         The shape of ``x``.
     """
-    if bool(visible.all()) or not bool(visible.any()):
+    if visible.all() or not visible.any():
         return x
     from scipy.ndimage import distance_transform_edt
 
-    indices = distance_transform_edt(~visible.numpy(), return_distances=False, return_indices=True)
-    nearest = torch.from_numpy(indices).long()
-    pixel = torch.stack(torch.meshgrid(*(torch.arange(n) for n in visible.shape), indexing="ij"))
-    mirrored = 2 * nearest - pixel
-    limits = torch.tensor(visible.shape)[:, None, None]
-    is_inside = ((mirrored >= 0) & (mirrored < limits)).all(dim=0)
-    mirrored = torch.where(is_inside, mirrored, nearest)
-    rows, columns = torch.where(visible[mirrored[0], mirrored[1]], mirrored, nearest)
+    nearest = distance_transform_edt(~visible, return_distances=False, return_indices=True)
+    mirrored = 2 * nearest - np.indices(visible.shape)
+    is_inside = ((mirrored >= 0) & (mirrored < np.reshape(visible.shape, (2, 1, 1)))).all(axis=0)
+    mirrored = np.where(is_inside, mirrored, nearest)
+    rows, columns = np.where(visible[mirrored[0], mirrored[1]], mirrored, nearest)
     return x[:, rows, columns]

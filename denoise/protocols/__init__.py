@@ -1,7 +1,20 @@
-"""Protocols of denoisers, codecs, priors and classifiers: capabilities that callers test for with ``isinstance``."""
+"""Protocols of denoisers, codecs, priors and classifiers: capabilities that callers test for with ``isinstance``.
+
+Those of `denoise.protocols.arrays` are what pipelines see of networks; the others are of torch.
+"""
 
 from __future__ import annotations
 
+from denoise.protocols.arrays import (
+    ArrayClassifier,
+    ArrayFlowNetwork,
+    ArrayNetwork,
+    ArrayNoiseProfileNetwork,
+    ArrayPosteriorSampler,
+    ArrayStreamingNetwork,
+    ArrayVariationalNetwork,
+    NetworkFacts,
+)
 from denoise.protocols.classifiers import Classifier
 from denoise.protocols.codecs import (
     Codec,
@@ -13,6 +26,7 @@ from denoise.protocols.codecs import (
     VariationalCodec,
 )
 from denoise.protocols.denoisers import (
+    Consistency,
     Denoiser,
     FlowNetwork,
     LatentSampler,
@@ -44,9 +58,17 @@ from denoise.protocols.priors import (
 
 __all__ = [
     "DEFAULT_OPTIONS",
+    "ArrayClassifier",
+    "ArrayFlowNetwork",
+    "ArrayNetwork",
+    "ArrayNoiseProfileNetwork",
+    "ArrayPosteriorSampler",
+    "ArrayStreamingNetwork",
+    "ArrayVariationalNetwork",
     "Classifier",
     "Codec",
     "Completer",
+    "Consistency",
     "Denoiser",
     "DenoisingPrior",
     "FlowNetwork",
@@ -60,6 +82,7 @@ __all__ = [
     "LatentVariablePrior",
     "LikelihoodCodec",
     "Network",
+    "NetworkFacts",
     "NoiseDecoder",
     "NoiseEncoder",
     "NoiseProfileNetwork",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
-from torch import Generator, Size, Tensor
-from torch.distributions import Distribution, Normal
+if TYPE_CHECKING:
+    from torch import Generator, Size, Tensor
+    from torch.distributions import Distribution, Normal
 
 
 @dataclass(frozen=True)

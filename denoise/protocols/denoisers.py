@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
-from torch import Tensor
-from torch.distributions import Normal
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.distributions import Normal
 
 Progress = Callable[[float], None]
 """Called with the fraction done, 0 to 1; library code writes nothing to the terminal."""
@@ -70,7 +71,7 @@ class Network(Denoiser, Protocol):
         """Only size that it accepts, None for any size."""
 
 
-LatentSampler = Callable[[int, Normal, int], Tensor]
+LatentSampler: TypeAlias = "Callable[[int, Normal, int], Tensor]"
 """Returns a sample for one latent level.
 
 Its arguments are the index of the level, the posterior of the latents, (batch, channels, *space), and the stride of the
@@ -148,6 +149,18 @@ class NoiseProfileNetwork(StreamingNetwork, Protocol):
             noise_profile: as of `measure_noise`, (batch or 1, positions), 0 where it is unknown; None estimates the
                 noise.
         """
+
+
+class Consistency(NamedTuple):
+    """Statistics of a residual.
+
+    Args:
+        relative_rms: rms of the residual by that of the noise; 1 for noise.
+        correlation: 0 for noise; of images between neighbouring pixels, of audio with the denoised signal.
+    """
+
+    relative_rms: float
+    correlation: float
 
 
 class PosteriorDiagnostics(NamedTuple):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
-
-from torch import Generator, Size, Tensor
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from denoise.errors import ConfigError
 from denoise.protocols.codecs import Support
 from denoise.protocols.denoisers import Progress
+
+if TYPE_CHECKING:
+    from torch import Generator, Size, Tensor
 
 Label = int | str | None
 """Condition of a sample: a class by its index, a text, or None for unconditional."""

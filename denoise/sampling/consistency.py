@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from torch import Tensor
 from torch.nn import functional as F
 
+from denoise.protocols import Consistency
+
 WINDOW = 17  # side of the windows of `residual_check`, odd
 DEVIATIONS = (5.0, 10.0)  # excess power in standard errors: samples are mixed with the mean from the first on
-
-
-class Consistency(NamedTuple):
-    """Statistics of a residual.
-
-    Args:
-        relative_rms: rms of the residual by that of the noise; 1 for noise.
-        correlation: 0 for noise; of images between neighbouring pixels, of audio with the denoised signal.
-    """
-
-    relative_rms: float
-    correlation: float
 
 
 def consistency(residual: Tensor, sigma: float) -> Consistency:

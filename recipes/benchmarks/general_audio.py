@@ -65,12 +65,12 @@ class DenoiseModelProfile(DenoiseModel):
 
 def model_systems(name: str) -> dict[str, Sequence[System]]:
     """Return a model by its name, and once more with a noise profile if it takes one."""
-    from denoise.protocols import NoiseProfileNetwork
+    from denoise.protocols import ArrayNoiseProfileNetwork
 
     start = system(name)
     denoise = start()
     systems = {name: [start]}
-    if isinstance(denoise, DenoiseModel) and isinstance(denoise.pipeline.model, NoiseProfileNetwork):
+    if isinstance(denoise, DenoiseModel) and isinstance(denoise.pipeline.network, ArrayNoiseProfileNetwork):
         systems[f"{name}, noise given"] = [partial(DenoiseModelProfile, denoise.pipeline)]
     return systems
 

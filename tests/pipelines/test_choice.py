@@ -80,8 +80,13 @@ class TestFiles:
 
     def test_models_are_loaded_once(self, general: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         loaded: list[str] = []
-        load = audio.load
-        monkeypatch.setattr(audio, "load", lambda name, **kinds: (loaded.append(str(name)), load(name, **kinds))[1])
+        load = audio.load_network
+
+        def count(name: str, **settings: Any) -> Any:
+            loaded.append(name)
+            return load(name, **settings)
+
+        monkeypatch.setattr(audio, "load_network", count)
         pipeline = AudioPipeline()
         for i, peak in enumerate((0.3, 0.9, 0.3, 0.9)):
             pipeline.file(write(tmp_path / f"{i}.wav", peak), tmp_path / f"{i}.out.wav")

@@ -8,7 +8,7 @@ import pytest
 
 from denoise.pipelines.choice import ModelChoice, StereoChoice
 from denoise.pipelines.result import AUDIO_UNITS, IMAGE_UNITS, Diagnostics, Result, Units
-from denoise.sampling.consistency import Consistency
+from denoise.protocols import Consistency
 
 
 def build(diagnostics: Diagnostics, units: Units = IMAGE_UNITS) -> Result:

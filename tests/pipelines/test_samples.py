@@ -12,12 +12,12 @@ import torch
 from PIL import Image as Pillow
 from torch.distributions import Normal
 
+from denoise.backends.torch import NoiseFieldSampler
 from denoise.errors import ConfigError, InputError
 from denoise.options import AUDIO_STEPS, IMAGE_STEPS, DenoiseOptions
 from denoise.pipelines.arrays import denoise_audio
 from denoise.pipelines.audio import AudioPipeline
 from denoise.pipelines.image import ImagePipeline
-from denoise.pipelines.latent_noise import NoiseFieldSampler
 from denoise.pipelines.result import Diagnostics
 from denoise.pipelines.samples import STD_SCALE, Moments, SamplePaths, write_audio_samples, write_image_samples
 from denoise.registry import SIGMA_MODEL

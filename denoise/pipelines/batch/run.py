@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from denoise.backends.device import pick_device
 from denoise.errors import ConfigError
 from denoise.options import TIME_LIMIT_S
 from denoise.pipelines.batch.engines import ENGINES, Engine, EngineName, LocalEngine, RayEngine
@@ -20,7 +21,6 @@ from denoise.pipelines.batch.items import Item, find_items
 from denoise.pipelines.batch.journal import Journal, Plan, Record, default_journal, may_replace, plan_of
 from denoise.pipelines.batch.storage import STAGING, is_url, local_path
 from denoise.pipelines.batch.worker import Task, WorkerSettings
-from denoise.pipelines.device import pick_device
 from denoise.registry import locate
 
 
