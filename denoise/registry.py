@@ -11,12 +11,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
+from denoise.cards import RETRY, Card, read_header
 from denoise.config import parse
 from denoise.errors import ConfigError, WeightsError
 from denoise.protocols import Classifier, Codec, Network, Prior
-from denoise.weights import RETRY, Card, check_tensors, load_tensors, read_header
 
 NETWORKS = {  # denoisers
     "conv-dae": ("denoise.models.conv_dae", "ConvDAE"),
@@ -185,6 +183,10 @@ def load(
         ConfigError: there is no such name, or the model is of another kind or for the other modality.
         WeightsError: the file is missing, damaged, hostile or of another release.
     """
+    import torch  # the tables and the cards need none
+
+    from denoise.weights import check_tensors, load_tensors
+
     kinds = (kind,) if isinstance(kind, str) else kind or (None,)
     path = locate(name_or_file, kinds[0], modality)
     header = read_header(path)

@@ -3,101 +3,21 @@
 from __future__ import annotations
 
 import json
-import math
-from dataclasses import asdict, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from denoise.config import config, parse
-from denoise.errors import ConfigError, WeightsError
-from denoise.migrations import migrate_card, migrate_config, migrate_recipe, migrate_tensor_name
+from denoise.cards import FORMAT_VERSION, RETRY, Card, TypicalStatistics, read_header
+from denoise.errors import WeightsError
+from denoise.migrations import migrate_tensor_name
 
-FORMAT_VERSION = 1
-MAX_BYTES = 1 << 30
 MAX_BUFFER_BYTES = 1 << 28  # of buffers that follow from the configuration and are not in the file
 SCALE_SUFFIX = ":scale"  # names the scales of the rows of an int8 tensor
 FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-RETRY = "Download or export the weights again."
-
-
-@config
-class TypicalStatistics:
-    """Statistics of typical examples, such as training data, which anomaly scores of a prior compare with.
-
-    Args:
-        mean: mean log-likelihood in nats and mean complexity in bytes.
-        covariance: covariance of both, two rows of two.
-        protocol: the examples, and the kind of their likelihoods.
-        label: class or text that the likelihoods are conditional on; None is unconditional.
-
-    Raises:
-        ConfigError: the covariance is not finite, symmetric and positive definite.
-    """
-
-    mean: tuple[float, float]
-    covariance: tuple[tuple[float, float], tuple[float, float]]
-    protocol: str = ""
-    label: str | None = None
-
-    def __post_init__(self) -> None:
-        (nats, mixed), (mixed_below, size) = self.covariance
-        if mixed != mixed_below:
-            raise ConfigError(f"covariance is {self.covariance}; expected a symmetric one.")
-        if not (all(map(math.isfinite, (*self.mean, nats, mixed, size))) and nats > 0 and nats * size > mixed**2):
-            raise ConfigError("typical examples do not differ in likelihood and complexity; give other examples.")
-
-
-@config
-class Card:
-    """Model card: what a weights file states about its model.
-
-    Args:
-        name: name of the model.
-        architecture: key of `denoise.registry.ARCHITECTURES`.
-        modality: ``"audio"``, ``"image"`` or ``"points"``.
-        channels: channels of the signals.
-        kind: ``"denoiser"``, ``"codec"``, ``"prior"`` or ``"classifier"``.
-        description: one sentence for tables.
-        sample_rate: sample rate in Hz of audio, else None.
-        blind: whether a denoiser estimates the noise itself and takes no sigma.
-        sigma: range of noise levels in training, in signal units (images).
-        snr_db: range of signal-to-noise ratios in training, in dB (audio).
-        size_multiple: windows that start at multiples of this are processed as in the whole signal.
-        shape: (channels, *space) of the signals of a codec or prior.
-        classes: names of the classes that a prior can sample, or a classifier tells apart.
-        text: whether a prior can be conditioned on text.
-        parameters: number of parameters.
-        licence: licence of the weights.
-        data: sources of the training data.
-        metrics: measured figures by name, each a table of rows with its protocol.
-        typical: statistics of typical examples of a prior.
-        training_minutes: wall-clock time of the training, without that of a codec or of initial weights.
-    """
-
-    name: str
-    architecture: str
-    modality: Literal["audio", "image", "points"]
-    channels: int
-    kind: Literal["denoiser", "codec", "prior", "classifier"] = "denoiser"
-    description: str = ""
-    sample_rate: int | None = None
-    blind: bool = True
-    sigma: tuple[float, float] | None = None
-    snr_db: tuple[float, float] | None = None
-    size_multiple: int = 1
-    shape: tuple[int, ...] | None = None
-    classes: tuple[str, ...] = ()
-    text: bool = False
-    parameters: int = 0
-    licence: str = "MIT"
-    data: tuple[str, ...] = ()
-    metrics: dict[str, Any] = field(default_factory=dict)
-    typical: TypicalStatistics | None = None
-    training_minutes: float | None = None
 
 
 def save_weights(
@@ -168,44 +88,6 @@ def _replace_card(path: Path, card: Card) -> None:
     partial = path.with_suffix(".partial")
     partial.write_bytes(save(load_file(path), {key: json.dumps(value) for key, value in header.items()}))
     partial.replace(path)
-
-
-def read_header(path: Path) -> dict[str, Any]:
-    """Read format version, card, configuration and recipe of a weights file, without its tensors.
-
-    Names of earlier releases are translated, see `denoise.migrations`.
-
-    Args:
-        path: weights file.
-
-    Returns:
-        ``format_version`` (int), ``card`` (`Card`), ``config`` and ``recipe`` (plain values).
-
-    Raises:
-        WeightsError: the file is missing, damaged, or not a weights file of this package.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise WeightsError(f"{path}: larger than {MAX_BYTES >> 20} MiB; expected the weights of a small model.")
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except OSError as error:
-        raise WeightsError(f"{path}: {error.strerror or error}. Give a name of `denoise models` or a file.") from None
-    except SafetensorError as error:
-        raise WeightsError(f"{path}: not a safetensors file, or damaged ({error}). {RETRY}") from None
-    try:
-        header = {key: json.loads(metadata[key]) for key in ("format_version", "card", "config", "recipe")}
-        version = header["format_version"]
-        header["card"] = parse(Card, migrate_card(header["card"]), f"{path}: card")
-        header["config"] = migrate_config(header["config"], header["card"].architecture)
-        header["recipe"] = migrate_recipe(header["recipe"])
-    except (AttributeError, KeyError, ValueError, TypeError, RecursionError) as error:
-        raise WeightsError(f"{path}: has no model card of this package ({error}). Train or export it again.") from None
-    if version != FORMAT_VERSION:
-        raise WeightsError(f"{path}: format version {version}; this release reads {FORMAT_VERSION}. Update denoise.")
-    return header
 
 
 def check_tensors(path: Path, module: nn.Module) -> None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from denoise.protocols import ArrayClassifier, ArrayNetwork, StreamingNetwork
 
 if TYPE_CHECKING:
+    from denoise.cards import Card
     from denoise.registry import Modality
-    from denoise.weights import Card
 
 
 def load_network(name_or_file: str | Path, *, modality: Modality, device: str = "auto") -> tuple[ArrayNetwork, Card]:

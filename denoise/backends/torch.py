@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 from denoise.backends.device import as_numpy, pick_device
+from denoise.cards import Card
 from denoise.noise import noise_field
 from denoise.priors.network import PatchNetwork, PriorNetwork
 from denoise.protocols import (
@@ -29,7 +30,6 @@ from denoise.protocols import (
     StreamingNetwork,
 )
 from denoise.registry import Modality, load
-from denoise.weights import Card
 
 Array = NDArray[Any]
 

@@ -185,8 +185,7 @@ def audio(
     from denoise.pipelines.audio import AudioPipeline, default_model
     from denoise.pipelines.choice import AUTO
     from denoise.pipelines.compare import check_extras, compare_audio, write_removed
-    from denoise.pipelines.defects import parse_gaps
-    from denoise.pipelines.noise_segment import parse_noise_source
+    from denoise.pipelines.noise_segment import parse_gaps, parse_noise_source
     from denoise.pipelines.samples import check_samples, write_audio_samples
 
     batch = BatchOptions(overwrite=overwrite, skip_existing=skip_existing, as_json=as_json)

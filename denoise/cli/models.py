@@ -19,8 +19,8 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON per model.")] = False,
 ) -> None:
     """List the bundled models."""
+    from denoise.cards import read_header
     from denoise.registry import DEFAULTS, POSTERIOR_MODEL, SIGMA_MODEL, bundled, locate
-    from denoise.weights import read_header
 
     selecting_options = dict.fromkeys(DEFAULTS.values(), "default")
     selecting_options |= {SIGMA_MODEL: "--perception", POSTERIOR_MODEL: "--perception"}
@@ -50,8 +50,8 @@ def info(
     """Show a model's architecture, training data, licence and metrics."""
     from dataclasses import asdict
 
+    from denoise.cards import read_header
     from denoise.registry import locate
-    from denoise.weights import read_header
 
     header = read_header(locate(model))
     card = asdict(header["card"])
@@ -90,7 +90,7 @@ def _format_value(value: str | float) -> str:
 
 
 def _latency_ms(model: str) -> float | None:
-    """Return the latency of a streaming network, None for one that processes whole windows."""
+    """Return the latency of a streaming network, None for one that processes whole windows, or without torch."""
     from denoise.protocols import StreamingNetwork
     from denoise.registry import load
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from denoise.cards import read_header
 from denoise.pipelines.audio import AudioPipeline
 from denoise.pipelines.image import ImagePipeline
 from denoise.registry import locate
-from denoise.weights import read_header
 
 if TYPE_CHECKING:
     from denoise.pipelines.prior import PriorPipeline

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable
 from functools import reduce
 
@@ -13,8 +12,6 @@ from torch.nn import functional as F
 
 from denoise.dsp import power, stft
 from denoise.errors import ConfigError
-from denoise.options import TimeRange
-from denoise.pipelines.noise_segment import TIME, parse_noise_source
 from denoise.sampling.linear_prediction import fit_autoregressive
 
 CLIP_TOLERANCE = 1e-3  # of the level of clipping: samples as near to it are clipped
@@ -37,21 +34,6 @@ CLICK_MARGIN_S = 0.0004  # on both sides of a click
 BAND_FRAME_S = 0.032
 BAND_DROP_DB = 25.0  # of the spectrum within BAND_STEP_HZ at the end of a band
 BAND_STEP_HZ = 500.0
-
-
-def parse_gaps(text: str) -> tuple[TimeRange, ...] | str:
-    """Parse time ranges, separated by commas, or else return the path of a mask.
-
-    Args:
-        text: as in ``0:01.2-0:01.25,3.4-3.42``, or a path.
-
-    >>> parse_gaps("0:01.2-0:01.25,3.4-3.42")
-    ((1.2, 1.25), (3.4, 3.42))
-    """
-    if not re.fullmatch(rf"{TIME}-{TIME}(?:,{TIME}-{TIME})*", text):
-        return text
-    ranges = [parse_noise_source(part) for part in text.split(",")]
-    return tuple(each for each in ranges if isinstance(each, tuple))
 
 
 def find_limits(read: Callable[[], Iterable[Tensor]]) -> tuple[Tensor, Tensor]:

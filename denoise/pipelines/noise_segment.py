@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from denoise.errors import ConfigError, InputError
 from denoise.files.audio import AudioReader, AudioSource, RawFormat
-from denoise.options import NoiseSource
+from denoise.options import NoiseSource, TimeRange
 from denoise.pipelines.excerpts import is_pipe, open_preview
 from denoise.protocols import ArrayNetwork, ArrayNoiseProfileNetwork
 from denoise.registry import GENERAL_MODEL
@@ -40,6 +40,21 @@ def parse_noise_source(text: str) -> NoiseSource:
     values = [float(group or 0) for group in match.groups()]
     start, end = (3600 * h + 60 * m + s for h, m, s in (values[:3], values[3:]))
     return start, end
+
+
+def parse_gaps(text: str) -> tuple[TimeRange, ...] | str:
+    """Parse time ranges, separated by commas, or else return the path of a mask.
+
+    Args:
+        text: as in ``0:01.2-0:01.25,3.4-3.42``, or a path.
+
+    >>> parse_gaps("0:01.2-0:01.25,3.4-3.42")
+    ((1.2, 1.25), (3.4, 3.42))
+    """
+    if not re.fullmatch(rf"{TIME}-{TIME}(?:,{TIME}-{TIME})*", text):
+        return text
+    ranges = [parse_noise_source(part) for part in text.split(",")]
+    return tuple(each for each in ranges if isinstance(each, tuple))
 
 
 def read_noise(

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from denoise.backends.device import pick_device
+from denoise.cards import Card
 from denoise.errors import ConfigError
 from denoise.priors.latent import add_normal_prior
 from denoise.protocols import Codec, Label, Prior, Progress, SamplingOptions
 from denoise.registry import load
-from denoise.weights import Card
 
 BATCH_SIZE = 64  # signals at a time, for any number of them
 MAX_DIGITS = 10  # of the number of a class; Python refuses to parse thousands of them

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from denoise.cards import Card
 from denoise.dsp import resample, stft
 from denoise.errors import ConfigError, InputError
 from denoise.files.atomic import require_free
@@ -20,7 +21,6 @@ from denoise.files.points import POINT_EXTENSIONS, read_points, write_points
 from denoise.pipelines.point_clouds import normalise_points
 from denoise.rendering import render_points
 from denoise.signals import Audio, AudioFormat, Image, ImageFormat
-from denoise.weights import Card
 
 PAUSE_S = 0.25  # between the signals of one .wav
 FADE_S = 0.005

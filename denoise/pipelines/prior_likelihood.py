@@ -7,12 +7,12 @@ import math
 import torch
 from torch import Generator, Tensor
 
+from denoise.cards import TypicalStatistics
 from denoise.errors import ConfigError
 from denoise.metrics import bits_per_dim
 from denoise.pipelines.prior_base import LoadedPrior
 from denoise.pipelines.typicality import anomaly_scores, check_examples, typical_statistics
 from denoise.protocols import HasEstimatedLogProb, HasLogProb, HasLogProbBound, Label, Progress, Support
-from denoise.weights import TypicalStatistics
 
 BINARISED = ", of stochastically binarised pixels"
 

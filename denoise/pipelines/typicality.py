@@ -12,8 +12,8 @@ import zlib
 import torch
 from torch import Tensor
 
+from denoise.cards import TypicalStatistics
 from denoise.errors import ConfigError
-from denoise.weights import TypicalStatistics
 
 MIN_EXAMPLES = 10  # of a covariance of two quantities that is to mean anything
 

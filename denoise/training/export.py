@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
+from denoise.cards import Card
 from denoise.protocols import Classifier, Network, Prior
 from denoise.registry import kind_of
 from denoise.training.recipe import Recipe
-from denoise.weights import Card, save_weights
+from denoise.weights import save_weights
 
 
 def export(path: Path, recipe: Recipe, module: Any, class_names: tuple[str, ...] = (), minutes: float = 0.0) -> None:

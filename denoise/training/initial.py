@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from denoise.cards import read_header
 from denoise.models.conv_dae import ConvDAE
 from denoise.priors.consistency_model import ConsistencyModel
-from denoise.weights import load_tensors, read_header
+from denoise.weights import load_tensors
 
 
 def load_initial_weights(path: Path, module: nn.Module) -> None:
