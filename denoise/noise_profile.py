@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import torch
-from torch import Generator, Tensor
-from torch.nn import functional as F
+import numpy as np
+from numpy.typing import NDArray
 
 from denoise.noise_bound import look_up, noise_bound
+from denoise.random_numbers import TorchRandom
 
 N_LEVELS = 8  # intensities at which the noise is estimated, in each channel
 MEAN_SIDE = 7  # pixels: windows whose mean is the intensity that is looked up
@@ -29,7 +30,8 @@ MIN_REMAINDER, MAX_REMAINDER = 0.2, 0.85  # of the lower first estimate, between
 FIRST_WEIGHT = 0.6  # of the first estimate in that average, which is geometric
 LEVEL_SPREAD = 2.5  # sigma at one intensity by that of the image, at most
 
-Denoise = Callable[[Tensor, Tensor], Tensor]
+Array = NDArray[Any]
+Denoise = Callable[[Array, Array], Array]
 """Denoises (batch, C, H, W), given the maps of its noise, (batch, 2 C, H, W)."""
 
 
@@ -45,8 +47,8 @@ class NoiseProfile(NamedTuple):
             the means of 2 x 2 pixels, times 2.
     """
 
-    levels: Tensor
-    sigma: Tensor
+    levels: Array
+    sigma: Array
 
     @classmethod
     def uniform(cls, sigma: float, channels: int) -> NoiseProfile:
@@ -56,7 +58,7 @@ class NoiseProfile(NamedTuple):
             sigma: standard deviation.
             channels: C.
         """
-        return cls(torch.zeros(channels, 1), torch.full((2 * channels, 1), float(sigma)))
+        return cls(np.zeros((channels, 1), np.float32), np.full((2 * channels, 1), sigma, np.float32))
 
     @property
     def channels(self) -> int:
@@ -66,7 +68,7 @@ class NoiseProfile(NamedTuple):
     @property
     def mean_sigma(self) -> float:
         """Root mean square over channels and intensities, without that of the means of 2 x 2 pixels."""
-        return float(self.sigma[: self.channels].double().square().mean().sqrt())
+        return float(np.sqrt(np.square(self.sigma[: self.channels], dtype=np.float64).mean()))
 
     def scale(self, factor: float) -> NoiseProfile:
         """Return the profile of noise that is ``factor`` times as strong in an image of the same intensities."""
@@ -78,34 +80,33 @@ class NoiseProfile(NamedTuple):
 
     def clamp(self, greatest: float) -> NoiseProfile:
         """Return the profile with no standard deviation above ``greatest``."""
-        return self._replace(sigma=self.sigma.clamp_max(greatest))
+        return self._replace(sigma=self.sigma.clip(max=greatest))
 
-    def maps(self, x: Tensor) -> Tensor:
+    def maps(self, x: Array) -> Array:
         """Look up the noise at each pixel of an image, by its local mean.
 
         Args:
             x: noisy images, (batch, C, H, W).
 
         Returns:
-            Standard deviations, (batch, 2 C, H, W).
+            Standard deviations, (batch, 2 C, H, W); read-only if they are the same everywhere.
         """
-        if bool((self.sigma == self.sigma[:, :1]).all()):
-            return self.sigma[:, 0].to(x)[None, :, None, None].expand(len(x), -1, *x.shape[2:])
+        shape = (len(x), 2 * self.channels, *x.shape[2:])
+        if (self.sigma == self.sigma[:, :1]).all():
+            return np.broadcast_to(self.sigma[:, :1, None].astype(x.dtype), shape)
         seen = local_mean(x, MEAN_SIDE)
-        maps = x.new_empty(len(x), 2 * self.channels, *x.shape[2:])
+        maps = np.empty(shape, x.dtype)
         for i, levels in enumerate(self.levels):  # a table is several times as fast as interpolation at each pixel
-            low, span = levels[0], (levels[-1] - levels[0]).clamp_min(1e-9)
-            index = ((seen[:, i] - low) * ((TABLE - 1) / span) + 0.5).clamp_(0, TABLE - 1).to(torch.int32)
-            at = low + span * torch.linspace(0, 1, TABLE)
+            low, span = levels[0], max(levels[-1] - levels[0], np.float32(1e-9))
+            index = ((seen[:, i] - low) * ((TABLE - 1) / span) + np.float32(0.5)).clip(0, TABLE - 1).astype(np.int32)
+            at = low + span * np.linspace(0, 1, TABLE)
             for j in (i, i + self.channels):
-                maps[:, j] = (
-                    interpolate(at, levels, self.sigma[j]).to(x).index_select(0, index.flatten()).view_as(index)
-                )
+                maps[:, j] = np.interp(at, levels, self.sigma[j]).astype(x.dtype)[index]
         return maps
 
 
 def estimate_noise_profile(
-    patches: Tensor, denoise: Denoise, sigma: float, coarse_sigma: float, *, n_steps: int = 5, n_uniform: int = 3
+    patches: Array, denoise: Denoise, sigma: float, coarse_sigma: float, *, n_steps: int = 5, n_uniform: int = 3
 ) -> NoiseProfile:
     """Estimate the noise by the residual of a denoiser that is conditioned on it.
 
@@ -132,20 +133,20 @@ def estimate_noise_profile(
         2008 (the probe); Maximum Likelihood from Incomplete Data via the EM Algorithm, Dempster et al., 1977.
     """
     channels = patches.shape[1]
-    generator = Generator().manual_seed(0)
+    source = TorchRandom(0)
     bounds = _Bounds.by_first(sigma, coarse_sigma)
     fine = max(sigma, coarse_sigma / MAX_COARSE_RATIO)
     coarse = fine if coarse_sigma < MAX_COARSE_RATIO * sigma else coarse_sigma
-    start = torch.tensor([fine, coarse]).clamp_min(MIN_FIRST).repeat_interleave(channels)[:, None]
-    profile = bounds.apply(NoiseProfile(torch.zeros(channels, 1), start))
-    by_value = [look_up(noise_bound(x), x).square() for x in patches.transpose(0, 1)]
-    whole = _Evidence(patches, local_mean(patches, MEAN_SIDE), torch.stack(by_value, dim=1), bounds)
+    start = np.array([fine, coarse], np.float32).clip(MIN_FIRST).repeat(channels)[:, None]
+    profile = bounds.apply(NoiseProfile(np.zeros((channels, 1), np.float32), start))
+    by_value = [np.square(look_up(noise_bound(x), x)) for x in np.swapaxes(patches, 0, 1)]
+    whole = _Evidence(patches, local_mean(patches, MEAN_SIDE), np.stack(by_value, axis=1), bounds)
     n = -(-len(patches) // 3)
     part = whole._replace(patches=patches[:n], seen=whole.seen[:n], max_power=whole.max_power[:n])
     for i in range(n_steps):
         is_uniform = i < n_uniform
-        levels = torch.zeros(channels, 1) if is_uniform else _levels(whole.seen)
-        profile = _update(part if is_uniform else whole, denoise, profile, levels, generator)
+        levels = np.zeros((channels, 1), np.float32) if is_uniform else _levels(whole.seen)
+        profile = _update(part if is_uniform else whole, denoise, profile, levels, source)
     return profile.scale(_correction(profile.mean_sigma, sigma, coarse_sigma))
 
 
@@ -184,10 +185,10 @@ class _Bounds(NamedTuple):
 
     def apply(self, profile: NoiseProfile) -> NoiseProfile:
         """Return a profile within the bounds."""
-        fine, coarse = profile.sigma.chunk(2)
+        fine, coarse = np.split(profile.sigma, 2)
         factor = min(1.0, self.least / max(float(fine.min()), 1e-20), self.mean / max(profile.mean_sigma, 1e-20))
         fine = factor * fine
-        return profile._replace(sigma=torch.cat([fine, torch.minimum(factor * coarse, self.coarse_ratio * fine)]))
+        return profile._replace(sigma=np.concatenate([fine, np.minimum(factor * coarse, self.coarse_ratio * fine)]))
 
 
 class _Evidence(NamedTuple):
@@ -200,141 +201,131 @@ class _Evidence(NamedTuple):
         bounds: by the first estimates.
     """
 
-    patches: Tensor
-    seen: Tensor
-    max_power: Tensor
+    patches: Array
+    seen: Array
+    max_power: Array
     bounds: _Bounds
 
 
 def _update(
-    evidence: _Evidence, denoise: Denoise, profile: NoiseProfile, levels: Tensor, generator: Generator
+    evidence: _Evidence, denoise: Denoise, profile: NoiseProfile, levels: Array, source: TorchRandom
 ) -> NoiseProfile:
     """One step of expectation-maximisation, to a profile at given levels."""
     patches = evidence.patches
     maps = profile.maps(patches)
     channels = patches.shape[1]
-    fine, coarse = (profile.sigma[half].square().mean().sqrt() for half in (slice(channels), slice(channels, None)))
-    probe = maps[:, :channels].clamp_min(MIN_SIGMA) * _correlated_noise(
-        patches.shape, float(coarse / fine.clamp_min(1e-9)), generator
-    )
+    fine, coarse = (float(np.sqrt(np.square(half).mean())) for half in np.split(profile.sigma, 2))
+    probe_sigma = maps[:, :channels].clip(MIN_SIGMA)
+    probe = probe_sigma * _correlated_noise(patches.shape, coarse / max(fine, 1e-9), source)
     denoised = denoise(patches, maps)
     removed = probe - (denoise(patches + EPS * probe, maps) - denoised) / EPS
     residual = patches - denoised
-    power = torch.cat([residual, coarse_part(residual)], dim=1).square()
-    probe_power = maps[:, :channels].clamp_min(MIN_SIGMA).square()
-    response = torch.cat([probe * removed, coarse_part(probe) * coarse_part(removed)], dim=1)
-    gain = coarse_part(probe).square().mean() / probe.square().mean()  # of the means of 2 x 2 pixels, in power
-    response = response / torch.cat([probe_power, gain * probe_power], dim=1)
-    weight = _block_mean(response.mean(dim=1, keepdim=True)).clamp(0, 1).square()
+    power = np.square(np.concatenate([residual, coarse_part(residual)], axis=1))
+    coarse_probe = coarse_part(probe)
+    response = np.concatenate([probe * removed, coarse_probe * coarse_part(removed)], axis=1)
+    gain = np.square(coarse_probe).mean() / np.square(probe).mean()  # of the means of 2 x 2 pixels, in power
+    response /= np.concatenate([np.square(probe_sigma), gain * np.square(probe_sigma)], axis=1)
+    weight = np.square(_block_mean(response.mean(axis=1, keepdims=True)).clip(0, 1))
     power, response = weight * power, weight * response
     rows = []
     for i in range(2 * channels):
         seen, curve = evidence.seen[:, i % channels], levels[i % channels]
-        index = torch.bucketize(seen.contiguous(), (curve[1:] + curve[:-1]) / 2)
+        index = np.searchsorted((curve[1:] + curve[:-1]) / 2, seen)
         max_power = evidence.max_power[:, i % channels] * (1 if i < channels else 4)
         rows.append(_power_by_level(power[:, i], response[:, i], weight, index, len(curve)))
         rows[-1] = _bounded(rows[-1], max_power, index)
-    return evidence.bounds.apply(NoiseProfile(levels, torch.stack(rows).clamp_min(0).sqrt()))
+    return evidence.bounds.apply(NoiseProfile(levels, np.sqrt(np.stack(rows).clip(0)).astype(np.float32)))
 
 
-def _power_by_level(power: Tensor, response: Tensor, weight: Tensor, index: Tensor, n: int) -> Tensor:
+def _power_by_level(power: Array, response: Array, weight: Array, index: Array, n: int) -> Array:
     """Power of the noise at each of n levels, (n,), where ``index`` is the level of each pixel."""
     total_power, total_response = float(power.mean()), max(0.0, float(response.mean()))
     floor = MIN_RESPONSE * float(weight.mean()) + 1e-12
     overall = total_power / (total_response + floor)
-    sums = [n * torch.zeros(n).index_add_(0, index.flatten(), x.flatten()) / x.numel() for x in (power, response)]
+    sums = [n * np.bincount(index.reshape(-1), x.reshape(-1), n) / x.size for x in (power, response)]
     prior = PRIOR_WEIGHT * total_response + floor
-    by_level = (sums[0] + prior * overall) / (sums[1].clamp_min(0) + prior)
-    return by_level.clamp_max(LEVEL_SPREAD**2 * overall)
+    by_level = (sums[0] + prior * overall) / (sums[1].clip(0) + prior)
+    return by_level.clip(max=LEVEL_SPREAD**2 * overall)
 
 
-def _bounded(by_level: Tensor, max_power: Tensor, index: Tensor) -> Tensor:
+def _bounded(by_level: Array, max_power: Array, index: Array) -> Array:
     """Limit the power at each level by that of most of its pixels."""
-    limited = [
-        torch.minimum(max_power[index == level].median(), power) if bool((index == level).any()) else power
-        for level, power in enumerate(by_level)
-    ]
-    return torch.stack(limited)
+    pixels = [max_power[index == level] for level in range(len(by_level))]
+    ranks = [(len(x) - 1) // 2 for x in pixels]  # of the median; some powers are infinite
+    limits = [np.partition(x, rank)[rank] if len(x) else np.inf for x, rank in zip(pixels, ranks, strict=True)]
+    return np.minimum(by_level, limits)
 
 
-def coarse_part(x: Tensor) -> Tensor:
+def coarse_part(x: Array) -> Array:
     """Return the means of 2 x 2 pixels at every pixel, times 2: of white noise they are as strong as it.
 
     Args:
         x: images, (batch, C, H, W).
     """
-    x = F.pad(x, (0, 1, 0, 1), mode="replicate")
+    x = np.pad(x, ((0, 0), (0, 0), (0, 1), (0, 1)), mode="edge")
     return (x[..., :-1, :-1] + x[..., :-1, 1:] + x[..., 1:, :-1] + x[..., 1:, 1:]) / 2
 
 
-def local_mean(x: Tensor, side: int) -> Tensor:
+def local_mean(x: Array, side: int) -> Array:
     """Return the means of windows of an odd number of pixels, fewer at the borders.
 
     Args:
         x: images, (batch, C, H, W).
         side: side of the window.
     """
-    pad = side // 2
-    x = F.avg_pool2d(x, (side, 1), 1, (pad, 0), count_include_pad=False)
-    return F.avg_pool2d(x, (1, side), 1, (0, pad), count_include_pad=False)
+    from scipy.ndimage import uniform_filter1d
+
+    for axis in (-2, -1):
+        is_inside = np.ones(x.shape[axis])
+        fraction = uniform_filter1d(is_inside, side, mode="constant").astype(x.dtype)
+        x = uniform_filter1d(x, side, axis, mode="constant") / (fraction if axis == -1 else fraction[:, None])
+    return x
 
 
-def interpolate(x: Tensor, levels: Tensor, values: Tensor) -> Tensor:
-    """Interpolate a curve linearly; beyond its ends it is constant.
-
-    Args:
-        x: any shape.
-        levels: ascending, (n,).
-        values: of the curve at the levels, (n,).
-    """
-    if len(levels) == 1:
-        return values.to(x).expand(x.shape)
-    levels, values = levels.to(x), values.to(x)
-    upper = torch.bucketize(x.contiguous(), levels[1:-1]) + 1
-    low, high = levels[upper - 1], levels[upper]
-    weight = ((x - low) / (high - low).clamp_min(1e-9)).clamp(0, 1)
-    return torch.lerp(values[upper - 1], values[upper], weight)
-
-
-def _levels(seen: Tensor) -> Tensor:
+def _levels(seen: Array) -> Array:
     """Intensities with as many pixels between any two, (C, n)."""
-    values = seen.transpose(0, 1).flatten(1)
+    values = np.swapaxes(seen, 0, 1).reshape(seen.shape[1], -1)
     values = values[:, :: max(1, values.shape[1] // 4096)]
-    quantiles = (torch.arange(N_LEVELS) + 0.5) / N_LEVELS
-    return torch.quantile(values, quantiles, dim=1).T.contiguous()
+    quantiles = (np.arange(N_LEVELS) + 0.5) / N_LEVELS
+    return np.quantile(values, quantiles, axis=1).T.astype(np.float32)
 
 
-def _block_mean(x: Tensor) -> Tensor:
+def _block_mean(x: Array) -> Array:
     """Means of blocks at each of their pixels, (batch, 1, H, W)."""
     if min(x.shape[2:]) < BLOCK:
-        return x.mean(dim=(2, 3), keepdim=True)
-    low = F.avg_pool2d(x, BLOCK, ceil_mode=True, count_include_pad=False)
-    return F.interpolate(low, scale_factor=float(BLOCK))[..., : x.shape[2], : x.shape[3]]
+        return x.mean(axis=(2, 3), keepdims=True)
+    for axis in (2, 3):
+        n = x.shape[axis]
+        lengths = np.diff([*range(0, n, BLOCK), n])
+        means = np.add.reduceat(x, range(0, n, BLOCK), axis) / np.expand_dims(lengths.astype(x.dtype), (0, 1, 5 - axis))
+        x = means.repeat(lengths, axis)
+    return x
 
 
-def _correlated_noise(shape: torch.Size, ratio: float, generator: Generator) -> Tensor:
+def _correlated_noise(shape: tuple[int, ...], ratio: float, source: TorchRandom) -> Array:
     """Noise of standard deviation 1, blurred so that the coarse part is ``ratio`` times as strong."""
-    noise = torch.randn(shape, generator=generator)
+    noise = source.normal(shape)
     if ratio <= 1.03 or min(shape[2:]) < MIN_SIDE:
         return noise
     low, high = 0.0, MAX_BLUR
     for _ in range(12):
         blur = (low + high) / 2
         low, high = (blur, high) if _coarse_ratio(blur) < ratio else (low, blur)
+    from scipy.ndimage import convolve1d
+
     kernel = _gaussian(blur)
-    weight = (kernel[:, None] * kernel / kernel.square().sum()).expand(shape[1], 1, -1, -1)
-    pad = len(kernel) // 2
-    return F.conv2d(F.pad(noise, (pad,) * 4, mode="reflect"), weight, groups=shape[1])
+    kernel /= math.sqrt(np.square(kernel).sum())
+    return convolve1d(convolve1d(noise, kernel, 2, mode="mirror"), kernel, 3, mode="mirror")
 
 
-def _gaussian(blur: float) -> Tensor:
+def _gaussian(blur: float) -> Array:
     """A Gaussian of ``blur`` pixels, (2 r + 1,)."""
     radius = 1 + int(2.5 * MAX_BLUR)
-    return torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / max(blur, 0.05)) ** 2)
+    return np.exp(-0.5 * (np.arange(-radius, radius + 1) / max(blur, 0.05)) ** 2)
 
 
 def _coarse_ratio(blur: float) -> float:
     """The strength of the coarse part of white noise blurred by a Gaussian, relative to all of it."""
     kernel = _gaussian(blur)
-    correlation = float((kernel[1:] * kernel[:-1]).sum() / kernel.square().sum())
+    correlation = float((kernel[1:] * kernel[:-1]).sum() / np.square(kernel).sum())
     return 1 + correlation  # sqrt((2 + 2 c)(2 + 2 c)) / 2

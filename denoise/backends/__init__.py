@@ -15,13 +15,16 @@ if TYPE_CHECKING:
     from denoise.registry import Modality
 
 
-def load_network(name_or_file: str | Path, *, modality: Modality, device: str = "auto") -> tuple[ArrayNetwork, Card]:
-    """Load a denoiser.
+def load_network(
+    name_or_file: str | Path, *, modality: Modality, device: str = "auto", precision: str = "float32"
+) -> tuple[ArrayNetwork, Card]:
+    """Load a denoiser, or a prior of images that is applied as one.
 
     Args:
         name_or_file: bundled name, or path of a weights file.
         modality: modality that it must be for.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        precision: number format of images, as of `denoise.pipelines.image.ImagePipeline`.
 
     Returns:
         The network and its card.
@@ -32,7 +35,7 @@ def load_network(name_or_file: str | Path, *, modality: Modality, device: str = 
     """
     from denoise.backends import torch
 
-    return torch.load_network(name_or_file, modality=modality, device=device)
+    return torch.load_network(name_or_file, modality=modality, device=device, precision=precision)
 
 
 def load_classifier(name_or_file: str | Path) -> ArrayClassifier:

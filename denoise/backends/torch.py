@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,10 +15,13 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 from denoise.backends.device import as_numpy, pick_device
+from denoise.backends.precision import Precision, autocast, check_precision, float_precision, should_use_int8
 from denoise.cards import Card
+from denoise.nn.int8 import quantise_network
 from denoise.noise import noise_field
-from denoise.priors.network import PatchNetwork, PriorNetwork
+from denoise.priors.network import PatchNetwork, PriorNetwork, as_network
 from denoise.protocols import (
+    ArrayNetwork,
     ArrayPosteriorSampler,
     Classifier,
     DenoisingPrior,
@@ -29,31 +33,64 @@ from denoise.protocols import (
     PosteriorSampler,
     StreamingNetwork,
 )
-from denoise.registry import Modality, load
+from denoise.protocols.arrays import Inputs
+from denoise.registry import Kind, Modality, load
 
 Array = NDArray[Any]
 
 
 class TorchNetwork:
-    """A `denoise.protocols.ArrayNetwork`, and an `ArrayVariationalNetwork` if the module is one.
+    """A `denoise.protocols.ArrayQuantisableNetwork`.
 
     Args:
         module: denoiser in evaluation mode.
         device: device of its parameters, which it is applied on.
+        precision: as of `denoise.pipelines.image.ImagePipeline`, for windows and tiles.
+
+    Raises:
+        ConfigError: the precision is unknown, or the device does not have it.
     """
 
-    def __init__(self, module: Network, device: torch.device | str) -> None:
-        self.module, self.device = module, str(device)
+    def __init__(self, module: Network, device: torch.device | str, precision: str = "float32") -> None:
+        check_precision(precision, torch.device(device))
+        self.module, self.device, self._requested = module, str(device), precision
         self.facts = facts_of(module)
+
+    @cached_property
+    def precision(self) -> str:
+        """Floating-point format of windows and tiles, selected by a measurement at first use."""
+        return float_precision(self._requested, torch.device(self.device))
 
     @torch.inference_mode()
     def denoise(self, x: Array, sigma: Array | None = None) -> Array:
         """Denoise signals; see `denoise.protocols.ArrayNetwork`."""
         return self._call(self.module, x, sigma)
 
+    def should_quantise(self, n_pixels: int) -> bool:
+        """Return whether int8 is requested or saves time; see `denoise.protocols.ArrayQuantisableNetwork`."""
+        module, device = cast(nn.Module, self.module), torch.device(self.device)
+        return should_use_int8(self._requested, module, device, n_pixels)
+
+    @torch.inference_mode()
+    def quantise(self, calibration: Inputs, check: Inputs) -> tuple[ArrayNetwork, float]:
+        """Return the network in int8; see `denoise.protocols.ArrayQuantisableNetwork`."""
+        module: Any = quantise_network(cast(nn.Module, self.module), *self._inputs(*calibration))
+        x, sigma = self._inputs(*check)
+        rms_change = (module(x, sigma) - self.module(x, sigma)).square().mean(dim=(1, 2, 3)).sqrt()
+        quantised = type(self)(module, self.device)
+        quantised.precision = "int8"
+        return quantised, float(rms_change.max())
+
     def _call(self, network: Callable[..., Tensor], x: Array, sigma: Array | None) -> Array:
-        sigma_tensor = None if sigma is None else to_tensor(sigma, self.device)
-        return as_numpy(network(to_tensor(x, self.device), sigma_tensor).float())
+        with autocast(torch.device(self.device), cast(Precision, self.precision)):
+            return as_numpy(network(*self._inputs(x, sigma)).float())
+
+    def _inputs(self, x: Array, sigma: Array | None) -> tuple[Tensor, Tensor | None]:
+        """Tensors on the device; images in the order of memory that convolutions take fastest."""
+        x_tensor = to_tensor(x, self.device)
+        if self.facts.ndim == 2:
+            x_tensor = x_tensor.contiguous(memory_format=torch.channels_last)
+        return x_tensor, None if sigma is None else to_tensor(sigma, self.device)
 
 
 class TorchVariationalNetwork(TorchNetwork):
@@ -72,8 +109,8 @@ class TorchStreamingNetwork(TorchNetwork):
 
     module: StreamingNetwork
 
-    def __init__(self, module: StreamingNetwork, device: torch.device | str) -> None:
-        super().__init__(module, device)
+    def __init__(self, module: StreamingNetwork, device: torch.device | str, precision: str = "float32") -> None:
+        super().__init__(module, device, precision)
         self.delay = module.delay
 
     def hop(self, sample_rate: int) -> int:
@@ -174,11 +211,17 @@ class NoiseFieldSampler:
         return q.loc + q.scale * eps.to(q.loc)
 
 
-def load_network(name_or_file: str | Path, *, modality: Modality, device: str) -> tuple[TorchNetwork, Card]:
-    """Load a denoiser; see `denoise.backends.load_network`."""
+def load_network(
+    name_or_file: str | Path, *, modality: Modality, device: str, precision: str
+) -> tuple[TorchNetwork, Card]:
+    """Load a denoiser, or a prior of images as one; see `denoise.backends.load_network`."""
     device_found = pick_device(device)
-    module, card = load(name_or_file, kind="denoiser", modality=modality)
-    return adapt(module.to(device_found)), card
+    check_precision(precision, device_found)
+    kinds: tuple[Kind, ...] = ("denoiser", "prior") if modality == "image" else ("denoiser",)
+    module, card = load(name_or_file, kind=kinds, modality=modality)
+    if card.kind == "prior":
+        module, card = as_network(module, card.name), replace(card, blind=False)
+    return adapt(module.to(device_found), precision), card
 
 
 def load_classifier(name_or_file: str | Path) -> TorchClassifier:
@@ -186,11 +229,12 @@ def load_classifier(name_or_file: str | Path) -> TorchClassifier:
     return TorchClassifier(load(name_or_file, kind="classifier", modality="audio")[0])
 
 
-def adapt(module: Network) -> TorchNetwork:
+def adapt(module: Network, precision: str = "float32") -> TorchNetwork:
     """Return a network of torch as one of arrays, on the device of its parameters.
 
     Args:
         module: denoiser in evaluation mode.
+        precision: as of `TorchNetwork`.
     """
     adapters: tuple[tuple[Any, type[TorchNetwork]], ...] = (
         (PosteriorSampler, TorchPosteriorSampler),
@@ -200,7 +244,7 @@ def adapt(module: Network) -> TorchNetwork:
     )
     plain = TorchVariationalNetwork if module.variational else TorchNetwork
     adapter = next((adapter for protocol, adapter in adapters if isinstance(module, protocol)), plain)
-    return adapter(module, next(cast(nn.Module, module).parameters()).device)
+    return adapter(module, next(cast(nn.Module, module).parameters()).device, precision)
 
 
 def facts_of(module: Network) -> NetworkFacts:

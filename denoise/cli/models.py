@@ -94,5 +94,8 @@ def _latency_ms(model: str) -> float | None:
     from denoise.protocols import StreamingNetwork
     from denoise.registry import load
 
-    network, _ = load(model)
+    try:
+        network, _ = load(model)
+    except ImportError:  # of torch
+        return None
     return round(1000 * network.latency_s, 1) if isinstance(network, StreamingNetwork) else None

@@ -48,7 +48,7 @@ def train(
     except ModuleNotFoundError as error:
         raise ConfigError(f'{error.name} is missing. In the source: pip install ".[train]".') from None
     from denoise.backends.device import pick_device
-    from denoise.pipelines.precision import float_precision
+    from denoise.backends.precision import float_precision
     from denoise.training.recipe import load_recipe
 
     if precision is Precision.AUTO:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from functools import lru_cache
 from numbers import Real
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from denoise.backends.device import as_numpy
 from denoise.errors import ConfigError, InputError
 from denoise.options import AUDIO_STEPS, IMAGE_STEPS, DenoiseOptions, NoiseSource, Sigma, Stereo
 from denoise.pipelines import audio, image
@@ -22,11 +20,15 @@ from denoise.pipelines.choice import AUTO
 from denoise.pipelines.excerpts import slice_excerpts
 from denoise.pipelines.image import ImagePipeline
 from denoise.pipelines.noise_segment import cut_noise
-from denoise.pipelines.points import PointPipeline
 from denoise.registry import DEFAULTS, POINT_MODEL, weights_version
 from denoise.signals import MAX_CHANNELS, AudioFormat, Image, require_finite_samples
 
-Array = TypeVar("Array", bound=NDArray[Any] | Tensor)
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from denoise.pipelines.points import PointPipeline
+
+Array = TypeVar("Array", bound="NDArray[Any] | Tensor")
 
 
 def denoise_audio(
@@ -77,8 +79,8 @@ def denoise_audio(
         stereo=stereo,
         noise_profile=noise_profile,
     )
-    x: Any = as_numpy(samples) if isinstance(samples, Tensor) else np.asarray(samples)
-    channels = _check_audio(x, is_tensor=isinstance(samples, Tensor))
+    x = _to_array(samples)
+    channels = _check_audio(x, is_tensor=_is_tensor(samples))
     if not isinstance(sample_rate, Real) or sample_rate != int(sample_rate):
         raise InputError(f"sample rate is {sample_rate!r}; expected a whole number of Hz.")
     AudioFormat(int(sample_rate), channels)  # checks the range of the sample rate
@@ -87,7 +89,7 @@ def denoise_audio(
     pipeline = _audio_pipeline(*_with_version(model), device)
     pipeline.check(options)
     if options.limited_strength == 0:
-        return cast(Array, samples.clone() if isinstance(samples, Tensor) else x.copy())
+        return cast(Array, samples.clone() if _is_tensor(samples) else x.copy())
     is_float = np.issubdtype(x.dtype, np.floating)
     scale = 1.0 if is_float else -float(np.iinfo(x.dtype).min)
     denoised = np.empty_like(x).reshape(-1, channels, x.shape[-1])
@@ -103,8 +105,7 @@ def denoise_audio(
         run = chosen.start(int(sample_rate), item_options, [seed + i] if options.mix_weight else [], profile)
         y = np.concatenate([*run.blocks([item_float])], axis=1) * scale
         denoised[i] = y if is_float else np.rint(y).clip(-scale, scale - 1)
-    result = denoised.reshape(x.shape)
-    return cast(Array, torch.from_numpy(result).to(samples) if isinstance(samples, Tensor) else result)
+    return _in_container(denoised.reshape(x.shape), samples)
 
 
 def denoise_image(
@@ -153,10 +154,10 @@ def denoise_image(
     >>> denoise_image(noisy).shape
     (8, 8, 3)
     """
-    x: Any = as_numpy(pixels) if isinstance(pixels, Tensor) else np.asarray(pixels)
+    x = _to_array(pixels)
     dtype = x.dtype
     x = x.astype(dtype.newbyteorder("="), copy=False)
-    frames = _frames(x, is_tensor=isinstance(pixels, Tensor))
+    frames = _frames(x, is_tensor=_is_tensor(pixels))
     is_float = np.issubdtype(x.dtype, np.floating)
     scale = 1.0 if is_float else float(np.iinfo(x.dtype).max)
     if sigma is not None and not isinstance(sigma, str):
@@ -180,9 +181,8 @@ def denoise_image(
         denoised[i] = pipeline.denoise_frame(noisy, frame_options)[0].pixels
     if strength == 0:  # bit by bit, whatever the type
         denoised = frames.copy()
-    if isinstance(pixels, Tensor):
-        result = torch.from_numpy(np.ascontiguousarray(np.moveaxis(denoised, -1, 1).reshape(x.shape)))
-        return cast(Array, result.to(pixels))
+    if _is_tensor(pixels):
+        return _in_container(np.ascontiguousarray(np.moveaxis(denoised, -1, 1).reshape(x.shape)), pixels)
     return cast(Array, np.ascontiguousarray(denoised.reshape(x.shape), dtype))
 
 
@@ -209,14 +209,34 @@ def denoise_points(
         InputError: shape, dtype or values do not fit.
         ConfigError: the model is unknown, or sigma is out of range.
     """
-    x: Any = as_numpy(points) if isinstance(points, Tensor) else np.asarray(points)
+    x = _to_array(points)
     if not np.issubdtype(x.dtype, np.floating):
         raise InputError(f"points are {x.dtype}; expected a float type.")
     pipeline = _point_pipeline(*_with_version(model or POINT_MODEL), device)
     denoised, _ = pipeline.denoise(x.astype(np.float64), None if sigma == "auto" else sigma)
-    return cast(
-        Array, torch.from_numpy(denoised).to(points) if isinstance(points, Tensor) else denoised.astype(x.dtype)
-    )
+    return _in_container(denoised if _is_tensor(points) else denoised.astype(x.dtype), points)
+
+
+def _is_tensor(x: Any) -> bool:
+    torch = sys.modules.get("torch")  # who has a tensor has imported it
+    return torch is not None and isinstance(x, torch.Tensor)
+
+
+def _to_array(x: Any) -> Any:
+    if not _is_tensor(x):
+        return np.asarray(x)
+    from denoise.backends.device import as_numpy
+
+    return as_numpy(x)
+
+
+def _in_container(result: NDArray[Any], like: Array) -> Array:
+    """Return a result as a tensor, of type and device of another one, if that is one."""
+    if not _is_tensor(like):
+        return cast(Array, result)
+    import torch
+
+    return cast(Array, torch.from_numpy(result).to(cast("Tensor", like)))
 
 
 def _check_audio(x: NDArray[Any], *, is_tensor: bool) -> int:
@@ -265,6 +285,8 @@ def _audio_pipeline(model: str | Path, version: int, device: str) -> AudioPipeli
 
 @lru_cache(maxsize=4)
 def _point_pipeline(model: str | Path, version: int, device: str) -> PointPipeline:
+    from denoise.pipelines.points import PointPipeline  # points are denoised by a prior of torch
+
     return PointPipeline(model, device=device)
 
 

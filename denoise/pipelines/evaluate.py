@@ -20,7 +20,6 @@ from denoise.files.find import find_files
 from denoise.files.image import IMAGE_EXTENSIONS, read_image
 from denoise.noise import generator_for
 from denoise.pipelines import AudioPipeline, ImagePipeline, load
-from denoise.pipelines.precision import float_precision
 from denoise.signals import Image
 
 SIGMAS = (15.0, 25.0, 50.0)
@@ -138,7 +137,7 @@ def _evaluate_images(pipeline: ImagePipeline, files: EvaluationFiles) -> tuple[S
     return scores, (
         f"{len(paths)} images, {added}, output clipped to [0, 255], {conditioning}, "
         f"mean over images of PSNR and SSIM (Gaussian window 11, sigma 1.5, mirrored borders), seed {files.seed}, "
-        f"{float_precision(pipeline.precision, pipeline.device)}"
+        f"{pipeline.network.precision}"
     )
 
 

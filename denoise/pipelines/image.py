@@ -12,32 +12,21 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from denoise.backends.device import pick_device
-from denoise.backends.torch import facts_of
+from denoise.backends import load_network
 from denoise.errors import ConfigError, InputError
 from denoise.files.image import ImageReader, write_image
 from denoise.frames import Grid
 from denoise.options import IMAGE_STEPS, MAX_MEGAPIXELS, DenoiseOptions, Sigma
 from denoise.pipelines.float_range import find_float_range, warn_units
 from denoise.pipelines.noise_estimate import FrameNoise, channel_groups, estimate_noise, to_network, uniform_noise
-from denoise.pipelines.perception import image_residual, sample_image
 from denoise.pipelines.posterior import check_posterior
-from denoise.pipelines.precision import (
-    MAX_SIGMA,
-    PreparedNetwork,
-    check_precision,
-    float_precision,
-    quantise_for,
-    should_use_int8,
-)
 from denoise.pipelines.progress import progress_of_part
+from denoise.pipelines.quantisation import MAX_SIGMA, has_8_bits, quantise_for
 from denoise.pipelines.result import IMAGE_UNITS, Diagnostics, Result
 from denoise.pipelines.tiles import TileDenoiser, frame_of, weigh
-from denoise.priors.network import as_network
-from denoise.protocols import Progress
-from denoise.registry import DEFAULTS, SIGMA_MODEL, load
+from denoise.protocols import ArrayNetwork, ArrayQuantisableNetwork, ArrayVariationalNetwork, Progress
+from denoise.registry import DEFAULTS, SIGMA_MODEL
 from denoise.signals import Image
 
 TILE = 1024  # pixels: 12 megapixels stay below two gigabytes in every precision; a quarter is computed twice
@@ -74,24 +63,25 @@ class ImagePipeline:
         tile: int | None = None,
         precision: str = "auto",
     ) -> None:
-        self.device = pick_device(device)
         if tile is not None and tile < 1:
             raise ConfigError(f"tile is {tile} pixels; expected at least 1.")
-        check_precision(precision, self.device)
         self.precision = precision
-        self.model: Any
-        self.model, self.card = load(model, kind=("denoiser", "prior"), modality="image")
-        if self.card.kind == "prior":
-            self.model, self.card = as_network(self.model, self.card.name), replace(self.card, blind=False)
-        self.model.to(self.device)
-        window = self.model.window
+        self.network, self.card = load_network(model, modality="image", device=device, precision=precision)
+        facts = self.network.facts
+        window = facts.window
         if window is None:
-            context = min(self.model.context, MAX_CONTEXT)
-            self.grid = Grid.fit(TILE if tile is None else tile, context, FADE, self.model.size_multiple)
+            assert facts.context is not None
+            context = min(facts.context, MAX_CONTEXT)
+            self.grid = Grid.fit(TILE if tile is None else tile, context, FADE, facts.size_multiple)
         elif tile is None:  # the only size that the network takes, half of each tile faded into the next
             self.grid = Grid(window, 0, window // 2)
         else:
             raise ConfigError(f"{self.card.name} takes tiles of {window} x {window} pixels alone. Leave tile out.")
+
+    @property
+    def device(self) -> str:
+        """What the network is computed on."""
+        return self.network.device
 
     def denoise_file(
         self,
@@ -213,7 +203,7 @@ class ImagePipeline:
     ) -> tuple[Image, Diagnostics]:
         """Frame -> rows -> frame."""
         strength = options.limited_strength
-        is_variational = options.uses_posterior and self.model.variational
+        is_variational = options.uses_posterior and isinstance(self.network, ArrayVariationalNetwork)
         if noise is not None:
             if options.estimates_sigma and _greatest_255(noise) <= self._min_noise_255(image):
                 return image, Diagnostics()
@@ -222,6 +212,8 @@ class ImagePipeline:
             )
         sigma = 0.0 if noise is None else noise[0].mean_sigma
         if options.mix_weight and sigma and not is_variational:
+            from denoise.pipelines.perception import image_residual, sample_image  # the sampler is one of torch
+
             sample, rejected_fraction = sample_image(self.posterior_mean, image, sigma, options, progress)
             x = np.moveaxis(image.as_float().pixels, -1, 0)
             mixed = sample if strength == 1 else x + strength * (sample - x)  # exactly the sample at full strength
@@ -232,12 +224,12 @@ class ImagePipeline:
             return denoised, Diagnostics(
                 residual=residual,
                 rejected_fraction=rejected_fraction,
-                precision=float_precision(self.precision, self.device),
+                precision=self.network.precision,
             )
-        prepared = self._prepare(image, noise)
-        tiles = self._tile_denoiser(prepared, noise, options, options.seed if is_variational else None)
+        network = self._prepare(image, noise)
+        tiles = TileDenoiser(network, self.grid, noise, options, options.seed if is_variational else None)
         denoised = frame_of(tiles.rows(image, progress), image)
-        return denoised, Diagnostics(precision=prepared.precision)
+        return denoised, Diagnostics(precision=network.precision)
 
     def posterior_mean(self, image: Image, sigma: float, progress: Progress | None = None) -> NDArray[Any]:
         """Return the output of the network for a whole frame with noise of a given level.
@@ -251,32 +243,25 @@ class ImagePipeline:
             (channels, height, width), full scale 1.0.
         """
         noise = uniform_noise(sigma, image.pixels.shape[2])
-        tiles = self._tile_denoiser(self._prepare(image, noise), noise, DenoiseOptions(steps=1))
+        tiles = TileDenoiser(self._prepare(image, noise), self.grid, noise, DenoiseOptions(steps=1))
         return np.concatenate([*tiles.rows(image, progress)], axis=1)
 
-    def _tile_denoiser(
-        self,
-        prepared: PreparedNetwork,
-        noise: FrameNoise | None,
-        options: DenoiseOptions,
-        seed: int | None = None,
-    ) -> TileDenoiser:
-        return TileDenoiser(self.model, prepared, self.device, self.grid, noise, options, seed)
-
-    def _prepare(self, image: Image, noise: FrameNoise | None) -> PreparedNetwork:
+    def _prepare(self, image: Image, noise: FrameNoise | None) -> ArrayNetwork:
         """The network in the precision for a frame: int8 if it saves time and does no harm."""
-        if should_use_int8(self.precision, self.model, self.device, image):
-            noise_255 = _greatest_255(self.estimate_noise(image) if noise is None else noise)
-            if noise_255 <= MAX_SIGMA:
-                profile = None if noise is None else noise[0]
+        network = self.network
+        if not isinstance(network, ArrayQuantisableNetwork) or not has_8_bits(image):
+            return network
+        if not network.should_quantise(image.pixels[..., 0].size):
+            return network
+        noise_255 = _greatest_255(self.estimate_noise(image) if noise is None else noise)
+        if noise_255 > MAX_SIGMA:
+            return network
+        profile = None if noise is None else noise[0]
 
-                def to_inputs(x: Tensor) -> tuple[Tensor, Tensor | None]:
-                    return to_network(x[:, :3] / image.full_scale, profile, self.model, self.device)
+        def to_inputs(x: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any] | None]:
+            return to_network(x[:, :3] / np.float32(image.full_scale), profile, network.facts)
 
-                quantised = quantise_for(self.model, image, to_inputs, noise_255)
-                if quantised is not None:
-                    return PreparedNetwork(quantised, "int8")
-        return PreparedNetwork(self.model, float_precision(self.precision, self.device))
+        return quantise_for(network, image, to_inputs, noise_255) or network
 
     def check(self, options: DenoiseOptions, scale: float = 1.0) -> None:
         """Refuse options that the model does not support.
@@ -289,7 +274,7 @@ class ImagePipeline:
             ConfigError: the model is blind and takes no sigma and no detail, sigma is out of its range, or the model
                 has no posterior samples, or does not mix them with their mean.
         """
-        check_posterior(facts_of(self.model), self.card.name, options)
+        check_posterior(self.network.facts, self.card.name, options)
         if options.detail and self.card.blind:
             raise ConfigError(f"model {self.card.name} is blind: it takes no detail. Leave detail out.")
         if options.sigma is None:

@@ -6,16 +6,15 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from denoise.backends import load_network
 from denoise.noise_level import estimate_sigma
 from denoise.noise_profile import Denoise, NoiseProfile, estimate_noise_profile
-from denoise.pipelines.precision import autocast, float_precision
 from denoise.pipelines.transparency import fill_hidden
-from denoise.protocols import Network
-from denoise.registry import NOISE_MODEL, load
+from denoise.protocols import ArrayNetwork, NetworkFacts
+from denoise.random_numbers import TorchRandom
+from denoise.registry import NOISE_MODEL
 from denoise.signals import Image
 
 PATCH = 96  # pixels
@@ -26,6 +25,7 @@ N_UNIFORM, N_BY_INTENSITY = 3, 2  # steps of `estimate_noise_profile`
 MIN_VISIBLE = 0.5  # of the pixels of a patch
 MIN_ALIVE = 4  # patches, or else those without noise are kept
 
+Array = NDArray[Any]
 FrameNoise = tuple[NoiseProfile, ...]
 """Noise of each group of channels that a network takes together, see `channel_groups`."""
 
@@ -49,9 +49,7 @@ def uniform_noise(sigma: float, channels: int) -> FrameNoise:
     return tuple(NoiseProfile.uniform(sigma, len(range(channels)[group])) for group in channel_groups(channels))
 
 
-def to_network(
-    x: Tensor, noise: NoiseProfile | None, network: Network, device: torch.device
-) -> tuple[Tensor, Tensor | None]:
+def to_network(x: Array, noise: NoiseProfile | None, facts: NetworkFacts) -> tuple[Array, Array | None]:
     """Turn images and their noise into the inputs of a network.
 
     Grey images are repeated for networks of three channels, and colours are put along the batch for those of one.
@@ -59,26 +57,24 @@ def to_network(
     Args:
         x: (batch, 1 or 3, height, width).
         noise: its noise, of as many channels; None for blind networks.
-        network: denoiser.
-        device: where it runs.
+        facts: facts of the network.
 
     Returns:
-        Images with the network's channels on the device, and its sigma: maps, one number per image, or None.
+        Images with the network's channels, and its sigma: maps, one number per image, or None.
     """
-    maps = None if noise is None or network.sigma_maps == 1 else noise.maps(x)
-    images, sigma = _with_channels(x, maps, network.channels)
+    maps = None if noise is None or facts.sigma_maps == 1 else noise.maps(x)
+    images, sigma = _with_channels(x, maps, facts.channels)
     if noise is not None and maps is None:
-        sigma = torch.full((len(images),), noise.mean_sigma)
-    return _on_device(images, sigma, device)
+        sigma = np.full(len(images), noise.mean_sigma, np.float32)
+    return images, sigma
 
 
-@torch.inference_mode()
-def estimate_noise(image: Image, device: torch.device, precision: str, *, by_intensity: bool = True) -> FrameNoise:
+def estimate_noise(image: Image, device: str, precision: str, *, by_intensity: bool = True) -> FrameNoise:
     """Estimate the noise of a frame, whatever network denoises it.
 
     Args:
         image: noisy frame, full scale about 1.0 if in floats.
-        device: where the network runs.
+        device: device of the network that tells noise from structure.
         precision: as of `denoise.pipelines.image.ImagePipeline`.
         by_intensity: whether the noise may depend on intensity; without, the estimate takes a third of the time.
 
@@ -88,13 +84,11 @@ def estimate_noise(image: Image, device: torch.device, precision: str, *, by_int
     Reference:
         See `denoise.noise_profile.estimate_noise_profile`.
     """
-    network = _noise_network(device)
+    network = _noise_network(device, precision)
 
-    def denoise(x: Tensor, maps: Tensor) -> Tensor:
-        inputs = _on_device(*_with_channels(x, maps, network.channels), device)
-        with autocast(device, float_precision(precision, device)):
-            y = network(*inputs).float().cpu()
-        return y.mean(dim=1, keepdim=True) if x.shape[1] < y.shape[1] else y
+    def denoise(x: Array, maps: Array) -> Array:
+        y = network.denoise(*_with_channels(x, maps, network.facts.channels))
+        return y.mean(axis=1, keepdims=True) if x.shape[1] < y.shape[1] else y
 
     candidates = _candidates(image)
     channels = image.pixels.shape[2]
@@ -104,19 +98,19 @@ def estimate_noise(image: Image, device: torch.device, precision: str, *, by_int
     return tuple(_estimate_group(candidates[:, group], denoise, n_steps) for group in channel_groups(channels))
 
 
-def _estimate_group(candidates: Tensor, denoise: Denoise, n_steps: int) -> NoiseProfile:
+def _estimate_group(candidates: Array, denoise: Denoise, n_steps: int) -> NoiseProfile:
     """Noise profile of (n, channels, height, width), channels 1 or 3."""
     channels = candidates.shape[1]
-    if channels > 1 and bool((candidates == candidates[:, :1]).all()):  # grey: the noise of all channels is the same
+    if channels > 1 and (candidates == candidates[:, :1]).all():  # grey: the noise of all channels is the same
         profile = _estimate_group(candidates[:, :1], denoise, n_steps)
-        return NoiseProfile(profile.levels.expand(channels, -1), profile.sigma.repeat_interleave(channels, dim=0))
+        return NoiseProfile(profile.levels.repeat(channels, axis=0), profile.sigma.repeat(channels, axis=0))
     montage = _montage(candidates)
     sigma = estimate_sigma(montage)
-    coarse_sigma = 2 * estimate_sigma(torch.nn.functional.avg_pool2d(montage, 2)) if min(montage.shape[1:]) > 1 else 0.0
+    coarse_sigma = 2 * estimate_sigma(_halve(montage)) if min(montage.shape[1:]) > 1 else 0.0
     return estimate_noise_profile(_pick(candidates), denoise, sigma, coarse_sigma, n_steps=n_steps, n_uniform=N_UNIFORM)
 
 
-def _candidates(image: Image) -> Tensor | None:
+def _candidates(image: Image) -> Array | None:
     """Patches from all over a frame, (n, channels, height, width), full scale 1.0; None if no pixel is visible."""
     top, left, height, width = 0, 0, *image.pixels.shape[:2]
     if image.visible is not None and image.visible.any():
@@ -126,10 +120,9 @@ def _candidates(image: Image) -> Tensor | None:
     sides = min(PATCH, height), min(PATCH, width)
     starts = [(top + i, left + j) for i in _starts(height, sides[0]) for j in _starts(width, sides[1])]
     if len(starts) > MAX_CANDIDATES:
-        order = torch.randperm(len(starts), generator=torch.Generator().manual_seed(0))
-        starts = [starts[i] for i in order]
-    patches: list[NDArray[Any]] = []
-    partial: list[tuple[float, NDArray[Any]]] = []  # mostly hidden: they count where there is nothing better
+        starts = [starts[i] for i in TorchRandom(0).permutation(len(starts))]
+    patches: list[Array] = []
+    partial: list[tuple[float, Array]] = []  # mostly hidden: they count where there is nothing better
     for i, j in starts:
         box = (slice(i, i + sides[0]), slice(j, j + sides[1]))
         x = np.moveaxis(Image(image.pixels[box]).as_float().pixels, -1, 0)
@@ -146,7 +139,7 @@ def _candidates(image: Image) -> Tensor | None:
             break
     if not patches:
         patches = [x for _, x in sorted(partial, key=lambda pair: -pair[0])[:MIN_ALIVE]]
-    return torch.from_numpy(np.stack(patches)) if patches else None
+    return np.stack(patches) if patches else None
 
 
 def _starts(size: int, side: int) -> list[int]:
@@ -155,47 +148,50 @@ def _starts(size: int, side: int) -> list[int]:
     return [round(i * (size - side) / max(1, n - 1)) for i in range(n)]
 
 
-def _montage(patches: Tensor) -> Tensor:
+def _montage(patches: Array) -> Array:
     """Patches side by side, (channels, rows * height, columns * width)."""
     columns = max(1, round(len(patches) ** 0.5))
     rows = len(patches) // columns
-    grid = patches[: rows * columns].unflatten(0, (rows, columns))
-    return grid.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
+    _, channels, height, width = patches.shape
+    grid = patches[: rows * columns].reshape(rows, columns, channels, height, width)
+    return grid.transpose(2, 0, 3, 1, 4).reshape(channels, rows * height, columns * width)
 
 
-def _pick(patches: Tensor) -> Tensor:
+def _halve(x: Array) -> Array:
+    """Means of blocks of 2 x 2 pixels, (channels, height // 2, width // 2)."""
+    channels, height, width = x.shape
+    blocks = x[:, : height // 2 * 2, : width // 2 * 2].reshape(channels, height // 2, 2, width // 2, 2)
+    return blocks.mean(axis=(2, 4))
+
+
+def _pick(patches: Array) -> Array:
     """The patches that tell most about the noise: smooth ones and usual ones of all intensities."""
-    grey = patches.mean(dim=1)
+    grey = patches.mean(axis=1)
     if len(patches) <= N_INTENSITIES * (N_FLAT + N_USUAL) or min(grey.shape[1:]) < 2:
         return patches
-    equal = (patches[..., 1:] == patches[..., :-1]).float().mean(dim=(1, 2, 3))
-    alive = (equal < MAX_EQUAL).nonzero()[:, 0]
-    alive = alive if len(alive) >= MIN_ALIVE else torch.arange(len(patches))
+    equal = (patches[..., 1:] == patches[..., :-1]).mean(axis=(1, 2, 3))
+    alive = np.flatnonzero(equal < MAX_EQUAL)
+    alive = alive if len(alive) >= MIN_ALIVE else np.arange(len(patches))
     detail = grey[:, 1:, 1:] - grey[:, 1:, :-1] - grey[:, :-1, 1:] + grey[:, :-1, :-1]
-    roughness = detail.abs().mean(dim=(1, 2))
-    by_intensity = alive[grey.mean(dim=(1, 2))[alive].argsort()]
-    ranked = [part[roughness[part].argsort()] for part in by_intensity.tensor_split(N_INTENSITIES)]
+    roughness = np.abs(detail).mean(axis=(1, 2))
+    by_intensity = alive[grey.mean(axis=(1, 2))[alive].argsort()]
+    ranked = [part[roughness[part].argsort()] for part in np.array_split(by_intensity, N_INTENSITIES)]
     flat = [part[i] for i in range(N_FLAT) for part in ranked if len(part) > i]
     usual = [part[len(part) // 2] for part in ranked if len(part) > 2 * N_FLAT]
-    return patches[torch.stack([*flat, *usual])]
+    return patches[np.stack([*flat, *usual])]
 
 
-def _with_channels(x: Tensor, maps: Tensor | None, channels: int) -> tuple[Tensor, Tensor | None]:
+def _with_channels(x: Array, maps: Array | None, channels: int) -> tuple[Array, Array | None]:
     """Images (batch, 1 or 3, height, width) and maps of twice as many channels, for a network of 1 or 3 channels."""
     if x.shape[1] == channels:
         return x, maps
     if x.shape[1] == 1:
-        return x.expand(-1, channels, -1, -1), None if maps is None else maps.repeat_interleave(channels, dim=1)
+        return x.repeat(channels, axis=1), None if maps is None else maps.repeat(channels, axis=1)
     if maps is not None:
-        maps = maps.unflatten(1, (2, x.shape[1])).transpose(1, 2).flatten(0, 1)
+        maps = np.swapaxes(maps.reshape(len(x), 2, *x.shape[1:]), 1, 2).reshape(-1, 2, *x.shape[2:])
     return x.reshape(-1, 1, *x.shape[2:]), maps
 
 
-def _on_device(images: Tensor, sigma: Tensor | None, device: torch.device) -> tuple[Tensor, Tensor | None]:
-    images = images.to(device).contiguous(memory_format=torch.channels_last)
-    return images, None if sigma is None else sigma.to(device)
-
-
 @cache
-def _noise_network(device: torch.device) -> Network:
-    return load(NOISE_MODEL, kind="denoiser", modality="image")[0].to(device)
+def _noise_network(device: str, precision: str) -> ArrayNetwork:
+    return load_network(NOISE_MODEL, modality="image", device=device, precision=precision)[0]

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
+from denoise.backends.torch import TorchNetwork, adapt
 from denoise.errors import ConfigError
 from denoise.files.atomic import require_free
 from denoise.files.image import ImageReader, write_image
@@ -21,7 +22,6 @@ from denoise.files.image.jpeg import with_default_quality
 from denoise.options import INVERSION_STEPS, PRIOR_STEPS, RESTORE_STEPS, DenoiseOptions, RestoreOptions
 from denoise.pipelines.image import ImagePipeline
 from denoise.pipelines.image_tasks import SIGMA_START, ImageTask, prepare_task
-from denoise.pipelines.precision import float_precision
 from denoise.pipelines.progress import progress_of_part
 from denoise.pipelines.result import IMAGE_UNITS, Diagnostics, Result
 from denoise.pipelines.samples import SamplePaths, only_frame, write_image_set
@@ -56,7 +56,7 @@ class RestorePipeline:
 
     def __init__(self, prior: str | Path = SIGMA_MODEL, *, device: str = "auto", tile: int | None = None) -> None:
         self.pipeline = self.denoiser = ImagePipeline(prior, device=device, tile=tile)
-        model = self.pipeline.model
+        model = self._module
         self.latent_prior: LatentVariablePrior | None = None
         if isinstance(model, PriorNetwork) and not isinstance(model.prior, DenoisingPrior):
             self.latent_prior = model.prior.to("cpu")  # as the operators
@@ -64,8 +64,9 @@ class RestorePipeline:
         if isinstance(model, PatchNetwork):
             patches, sigma_start = model.prior, PATCH_SIGMA_START
             self.pipeline = copy(self.denoiser)
-            self.pipeline.model = PatchNetwork(patches, patches.event_shape[-1] // 2, scales=1)
-        if self.pipeline.model.blind or self.pipeline.model.sigma_maps != 1:
+            coarse = PatchNetwork(patches, patches.event_shape[-1] // 2, scales=1)
+            self.pipeline.network = adapt(coarse, self.pipeline.precision)
+        if self.pipeline.network.facts.blind or self.pipeline.network.facts.sigma_maps != 1:
             raise ConfigError(f"model {self.pipeline.card.name} takes no single sigma; use {SIGMA_MODEL} or a prior.")
         sigmas = self.pipeline.card.sigma
         if sigmas is not None and sigmas[1] < sigma_start:
@@ -73,6 +74,12 @@ class RestorePipeline:
                 f"model {self.pipeline.card.name} was trained up to sigma {255 * sigmas[1]:g} of 255; the sampler "
                 f"needs {255 * sigma_start:g}. Use {SIGMA_MODEL} or a prior."
             )
+
+    @property
+    def _module(self) -> Any:
+        """The network, which is one of torch, as the samplers are."""
+        assert isinstance(self.pipeline.network, TorchNetwork)
+        return self.pipeline.network.module
 
     def check(self, options: RestoreOptions) -> None:
         """Refuse options that the prior does not support.
@@ -85,7 +92,7 @@ class RestorePipeline:
                 the range of the prior.
         """
         name = self.pipeline.card.name
-        if options.samples and isinstance(self.pipeline.model, PatchNetwork):
+        if options.samples and isinstance(self._module, PatchNetwork):
             raise ConfigError(
                 f"prior {name} is of patches: it restores the most probable image and has no samples; leave samples "
                 f"out or use {SIGMA_MODEL}."
@@ -160,7 +167,7 @@ class RestorePipeline:
             else:
                 write_image_set(paths, draw, write)
             return Result.from_diagnostics(
-                Diagnostics(precision=float_precision(self.pipeline.precision, self.pipeline.device)),
+                Diagnostics(precision=self.pipeline.network.precision),
                 IMAGE_UNITS,
                 input=reader.name,
                 output=str(target if paths is None else paths.mean),
@@ -205,7 +212,7 @@ class RestorePipeline:
         generator, n_done = Generator().manual_seed(seed), 0
         if self.latent_prior is not None:
             return self._invert(task, options.steps or INVERSION_STEPS, generator, progress)
-        steps = options.steps or (PRIOR_STEPS if isinstance(self.pipeline.model, PriorNetwork) else RESTORE_STEPS)
+        steps = options.steps or (PRIOR_STEPS if isinstance(self._module, PriorNetwork) else RESTORE_STEPS)
 
         def denoiser(x: Tensor, sigma: Tensor) -> Tensor:
             nonlocal n_done
@@ -214,8 +221,8 @@ class RestorePipeline:
             n_done += 1
             return torch.from_numpy(self.pipeline.posterior_mean(image, float(sigma), step_progress))[None]
 
-        if isinstance(self.pipeline.model, PatchNetwork):
-            self.pipeline.model.generator = generator
+        if isinstance(self._module, PatchNetwork):
+            self._module.generator = generator
             ends = math.log10(min(task.sigma_start, PATCH_SIGMA_START)), math.log10(SIGMA_END)
             start = task.start + torch.zeros(1, *task.shape)
             x = half_quadratic_splitting(

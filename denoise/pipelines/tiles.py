@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from denoise.backends.torch import NoiseFieldSampler
 from denoise.colour import LUMA_601
 from denoise.errors import InputError
 from denoise.frames import Grid, Window, cat_preallocated, overlap_add, split
 from denoise.noise_profile import NoiseProfile
 from denoise.options import DenoiseOptions
 from denoise.pipelines.noise_estimate import FrameNoise, channel_groups, to_network
-from denoise.pipelines.precision import PreparedNetwork, autocast
 from denoise.pipelines.transparency import fill_hidden
-from denoise.protocols import Network, Progress
+from denoise.protocols import ArrayNetwork, ArrayVariationalNetwork, Progress
 from denoise.signals import Image
 
 BAND_ROWS = 256
@@ -33,18 +29,14 @@ class TileDenoiser(NamedTuple):
     """What all tiles of a frame have in common.
 
     Args:
-        model: the network as it was loaded, for its facts.
-        prepared: the network in the precision that was selected for the frame.
-        device: where it runs.
+        network: the network in the precision that was selected for the frame.
         grid: tiles and how they overlap.
         noise: noise that the network is conditioned on, full scale 1.0; None for blind networks.
         options: options of the run: strength, luminance and colour.
         seed: seed of the latents of a variational network; None takes their mean.
     """
 
-    model: Network
-    prepared: PreparedNetwork
-    device: torch.device
+    network: ArrayNetwork
     grid: Grid
     noise: FrameNoise | None
     options: DenoiseOptions
@@ -79,7 +71,6 @@ class TileDenoiser(NamedTuple):
             if progress:
                 progress(n_rows / image.pixels.shape[0])
 
-    @torch.inference_mode()
     def _denoise_tile(self, x: Array, start: tuple[int, int]) -> Array:
         """One tile (channels, height, width), channels 1, 3 or 4, full scale 1.0."""
         groups = [x[group] for group in channel_groups(len(x))]
@@ -90,12 +81,11 @@ class TileDenoiser(NamedTuple):
 
     def _denoise_group(self, x: Array, noise: NoiseProfile | None, start: tuple[int, int]) -> Array:
         """Channels that the network takes together, 1 or 3."""
-        network: Callable[..., Tensor] = self.prepared.network
+        denoise = self.network.denoise
         if self.seed is not None:
-            network = partial(network, sample_latent=NoiseFieldSampler(self.seed, start))
-        with autocast(self.device, self.prepared.precision):
-            inputs = to_network(torch.from_numpy(x)[None], noise, self.model, self.device)
-            denoised = network(*inputs).flatten(0, 1).float().cpu().numpy()
+            assert isinstance(self.network, ArrayVariationalNetwork)
+            denoise = partial(self.network.sample, seed=self.seed, start=start)
+        denoised = denoise(*to_network(x[None], noise, self.network.facts)).reshape(-1, *x.shape[1:])
         if len(denoised) > len(x):  # a grey image as RGB
             denoised = denoised.mean(axis=0, keepdims=True)
         return x + weigh(denoised - x, self.options)

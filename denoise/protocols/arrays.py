@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from denoise.protocols.denoisers import PosteriorDiagnostics
 
 Array = NDArray[Any]
+Inputs = tuple[Array, Array | None]
+"""Noisy signals and sigma, as of `ArrayNetwork.denoise`."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,10 @@ class ArrayNetwork(Protocol):
     device: str
     """What it is computed on, for reports."""
 
+    @property
+    def precision(self) -> str:
+        """Number format that it is computed in, such as ``"float32"``."""
+
     def denoise(self, x: Array, sigma: Array | None = None) -> Array:
         """Denoise signals.
 
@@ -82,6 +88,25 @@ class ArrayVariationalNetwork(ArrayNetwork, Protocol):
 
         Returns:
             As `denoise`.
+        """
+
+
+@runtime_checkable
+class ArrayQuantisableNetwork(ArrayNetwork, Protocol):
+    """A network that can be computed in 8-bit integers, which have to be calibrated for one image."""
+
+    def should_quantise(self, n_pixels: int) -> bool:
+        """Return whether that is requested, or saves time for an image of so many pixels."""
+
+    def quantise(self, calibration: Inputs, check: Inputs) -> tuple[ArrayNetwork, float]:
+        """Return the network in 8-bit integers.
+
+        Args:
+            calibration: inputs of typical range.
+            check: inputs on which it is compared with float32.
+
+        Returns:
+            The network, and the greatest rms of its difference in an image of ``check``.
         """
 
 

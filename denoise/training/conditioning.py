@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from denoise import noise
@@ -37,13 +39,15 @@ def sigma_maps(noisy: Tensor, clean: Tensor, kind: MapKind, window: int = 25) ->
     Returns:
         (2 C, H, W), in the units of the image.
     """
-    error = (noisy - clean)[None]
-    power = torch.cat([error, coarse_part(error)], dim=1).square()
+    x, error = noisy[None].numpy(), (noisy - clean)[None].numpy()
+    power = np.square(np.concatenate([error, coarse_part(error)], axis=1))
     if kind == "uniform":
-        return power.mean(dim=(2, 3), keepdim=True).sqrt().expand_as(power)[0]
-    if kind == "local":
-        return local_mean(local_mean(power, window), window // 2 | 1).clamp_min(0).sqrt()[0]
-    return _profile(local_mean(noisy[None], SEEN_SIDE)[0], power[0]).maps(noisy[None])[0]
+        maps = np.sqrt(power.mean(axis=(2, 3), keepdims=True))
+    elif kind == "local":
+        maps = np.sqrt(local_mean(local_mean(power, window), window // 2 | 1).clip(0))
+    else:
+        maps = _profile(local_mean(x, SEEN_SIDE)[0], power[0]).maps(x)
+    return torch.tensor(maps[0]).expand(-1, *noisy.shape[1:])
 
 
 def draw_sigma_maps(
@@ -91,25 +95,25 @@ def draw_sigma_maps(
     return maps
 
 
-def _profile(seen: Tensor, power: Tensor) -> NoiseProfile:
+def _profile(seen: NDArray[Any], power: NDArray[Any]) -> NoiseProfile:
     """Return the mean power of the pixels near each of `N_LEVELS` intensities, as a profile.
 
     Args:
         seen: local means of the noisy image, (C, H, W).
         power: squared noise, and that of means of 2 x 2 pixels, (2 C, H, W).
     """
-    values = seen.flatten(1)
-    quantiles = (torch.arange(N_LEVELS) + 0.5) / N_LEVELS
-    levels = torch.quantile(values[:, :: max(1, values.shape[1] // 4096)], quantiles, dim=1).T.contiguous()
+    values = seen.reshape(len(seen), -1)
+    quantiles = (np.arange(N_LEVELS) + 0.5) / N_LEVELS
+    levels = np.quantile(values[:, :: max(1, values.shape[1] // 4096)], quantiles, axis=1).T.astype(np.float32)
     rows = []
-    for i, channel_power in enumerate(power.flatten(1)):
+    for i, channel_power in enumerate(power.reshape(len(power), -1)):
         channel = i % len(levels)
         middles = (levels[channel, 1:] + levels[channel, :-1]) / 2
-        nearest = torch.bucketize(values[channel], middles)
-        count = torch.bincount(nearest, minlength=N_LEVELS)
-        total = torch.zeros(N_LEVELS).index_add_(0, nearest, channel_power)
-        rows.append(torch.where(count > 0, total / count.clamp_min(1), channel_power.mean()))
-    return NoiseProfile(levels, torch.stack(rows).sqrt())
+        nearest = np.searchsorted(middles, values[channel])
+        count = np.bincount(nearest, minlength=N_LEVELS)
+        total = np.bincount(nearest, channel_power, N_LEVELS)
+        rows.append(np.where(count > 0, total / count.clip(1), channel_power.mean()))
+    return NoiseProfile(levels, np.sqrt(np.stack(rows)).astype(np.float32))
 
 
 def _relative_error(n: int, max_error: float, generator: Generator) -> Tensor:

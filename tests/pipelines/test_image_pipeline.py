@@ -23,6 +23,7 @@ from denoise.pipelines.arrays import denoise_image
 from denoise.pipelines.float_range import find_float_range
 from denoise.pipelines.image import default_model, sigma_255
 from denoise.pipelines.transparency import fill_hidden
+from denoise.protocols import NetworkFacts
 from denoise.registry import DEFAULTS, SIGMA_MODEL
 from denoise.signals import Image, ImageFormat
 
@@ -329,16 +330,16 @@ class TestArrays:
     def test_sigma_conditioned_model_gets_sigma_in_signal_units(self, models: Models, tile: int) -> None:
         """With a network that returns sigma itself: in signal units, whatever the units of the pixels."""
 
-        class Echo(torch.nn.Module):
-            channels, sigma_maps = 3, 1
+        class Echo:
+            facts, device, precision = NetworkFacts(ndim=2, channels=3, blind=False), "cpu", "float32"
 
-            def forward(self, x: torch.Tensor, sigma: torch.Tensor | None = None) -> torch.Tensor:
+            def denoise(self, x: NDArray[Any], sigma: NDArray[Any] | None = None) -> NDArray[Any]:
                 assert sigma is not None
                 assert sigma.shape == x.shape[:1]
-                return sigma[:, None, None, None].expand_as(x)
+                return np.broadcast_to(sigma[:, None, None, None], x.shape)
 
         pipeline = ImagePipeline(models["keep-image"], tile=tile, precision="float32")
-        pipeline.card, pipeline.model = replace(pipeline.card, blind=False), Echo()
+        pipeline.card, pipeline.network = replace(pipeline.card, blind=False), Echo()
         for x, value in ((pixels(40, 30, 3), 51), (pixels(40, 30, 3, dtype=np.uint16), 13107)):
             assert (pipeline.frame(Image(x), sigma=0.2).pixels == value).all()
         noisy = np.clip(128 + np.random.default_rng(0).normal(0, 20, (60, 70, 3)), 0, 255).astype(np.uint8)
@@ -510,14 +511,14 @@ class TestFloatRange:
                     np.testing.assert_allclose(y, x, rtol=1e-6, atol=1e-6)
 
     def test_infinite_output_is_not_blamed_on_the_file(self, models: Models) -> None:
-        class Overflow(torch.nn.Module):
-            channels = 3
+        class Overflow:
+            facts, device, precision = NetworkFacts(ndim=2, channels=3), "cpu", "float32"
 
-            def forward(self, x: torch.Tensor, sigma: torch.Tensor | None = None) -> torch.Tensor:
-                return x / 0
+            def denoise(self, x: NDArray[Any], sigma: NDArray[Any] | None = None) -> NDArray[Any]:
+                return np.full_like(x, np.inf)
 
         pipeline = ImagePipeline(models["keep-image"], precision="float32")
-        pipeline.model = Overflow()
+        pipeline.network = Overflow()
         with pytest.raises(InputError, match=r"the output of the network is not finite"):
             pipeline.frame(Image(self.noisy()[1]))
 

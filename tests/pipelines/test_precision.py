@@ -12,12 +12,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
+from denoise.backends import precision
+from denoise.backends.precision import check_precision, float_precision, measure_seconds
 from denoise.errors import ConfigError
 from denoise.nn import int8
 from denoise.nn.int8 import has_exact_int8
 from denoise.options import DenoiseOptions
-from denoise.pipelines import ImagePipeline, precision
-from denoise.pipelines.precision import check_precision, float_precision, measure_seconds
+from denoise.pipelines import ImagePipeline
 from denoise.registry import DEFAULTS, SIGMA_MODEL
 from denoise.signals import Image
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from denoise.backends.device import pick_device
 from denoise.errors import ConfigError
 from denoise.options import TIME_LIMIT_S
 from denoise.pipelines.batch.engines import ENGINES, Engine, EngineName, LocalEngine, RayEngine
@@ -134,6 +133,8 @@ class Batch:
             remove_unfinished(self.target)
 
     def _engine(self, n_tasks: int, scratch: Path) -> Engine:
+        from denoise.backends.device import pick_device  # a dry run needs no torch
+
         s, device = self.settings, pick_device(self.settings.device)
         processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         workers = min(n_tasks, s.workers or (processors if device.type == "cpu" else 1))

@@ -7,20 +7,16 @@ for: whether these are faster than float32 differs between processors with the s
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cache
-from typing import Any, Literal, NamedTuple, cast
+from typing import Literal, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from denoise.errors import ConfigError
 from denoise.nn.blocks import ResidualBlock
 from denoise.nn.int8 import find_int8_blocks, has_exact_int8, quantise_network
-from denoise.signals import Image
 
 Precision = Literal["float32", "bfloat16", "int8"]
 FloatPrecision = Literal["float32", "bfloat16"]
@@ -39,28 +35,6 @@ The first run compiles kernels."""
 
 MIN_PIXELS = 2_000_000
 """Size from which ``auto`` uses int8; below, it saves less than a second or two."""
-
-MAX_SIGMA = 12.0
-"""Noise up to which int8 is used, of 255. Above, its rounding would differ between tiles by more than 1 of 255."""
-
-MAX_RMS_CHANGE = 0.25
-"""Greatest difference of int8 from float32 in any square, of 255. Rounding to an 8-bit file causes 0.29 by itself."""
-
-RMS_CHANGE_BASE, RMS_CHANGE_BY_NOISE = 0.06, 0.018
-"""Greatest such difference without noise, of 255, and its growth with the noise: clean areas show the steps first."""
-
-SQUARE_SIDE = 128
-CALIBRATION_SQUARES, CHECK_SQUARES = 16, 6
-
-ToInputs = Callable[[Tensor], tuple[Tensor, Tensor | None]]
-"""Turn 8-bit pixels, (batch, channels, height, width), into the inputs of a network."""
-
-
-class PreparedNetwork(NamedTuple):
-    """A network and the number format to compute it in."""
-
-    network: nn.Module
-    precision: Precision
 
 
 def check_precision(requested: str, device: torch.device) -> None:
@@ -103,7 +77,7 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 
     Args:
         device: where the network runs.
-        precision: as `PreparedNetwork` holds it.
+        precision: one of the formats.
 
     Returns:
         An autocast context, disabled but for bfloat16.
@@ -111,51 +85,18 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
-def should_use_int8(requested: str, network: nn.Module, device: torch.device, image: Image) -> bool:
-    """Return whether int8 is worth the calibration for an image, as far as is known without computing anything.
+def should_use_int8(requested: str, network: nn.Module, device: torch.device, n_pixels: int) -> bool:
+    """Return whether int8 is worth the calibration for an image.
 
     Args:
         requested: one of `PRECISIONS`. With ``int8`` size and speed do not matter.
         network: denoiser.
         device: where it runs.
-        image: noisy image. It must have 8 bits and no hidden pixels.
-
-    Returns:
-        Whether `quantise_for` should be tried, if sigma is at most `MAX_SIGMA`.
+        n_pixels: size of the image.
     """
-    x = image.pixels
-    if requested not in ("auto", "int8") or device.type != "cpu":
+    if requested not in ("auto", "int8") or device.type != "cpu" or not any(find_int8_blocks(network)):
         return False
-    if x.dtype != np.uint8 or image.visible is not None or min(x.shape[:2]) < SQUARE_SIDE:
-        return False
-    if not any(find_int8_blocks(network)):
-        return False
-    return requested == "int8" or (x[..., 0].size >= MIN_PIXELS and _fastest("float32", "bfloat16", "int8") == "int8")
-
-
-@torch.inference_mode()
-def quantise_for(network: nn.Module, image: Image, to_inputs: ToInputs, noise_255: float) -> nn.Module | None:
-    """Quantise a network to int8 for one image.
-
-    It is calibrated with the squares of most contrast, and compared with float32 on squares of all kinds: beside text
-    or dithering, which need a wide range, the steps of the integers are coarse for smooth areas.
-
-    Args:
-        network: denoiser.
-        image: noisy 8-bit image.
-        to_inputs: see `ToInputs`.
-        noise_255: standard deviation of the noise of the image, of 255.
-
-    Returns:
-        The quantised network, or None if it differs from ``network`` by more than `MAX_RMS_CHANGE`, or by too much for
-        noise so weak.
-    """
-    squares = _squares_by_contrast(image.pixels)
-    quantised = quantise_network(network, *to_inputs(_stack(squares[-CALIBRATION_SQUARES:])))
-    x, sigma = to_inputs(_stack(squares[:: max(1, len(squares) // CHECK_SQUARES)]))
-    rms_change = (quantised(x, sigma) - network(x, sigma)).square().mean(dim=(1, 2, 3)).sqrt()
-    max_change = min(MAX_RMS_CHANGE, RMS_CHANGE_BASE + RMS_CHANGE_BY_NOISE * noise_255)
-    return quantised if 255 * float(rms_change.max()) <= max_change else None
+    return requested == "int8" or (n_pixels >= MIN_PIXELS and _fastest("float32", "bfloat16", "int8") == "int8")
 
 
 @cache
@@ -210,16 +151,3 @@ def _fastest(*precisions: Precision) -> Precision:
         if precision in seconds and seconds[precision] * MIN_SPEEDUP <= seconds[best]:
             best = precision
     return best
-
-
-def _squares_by_contrast(pixels: NDArray[Any]) -> list[NDArray[Any]]:
-    """Squares that cover an image, (height, width, channels), in ascending order of their greatest deviation."""
-    rows, columns = ([*range(0, size - SQUARE_SIDE, SQUARE_SIDE), size - SQUARE_SIDE] for size in pixels.shape[:2])
-    squares = [pixels[i : i + SQUARE_SIDE, j : j + SQUARE_SIDE] for i in rows for j in columns]
-    # every fourth row and column suffice, in a tenth of the time
-    return sorted(squares, key=lambda x: float(x[::4, ::4].std(axis=(0, 1), dtype=np.float32).max()))
-
-
-def _stack(squares: list[NDArray[Any]]) -> Tensor:
-    """A batch (n, channels, height, width) of squares (height, width, channels)."""
-    return torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)
