@@ -177,7 +177,7 @@ class TestCommands:
     @pytest.mark.parametrize(
         ("arguments", "code", "message"),
         [
-            (("audio", "none.wav"), 1, "none.wav: no such file"),
+            (("audio", "none.wav"), 1, "none.wav: cannot be opened"),
             (("image", "none.png"), 1, "none.png: no such file"),
             (("audio", "none.wav", "--model", "none"), 2, "denoiser 'none' is unknown"),
         ],

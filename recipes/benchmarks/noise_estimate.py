@@ -44,17 +44,14 @@ Estimator = Callable[[Pixels], float]
 
 def estimators() -> dict[str, Estimator]:
     """Return the estimators by name; that of scikit-image if it is installed."""
-    import torch
-
     from denoise.noise_level import estimate_sigma
     from denoise.pipelines.image import sigma_255
     from denoise.pipelines.noise_estimate import estimate_noise
     from denoise.signals import Image
 
-    device = torch.device("cpu")
     found: dict[str, Estimator] = {
-        DENOISE: lambda x: sigma_255(estimate_noise(Image(x), device, "float32")) / 255,
-        CLASSICAL: lambda x: estimate_sigma(torch.from_numpy(x).permute(2, 0, 1)),
+        DENOISE: lambda x: sigma_255(estimate_noise(Image(x), "cpu", "float32")) / 255,
+        CLASSICAL: lambda x: estimate_sigma(np.moveaxis(x, -1, 0)),
     }
     try:
         from skimage.restoration import estimate_sigma as wavelet_sigma

@@ -274,7 +274,7 @@ class TestManyFiles:
         def broken(*_: Any, **__: Any) -> None:
             raise error
 
-        monkeypatch.setattr("denoise.weights.read_header", broken)
+        monkeypatch.setattr("denoise.cards.read_header", broken)
         done = command("models")
         assert done.code == 1
         assert done.err.startswith(message)

@@ -119,7 +119,7 @@ class TestErrors:
 
         if is_terminal:
             monkeypatch.setenv("FORCE_COLOR", "1")
-        monkeypatch.setattr("denoise.weights.read_header", fail)
+        monkeypatch.setattr("denoise.cards.read_header", fail)
         done = command("models")
         assert done.code == 1
         assert done.err.startswith(message)
