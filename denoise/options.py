@@ -245,6 +245,20 @@ def parse_sigma(value: str | float | None) -> Sigma:
     return sigma / 255
 
 
+def parse_limit(value: float | None) -> float | None:
+    """Return the level at which highlights are clipped, full scale 1.0, for one on the scale of 0 to 255.
+
+    Args:
+        value: the level, 2.55 to 255, or None.
+
+    Raises:
+        ConfigError: it is out of range.
+    """
+    if value is not None and not 2.55 <= value <= 255:
+        raise ConfigError(f"--limit is {value:g}; expected 2.55 to 255.")
+    return None if value is None else value / 255
+
+
 @dataclass(frozen=True, kw_only=True)
 class AudioRestoreOptions:
     """Options of the restoration of a recording.

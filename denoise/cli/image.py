@@ -27,6 +27,7 @@ from denoise.options import (
     TASKS,
     DenoiseOptions,
     RestoreOptions,
+    parse_limit,
     parse_sigma,
 )
 
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from denoise.protocols import Progress
 
 PANEL = "Restoration by a prior"
-MIN_LIMIT = 2.55  # of 255
 NEEDED = {"inpaint": "--mask FILE", "deblur": "--blur PIXELS or --kernel FILE", "upscale": "--factor N"}
 
 
@@ -175,9 +175,7 @@ def image(
     if prior is not None and model is not None:
         raise ConfigError("both --model and --prior are given; expected one of them.")
     given: dict[str, Any] = {"mask": mask, "blur": blur, "kernel": kernel, "factor": factor, "quality": quality}
-    if limit is not None and not MIN_LIMIT <= limit <= 255:
-        raise ConfigError(f"--limit is {limit:g}; expected {MIN_LIMIT:g} to 255.")
-    given["limit"] = None if limit is None else limit / 255
+    given["limit"] = parse_limit(limit)
     if task in NEEDED and all(value is None for value in given.values()):
         raise ConfigError(f"--task {task} needs {NEEDED[task]}; give it.")
     if task == "denoise":

@@ -6,22 +6,24 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import CancelledError, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
 from multiprocessing.connection import wait
 from queue import SimpleQueue
-from typing import Any, Literal, Protocol, Self, get_args
+from typing import Any, Literal, Protocol, Self, TypeVar, get_args
 
 from denoise.errors import ConfigError, DenoiseError
 from denoise.pipelines.batch.journal import Journal, Record, plan_of
 from denoise.pipelines.batch.storage import FileState, state_of
 from denoise.pipelines.batch.worker import Task, Worker, WorkerSettings
 
+T = TypeVar("T")
 EngineName = Literal["local", "ray"]
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 MAX_BLOCKS = 1000  # of a data set of Ray
+START_LIMIT_S = 300.0  # for a process that imports its packages
+RAISE_LIMIT = "Raise --time-limit, and give --retry-failed."
 ATTEMPTS = 2  # for a file whose process died: perhaps the system needed its memory for another one
 
 
@@ -57,7 +59,6 @@ class WorkerProcess:
     def __init__(self, settings: WorkerSettings, time_limit: float) -> None:
         self.settings, self.time_limit = settings, time_limit
         self.pool: ProcessPoolExecutor | None = None
-        self.pid = 0
         self.is_stopped = False
 
     def run(self, task: Task) -> Record:
@@ -73,26 +74,28 @@ class WorkerProcess:
             CancelledError: another thread has called `stop`.
         """
         for _ in range(ATTEMPTS):
+            seconds, late = START_LIMIT_S, "its process has not started after {:g} s. Run the batch again."
             try:
-                pool = self._start()
-                if self.is_stopped:
-                    raise CancelledError
-                return pool.submit(run_task, task).result(self.time_limit)
+                self._submit(os.getpid).result(seconds)
+                seconds, late = (
+                    self.time_limit,
+                    "not finished after {:g} s. Raise --time-limit, and give --retry-failed.",
+                )
+                return self._submit(run_task, task).result(seconds)
             except TimeoutError:
                 self._kill()
                 self.close()
-                advice = "Raise --time-limit, and give --retry-failed."
-                return self._finished(task) or self._fail(task, f"not finished after {self.time_limit:g} s. {advice}")
+                return self._finished(task) or self._fail(task, late.format(seconds), seconds)
             except BrokenProcessPool:
                 self.close()
                 if self.is_stopped:
                     raise CancelledError from None
                 if record := self._finished(task):
                     return record
-        return self._fail(task, f"its process died {ATTEMPTS} times, perhaps for lack of memory.")
+        return self._fail(task, f"its process died {ATTEMPTS} times, perhaps for lack of memory.", self.time_limit)
 
-    def _start(self) -> ProcessPoolExecutor:
-        """Return the pool with its process, a new one if there is none."""
+    def _submit(self, function: Callable[..., T], *args: Any) -> Future[T]:
+        """Call a function in the process, a new one if there is none."""
         if self.pool is None:
             self.pool = ProcessPoolExecutor(
                 max_workers=1,
@@ -100,12 +103,14 @@ class WorkerProcess:
                 initializer=_start_worker,
                 initargs=(self.settings,),
             )
-            self.pid = self.pool.submit(os.getpid).result()
-        return self.pool
+        future = self.pool.submit(function, *args)
+        if self.is_stopped:  # perhaps before there was a process
+            self._kill()
+        return future
 
-    def _fail(self, task: Task, reason: str) -> Record:
+    def _fail(self, task: Task, reason: str, seconds: float) -> Record:
         name = task.item.source
-        record = Record.failed(task.item, f"{name}: {reason}", self.time_limit, self._state(name))
+        record = Record.failed(task.item, f"{name}: {reason}", seconds, self._state(name))
         Journal(self.settings.journal).append(record)
         return record
 
@@ -121,9 +126,9 @@ class WorkerProcess:
         return records[-1] if plan_of(task.item, records) == "done" else None
 
     def _kill(self) -> None:
-        if self.pid:
-            with suppress(ProcessLookupError):
-                os.kill(self.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+        processes = None if self.pool is None else self.pool._processes  # Python 3.14 has `kill_workers`
+        for process in [*(processes or {}).values()]:
+            process.kill()
 
     def stop(self) -> None:
         """End the process at once, and run no further file."""
@@ -134,7 +139,7 @@ class WorkerProcess:
         """End the process when it has finished its file."""
         if self.pool is not None:
             self.pool.shutdown()
-        self.pool, self.pid = None, 0
+        self.pool = None
 
 
 class LocalEngine:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, Literal
 
 from denoise.config import config, parse
@@ -12,11 +13,17 @@ from denoise.options import (
     AUDIO_STEPS,
     IMAGE_STEPS,
     MAX_MEGAPIXELS,
+    RESTORE_STEPS,
+    AudioRestoreOptions,
     DenoiseOptions,
     RestoreOptions,
     Stereo,
+    parse_limit,
     parse_sigma,
 )
+from denoise.pipelines.defects import parse_gaps
+from denoise.pipelines.noise_segment import parse_noise_source
+from denoise.registry import CLASSIFIER, DEFAULTS, GENERAL_MODEL, SIGMA_MODEL
 
 Modality = Literal["audio", "image"]
 Values = Mapping[str, Any]
@@ -28,29 +35,76 @@ class AudioFileOptions:
 
     Args:
         model: name of a bundled model, or a weights file; None chooses `speech` or `general`.
+        prior: prior of a restoration, in place of the model.
+        task: what is undone.
+        limit: level of the clipping, full scale 1, for the task declip; None finds it.
+        gain: dB, for the task declip.
+        mask: time ranges as in ``0:01.2-0:01.25,0:03-0:03.02``, or a recording, for the task inpaint; None finds gaps.
+        band: Hz, for the task extend; None finds it.
         strength: 0 to 1.
         attenuation_limit: dB.
+        noise_profile: time range as in ``0:00-0:02.5``, or a recording of noise; selects `general`.
         perception: 0 to 1; selects `speech-flow`.
-        steps: network calls per posterior sample.
-        seed: seed of a posterior sample.
+        steps: network calls per posterior sample, or per window of a restoration; None is the default of either.
+        seed: seed of a posterior sample or a restoration.
         channels: ``"auto"``, ``"linked"`` or ``"separate"``.
     """
 
     model: str | None = None
+    prior: str | None = None
+    task: str = "denoise"
+    limit: float | None = None
+    gain: float | None = None
+    mask: str | None = None
+    band: float | None = None
     strength: float = 1.0
     attenuation_limit: float | None = None
+    noise_profile: str | None = None
     perception: float | None = None
-    steps: int = AUDIO_STEPS
+    steps: int | None = None
     seed: int = 0
     channels: Stereo = "auto"
 
     def __post_init__(self) -> None:
-        self.denoise_options()
+        _refuse_both(self.model, self.prior)
+        if self.restores:
+            denoising = ("model", "strength", "attenuation_limit", "noise_profile", "perception", "channels")
+            _refuse(self, denoising, "a prior" if self.task == "denoise" else f"the task {self.task}")
+            self.restore_options()
+            if self.task == "extend" and self.prior is None:
+                raise ConfigError("the task extend needs a prior, such as speech-prior; give it.")
+        else:
+            _refuse(self, ("limit", "gain", "mask", "band"), "the task denoise")
+            self.denoise_options()
+
+    @property
+    def restores(self) -> bool:
+        """Whether the recording is restored; by default, a model removes its noise."""
+        return self.task != "denoise" or self.prior is not None
+
+    @property
+    def chosen_model(self) -> str | None:
+        """The model or the prior of the pipeline; None for a restoration without one."""
+        from denoise.pipelines.audio import default_model
+
+        return self.prior if self.restores else self.model or str(default_model(self.denoise_options()))
 
     @property
     def models(self) -> list[str]:
-        """The models that the file needs, those that are named."""
-        return [self.model] if self.model is not None else []
+        """The weights that the file may need."""
+        from denoise.pipelines.choice import AUTO
+
+        chosen = self.chosen_model
+        if chosen == AUTO:
+            return [DEFAULTS["audio"], GENERAL_MODEL, CLASSIFIER]
+        return [] if chosen is None else [chosen]
+
+    @property
+    def files(self) -> list[str]:
+        """Other files that the options name."""
+        gaps = self.restore_options().gaps if self.restores else None
+        noise = None if self.restores else self.denoise_options().noise_profile
+        return [str(value) for value in (gaps, noise) if isinstance(value, str | Path)]
 
     def denoise_options(self) -> DenoiseOptions:
         """Return the options of the pipeline, which replaces files: the batch decides about that.
@@ -59,12 +113,30 @@ class AudioFileOptions:
             ConfigError: a value is out of range.
         """
         return DenoiseOptions(
-            steps=self.steps,
+            steps=AUDIO_STEPS if self.steps is None else self.steps,
             strength=self.strength,
             attenuation_limit=self.attenuation_limit,
+            noise_profile=None if self.noise_profile is None else parse_noise_source(self.noise_profile),
             perception=self.perception,
             seed=None if self.perception is None else self.seed,
             stereo=self.channels,
+            overwrite=True,
+        )
+
+    def restore_options(self) -> AudioRestoreOptions:
+        """Return the options of a restoration; see `denoise_options`.
+
+        Raises:
+            ConfigError: a value is out of range, or an option is of another task.
+        """
+        return AudioRestoreOptions(
+            task=self.task,  # type: ignore[arg-type]
+            limit=self.limit,
+            gain_db=self.gain,
+            gaps=None if self.mask is None else parse_gaps(self.mask),
+            band=self.band,
+            steps=RESTORE_STEPS if self.steps is None else self.steps,
+            seed=self.seed,
             overwrite=True,
         )
 
@@ -81,6 +153,8 @@ class ImageFileOptions:
         blur: standard deviation of a blur in pixels, for the task deblur.
         kernel: image of the kernel, for the task deblur.
         factor: of both sides, for the task upscale.
+        quality: of JPEG, 1 to 100, for the task dejpeg.
+        limit: level of clipped highlights, 2.55 to 255, for the task declip; None finds it.
         strength: 0 to 1.
         luminance: 0 to 1, times ``strength``.
         colour: 0 to 1, times ``strength``.
@@ -99,6 +173,8 @@ class ImageFileOptions:
     blur: float | None = None
     kernel: str | None = None
     factor: int | None = None
+    quality: int | None = None
+    limit: float | None = None
     strength: float = 1.0
     luminance: float = 1.0
     colour: float = 1.0
@@ -110,24 +186,11 @@ class ImageFileOptions:
     max_megapixels: float = MAX_MEGAPIXELS
 
     def __post_init__(self) -> None:
-        if self.model is not None and self.prior is not None:
-            raise ConfigError("both model and prior are given; expected one of them.")
-        operator = {"mask": self.mask, "blur": self.blur, "kernel": self.kernel, "factor": self.factor}
-        denoising = {
-            "model": self.model,
-            "perception": self.perception,
-            "strength": None if self.strength == 1 else self.strength,
-            "luminance": None if self.luminance == 1 else self.luminance,
-            "colour": None if self.colour == 1 else self.colour,
-            "detail": self.detail or None,
-        }
-        foreign = (operator if self.task == "denoise" else {}) | (denoising if self.restores else {})
-        for name, value in foreign.items():
-            if value is not None:
-                raise ConfigError(
-                    f"{name} is not for {'a prior' if self.restores else 'the task denoise'}. Leave it out."
-                )
+        _refuse_both(self.model, self.prior)
+        if self.task == "denoise":
+            _refuse(self, ("mask", "blur", "kernel", "factor", "quality", "limit"), "the task denoise")
         if self.restores:
+            _refuse(self, ("model", "perception", "strength", "luminance", "colour", "detail"), "a prior")
             self.restore_options()
         else:
             self.denoise_options()
@@ -138,9 +201,21 @@ class ImageFileOptions:
         return self.task != "denoise" or self.prior is not None
 
     @property
+    def chosen_model(self) -> str:
+        """The model or the prior of the pipeline."""
+        from denoise.pipelines.image import default_model
+
+        return self.prior or SIGMA_MODEL if self.restores else self.model or default_model(self.denoise_options())
+
+    @property
     def models(self) -> list[str]:
-        """The models that the file needs, those that are named."""
-        return [name for name in (self.model, self.prior) if name is not None]
+        """The weights that the file needs."""
+        return [self.chosen_model]
+
+    @property
+    def files(self) -> list[str]:
+        """Other files that the options name."""
+        return [name for name in (self.mask, self.kernel) if name is not None]
 
     def denoise_options(self) -> DenoiseOptions:
         """Return the options of the task denoise; see `AudioFileOptions.denoise_options`."""
@@ -170,12 +245,26 @@ class ImageFileOptions:
             blur=self.blur,
             kernel=self.kernel,
             factor=self.factor,
+            quality=self.quality,
+            limit=parse_limit(self.limit),
             sigma=None if isinstance(sigma, str) else sigma,
             steps=self.steps,
             seed=self.seed,
             overwrite=True,
             max_megapixels=self.max_megapixels,
         )
+
+
+def _refuse_both(model: str | None, prior: str | None) -> None:
+    if model is not None and prior is not None:
+        raise ConfigError("both model and prior are given; expected one of them.")
+
+
+def _refuse(options: AudioFileOptions | ImageFileOptions, names: Iterable[str], mode: str) -> None:
+    """Refuse options that differ from their defaults."""
+    for field in fields(options):
+        if field.name in names and getattr(options, field.name) != field.default:
+            raise ConfigError(f"{field.name} is not for {mode}. Leave it out.")
 
 
 KINDS: dict[Modality, type[AudioFileOptions] | type[ImageFileOptions]] = {

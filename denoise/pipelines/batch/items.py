@@ -7,7 +7,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -43,6 +43,7 @@ class Item:
         modality: what is in it.
         options: settings of this file.
         name: path of its output below the output folder.
+        option_files: hashes of the weights, and of other files that its options name, by their names.
     """
 
     source: str
@@ -50,6 +51,7 @@ class Item:
     modality: Modality
     options: AudioFileOptions | ImageFileOptions
     name: str
+    option_files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

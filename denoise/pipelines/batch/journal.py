@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from denoise.errors import ConfigError, DenoiseError, InputError
 from denoise.pipelines.batch.items import Item
-from denoise.pipelines.batch.storage import FileState, canonical, is_url, local_path, sha256_of, state_of
+from denoise.pipelines.batch.snapshot import Snapshot
+from denoise.pipelines.batch.storage import FileState, canonical, is_url, local_path
 
 START = b'{"input"'  # of each line
 Status = Literal["done", "failed"]
@@ -38,6 +39,7 @@ class Record:
         error: one sentence, None of a finished one.
         warnings: one sentence each.
         result: figures of the run, as in the JSON of `denoise audio` and `denoise image`.
+        option_files: hashes of the weights, and of other files that options name, by their names.
     """
 
     input: str
@@ -53,6 +55,7 @@ class Record:
     error: str | None = None
     warnings: tuple[str, ...] = ()
     result: Mapping[str, Any] = field(default_factory=dict)
+    option_files: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def failed(cls, item: Item, error: str, seconds: float, state: FileState | None) -> Record:
@@ -65,7 +68,15 @@ class Record:
             state: state of the input.
         """
         return cls(
-            absolute(item.source), item.target, item.name, "failed", seconds, changed_options(item), state, error=error
+            absolute(item.source),
+            item.target,
+            item.name,
+            "failed",
+            seconds,
+            changed_options(item),
+            state,
+            error=error,
+            option_files=item.option_files,
         )
 
 
@@ -185,73 +196,86 @@ def _parse(line: bytes) -> Record | None:
         return None
 
 
-def plan_of(item: Item, records: Sequence[Record]) -> Plan:
+def plan_of(item: Item, records: Sequence[Record], snapshot: Snapshot | None = None) -> Plan:
     """Return what is to be done with a file.
 
     Args:
         item: the file.
         records: its records, in order.
+        snapshot: what is known of files already.
 
     Returns:
-        ``"done"``: nothing; ``"new"``: it was never finished; ``"changed"``: input, options or output differ from
-        those of the last record; ``"failed"``: it failed, and nothing has changed since.
+        ``"done"``: nothing; ``"new"``: it was never finished; ``"changed"``: input, options, the files that they name
+        or output differ from those of the last record; ``"failed"``: it failed, and nothing has changed since.
     """
     if not records:
         return "new"
-    last = records[-1]
+    last, snapshot = records[-1], snapshot or Snapshot()
     try:
-        is_same = last.options == _plain(changed_options(item)) and is_same_input(item, last)
+        has_same_options = last.options == _plain(changed_options(item)) and last.option_files == item.option_files
+        is_same = has_same_options and is_same_input(item, last, snapshot)
         if last.status == "failed":
             return "failed" if is_same else "changed"
-        if state_of(item.target) is None:
+        if snapshot.state_of(item.target) is None:
             return "new"
-        return "done" if is_same and is_same_output(item, last) else "changed"
+        return "done" if is_same and is_same_output(item, last, snapshot) else "changed"
     except InputError:
         return "changed"  # the storage does not answer; the worker will say why
 
 
-def may_replace(item: Item, records: Sequence[Record]) -> bool:
+def may_replace(item: Item, records: Sequence[Record], snapshot: Snapshot | None = None) -> bool:
     """Return whether the output, as it is, was made of this input by this batch.
 
     Args:
         item: the file.
         records: its records.
+        snapshot: what is known of files already.
     """
+    snapshot = snapshot or Snapshot()
     try:
-        return any(record.input == absolute(item.source) and is_same_output(item, record) for record in records)
+        return any(
+            record.input == absolute(item.source) and is_same_output(item, record, snapshot) for record in records
+        )
     except InputError:
         return False
 
 
-def is_same_input(item: Item, record: Record) -> bool:
+def is_same_input(item: Item, record: Record, snapshot: Snapshot) -> bool:
     """Return whether an input is what a record has read, perhaps at another place or with another time.
 
     Args:
         item: the file.
         record: a record of its output.
+        snapshot: what is known of files.
     """
-    if (state := state_of(item.source)) == record.input_state and record.input == absolute(item.source):
+    if (state := snapshot.state_of(item.source)) == record.input_state and record.input == absolute(item.source):
         return True
-    return _is_copy(item.source, state, record.input_state, record.input_sha256)
+    return _is_copy(item.source, state, record.input_state, record.input_sha256, snapshot)
 
 
-def is_same_output(item: Item, record: Record) -> bool:
+def is_same_output(item: Item, record: Record, snapshot: Snapshot) -> bool:
     """Return whether an output is what a record has written, perhaps with another time.
 
     Args:
         item: the file.
         record: a record of its output.
+        snapshot: what is known of files.
     """
-    if (state := state_of(item.target)) is not None and state == record.output_state:
+    if (state := snapshot.state_of(item.target)) is not None and state == record.output_state:
         return True
-    return _is_copy(item.target, state, record.output_state, record.output_sha256)
+    return _is_copy(item.target, state, record.output_state, record.output_sha256, snapshot)
 
 
-def _is_copy(name: str, state: FileState | None, recorded: FileState | None, sha256: str | None) -> bool:
+def _is_copy(
+    name: str, state: FileState | None, recorded: FileState | None, sha256: str | None, snapshot: Snapshot
+) -> bool:
     """Return whether a file of this machine has the recorded bytes."""
     if state is None or recorded is None or state.size != recorded.size or is_url(name):
         return False
-    return sha256 == sha256_of(local_path(name))
+    try:
+        return sha256 == snapshot.sha256_of(local_path(name))
+    except OSError:
+        return False  # the worker will say why
 
 
 def _plain(values: Mapping[str, Any]) -> Any:

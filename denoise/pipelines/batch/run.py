@@ -7,8 +7,9 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,12 @@ from denoise.pipelines.batch.engines import ENGINES, Engine, EngineName, LocalEn
 from denoise.pipelines.batch.file_options import Modality
 from denoise.pipelines.batch.items import Item, find_items
 from denoise.pipelines.batch.journal import Journal, Plan, Record, default_journal, may_replace, plan_of
+from denoise.pipelines.batch.snapshot import Snapshot
 from denoise.pipelines.batch.storage import STAGING, is_url, local_path
 from denoise.pipelines.batch.worker import Task, WorkerSettings
 from denoise.registry import locate
+
+PLANNING_THREADS = 16  # which list and hash files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,11 +173,11 @@ def plan_batch(
     if not is_url(target) and local_path(target).exists() and not local_path(target).is_dir():
         raise ConfigError(f"{target}: is a file. Give a folder.")
     items, skipped_kinds = find_items(sources, target, options or {}, modalities)
-    for model in {model for item in items for model in item.options.models}:
-        locate(model)
+    weights = {model: locate(model) for model in {model for item in items for model in item.options.models}}
     journal = Journal(Path(os.path.abspath(settings.journal or default_journal(target))))
-    records = journal.read()
-    files = [_plan(item, records.get(item.name, [])) for item in items]
+    records, snapshot = journal.read(), Snapshot()
+    with ThreadPoolExecutor(PLANNING_THREADS) as threads:
+        files = [*threads.map(lambda item: _plan(item, records.get(item.name, []), weights, snapshot), items)]
     return Batch(target, settings, journal, files, skipped_kinds)
 
 
@@ -218,8 +222,17 @@ def open_batch(
         raise ConfigError(f"{target}: cannot be written ({error.strerror}). Give another folder.") from None
 
 
-def _plan(item: Item, records: Sequence[Record]) -> PlannedFile:
-    return PlannedFile(item, plan_of(item, records), records[-1] if records else None, may_replace(item, records))
+def _plan(item: Item, records: Sequence[Record], weights: Mapping[str, Path], snapshot: Snapshot) -> PlannedFile:
+    """Plan a file, for which the files that its options name count by their bytes."""
+    options, hashes = item.options, {}
+    named = {name: weights[name] for name in options.models} | {name: Path(name) for name in options.files}
+    for name, path in named.items():
+        with suppress(OSError):  # the worker will say what is wrong with it
+            if path.is_file():
+                hashes[name] = snapshot.sha256_of(path)
+    item = replace(item, option_files=hashes)
+    last = records[-1] if records else None
+    return PlannedFile(item, plan_of(item, records, snapshot), last, may_replace(item, records, snapshot))
 
 
 def remove_unfinished(target: str) -> None:

@@ -6,9 +6,10 @@ import hashlib
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,7 +17,7 @@ from denoise.errors import ConfigError, DenoiseError, InputError
 from denoise.files.atomic import publish
 
 STAGING = ".denoise-partial"  # folder in a local output folder that holds unfinished files
-OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "memory"}  # where a file appears at once, or never
+OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "memory"}
 
 
 @dataclass(frozen=True)
@@ -112,11 +113,31 @@ def state_of(name: str) -> FileState | None:
     storage, path = open_storage(name)
     try:
         with storage_errors(name, "examined"):
-            info = storage.info(path)
+            return state_of_entry(storage.info(path))
     except FileNotFoundError:
         return None
-    version = next((info[key] for key in ("ETag", "etag", "md5Hash", "mtime", "created") if info.get(key)), None)
-    return FileState(int(info["size"]), None if version is None else str(version))
+
+
+def state_of_entry(entry: Mapping[str, Any]) -> FileState:
+    """Return the state of a file that a storage describes.
+
+    Args:
+        entry: facts by the names that fsspec and the storage have for them.
+    """
+    version = next((entry[key] for key in ("ETag", "etag", "md5Hash", "mtime", "created") if entry.get(key)), None)
+    if isinstance(version, datetime):
+        version = version.timestamp()  # as listings of some storages have it
+    return FileState(int(entry["size"]), None if version is None else str(version))
+
+
+def is_object_store(storage: Any) -> bool:
+    """Return whether a file system of fsspec is an object store, where a file appears at once, or never.
+
+    Args:
+        storage: the file system.
+    """
+    protocol = storage.protocol if isinstance(storage.protocol, str) else storage.protocol[0]
+    return protocol in OBJECT_STORES
 
 
 def sha256_of(path: Path) -> str:
@@ -208,9 +229,8 @@ class Staged:
                 publish(self.path, local_path(self.target).resolve(), overwrite=self.overwrite)
             return
         storage, path = open_storage(self.target)
-        protocol = storage.protocol if isinstance(storage.protocol, str) else storage.protocol[0]
         with storage_errors(self.target, "written"):
-            if protocol in OBJECT_STORES:
+            if is_object_store(storage):
                 storage.put_file(str(self.path), path)
                 return
             partial = f"{path}.{secrets.token_hex(4)}.part"

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from denoise.errors import DenoiseError, InputError, describe_unexpected
-from denoise.pipelines.batch.file_options import AudioFileOptions, ImageFileOptions
+from denoise.pipelines.batch.file_options import Modality
 from denoise.pipelines.batch.items import Item
 from denoise.pipelines.batch.journal import Journal, JournalError, Record, absolute, changed_options
 from denoise.pipelines.batch.storage import FileState, is_url, local_copy, sha256_of, stage, state_of
 from denoise.pipelines.result import Result
 
-MODELS_KEPT = 4  # of each modality in the memory of a worker, if rows of a manifest name several
+MODELS_KEPT = 4  # in the memory of a worker, if rows of a manifest name several
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,7 @@ class Worker:
 
     def __init__(self, settings: WorkerSettings) -> None:
         self.settings, self.journal = settings, Journal(settings.journal)
-        self._audio = lru_cache(MODELS_KEPT)(self._load_audio)
-        self._image = lru_cache(MODELS_KEPT)(self._load_image)
+        self._pipeline = lru_cache(MODELS_KEPT)(self._load)
 
     def set_up(self) -> None:
         """Limit the threads of the libraries, which have not started any yet."""
@@ -124,6 +123,7 @@ class Worker:
                     output_sha256,
                     warnings=result.warnings,
                     result=figures,
+                    option_files=item.option_files,
                 )
                 self.journal.append(record)
                 return record
@@ -140,32 +140,22 @@ class Worker:
     def _run(self, item: Item, source: Path, target: Path) -> Result:
         """Denoise or restore a file of this machine."""
         options = item.options
-        if isinstance(options, AudioFileOptions):
-            from denoise.pipelines.audio import default_model
-
-            denoising = options.denoise_options()
-            pipeline = self._audio(options.model or default_model(denoising))
-            return pipeline.denoise_file(source, target, denoising, name=item.source)
-        return self._run_image(options, source, target, item.source)
-
-    def _run_image(self, options: ImageFileOptions, source: Path, target: Path, name: str) -> Result:
-        from denoise.pipelines.image import default_model
-        from denoise.registry import SIGMA_MODEL
-
+        pipeline = self._pipeline(item.modality, options.restores, options.chosen_model)
         if options.restores:
-            pipeline = self._image(options.prior or SIGMA_MODEL, True)
-            return pipeline.file(source, target, options.restore_options(), name=name)
-        denoising = options.denoise_options()
-        pipeline = self._image(options.model or default_model(denoising), False)
-        return pipeline.denoise_file(source, target, denoising, name=name)
+            return pipeline.file(source, target, options.restore_options(), name=item.source)
+        return pipeline.denoise_file(source, target, options.denoise_options(), name=item.source)
 
-    def _load_audio(self, model: str) -> Any:
-        from denoise.pipelines.audio import AudioPipeline
+    def _load(self, modality: Modality, restores: bool, model: str | None) -> Any:
+        """Load the pipeline of a model."""
+        kind: Any
+        if modality == "audio":
+            from denoise.pipelines.audio import AudioPipeline
+            from denoise.pipelines.restore_audio import AudioRestorePipeline
 
-        return AudioPipeline(model, device=self.settings.device)
+            kind = AudioRestorePipeline if restores else AudioPipeline
+        else:
+            from denoise.pipelines.image import ImagePipeline
+            from denoise.pipelines.restore import RestorePipeline
 
-    def _load_image(self, model: str, restores: bool) -> Any:
-        from denoise.pipelines.image import ImagePipeline
-        from denoise.pipelines.restore import RestorePipeline
-
-        return (RestorePipeline if restores else ImagePipeline)(model, device=self.settings.device)
+            kind = RestorePipeline if restores else ImagePipeline
+        return kind(model, device=self.settings.device)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from denoise.errors import ConfigError
-from denoise.options import DenoiseOptions, RestoreOptions
+from denoise.options import AudioRestoreOptions, DenoiseOptions, RestoreOptions
 from denoise.pipelines.batch.file_options import AudioFileOptions, ImageFileOptions
 from denoise.pipelines.batch.items import Item, find_items
 
@@ -186,6 +186,13 @@ class TestManifests:
         ({"input": "in/b.PNG", "mask": "m.png"}, "mask is not for the task denoise"),
         ({"input": "in/b.PNG", "model": "photo", "prior": "gaussian"}, "both model and prior"),
         ({"input": "in/b.PNG", "strength": 0.5, "prior": "gaussian"}, "strength is not for a prior"),
+        ({"input": "in/a.wav", "mask": "0-1"}, "mask is not for the task denoise"),
+        ({"input": "in/a.wav", "task": "extend"}, "the task extend needs a prior"),
+        ({"input": "in/a.wav", "task": "declip", "strength": 0.5}, "strength is not for the task declip"),
+        ({"input": "in/a.wav", "task": "declip", "band": 8000}, "band is for the task extend"),
+        ({"input": "in/a.wav", "model": "speech", "prior": "speech-prior"}, "both model and prior"),
+        ({"input": "in/b.PNG", "task": "declip", "limit": 2}, "expected 2.55 to 255"),
+        ({"input": "in/b.PNG", "task": "dejpeg", "quality": 101}, "quality is 101"),
         ({"input": "in/notes.txt"}, "no file of audio or image"),
         ({"output": "a.wav"}, 'needs a column "input"'),
         ({"input": "in/a.wav", "output": 3}, '"output" is a path'),
@@ -247,5 +254,13 @@ class TestOptions:
     def test_become_those_of_the_pipelines(self) -> None:
         audio = AudioFileOptions(perception=0.5, seed=3, channels="linked").denoise_options()
         assert audio == DenoiseOptions(steps=5, perception=0.5, seed=3, stereo="linked", overwrite=True)
+        image = ImageFileOptions(task="declip", limit=204, steps=7).restore_options()
+        assert image == RestoreOptions(task="declip", limit=0.8, steps=7, overwrite=True)
+        gaps = AudioFileOptions(task="inpaint", mask="0:01-0:01.5,3-4").restore_options()
+        assert gaps == AudioRestoreOptions(task="inpaint", gaps=((1, 1.5), (3, 4)), overwrite=True)
+        clipped = AudioFileOptions(task="declip", limit=0.5, gain=-3, prior="speech-prior", steps=4).restore_options()
+        assert clipped == AudioRestoreOptions(task="declip", limit=0.5, gain_db=-3, steps=4, overwrite=True)
+        profile = AudioFileOptions(noise_profile="0:00-0:02").denoise_options()
+        assert profile == DenoiseOptions(steps=5, noise_profile=(0, 2), overwrite=True)
         image = ImageFileOptions(task="upscale", factor=2, sigma="51", steps=7).restore_options()
         assert image == RestoreOptions(task="upscale", factor=2, sigma=0.2, steps=7, overwrite=True)

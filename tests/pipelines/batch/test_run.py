@@ -21,9 +21,10 @@ import soundfile
 from denoise.errors import ConfigError
 from denoise.pipelines.batch import engines
 from denoise.pipelines.batch.journal import Journal, JournalError, Record
-from denoise.pipelines.batch.run import BatchSettings, open_batch
+from denoise.pipelines.batch.run import BatchSettings, open_batch, plan_batch
 from denoise.pipelines.batch.storage import STAGING, sha256_of
 from denoise.pipelines.batch.worker import Task
+from denoise.registry import PRETRAINED
 from tests.cli.conftest import Command, command  # noqa: F401
 
 N_FILES = 6
@@ -108,6 +109,41 @@ def test_second_run_does_what_is_missing_changed_or_failed(folder: Path, models:
     assert run(models, workers=1) == {"done": 2}
     check_outputs()
     assert soundfile.info("out/0.wav").frames == 9000
+
+
+def test_weights_of_the_same_name_count_by_their_bytes(folder: Path, models: dict[str, Path]) -> None:
+    weights = Path("mine.safetensors")
+    weights.write_bytes(models["mask-audio"].read_bytes())
+
+    def plans() -> set[str]:
+        return {file.plan for file in plan_batch(["in"], "out", {"model": str(weights)}).files}
+
+    with open_batch(["in"], "out", {"model": str(weights)}, settings=BatchSettings(workers=1)) as batch:
+        assert {record.status for record in batch.run()} == {"done"}
+    os.utime(weights)
+    assert plans() == {"done"}
+    weights.write_bytes(models["keep-audio"].read_bytes())
+    assert plans() == {"changed"}
+    with open_batch(["in"], "out", {"model": str(weights)}, settings=BatchSettings(workers=1)) as batch:
+        assert {record.status for record in batch.run()} == {"done"}
+    assert Path("out/0.wav").read_bytes() == Path("in/0.wav").read_bytes()
+
+
+@pytest.mark.parametrize(("options", "names"), [
+    ({}, {"speech", "general", "audio-kind"}),
+    ({"noise_profile": "in/0.wav"}, {"general", "in/0.wav"}),
+    ({"task": "declip"}, set()),
+    ({"task": "inpaint", "mask": "in/1.wav", "prior": "speech-prior"}, {"speech-prior", "in/1.wav"}),
+    ({"task": "inpaint", "mask": "0-0.1"}, set()),
+])  # fmt: skip
+def test_files_that_options_name_are_hashed(folder: Path, options: dict[str, Any], names: set[str]) -> None:
+    (planned,) = plan_batch(["in/2.wav"], "out", options).files
+    assert planned.item.option_files == {name: sha256_of(find_weights(name)) for name in names}
+
+
+def find_weights(name: str) -> Path:
+    """Return the file of a bundled model, or the path itself."""
+    return Path(name) if "/" in name else PRETRAINED / f"{name}.safetensors"
 
 
 def test_worker_that_is_killed_is_replaced(folder: Path, models: dict[str, Path]) -> None:
@@ -202,6 +238,23 @@ def test_file_that_hangs_fails_alone(folder: Path, models: dict[str, Path]) -> N
     )
     assert records["0.wav"].status == records["1.wav"].status == "done"
     check_outputs(2)
+
+
+def test_process_that_does_not_start_fails_its_file(
+    folder: Path, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "_start_worker", hang)
+    monkeypatch.setattr(engines, "START_LIMIT_S", 2)
+    settings = BatchSettings(workers=1)
+    with open_batch(["in/0.wav"], "out", {"model": str(models["mask-audio"])}, settings=settings) as batch:
+        (record,) = batch.run()
+    assert "its process has not started after 2 s" in str(record.error)
+    assert not multiprocessing.active_children()
+
+
+def hang(_: object) -> None:
+    """Start a process on a disk that does not answer."""
+    time.sleep(60)
 
 
 def test_two_runs_exclude_each_other(folder: Path, models: dict[str, Path]) -> None:

@@ -19,13 +19,14 @@ from moto.server import ThreadedMotoServer
 from PIL import Image as Pillow
 
 from denoise import ImagePipeline, RestoreOptions, RestorePipeline
-from denoise.options import DenoiseOptions
+from denoise.options import AudioRestoreOptions, DenoiseOptions
 from denoise.pipelines.audio import AudioPipeline
 from denoise.pipelines.batch.file_options import AudioFileOptions, ImageFileOptions
 from denoise.pipelines.batch.items import Item, find_items
 from denoise.pipelines.batch.journal import Journal, JournalError, Record, plan_of
 from denoise.pipelines.batch.storage import STAGING
 from denoise.pipelines.batch.worker import Task, Worker, WorkerSettings
+from denoise.pipelines.restore_audio import AudioRestorePipeline
 
 
 @pytest.fixture
@@ -83,6 +84,16 @@ def test_image_is_restored_by_a_prior_as_by_the_pipeline(worker: Worker, tmp_pat
     restored = RestoreOptions(task="denoise", sigma=60 / 255, steps=3)
     RestorePipeline("mnist-vae").file(source, tmp_path / "expected.png", restored)
     assert target.read_bytes() == (tmp_path / "expected.png").read_bytes()
+
+
+def test_recording_is_repaired_as_by_the_pipeline(worker: Worker, tmp_path: Path) -> None:
+    source, target = tmp_path / "in.wav", tmp_path / "out/in.wav"
+    soundfile.write(source, np.sin(np.arange(9000) / 20).clip(-0.6, 0.6), 16000)
+    record = worker(Task(item_of(source, target, AudioFileOptions(task="declip", limit=0.6)), overwrite=False))
+    assert record.error is None
+    AudioRestorePipeline().file(source, tmp_path / "expected.wav", AudioRestoreOptions(task="declip", limit=0.6))
+    assert target.read_bytes() == (tmp_path / "expected.wav").read_bytes()
+    assert np.abs(soundfile.read(target)[0]).max() > 0.7
 
 
 def test_existing_output_is_kept(worker: Worker, sound: Path, tmp_path: Path, models: dict[str, Path]) -> None:
