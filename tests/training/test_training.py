@@ -25,11 +25,11 @@ from denoise.training.batches import prefetch
 from denoise.training.data import Batch, ImagePatches, adjust_saturation
 from denoise.training.degrade import jpeg
 from denoise.training.initial import load_initial_weights
-from denoise.training.loop import train
+from denoise.training.loop import make_fabric, make_state, train, train_steps
 from denoise.training.mixes import AudioMixes
 from denoise.training.objectives import make_objective
 from denoise.training.objectives.denoising import Denoising
-from denoise.training.recipe import Recipe
+from denoise.training.recipe import Recipe, Schedule
 from denoise.weights import read_header
 
 MODEL = {"ndim": 2, "channels": 3, "widths": [8, 12], "kernels": [3, 2], "strides": [1, 2], "blocks": [1, 1]}
@@ -502,30 +502,77 @@ def test_schedule_intervals_of_zero_are_refused(data: Path, tmp_path: Path, sett
         run(IMAGE, data, tmp_path, "schedule.steps=1", f"schedule.{setting}")
 
 
-def test_two_processes_of_the_launcher_train_one_model(data: Path, tmp_path: Path) -> None:
-    """Under `fabric run`, with a budget of time and a resumption: one metrics file, one weights file."""
+def launch(data: Path, folder: Path, *words: str) -> None:
+    """Train `IMAGE` in two processes of `fabric run` (gloo); write into the folder ``out``."""
     values = recipe(IMAGE).asdict()
     lines = [f"{key} = {json.dumps(values[key])}" for key in ("name", "architecture", "modality", "sources")]
     for section in ("model", "schedule", "image"):
         lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in IMAGE[section].items())]
-    (tmp_path / "recipe.toml").write_text("\n".join(lines))
+    (folder / "recipe.toml").write_text("\n".join(lines))
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = str(unused.getsockname()[1])
-    launch = [sys.executable, "-m", "lightning.fabric.cli", "--devices=2", "--accelerator=cpu"]
+    launcher = [sys.executable, "-m", "lightning.fabric.cli", "--devices=2", "--accelerator=cpu"]
     main = str(Path(denoise.__file__).with_name("__main__.py"))
-    command = [*launch, "--main-port", port, "--", main, "train", str(tmp_path / "recipe.toml")]
-    command += ["--data", str(data), "-o", str(tmp_path / "out"), "--precision", "32-true", "--minutes", "0.5"]
+    command = [*launcher, "--main-port", port, "--", main, "train", str(folder / "recipe.toml")]
+    command += ["--data", str(data), "-o", str(folder / "out"), "--precision", "32-true", *words]
+    process = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.splitlines()[-1:] == [str(folder / "out/tiny-image.safetensors")]
+
+
+def test_two_processes_of_the_launcher_train_one_model(data: Path, tmp_path: Path) -> None:
+    """Under `fabric run`, with a budget of time and a resumption: one metrics file, one weights file."""
     for steps, resume in (("6", []), ("12", ["--resume"])):
         settings = ["--set", f"schedule.steps={steps}", "--set", "schedule.log_every=1"]
-        process = subprocess.run(
-            [*command, *settings, *resume], capture_output=True, text=True, check=False, timeout=120
-        )
-        assert process.returncode == 0, process.stderr
-        assert process.stdout.splitlines()[-1:] == [str(tmp_path / "out/tiny-image.safetensors")]
+        launch(data, tmp_path, "--minutes", "0.5", *settings, *resume)
     lines = (tmp_path / "out/metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [*range(1, 13)]
     load(tmp_path / "out/tiny-image.safetensors")
+
+
+class BothRanks:
+    """Training data of one process that takes the batches of two, one after the other, as one batch."""
+
+    def __init__(self, source: ImagePatches, schedule: Schedule) -> None:
+        self.source, self.seed = source, schedule.seed
+        self.steps = {generator_for(schedule.seed, step, 0).initial_seed(): step for step in range(schedule.steps)}
+
+    def batch(self, size: int, generator: torch.Generator) -> Batch:
+        step = self.steps.get(generator.initial_seed())
+        if step is None:  # for the samples
+            return self.source.batch(size, generator)
+        one, other = (self.source.batch(size, generator_for(self.seed, step, rank)) for rank in range(2))
+        patches = torch.cat([one.clean, other.clean]).flatten(1)
+        assert len(patches.unique(dim=0)) == 2 * size  # none is of both processes
+        return Batch(torch.cat([one.noisy, other.noisy]), torch.cat([one.clean, other.clean]))
+
+
+def test_two_processes_train_as_one_with_the_batches_of_both(data: Path, tmp_path: Path) -> None:
+    steps = ["schedule.steps=6", "schedule.log_every=1", "schedule.grad_clip=0.05"]  # of the mean gradient
+    launch(data, tmp_path, *(word for setting in steps for word in ("--set", setting)))
+    both = recipe(IMAGE, *steps)
+    for name, source in (("one", BothRanks(open_data(both, data), both.schedule)), ("rank 0", open_data(both, data))):
+        objective = make_objective(both)
+        fabric = make_fabric(objective, "cpu", "32-true")
+        fabric.seed_everything(both.schedule.seed, verbose=False)
+        (tmp_path / name).mkdir()
+        train_steps(objective, make_state(objective, fabric, None), source, tmp_path / name, lambda row: None)
+    two, one, alone = (read_checkpoint(tmp_path / name) for name in ("out", "one", "rank 0"))
+    assert two.keys() == one.keys()
+    for key, weights in two.items():
+        torch.testing.assert_close(weights, one[key], rtol=0, atol=2e-5)
+    assert max(float((one[key] - alone[key]).abs().max()) for key in one) > 2e-3
+    files = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert files == ["checkpoint.pt", "metrics.jsonl", "samples", "tiny-image.safetensors"]  # of one writer
+    rows = [json.loads(line) for line in (tmp_path / "out/metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [*range(1, 7)]
+
+
+def read_checkpoint(folder: Path) -> dict[str, torch.Tensor]:
+    """Return the trained weights and their average."""
+    stored = torch.load(folder / "checkpoint.pt", weights_only=True)
+    return {f"{part} {key}": value for part in ("model", "ema") for key, value in stored[part].items()}
 
 
 @pytest.mark.parametrize(
