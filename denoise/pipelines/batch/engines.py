@@ -85,12 +85,12 @@ class WorkerProcess:
             except TimeoutError:
                 self._kill()
                 self.close()
-                return self._finished(task) or self._fail(task, late.format(seconds), seconds)
+                return self.finished(task) or self._fail(task, late.format(seconds), seconds)
             except BrokenProcessPool:
                 self.close()
                 if self.is_stopped:
                     raise CancelledError from None
-                if record := self._finished(task):
+                if record := self.finished(task):
                     return record
         return self._fail(task, f"its process died {ATTEMPTS} times, perhaps for lack of memory.", self.time_limit)
 
@@ -110,18 +110,27 @@ class WorkerProcess:
 
     def _fail(self, task: Task, reason: str, seconds: float) -> Record:
         name = task.item.source
-        record = Record.failed(task.item, f"{name}: {reason}", seconds, self._state(name))
+        record = Record.failed(task.item, f"{name}: {reason}", seconds, self.state_of(name))
         Journal(self.settings.journal).append(record)
         return record
 
-    def _state(self, name: str) -> FileState | None:
+    def state_of(self, name: str) -> FileState | None:
+        """Return the state of a file, None if there is none, or its storage does not answer.
+
+        Args:
+            name: path or URL.
+        """
         try:
             return state_of(name)
         except DenoiseError:
             return None
 
-    def _finished(self, task: Task) -> Record | None:
-        """Return the record of a file that a process had finished before it died."""
+    def finished(self, task: Task) -> Record | None:
+        """Return the record of a file that a process had finished before it died.
+
+        Args:
+            task: the file.
+        """
         records = Journal(self.settings.journal).read().get(task.item.name, [])
         return records[-1] if plan_of(task.item, records) == "done" else None
 
@@ -282,5 +291,8 @@ class RayWorker:
         self.process = WorkerProcess(settings, time_limit)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Return the record of the task of a row."""
-        return {"record": self.process.run(row["task"])}
+        """Return the record of the task of a row, which Ray repeats when the machine has died that had finished it."""
+        task: Task = row["task"]
+        is_perhaps_finished = not task.overwrite and self.process.state_of(task.item.target) is not None
+        record = self.process.finished(task) if is_perhaps_finished else None
+        return {"record": record or self.process.run(task)}

@@ -20,10 +20,11 @@ import soundfile
 
 from denoise.errors import ConfigError
 from denoise.pipelines.batch import engines
+from denoise.pipelines.batch.engines import RayWorker
 from denoise.pipelines.batch.journal import Journal, JournalError, Record
 from denoise.pipelines.batch.run import BatchSettings, open_batch, plan_batch
 from denoise.pipelines.batch.storage import STAGING, sha256_of
-from denoise.pipelines.batch.worker import Task
+from denoise.pipelines.batch.worker import Task, WorkerSettings
 from denoise.registry import PRETRAINED
 from tests.cli.conftest import Command, command  # noqa: F401
 
@@ -285,6 +286,16 @@ def test_ray_does_the_same(folder: Path, models: dict[str, Path], monkeypatch: p
         ray.shutdown()
     check_outputs()
     assert run(models) == {}
+
+
+def test_file_that_ray_repeats_is_not_done_twice(folder: Path, models: dict[str, Path]) -> None:
+    run(models, workers=1)
+    lines = Path("out.journal.jsonl").read_text()
+    settings = WorkerSettings("out", folder / "scratch", folder / "out.journal.jsonl")
+    (planned, *_) = plan_batch(["in"], "out", {"model": str(models["mask-audio"])}).files
+    row = RayWorker(settings, time_limit=60)({"task": Task(planned.item, overwrite=False)})
+    assert row == {"record": planned.last}
+    assert Path("out.journal.jsonl").read_text() == lines
 
 
 class TestCommand:
