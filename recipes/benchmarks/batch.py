@@ -6,6 +6,7 @@ import http.server
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,8 +16,8 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -208,29 +209,25 @@ def is_reading(pid: int, path: Path) -> bool:
 
 @app.command()
 def faults(
+    names: Annotated[str, typer.Option("--faults", help="Which of them.")] = "driver,workers,disk,s3",
     kills: Annotated[int, typer.Option(help="Kills of the driver, and of workers.")] = 50,
     files: Annotated[int, typer.Option(help="Number of files of each batch.")] = 100,
     seconds: Annotated[float, typer.Option(help="Length of each file.")] = 20.0,
     seed: Annotated[int, typer.Option(help="Seed of the moments.")] = 0,
+    journals: Annotated[Path | None, typer.Option(help="Keep the journals in this folder.")] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Kill driver and workers at random moments, fill a disk, break an S3 server; check that nothing is lost."""
-    chance = random.Random(seed)
-    table = []
-    for name, fault in (("driver killed", kill_driver), ("workers killed", kill_workers)):
+    chance, table = random.Random(seed), []
+    for name in names.split(","):
         with tempfile.TemporaryDirectory() as folder:
             make_sounds(Path(folder) / "in", files, seconds)
-            n, redone = fault(Path(folder), kills, chance)
-            table.append({"fault": name, "times": n} | check(Path(folder), files, redone))
-    with tempfile.TemporaryDirectory() as folder, small_disk(Path(folder) / "out", files * seconds) as is_mounted:
-        if is_mounted:
-            make_sounds(Path(folder) / "in", files, seconds)
-            if subprocess.run(batch_line(Path(folder)), **QUIET).returncode != 1:
-                raise SystemExit("the disk was not full")
-            subprocess.run(["mount", "-o", "remount,size=1G", str(Path(folder) / "out")], check=True)
-            subprocess.run(batch_line(Path(folder), ["--retry-failed"]), stdout=subprocess.DEVNULL, check=True)
-            table.append({"fault": "disk full, then larger", "times": 1} | check(Path(folder), files, 0))
-    table.append(break_s3(files, seconds, chance))
+            fault, run = FAULTS[name]
+            times, redone = run(Path(folder), kills, chance)
+            table.append({"fault": fault, "times": times} | check(Path(folder), files, redone))
+            if journals is not None:
+                journals.mkdir(parents=True, exist_ok=True)
+                shutil.copy(Path(folder) / "out.journal.jsonl", journals / f"{name}.journal.jsonl")
     protocol = (
         f"{files} files of {seconds:g} s, model speech, two workers, seed {seed}; {describe_environment(['torch'])}"
     )
@@ -300,18 +297,24 @@ def check(folder: Path, n: int, redone: int) -> Row:
     return counts | {"lines without output": done - len(outputs), "left over": len(left)}
 
 
-@contextmanager
-def small_disk(path: Path, seconds: float) -> Iterator[bool]:
-    """Mount a disk for half of the sounds; False where that is not allowed."""
-    path.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={round(48_000 * seconds)}", "tmpfs", str(path)], stderr=subprocess.DEVNULL
-    )
+def fill_disk(folder: Path, *_: object) -> tuple[int, int]:
+    """Write to a disk for half of the sounds, which is then made larger; needs the right to mount."""
+    sizes = [path.stat().st_size for path in (folder / "in").iterdir()]
+    (folder / "out").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={sum(sizes) // 2}", "tmpfs", folder / "out"], check=True)
     try:
-        yield mounted.returncode == 0
+        if subprocess.run(batch_line(folder), **QUIET).returncode != 1:
+            raise SystemExit("the disk was not full")
+        before = versions(folder)
+        subprocess.run(["mount", "-o", "remount,size=8G", folder / "out"], check=True)
+        subprocess.run(batch_line(folder, ["--retry-failed"]), **QUIET, check=True)
+        now = versions(folder)
+        shutil.copytree(folder / "out", folder / "copy")
     finally:
-        if mounted.returncode == 0:
-            subprocess.run(["umount", str(path)], check=True)
+        subprocess.run(["umount", folder / "out"], check=True)
+    (folder / "out").rmdir()
+    (folder / "copy").rename(folder / "out")
+    return 1, sum(now.get(name) != time for name, time in before.items())
 
 
 class FlakyProxy(http.server.BaseHTTPRequestHandler):
@@ -352,8 +355,12 @@ class FlakyProxy(http.server.BaseHTTPRequestHandler):
         """Print nothing."""
 
 
-def break_s3(n: int, seconds: float, chance: random.Random) -> Row:
-    """Run a batch from and to an S3 server behind a flaky proxy; retry what failed until all is there."""
+def break_s3(folder: Path, _: int, chance: random.Random) -> tuple[int, int]:
+    """Run a batch from and to an S3 server behind a flaky proxy; retry what failed until all is there.
+
+    Returns:
+        How many requests failed, and how many files were finished twice.
+    """
     import boto3
     from moto.server import ThreadedMotoServer
 
@@ -363,35 +370,33 @@ def break_s3(n: int, seconds: float, chance: random.Random) -> Row:
     FlakyProxy.target, FlakyProxy.chance = f"http://127.0.0.1:{port}", chance
     proxy = http.server.ThreadingHTTPServer(("127.0.0.1", 0), FlakyProxy)
     threading.Thread(target=proxy.serve_forever, daemon=True).start()
-    url = f"http://127.0.0.1:{proxy.server_port}"
     keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
     os.environ.update(keys)
     client = boto3.client("s3", endpoint_url=FlakyProxy.target)
     client.create_bucket(Bucket="sounds")
-    with tempfile.TemporaryDirectory() as folder:
-        make_sounds(Path(folder) / "in", n, seconds)
-        for path in (Path(folder) / "in").iterdir():
-            client.upload_file(str(path), "sounds", f"in/{path.name}")
-        words = ["s3://sounds/in", "s3://sounds/out", "--model", "speech", "--audio", "--retry-failed"]
-        run = partial(subprocess.run, cwd=folder, env=os.environ | {"FSSPEC_S3_ENDPOINT_URL": url}, **QUIET)
-        runs = 1
-        while run([*DENOISE, "batch", *words]).returncode and runs < 10:
-            runs += 1
-        lengths = {
-            item["Key"].rpartition("/")[2]: item["Size"]
-            for item in client.list_objects_v2(Bucket="sounds", Prefix="out/").get("Contents", [])
-        }
-        complete = sum(lengths.get(path.name) == path.stat().st_size for path in (Path(folder) / "in").iterdir())
+    for path in (folder / "in").iterdir():
+        client.upload_file(str(path), "sounds", f"in/{path.name}")
+    line = [*DENOISE, "batch", "s3://sounds/in", "s3://sounds/out", "--model", "speech", "--audio", "--retry-failed"]
+    line += ["--workers", "2", "--journal", str(folder / "out.journal.jsonl")]
+    flaky = os.environ | {"FSSPEC_S3_ENDPOINT_URL": f"http://127.0.0.1:{proxy.server_port}"}
+    for _ in range(10):
+        if subprocess.run(line, env=flaky, **QUIET).returncode == 0:
+            break
+    (folder / "out").mkdir()
+    for item in client.list_objects_v2(Bucket="sounds", Prefix="out/").get("Contents", []):
+        client.download_file("sounds", item["Key"], str(folder / item["Key"]))
     proxy.shutdown()
     server.stop()
-    row = {"fault": f"S3 answers 503 or cuts one request in five ({FlakyProxy.faults} faults)", "times": runs}
-    return row | {
-        "files": n,
-        "complete": complete,
-        "finished twice": None,
-        "lines without output": None,
-        "left over": None,
-    }
+    done = Counter(record["name"] for record in records(folder) if record["status"] == "done")
+    return FlakyProxy.faults, sum(n - 1 for n in done.values())
+
+
+FAULTS: dict[str, tuple[str, Callable[[Path, int, random.Random], tuple[int, int]]]] = {
+    "driver": ("driver killed", kill_driver),
+    "workers": ("worker killed", kill_workers),
+    "disk": ("disk full, then larger", fill_disk),
+    "s3": ("S3 answers 503, or cuts the connection, at one request in five", break_s3),
+}
 
 
 if __name__ == "__main__":
