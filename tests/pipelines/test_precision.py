@@ -197,6 +197,19 @@ class TestAuto:
         result = ImagePipeline(DEFAULTS["image"]).file(tmp_path / "a.png", tmp_path / "b.png")
         assert result.asdict()["precision"] == of_8_bits
 
+    @pytest.mark.parametrize(("has_bfloat16", "expected"), [(True, "bfloat16"), (False, "float32")])
+    def test_gpus_take_half_precision_where_they_have_it(
+        self, has_bfloat16: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An emulated bfloat16, which older GPUs have, is slower than float32."""
+        monkeypatch.setattr(
+            torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation or has_bfloat16
+        )
+        fake_measurement(monkeypatch)  # none is made
+        assert float_precision("auto", torch.device("cuda")) == expected
+        assert float_precision("bfloat16", torch.device("cuda")) == "bfloat16"
+        assert float_precision("auto", torch.device("mps")) == "float32"
+
     @pytest.mark.parametrize("requested", ["float32", "bfloat16", "int8"])
     def test_requests_need_no_measurement(self, requested: str, monkeypatch: pytest.MonkeyPatch) -> None:
         fake_measurement(monkeypatch)
