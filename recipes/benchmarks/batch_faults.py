@@ -48,7 +48,8 @@ def faults(
             if journals is not None:
                 journals.mkdir(parents=True, exist_ok=True)
                 shutil.copy(Path(folder) / "out.journal.jsonl", journals / f"{name}.journal.jsonl")
-    protocol = f"{files} files of {seconds:g} s, model speech, workers: {workers}, seed {seed}; {describe_environment(['torch'])}"
+    environment = describe_environment(["torch"])
+    protocol = f"{files} files of {seconds:g} s, model speech, workers: {workers}, seed {seed}; {environment}"
     report(table, protocol, {}, json_file, {})
 
 
