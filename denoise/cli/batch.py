@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections import Counter
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -150,12 +152,12 @@ def run(batch: Batch, as_json: bool) -> int:
         Number of files that failed, now or in an earlier run.
     """
     pending = batch.pending
-    started, counts = time.perf_counter(), Counter[str]()
-    with make_progress_bar(counts=True) as bar:
+    started, counts, out = time.perf_counter(), Counter[str](), sys.stdout
+    with redirect_stdout(sys.stderr), make_progress_bar(counts=True) as bar:  # Ray prints messages of its own
         task = bar.add_task("files", total=len(pending))
         for record in batch.run():
             counts[record.status] += 1
-            print_record(record, as_json)
+            print_record(record, as_json, out)
             bar.update(task, advance=1)
     rate = f", {len(pending) / (time.perf_counter() - started):.3g} files/s" if pending else ""
     before = Counter(file.plan for file in batch.files)
@@ -167,19 +169,20 @@ def run(batch: Batch, as_json: bool) -> int:
     return counts["failed"] + failed_before
 
 
-def print_record(record: Record, as_json: bool) -> None:
+def print_record(record: Record, as_json: bool, out: TextIO) -> None:
     """Print what happened to a file: a line of JSON, or its output or its error.
 
     Args:
         record: record of the journal.
         as_json: whether to print JSON.
+        out: where outputs and JSON are printed.
     """
     if as_json:
-        print(json.dumps(asdict(record), default=str), flush=True)
+        print(json.dumps(asdict(record), default=str), file=out, flush=True)
         return
     for warning in record.warnings:
         print_error(f"warning: {warning}")
     if record.error is not None:
         print_error(record.error)
     else:
-        print(f"{record.output}  {record.seconds:.1f} s", flush=True)
+        print(f"{record.output}  {record.seconds:.1f} s", file=out, flush=True)

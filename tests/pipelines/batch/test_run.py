@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from denoise.errors import ConfigError
 from denoise.pipelines.batch import engines
 from denoise.pipelines.batch.engines import RayWorker
 from denoise.pipelines.batch.journal import Journal, JournalError, Record
-from denoise.pipelines.batch.run import BatchSettings, open_batch, plan_batch
+from denoise.pipelines.batch.run import Batch, BatchSettings, open_batch, plan_batch
 from denoise.pipelines.batch.storage import STAGING, sha256_of
 from denoise.pipelines.batch.worker import Task, WorkerSettings
 from denoise.registry import PRETRAINED
@@ -321,6 +322,22 @@ class TestCommand:
         again = command(*words)
         assert again.code == 1
         assert f"{N_FILES} done before, 1 failed before" in again.err
+
+    def test_messages_of_libraries_are_not_among_the_json(
+        self,
+        folder: Path,
+        command: Command,  # noqa: F811
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        def run_noisily(batch: Batch) -> Iterator[Record]:
+            for file in batch.pending:
+                print("(raylet) a machine has died")
+                yield Record.failed(file.item, "no", 0.0, None)
+
+        monkeypatch.setattr(Batch, "run", run_noisily)
+        failed = command("batch", "in", "out", "--audio", "--json")
+        assert [row["status"] for row in failed.rows] == ["failed"] * N_FILES
+        assert failed.err.count("a machine has died") == N_FILES
 
     @pytest.mark.parametrize(("words", "problem"), [
         (["in"], "needs a destination"),
