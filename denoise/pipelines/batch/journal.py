@@ -7,9 +7,10 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from denoise.errors import ConfigError, DenoiseError, InputError
 from denoise.pipelines.batch.items import Item
@@ -151,11 +152,10 @@ class Journal:
         """
         line = json.dumps(asdict(record), ensure_ascii=False, default=str) + "\n"
         try:
-            with self.path.open("rb") as file:  # a worker creates no journal
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size - 1))
-                is_cut = file.read(1) not in (b"", b"\n")  # by a full disk, or a kill
-            with self.path.open("ab", buffering=0) as file:
+            with self.path.open("rb") as end, self.path.open("ab", buffering=0) as file:  # a worker creates no journal
+                _wait_for_lock(file)
+                end.seek(max(0, end.seek(0, os.SEEK_END) - 1))
+                is_cut = end.read(1) not in (b"", b"\n")  # by a full disk, or a kill
                 data = b"\n" * is_cut + line.encode("utf-8", "surrogateescape")
                 if (file.write(data) or 0) < len(data):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -185,6 +185,14 @@ class Journal:
             elif line[: len(START)] != START[: len(line)]:  # those that were cut when their process was killed
                 raise ConfigError(f"{self.path}: line {i} is no record of a batch. Give another --journal.")
         return records
+
+
+def _wait_for_lock(file: IO[bytes]) -> None:
+    """Keep other machines from writing until the file is closed: network file systems do not append atomically."""
+    with suppress(ImportError, OSError):  # on Windows, and where the file system has no locks
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def _parse(line: bytes) -> Record | None:

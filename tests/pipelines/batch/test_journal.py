@@ -138,6 +138,20 @@ class TestFile:
             thread.join()
         assert journal.read() == {item.name: [record] * 80}
 
+    @pytest.mark.skipif(os.name == "nt", reason="has no flock")
+    def test_writers_wait_for_each_other(self, journal: Journal, item: Item) -> None:
+        import fcntl
+
+        writer = Thread(target=journal.append, args=(done(item),))
+        with journal.path.open("ab") as other:
+            fcntl.flock(other, fcntl.LOCK_EX)
+            writer.start()
+            writer.join(0.2)
+            assert writer.is_alive()
+            assert journal.read() == {}
+        writer.join(10)
+        assert journal.read() == {item.name: [done(item)]}
+
     def test_record_after_a_cut_line_is_kept(self, journal: Journal, item: Item) -> None:
         with journal.path.open("ab") as file:
             file.write(b'{"input": "a", "outp')  # a full disk, while other workers go on
