@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -73,24 +74,37 @@ def throughput(
         words = ["--workers", n, "--threads", "1"]
         lines[f"denoise batch {' '.join(words)}"] = partial(batch_line, words=words)
     walls: dict[str, list[float]] = {name: [] for name in lines}
+    cpu: dict[str, list[float]] = {name: [] for name in lines}
     for _ in range(rounds):
         for name, line in lines.items():
             with tempfile.TemporaryDirectory() as folder:
                 make_sounds(Path(folder) / "in", files, seconds)
-                started = time.perf_counter()
+                started, cpu_before = time.perf_counter(), cpu_seconds()
                 subprocess.run(
                     line(Path(folder)), check=True, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"}
                 )
                 walls[name].append(time.perf_counter() - started)
-    base = min(walls[AUDIO])
+                cpu[name].append(cpu_seconds() - cpu_before)
     table: list[Row] = [
-        {"command": name, "seconds": min(times), "throughput ratio": base / min(times)} for name, times in walls.items()
+        {
+            "command": name,
+            "seconds": min(walls[name]),
+            "throughput ratio": min(walls[AUDIO]) / min(walls[name]),
+            "CPU time ratio": min(cpu[name]) / min(cpu[AUDIO]),
+        }
+        for name in lines
     ]
     protocol = (
         f"{files} files of {seconds:g} s at 48 kHz, model speech, whole processes, wall-clock time, fastest of "
         f"{rounds} rounds in turn; {describe_environment(['torch'])}"
     )
-    report(table, protocol, {}, json_file, {"seconds": walls})
+    report(table, protocol, {}, json_file, {"seconds": walls, "CPU seconds": cpu})
+
+
+def cpu_seconds() -> float:
+    """Return the CPU time of all processes that have ended, which other work on the machine changes little."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 # Large files
