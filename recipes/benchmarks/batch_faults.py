@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -161,6 +162,7 @@ def fill_disk(trial: Trial) -> tuple[int, int]:
 class FlakyProxy(http.server.BaseHTTPRequestHandler):
     """A proxy of an S3 server that answers 503, or cuts the connection, at one request in five."""
 
+    protocol_version = "HTTP/1.1"  # whose "100 Continue" uploads wait for
     target: str
     chance: random.Random
     faults = 0
@@ -168,12 +170,13 @@ class FlakyProxy(http.server.BaseHTTPRequestHandler):
     def handle_request(self) -> None:
         """Forward a request, or fail."""
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.close_connection = True
         if self.chance.random() < 0.2:
             type(self).faults += 1
             if self.chance.random() < 0.5:
                 self.send_error(503)
             else:
-                self.connection.close()
+                self.connection.shutdown(socket.SHUT_RDWR)
             return
         request = urllib.request.Request(self.target + self.path, body or None, dict(self.headers), method=self.command)
         try:
@@ -187,6 +190,7 @@ class FlakyProxy(http.server.BaseHTTPRequestHandler):
                 self.send_header(name, value)
         length = headers.get("Content-Length") if self.command == "HEAD" else str(len(data))
         self.send_header("Content-Length", length or "0")
+        self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(data)
 
