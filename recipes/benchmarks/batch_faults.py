@@ -109,7 +109,9 @@ def kill_driver(trial: Trial) -> tuple[int, int]:
 
 
 def kill_workers(trial: Trial) -> tuple[int, int]:
-    """Kill a worker again and again while a batch runs; files that failed thereby are retried at the end.
+    """Kill a worker again and again while a batch runs, every other time just after one has finished a file.
+
+    Files that failed thereby are retried at the end.
 
     Returns:
         As `kill_driver`.
@@ -117,7 +119,11 @@ def kill_workers(trial: Trial) -> tuple[int, int]:
     process = subprocess.Popen(trial.line(), **QUIET)
     killed = 0
     while process.poll() is None and killed < trial.kills:
-        time.sleep(trial.chance.random() * 2)
+        n_lines = len(records(trial.folder))
+        if trial.chance.random() < 0.5:
+            while len(records(trial.folder)) == n_lines and process.poll() is None:
+                time.sleep(0.005)
+        time.sleep(trial.chance.random())
         if workers := workers_of(process.pid):
             os.kill(trial.chance.choice(workers), signal.SIGKILL)
             killed += 1
