@@ -21,8 +21,7 @@ from denoise.options import (
     parse_limit,
     parse_sigma,
 )
-from denoise.pipelines.defects import parse_gaps
-from denoise.pipelines.noise_segment import parse_noise_source
+from denoise.pipelines.noise_segment import parse_gaps, parse_noise_source
 from denoise.registry import CLASSIFIER, DEFAULTS, GENERAL_MODEL, SIGMA_MODEL
 
 Modality = Literal["audio", "image"]
