@@ -210,7 +210,7 @@ def compare_image(
         image = apply_orientation(next(iter(noisy_reader)), noisy_reader.format)
         noisy_views = Views(_overview(image, scale), _visible_rgb(image, rows, columns))
         del image
-        profile = noisy_reader.format.info.get("icc_profile", b"")
+        info = _rgb_profile(noisy_reader.format)
     removed = Views(noisy_views.overview - denoised_views.overview, noisy_views.crop - denoised_views.crop)
     gain = _difference_gain(removed.crop)
     shown = Views(0.5 + gain * removed.overview, 0.5 + gain * removed.crop)
@@ -226,8 +226,32 @@ def compare_image(
         caption=f"Framed and enlarged x{factor}: {crop_width} x {crop_height} pixels "
         f"at {columns.start}, {rows.start} of {width} x {height}.",
     )
-    info = {"icc_profile": profile} if profile[16:20] == b"RGB " else {}  # a profile of CMYK or grey does not fit
     write_image(target, [sheet], ImageFormat("PNG", "RGB", 8, info), overwrite=overwrite)
+
+
+def write_visible(
+    source: str | Path, target: str | Path, *, overwrite: bool = False, max_megapixels: float = MAX_MEGAPIXELS
+) -> None:
+    """Write the first frame of an image as it is seen, as a PNG of 8 bits that every viewer shows.
+
+    It is oriented by its EXIF, and has its RGB profile; transparent pixels are on light grey.
+
+    Args:
+        source: path of the image.
+        target: path of the PNG.
+        overwrite: whether an existing target is replaced.
+        max_megapixels: size up to which images are read.
+
+    Raises:
+        ConfigError: the target is no PNG.
+        InputError: the file cannot be read or is above ``max_megapixels``, or ``target`` exists.
+    """
+    _require_png(target)
+    with ImageReader(source, max_megapixels=max_megapixels) as reader:
+        image = apply_orientation(next(iter(reader)), reader.format)
+        info = _rgb_profile(reader.format)
+    pixels = np.ascontiguousarray(_to_uint8_rgb(_visible_rgb(image, slice(None), slice(None))))
+    write_image(target, [Image(pixels)], ImageFormat("PNG", "RGB", 8, info), overwrite=overwrite)
 
 
 def find_crop(image: Image) -> tuple[slice, slice]:
@@ -267,6 +291,12 @@ def _visible_rgb(image: Image, rows: slice, columns: slice) -> NDArray[np.float3
     if image.opacity is not None:
         x = BACKDROP + (x - BACKDROP) * (image.opacity[rows, columns, None] / np.float32(image.full_scale))
     return x
+
+
+def _rgb_profile(format: ImageFormat) -> dict[str, bytes]:
+    """The profile of an image as the info of one in RGB: that of CMYK or grey does not fit."""
+    profile = format.info.get("icc_profile", b"")
+    return {"icc_profile": profile} if profile[16:20] == b"RGB " else {}
 
 
 def _overview(image: Image, scale: float) -> NDArray[np.float32]:

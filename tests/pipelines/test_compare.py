@@ -16,7 +16,7 @@ from denoise.errors import ConfigError, InputError
 from denoise.files.image import read_image, write_image
 from denoise.files.image.panel import Column
 from denoise.pipelines import compare
-from denoise.pipelines.compare import CROP, HEIGHT, WIDTH, compare_image, find_crop
+from denoise.pipelines.compare import CROP, HEIGHT, WIDTH, compare_image, find_crop, write_visible
 from denoise.signals import Image, ImageFormat
 
 rng = np.random.default_rng(0)
@@ -259,6 +259,18 @@ class TestModes:
         (shown,) = panels
         assert (shown.overviews[0] == enlarge(expected, len(shown.overviews[0]) // len(expected))).all()
         assert (shown.overviews[2] == 128).all()
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_an_image_is_written_as_it_is_seen(self, tmp_path: Path, orientation: int) -> None:
+        exif = Pillow.Exif()
+        exif[0x0112] = orientation
+        x = saved(tmp_path / "x.jpg", noise(30, 40, 3), exif=exif.tobytes())
+        write_visible(x, tmp_path / "y.png")
+        with Pillow.open(x) as image, Pillow.open(tmp_path / "y.png") as seen:
+            expected = np.asarray(ImageOps.exif_transpose(image))
+            assert (seen.format, seen.mode) == ("PNG", "RGB")
+            assert "exif" not in seen.info  # a viewer does not turn it once more
+            np.testing.assert_allclose(np.asarray(seen), expected, rtol=0, atol=1)
 
     @pytest.mark.parametrize("exif", [b"", b"Exif\0\0nonsense", b"Exif\0\0MM\0*\0\0\0\x08\0\x63"])
     def test_damaged_exif_is_ignored(self, tmp_path: Path, panels: list[Panel], exif: bytes) -> None:
