@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from denoise.cli import audio, batch, evaluate, image, interpolate, models, points, sample, score, train
+from denoise.cli import audio, batch, evaluate, image, interpolate, models, points, sample, score, train, web
 from denoise.cli.completion import Command, Group
 from denoise.cli.output import print_error
 from denoise.errors import DenoiseError, describe_unexpected
@@ -40,6 +40,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "info": models.info,
     "evaluate": evaluate.evaluate,
     "train": train.train,
+    "web": web.web,
 }
 for name, function in COMMANDS.items():
     summary = (function.__doc__ or "").partition("\n")[0]

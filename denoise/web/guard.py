@@ -1,0 +1,64 @@
+"""What keeps other pages out: a browser may reach this server from any page that it shows."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+    "media-src 'self' blob:; connect-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "cache-control": "no-store",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+"""Headers of every response. The page loads nothing from elsewhere, and no other page shows or reads it."""
+
+
+class Guard:
+    """Middleware that refuses requests of other pages, and adds `HEADERS`.
+
+    A page of another site can send requests to a server on loopback. Those with its name in ``Origin`` are refused, and
+    so are those to another name in ``Host``, as of a site whose name leads to this machine (DNS rebinding).
+
+    Args:
+        app: application behind it.
+        hosts: names by which the server may be addressed; None allows any.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: frozenset[str] | None) -> None:
+        self._app, self._hosts = app, hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or pass it on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers[name] = value
+            await send(message)
+
+        refusal = self._find_refusal(Headers(scope=scope))
+        if refusal is None:
+            await self._app(scope, receive, send_guarded)
+        else:
+            await JSONResponse({"error": refusal}, status_code=403)(scope, receive, send_guarded)
+
+    def _find_refusal(self, headers: Headers) -> str | None:
+        host, origin = headers.get("host", ""), headers.get("origin")
+        name = urlsplit(f"//{host}").hostname or ""
+        if self._hosts is not None and name not in self._hosts:
+            return f"the request is for host {name!r}; expected {', '.join(sorted(self._hosts))}. Use such an address."
+        if origin is not None and urlsplit(origin).netloc != host:
+            return f"the request comes from a page of {origin}; expected the page of this server. Open it directly."
+        return None
