@@ -1,0 +1,82 @@
+"""A server in a process of its own, as users run it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import soundfile
+
+MAX_UPLOAD_MIB = 8
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that runs: its address, its process, and the folder in which its jobs have theirs."""
+
+    url: str
+    pid: int
+    temporary: Path
+
+    @property
+    def job_folders(self) -> list[Path]:
+        """Folders of jobs on the disk."""
+        return [*self.temporary.glob("denoise-web-*/*")]
+
+    def wait_until_empty(self) -> None:
+        """Wait until no job has files: what ends a job runs in another thread than what answers."""
+        for _ in range(1200):
+            if not self.job_folders:
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"files are left in {self.job_folders}")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """``denoise web`` on a free port."""
+    folder = tmp_path_factory.mktemp("temporary")
+    words = [sys.executable, "-m", "denoise", "web", "--port", "0", "--max-upload", str(MAX_UPLOAD_MIB)]
+    environment = os.environ | {"TMPDIR": str(folder), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        try:
+            url = process.stdout.readline().split()[0].rstrip("/")
+            yield Server(url, process.pid, folder)
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+    assert not [*folder.glob("denoise-web-*")]  # nothing is left behind
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[httpx.Client]:
+    """A client of the server."""
+    with httpx.Client(base_url=server.url, timeout=120) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def noisy_wav(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A second of a tone in noise, 16 bits at 16 kHz."""
+    path = tmp_path_factory.mktemp("sound") / "tone.wav"
+    t = np.arange(16_000) / 16_000
+    x = 0.2 * np.sin(2 * np.pi * 440 * t) + 0.05 * np.random.default_rng(0).normal(size=t.size)
+    soundfile.write(path, x, 16_000)
+    return path
+
+
+@pytest.fixture(scope="session")
+def long_wav(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """More than ten minutes of noise, which takes many seconds, below the limit of the server."""
+    path = tmp_path_factory.mktemp("sound") / "long.wav"
+    soundfile.write(path, 0.1 * np.random.default_rng(0).normal(size=5_500_000), 8_000, subtype="PCM_U8")
+    return path
