@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from denoise.cards import Card, read_header
 from denoise.registry import DEFAULTS, bundled, locate
-from denoise.weights import Card, read_header
 
 
 def list_models() -> list[dict[str, Any]]:
