@@ -20,9 +20,10 @@ from hypothesis import settings
 from numpy.typing import NDArray
 
 from denoise import registry
+from denoise.cards import Card
 from denoise.pipelines import arrays, choice
 from denoise.registry import build
-from denoise.weights import Card, save_weights
+from denoise.weights import save_weights
 
 settings.register_profile("any machine", deadline=None)  # a busy machine may be slow
 settings.load_profile("any machine")

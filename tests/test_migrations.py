@@ -13,6 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from denoise.cards import Card
 from denoise.config import parse
 from denoise.errors import ConfigError
 from denoise.migrations import (
@@ -26,7 +27,7 @@ from denoise.migrations import (
 )
 from denoise.registry import build, bundled, load, locate
 from denoise.training.recipe import Recipe
-from denoise.weights import Card, save_weights
+from denoise.weights import save_weights
 
 
 def stored(name: str) -> tuple[list[str], dict[str, Any]]:

@@ -11,9 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from denoise.cards import MAX_BYTES, Card
 from denoise.errors import ConfigError, WeightsError
 from denoise.registry import DEFAULTS, build, bundled, load, locate
-from denoise.weights import MAX_BYTES, Card, save_weights
+from denoise.weights import save_weights
 
 NET = {"ndim": 1, "channels": 1, "widths": [2], "kernels": [3], "strides": [2], "blocks": [1]}
 DENSE = {"shape": [3, 4, 4], "widths": [5]}

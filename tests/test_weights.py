@@ -10,9 +10,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from denoise.cards import Card, read_header
 from denoise.errors import ConfigError, WeightsError
 from denoise.registry import DEFAULTS, POSTERIOR_MODEL, SIGMA_MODEL, build, bundled, load, locate
-from denoise.weights import Card, load_tensors, read_header, record_metrics, save_weights
+from denoise.weights import load_tensors, record_metrics, save_weights
 
 SETTINGS = {"ndim": 2, "channels": 3, "widths": [4, 6], "kernels": [3, 2], "strides": [1, 2], "blocks": [1, 1]}
 CARD = Card("tiny", "conv-dae", "image", 3, data=("made here",), sigma=(0.0, 0.2))

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from denoise.cards import Card
 from denoise.files.image import read_image
 from denoise.files.points import read_points, write_points
 from denoise.registry import build
-from denoise.weights import Card, save_weights
+from denoise.weights import save_weights
 from tests.cli.conftest import Command
 
 NET = {"kind": "set", "widths": [16], "blocks": 1, "embedding": 8, "inducing": 4}

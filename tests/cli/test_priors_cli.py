@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from denoise.cards import Card, TypicalStatistics
 from denoise.errors import ConfigError
 from denoise.files.image import ImageReader, read_image, write_image
 from denoise.pipelines.prior import PriorPipeline
 from denoise.pipelines.typicality import complexity
 from denoise.registry import build
 from denoise.signals import Image, ImageFormat
-from denoise.weights import Card, TypicalStatistics, record_typical, save_weights
+from denoise.weights import record_typical, save_weights
 from tests.cli.conftest import Command
 
 VAE = {"architecture": "vae", "shape": [1, 8, 8], "latent": 4, "likelihood": "bernoulli"}

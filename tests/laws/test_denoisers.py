@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 
+from denoise.cards import Card
 from denoise.errors import ConfigError
 from denoise.frames import Grid, overlap_add, split
 from denoise.models.conv_dae import ConvDAE
@@ -19,7 +20,7 @@ from denoise.models.spectral_dae import SpectralDAE
 from denoise.protocols import Codec, Denoiser, Network, StreamingNetwork
 from denoise.registry import NETWORKS, build, bundled, load, locate
 from denoise.training.recipe import load_recipe
-from denoise.weights import Card, save_weights
+from denoise.weights import save_weights
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*/recipe.toml"))
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from denoise.cards import Card
 from denoise.errors import ConfigError
 from denoise.models.autoencoder import AAE, AE, VAE, AAEConfig, AEConfig, VAEConfig
 from denoise.models.mdct import MDCT, MDCTConfig
@@ -55,7 +56,7 @@ from denoise.protocols import (
     SamplingOptions,
 )
 from denoise.registry import PRIORS, bundled, load
-from denoise.weights import Card, save_weights
+from denoise.weights import save_weights
 
 NET = BackboneConfig("mlp", widths=(16,), blocks=1, embedding=8)
 SET = BackboneConfig("set", widths=(16,), blocks=2, embedding=8, inducing=4)

@@ -11,9 +11,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from denoise.cards import Card
 from denoise.errors import WeightsError
 from denoise.registry import ARCHITECTURES, CLASSIFIERS, NETWORKS, PRIORS, build, load
-from denoise.weights import Card, load_tensors, save_weights
+from denoise.weights import load_tensors, save_weights
 
 DPCRN = {"widths": [4, 6, 8], "blocks": 1, "hidden": 8, "squeeze": 2, "lookahead": 1}
 VAE = {"shape": [1, 8, 8], "latent": 4}

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from denoise.cards import Card
 from denoise.errors import ConfigError
 from denoise.files.image import read_image, write_image
 from denoise.options import DenoiseOptions, RestoreOptions
@@ -18,7 +19,7 @@ from denoise.pipelines.image import ImagePipeline
 from denoise.pipelines.restore import RestorePipeline
 from denoise.priors.patch_flow import PatchFlow, PatchFlowConfig
 from denoise.signals import Image, ImageFormat
-from denoise.weights import Card, save_weights
+from denoise.weights import save_weights
 
 SIGMA = 25 / 255
 

@@ -11,11 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 import denoise
+from denoise.cards import Card
 from denoise.files.points import read_points, write_points
 from denoise.metrics import chamfer_distance
 from denoise.pipelines.points import PointPipeline
 from denoise.registry import build
-from denoise.weights import Card, save_weights
+from denoise.weights import save_weights
 
 N = 64
 SETTINGS = {

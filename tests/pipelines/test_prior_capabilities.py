@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Generator, Size, Tensor, nn
 
+from denoise.cards import Card
 from denoise.errors import ConfigError
 from denoise.models.autoencoder import VAE, VAEConfig
 from denoise.nn.bodies import BodyConfig
@@ -27,7 +28,6 @@ from denoise.protocols import (
     SamplingOptions,
     Support,
 )
-from denoise.weights import Card
 
 SHAPE = Size([1, 4, 6])
 

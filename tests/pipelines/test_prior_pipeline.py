@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from denoise.cards import Card
 from denoise.errors import ConfigError, InputError
 from denoise.files.audio import read_audio, write_audio
 from denoise.files.image import ImageReader, read_image, write_image
@@ -20,7 +21,7 @@ from denoise.pipelines.prior import PriorPipeline
 from denoise.pipelines.prior_files import as_images, make_grid, read_signal, write_signals
 from denoise.registry import build
 from denoise.signals import Audio, AudioFormat, Image, ImageFormat
-from denoise.weights import Card, save_weights
+from denoise.weights import save_weights
 
 NET = {"kind": "mlp", "widths": [16], "blocks": 1, "embedding": 8}
 NORMAL = {"architecture": "flow", "kind": "normal", "shape": [3]}

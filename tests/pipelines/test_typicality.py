@@ -11,12 +11,13 @@ import scipy.spatial.distance
 import torch
 from torch import Tensor
 
+from denoise.cards import Card, TypicalStatistics
 from denoise.errors import ConfigError
 from denoise.metrics import auroc
 from denoise.pipelines.prior import PriorPipeline
 from denoise.pipelines.typicality import anomaly_scores, complexity, typical_statistics
 from denoise.registry import build
-from denoise.weights import Card, TypicalStatistics, record_typical, save_weights
+from denoise.weights import record_typical, save_weights
 
 
 def examples(n: int, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from denoise.cards import read_header
 from denoise.config import parse
 from denoise.errors import ConfigError
 from denoise.migrations import RECIPE, migrate_recipe
 from denoise.registry import bundled, locate
 from denoise.training.image_recipe import Conditioning, ImageData
 from denoise.training.recipe import Recipe, load_recipe
-from denoise.weights import read_header
 
 GAUSSIAN = Path(__file__).parents[2] / "recipes/gaussian/recipe.toml"
 # all tables of the release 0.1, with every key that has another name now

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import denoise
+from denoise.cards import read_header
 from denoise.config import override, parse
 from denoise.errors import ConfigError
 from denoise.files.audio import write_audio
@@ -30,7 +31,6 @@ from denoise.training.mixes import AudioMixes
 from denoise.training.objectives import make_objective
 from denoise.training.objectives.denoising import Denoising
 from denoise.training.recipe import Recipe, Schedule
-from denoise.weights import read_header
 
 MODEL = {"ndim": 2, "channels": 3, "widths": [8, 12], "kernels": [3, 2], "strides": [1, 2], "blocks": [1, 1]}
 SCHEDULE = {"steps": 60, "batch": 4, "learning_rate": 3e-3, "warmup": 5, "log_every": 5, "checkpoint_every": 5}

@@ -13,11 +13,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from denoise.cards import Card
 from denoise.pipelines.typicality import complexity
 from denoise.priors.flows import Flow, FlowConfig
 from denoise.priors.latent import build_latent_prior
 from denoise.registry import build
-from denoise.weights import Card, save_weights
+from denoise.weights import save_weights
 
 
 def test_anomalies_are_what_the_protocol_says() -> None:
