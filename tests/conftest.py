@@ -115,12 +115,15 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     add("mask-audio", "spectral-dae", SPECTRAL, "audio", amplify)
     add("causal-audio", "dpcrn", CAUSAL, "audio", amplify)
     add("floor-audio", "noise-floor-dpcrn", {**CAUSAL, "floor_frames": 16}, "audio", amplify)
+    add("lookahead-audio", "dpcrn", {**CAUSAL, "lookahead": 2}, "audio", amplify)
     add("flow-audio", "speech-flow", {**CAUSAL, "lookahead": 1}, "audio", amplify)
     add("keep-image", "conv-dae", {**TINY_2D, "residual": True}, "image", zero)
     add("mute-image", "conv-dae", TINY_2D, "image", zero)
     add("blur-image", "conv-dae", {**TINY_2D, "residual": True, "bias": False, "activation": "relu"}, "image")
     conditional = {"residual": True, "bias": False, "activation": "relu", "blind": False}
     add("sigma-image", "conv-dae", {**TINY_2D, **conditional}, "image", attenuate)
+    centred = conditional | {"sigma_maps": 6, "centred": True, "max_change": 1.5}
+    add("maps-image", "conv-dae", {**TINY_2D, **centred}, "image")
     add("grey-image", "conv-dae", {**TINY_2D, "channels": 1, "residual": True}, "image")
     add("vary-image", "conv-dae", {**TINY_2D, "latents": (2, 4)}, "image", shift_to_grey)
     add("vary-audio", "conv-dae", {**TINY_1D, "channels": 1, "latents": (3,)}, "audio", amplify)

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from denoise.cli import audio, batch, evaluate, image, interpolate, models, points, sample, score, train, web
+from denoise.cli import audio, batch, evaluate, export, image, interpolate, models, points, sample, score, train, web
 from denoise.cli.completion import Command, Group
 from denoise.cli.output import print_error
 from denoise.errors import DenoiseError, describe_unexpected
@@ -39,6 +39,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "models": models.models,
     "info": models.info,
     "evaluate": evaluate.evaluate,
+    "export": export.export,
     "train": train.train,
     "web": web.web,
 }

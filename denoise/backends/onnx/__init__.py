@@ -1,0 +1,1 @@
+"""ONNX: export of denoisers, and exported denoisers in onnxruntime."""
