@@ -6,8 +6,9 @@ A backend is imported when a model is loaded, so that files, frames and pipeline
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
+from denoise.errors import ConfigError
 from denoise.protocols import ArrayClassifier, ArrayNetwork, StreamingNetwork
 
 if TYPE_CHECKING:
@@ -15,27 +16,69 @@ if TYPE_CHECKING:
     from denoise.registry import Modality
 
 
+Backend = Literal["auto", "torch", "onnx"]
+"""What computes a network; ``"auto"`` takes torch for weights files, and onnxruntime for exported ones."""
+
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
+
+
 def load_network(
-    name_or_file: str | Path, *, modality: Modality, device: str = "auto", precision: str = "float32"
+    name_or_file: str | Path,
+    *,
+    modality: Modality,
+    device: str = "auto",
+    precision: str = "float32",
+    backend: str = "auto",
 ) -> tuple[ArrayNetwork, Card]:
     """Load a denoiser, or a prior of images that is applied as one.
 
     Args:
-        name_or_file: bundled name, or path of a weights file.
+        name_or_file: bundled name, or path of a weights file or of one of `denoise export`.
         modality: modality that it must be for.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
         precision: number format of images, as of `denoise.pipelines.image.ImagePipeline`.
+        backend: one of `BACKENDS`.
 
     Returns:
         The network and its card.
 
     Raises:
-        ConfigError: the model is unknown, no denoiser or for the other modality, or the device is not available.
+        ConfigError: the model is unknown, no denoiser or for the other modality, the backend does not support it or
+            the precision, or the device is not available.
         WeightsError: the weights file is missing or damaged.
     """
+    if pick_backend(name_or_file, device, backend) == "onnx":
+        if precision not in ("auto", "float32"):
+            raise ConfigError(f"precision is {precision!r}; backend onnx computes in float32. Use backend torch.")
+        from denoise.backends.onnx import load
+
+        return load.load_network(name_or_file, modality=modality)
     from denoise.backends import torch
 
     return torch.load_network(name_or_file, modality=modality, device=device, precision=precision)
+
+
+def pick_backend(name_or_file: str | Path, device: str, backend: str) -> Literal["torch", "onnx"]:
+    """Return the backend of a model.
+
+    Args:
+        name_or_file: as in `load_network`.
+        device: as in `load_network`.
+        backend: as in `load_network`.
+
+    Raises:
+        ConfigError: the backend is unknown, or does not run the model or on the device.
+    """
+    if backend not in BACKENDS:
+        raise ConfigError(f"backend is {backend!r}; expected {', '.join(BACKENDS)}.")
+    is_exported = Path(name_or_file).suffix == ".onnx"
+    if is_exported and backend == "torch":
+        raise ConfigError(f"{name_or_file}: is an exported model, which torch does not run; use backend onnx.")
+    if not is_exported and backend != "onnx":
+        return "torch"
+    if device not in ("auto", "cpu"):
+        raise ConfigError(f"device is {device!r}; backend onnx runs on the cpu. Use backend torch.")
+    return "onnx"
 
 
 def load_classifier(name_or_file: str | Path) -> ArrayClassifier:

@@ -9,6 +9,7 @@ import typer
 
 from denoise.cli.completion import model_names
 from denoise.cli.params import (
+    BackendOption,
     DeviceOption,
     InputsArgument,
     JsonLinesOption,
@@ -45,8 +46,8 @@ def audio(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Name of a bundled model, or a .safetensors file. By default, `speech` or `general` for each file, by "
-            "what is heard in excerpts of it; `speech` for standard input.",
+            help="Name of a bundled model, or a .safetensors or .onnx file. By default, `speech` or `general` for each "
+            "file, by what is heard in excerpts of it; `speech` for standard input.",
             metavar="NAME|FILE",
             autocompletion=model_names("denoiser", "audio"),
         ),
@@ -149,6 +150,7 @@ def audio(
     ] = AUDIO_STEPS,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
+    backend: BackendOption = "auto",
     block: Annotated[
         float, typer.Option(help="Length of a block, for models that cannot stream.", metavar="SECONDS")
     ] = BLOCK_S,
@@ -200,6 +202,7 @@ def audio(
             "--removed": removed,
             "--perception": perception,
             "--block": block != BLOCK_S or None,
+            "--backend": None if backend == "auto" else backend,
             "--rate": rate,
             "--channels": channels,
             "--format": encoding,
@@ -234,6 +237,9 @@ def audio(
         ("--band", band, "--task extend"),
     ):
         refuse({name: value}, f"needs {needed}")
+    if backend == "onnx":
+        options_of_torch = {"--perception": perception, "--samples": samples or None, "--noise-profile": noise_profile}
+        refuse(options_of_torch, "needs --backend torch")
     stereo, raw_channels = _parse_channels(channels or [])
     options = DenoiseOptions(
         stereo=stereo,
@@ -249,7 +255,7 @@ def audio(
     check_extras(extra_outputs, inputs, out, AUDIO_EXTENSIONS, overwrite=overwrite)
     raw = _parse_raw_format(inputs, rate, raw_channels, encoding)
     chosen_model = default_model(options) if model is None or model == AUTO else model
-    pipeline = AudioPipeline(chosen_model, device=device, block=block)
+    pipeline = AudioPipeline(chosen_model, device=device, block=block, backend=backend)
     pipeline.check(options)
     single_output_options: dict[str, Any] = {
         "--skip-existing": skip_existing or None,

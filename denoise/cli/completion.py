@@ -14,6 +14,7 @@ import denoise
 
 DESCRIPTION_WIDTH = 60  # characters; typer breaks longer ones into several lines, which shells read as candidates
 DEVICES = ("auto", "cpu", "cuda", "mps")
+BACKENDS = ("auto", "torch", "onnx")
 
 
 class Command(TyperCommand):
@@ -68,6 +69,11 @@ def model_names(kind: str | None = None, modality: str | None = None) -> Callabl
 def complete_device(incomplete: str) -> list[str]:
     """Return the device names that begin with ``incomplete``."""
     return [name for name in DEVICES if name.startswith(incomplete)]
+
+
+def complete_backend(incomplete: str) -> list[str]:
+    """Return the names of backends that begin with ``incomplete``."""
+    return [name for name in BACKENDS if name.startswith(incomplete)]
 
 
 def _bundled_cards() -> Iterator[dict[str, Any]]:

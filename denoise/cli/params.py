@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from denoise.cli.completion import complete_device, model_names
+from denoise.cli.completion import BACKENDS, complete_backend, complete_device, model_names
 from denoise.errors import ConfigError
 
 SEEDS = 1 << 62
@@ -42,6 +42,14 @@ SkipExistingOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one line of JSON.")]
 JsonLinesOption = Annotated[bool, typer.Option("--json", help="Print one line of JSON per file.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", autocompletion=complete_device)]
+BackendOption = Annotated[
+    str,
+    typer.Option(
+        help="torch, or onnx: onnxruntime, on the CPU. A model file that ends in .onnx implies it.",
+        metavar="|".join(BACKENDS),
+        autocompletion=complete_backend,
+    ),
+]
 
 ModelArgument = Annotated[
     str,

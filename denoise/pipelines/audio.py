@@ -36,26 +36,31 @@ class AudioPipeline:
     and one for each channel otherwise; other networks denoise the channels one by one, or in pairs if they are stereo.
 
     Args:
-        model: name of a bundled model or path of a weights file; ``"auto"`` chooses ``speech`` or ``general`` for each
-            file. `start` and `stream`, which have no file to examine, then use ``speech``.
+        model: name of a bundled model or path of a weights file, or of one of `denoise export`; ``"auto"`` chooses
+            ``speech`` or ``general`` for each file. `start` and `stream`, which have no file to examine, then use
+            ``speech``.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
         block: seconds that a network without a state processes at a time, above 0. It bounds the memory and does not
             change the output.
+        backend: ``"torch"``, ``"onnx"`` (onnxruntime, on CPUs: no posterior samples and no noise profile) or
+            ``"auto"``, see `denoise.backends.Backend`.
 
     Raises:
         ConfigError: the model is unknown or no audio denoiser, or a setting is out of range.
         WeightsError: the weights file is missing or damaged.
     """
 
-    def __init__(self, model: str | Path = AUTO, *, device: str = "auto", block: float = BLOCK_S) -> None:
+    def __init__(
+        self, model: str | Path = AUTO, *, device: str = "auto", block: float = BLOCK_S, backend: str = "auto"
+    ) -> None:
         self.chooses_model = model == AUTO
         if self.chooses_model:
             model = DEFAULTS["audio"]
         self._chosen: dict[str, AudioPipeline] = {str(model): self}  # loaded models by name
         if not 0 < block < math.inf:
             raise ConfigError(f"block is {block:g} s; expected more than 0.")
-        self.block, self._device = block, device
-        self.network, self.card = load_network(model, modality="audio", device=device)
+        self.block, self._device, self._backend = block, device, backend
+        self.network, self.card = load_network(model, modality="audio", device=device, backend=backend)
         if self.card.sample_rate is None:
             raise ConfigError(f"{model}: the card has no sample rate. Export the model again.")
         self.sample_rate: int = self.card.sample_rate
@@ -222,7 +227,7 @@ class AudioPipeline:
     def _load_chosen(self, name: str) -> AudioPipeline:
         """Return the pipeline of another model with the settings of this one, loaded once."""
         if name not in self._chosen:
-            self._chosen[name] = AudioPipeline(name, device=self._device, block=self.block)
+            self._chosen[name] = AudioPipeline(name, device=self._device, block=self.block, backend=self._backend)
         return self._chosen[name]
 
     def start(

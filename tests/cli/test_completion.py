@@ -71,7 +71,7 @@ def test_every_option_is_one_line_with_its_description(shell: str, pattern: str)
     lines = (
         complete(shell, "denoise audio --").strip().removeprefix("_arguments '*: :((").removesuffix("))'").splitlines()
     )
-    assert len(lines) == 27
+    assert len(lines) == 28
     assert [line for line in lines if not re.fullmatch(pattern, line)] == []
     assert any("Write spectrograms of input" in line for line in lines)
 

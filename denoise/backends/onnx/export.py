@@ -23,19 +23,19 @@ from denoise.backends.onnx.runtime import (
     NOISY,
     SIGMA,
     STATE,
-    NetworkFacts,
     OnnxNetwork,
     OnnxStreamingNetwork,
     StateTensor,
     StreamFacts,
     open_network,
 )
+from denoise.cards import Card
 from denoise.errors import ConfigError
 from denoise.files.atomic import atomic_file, require_free
 from denoise.models.conv_dae import ConvDAE
 from denoise.models.dpcrn import DPCRN
+from denoise.protocols import NetworkFacts
 from denoise.registry import load
-from denoise.weights import Card
 
 MAX_DIFFERENCE = 1e-3
 """Greatest difference from torch of any sample or pixel, full scale 1.0."""
@@ -86,17 +86,33 @@ def export(name_or_file: str | Path, target: str | Path, *, overwrite: bool = Fa
         raise ConfigError(f"{target}: expected a name that ends in .onnx.")
     require_free(target, overwrite=overwrite)
     module, card = load(name_or_file)
+    model, difference = export_module(module, card)
+    with atomic_file(target, overwrite=overwrite) as partial:
+        partial.write_bytes(model)
+    return ExportReport(card.name, str(target), len(model), difference)
+
+
+def export_module(module: Any, card: Card) -> tuple[bytes, float]:
+    """Export a network, and compare it with torch.
+
+    Args:
+        module: network in evaluation mode, on the CPU.
+        card: its card.
+
+    Returns:
+        The ONNX model, and the greatest difference from torch, full scale 1.0.
+
+    Raises:
+        ConfigError: as in `export`.
+    """
     model = to_onnx(module, card)
-    network, _ = open_network(model, str(target))
-    difference = measure_difference(network, module)
+    difference = measure_difference(open_network(model, card.name)[0], module)
     if not difference <= MAX_DIFFERENCE:
         raise ConfigError(
             f"{card.name}: onnxruntime and torch differ by {difference:.1e}; expected at most {MAX_DIFFERENCE:g}. "
             "Nothing was written; try other versions of both."
         )
-    with atomic_file(target, overwrite=overwrite) as partial:
-        partial.write_bytes(model)
-    return ExportReport(card.name, str(target), len(model), difference)
+    return model, difference
 
 
 @torch.no_grad()

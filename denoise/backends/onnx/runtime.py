@@ -12,39 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from denoise.cards import MAX_BYTES, Card
 from denoise.config import parse
 from denoise.errors import ConfigError, WeightsError
+from denoise.protocols import NetworkFacts
 
-FORMAT_VERSION = 1
-MAX_BYTES = 1 << 30
+FORMAT_VERSION = 1  # of graphs and metadata: exported files of another one are refused, or exported again
+DEFAULT_RATE = 48_000  # of whole signals that `denoise` of a streaming network takes, as in torch
 NOISY, SIGMA, DENOISED = "noisy", "sigma", "denoised"
 STATE, NEXT_STATE = "state.", "next_state."  # prefixes of the inputs and outputs that hold the state
 
 Array = NDArray[Any]
 State = dict[str, Array]
-
-
-@dataclass(frozen=True)
-class NetworkFacts:
-    """What a pipeline needs to know of a network to apply it to windows or tiles.
-
-    Args:
-        ndim: dimensions of space: 1 for audio, 2 for images.
-        channels: channels of input and output.
-        blind: whether it estimates the noise level itself; sigma is then refused, else required.
-        sigma_maps: channels of sigma: 1 for one number, ``2 * channels`` for the maps of a `denoise.noise_profile`.
-        size_multiple: total stride: windows must start at multiples of it to give the same output as the whole signal.
-        context: receptive field to each side in samples or pixels; None for all of the past.
-        window: only size that it accepts, None for any size.
-    """
-
-    ndim: int
-    channels: int
-    blind: bool = True
-    sigma_maps: int = 1
-    size_multiple: int = 1
-    context: int | None = None
-    window: int | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +68,8 @@ class OnnxNetwork:
         facts: facts of the network.
     """
 
+    device = "cpu"
+
     def __init__(self, session: Any, facts: NetworkFacts) -> None:
         self.session, self.facts = session, facts
 
@@ -127,51 +108,81 @@ class OnnxStreamingNetwork(OnnxNetwork):
         return y, dict(zip(state, tensors, strict=True))
 
     def denoise(self, x: Array, sigma: Array | None = None) -> Array:
-        """Refuse: a signal of unknown rate cannot be denoised."""
-        raise NotImplementedError("streaming networks are applied by `step`")
+        """Denoise whole signals of 48 kHz; see `denoise.protocols.ArrayNetwork`."""
+        hop, time = self.hop(DEFAULT_RATE), x.shape[-1]
+        lag = self.delay * hop
+        padded = np.pad(x, ((0, 0), (0, 0), (0, lag + -time % hop)))
+        state = self.initial_state(x.shape[0], x.shape[1], DEFAULT_RATE)
+        return self.step(padded, state)[0][..., lag : lag + time]
 
 
-def open_network(model: bytes, where: str) -> tuple[OnnxNetwork, dict[str, Any]]:
-    """Open an exported network.
+def open_network(model: bytes, where: str) -> tuple[OnnxNetwork, Card]:
+    """Open an exported denoiser.
 
     Args:
         model: content of the file.
         where: its name, for messages.
 
     Returns:
-        The network, and its card as plain values.
+        The network and its card.
 
     Raises:
         ConfigError: onnxruntime is not installed.
         WeightsError: the model is damaged, or not of this package.
     """
+    session = _open_session(model, where)
+    header = _parse_metadata(session, where)
+    if header["stream"] is not None:
+        return OnnxStreamingNetwork(session, header["facts"], header["stream"]), header["card"]
+    return OnnxNetwork(session, header["facts"]), header["card"]
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Read the metadata of an exported file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        ``format_version`` (int), ``card`` (`Card`), ``config`` (plain values), ``facts`` (`NetworkFacts`) and
+        ``stream`` (`StreamFacts`, or None).
+
+    Raises:
+        ConfigError: onnxruntime is not installed.
+        WeightsError: the file is missing, damaged, or not of this package.
+    """
+    return _parse_metadata(_open_session(read_file(path), str(path)), str(path))
+
+
+def _open_session(model: bytes, where: str) -> Any:
     try:
         import onnxruntime
     except ModuleNotFoundError:
-        raise ConfigError('onnxruntime is missing. Install it: pip install "denoise-toolkit[onnx]".') from None
+        raise ConfigError(f"{where}: needs onnxruntime. Install it: pip install onnxruntime.") from None
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors alone, which are raised, too
+    options.log_severity_level = 4  # what fails is raised, too
     options.intra_op_num_threads = count_threads()
     try:
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its classes have no other base
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(f"{where}: not an ONNX model, or damaged ({reason}). Export it again.") from None
-    metadata = session.get_modelmeta().custom_metadata_map
+
+
+def _parse_metadata(session: Any, where: str) -> dict[str, Any]:
+    stored = session.get_modelmeta().custom_metadata_map
     try:
-        version, card = json.loads(metadata["format_version"]), json.loads(metadata["card"])
-        facts = parse(NetworkFacts, json.loads(metadata["facts"]), f"{where}: facts")
-        stream = metadata.get("stream")
-        stream_facts = stream and parse(StreamFacts, json.loads(stream), f"{where}: stream")
+        header = {key: json.loads(stored[key]) for key in ("format_version", "card", "config", "facts")}
+        header["card"] = parse(Card, header["card"], f"{where}: card")
+        header["facts"] = parse(NetworkFacts, header["facts"], f"{where}: facts")
+        stream = stored.get("stream")
+        header["stream"] = None if stream is None else parse(StreamFacts, json.loads(stream), f"{where}: stream")
     except (KeyError, ValueError, TypeError, RecursionError) as error:
-        raise WeightsError(
-            f"{where}: has no metadata of this package ({error}). Export a model with `denoise export`."
-        ) from None
+        raise WeightsError(f"{where}: has no metadata of this package ({error}). Use `denoise export`.") from None
+    version = header["format_version"]
     if version != FORMAT_VERSION:
         raise WeightsError(f"{where}: format version {version}; this release reads {FORMAT_VERSION}. Update denoise.")
-    if stream_facts:
-        return OnnxStreamingNetwork(session, facts, stream_facts), card
-    return OnnxNetwork(session, facts), card
+    return header
 
 
 def read_file(path: Path) -> bytes:

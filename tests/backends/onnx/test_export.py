@@ -17,9 +17,9 @@ import torch
 from denoise import registry
 from denoise.backends.onnx import export as exporting
 from denoise.backends.onnx.export import export, to_onnx
+from denoise.cards import read_header
 from denoise.errors import ConfigError, InputError
 from denoise.registry import load
-from denoise.weights import read_header
 
 Open = Callable[[str], Any]
 

@@ -1,0 +1,63 @@
+"""Networks in onnxruntime by name or file; those of weights files are exported once, into a cache."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from denoise.backends.onnx.runtime import FORMAT_VERSION, OnnxNetwork, open_network, read_file
+from denoise.cards import Card
+from denoise.errors import ConfigError, InputError
+from denoise.files.atomic import atomic_file
+from denoise.registry import Modality, locate
+
+SUFFIX = ".onnx"
+
+
+def load_network(name_or_file: str | Path, *, modality: Modality) -> tuple[OnnxNetwork, Card]:
+    """Load a denoiser.
+
+    Args:
+        name_or_file: file of `denoise export`, or a bundled name or weights file, which needs torch at its first use.
+        modality: modality that it must be for.
+
+    Returns:
+        The network and its card.
+
+    Raises:
+        ConfigError: the model is unknown, cannot be exported or is for another modality, or a package is missing.
+        WeightsError: the file is missing or damaged.
+    """
+    if Path(name_or_file).suffix == SUFFIX:
+        model = read_file(Path(name_or_file))
+    else:
+        model = _cached_export(locate(name_or_file, "denoiser", modality))
+    network, card = open_network(model, str(name_or_file))
+    if card.modality != modality:
+        raise ConfigError(f"{name_or_file} is a {card.kind} for {card.modality}; expected one for {modality}.")
+    return network, card
+
+
+def _cached_export(weights: Path) -> bytes:
+    """The model of a weights file, exported unless the cache has it."""
+    digest = hashlib.sha256(read_file(weights)).hexdigest()
+    cached = cache_folder() / f"{weights.stem}-{digest[:16]}-{FORMAT_VERSION}{SUFFIX}"
+    if cached.is_file():
+        return read_file(cached)
+    from denoise.backends.onnx.export import export_module
+    from denoise.registry import load
+
+    model, _ = export_module(*load(weights))
+    try:
+        with atomic_file(cached, overwrite=True) as partial:
+            partial.write_bytes(model)
+    except InputError:
+        pass  # a home that cannot be written: the next process exports again
+    return model
+
+
+def cache_folder() -> Path:
+    """Return the folder of exported models: ``denoise/onnx`` in the user's cache, see XDG_CACHE_HOME."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "denoise" / "onnx"

@@ -1,0 +1,129 @@
+"""Audio through pipelines: onnxruntime against torch, and what only torch can do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from denoise.backends.onnx.export import to_onnx
+from denoise.backends.onnx.load import cache_folder
+from denoise.errors import ConfigError, DenoiseError, WeightsError
+from denoise.options import DenoiseOptions
+from denoise.pipelines.audio import AudioPipeline
+from denoise.pipelines.stream import AudioStream
+from denoise.registry import load
+
+MAX_DIFFERENCE = 1e-5  # a hundredth of what the exporter allows
+NAMES = ["speech", "general", "floor-audio", "lookahead-audio", "keep-audio", "vary-audio"]
+
+
+@pytest.fixture(scope="module")
+def exported(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Exported models by name."""
+    folder = tmp_path_factory.mktemp("exported")
+    paths = {name: folder / f"{name}.onnx" for name in (*NAMES, "blur-image")}
+    for name, path in paths.items():
+        path.write_bytes(to_onnx(*load(models.get(name, name))))
+    return paths
+
+
+def recording(rate: int, channels: int, seconds: float = 1.5) -> NDArray[np.float32]:
+    """Tones that come and go, with noise of each channel."""
+    time = np.arange(round(rate * seconds)) / rate
+    tones = sum(np.sin(2 * np.pi * 150 * k * time) / k for k in range(1, 16)) * (3 * time % 1)
+    noise = np.random.default_rng(0).normal(size=(channels, len(time)))
+    return (0.1 * tones + 0.02 * noise).astype(np.float32)
+
+
+def denoise(pipeline: AudioPipeline, x: NDArray[Any], rate: int, chunk: int, **options: Any) -> NDArray[Any]:
+    chunks = [x[:, i : i + chunk] for i in range(0, x.shape[1], chunk)]
+    return np.concatenate([*pipeline.stream(chunks, rate, **options)], axis=1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("rate", "channels", "chunk", "options"),
+    [
+        (48_000, 1, 10**9, {}),
+        (44_100, 2, 997, {"stereo": "linked"}),
+        (16_000, 2, 4096, {"stereo": "separate", "strength": 0.5}),
+        (96_000, 3, 33_333, {"attenuation_limit": 12.0}),
+    ],
+)
+def test_pipelines_agree_with_torch(
+    name: str,
+    rate: int,
+    channels: int,
+    chunk: int,
+    options: dict[str, Any],
+    exported: dict[str, Path],
+    models: dict[str, Path],
+) -> None:
+    torch_pipeline = AudioPipeline(models.get(name, name), backend="torch")
+    if not torch_pipeline.links_channels:
+        options = {key: value for key, value in options.items() if key != "stereo"}
+    x = recording(rate, channels)
+    denoised = denoise(AudioPipeline(exported[name]), x, rate, chunk, **options)
+    expected = denoise(torch_pipeline, x, rate, x.shape[1], **options)
+    assert denoised.shape == x.shape
+    assert np.abs(denoised - expected).max() <= MAX_DIFFERENCE
+
+
+def test_live_audio_agrees_with_torch(exported: dict[str, Path]) -> None:
+    x = recording(48_000, 1, 0.4)
+    streams = [AudioStream(model, sample_rate=48_000) for model in (exported["speech"], "speech")]
+    assert streams[0].latency == streams[1].latency == 2 * 768
+    denoised, expected = (
+        np.concatenate([stream.process(x[:, i : i + 128]) for i in range(0, x.shape[1], 128)], axis=1)
+        for stream in streams
+    )
+    assert np.abs(denoised - expected).max() <= MAX_DIFFERENCE
+
+
+def test_a_cache_that_cannot_be_written_is_not_needed(
+    models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    pipeline = AudioPipeline(models["keep-audio"], backend="onnx")
+    x = recording(16_000, 1)
+    np.testing.assert_allclose(denoise(pipeline, x, 16_000, 5000), x, atol=1e-6)
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert cache_folder() == Path("/home/someone/.cache/denoise/onnx")
+
+
+def test_exported_files_are_refused_where_they_do_not_fit(exported: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"blur-image.onnx is a denoiser for image; expected one for audio"):
+        AudioPipeline(exported["blur-image"])
+    with pytest.raises(ConfigError, match=r"speech.onnx: is an exported model, which torch does not run"):
+        AudioPipeline(exported["speech"], backend="torch")
+    with pytest.raises(ConfigError, match="model general takes no noise profile; use backend torch"):
+        AudioPipeline(exported["general"]).measure_noise(recording(16_000, 1), 16_000)
+    with pytest.raises(ConfigError, match=r"one output and no posterior samples; use speech-flow"):
+        AudioPipeline(exported["vary-audio"]).check(DenoiseOptions(steps=1, seed=1))
+
+
+def test_hostile_metadata_is_refused(exported: dict[str, Path], tmp_path: Path) -> None:
+    import onnx
+
+    for changes, message in (
+        ({"format_version": "2"}, "format version 2; this release reads 1"),
+        ({"card": "{}"}, "has no metadata of this package"),
+        ({"facts": "[1]"}, "has no metadata of this package"),
+        ({"stream": '{"hop_s": 0.01, "delay": "many"}'}, "has no metadata of this package"),
+    ):
+        model = onnx.load(exported["floor-audio"])
+        properties = {each.key: each.value for each in model.metadata_props}
+        del model.metadata_props[:]
+        onnx.helper.set_model_props(model, properties | changes)
+        path = tmp_path / "hostile.onnx"
+        onnx.save(model, path)
+        with pytest.raises(WeightsError, match=message) as caught:
+            AudioPipeline(path)
+        assert isinstance(caught.value, DenoiseError)
+        assert "\n" not in str(caught.value)

@@ -1,0 +1,80 @@
+"""``--backend``: exported files, the cache of exported models, and what only torch can do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from numpy.typing import NDArray
+
+from denoise.backends.onnx.export import to_onnx
+from denoise.pipelines.audio import AudioPipeline
+from denoise.registry import load
+from tests.cli.conftest import Command
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "denoise" / "onnx"
+
+
+def recording(rate: int, channels: int, seconds: float = 1.5) -> NDArray[np.float32]:
+    """Tones that come and go, with noise of each channel."""
+    time = np.arange(round(rate * seconds)) / rate
+    tones = sum(np.sin(2 * np.pi * 150 * k * time) / k for k in range(1, 16)) * (3 * time % 1)
+    noise = np.random.default_rng(0).normal(size=(channels, len(time)))
+    return (0.1 * tones + 0.02 * noise).astype(np.float32)
+
+
+def test_the_command_takes_a_file_or_exports_into_the_cache_once(
+    command: Command, models: dict[str, Path], cache: Path, tmp_path: Path
+) -> None:
+    exported = tmp_path / "floor.onnx"
+    exported.write_bytes(to_onnx(*load(models["floor-audio"])))
+    soundfile.write("in.wav", recording(22_050, 2).T, 22_050, subtype="FLOAT")
+    for words in (
+        ("--model", models["floor-audio"]),
+        ("--model", exported),
+        ("--model", models["floor-audio"], "--backend", "onnx"),
+    ):
+        done = command("audio", "in.wav", "--overwrite", "-o", f"{len(words)}.wav", *words)
+        assert (done.code, done.err) == (0, "")
+        assert len([*cache.glob("*")]) == len(words) // 4
+    expected, denoised = (soundfile.read(f"{n}.wav")[0] for n in (2, 4))
+    assert np.abs(denoised - expected).max() <= 1e-5
+    (model,) = cache.glob("floor-audio-*.onnx")
+    written = model.stat().st_mtime_ns
+    AudioPipeline(models["floor-audio"], backend="onnx")
+    assert model.stat().st_mtime_ns == written
+    AudioPipeline(models["causal-audio"], backend="onnx")  # other weights
+    assert len([*cache.glob("*")]) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--backend", "onnx", "--perception", 0.5), "--perception needs --backend torch; leave it out"),
+        (("--backend", "onnx", "--samples", 2), "--samples needs --backend torch; leave it out"),
+        (("--backend", "onnx", "--noise-profile", "0-1"), "--noise-profile needs --backend torch; leave it out"),
+        (("--backend", "onnx", "--task", "declip"), "--backend is not for --task declip"),
+        (("--backend", "onnx", "--model", "speech-flow"), "speech-flow is a denoiser of architecture speech-flow"),
+        (("--backend", "onnx", "--device", "cuda"), "device is 'cuda'; backend onnx runs on the cpu"),
+        (("--backend", "tflite"), "backend is 'tflite'; expected auto, torch, onnx"),
+        (("--model", "missing.onnx"), "missing.onnx: No such file or directory"),
+        (("--model", "in.onnx"), "in.onnx: not an ONNX model, or damaged"),
+    ],
+)
+def test_what_it_cannot_do_is_refused_in_one_line(
+    words: tuple[Any, ...], message: str, command: Command, cache: Path
+) -> None:
+    soundfile.write("in.wav", recording(16_000, 1).T, 16_000)
+    Path("in.onnx").write_bytes(b"no model" * 100)
+    done = command("audio", "in.wav", *words)
+    assert done.code == 2
+    assert message in done.err
+    assert done.err.count("\n") == 1
+    assert not Path("in.denoised.wav").exists()
