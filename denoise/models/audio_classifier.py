@@ -96,7 +96,11 @@ class AudioClassifier(nn.Module):
         Returns:
             Logits, (batch, classes).
         """
-        h = self.to_features(x, sample_rate)[:, None]
+        return self.classify(self.to_features(x, sample_rate))
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Return the logits, (batch, classes), of features, (batch, frames, bins and bands)."""
+        h = features[:, None]
         for layer in self.layers:
             h = F.relu(layer(h))
         h = h.permute(0, 2, 1, 3).flatten(2)  # (batch, frames, channels * frequencies)
@@ -113,14 +117,27 @@ class AudioClassifier(nn.Module):
         Returns:
             Features, (batch, frames, bins and bands).
         """
-        n = 16 * max(1, round(self.config.frame_s * sample_rate / 16))  # transforms of prime lengths are slow
+        n = frame_length(self.config.frame_s, sample_rate)
         x = F.pad(x.float(), (0, max(0, n - x.shape[-1])))
         x = x / x.abs().amax(dim=(1, 2), keepdim=True).clamp_min(1e-30)  # squares of any floats stay finite
         frames = x.unfold(-1, n, n) * torch.hann_window(n, device=x.device)
         bins = power(torch.fft.rfft(frames)[..., : self._bins]).mean(dim=1)
-        bins = F.pad(bins, (0, self._bins - bins.shape[-1]))
+        return self.to_relative(F.pad(bins, (0, self._bins - bins.shape[-1])))
+
+    def to_relative(self, bins: Tensor) -> Tensor:
+        """Return the features of the power of each bin, (batch, frames, bins up to ``top_hz``), which is changed."""
         bins[..., :2] = 0  # an offset, which leaks into its neighbour, is no sound
         low, high = bins.split([self._linear_bins, self._bins - self._linear_bins], dim=-1)
         powers = torch.cat([low, high @ self.bands.T], dim=-1)
         relative = powers / powers.mean(dim=(1, 2), keepdim=True).clamp_min(MIN_POWER)
         return (torch.log10(relative + FLOOR) + 2) / 2
+
+
+def frame_length(frame_s: float, sample_rate: int) -> int:
+    """Return the samples of a frame: a multiple of 16, as transforms of prime lengths are slow.
+
+    Args:
+        frame_s: length of a frame in seconds.
+        sample_rate: sample rate in Hz.
+    """
+    return 16 * max(1, round(frame_s * sample_rate / 16))

@@ -47,6 +47,10 @@ AudioNode.prototype.connect = function (target, ...rest) {
   return connect.call(this, target, ...rest);
 };
 """
+DOWNLOAD = """async () => {
+  const response = await fetch(document.getElementById("download").href);
+  return [...new Uint8Array(await response.arrayBuffer())];
+}"""
 PEAK = """() => {
   if (!window.analyser) return 0;
   const samples = new Float32Array(2048);

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from denoise.backends.onnx.fourier import RealFourier
+from denoise.models.audio_classifier import AudioClassifier
 from denoise.models.dpcrn import DPCRN, DPCRNState, SpectralFeatures
 
 
@@ -131,6 +132,34 @@ class StreamGraph(nn.Module):
         ends = torch.cat([state.overlap[:, :, None], frames[..., hop:]], dim=2)
         y = (frames[..., :hop] + ends[:, :, :-1]).reshape(*x.shape[:2], -1)
         return y, DPCRNState(state.hop, hops[:, :, -1], pending, ends[:, :, -1], level, feature_state, floor)
+
+
+class ClassifierGraph(nn.Module):
+    """The probabilities of an `AudioClassifier` for frames of any length, which follows from the sample rate.
+
+    Args:
+        classifier: classifier in evaluation mode.
+    """
+
+    def __init__(self, classifier: AudioClassifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Classify recordings.
+
+        Args:
+            frames: consecutive frames of the recordings, (batch, channels, frames, samples).
+
+        Returns:
+            Probabilities, (batch, classes).
+        """
+        n, bins = frames.shape[-1], self.classifier.config.spectrum.bins
+        window = (torch.arange(n) * math.pi / n).sin().square()
+        scaled = frames / frames.abs().amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-30)
+        spectrum = _fit_bins(RealFourier(n).transform(scaled * window), torch.zeros(bins, 2), bins)
+        powers = spectrum.square().sum(dim=-1).mean(dim=1)
+        return self.classifier.classify(self.classifier.to_relative(powers)).softmax(dim=1)
 
 
 class RealSpectralFeatures(SpectralFeatures):

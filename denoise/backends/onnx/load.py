@@ -6,11 +6,11 @@ import hashlib
 import os
 from pathlib import Path
 
-from denoise.backends.onnx.runtime import FORMAT_VERSION, OnnxNetwork, open_network, read_file
+from denoise.backends.onnx.runtime import FORMAT_VERSION, Model, OnnxClassifier, OnnxNetwork, open_model, read_file
 from denoise.cards import Card
 from denoise.errors import ConfigError, InputError
 from denoise.files.atomic import atomic_file
-from denoise.registry import Modality, locate
+from denoise.registry import Kind, Modality, locate
 
 SUFFIX = ".onnx"
 
@@ -29,14 +29,34 @@ def load_network(name_or_file: str | Path, *, modality: Modality) -> tuple[OnnxN
         ConfigError: the model is unknown, cannot be exported or is for another modality, or a package is missing.
         WeightsError: the file is missing or damaged.
     """
+    network, card = _load(name_or_file, "denoiser", modality)
+    if not isinstance(network, OnnxNetwork) or card.modality != modality:
+        raise ConfigError(f"{name_or_file} is a {card.kind} for {card.modality}; expected a denoiser for {modality}.")
+    return network, card
+
+
+def load_classifier(name_or_file: str | Path) -> OnnxClassifier:
+    """Load a classifier of audio.
+
+    Args:
+        name_or_file: as in `load_network`.
+
+    Raises:
+        ConfigError: the model is unknown or no classifier, or a package is missing.
+        WeightsError: the file is missing or damaged.
+    """
+    classifier, card = _load(name_or_file, "classifier", "audio")
+    if not isinstance(classifier, OnnxClassifier):
+        raise ConfigError(f"{name_or_file} is a {card.kind} for {card.modality}; expected a classifier for audio.")
+    return classifier
+
+
+def _load(name_or_file: str | Path, kind: Kind, modality: Modality) -> tuple[Model, Card]:
     if Path(name_or_file).suffix == SUFFIX:
         model = read_file(Path(name_or_file))
     else:
-        model = _cached_export(locate(name_or_file, "denoiser", modality))
-    network, card = open_network(model, str(name_or_file))
-    if card.modality != modality:
-        raise ConfigError(f"{name_or_file} is a {card.kind} for {card.modality}; expected one for {modality}.")
-    return network, card
+        model = _cached_export(locate(name_or_file, kind, modality))
+    return open_model(model, str(name_or_file))
 
 
 def _cached_export(weights: Path) -> bytes:

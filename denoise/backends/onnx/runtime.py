@@ -20,6 +20,7 @@ from denoise.protocols import NetworkFacts
 FORMAT_VERSION = 1  # of graphs and metadata: exported files of another one are refused, or exported again
 DEFAULT_RATE = 48_000  # of whole signals that `denoise` of a streaming network takes, as in torch
 NOISY, SIGMA, DENOISED = "noisy", "sigma", "denoised"
+FRAMES, PROBABILITIES = "frames", "probabilities"
 STATE, NEXT_STATE = "state.", "next_state."  # prefixes of the inputs and outputs that hold the state
 
 Array = NDArray[Any]
@@ -60,6 +61,19 @@ class StreamFacts:
     states: dict[str, StateTensor] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class ClassifierFacts:
+    """What is needed to apply a classifier.
+
+    Args:
+        class_names: names of the classes.
+        frame_s: seconds of a frame, whose samples are a multiple of 16.
+    """
+
+    class_names: tuple[str, ...]
+    frame_s: float
+
+
 class OnnxNetwork:
     """A `denoise.protocols.ArrayNetwork` of an exported file.
 
@@ -68,7 +82,7 @@ class OnnxNetwork:
         facts: facts of the network.
     """
 
-    device = "cpu"
+    device, precision = "cpu", "float32"
 
     def __init__(self, session: Any, facts: NetworkFacts) -> None:
         self.session, self.facts = session, facts
@@ -116,15 +130,38 @@ class OnnxStreamingNetwork(OnnxNetwork):
         return self.step(padded, state)[0][..., lag : lag + time]
 
 
-def open_network(model: bytes, where: str) -> tuple[OnnxNetwork, Card]:
-    """Open an exported denoiser.
+class OnnxClassifier:
+    """A `denoise.protocols.ArrayClassifier` of an exported file.
+
+    Args:
+        session: session of onnxruntime.
+        facts: facts of the classifier.
+    """
+
+    def __init__(self, session: Any, facts: ClassifierFacts) -> None:
+        self.session, self.class_names, self.frame_s = session, facts.class_names, facts.frame_s
+
+    def probabilities(self, x: Array, *, sample_rate: int) -> Array:
+        """Classify recordings; see `denoise.protocols.ArrayClassifier`."""
+        n = 16 * max(1, round(self.frame_s * sample_rate / 16))
+        padded = np.pad(x, ((0, 0), (0, 0), (0, max(0, n - x.shape[-1]))))
+        frames = padded[..., : padded.shape[-1] // n * n].reshape(*x.shape[:2], -1, n)
+        probabilities: Array = self.session.run([PROBABILITIES], {FRAMES: frames})[0]
+        return probabilities
+
+
+Model = OnnxNetwork | OnnxStreamingNetwork | OnnxClassifier
+
+
+def open_model(model: bytes, where: str) -> tuple[Model, Card]:
+    """Open an exported model.
 
     Args:
         model: content of the file.
         where: its name, for messages.
 
     Returns:
-        The network and its card.
+        The denoiser or classifier, and its card.
 
     Raises:
         ConfigError: onnxruntime is not installed.
@@ -132,6 +169,8 @@ def open_network(model: bytes, where: str) -> tuple[OnnxNetwork, Card]:
     """
     session = _open_session(model, where)
     header = _parse_metadata(session, where)
+    if header["classifier"] is not None:
+        return OnnxClassifier(session, header["classifier"]), header["card"]
     if header["stream"] is not None:
         return OnnxStreamingNetwork(session, header["facts"], header["stream"]), header["card"]
     return OnnxNetwork(session, header["facts"]), header["card"]
@@ -144,8 +183,8 @@ def read_header(path: Path) -> dict[str, Any]:
         path: the file.
 
     Returns:
-        ``format_version`` (int), ``card`` (`Card`), ``config`` (plain values), ``facts`` (`NetworkFacts`) and
-        ``stream`` (`StreamFacts`, or None).
+        ``format_version`` (int), ``card`` (`Card`), ``config`` (plain values), and None or ``facts`` (`NetworkFacts`),
+        ``stream`` (`StreamFacts`) and ``classifier`` (`ClassifierFacts`).
 
     Raises:
         ConfigError: onnxruntime is not installed.
@@ -172,17 +211,21 @@ def _open_session(model: bytes, where: str) -> Any:
 def _parse_metadata(session: Any, where: str) -> dict[str, Any]:
     stored = session.get_modelmeta().custom_metadata_map
     try:
-        header = {key: json.loads(stored[key]) for key in ("format_version", "card", "config", "facts")}
+        header = {key: json.loads(stored[key]) for key in ("format_version", "card", "config")}
         header["card"] = parse(Card, header["card"], f"{where}: card")
-        header["facts"] = parse(NetworkFacts, header["facts"], f"{where}: facts")
-        stream = stored.get("stream")
-        header["stream"] = None if stream is None else parse(StreamFacts, json.loads(stream), f"{where}: stream")
+        for key, kind in FACTS.items():
+            header[key] = parse(kind, json.loads(stored[key]), f"{where}: {key}") if key in stored else None
+        if header["card"].kind != "classifier" and header["facts"] is None:
+            raise KeyError("facts")
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise WeightsError(f"{where}: has no metadata of this package ({error}). Use `denoise export`.") from None
     version = header["format_version"]
     if version != FORMAT_VERSION:
         raise WeightsError(f"{where}: format version {version}; this release reads {FORMAT_VERSION}. Update denoise.")
     return header
+
+
+FACTS: dict[str, type[Any]] = {"facts": NetworkFacts, "stream": StreamFacts, "classifier": ClassifierFacts}
 
 
 def read_file(path: Path) -> bytes:

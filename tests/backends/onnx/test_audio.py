@@ -98,7 +98,7 @@ def test_a_cache_that_cannot_be_written_is_not_needed(
 
 
 def test_exported_files_are_refused_where_they_do_not_fit(exported: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"blur-image.onnx is a denoiser for image; expected one for audio"):
+    with pytest.raises(ConfigError, match=r"blur-image.onnx is a denoiser for image; expected a denoiser for audio"):
         AudioPipeline(exported["blur-image"])
     with pytest.raises(ConfigError, match=r"speech.onnx: is an exported model, which torch does not run"):
         AudioPipeline(exported["speech"], backend="torch")

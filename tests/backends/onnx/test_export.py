@@ -112,6 +112,22 @@ def test_bundled_denoisers_of_images(name: str, open_exported: Open) -> None:
     assert np.abs(denoised - expected).max() <= 1e-4
 
 
+@pytest.mark.parametrize(("rate", "channels", "n"), [(48_000, 1, 96_000), (44_100, 2, 30_000), (8000, 1, 100)])
+def test_the_classifier_is_that_of_torch(rate: int, channels: int, n: int, open_exported: Open) -> None:
+    module, _ = load("audio-kind")
+    session = open_exported("audio-kind")
+    facts = json.loads(session.get_modelmeta().custom_metadata_map["classifier"])
+    assert tuple(facts["class_names"]) == module.class_names
+    x = voice(rate, 2, channels, n)
+    length = 16 * round(facts["frame_s"] * rate / 16)
+    frames = np.pad(x, ((0, 0), (0, 0), (0, max(0, length - n))))
+    frames = frames[..., : frames.shape[-1] // length * length].reshape(2, channels, -1, length)
+    (probabilities,) = session.run(None, {"frames": frames})
+    with torch.no_grad():
+        expected = module(torch.from_numpy(x), sample_rate=rate).softmax(dim=1).numpy()
+    assert np.abs(probabilities - expected).max() <= 1e-4
+
+
 def test_the_file_holds_the_card_and_what_a_runner_needs(open_exported: Open, models: dict[str, Path]) -> None:
     module, card = load("speech")
     session = open_exported("speech")
@@ -164,7 +180,7 @@ def test_a_graph_that_differs_is_not_written(
     assert not [*tmp_path.iterdir()]
 
 
-@pytest.mark.parametrize("name", ["vae-audio", "speech-flow", "audio-kind", "flowers", "shapes"])
+@pytest.mark.parametrize("name", ["vae-audio", "speech-flow", "flowers", "shapes"])
 def test_what_cannot_be_exported_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"{name} is a .* which is not exported; expected a denoiser") as caught:
         export(name, tmp_path / "other.onnx")
