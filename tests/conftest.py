@@ -159,6 +159,9 @@ class LevelClassifier:
 
     class_names = ("speech", "music", "sounds")
 
+    def __init__(self, backend: str = "auto") -> None:
+        pass
+
     def probabilities(self, x: NDArray[Any], *, sample_rate: int) -> NDArray[Any]:
         peak = np.abs(x).max(axis=(1, 2))
         index = np.where(peak > 0.5, 0, np.where(peak > 0.2, 1, 2))

@@ -81,16 +81,21 @@ def pick_backend(name_or_file: str | Path, device: str, backend: str) -> Literal
     return "onnx"
 
 
-def load_classifier(name_or_file: str | Path) -> ArrayClassifier:
+def load_classifier(name_or_file: str | Path, *, backend: str = "auto") -> ArrayClassifier:
     """Load a classifier of audio, on the CPU.
 
     Args:
-        name_or_file: bundled name, or path of a weights file.
+        name_or_file: bundled name, or path of a weights file or of one of `denoise export`.
+        backend: one of `BACKENDS`.
 
     Raises:
         ConfigError: the model is unknown or no classifier of audio.
         WeightsError: the weights file is missing or damaged.
     """
+    if pick_backend(name_or_file, "cpu", backend) == "onnx":
+        from denoise.backends.onnx import load
+
+        return load.load_classifier(name_or_file)
     from denoise.backends import torch
 
     return torch.load_classifier(name_or_file)

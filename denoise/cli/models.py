@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -53,10 +54,13 @@ def info(
     from denoise.cards import read_header
     from denoise.registry import locate
 
-    header = read_header(locate(model))
-    card = asdict(header["card"])
-    if card["kind"] == "denoiser" and card["modality"] == "audio":
-        card["latency_ms"] = _latency_ms(model)
+    if model.endswith(".onnx"):
+        header, card = _read_exported(model)
+    else:
+        header = read_header(locate(model))
+        card = asdict(header["card"])
+        if card["kind"] == "denoiser" and card["modality"] == "audio":
+            card["latency_ms"] = _latency_ms(model)
     if as_json:
         print(json.dumps(header | {"card": card}, indent=2))
         return
@@ -75,6 +79,18 @@ def info(
                 print(f"{key}: {SEPARATORS.get(key, ' to ').join(map(_format_value, value))}")
         elif value is not None:
             print(f"{key}: {value}")
+
+
+def _read_exported(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the header of an exported file as plain values, and its card with the latency of a stream."""
+    from dataclasses import asdict
+
+    from denoise.backends.onnx.runtime import FACTS, read_header
+
+    header = read_header(Path(path))
+    header |= {key: asdict(header[key]) for key in ("card", *FACTS) if header[key] is not None}
+    card, stream = header["card"], header["stream"]
+    return header, card | ({"latency_ms": round(1000 * stream["latency_s"], 1)} if stream else {})
 
 
 def _print_metrics(metrics: dict[str, Any]) -> None:

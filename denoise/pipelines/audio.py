@@ -193,7 +193,7 @@ class AudioPipeline:
             options: options of the run.
         """
         is_open = channels == 2 and options.linked is None and self.links_channels
-        return Survey(chooses_model=self.chooses_model, compares_channels=is_open)
+        return Survey(chooses_model=self.chooses_model, compares_channels=is_open, backend=self._backend)
 
     def choose(
         self, survey: Survey, channels: int, options: DenoiseOptions

@@ -67,10 +67,11 @@ class Survey:
     Args:
         chooses_model: whether it is to choose a model.
         compares_channels: whether it is to compare the channels of the recording, which are two.
+        backend: of the classifier, see `denoise.backends.Backend`.
     """
 
-    def __init__(self, *, chooses_model: bool = False, compares_channels: bool = False) -> None:
-        self._classifier = audio_classifier() if chooses_model and can_choose() else None
+    def __init__(self, *, chooses_model: bool = False, compares_channels: bool = False, backend: str = "auto") -> None:
+        self._classifier = audio_classifier(backend) if chooses_model and can_choose() else None
         self._powers: list[float] = []
         self._probabilities: list[NDArray[Any]] = []
         self._correlation = ChannelCorrelation() if compares_channels else None
@@ -142,6 +143,10 @@ def survey_file(source: AudioSource, raw: RawFormat | None, new_survey: Callable
 
 
 @cache
-def audio_classifier() -> ArrayClassifier:
-    """Load the bundled classifier of audio, once."""
-    return load_classifier(CLASSIFIER)
+def audio_classifier(backend: str = "auto") -> ArrayClassifier:
+    """Load the bundled classifier of audio, once.
+
+    Args:
+        backend: see `denoise.backends.Backend`.
+    """
+    return load_classifier(CLASSIFIER, backend=backend)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from numpy.typing import NDArray
 
 from denoise.backends.onnx.export import to_onnx
@@ -18,6 +19,7 @@ from denoise.pipelines.stream import AudioStream
 from denoise.registry import load
 
 MAX_DIFFERENCE = 1e-5  # a hundredth of what the exporter allows
+SAMPLES = Path(__file__).parents[3] / "samples"
 NAMES = ["speech", "general", "floor-audio", "lookahead-audio", "keep-audio", "vary-audio"]
 
 
@@ -127,3 +129,19 @@ def test_hostile_metadata_is_refused(exported: dict[str, Path], tmp_path: Path) 
             AudioPipeline(path)
         assert isinstance(caught.value, DenoiseError)
         assert "\n" not in str(caught.value)
+
+
+def test_the_model_is_chosen_as_with_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    rate, x = 48_000, {"noise": 0.1 * np.random.default_rng(0).normal(size=(1, 96_000))}
+    x["speech"] = soundfile.read(SAMPLES / "speech.wav", dtype="float32", always_2d=True)[0].T
+    pipelines = [AudioPipeline(backend=backend) for backend in ("torch", "onnx")]
+    for name, samples in x.items():
+        choices = []
+        for pipeline in pipelines:
+            survey = pipeline.new_survey(1, DenoiseOptions(steps=1))
+            survey.examine([samples[:, i : i + 2 * rate] for i in range(0, samples.shape[1], 2 * rate)], rate)
+            choices.append(survey.model())
+        torch_choice, onnx_choice = choices
+        assert torch_choice.model == onnx_choice.model == ("speech" if name == "speech" else "general")
+        assert onnx_choice.speech_fraction == pytest.approx(torch_choice.speech_fraction, abs=1e-4)
