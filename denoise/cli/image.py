@@ -8,6 +8,7 @@ import typer
 
 from denoise.cli.completion import model_names
 from denoise.cli.params import (
+    BackendOption,
     DeviceOption,
     InputsArgument,
     JsonLinesOption,
@@ -46,7 +47,7 @@ def image(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Name of a bundled model, or a .safetensors file.",
+            help="Name of a bundled model, or a .safetensors or .onnx file.",
             metavar="NAME|FILE",
             autocompletion=model_names("denoiser", "image"),
         ),
@@ -146,6 +147,7 @@ def image(
     ] = IMAGE_STEPS,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
+    backend: BackendOption = "auto",
     tile: Annotated[
         int | None, typer.Option(help="Side of a tile; smaller tiles need less memory.", metavar="PIXELS")
     ] = None,
@@ -191,6 +193,7 @@ def image(
             "--detail": detail or None,
             "--perception": perception,
             "--compare": compare,
+            "--backend": None if backend == "auto" else backend,
         }
         refuse(only_denoising, "is not for " + ("--prior" if task == "denoise" else f"--task {task}"))
         sigma_value, source = parse_sigma(sigma), context.get_parameter_source("steps")
@@ -208,6 +211,8 @@ def image(
         check_samples(samples, inputs, out, {"--skip-existing": skip_existing or None})
         restore_images(inputs, out, prior or SIGMA_MODEL, restore_options, batch, device=device, tile=tile)
         return
+    if backend == "onnx":
+        refuse({"--perception": perception, "--samples": samples or None}, "needs --backend torch")
     options = DenoiseOptions(
         steps=steps,
         strength=strength,
@@ -221,7 +226,7 @@ def image(
         max_megapixels=max_megapixels,
     )
     check_extras({"--compare": compare}, inputs, out, IMAGE_EXTENSIONS, overwrite=overwrite)
-    pipeline = ImagePipeline(model or default_model(options), device=device, tile=tile)
+    pipeline = ImagePipeline(model or default_model(options), device=device, tile=tile, backend=backend)
     pipeline.check(options)
     single_output_options: dict[str, Any] = {
         "--compare": compare,

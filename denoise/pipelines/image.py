@@ -6,27 +6,34 @@ import io
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from denoise.backends import load_network
+from denoise.backends import load_network, pick_backend
 from denoise.errors import ConfigError, InputError
 from denoise.files.image import ImageReader, write_image
 from denoise.frames import Grid
 from denoise.options import IMAGE_STEPS, MAX_MEGAPIXELS, DenoiseOptions, Sigma
 from denoise.pipelines.float_range import find_float_range, warn_units
-from denoise.pipelines.noise_estimate import FrameNoise, channel_groups, estimate_noise, to_network, uniform_noise
+from denoise.pipelines.noise_estimate import (
+    FrameNoise,
+    channel_groups,
+    estimate_noise,
+    load_noise_network,
+    to_network,
+    uniform_noise,
+)
 from denoise.pipelines.posterior import check_posterior
 from denoise.pipelines.progress import progress_of_part
 from denoise.pipelines.quantisation import MAX_SIGMA, has_8_bits, quantise_for
 from denoise.pipelines.result import IMAGE_UNITS, Diagnostics, Result
 from denoise.pipelines.tiles import TileDenoiser, frame_of, weigh
 from denoise.protocols import ArrayNetwork, ArrayQuantisableNetwork, ArrayVariationalNetwork, Progress
-from denoise.registry import DEFAULTS, SIGMA_MODEL
+from denoise.registry import DEFAULTS, NOISE_MODEL, SIGMA_MODEL
 from denoise.signals import Image
 
 TILE = 1024  # pixels: 12 megapixels stay below two gigabytes in every precision; a quarter is computed twice
@@ -40,8 +47,8 @@ class ImagePipeline:
     """A loaded image denoiser for files, bytes and frames.
 
     Args:
-        model: name of a bundled model or path of a weights file: a denoiser, or a denoising prior of square images,
-            which is applied to windows of their size.
+        model: name of a bundled model, or path of a weights file or of one of `denoise export`: a denoiser, or a
+            denoising prior of square images, which is applied to windows of their size.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
         tile: side in pixels of the tiles that the network processes; None takes the largest that two gigabytes of
             memory allow. It changes the output by less than one step of 8 bits, up to a sigma of 75 of 255.
@@ -49,6 +56,8 @@ class ImagePipeline:
             this machine. int8 is for 8-bit images from 128 x 128 pixels on, without hidden pixels, with noise of at
             most 12 of 255, and only if it hardly changes the output; others are computed in float32. ``auto`` uses
             int8 from two megapixels on.
+        backend: ``"torch"``, ``"onnx"`` (onnxruntime, on CPUs, in float32: no posterior samples) or ``"auto"``, see
+            `denoise.backends.Backend`.
 
     Raises:
         ConfigError: the model is unknown or no image denoiser, or a setting is out of range.
@@ -62,11 +71,15 @@ class ImagePipeline:
         device: str = "auto",
         tile: int | None = None,
         precision: str = "auto",
+        backend: str = "auto",
     ) -> None:
         if tile is not None and tile < 1:
             raise ConfigError(f"tile is {tile} pixels; expected at least 1.")
         self.precision = precision
-        self.network, self.card = load_network(model, modality="image", device=device, precision=precision)
+        self._backend = pick_backend(model, device, backend)
+        self.network, self.card = load_network(
+            model, modality="image", device=device, precision=precision, backend=backend
+        )
         facts = self.network.facts
         window = facts.window
         if window is None:
@@ -77,6 +90,13 @@ class ImagePipeline:
             self.grid = Grid(window, 0, window // 2)
         else:
             raise ConfigError(f"{self.card.name} takes tiles of {window} x {window} pixels alone. Leave tile out.")
+
+    @cached_property
+    def _noise_network(self) -> ArrayNetwork:
+        """The network that the noise is estimated with: that of an exported file itself, if it is the one."""
+        if self._backend == "onnx" and self.card.name == NOISE_MODEL:
+            return self.network
+        return load_noise_network(self.device, self.precision, self._backend)
 
     @property
     def device(self) -> str:
@@ -299,9 +319,9 @@ class ImagePipeline:
         """
         pixel_range = find_float_range(image)
         if pixel_range is None:
-            return estimate_noise(image, self.device, self.precision, by_intensity=by_intensity)
+            return estimate_noise(image, self._noise_network, by_intensity=by_intensity)
         inner = pixel_range.normalise(image)
-        noise = estimate_noise(inner, self.device, self.precision, by_intensity=by_intensity)
+        noise = estimate_noise(inner, self._noise_network, by_intensity=by_intensity)
         return tuple(profile.in_units(1 / pixel_range.scale) for profile in noise)
 
     def resolve_noise(self, image: Image, options: DenoiseOptions, estimate: FrameNoise | None = None) -> FrameNoise:

@@ -69,13 +69,12 @@ def to_network(x: Array, noise: NoiseProfile | None, facts: NetworkFacts) -> tup
     return images, sigma
 
 
-def estimate_noise(image: Image, device: str, precision: str, *, by_intensity: bool = True) -> FrameNoise:
+def estimate_noise(image: Image, network: ArrayNetwork, *, by_intensity: bool = True) -> FrameNoise:
     """Estimate the noise of a frame, whatever network denoises it.
 
     Args:
         image: noisy frame, full scale about 1.0 if in floats.
-        device: device of the network that tells noise from structure.
-        precision: as of `denoise.pipelines.image.ImagePipeline`.
+        network: network that tells noise from structure, see `load_noise_network`.
         by_intensity: whether the noise may depend on intensity; without, the estimate takes a third of the time.
 
     Returns:
@@ -84,7 +83,6 @@ def estimate_noise(image: Image, device: str, precision: str, *, by_intensity: b
     Reference:
         See `denoise.noise_profile.estimate_noise_profile`.
     """
-    network = _noise_network(device, precision)
 
     def denoise(x: Array, maps: Array) -> Array:
         y = network.denoise(*_with_channels(x, maps, network.facts.channels))
@@ -193,5 +191,12 @@ def _with_channels(x: Array, maps: Array | None, channels: int) -> tuple[Array, 
 
 
 @cache
-def _noise_network(device: str, precision: str) -> ArrayNetwork:
-    return load_network(NOISE_MODEL, modality="image", device=device, precision=precision)[0]
+def load_noise_network(device: str, precision: str, backend: str = "auto") -> ArrayNetwork:
+    """Load the network of `estimate_noise`, once.
+
+    Args:
+        device: as of `denoise.pipelines.image.ImagePipeline`.
+        precision: as of `denoise.pipelines.image.ImagePipeline`.
+        backend: as of `denoise.pipelines.image.ImagePipeline`.
+    """
+    return load_network(NOISE_MODEL, modality="image", device=device, precision=precision, backend=backend)[0]

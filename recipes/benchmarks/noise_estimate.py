@@ -46,11 +46,12 @@ def estimators() -> dict[str, Estimator]:
     """Return the estimators by name; that of scikit-image if it is installed."""
     from denoise.noise_level import estimate_sigma
     from denoise.pipelines.image import sigma_255
-    from denoise.pipelines.noise_estimate import estimate_noise
+    from denoise.pipelines.noise_estimate import estimate_noise, load_noise_network
     from denoise.signals import Image
 
+    network = load_noise_network("cpu", "float32")
     found: dict[str, Estimator] = {
-        DENOISE: lambda x: sigma_255(estimate_noise(Image(x), "cpu", "float32")) / 255,
+        DENOISE: lambda x: sigma_255(estimate_noise(Image(x), network)) / 255,
         CLASSICAL: lambda x: estimate_sigma(np.moveaxis(x, -1, 0)),
     }
     try:

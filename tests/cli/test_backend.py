@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 from numpy.typing import NDArray
+from PIL import Image
 
 from denoise.backends.onnx.export import to_onnx
 from denoise.pipelines.audio import AudioPipeline
@@ -78,3 +79,30 @@ def test_what_it_cannot_do_is_refused_in_one_line(
     assert message in done.err
     assert done.err.count("\n") == 1
     assert not Path("in.denoised.wav").exists()
+
+
+def test_images_take_a_file_or_the_cache(command: Command, models: dict[str, Path], cache: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    Image.fromarray(pixels).save("in.png")
+    done = command("export", models["blur-image"])
+    assert done.code == 0
+    for out, words in (
+        ("torch.png", (models["blur-image"],)),
+        ("file.png", ("blur-image.onnx",)),
+        ("cache.png", (models["blur-image"], "--backend", "onnx")),
+    ):
+        done = command("image", "in.png", "-o", out, "--json", "--model", *words)
+        assert (done.code, done.err) == (0, "")
+    assert {path.name.rsplit("-", 2)[0] for path in cache.glob("*")} == {"blur-image", "photo"}  # estimates the noise
+    denoised = {name: np.asarray(Image.open(name), int) for name in ("torch.png", "file.png", "cache.png")}
+    assert (denoised["torch.png"] != pixels).any()
+    assert np.abs(denoised["torch.png"] - denoised["file.png"]).max() <= 1
+    np.testing.assert_array_equal(denoised["file.png"], denoised["cache.png"])
+    for words, message in (
+        (("--perception", 0.5), "--perception needs --backend torch; leave it out"),
+        (("--samples", 2), "--samples needs --backend torch; leave it out"),
+        (("--task", "dejpeg"), "--backend is not for --task dejpeg; leave it out"),
+        (("--prior", "patch-flow"), "--backend is not for --prior; leave it out"),
+    ):
+        done = command("image", "in.png", "--backend", "onnx", *words)
+        assert (done.code, done.err) == (2, f"denoise: {message}.\n")

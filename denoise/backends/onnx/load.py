@@ -65,9 +65,14 @@ def _cached_export(weights: Path) -> bytes:
     cached = cache_folder() / f"{weights.stem}-{digest[:16]}-{FORMAT_VERSION}{SUFFIX}"
     if cached.is_file():
         return read_file(cached)
-    from denoise.backends.onnx.export import export_module
-    from denoise.registry import load
-
+    try:
+        from denoise.backends.onnx.export import export_module
+        from denoise.registry import load
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{weights.stem}: is not in {cached.parent}, and its export needs {error.name}. Install it, or give a file "
+            "of `denoise export`."
+        ) from None
     model, _ = export_module(*load(weights))
     try:
         with atomic_file(cached, overwrite=True) as partial:
