@@ -5,6 +5,9 @@ A backend is imported when a model is loaded, so that files, frames and pipeline
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -79,6 +82,25 @@ def pick_backend(name_or_file: str | Path, device: str, backend: str) -> Literal
     if device not in ("auto", "cpu"):
         raise ConfigError(f"device is {device!r}; backend onnx runs on the cpu. Use backend torch.")
     return "onnx"
+
+
+def prefer_exported(models: Iterable[str | Path], device: str) -> Backend:
+    """Return ``"onnx"`` if onnxruntime can take the place of torch on the CPU at once, and else ``"auto"``.
+
+    For audio it needs a fifth of the time and memory of a whole process, as torch is not even imported; so whether
+    there is a GPU is told by its driver.
+
+    Args:
+        models: bundled names or files of all models of a run.
+        device: as in `load_network`.
+    """
+    from denoise.backends.onnx.load import is_cached
+
+    may_have_gpu = sys.platform != "linux" or Path("/proc/driver/nvidia/version").exists()
+    runs_on_cpu = device == "cpu" or (device == "auto" and not may_have_gpu)
+    if runs_on_cpu and find_spec("onnxruntime") is not None and all(map(is_cached, models)):
+        return "onnx"
+    return "auto"
 
 
 def load_classifier(name_or_file: str | Path, *, backend: str = "auto") -> ArrayClassifier:

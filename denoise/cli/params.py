@@ -45,7 +45,8 @@ DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", autoc
 BackendOption = Annotated[
     str,
     typer.Option(
-        help="torch, or onnx: onnxruntime, on the CPU. A model file that ends in .onnx implies it.",
+        help="torch, or onnx: onnxruntime, on the CPU, which exports the model once. Files that end in .onnx imply it, "
+        "and for audio so do models that have been exported.",
         metavar="|".join(BACKENDS),
         autocompletion=complete_backend,
     ),

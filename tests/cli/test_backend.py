@@ -11,6 +11,7 @@ import soundfile
 from numpy.typing import NDArray
 from PIL import Image
 
+from denoise.backends import torch as torch_backend
 from denoise.backends.onnx.export import to_onnx
 from denoise.pipelines.audio import AudioPipeline
 from denoise.registry import load
@@ -79,6 +80,30 @@ def test_what_it_cannot_do_is_refused_in_one_line(
     assert message in done.err
     assert done.err.count("\n") == 1
     assert not Path("in.denoised.wav").exists()
+
+
+def test_exported_models_are_the_default_for_audio_unless_torch_is_needed(
+    command: Command, models: dict[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soundfile.write("in.wav", recording(16_000, 1).T, 16_000)
+    line = ("audio", "in.wav", "--overwrite", "--model", models["floor-audio"], "--device", "cpu")
+    loads = []
+    load_with_torch = torch_backend.load_network
+    monkeypatch.setattr(torch_backend, "load_network", lambda *a, **k: loads.append(a) or load_with_torch(*a, **k))
+    for words, n_loads in (
+        ((), 1),  # not exported yet
+        (("--backend", "onnx"), 1),
+        ((), 1),
+        (("--backend", "torch"), 2),
+        (("--noise-profile", "0-1"), 3),
+    ):
+        done = command(*line, *words)
+        assert (done.code, done.err) == (0, "")
+        assert len(loads) == n_loads
+    with monkeypatch.context() as patch:
+        patch.setattr("denoise.backends.find_spec", lambda name: None)  # onnxruntime is not installed
+        assert command(*line).code == 0
+    assert len(loads) == 4
 
 
 def test_images_take_a_file_or_the_cache(command: Command, models: dict[str, Path], cache: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from denoise.backends.onnx.runtime import FORMAT_VERSION, Model, OnnxClassifier, OnnxNetwork, open_model, read_file
 from denoise.cards import Card
-from denoise.errors import ConfigError, InputError
+from denoise.errors import ConfigError, InputError, WeightsError
 from denoise.files.atomic import atomic_file
 from denoise.registry import Kind, Modality, locate
 
@@ -61,8 +61,7 @@ def _load(name_or_file: str | Path, kind: Kind, modality: Modality) -> tuple[Mod
 
 def _cached_export(weights: Path) -> bytes:
     """The model of a weights file, exported unless the cache has it."""
-    digest = hashlib.sha256(read_file(weights)).hexdigest()
-    cached = cache_folder() / f"{weights.stem}-{digest[:16]}-{FORMAT_VERSION}{SUFFIX}"
+    cached = _cached_path(weights)
     if cached.is_file():
         return read_file(cached)
     try:
@@ -80,6 +79,25 @@ def _cached_export(weights: Path) -> bytes:
     except InputError:
         pass  # a home that cannot be written: the next process exports again
     return model
+
+
+def is_cached(name_or_file: str | Path) -> bool:
+    """Return whether a model has been exported into the cache, or is an exported file itself.
+
+    Args:
+        name_or_file: as in `load_network`.
+    """
+    if Path(name_or_file).suffix == SUFFIX:
+        return True
+    try:
+        return _cached_path(locate(name_or_file)).is_file()
+    except (ConfigError, WeightsError):  # whoever loads it reports the error
+        return False
+
+
+def _cached_path(weights: Path) -> Path:
+    digest = hashlib.sha256(read_file(weights)).hexdigest()
+    return cache_folder() / f"{weights.stem}-{digest[:16]}-{FORMAT_VERSION}{SUFFIX}"
 
 
 def cache_folder() -> Path:
