@@ -69,7 +69,7 @@ class Speech:
         return np.array([[0.9, 0.1]], np.float32)
 
 
-def load_network(model, *, modality, device="auto", precision="float32"):
+def load_network(model, *, modality, device="auto", precision="float32", backend="auto"):
     card = read_header(locate(model, "denoiser", modality))["card"]
     if modality == "image":
         maps = 6 if card.name == "photo" else 1
@@ -78,7 +78,7 @@ def load_network(model, *, modality, device="auto", precision="float32"):
     return (Half if card.name.startswith("keep") else HalfStream)(facts), card
 
 
-backends.load_network, backends.load_classifier = load_network, lambda name: Speech()
+backends.load_network, backends.load_classifier = load_network, lambda name, backend: Speech()
 '''
 CLI = STUBS + "from denoise.cli import main\nmain()\n"
 
