@@ -154,7 +154,7 @@ class NoiseProfileNetwork(StreamingNetwork, Protocol):
 class Consistency(NamedTuple):
     """Statistics of a residual.
 
-    Args:
+    Attributes:
         relative_rms: rms of the residual by that of the noise; 1 for noise.
         correlation: 0 for noise; of images between neighbouring pixels, of audio with the denoised signal.
     """
