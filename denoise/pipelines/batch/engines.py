@@ -248,7 +248,8 @@ class RayEngine:
             raise ConfigError('the engine ray is missing; run: pip install "denoise-toolkit[ray]"') from None
         self.settings, self.workers, self.time_limit = settings, workers, time_limit
         self.ray, self.starts_cluster = ray, not ray.is_initialized()
-        if self.starts_cluster:
+        if self.starts_cluster:  # by None, Ray would join the last cluster of this machine, which may be dead
+            address = address or os.environ.get("RAY_ADDRESS") or "local"
             ray.init(address=address, log_to_driver=False, include_dashboard=False)
 
     def __enter__(self) -> Self:

@@ -21,7 +21,7 @@ import soundfile
 
 from denoise.errors import ConfigError
 from denoise.pipelines.batch import engines
-from denoise.pipelines.batch.engines import RayWorker
+from denoise.pipelines.batch.engines import RayEngine, RayWorker
 from denoise.pipelines.batch.journal import Journal, JournalError, Record
 from denoise.pipelines.batch.run import Batch, BatchSettings, open_batch, plan_batch
 from denoise.pipelines.batch.storage import STAGING, sha256_of
@@ -287,6 +287,25 @@ def test_ray_does_the_same(folder: Path, models: dict[str, Path], monkeypatch: p
         ray.shutdown()
     check_outputs()
     assert run(models) == {}
+
+
+@pytest.mark.parametrize(("address", "variable", "joined"), [
+    (None, None, "local"),
+    (None, "b:1", "b:1"),
+    ("a:1", "b:1", "a:1"),
+])  # fmt: skip
+def test_cluster_that_ray_joins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str | None, variable: str | None, joined: str
+) -> None:
+    ray = pytest.importorskip("ray")
+    addresses = []
+    monkeypatch.setattr(ray, "init", lambda address, **_: addresses.append(address))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("RAY_ADDRESS", variable)
+    settings = WorkerSettings("out", tmp_path, tmp_path / "journal")
+    RayEngine(settings, workers=1, time_limit=1.0, address=address)
+    assert addresses == [joined]
 
 
 def test_file_that_ray_repeats_is_not_done_twice(folder: Path, models: dict[str, Path]) -> None:
