@@ -58,6 +58,8 @@ class ImagePipeline:
             int8 from two megapixels on.
         backend: ``"torch"``, ``"onnx"`` (onnxruntime, on CPUs, in float32: no posterior samples) or ``"auto"``, see
             `denoise.backends.Backend`.
+        batch: tiles that the network processes at a time, which takes more memory and keeps a GPU busy; it changes the
+            output by no more than rounding.
 
     Raises:
         ConfigError: the model is unknown or no image denoiser, or a setting is out of range.
@@ -72,9 +74,13 @@ class ImagePipeline:
         tile: int | None = None,
         precision: str = "auto",
         backend: str = "auto",
+        batch: int = 1,
     ) -> None:
         if tile is not None and tile < 1:
             raise ConfigError(f"tile is {tile} pixels; expected at least 1.")
+        if batch < 1:
+            raise ConfigError(f"batch is {batch} tiles; expected at least 1.")
+        self.batch = batch
         self.precision = precision
         self._backend = pick_backend(model, device, backend)
         self.network, self.card = load_network(
@@ -247,7 +253,7 @@ class ImagePipeline:
                 precision=self.network.precision,
             )
         network = self._prepare(image, noise)
-        tiles = TileDenoiser(network, self.grid, noise, options, options.seed if is_variational else None)
+        tiles = TileDenoiser(network, self.grid, noise, options, options.seed if is_variational else None, self.batch)
         denoised = frame_of(tiles.rows(image, progress), image)
         return denoised, Diagnostics(precision=network.precision)
 
@@ -263,7 +269,7 @@ class ImagePipeline:
             (channels, height, width), full scale 1.0.
         """
         noise = uniform_noise(sigma, image.pixels.shape[2])
-        tiles = TileDenoiser(self._prepare(image, noise), self.grid, noise, DenoiseOptions(steps=1))
+        tiles = TileDenoiser(self._prepare(image, noise), self.grid, noise, DenoiseOptions(steps=1), batch=self.batch)
         return np.concatenate([*tiles.rows(image, progress)], axis=1)
 
     def _prepare(self, image: Image, noise: FrameNoise | None) -> ArrayNetwork:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,6 +35,7 @@ class TileDenoiser(NamedTuple):
         noise: noise that the network is conditioned on, full scale 1.0; None for blind networks.
         options: options of the run: strength, luminance and colour.
         seed: seed of the latents of a variational network; None takes their mean.
+        batch: tiles of a band that the network gets at a time; latents are sampled for one.
     """
 
     network: ArrayNetwork
@@ -41,6 +43,7 @@ class TileDenoiser(NamedTuple):
     noise: FrameNoise | None
     options: DenoiseOptions
     seed: int | None = None
+    batch: int = 1
 
     def rows(self, image: Image, progress: Progress | None) -> Iterator[Array]:
         """Denoise a frame.
@@ -54,12 +57,13 @@ class TileDenoiser(NamedTuple):
         """
 
         def denoise_band(band: Window) -> Array:
-            def denoise_tile(tile: Window) -> Array:  # only one at a time is in float32, the band in the file's dtype
+            def prepare(tile: Window) -> Window:  # only one batch at a time is in float32, the band in the file's dtype
                 x = tile.data.astype(np.float32) / np.float32(image.full_scale)
-                x = x if image.visible is None else fill_hidden(x[:-1], x[-1] > 0)
-                return self._denoise_tile(x, (band.start, tile.start))
+                return tile.map(x if image.visible is None else fill_hidden(x[:-1], x[-1] > 0))
 
-            tiles = (tile.map(denoise_tile(tile)) for tile in split([band.data], self.grid, axis=2))
+            prepared = map(prepare, split([band.data], self.grid, axis=2))
+            batches = make_batches(prepared, self.batch if self.seed is None else 1)
+            tiles = chain.from_iterable(self._denoise_tiles(batch, band.start) for batch in batches)
             shape = (image.pixels.shape[2], *band.data.shape[1:])
             return cat_preallocated(overlap_add(tiles, self.grid, axis=2), shape, axis=2)
 
@@ -71,24 +75,50 @@ class TileDenoiser(NamedTuple):
             if progress:
                 progress(n_rows / image.pixels.shape[0])
 
-    def _denoise_tile(self, x: Array, start: tuple[int, int]) -> Array:
-        """One tile (channels, height, width), channels 1, 3 or 4, full scale 1.0."""
-        groups = [x[group] for group in channel_groups(len(x))]
-        noise = self.noise or [None] * len(groups)
-        return np.concatenate(
-            [self._denoise_group(group, profile, start) for group, profile in zip(groups, noise, strict=True)]
+    def _denoise_tiles(self, tiles: Sequence[Window], row: int) -> list[Window]:
+        """Tiles of one shape, (channels, height, width), channels 1, 3 or 4, full scale 1.0, that begin at a row."""
+        x = np.stack([tile.data for tile in tiles])
+        noise = self.noise or [None] * len(channel_groups(x.shape[1]))
+        groups = zip(channel_groups(x.shape[1]), noise, strict=True)
+        start = row, tiles[0].start
+        denoised = np.concatenate(
+            [self._denoise_group(x[:, group], profile, start) for group, profile in groups], axis=1
         )
+        return [tile.map(y) for tile, y in zip(tiles, denoised, strict=True)]
 
     def _denoise_group(self, x: Array, noise: NoiseProfile | None, start: tuple[int, int]) -> Array:
-        """Channels that the network takes together, 1 or 3."""
+        """Channels that the network takes together, (tiles, 1 or 3, height, width)."""
         denoise = self.network.denoise
         if self.seed is not None:
             assert isinstance(self.network, ArrayVariationalNetwork)
             denoise = partial(self.network.sample, seed=self.seed, start=start)
-        denoised = denoise(*to_network(x[None], noise, self.network.facts)).reshape(-1, *x.shape[1:])
-        if len(denoised) > len(x):  # a grey image as RGB
-            denoised = denoised.mean(axis=0, keepdims=True)
-        return x + weigh(denoised - x, self.options)
+        denoised = denoise(*to_network(x, noise, self.network.facts)).reshape(len(x), -1, *x.shape[2:])
+        if denoised.shape[1] > x.shape[1]:  # grey images as RGB
+            denoised = denoised.mean(axis=1, keepdims=True)
+        return x + np.stack([weigh(change, self.options) for change in denoised - x])
+
+
+def make_batches(windows: Iterable[Window], size: int) -> Iterator[list[Window]]:
+    """Group consecutive windows of one shape.
+
+    Args:
+        windows: windows in order.
+        size: greatest number of them in a group.
+
+    Yields:
+        Groups, each as soon as it is complete.
+    """
+    batch: list[Window] = []
+    for window in windows:
+        if batch and window.data.shape != batch[0].data.shape:
+            yield batch
+            batch = []
+        batch.append(window)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
 def weigh(change: Array, options: DenoiseOptions) -> Array:

@@ -52,6 +52,43 @@ def noise_of(image: Image) -> float:
 
 
 class TestTiles:
+    @pytest.mark.parametrize("model", ["blur-image", "sigma-image", "grey-image", "photo"])
+    @pytest.mark.parametrize("channels", [1, 3, 4])
+    def test_in_batches_change_nothing_but_the_number_of_calls(
+        self, models: Models, model: str, channels: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        x = pixels(70, 800, channels, dtype=np.float32)
+        sizes: dict[int, list[int]] = {}
+        denoised = {}
+        for batch in (1, 3):
+            pipeline = ImagePipeline(models.get(model, model), tile=64, precision="float32", batch=batch)
+            original, calls = pipeline.network.denoise, sizes.setdefault(batch, [])
+
+            def denoise(x: Any, sigma: Any = None, *, original: Any = original, calls: list[int] = calls) -> Any:
+                calls.append(len(x))
+                return original(x, sigma)
+
+            monkeypatch.setattr(pipeline.network, "denoise", denoise)
+            options = DenoiseOptions(steps=1, sigma=None if pipeline.card.blind else 0.1)
+            denoised[batch] = pipeline.denoise_frame(Image(x), options)[0].pixels
+        np.testing.assert_allclose(denoised[3], denoised[1], rtol=0, atol=1e-5)  # float32
+        assert np.abs(denoised[1] - x).max() > 0.01
+        assert sum(sizes[3]) == sum(sizes[1])
+        assert max(sizes[3]) == 3 * max(sizes[1])
+        assert len(sizes[3]) < 0.7 * len(sizes[1])
+
+    @pytest.mark.parametrize("batch", [1, 4])
+    def test_latents_do_not_depend_on_the_batch(self, models: Models, batch: int) -> None:
+        x = Image(pixels(130, 300, 3))
+        sample = ImagePipeline(models["vary-image"], tile=64, batch=batch).frame(x, seed=1)
+        np.testing.assert_array_equal(
+            sample.pixels, ImagePipeline(models["vary-image"], tile=64).frame(x, seed=1).pixels
+        )
+
+    def test_an_empty_batch_is_refused(self, models: Models) -> None:
+        with pytest.raises(ConfigError, match="batch is 0 tiles; expected at least 1"):
+            ImagePipeline(models["keep-image"], batch=0)
+
     @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (2, 2), (15, 17), (47, 33)])
     @pytest.mark.parametrize("model", ["keep-image", "blur-image", "dense-image", "grey-image"])
     @pytest.mark.parametrize("channels", [1, 3, 4])
