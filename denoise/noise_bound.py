@@ -67,7 +67,9 @@ def noise_bound(values: Array) -> Array:
     if reached <= MAX_REACHED:
         bound = bound.clip(max=max(reached / END_SIGMAS, MIN_BOUND))
     for end, beside in ((0, slice(1, 1 + BESIDE)), (N_BINS - 1, slice(-1 - BESIDE, -1))):
-        if all_counts[end] >= MIN_END and all_counts[beside].sum() < MAX_BESIDE * all_counts[end]:
+        n_beside = all_counts[beside].sum()
+        most_beside = n_beside + SIGNIFICANCE * np.sqrt(n_beside + 1)
+        if all_counts[end] >= MIN_END and most_beside < MAX_BESIDE * all_counts[end]:
             bound[end] = MIN_BOUND
     return bound.astype(np.float32) / (N_BINS - 1)
 

@@ -94,7 +94,7 @@ class TestTiles:
     @pytest.mark.parametrize("channels", [1, 3, 4])
     def test_any_size_and_channels(self, models: Models, model: str, shape: tuple[int, int], channels: int) -> None:
         x = pixels(*shape, channels)
-        y = ImagePipeline(models[model], tile=64).frame(Image(x)).pixels
+        y = ImagePipeline(models[model], tile=None if model == "dense-image" else 64).frame(Image(x)).pixels
         assert (y.shape, y.dtype) == (x.shape, x.dtype)
         if model == "keep-image":
             assert (y == x).all()

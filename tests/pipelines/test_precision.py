@@ -33,7 +33,7 @@ def to_8_bits(x: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def denoise(
-    name: str | Path, x: NDArray[Any], requested: str, *, sigma: float | None = None, tile: int = 2000
+    name: str | Path, x: NDArray[Any], requested: str, *, sigma: float | None = None, tile: int | None = None
 ) -> tuple[NDArray[np.float64], str | None]:
     """Denoised pixels and the precision that was used."""
     pipeline = ImagePipeline(name, tile=tile, precision=requested)
