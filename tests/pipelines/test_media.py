@@ -711,3 +711,12 @@ def test_mp2_stays_mp2(keep: Copy, tmp_path: Path) -> None:
     out = keep(path)
     assert describe(out) == describe(path)
     assert abs(lag(read_audio(path).samples[0], read_audio(out).samples[0])) <= 481  # the delay of its filter bank
+
+
+def test_a_file_opens_no_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session description that begins as an AVI: FFmpeg would wait for its stream on the network."""
+    address = b"IN IP4 127.0.0.1"
+    lines = (b"v=0", b"s=xxAVI ", b"o=- 0 0 " + address, b"c=" + address, b"t=0 0", b"m=audio 15004 RTP/AVP 0", b"")
+    (tmp_path / "a.avi").write_bytes(b"\n".join(lines))
+    with pytest.raises(InputError, match=r"a\.avi: cannot be read"):
+        read_audio(tmp_path / "a.avi")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from av.stream import Stream
 
 BUFFER_BYTES = 1 << 20  # read at a time: few calls from FFmpeg into Python, even of a film
+NO_OTHER_SOURCES = {"protocol_whitelist": "none"}  # no file leads to others, or opens a connection, as SDP would
 ENCRYPTED_TAGS = ("drms", "drmi", "enca", "encv", "aavd")  # sample entries of protected tracks in MP4
 FIRST_BOXES = (b"ftyp", b"mdat", b"wide", b"free", b"skip")  # at the start of MP4 and MOV, beside moov
 MAX_BOXES = 10_000
@@ -66,7 +67,9 @@ def open_media(source: BinaryIO) -> InputContainer:
     av = import_av()
     try:
         with translate_errors(UNREADABLE):
-            media = av.open(_View(source), metadata_errors="surrogateescape", buffer_size=BUFFER_BYTES)
+            media = av.open(
+                _View(source), metadata_errors="surrogateescape", buffer_size=BUFFER_BYTES, options=NO_OTHER_SOURCES
+            )
     except InputError:
         _check_boxes(source)
         raise
