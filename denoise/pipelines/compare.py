@@ -28,6 +28,7 @@ FLOOR_DB = -90.0
 WIDTH, HEIGHT = 480, 720  # maximum size of an overview in pixels
 CROP = 160  # side of the crop that is enlarged; a smaller image is shown whole
 CELL = 20  # step of the search for the crop in pixels
+BAND = 256  # rows that are converted at a time
 BACKDROP = 0.8  # behind transparent pixels: light enough for black lines, dark enough for white ones
 MAX_GAIN = 32  # of the difference
 CLIPPED_FRACTION = 0.01  # of the difference may exceed the range that is shown
@@ -250,7 +251,11 @@ def write_visible(
     with ImageReader(source, max_megapixels=max_megapixels) as reader:
         image = apply_orientation(next(iter(reader)), reader.format)
         info = _rgb_profile(reader.format)
-    pixels = np.ascontiguousarray(_to_uint8_rgb(_visible_rgb(image, slice(None), slice(None))))
+    height, width = image.pixels.shape[:2]
+    pixels = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, BAND):  # of a large image, only a band is in memory as floats
+        rows = slice(top, top + BAND)
+        pixels[rows] = _to_uint8_rgb(_visible_rgb(image, rows, slice(None)))
     write_image(target, [Image(pixels)], ImageFormat("PNG", "RGB", 8, info), overwrite=overwrite)
 
 

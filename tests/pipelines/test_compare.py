@@ -16,7 +16,7 @@ from denoise.errors import ConfigError, InputError
 from denoise.files.image import read_image, write_image
 from denoise.files.image.panel import Column
 from denoise.pipelines import compare
-from denoise.pipelines.compare import CROP, HEIGHT, WIDTH, compare_image, find_crop, write_visible
+from denoise.pipelines.compare import BAND, CROP, HEIGHT, WIDTH, compare_image, find_crop, write_visible
 from denoise.signals import Image, ImageFormat
 
 rng = np.random.default_rng(0)
@@ -271,6 +271,11 @@ class TestModes:
             assert (seen.format, seen.mode) == ("PNG", "RGB")
             assert "exif" not in seen.info  # a viewer does not turn it once more
             np.testing.assert_allclose(np.asarray(seen), expected, rtol=0, atol=1)
+
+    def test_an_image_of_several_bands_is_written_as_it_is_seen(self, tmp_path: Path) -> None:
+        x = noise(2 * BAND + 9, 20, 3)
+        write_visible(saved(tmp_path / "x.bmp", x), tmp_path / "y.png")
+        np.testing.assert_array_equal(np.asarray(Pillow.open(tmp_path / "y.png")), x)
 
     @pytest.mark.parametrize("exif", [b"", b"Exif\0\0nonsense", b"Exif\0\0MM\0*\0\0\0\x08\0\x63"])
     def test_damaged_exif_is_ignored(self, tmp_path: Path, panels: list[Panel], exif: bytes) -> None:
