@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -23,6 +24,7 @@ EngineName = Literal["local", "ray"]
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 MAX_BLOCKS = 1000  # of a data set of Ray
 START_LIMIT_S = 300.0  # for a process that imports its packages
+RETRY = "Give --retry-failed."
 RAISE_LIMIT = "Raise --time-limit, and give --retry-failed."
 ATTEMPTS = 2  # for a file whose process died: perhaps the system needed its memory for another one
 
@@ -73,26 +75,25 @@ class WorkerProcess:
         Raises:
             CancelledError: another thread has called `stop`.
         """
+        started = time.perf_counter()
         for _ in range(ATTEMPTS):
-            seconds, late = START_LIMIT_S, "its process has not started after {:g} s. Run the batch again."
+            limit, late = START_LIMIT_S, f"its process has not started after {START_LIMIT_S:g} s. {RETRY}"
             try:
-                self._submit(os.getpid).result(seconds)
-                seconds, late = (
-                    self.time_limit,
-                    "not finished after {:g} s. Raise --time-limit, and give --retry-failed.",
-                )
-                return self._submit(run_task, task).result(seconds)
+                self._submit(os.getpid).result(limit)
+                limit, late = self.time_limit, f"not finished after {self.time_limit:g} s. {RAISE_LIMIT}"
+                return self._submit(run_task, task).result(limit)
             except TimeoutError:
                 self._kill()
                 self.close()
-                return self.finished(task) or self._fail(task, late.format(seconds), seconds)
+                return self.finished(task) or self._fail(task, late, limit)
             except BrokenProcessPool:
                 self.close()
                 if self.is_stopped:
                     raise CancelledError from None
                 if record := self.finished(task):
                     return record
-        return self._fail(task, f"its process died {ATTEMPTS} times, perhaps for lack of memory.", self.time_limit)
+        reason = f"its process died {ATTEMPTS} times, perhaps for lack of memory. {RETRY}"
+        return self._fail(task, reason, round(time.perf_counter() - started, 3))
 
     def _submit(self, function: Callable[..., T], *args: Any) -> Future[T]:
         """Call a function in the process, a new one if there is none."""
