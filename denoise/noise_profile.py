@@ -100,8 +100,9 @@ class NoiseProfile(NamedTuple):
             low, span = levels[0], max(levels[-1] - levels[0], np.float32(1e-9))
             index = ((seen[:, i] - low) * ((TABLE - 1) / span) + np.float32(0.5)).clip(0, TABLE - 1).astype(np.int32)
             at = low + span * np.linspace(0, 1, TABLE)
+            is_first = np.diff(levels, prepend=-np.inf) > 0  # of equal levels, as of black or white areas
             for j in (i, i + self.channels):
-                maps[:, j] = np.interp(at, levels, self.sigma[j]).astype(x.dtype)[index]
+                maps[:, j] = np.interp(at, levels[is_first], self.sigma[j][is_first]).astype(x.dtype)[index]
         return maps
 
 

@@ -79,6 +79,13 @@ class TestProfile:
                 expected = np.interp(values[i % 2], level, sigma)
                 np.testing.assert_allclose(maps[:, i], expected, atol=5e-4)
 
+    def test_the_first_of_equal_levels_counts(self) -> None:
+        """Quantiles of intensities are equal where areas are black or white."""
+        sigma = np.array([[0.01, 0.02, 0.03, 0.05], [0.02, 0.04, 0.06, 0.08]], np.float32)
+        profile = NoiseProfile(np.array([[0, 0, 0, 1]], np.float32), sigma)
+        maps = profile.maps(np.zeros((1, 1, 4, 5), np.float32))
+        assert [float(maps[0, i, 2, 2]) for i in (0, 1)] == pytest.approx([0.01, 0.02], rel=1e-3)
+
     def test_maps_follow_the_intensity_of_the_surroundings(self) -> None:
         """A single pixel, as noise is, changes them little."""
         x = np.full((1, 2, 40, 80), 0.1, np.float32)
