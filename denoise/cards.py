@@ -109,6 +109,8 @@ def read_header(path: Path) -> dict[str, Any]:
     """
     from safetensors import SafetensorError, safe_open
 
+    if path.suffix == ".onnx":
+        raise WeightsError(f"{path}: is an exported model; expected weights. Give the name or .safetensors file of it.")
     try:
         if path.stat().st_size > MAX_BYTES:
             raise WeightsError(f"{path}: larger than {MAX_BYTES >> 20} MiB; expected the weights of a small model.")

@@ -6,8 +6,10 @@ A backend is imported when a model is loaded, so that files, frames and pipeline
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
+from os.path import exists
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -23,6 +25,9 @@ Backend = Literal["auto", "torch", "onnx"]
 """What computes a network; ``"auto"`` takes torch for weights files, and onnxruntime for exported ones."""
 
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
+
+GPU_DRIVERS = ("/proc/driver/nvidia/version", "/dev/nvhost-gpu", "/dev/kfd", "/dev/dxg")
+"""Files of the drivers of NVIDIA on servers and on Jetson, of AMD, and of Windows under Linux."""
 
 
 def load_network(
@@ -56,7 +61,8 @@ def load_network(
         from denoise.backends.onnx import load
 
         return load.load_network(name_or_file, modality=modality)
-    from denoise.backends import torch
+    with _reporting_that_torch_is_missing():
+        from denoise.backends import torch
 
     return torch.load_network(name_or_file, modality=modality, device=device, precision=precision)
 
@@ -88,7 +94,7 @@ def prefer_exported(models: Iterable[str | Path], device: str) -> Backend:
     """Return ``"onnx"`` if onnxruntime can take the place of torch on the CPU at once, and else ``"auto"``.
 
     For audio it needs a fifth of the time and memory of a whole process, as torch is not even imported; so whether
-    there is a GPU is told by its driver.
+    there is a GPU is told by its driver, which is known for Linux.
 
     Args:
         models: bundled names or files of all models of a run.
@@ -96,7 +102,7 @@ def prefer_exported(models: Iterable[str | Path], device: str) -> Backend:
     """
     from denoise.backends.onnx.load import is_cached
 
-    may_have_gpu = sys.platform != "linux" or Path("/proc/driver/nvidia/version").exists()
+    may_have_gpu = sys.platform != "linux" or any(map(exists, GPU_DRIVERS))
     runs_on_cpu = device == "cpu" or (device == "auto" and not may_have_gpu)
     if runs_on_cpu and find_spec("onnxruntime") is not None and all(map(is_cached, models)):
         return "onnx"
@@ -118,9 +124,20 @@ def load_classifier(name_or_file: str | Path, *, backend: str = "auto") -> Array
         from denoise.backends.onnx import load
 
         return load.load_classifier(name_or_file)
-    from denoise.backends import torch
+    with _reporting_that_torch_is_missing():
+        from denoise.backends import torch
 
     return torch.load_classifier(name_or_file)
+
+
+@contextmanager
+def _reporting_that_torch_is_missing() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{error.name} is missing. Install it, or take a model that has been exported, with backend onnx."
+        ) from None
 
 
 def adapt(network: StreamingNetwork) -> ArrayNetwork:

@@ -190,7 +190,7 @@ def audio(
     from denoise.pipelines.compare import check_extras, compare_audio, write_removed
     from denoise.pipelines.noise_segment import parse_gaps, parse_noise_source
     from denoise.pipelines.samples import check_samples, write_audio_samples
-    from denoise.registry import CLASSIFIER, DEFAULTS
+    from denoise.registry import CLASSIFIER, DEFAULTS, GENERAL_MODEL
 
     batch = BatchOptions(overwrite=overwrite, skip_existing=skip_existing, as_json=as_json)
     if prior is not None or task != "denoise":
@@ -258,7 +258,8 @@ def audio(
     raw = _parse_raw_format(inputs, rate, raw_channels, encoding)
     chosen_model = default_model(options) if model is None or model == AUTO else model
     if backend == "auto" and all(value is None for value in needs_torch.values()):
-        backend = prefer_exported((DEFAULTS["audio"], CLASSIFIER) if chosen_model == AUTO else (chosen_model,), device)
+        of_choice = (DEFAULTS["audio"], GENERAL_MODEL, CLASSIFIER)
+        backend = prefer_exported(of_choice if chosen_model == AUTO else (chosen_model,), device)
     pipeline = AudioPipeline(chosen_model, device=device, block=block, backend=backend)
     pipeline.check(options)
     single_output_options: dict[str, Any] = {

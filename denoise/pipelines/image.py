@@ -100,7 +100,8 @@ class ImagePipeline:
     @cached_property
     def _noise_network(self) -> ArrayNetwork:
         """The network that the noise is estimated with: that of an exported file itself, if it is the one."""
-        if self._backend == "onnx" and self.card.name == NOISE_MODEL:
+        takes_maps = self.network.facts.sigma_maps == 2 * self.network.facts.channels
+        if self._backend == "onnx" and self.card.name == NOISE_MODEL and takes_maps:
             return self.network
         return load_noise_network(self.device, self.precision, self._backend)
 

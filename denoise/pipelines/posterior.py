@@ -30,7 +30,7 @@ def check_posterior(facts: NetworkFacts, name: str, options: DenoiseOptions) -> 
         )
     if options.uses_posterior and not facts.has_samples:
         model = SIGMA_MODEL if facts.ndim == 2 else POSTERIOR_MODEL
-        advice = "use backend torch" if model == name else f"use {model}"
+        advice = "use its weights with backend torch" if model == name else f"use {model}"
         raise ConfigError(f"model {name} has one output and no posterior samples; {advice}.")
     if options.perception is not None and not facts.can_mix:
         raise ConfigError(f"model {name} does not mix posterior samples with their mean; leave perception out.")

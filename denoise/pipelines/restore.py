@@ -55,7 +55,7 @@ class RestorePipeline:
     """
 
     def __init__(self, prior: str | Path = SIGMA_MODEL, *, device: str = "auto", tile: int | None = None) -> None:
-        self.pipeline = self.denoiser = ImagePipeline(prior, device=device, tile=tile)
+        self.pipeline = self.denoiser = ImagePipeline(prior, device=device, tile=tile, backend="torch")
         model = self._module
         self.latent_prior: LatentVariablePrior | None = None
         if isinstance(model, PriorNetwork) and not isinstance(model.prior, DenoisingPrior):

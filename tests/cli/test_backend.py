@@ -11,6 +11,7 @@ import soundfile
 from numpy.typing import NDArray
 from PIL import Image
 
+from denoise import backends
 from denoise.backends import torch as torch_backend
 from denoise.backends.onnx.export import to_onnx
 from denoise.pipelines.audio import AudioPipeline
@@ -131,3 +132,57 @@ def test_images_take_a_file_or_the_cache(command: Command, models: dict[str, Pat
     ):
         done = command("image", "in.png", "--backend", "onnx", *words)
         assert (done.code, done.err) == (2, f"denoise: {message}.\n")
+
+
+def test_a_damaged_export_is_made_again(command: Command, models: dict[str, Path], cache: Path) -> None:
+    soundfile.write("in.wav", recording(16_000, 1).T, 16_000)
+    line = ("audio", "in.wav", "--overwrite", "--model", models["floor-audio"], "--backend", "onnx")
+    assert command(*line).code == 0
+    (model,) = cache.glob("*.onnx")
+    whole = model.read_bytes()
+    model.write_bytes(whole[:5000])
+    done = command(*line)
+    assert (done.code, done.err) == (0, "")
+    assert len(model.read_bytes()) == len(whole)
+
+
+def test_without_a_home_nothing_is_kept(
+    command: Command, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", fail)
+    soundfile.write("in.wav", recording(16_000, 1).T, 16_000)
+    for words in ((), ("--backend", "onnx")):
+        done = command("audio", "in.wav", "--overwrite", "--model", models["floor-audio"], *words)
+        assert (done.code, done.err) == (0, "")
+
+
+def test_exported_models_are_no_weights(command: Command, models: dict[str, Path], tmp_path: Path) -> None:
+    exported = tmp_path / "floor.onnx"
+    exported.write_bytes(to_onnx(*load(models["floor-audio"])))
+    Image.fromarray(np.zeros((30, 30, 3), np.uint8)).save("in.png")
+    soundfile.write("in.wav", recording(16_000, 1).T, 16_000)
+    for words, message in (
+        (("image", "in.png", "--prior", exported), "is an exported model, which torch does not run; use backend onnx"),
+        (("audio", "in.wav", "--prior", exported), "is an exported model; expected weights"),
+        (("export", exported, "-o", "again.onnx"), "is an exported model; expected weights"),
+    ):
+        done = command(*words)
+        assert done.code in (1, 2)
+        assert message in done.err
+        assert done.err.count("\n") == 1
+
+
+def test_a_gpu_keeps_torch(
+    models: dict[str, Path], cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    AudioPipeline(models["floor-audio"], backend="onnx")
+    driver = tmp_path / "driver"
+    monkeypatch.setattr(backends, "GPU_DRIVERS", (str(driver),))
+    assert backends.prefer_exported([models["floor-audio"]], "cpu") == "onnx"
+    driver.touch()
+    assert backends.prefer_exported([models["floor-audio"]], "auto") == "auto"
+    assert backends.prefer_exported([models["floor-audio"]], "cpu") == "onnx"

@@ -53,26 +53,30 @@ def load_classifier(name_or_file: str | Path) -> OnnxClassifier:
 
 def _load(name_or_file: str | Path, kind: Kind, modality: Modality) -> tuple[Model, Card]:
     if Path(name_or_file).suffix == SUFFIX:
-        model = read_file(Path(name_or_file))
-    else:
-        model = _cached_export(locate(name_or_file, kind, modality))
-    return open_model(model, str(name_or_file))
-
-
-def _cached_export(weights: Path) -> bytes:
-    """The model of a weights file, exported unless the cache has it."""
+        return open_model(read_file(Path(name_or_file)), str(name_or_file))
+    weights = locate(name_or_file, kind, modality)
     cached = _cached_path(weights)
-    if cached.is_file():
-        return read_file(cached)
+    if cached is not None:
+        try:
+            return open_model(read_file(cached), str(name_or_file))
+        except WeightsError:
+            pass  # it is not there yet, cannot be read or is damaged
+    return open_model(_export(weights, cached), str(name_or_file))
+
+
+def _export(weights: Path, cached: Path | None) -> bytes:
+    """The model of a weights file, which is written into the cache, too."""
     try:
         from denoise.backends.onnx.export import export_module
         from denoise.registry import load
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"{weights.stem}: is not in {cached.parent}, and its export needs {error.name}. Install it, or give a file "
-            "of `denoise export`."
+            f"{weights.stem}: is not in {cached.parent if cached else 'a cache'}, and its export needs {error.name}. "
+            "Install it, or give a file of `denoise export`."
         ) from None
     model, _ = export_module(*load(weights))
+    if cached is None:
+        return model
     try:
         with atomic_file(cached, overwrite=True) as partial:
             partial.write_bytes(model)
@@ -90,17 +94,27 @@ def is_cached(name_or_file: str | Path) -> bool:
     if Path(name_or_file).suffix == SUFFIX:
         return True
     try:
-        return _cached_path(locate(name_or_file)).is_file()
+        cached = _cached_path(locate(name_or_file))
     except (ConfigError, WeightsError):  # whoever loads it reports the error
         return False
+    return cached is not None and os.access(cached, os.R_OK)
 
 
-def _cached_path(weights: Path) -> Path:
+def _cached_path(weights: Path) -> Path | None:
+    """Where the export of a weights file is kept; None where there is no cache."""
     digest = hashlib.sha256(read_file(weights)).hexdigest()
-    return cache_folder() / f"{weights.stem}-{digest[:16]}-{FORMAT_VERSION}{SUFFIX}"
+    folder = cache_folder()
+    return None if folder is None else folder / f"{weights.stem}-{digest[:16]}-{FORMAT_VERSION}{SUFFIX}"
 
 
-def cache_folder() -> Path:
-    """Return the folder of exported models: ``denoise/onnx`` in the user's cache, see XDG_CACHE_HOME."""
+def cache_folder() -> Path | None:
+    """Return the folder of exported models: ``denoise/onnx`` in the user's cache, see XDG_CACHE_HOME.
+
+    Returns:
+        The folder, None if the user has no home.
+    """
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "denoise" / "onnx"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "denoise" / "onnx"
+    except RuntimeError:
+        return None

@@ -194,6 +194,7 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def _open_session(model: bytes, where: str) -> Any:
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # which the import starts: nothing leaves the machine
     try:
         import onnxruntime
     except ModuleNotFoundError:
