@@ -27,6 +27,11 @@ MAX_MEGAPIXELS = 200.0
 TIME_LIMIT_S = 7200.0
 """Seconds after which a file of a batch has failed."""
 
+Backend = Literal["auto", "torch", "onnx"]
+"""What computes a network; ``"auto"`` takes torch for weights files, and onnxruntime for exported ones."""
+
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
+
 NoiseSource = tuple[float, float] | str | Path
 """Noise alone: a time range of the recording itself, start and end in seconds, or the path of another recording."""
 

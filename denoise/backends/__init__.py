@@ -11,20 +11,16 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from os.path import exists
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 from denoise.errors import ConfigError
+from denoise.options import BACKENDS, Backend
 from denoise.protocols import ArrayClassifier, ArrayNetwork, StreamingNetwork
 
 if TYPE_CHECKING:
     from denoise.cards import Card
     from denoise.registry import Modality
 
-
-Backend = Literal["auto", "torch", "onnx"]
-"""What computes a network; ``"auto"`` takes torch for weights files, and onnxruntime for exported ones."""
-
-BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 GPU_DRIVERS = ("/proc/driver/nvidia/version", "/dev/nvhost-gpu", "/dev/kfd", "/dev/dxg")
 """Files of the drivers of NVIDIA on servers and on Jetson, of AMD, and of Windows under Linux."""

@@ -11,10 +11,10 @@ from typing import Any
 from typer.core import TyperCommand, TyperGroup
 
 import denoise
+from denoise.options import BACKENDS
 
 DESCRIPTION_WIDTH = 60  # characters; typer breaks longer ones into several lines, which shells read as candidates
 DEVICES = ("auto", "cpu", "cuda", "mps")
-BACKENDS = ("auto", "torch", "onnx")
 
 
 class Command(TyperCommand):

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from denoise.cli.completion import BACKENDS, complete_backend, complete_device, model_names
+from denoise.cli.completion import complete_backend, complete_device, model_names
 from denoise.errors import ConfigError
+from denoise.options import BACKENDS
 
 SEEDS = 1 << 62
 

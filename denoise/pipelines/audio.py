@@ -43,7 +43,7 @@ class AudioPipeline:
         block: seconds that a network without a state processes at a time, above 0. It bounds the memory and does not
             change the output.
         backend: ``"torch"``, ``"onnx"`` (onnxruntime, on CPUs: no posterior samples and no noise profile) or
-            ``"auto"``, see `denoise.backends.Backend`.
+            ``"auto"``, see `denoise.options.Backend`.
 
     Raises:
         ConfigError: the model is unknown or no audio denoiser, or a setting is out of range.

@@ -67,7 +67,7 @@ class Survey:
     Args:
         chooses_model: whether it is to choose a model.
         compares_channels: whether it is to compare the channels of the recording, which are two.
-        backend: of the classifier, see `denoise.backends.Backend`.
+        backend: of the classifier, see `denoise.options.Backend`.
     """
 
     def __init__(self, *, chooses_model: bool = False, compares_channels: bool = False, backend: str = "auto") -> None:
@@ -147,6 +147,6 @@ def audio_classifier(backend: str = "auto") -> ArrayClassifier:
     """Load the bundled classifier of audio, once.
 
     Args:
-        backend: see `denoise.backends.Backend`.
+        backend: see `denoise.options.Backend`.
     """
     return load_classifier(CLASSIFIER, backend=backend)

@@ -57,7 +57,7 @@ class ImagePipeline:
             most 12 of 255, and only if it hardly changes the output; others are computed in float32. ``auto`` uses
             int8 from two megapixels on.
         backend: ``"torch"``, ``"onnx"`` (onnxruntime, on CPUs, in float32: no posterior samples) or ``"auto"``, see
-            `denoise.backends.Backend`.
+            `denoise.options.Backend`.
         batch: tiles that the network processes at a time, which takes more memory and keeps a GPU busy; it changes the
             output by no more than rounding.
 
