@@ -110,11 +110,7 @@ def _estimate_group(candidates: Array, denoise: Denoise, n_steps: int) -> NoiseP
 
 def _candidates(image: Image) -> Array | None:
     """Patches from all over a frame, (n, channels, height, width), full scale 1.0; None if no pixel is visible."""
-    top, left, height, width = 0, 0, *image.pixels.shape[:2]
-    if image.visible is not None and image.visible.any():
-        rows, columns = (np.flatnonzero(image.visible.any(axis=axis)) for axis in (1, 0))
-        top, left = int(rows[0]), int(columns[0])
-        height, width = int(rows[-1]) - top + 1, int(columns[-1]) - left + 1
+    top, left, height, width = _content(image)
     sides = min(PATCH, height), min(PATCH, width)
     starts = [(top + i, left + j) for i in _starts(height, sides[0]) for j in _starts(width, sides[1])]
     if len(starts) > MAX_CANDIDATES:
@@ -138,6 +134,17 @@ def _candidates(image: Image) -> Array | None:
     if not patches:
         patches = [x for _, x in sorted(partial, key=lambda pair: -pair[0])[:MIN_ALIVE]]
     return np.stack(patches) if patches else None
+
+
+def _content(image: Image) -> tuple[int, int, int, int]:
+    """Top, left, height and width of what is neither hidden nor a black bar, as of films, or of the whole frame."""
+    shown = [image.pixels.any(axis=(1, 2)), image.pixels.any(axis=(0, 2))]
+    if image.visible is not None:
+        shown = [has & image.visible.any(axis=axis) for has, axis in zip(shown, (1, 0), strict=True)]
+    rows, columns = map(np.flatnonzero, shown)
+    if not len(rows) or not len(columns):
+        return 0, 0, *image.pixels.shape[:2]
+    return int(rows[0]), int(columns[0]), int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
 
 
 def _starts(size: int, side: int) -> list[int]:

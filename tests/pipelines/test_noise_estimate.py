@@ -325,6 +325,11 @@ class TestFrames:
         assert sigma_of(estimate(x)) < 0.5
         assert (pipeline().frame(Image(x)).pixels == x).all()
 
+    @pytest.mark.parametrize("bars", [((40, 41), (0, 0)), ((0, 0), (200, 7))])
+    def test_black_bars_tell_nothing(self, bars: Any) -> None:
+        x = self.noisy(100, 120, 3)
+        assert sigma_of(estimate(np.pad(x, (*bars, (0, 0))))) == sigma_of(estimate(x)) > 5
+
     def test_hidden_pixels_tell_nothing(self) -> None:
         x = self.noisy(SIDE, SIDE, 3).round().astype(np.uint8)
         alpha = np.zeros((SIDE, SIDE), np.uint8)
