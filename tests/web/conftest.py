@@ -14,6 +14,7 @@ import httpx
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 MAX_UPLOAD_MIB = 8
 
@@ -62,6 +63,15 @@ def client(server: Server) -> Iterator[httpx.Client]:
     """A client of the server."""
     with httpx.Client(base_url=server.url, timeout=120) as client:
         yield client
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """One thread of torch, as in the server: sums in another order change some values in the last bit."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)
 
 
 @pytest.fixture(scope="session")

@@ -71,6 +71,7 @@ def download(page: Page, link: str) -> tuple[str, bytes]:
     return waiting.value.suggested_filename, waiting.value.path().read_bytes()
 
 
+@pytest.mark.usefixtures("one_thread")
 class TestAudio:
     def test_a_dropped_file_is_heard_seen_and_downloaded(
         self, open_page: Callable[..., Page], noisy_wav: Path, tmp_path: Path
@@ -185,6 +186,7 @@ class TestAudio:
         server.wait_until_empty()
 
 
+@pytest.mark.usefixtures("one_thread")
 class TestImage:
     def test_before_and_after_are_divided(self, open_page: Callable[..., Page], tmp_path: Path) -> None:
         crop = tmp_path / "crop.png"

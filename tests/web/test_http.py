@@ -54,6 +54,7 @@ def finish(client: httpx.Client, job: dict[str, Any]) -> dict[str, Any]:
     return job
 
 
+@pytest.mark.usefixtures("one_thread")
 class TestFiles:
     def test_audio_is_what_the_pipeline_writes(
         self, client: httpx.Client, server: Server, noisy_wav: Path, tmp_path: Path
@@ -110,6 +111,7 @@ class TestFiles:
         assert soundfile.info(tmp_path / "preview.wav").frames == 4000
 
 
+@pytest.mark.usefixtures("one_thread")
 class TestPriors:
     def test_samples_are_those_of_the_pipeline(self, client: httpx.Client, tmp_path: Path) -> None:
         query = {"prior": "mnist-matching", "n": 4, "label": "7", "seed": 3, "steps": 4}
