@@ -88,17 +88,20 @@ class TestAudio:
                 canvas = page.locator(f"canvas.{kind}[data-version={version}]")
                 assert len({*canvas.evaluate(PIXELS).split(",")}) > 2  # not of one colour
 
-    def test_versions_switch_at_the_same_moment(self, open_page: Callable[..., Page], noisy_wav: Path) -> None:
+    def test_versions_switch_at_the_same_moment(self, open_page: Callable[..., Page], tmp_path: Path) -> None:
+        soundfile.write(tmp_path / "noise.wav", 0.1 * np.random.default_rng(0).normal(size=240_000), 8_000)
         page = open_page("audio")
-        page.set_input_files("#audio-files", noisy_wav)
+        page.set_input_files("#audio-files", tmp_path / "noise.wav")
+        expect(page.locator("#player h2")).to_have_text("noise.wav")
         page.click("#play")
         expect(page.locator("#play")).to_have_text("Pause")
         page.wait_for_function("() => document.getElementById('position').valueAsNumber > 0.1")
         page.check("input[value=before]")
         assert page.locator("#position").evaluate("slider => slider.valueAsNumber") > 0.1  # it did not start again
-        expect(page.locator("#play")).to_have_text("Play")  # at the end of the second
+        page.locator("#position").fill("29.5")
+        expect(page.locator("#play")).to_have_text("Play")  # at the end of the 30 seconds
         page.locator("#position").fill("0.5")
-        expect(page.locator("#clock")).to_have_text("0.5 of 1.0 s")
+        expect(page.locator("#clock")).to_have_text("0.5 of 30.0 s")
 
     def test_what_is_removed_is_the_difference(self, open_page: Callable[..., Page], noisy_wav: Path) -> None:
         x, rate = soundfile.read(noisy_wav)
