@@ -19,7 +19,7 @@ from denoise.options import TIME_LIMIT_S
 from denoise.protocols import Progress
 
 LIFETIME_S = 3600.0
-"""Seconds after which a job and its files are removed."""
+"""Seconds after the end of a job, or since an upload began, after which it and its files are removed."""
 
 MAX_JOBS = 32
 """Number of jobs, finished ones with files included, above which new ones are refused."""
@@ -70,6 +70,7 @@ class Job:
     id: str
     folder: Path
     created: float = field(default_factory=time.monotonic)
+    finished: float | None = None  # time of its end
     fraction: float = 0.0
     error: str | None = None
     outcome: Outcome | None = None
@@ -106,7 +107,7 @@ class Jobs:
 
     Args:
         root: folder of the files of all jobs.
-        lifetime_s: seconds after which a job and its files are removed.
+        lifetime_s: seconds after the end of a job, or since an upload began, after which it and its files are removed.
         max_jobs: number of jobs above which new ones are refused.
     """
 
@@ -181,14 +182,16 @@ class Jobs:
             self.remove(job)
 
     def remove_expired(self, now: float | None = None) -> None:
-        """Remove the jobs whose time is over.
+        """Remove the jobs that ended too long ago, and the uploads that began too long ago.
 
         Args:
             now: time of `time.monotonic`; None is now.
         """
         now = time.monotonic() if now is None else now
-        for job in [job for job in self._jobs.values() if now - job.created > self._lifetime_s]:
-            self.remove(job)
+        for job in [*self._jobs.values()]:
+            since = job.created if job.state == "uploading" else job.finished
+            if since is not None and now - since > self._lifetime_s:
+                self.remove(job)
 
     def close(self) -> None:
         """Cancel all jobs, and wait for the one that runs."""
@@ -220,6 +223,8 @@ def _run(job: Job, work: Work) -> None:
         job.is_cancelled = True
     except Exception as error:
         job.error = job.hide_folder(describe_unexpected(error))
+    finally:
+        job.finished = time.monotonic()
 
 
 @contextmanager

@@ -142,6 +142,24 @@ def test_jobs_are_removed_when_their_time_is_over(jobs: Jobs) -> None:
     assert jobs.get(new.id) is new
 
 
+def test_time_counts_from_the_end_of_a_job(jobs: Jobs) -> None:
+    gate, done, running, queued = Gate(), jobs.create(), jobs.create(), jobs.create()
+    jobs.start(done, lambda _: write_files(done, "a"))
+    jobs.start(running, gate)
+    jobs.start(queued, Gate())
+    assert gate.has_begun.wait(60)
+    for job in (done, running, queued):
+        job.created -= 11
+    jobs.remove_expired()
+    assert [job.state for job in (done, running, queued)] == ["done", "running", "queued"]
+    assert done.finished is not None
+    jobs.remove_expired(done.finished + 11)
+    assert not done.folder.exists()
+    assert [job.state for job in (running, queued)] == ["running", "queued"]
+    jobs.cancel(queued)
+    gate.may_go_on.set()
+
+
 def test_too_many_jobs_are_refused_until_one_is_removed(jobs: Jobs) -> None:
     first, *_ = [jobs.create() for _ in range(3)]
     with pytest.raises(BusyError, match="3 jobs wait or hold files"):
