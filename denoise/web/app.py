@@ -5,7 +5,7 @@ The body of a request is one file, its query the options, its answer a job as JS
     POST /api/audio/NAME, /api/image/NAME, /api/complete/NAME    a file
     POST /api/sample, /api/interpolate                           nothing
     GET /api/jobs/ID                                             state, progress, error, facts and files of a job
-    GET /api/jobs/ID/WORD                                        a file, which is then removed
+    GET /api/jobs/ID/WORD                                        a file; after the last one, the job is removed
     DELETE /api/jobs/ID                                          cancel a job and remove its files
     GET /api/models                                              cards of the bundled models
 
@@ -31,7 +31,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from denoise import __version__
 from denoise.config import parse
@@ -175,7 +175,7 @@ class Server:
         if job.outcome is None or word not in job.outcome.files:
             raise UnknownJobError(f"the job has no file {word!r}; its state is {job.state}.")
         path = job.outcome.files[word]
-        return FileResponse(path, filename=path.name, background=BackgroundTask(self._jobs.deliver, job, word))
+        return Download(path, partial(self._jobs.deliver, job, word))
 
     async def _show_models(self, _: Request) -> Response:
         row = {"version": __version__, "models": list_models(), "max_upload": self._limits.max_upload}
@@ -195,6 +195,42 @@ class Server:
                 for word, path in job.outcome.files.items()
             }
         return row
+
+
+class Download(FileResponse):
+    """A file, with a call when a client has received all of it.
+
+    A request of the headers (HEAD) or of a range does not count, nor does a client that leaves before the end.
+
+    Args:
+        path: path of the file.
+        on_sent: called after the last byte was sent.
+    """
+
+    def __init__(self, path: Path, on_sent: Callable[[], None]) -> None:
+        super().__init__(path, filename=path.name)
+        self._on_sent = on_sent
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        request, status, is_sent = Request(scope, receive), 0, False
+
+        async def send_last(message: Message) -> None:
+            nonlocal status, is_sent
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            if message["type"] != "http.response.body" or message.get("more_body", False):
+                await send(message)
+                return
+            await send(message | {"more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": True})  # waits for a full buffer
+            is_connected = not await request.is_disconnected()  # asked before the end, which counts as one
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            is_sent = is_connected
+
+        await super().__call__(scope, receive, send_last)
+        if is_sent and status == 200 and scope["method"] == "GET":
+            self._on_sent()
 
 
 def clean_name(name: str) -> str:

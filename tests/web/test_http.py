@@ -18,12 +18,13 @@ import pytest
 import soundfile
 from PIL import Image
 from starlette.responses import PlainTextResponse
+from starlette.types import Message
 
 import denoise
 from denoise.errors import ConfigError, InputError
 from denoise.pipelines.prior import PriorPipeline
 from denoise.pipelines.prior_files import half_mask
-from denoise.web.app import clean_name
+from denoise.web.app import Download, clean_name
 from denoise.web.audio import AudioRequest
 from denoise.web.guard import HEADERS, Guard
 from denoise.web.serve import LOOPBACK, serve
@@ -93,6 +94,48 @@ class TestFiles:
         assert files["after"] != files["before"]
         server.wait_until_empty()
         assert client.get(job["files"]["output"]["url"]).status_code == 404
+
+    @pytest.mark.parametrize(
+        ("method", "headers", "is_left", "is_delivered"),
+        [
+            ("GET", {}, False, True),
+            ("HEAD", {}, False, False),
+            ("GET", {"range": "bytes=0-9"}, False, False),
+            ("GET", {"range": "bytes=-1"}, False, False),
+            ("GET", {"range": "bytes=200000-"}, False, False),
+            ("GET", {}, True, False),
+        ],
+    )
+    def test_a_file_is_delivered_by_its_last_byte(
+        self, tmp_path: Path, method: str, headers: dict[str, str], is_left: bool, is_delivered: bool
+    ) -> None:
+        (tmp_path / "a.bin").write_bytes(bytes(200_000))
+        bodies, delivered = list[bytes](), list[str]()
+
+        async def receive() -> Message:
+            if not is_left or not bodies:
+                await asyncio.sleep(3600)
+            return {"type": "http.disconnect"}
+
+        async def send(message: Message) -> None:
+            bodies.append(message.get("body", b""))
+
+        fields = [(name.encode(), value.encode()) for name, value in headers.items()]
+        scope = {"type": "http", "method": method, "headers": fields}
+        asyncio.run(Download(tmp_path / "a.bin", lambda: delivered.append("a"))(scope, receive, send))
+        assert delivered == ["a"] * is_delivered
+        assert is_left or (len(b"".join(bodies)) == 200_000) == is_delivered
+
+    def test_a_job_keeps_its_files_until_they_are_received(
+        self, client: httpx.Client, server: Server, noisy_png: Path
+    ) -> None:
+        job = finish(client, send(client, "/api/image/ramp.png", noisy_png).json())
+        url = job["files"]["output"]["url"]
+        assert client.head(url).status_code == 200
+        assert client.get(url, headers={"range": "bytes=-1"}).status_code == 206
+        assert len(client.get(url).content) == job["files"]["output"]["bytes"]
+        server.wait_until_empty()
+        assert client.get(url).status_code == 404
 
     def test_a_deep_tiff_gets_pictures_that_browsers_show(self, client: httpx.Client, tmp_path: Path) -> None:
         x = np.linspace(10_000, 50_000, 80 * 40).reshape(40, 80).astype(np.uint16)
