@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
@@ -56,9 +56,17 @@ class Guard:
 
     def _find_refusal(self, headers: Headers) -> str | None:
         host, origin = headers.get("host", ""), headers.get("origin")
-        name = urlsplit(f"//{host}").hostname or ""
+        name = _parse_address(f"//{host}").hostname or ""
         if self._hosts is not None and name not in self._hosts:
             return f"the request is for host {name!r}; expected {', '.join(sorted(self._hosts))}. Use such an address."
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and _parse_address(origin).netloc != host:
             return f"the request comes from a page of {origin}; expected the page of this server. Open it directly."
         return None
+
+
+def _parse_address(text: str) -> SplitResult:
+    """Return the parts of an address, all empty if it is malformed."""
+    try:
+        return urlsplit(text)
+    except ValueError:
+        return SplitResult("", "", "", "", "")

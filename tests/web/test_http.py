@@ -307,13 +307,16 @@ class TestSafety:
         [
             ({"origin": "https://elsewhere.example"}, "the request comes from a page of https://elsewhere.example"),
             ({"origin": "null"}, "the request comes from a page of null"),
+            ({"origin": "http://["}, "the request comes from a page of http://["),
             ({"host": "elsewhere.example"}, "the request is for host 'elsewhere.example'"),
+            ({"host": "["}, "the request is for host ''"),
         ],
     )
     def test_other_pages_are_refused(self, client: httpx.Client, headers: dict[str, str], message: str) -> None:
         response = client.post("/api/sample?prior=mnist-vae", headers=headers)
         assert response.status_code == 403
         assert response.json()["error"].startswith(message)
+        assert HEADERS.items() <= dict(response.headers).items()
 
     def test_its_own_page_is_let_in(self, client: httpx.Client, server: Server) -> None:
         for host in (server.url.removeprefix("http://"), server.url.replace("http://127.0.0.1", "localhost")):
