@@ -69,7 +69,7 @@ class Limits:
 
     Args:
         max_upload: size of a file in bytes.
-        hosts: names by which the server may be addressed; None allows any.
+        hosts: names by which the server may be addressed, as of `denoise.web.guard.Guard`.
     """
 
     max_upload: int

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -29,7 +31,8 @@ class Guard:
 
     Args:
         app: application behind it.
-        hosts: names by which the server may be addressed; None allows any.
+        hosts: names by which the server may be addressed; None allows every IP address, ``localhost`` and the name of this
+            machine, none of which another site can have.
     """
 
     def __init__(self, app: ASGIApp, hosts: frozenset[str] | None) -> None:
@@ -59,6 +62,11 @@ class Guard:
         name = _parse_address(f"//{host}").hostname or ""
         if self._hosts is not None and name not in self._hosts:
             return f"the request is for host {name!r}; expected {', '.join(sorted(self._hosts))}. Use such an address."
+        if self._hosts is None and not (_is_ip_address(name) or name in ("localhost", socket.gethostname().lower())):
+            return (
+                f"the request is for host {name!r}; expected an IP address, localhost or {socket.gethostname()}. "
+                "Use such an address."
+            )
         if origin is not None and _parse_address(origin).netloc != host:
             return f"the request comes from a page of {origin}; expected the page of this server. Open it directly."
         return None
@@ -70,3 +78,11 @@ def _parse_address(text: str) -> SplitResult:
         return urlsplit(text)
     except ValueError:
         return SplitResult("", "", "", "", "")
+
+
+def _is_ip_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -323,12 +324,25 @@ class TestSafety:
             response = client.get("/api/models", headers={"host": host, "origin": f"http://{host}"})
             assert response.status_code == 200
 
-    @pytest.mark.parametrize(("hosts", "status"), [(LOOPBACK, 403), (None, 200)])
-    def test_other_names_are_allowed_where_others_are_let_in(self, hosts: frozenset[str] | None, status: int) -> None:
+    @pytest.mark.parametrize(
+        ("hosts", "host", "status"),
+        [
+            (LOOPBACK, "localhost:8765", 200),
+            (LOOPBACK, "192.0.2.1", 403),
+            (None, "localhost:8765", 200),
+            (None, "192.0.2.1:8765", 200),
+            (None, "[2001:db8::1]:8765", 200),
+            (None, f"{socket.gethostname().upper()}:8765", 200),
+            (None, "elsewhere.example", 403),  # whose name may lead to this machine
+            (None, "[", 403),
+            (None, "", 403),
+        ],
+    )
+    def test_only_names_of_this_machine_are_allowed(self, hosts: frozenset[str] | None, host: str, status: int) -> None:
         async def ask() -> int:
             transport = httpx.ASGITransport(Guard(PlainTextResponse("page"), hosts))
-            async with httpx.AsyncClient(transport=transport, base_url="http://studio.local") as client:
-                return (await client.get("/")).status_code
+            async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+                return (await client.get("/", headers={"host": host})).status_code
 
         assert asyncio.run(ask()) == status
 
