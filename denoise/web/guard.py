@@ -31,8 +31,8 @@ class Guard:
 
     Args:
         app: application behind it.
-        hosts: names by which the server may be addressed; None allows every IP address, ``localhost`` and the name of this
-            machine, none of which another site can have.
+        hosts: names by which the server may be addressed; None allows every IP address, ``localhost`` and the name of
+            this machine, none of which another site can have.
     """
 
     def __init__(self, app: ASGIApp, hosts: frozenset[str] | None) -> None:
