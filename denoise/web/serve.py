@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,7 +19,7 @@ MAX_UPLOAD_MIB = 1024
 
 
 def serve(host: str, port: int, *, max_upload_mib: float, announce: Callable[[str], None]) -> None:
-    """Serve the page until the process is interrupted.
+    """Serve the page until the process is interrupted, or its terminal is closed.
 
     Args:
         host: address to listen on.
@@ -39,7 +42,11 @@ def serve(host: str, port: int, *, max_upload_mib: float, announce: Callable[[st
     from denoise.web.app import Limits, Server
     from denoise.web.jobs import Jobs
 
-    with _listen(host, port) as listener, tempfile.TemporaryDirectory(prefix="denoise-web-") as folder:
+    with (
+        _listen(host, port) as listener,
+        tempfile.TemporaryDirectory(prefix="denoise-web-") as folder,
+        _terminate_on_hangup(),
+    ):
         limits = Limits(int(max_upload_mib * 2**20), LOOPBACK if host in LOOPBACK else None)
         app = Server(Jobs(Path(folder)), limits).app()
         address = f"[{host}]" if ":" in host else host
@@ -47,6 +54,21 @@ def serve(host: str, port: int, *, max_upload_mib: float, announce: Callable[[st
         config = uvicorn.Config(app, log_level="error", access_log=False, server_header=False, ws="none")
         config.timeout_graceful_shutdown = 1  # seconds for open downloads
         uvicorn.Server(config).run(sockets=[listener])
+
+
+@contextmanager
+def _terminate_on_hangup() -> Iterator[None]:
+    """Handle SIGHUP, as of a terminal that is closed, like SIGTERM, so that files are removed; nohup ignores it."""
+    number = getattr(signal, "SIGHUP", None)  # which Windows lacks
+    is_main = threading.current_thread() is threading.main_thread()
+    if number is None or not is_main or signal.getsignal(number) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(number, lambda *_: signal.raise_signal(signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,10 +43,9 @@ class Server:
         raise AssertionError(f"files are left in {self.job_folders}")
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """``denoise web`` on a free port."""
-    folder = tmp_path_factory.mktemp("temporary")
+@contextmanager
+def start_server(folder: Path, end: signal.Signals = signal.SIGTERM) -> Iterator[Server]:
+    """``denoise web`` on a free port with its files in a folder, until a signal ends it."""
     words = [sys.executable, "-m", "denoise", "web", "--port", "0", "--max-upload", str(MAX_UPLOAD_MIB)]
     environment = os.environ | {"TMPDIR": str(folder), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment) as process:
@@ -53,9 +54,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             url = process.stdout.readline().split()[0].rstrip("/")
             yield Server(url, process.pid, folder)
         finally:
-            process.terminate()
+            process.send_signal(end)
             process.wait(timeout=30)
     assert not [*folder.glob("denoise-web-*")]  # nothing is left behind
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """``denoise web`` on a free port."""
+    with start_server(tmp_path_factory.mktemp("temporary")) as server:
+        yield server
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import signal
 import socket
 import sys
 import time
@@ -29,7 +30,7 @@ from denoise.web.app import Download, clean_name
 from denoise.web.audio import AudioRequest
 from denoise.web.guard import HEADERS, Guard
 from denoise.web.serve import LOOPBACK, serve
-from tests.web.conftest import MAX_UPLOAD_MIB, Server
+from tests.web.conftest import MAX_UPLOAD_MIB, Server, start_server
 
 STATIC = Path(denoise.__file__).parent / "web" / "static"
 
@@ -410,6 +411,12 @@ class TestCommand:
         port = int(server.url.rpartition(":")[2])
         with pytest.raises(ConfigError, match=rf"127\.0\.0\.1:{port} cannot be used \(Address already in use\)"):
             serve("127.0.0.1", port, max_upload_mib=1, announce=pytest.fail)
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGHUP")
+    def test_a_terminal_that_is_closed_leaves_no_files(self, tmp_path: Path, noisy_wav: Path) -> None:
+        with start_server(tmp_path, signal.SIGHUP) as server:
+            httpx.post(f"{server.url}/api/audio/tone.wav", content=noisy_wav.read_bytes(), timeout=120)
+            assert server.job_folders
 
     def test_a_missing_extra_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("denoise.web.serve.find_spec", lambda _: None)
