@@ -152,6 +152,21 @@ class TestAudio:
         assert name == "recording.denoised.wav"
         assert len(sound) > 8000
 
+    def test_a_double_click_records_once(self, open_page: Callable[..., Page]) -> None:
+        page = open_page("audio")
+        n_microphones = page.evaluate(
+            """() => {
+                const devices = navigator.mediaDevices, open = devices.getUserMedia.bind(devices);
+                let n = 0;
+                devices.getUserMedia = (constraints) => (n++, open(constraints));
+                for (let i = 0; i < 2; i++) document.getElementById("record").click();
+                return n;
+            }"""
+        )
+        assert n_microphones == 1
+        expect(page.locator("#record")).to_have_text("Stop recording")
+        expect(page.locator("#record")).to_be_enabled()
+
     def test_a_wrong_file_is_refused_in_one_line(self, open_page: Callable[..., Page]) -> None:
         page = open_page("audio")
         dropped = page.evaluate_handle(
@@ -210,6 +225,32 @@ class TestImage:
         name, content = download(page, "#image .worklist a")
         denoise.ImagePipeline().file(crop, tmp_path / "out.png")
         assert (name, content) == ("crop.denoised.png", (tmp_path / "out.png").read_bytes())
+
+    @pytest.mark.parametrize("tab", ["audio", "image"])
+    def test_fast_clicks_show_the_last_file(
+        self, open_page: Callable[..., Page], tmp_path: Path, noisy_wav: Path, tab: str
+    ) -> None:
+        files = [tmp_path / f"{name}{'.wav' if tab == 'audio' else '.png'}" for name in ("a", "b")]
+        for file in files:
+            if tab == "audio":
+                shutil.copy(noisy_wav, file)
+            else:
+                Image.open(SAMPLES / "photo.png").crop((0, 0, 96, 64)).save(file)
+        page = open_page(tab)
+        page.set_input_files(f"#{tab}-files", files)
+        expect(page.locator(f"#{tab} .worklist a")).to_have_count(2)
+        page.evaluate(
+            """(tab) => {
+                const buttons = [...document.querySelectorAll(`#${tab} .worklist button`)];
+                const shows = buttons.filter((button) => button.textContent === "Show");
+                for (const i of [0, 1, 0, 0, 1, 0, 1, 1]) shows[i].click();
+            }""",
+            tab,
+        )
+        expect(page.locator("#player h2" if tab == "audio" else "#lightbox h2")).to_have_text(files[1].name)
+        page.wait_for_timeout(500)
+        expect(page.locator(f"#{tab} .worklist a")).to_have_count(2)
+        expect(page.locator(f"#{tab} .status.error")).to_have_count(0)
 
     def test_settings_are_sent_and_a_tiff_is_shown(self, open_page: Callable[..., Page], tmp_path: Path) -> None:
         x = np.random.default_rng(0).integers(10_000, 50_000, (40, 80)).astype(np.uint16)

@@ -48,14 +48,15 @@ function draw() {
   }
 }
 
-async function show(item) {
+async function show(item, isShown) {
   player.pause();
   viewer.hidden = item === null;
   if (item !== shown) noiseStart.value = noiseEnd.value = ""; // they are moments of another recording
   shown = item;
   if (item === null) return;
   const { files } = item.result;
-  await player.load(files.before, files.after);
+  await player.load(files.before, files.after, isShown);
+  if (!isShown()) return;
   viewer.querySelector("h2").textContent = item.file.name;
   slider.max = player.duration;
   noiseEnd.max = noiseStart.max = player.duration.toFixed(2);
@@ -77,6 +78,7 @@ function setUpRecorder(worklist) {
   const button = document.getElementById("record");
   let recorder = null;
   button.addEventListener("click", async () => {
+    button.disabled = true; // a second click would start a second recorder
     try {
       if (recorder) {
         const file = await recorder.stop();
@@ -90,6 +92,9 @@ function setUpRecorder(worklist) {
       button.textContent = recorder ? "Stop recording" : "Record from the microphone";
     } catch (error) {
       button.textContent = `No microphone (${error.message}). Try again`;
+    } finally {
+      button.disabled = false;
+      if (document.activeElement === document.body) button.focus(); // which it loses while it is disabled
     }
   });
 }

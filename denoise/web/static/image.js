@@ -51,7 +51,7 @@ function drag(event) {
   divide();
 }
 
-async function show(item) {
+async function show(item, isShown) {
   viewer.hidden = item === null;
   for (const url of urls) URL.revokeObjectURL(url);
   urls = [];
@@ -61,7 +61,7 @@ async function show(item) {
   viewer.querySelector("h2").textContent = item.file.name;
   [before.src, after.src] = urls;
   await Promise.all([before.decode(), after.decode()]);
-  layOut();
+  if (isShown()) layOut();
 }
 
 function summarise(facts) {

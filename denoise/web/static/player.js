@@ -30,10 +30,11 @@ export class Player {
     return this.isPlaying ? this.startPosition + this.context.currentTime - this.startTime : this.position;
   }
 
-  /** Decode WAV files of two versions; what was removed is their difference. */
-  async load(before, after) {
+  /** Decode WAV files of two versions, unless they are not wanted any more; what was removed is their difference. */
+  async load(before, after, isWanted = () => true) {
     this.pause();
     const [a, b] = await Promise.all([before, after].map(async (blob) => this.context.decodeAudioData(await blob.arrayBuffer())));
+    if (!isWanted()) return;
     const removed = this.context.createBuffer(a.numberOfChannels, a.length, a.sampleRate);
     for (let channel = 0; channel < a.numberOfChannels; channel++) {
       const x = a.getChannelData(channel), y = b.getChannelData(channel);

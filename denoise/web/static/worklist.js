@@ -21,7 +21,8 @@ export class Worklist {
   /**
    * @param section section of the tab, with a form of settings, a drop zone and a list.
    * @param path endpoint of the jobs, before the name.
-   * @param options {maxUpload, prepare(file) -> further options, summarise(facts) -> text, show(item)}.
+   * @param options {maxUpload, prepare(file) -> further options, summarise(facts) -> text, show(item, isShown)};
+   *   isShown() tells whether nothing was chosen since.
    */
   constructor(section, path, options) {
     this.section = section;
@@ -30,6 +31,7 @@ export class Worklist {
     this.list = section.querySelector(".worklist");
     this.form = section.querySelector("form.panel");
     this.shown = null;
+    this.shows = 0; // calls of show and remove, of which the last one counts
     const input = section.querySelector("input[type=file]");
     input.addEventListener("change", () => {
       this.add(input.files);
@@ -91,6 +93,7 @@ export class Worklist {
 
   finish(item) {
     const { facts, files } = item.result;
+    item.status.className = "status";
     item.status.textContent = [this.options.summarise(facts), ...facts.warnings].join(" – ");
     URL.revokeObjectURL(item.url);
     item.url = URL.createObjectURL(files.output);
@@ -107,13 +110,17 @@ export class Worklist {
   }
 
   async show(item) {
+    const count = ++this.shows;
+    const isShown = () => this.shows === count;
     this.shown?.row.classList.remove("is-shown");
     this.shown = item;
     item.row.classList.add("is-shown");
     try {
-      await this.options.show(item);
+      await this.options.show(item, isShown);
     } catch (error) {
-      this.fail(item, `${item.file.name}: cannot be shown (${error.message}).`);
+      if (!isShown() || item.isRunning) return; // what is shown next ends the decoding of this one
+      item.status.className = "status error";
+      item.status.textContent = `${item.file.name}: cannot be shown (${error.message}). Download it.`;
     }
   }
 
@@ -122,6 +129,7 @@ export class Worklist {
     item.row.remove();
     if (this.shown === item) {
       this.shown = null;
+      this.shows++;
       this.options.show(null);
     }
   }
