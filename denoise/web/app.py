@@ -15,6 +15,7 @@ With ``wait=1`` in the query of a POST, its answer is the first file.
 from __future__ import annotations
 
 import asyncio
+import errno
 import re
 import unicodedata
 from collections.abc import AsyncIterator, Callable
@@ -52,7 +53,8 @@ from denoise.web.priors import (
 )
 
 STATIC = Path(__file__).parent / "static"
-MAX_NAME = 100  # characters of a file name
+MAX_STEM = 150  # bytes in UTF-8 of a file name without its suffix; file systems have 255, outputs get a longer name
+MAX_SUFFIX = 10  # bytes in UTF-8, beyond which the end of a name is none
 SWEEP_S = 60.0  # between searches for jobs whose time is over
 POLL_S = 0.5  # between looks at whether the client of a request that waits has left
 
@@ -240,7 +242,8 @@ def clean_name(name: str) -> str:
         name: name that the client gives.
 
     Returns:
-        Its last part without control characters, at most `MAX_NAME` characters, which does not start with a dot.
+        Its last part without control characters, with at most `MAX_STEM` bytes in UTF-8 before the suffix, which does
+        not start with a dot.
 
     >>> clean_name("../.ssh/id rsa.wav"), clean_name(".."), clean_name("C:\\sounds\\a.wav")
     ('id rsa.wav', 'file', 'a.wav')
@@ -248,7 +251,9 @@ def clean_name(name: str) -> str:
     last = re.split(r"[/\\]", unicodedata.normalize("NFC", name))[-1]
     printable = "".join(c for c in last if c.isprintable()).lstrip(". ").rstrip(" ") or "file"
     stem, dot, suffix = printable.rpartition(".")
-    return f"{stem[: MAX_NAME - len(suffix)]}{dot}{suffix}" if dot and len(suffix) < 10 else printable[:MAX_NAME]
+    if not dot or len(suffix.encode()) >= MAX_SUFFIX:
+        stem, dot, suffix = printable, "", ""
+    return f"{stem.encode()[:MAX_STEM].decode(errors='ignore')}{dot}{suffix}"
 
 
 def _parse_query(kind: type[T], request: Request) -> tuple[T, bool]:
@@ -273,7 +278,8 @@ async def _receive(request: Request, path: Path, max_bytes: int) -> None:
                     raise error
                 file.write(chunk)
     except OSError as failure:
-        raise InputError(f"{path.name}: cannot be stored ({failure.strerror}). Free space on the server.") from None
+        advice = " Free space on the server." if failure.errno == errno.ENOSPC else ""
+        raise InputError(f"{path.name}: cannot be stored ({failure.strerror}).{advice}") from None
 
 
 def _hide_folders(job: Job, facts: dict[str, Any]) -> dict[str, Any]:

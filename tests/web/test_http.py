@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 import numpy as np
@@ -298,6 +299,11 @@ class TestSafety:
         else:
             assert response.status_code in (400, 404)
 
+    def test_a_long_name_is_cut(self, client: httpx.Client, noisy_wav: Path) -> None:
+        response = client.post(f"/api/audio/{300 * '音'}.wav?wait=1", content=noisy_wav.read_bytes())
+        assert response.status_code == 200
+        assert unquote(response.headers["content-disposition"]).endswith(f"''{50 * '音'}.denoised.wav")
+
     @pytest.mark.parametrize("path", ["/static/../app.py", "/static/%2e%2e/app.py", "/static//etc/passwd", "/static/"])
     def test_nothing_but_the_page_is_readable(self, server: Server, path: str) -> None:
         response = httpx.get(server.url + path)
@@ -434,7 +440,10 @@ class TestRequests:
             ("..", "file"),
             (".out", "out"),
             ("a\n\0b.wav", "ab.wav"),
-            ("x" * 300 + ".flac", "x" * 96 + ".flac"),
+            ("x" * 300 + ".flac", "x" * 150 + ".flac"),
+            ("ü" * 300 + ".flac", "ü" * 75 + ".flac"),
+            ("x" + "音" * 300, "x" + "音" * 49),
+            ("x." + "音" * 80, "x." + "音" * 49),
         ],
     )
     def test_names_are_cleaned(self, name: str, cleaned: str) -> None:
