@@ -1,4 +1,4 @@
-"""The server of the page: files in by POST, jobs by their names, files out once; and its command.
+"""The server of the page: files in by POST, jobs by their names, each result downloaded once.
 
 The body of a request is one file, its query the options, its answer a job as JSON:
 
@@ -155,10 +155,11 @@ class Server:
         if not waits:
             return JSONResponse(self._describe(job), status_code=202, headers={"location": f"/api/jobs/{job.id}"})
         assert job.future is not None
-        while not job.future.done():
+        future = asyncio.wrap_future(job.future)
+        while not future.done():
             if await request.is_disconnected():
                 self._jobs.remove(job)
-            await asyncio.wait([asyncio.wrap_future(job.future)], timeout=POLL_S)
+            await asyncio.wait([future], timeout=POLL_S)
         if job.outcome is None:
             self._jobs.remove(job)
             raise InputError(job.error or "the job was cancelled.")
