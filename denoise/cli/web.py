@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from denoise.cli.output import print_error
+from denoise.web.serve import LOOPBACK, MAX_UPLOAD_MIB, serve
 
 
 def web(
@@ -18,14 +19,13 @@ def web(
         ),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8765,
-    max_upload: Annotated[float, typer.Option(help="Largest file in MiB.", metavar="MIB")] = 1024,
+    max_upload: Annotated[float, typer.Option(help="Largest file in MiB.", metavar="MIB")] = MAX_UPLOAD_MIB,
 ) -> None:
     """Open a page in the browser to denoise files and to explore priors.
 
     The page is at http://127.0.0.1:8765/ until Ctrl-C. It loads nothing from elsewhere, and files stay on this machine.
     """
     from denoise.cli.malloc import return_freed_memory
-    from denoise.web.serve import LOOPBACK, serve
 
     def announce(address: str) -> None:
         if host not in LOOPBACK:
