@@ -85,6 +85,7 @@ function* readFields(bytes) {
   let position = 0;
   const readInteger = () => {
     for (let value = 0, scale = 1; ; scale *= 128) {
+      if (position >= bytes.length) throw new Error("the ONNX file is truncated");
       const byte = bytes[position++];
       value += (byte & 127) * scale;
       if (byte < 128) return value;
@@ -99,6 +100,7 @@ function* readFields(bytes) {
     }
     const length = { 1: 8, 2: kind === 2 ? readInteger() : 0, 5: 4 }[kind];
     if (length === undefined) throw new Error("not an ONNX file");
+    if (position + length > bytes.length) throw new Error("the ONNX file is truncated");
     yield [tag >>> 3, bytes.subarray(position, (position += length))];
   }
 }
