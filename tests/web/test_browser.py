@@ -17,6 +17,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 import denoise
+from denoise.web.jobs import MAX_JOBS
 from tests.web.conftest import Server
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -251,6 +252,18 @@ class TestImage:
         page.wait_for_timeout(500)
         expect(page.locator(f"#{tab} .worklist a")).to_have_count(2)
         expect(page.locator(f"#{tab} .status.error")).to_have_count(0)
+
+    def test_many_files_wait_for_each_other(self, open_page: Callable[..., Page], tmp_path: Path) -> None:
+        files = [tmp_path / f"{i}.png" for i in range(MAX_JOBS + 4)]
+        for file in files:
+            Image.new("L", (8, 8)).save(file)
+        page = open_page("image")
+        page.set_input_files("#image-files", files)
+        page.locator("#image .worklist li").last.get_by_text("Cancel").click()
+        expect(page.locator("#image .status").last).to_have_text("Cancelled.")
+        expect(page.locator("#image .worklist a")).to_have_count(MAX_JOBS + 3)
+        page.locator("#image .worklist li").last.get_by_text("Try again").click()
+        expect(page.locator("#image .worklist a")).to_have_count(MAX_JOBS + 4)
 
     def test_settings_are_sent_and_a_tiff_is_shown(self, open_page: Callable[..., Page], tmp_path: Path) -> None:
         x = np.random.default_rng(0).integers(10_000, 50_000, (40, 80)).astype(np.uint16)

@@ -2,6 +2,8 @@
 
 import { runJob, stateText } from "./api.js";
 
+const MAX_SENT = 3; // files of a tab that are sent and denoised at once: the server refuses more than some jobs
+
 export function element(name, properties = {}, ...children) {
   const node = Object.assign(document.createElement(name), properties);
   node.append(...children);
@@ -30,6 +32,8 @@ export class Worklist {
     this.options = options;
     this.list = section.querySelector(".worklist");
     this.form = section.querySelector("form.panel");
+    this.nSent = 0;
+    this.waiting = []; // functions that send the next files
     this.shown = null;
     this.shows = 0; // calls of show and remove, of which the last one counts
     const input = section.querySelector("input[type=file]");
@@ -71,11 +75,16 @@ export class Worklist {
     item.status.className = "status";
     item.status.replaceChildren(text, bar);
     item.buttons.replaceChildren(this.button("Cancel", item, () => controller.abort()));
+    const settings = Object.fromEntries(new FormData(this.form)); // of this moment, even if it waits
+    let isSent = false;
     try {
       if (item.file.size > this.options.maxUpload) {
         throw new Error(`${item.file.name}: is larger than ${this.options.maxUpload / 2 ** 20} MiB, the limit of this server.`);
       }
-      const query = { ...Object.fromEntries(new FormData(this.form)), ...(await this.options.prepare(item.file)), ...further };
+      text.textContent = stateText({ state: "queued" });
+      await this.waitForTurn(controller.signal);
+      isSent = true;
+      const query = { ...settings, ...(await this.options.prepare(item.file)), ...further };
       const path = `${this.path}/${encodeURIComponent(item.file.name)}`;
       const report = (row) => {
         text.textContent = stateText(row);
@@ -88,7 +97,30 @@ export class Worklist {
       this.fail(item, error.name === "AbortError" ? "Cancelled." : error.message);
     } finally {
       item.isRunning = false;
+      if (isSent) this.sendNext();
     }
+  }
+
+  /** Wait until fewer than MAX_SENT files are sent and denoised. */
+  async waitForTurn(signal) {
+    if (this.nSent < MAX_SENT) {
+      this.nSent++;
+      return;
+    }
+    await new Promise((resolve, reject) => {
+      this.waiting.push(resolve);
+      signal.addEventListener("abort", () => {
+        const i = this.waiting.indexOf(resolve);
+        if (i >= 0) this.waiting.splice(i, 1);
+        reject(signal.reason); // without effect if its turn has come
+      });
+    });
+  }
+
+  /** Let the next file take the place of one that has ended. */
+  sendNext() {
+    if (this.waiting.length) this.waiting.shift()();
+    else this.nSent--;
   }
 
   finish(item) {
