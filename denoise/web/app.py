@@ -225,7 +225,7 @@ class Download(FileResponse):
             if message["type"] != "http.response.body" or message.get("more_body", False):
                 await send(message)
                 return
-            await send(message | {"more_body": True})
+            await send({**message, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": True})  # waits for a full buffer
             is_connected = not await request.is_disconnected()  # asked before the end, which counts as one
             await send({"type": "http.response.body", "body": b"", "more_body": False})
