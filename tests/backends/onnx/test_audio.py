@@ -104,7 +104,7 @@ def test_exported_files_are_refused_where_they_do_not_fit(exported: dict[str, Pa
         AudioPipeline(exported["blur-image"])
     with pytest.raises(ConfigError, match=r"speech.onnx: is an exported model, which torch does not run"):
         AudioPipeline(exported["speech"], backend="torch")
-    with pytest.raises(ConfigError, match="model general takes no noise profile; use backend torch"):
+    with pytest.raises(ConfigError, match="model general takes no noise profile; use its weights with backend torch"):
         AudioPipeline(exported["general"]).measure_noise(recording(16_000, 1), 16_000)
     with pytest.raises(ConfigError, match=r"one output and no posterior samples; use speech-flow"):
         AudioPipeline(exported["vary-audio"]).check(DenoiseOptions(steps=1, seed=1))

@@ -93,7 +93,7 @@ def test_what_it_cannot_do_is_refused(exported: dict[str, Path]) -> None:
         ImagePipeline(exported["keep-audio"])
     with pytest.raises(ConfigError, match="precision is 'int8'; backend onnx computes in float32"):
         ImagePipeline(exported["photo"], precision="int8")
-    with pytest.raises(ConfigError, match="model gaussian has one output and no posterior samples; use backend torch"):
+    with pytest.raises(ConfigError, match="model gaussian has one output and no posterior samples; use its weights"):
         ImagePipeline(exported["gaussian"]).check(DenoiseOptions(steps=2, perception=1.0))
     with pytest.raises(
         ConfigError, match="mnist-diffusion is a prior of architecture diffusion, which is not exported"
