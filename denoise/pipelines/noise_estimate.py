@@ -138,13 +138,23 @@ def _candidates(image: Image) -> Array | None:
 
 def _content(image: Image) -> tuple[int, int, int, int]:
     """Top, left, height and width of what is neither hidden nor a black bar, as of films, or of the whole frame."""
-    shown = [image.pixels.any(axis=(1, 2)), image.pixels.any(axis=(0, 2))]
-    if image.visible is not None:
-        shown = [has & image.visible.any(axis=axis) for has, axis in zip(shown, (1, 0), strict=True)]
-    rows, columns = map(np.flatnonzero, shown)
-    if not len(rows) or not len(columns):
-        return 0, 0, *image.pixels.shape[:2]
-    return int(rows[0]), int(columns[0]), int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
+    pixels, visible = image.pixels, image.visible
+    rows = _extent(pixels, visible)
+    columns = _extent(pixels.swapaxes(0, 1), None if visible is None else visible.T)
+    if rows is None or columns is None:
+        return 0, 0, *pixels.shape[:2]
+    return rows[0], columns[0], rows[1] - rows[0], columns[1] - columns[0]
+
+
+def _extent(lines: Array, visible: Array | None) -> tuple[int, int] | None:
+    """The first line of pixels that is neither hidden nor black, and the one behind the last; None if all are."""
+
+    def has_content(i: int) -> bool:
+        return bool(lines[i].any() and (visible is None or visible[i].any()))
+
+    first = next(filter(has_content, range(len(lines))), None)  # in most images the first of all: no other is read
+    last = next(filter(has_content, reversed(range(len(lines)))), None)
+    return None if first is None or last is None else (first, last + 1)
 
 
 def _starts(size: int, side: int) -> list[int]:
