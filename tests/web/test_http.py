@@ -420,11 +420,13 @@ class TestCommand:
 
     @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGHUP")
     def test_a_terminal_that_is_closed_leaves_no_files(self, tmp_path: Path, noisy_wav: Path) -> None:
-        if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
-            pytest.skip("SIGHUP is ignored, as under nohup, and so by every child")
-        with start_server(tmp_path, signal.SIGHUP) as server:
-            httpx.post(f"{server.url}/api/audio/tone.wav", content=noisy_wav.read_bytes(), timeout=120)
-            assert server.job_folders
+        handler = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup, children would ignore it, too
+        try:
+            with start_server(tmp_path, signal.SIGHUP) as server:
+                httpx.post(f"{server.url}/api/audio/tone.wav", content=noisy_wav.read_bytes(), timeout=120)
+                assert server.job_folders
+        finally:
+            signal.signal(signal.SIGHUP, handler)
 
     def test_a_missing_extra_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("denoise.web.serve.find_spec", lambda _: None)
