@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from denoise import registry
 from denoise.cards import Card
 from denoise.pipelines import arrays, choice
-from denoise.registry import build
+from denoise.registry import build, load
 from denoise.weights import save_weights
 
 settings.register_profile("any machine", deadline=None)  # a busy machine may be slow
@@ -62,6 +62,27 @@ def noisy_scene() -> Callable[[int, float], NDArray[np.float32]]:
         return (clean + np.random.default_rng(0).normal(0, sigma, clean.shape)).astype(np.float32)
 
     return generate
+
+
+class ExportedModels(dict[str, Path]):
+    """Files of `denoise export` by the names of tiny or bundled models, each made when it is first asked for."""
+
+    def __init__(self, models: dict[str, Path], folder: Path) -> None:
+        super().__init__()
+        self.models, self.folder = models, folder
+
+    def __missing__(self, name: str) -> Path:
+        from denoise.backends.onnx.export import to_onnx
+
+        self[name] = path = self.folder / f"{name}.onnx"
+        path.write_bytes(to_onnx(*load(self.models.get(name, name))))
+        return path
+
+
+@pytest.fixture(scope="session")
+def exported(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> ExportedModels:
+    """Exported models by name; no test may change a file."""
+    return ExportedModels(models, tmp_path_factory.mktemp("exported"))
 
 
 @pytest.fixture(scope="session")

@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from numpy.typing import NDArray
 from PIL import Image
 
 from denoise import backends
 from denoise.backends import torch as torch_backend
-from denoise.backends.onnx.export import to_onnx
 from denoise.pipelines.audio import AudioPipeline
-from denoise.registry import load
+from tests.backends.onnx.test_audio import recording
 from tests.cli.conftest import Command
 
 
@@ -25,23 +23,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "denoise" / "onnx"
 
 
-def recording(rate: int, channels: int, seconds: float = 1.5) -> NDArray[np.float32]:
-    """Tones that come and go, with noise of each channel."""
-    time = np.arange(round(rate * seconds)) / rate
-    tones = sum(np.sin(2 * np.pi * 150 * k * time) / k for k in range(1, 16)) * (3 * time % 1)
-    noise = np.random.default_rng(0).normal(size=(channels, len(time)))
-    return (0.1 * tones + 0.02 * noise).astype(np.float32)
-
-
 def test_the_command_takes_a_file_or_exports_into_the_cache_once(
-    command: Command, models: dict[str, Path], cache: Path, tmp_path: Path
+    command: Command, models: dict[str, Path], exported: dict[str, Path], cache: Path
 ) -> None:
-    exported = tmp_path / "floor.onnx"
-    exported.write_bytes(to_onnx(*load(models["floor-audio"])))
     soundfile.write("in.wav", recording(22_050, 2).T, 22_050, subtype="FLOAT")
     for words in (
         ("--model", models["floor-audio"]),
-        ("--model", exported),
+        ("--model", exported["floor-audio"]),
         ("--model", models["floor-audio"], "--backend", "onnx"),
     ):
         done = command("audio", "in.wav", "--overwrite", "-o", f"{len(words)}.wav", *words)
@@ -160,15 +148,14 @@ def test_without_a_home_nothing_is_kept(
         assert (done.code, done.err) == (0, "")
 
 
-def test_exported_models_are_no_weights(command: Command, models: dict[str, Path], tmp_path: Path) -> None:
-    exported = tmp_path / "floor.onnx"
-    exported.write_bytes(to_onnx(*load(models["floor-audio"])))
+def test_exported_models_are_no_weights(command: Command, exported: dict[str, Path]) -> None:
+    file = exported["floor-audio"]
     Image.fromarray(np.zeros((30, 30, 3), np.uint8)).save("in.png")
     soundfile.write("in.wav", recording(16_000, 1).T, 16_000)
     for words, message in (
-        (("image", "in.png", "--prior", exported), "is an exported model, which torch does not run; use backend onnx"),
-        (("audio", "in.wav", "--prior", exported), "is an exported model; expected weights"),
-        (("export", exported, "-o", "again.onnx"), "is an exported model; expected weights"),
+        (("image", "in.png", "--prior", file), "is an exported model, which torch does not run; use backend onnx"),
+        (("audio", "in.wav", "--prior", file), "is an exported model; expected weights"),
+        (("export", file, "-o", "again.onnx"), "is an exported model; expected weights"),
     ):
         done = command(*words)
         assert done.code in (1, 2)

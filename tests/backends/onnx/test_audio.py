@@ -10,27 +10,15 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from denoise.backends.onnx.export import to_onnx
 from denoise.backends.onnx.load import cache_folder
 from denoise.errors import ConfigError, DenoiseError, WeightsError
 from denoise.options import DenoiseOptions
 from denoise.pipelines.audio import AudioPipeline
 from denoise.pipelines.stream import AudioStream
-from denoise.registry import load
 
 MAX_DIFFERENCE = 1e-5  # a hundredth of what the exporter allows
 SAMPLES = Path(__file__).parents[3] / "samples"
 NAMES = ["speech", "general", "floor-audio", "lookahead-audio", "keep-audio", "vary-audio"]
-
-
-@pytest.fixture(scope="module")
-def exported(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Exported models by name."""
-    folder = tmp_path_factory.mktemp("exported")
-    paths = {name: folder / f"{name}.onnx" for name in (*NAMES, "blur-image")}
-    for name, path in paths.items():
-        path.write_bytes(to_onnx(*load(models.get(name, name))))
-    return paths
 
 
 def recording(rate: int, channels: int, seconds: float = 1.5) -> NDArray[np.float32]:

@@ -25,17 +25,15 @@ Open = Callable[[str], Any]
 
 
 @pytest.fixture(scope="module")
-def open_exported(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Open:
-    """``open_exported(name)`` is a session of onnxruntime with a tiny or bundled model, which is exported once."""
-    folder, sessions = tmp_path_factory.mktemp("onnx"), {}
+def open_exported(exported: dict[str, Path]) -> Open:
+    """``open_exported(name)`` is a session of onnxruntime with a tiny or bundled model."""
+    sessions: dict[str, Any] = {}
 
     def open_(name: str) -> Any:
         if name not in sessions:
-            path = folder / f"{name}.onnx"
-            path.write_bytes(to_onnx(*load(models.get(name, name))))
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = 1
-            sessions[name] = onnxruntime.InferenceSession(path, options)
+            sessions[name] = onnxruntime.InferenceSession(exported[name], options)
         return sessions[name]
 
     return open_

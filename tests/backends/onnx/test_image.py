@@ -9,26 +9,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from denoise.backends.onnx.export import to_onnx
 from denoise.errors import ConfigError
 from denoise.options import DenoiseOptions
 from denoise.pipelines.image import ImagePipeline
 from denoise.pipelines.noise_estimate import load_noise_network
-from denoise.registry import load
 from denoise.signals import Image
 
 MAX_DIFFERENCE = 1e-4  # a tenth of what the exporter allows
 NAMES = ["photo", "gaussian", "vae-image", "blur-image", "sigma-image", "maps-image", "grey-image"]
-
-
-@pytest.fixture(scope="module")
-def exported(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Exported models by name."""
-    folder = tmp_path_factory.mktemp("exported")
-    paths = {name: folder / f"{name}.onnx" for name in (*NAMES, "keep-audio")}
-    for name, path in paths.items():
-        path.write_bytes(to_onnx(*load(models.get(name, name))))
-    return paths
 
 
 def scene(height: int, width: int, channels: int) -> NDArray[np.float32]:
