@@ -78,11 +78,13 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("browser")
     for name in ("denoise.js", "index.html", "package.json"):
         shutil.copy(SOURCE / name, folder)
-    done = subprocess.run(
-        ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=folder, capture_output=True, text=True
-    )
-    if done.returncode:
-        pytest.skip(f"npm cannot install onnxruntime-web: {done.stderr.strip().splitlines()[-1:]}")
+    line = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=0"]
+    try:
+        subprocess.run(line, cwd=folder, capture_output=True, text=True, check=True, timeout=120)
+    except subprocess.TimeoutExpired:
+        pytest.skip("npm does not install onnxruntime-web within two minutes")
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"npm cannot install onnxruntime-web: {error.stderr.strip().splitlines()[-1:]}")
     (folder / "speech.onnx").write_bytes(to_onnx(*load("speech")))
     soundfile.write(folder / "in.wav", recording().T, RATE)
     return folder
