@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from denoise.backends import torch as torch_backend
 from denoise.backends.onnx.graphs import ClassifierGraph, StreamGraph, WindowGraph, flatten_state
 from denoise.backends.onnx.runtime import (
     DENOISED,
@@ -113,15 +114,7 @@ def facts_of(module: Any) -> NetworkFacts:
     Args:
         module: denoiser.
     """
-    return NetworkFacts(
-        ndim=module.ndim,
-        channels=module.channels,
-        blind=module.blind,
-        sigma_maps=module.sigma_maps,
-        size_multiple=module.size_multiple,
-        context=module.context,
-        window=module.window,
-    )
+    return replace(torch_backend.facts_of(module), has_samples=False, can_mix=False)
 
 
 def example_windows(module: Any, batch: int, size: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
