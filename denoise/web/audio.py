@@ -8,14 +8,14 @@ from pathlib import Path
 from denoise.config import config
 from denoise.errors import ConfigError
 from denoise.files.audio import AudioReader, AudioWriter
-from denoise.files.names import output_suffix
 from denoise.options import AUDIO_STEPS, DenoiseOptions
 from denoise.pipelines.audio import AudioPipeline, default_model, read_blocks
 from denoise.pipelines.choice import AUTO
 from denoise.protocols import Progress
 from denoise.registry import bundled
 from denoise.signals import AudioFormat
-from denoise.web.jobs import OUT, Outcome, Work
+from denoise.web.files import denoise_upload, require_bundled
+from denoise.web.jobs import Outcome, Work
 
 PREVIEW_S = 300.0  # seconds that a page plays: five minutes of stereo take 230 MB in a browser
 
@@ -74,14 +74,9 @@ def plan_audio(source: Path, request: AudioRequest) -> Work:
 
 
 def _denoise(source: Path, model: str, options: DenoiseOptions, preview: bool, progress: Progress) -> Outcome:
-    target = output_path(source)
-    result = load_audio(model).denoise_file(source, target, options, progress=progress)
-    files = {"output": target}
-    if preview:
-        for word, path in (("before", source), ("after", target)):
-            files[word] = target.parent / f"{word}.wav"
-            write_preview(path, files[word])
-    return Outcome(files, result.asdict())
+    preview_writer = write_preview if preview else None
+    pipeline = load_audio(model)
+    return denoise_upload(pipeline, source, options, progress, preview_suffix=".wav", write_preview=preview_writer)
 
 
 def write_preview(source: Path, target: Path) -> None:
@@ -109,22 +104,3 @@ def write_preview(source: Path, target: Path) -> None:
 def load_audio(model: str) -> AudioPipeline:
     """Return the pipeline of a model, loaded once. Only the worker calls this."""
     return AudioPipeline(model)
-
-
-def output_path(source: Path) -> Path:
-    """Return the path of the output of a job: the name that the command line gives, in a folder of its own."""
-    return source.parent / OUT / f"{source.stem}.denoised{output_suffix(source)}"
-
-
-def require_bundled(model: str, names: list[str]) -> None:
-    """Refuse any model but bundled ones, as a path could be any file of the server.
-
-    Args:
-        model: name that was requested.
-        names: names that are allowed.
-
-    Raises:
-        ConfigError: the model is none of them.
-    """
-    if model not in names:
-        raise ConfigError(f"model {model!r} is unknown; expected one of {', '.join(names)}.")

@@ -11,7 +11,7 @@ from denoise.pipelines.compare import write_visible
 from denoise.pipelines.image import ImagePipeline
 from denoise.protocols import Progress
 from denoise.registry import DEFAULTS, bundled
-from denoise.web.audio import output_path, require_bundled
+from denoise.web.files import denoise_upload, require_bundled
 from denoise.web.jobs import Outcome, Work
 
 
@@ -69,14 +69,9 @@ def plan_image(source: Path, request: ImageRequest) -> Work:
 
 
 def _denoise(source: Path, model: str, options: DenoiseOptions, preview: bool, progress: Progress) -> Outcome:
-    target = output_path(source)
-    result = load_image(model).denoise_file(source, target, options, progress=progress)
-    files = {"output": target}
-    if preview:
-        for word, path in (("before", source), ("after", target)):
-            files[word] = target.parent / f"{word}.png"
-            write_visible(path, files[word])
-    return Outcome(files, result.asdict())
+    preview_writer = write_visible if preview else None
+    pipeline = load_image(model)
+    return denoise_upload(pipeline, source, options, progress, preview_suffix=".png", write_preview=preview_writer)
 
 
 @lru_cache(maxsize=4)

@@ -18,7 +18,7 @@ from denoise.pipelines.prior_files import read_mask
 from denoise.protocols import Progress
 from denoise.registry import bundled
 from denoise.signals import Image, ImageFormat
-from denoise.web.audio import require_bundled
+from denoise.web.files import require_bundled
 from denoise.web.jobs import OUT, Outcome, Work
 
 MAX_SIGNALS = 64  # of one job
