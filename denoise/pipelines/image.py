@@ -10,7 +10,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-import numpy as np
 from numpy.typing import NDArray
 
 from denoise.backends import load_network, pick_backend
@@ -19,28 +18,23 @@ from denoise.files.image import ImageReader, write_image
 from denoise.frames import Grid
 from denoise.options import IMAGE_STEPS, MAX_MEGAPIXELS, DenoiseOptions, Sigma
 from denoise.pipelines.float_range import find_float_range, warn_units
+from denoise.pipelines.image_frames import FrameDenoiser
 from denoise.pipelines.noise_estimate import (
     FrameNoise,
-    channel_groups,
     estimate_noise,
     load_noise_network,
-    to_network,
     uniform_noise,
 )
 from denoise.pipelines.posterior import check_posterior
 from denoise.pipelines.progress import progress_of_part
-from denoise.pipelines.quantisation import MAX_SIGMA, has_8_bits, quantise_for
 from denoise.pipelines.result import IMAGE_UNITS, Diagnostics, Result
-from denoise.pipelines.tiles import TileDenoiser, frame_of, weigh
-from denoise.protocols import ArrayNetwork, ArrayQuantisableNetwork, ArrayVariationalNetwork, Progress
+from denoise.protocols import ArrayNetwork, Progress
 from denoise.registry import DEFAULTS, NOISE_MODEL, SIGMA_MODEL
 from denoise.signals import Image
 
 TILE = 1024  # pixels: 12 megapixels stay below two gigabytes in every precision; a quarter is computed twice
 MAX_CONTEXT = 56  # pixels: those further away change the output by less than 0.1 of 255, whatever the receptive field
 FADE = 8  # pixels
-MIN_NOISE = 0.3 / 255  # of 8-bit images: their rounding alone is as strong, so they stay as they are
-MAX_DETAIL_LOSS = 0.5  # of sigma: what --detail 1 withholds
 
 
 class ImagePipeline:
@@ -186,7 +180,7 @@ class ImagePipeline:
         if image.alpha is not None and not image.is_alpha_opacity:
             return _denoise_parts(image, partial(self.denoise_frame, options=options), progress)
         noise = None if self.card.blind else self.resolve_noise(image, options, estimate)
-        return self._denoise(image, noise, options, progress)
+        return self._frame_denoiser().denoise(image, noise, options, progress)
 
     def _denoise_and_measure(
         self, image: Image, options: DenoiseOptions, progress: Progress | None
@@ -205,59 +199,6 @@ class ImagePipeline:
             no_noise_found=is_unchanged and options.limited_strength > 0,
         )
 
-    def _denoise(
-        self, image: Image, noise: FrameNoise | None, options: DenoiseOptions, progress: Progress | None
-    ) -> tuple[Image, Diagnostics]:
-        """Denoise the pixels within the range of the frame, and the brighter areas as an image of their own."""
-        pixel_range = find_float_range(image)
-        if pixel_range is None:
-            return self._denoise_in_range(image, noise, options, progress)
-        inner_noise = None if noise is None else tuple(profile.in_units(pixel_range.scale) for profile in noise)
-        inner = pixel_range.normalise(image)
-        denoised, diagnostics = self._denoise_in_range(inner, inner_noise, options, progress)
-        pixels = pixel_range.denormalise(denoised.pixels)
-        pixels = np.where(pixel_range.contains(image)[..., None], pixels, image.pixels)
-        bright = pixel_range.find_bright(image)
-        if bright is not None:
-            box = tuple(slice(i.min(), i.max() + 1) for i in np.nonzero(bright))
-            bright_image = Image(image.pixels[box], bright[box].astype(np.float32))
-            denoised, _ = self._denoise(bright_image, noise, options, None)
-            pixels[box] = np.where(bright[box][..., None], denoised.pixels, pixels[box])
-        return replace(image, pixels=pixels), diagnostics
-
-    def _denoise_in_range(
-        self, image: Image, noise: FrameNoise | None, options: DenoiseOptions, progress: Progress | None
-    ) -> tuple[Image, Diagnostics]:
-        """Frame -> rows -> frame."""
-        strength = options.limited_strength
-        is_variational = options.uses_posterior and isinstance(self.network, ArrayVariationalNetwork)
-        if noise is not None:
-            if options.estimates_sigma and _greatest_255(noise) <= self._min_noise_255(image):
-                return image, Diagnostics()
-            noise = tuple(
-                profile.scale(1 - MAX_DETAIL_LOSS * options.detail).clamp(self._max_sigma) for profile in noise
-            )
-        sigma = 0.0 if noise is None else noise[0].mean_sigma
-        if options.mix_weight and sigma and not is_variational:
-            from denoise.pipelines.perception import image_residual, sample_image  # the sampler is one of torch
-
-            sample, rejected_fraction = sample_image(self.posterior_mean, image, sigma, options, progress)
-            x = np.moveaxis(image.as_float().pixels, -1, 0)
-            mixed = sample if strength == 1 else x + strength * (sample - x)  # exactly the sample at full strength
-            if not options.luminance == options.colour == 1:
-                mixed = x + np.concatenate([weigh((sample - x)[group], options) for group in channel_groups(len(x))])
-            denoised = frame_of(iter([mixed]), image)
-            residual = image_residual(image, denoised, strength * sigma)
-            return denoised, Diagnostics(
-                residual=residual,
-                rejected_fraction=rejected_fraction,
-                precision=self.network.precision,
-            )
-        network = self._prepare(image, noise)
-        tiles = TileDenoiser(network, self.grid, noise, options, options.seed if is_variational else None, self.batch)
-        denoised = frame_of(tiles.rows(image, progress), image)
-        return denoised, Diagnostics(precision=network.precision)
-
     def posterior_mean(self, image: Image, sigma: float, progress: Progress | None = None) -> NDArray[Any]:
         """Return the output of the network for a whole frame with noise of a given level.
 
@@ -269,26 +210,10 @@ class ImagePipeline:
         Returns:
             (channels, height, width), full scale 1.0.
         """
-        noise = uniform_noise(sigma, image.pixels.shape[2])
-        tiles = TileDenoiser(self._prepare(image, noise), self.grid, noise, DenoiseOptions(steps=1), batch=self.batch)
-        return np.concatenate([*tiles.rows(image, progress)], axis=1)
+        return self._frame_denoiser().posterior_mean(image, sigma, progress)
 
-    def _prepare(self, image: Image, noise: FrameNoise | None) -> ArrayNetwork:
-        """The network in the precision for a frame: int8 if it saves time and does no harm."""
-        network = self.network
-        if not isinstance(network, ArrayQuantisableNetwork) or not has_8_bits(image):
-            return network
-        if not network.should_quantise(image.pixels[..., 0].size):
-            return network
-        noise_255 = _greatest_255(self.estimate_noise(image) if noise is None else noise)
-        if noise_255 > MAX_SIGMA:
-            return network
-        profile = None if noise is None else noise[0]
-
-        def to_inputs(x: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any] | None]:
-            return to_network(x[:, :3] / np.float32(image.full_scale), profile, network.facts)
-
-        return quantise_for(network, image, to_inputs, noise_255) or network
+    def _frame_denoiser(self) -> FrameDenoiser:
+        return FrameDenoiser(self.network, self.grid, self.batch, self._max_sigma, self.estimate_noise)
 
     def check(self, options: DenoiseOptions, scale: float = 1.0) -> None:
         """Refuse options that the model does not support.
@@ -345,11 +270,6 @@ class ImagePipeline:
         if options.estimates_sigma:
             return self.estimate_noise(image) if estimate is None else estimate
         return uniform_noise(cast(float, options.sigma), image.pixels.shape[2])
-
-    @staticmethod
-    def _min_noise_255(image: Image) -> float:
-        """Estimated noise up to which a frame stays as it is."""
-        return 255 * MIN_NOISE if image.pixels.dtype == np.uint8 else 0.0
 
     def max_sigma(self, image: Image) -> float:
         """Return the upper end of the range of the model in the units of a frame; noise of floats may exceed white.
@@ -546,11 +466,6 @@ def sigma_255(noise: FrameNoise) -> float:
         Standard deviation in 8-bit steps.
     """
     return 255 * noise[0].mean_sigma
-
-
-def _greatest_255(noise: FrameNoise) -> float:
-    """Level of the noise of the noisiest group of channels in 8-bit steps."""
-    return 255 * max(profile.mean_sigma for profile in noise)
 
 
 def _denoise_parts(
