@@ -25,7 +25,8 @@ class DiscretizedLogistic(Distribution):
     support = torch.distributions.constraints.unit_interval
 
     def __init__(self, loc: Tensor, log_scale: Tensor) -> None:
-        self.loc, self.log_scale = loc, log_scale.clamp_min(-7.0)
+        dtype = torch.promote_types(loc.dtype, torch.float32)  # a level is as wide as the rounding of bfloat16
+        self.loc, self.log_scale = loc.to(dtype), log_scale.to(dtype).clamp_min(-7.0)
         super().__init__(loc.shape, validate_args=False)
 
     @property
@@ -39,7 +40,9 @@ class DiscretizedLogistic(Distribution):
         inverse_scale = torch.exp(-self.log_scale)
         upper = inverse_scale * ((level + 0.5) / 255 - self.loc)
         lower = inverse_scale * ((level - 0.5) / 255 - self.loc)
-        inside = torch.log((torch.sigmoid(upper) - torch.sigmoid(lower)).clamp_min(1e-12))
+        # log(sigmoid(upper) - sigmoid(lower)); the difference itself is 0 far from the mean, with its gradient
+        log_width = torch.log(-torch.expm1(-inverse_scale / 255))
+        inside = F.logsigmoid(upper) + F.logsigmoid(-lower) + log_width
         return torch.where(level <= 0, F.logsigmoid(upper), torch.where(level >= 255, F.logsigmoid(-lower), inside))
 
     def sample(self, sample_shape: Any = ()) -> Tensor:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
 
 from denoise.errors import ConfigError
@@ -119,6 +121,23 @@ def test_probabilities_of_the_levels_sum_to_1(loc: float, log_scale: float) -> N
     torch.manual_seed(0)
     samples = d.sample((20_000,))
     assert samples.mean().item() == pytest.approx((p * levels).sum().item(), abs=0.01)
+
+
+@pytest.mark.parametrize("log_scale", [-6.0, -3.0])
+@pytest.mark.parametrize("level", [1, 60, 128, 200, 254])
+def test_levels_far_from_the_mean_have_exact_probabilities_and_gradients(log_scale: float, level: int) -> None:
+    loc = torch.tensor([0.05, 0.5, 0.95], requires_grad=True)
+    log_p = DiscretizedLogistic(loc, torch.full((3,), log_scale)).log_prob(torch.tensor(level / 255))
+    log_p.sum().backward()
+    low, high = ((level + offset) / 255 for offset in (-0.5, 0.5))
+    for i, mean in enumerate(loc.tolist()):
+        reference = stats.logistic(mean, math.exp(log_scale))
+        # differences in the nearer tail, which float64 resolves
+        p = reference.cdf(high) - reference.cdf(low) if low < mean else reference.sf(low) - reference.sf(high)
+        assert log_p[i].item() == pytest.approx(math.log(p), rel=1e-4, abs=1e-4)
+        slope = (1 - reference.cdf(high) - reference.cdf(low)) / math.exp(log_scale)  # of log p by a shift of the level
+        assert loc.grad is not None
+        assert loc.grad[i].item() == pytest.approx(-slope, rel=1e-3, abs=0.05)
 
 
 @pytest.mark.parametrize(
