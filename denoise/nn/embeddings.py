@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from operator import index
 
 import torch
 from torch import Tensor, nn
@@ -92,13 +93,16 @@ class Condition(nn.Module):
             labels: class indices, texts, or None.
 
         Raises:
+            TypeError: a label is neither an integer, of any library, nor a text, nor None.
             ValueError: a class does not exist, or texts are no labels.
         """
         output = self.null_embedding.expand(len(labels), -1).clone()
-        class_rows = [i for i, label in enumerate(labels) if isinstance(label, int)]
+        class_rows = [i for i, label in enumerate(labels) if not (label is None or isinstance(label, str))]
         if class_rows:
-            classes = [label for label in labels if isinstance(label, int)]
-            if self.embedding is None or not all(0 <= label < self.classes for label in classes):
+            classes = [index(labels[i]) for i in class_rows]  # type: ignore[arg-type]
+            if self.embedding is None:
+                raise ValueError("this prior has no classes; leave labels out.")
+            if not all(0 <= label < self.classes for label in classes):
                 raise ValueError(f"labels are {classes}; expected classes from 0 to {self.classes - 1}.")
             output[class_rows] = self.embedding(torch.tensor(classes, device=output.device)).to(output)
         text_rows = [i for i, label in enumerate(labels) if isinstance(label, str)]
@@ -107,3 +111,21 @@ class Condition(nn.Module):
                 raise ValueError("this prior is not conditioned on text; leave texts out.")
             output[text_rows] = self.encoder([str(labels[i]) for i in text_rows]).to(output)
         return output
+
+
+def embed_labels(condition: Condition | None, labels: Sequence[Label]) -> Tensor | None:
+    """Return the embedding of n labels, (n, dim), or None of a prior without conditions.
+
+    Args:
+        condition: embedding of the prior; None if it has neither classes nor texts.
+        labels: class indices, texts, or None.
+
+    Raises:
+        TypeError: as of `Condition.forward`.
+        ValueError: as of `Condition.forward`; without conditions, a label is given.
+    """
+    if condition is not None:
+        return condition(labels)  # type: ignore[no-any-return]
+    if any(label is not None for label in labels):
+        raise ValueError("this prior has no classes; leave labels out.")
+    return None

@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 
 from denoise.config import config
 from denoise.errors import ConfigError
-from denoise.nn.embeddings import Condition
+from denoise.nn.embeddings import Condition, embed_labels
 from denoise.priors.noise import NoiseDecoding, draw_noise
 from denoise.protocols import DEFAULT_OPTIONS, Label, SamplingOptions, Support
 
@@ -106,7 +106,7 @@ class ZukoPrior(nn.Module):
 
     def distribution(self, labels: Sequence[Label]) -> Any:
         """Return zuko's distribution of flat, standardised events, one for each label."""
-        return self.flow(None if self.condition is None else self.condition(labels))
+        return self.flow(embed_labels(self.condition, labels))
 
     def log_prob(self, x: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
         """Return the log-density, exact; of a ``cnf`` up to the error of its ODE solver.
@@ -148,9 +148,9 @@ class Flow(NoiseDecoding, ZukoPrior):
 
     def from_noise(self, noise: Tensor, labels: Sequence[Label]) -> Tensor:
         """Return the events of noise; see `NoiseDecoding.from_noise`."""
-        flat = noise.flatten(1)
+        flat, distribution = noise.flatten(1), self.distribution(labels)
         if self.config.kind != "normal":
-            flat = self.distribution(labels).transform.inv(flat)
+            flat = distribution.transform.inv(flat)
         return self.config.mean + self.config.scale * flat.reshape(noise.shape)
 
     @torch.no_grad()
@@ -164,9 +164,9 @@ class Flow(NoiseDecoding, ZukoPrior):
         Returns:
             Noise, (n, *noise_shape).
         """
-        flat = self.standardise(x)
+        flat, distribution = self.standardise(x), self.distribution([label] * len(x))
         if self.config.kind != "normal":
-            flat = self.distribution([label] * len(x)).transform(flat)
+            flat = distribution.transform(flat)
         return flat.reshape(x.shape)
 
 

@@ -13,7 +13,7 @@ from denoise.config import config
 from denoise.errors import ConfigError
 from denoise.nn.bodies import BodyConfig, build_decoder
 from denoise.nn.dequantisation import normal_log_prob
-from denoise.nn.embeddings import Condition
+from denoise.nn.embeddings import Condition, embed_labels
 from denoise.priors.generator import OUTPUTS, GeneratorNetwork, check_sizes
 from denoise.protocols import DEFAULT_OPTIONS, Label, Progress, SamplingOptions
 from denoise.sampling.inversion import CANDIDATES, STEPS, minimise_energy
@@ -79,12 +79,8 @@ class GAN(GeneratorNetwork):
 
     def forward(self, noise: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
         """Return the signals of noise, differentiably; see `GeneratorNetwork.forward`."""
-        if self.condition is not None:
-            embedding = self.condition([None] * len(noise) if labels is None else labels)
-            return self.body(torch.cat([noise, embedding], dim=1))
-        if any(label is not None for label in labels or ()):
-            raise ValueError("this GAN has no classes; leave labels out.")
-        return self.body(noise)
+        embedding = embed_labels(self.condition, [None] * len(noise) if labels is None else labels)
+        return self.body(noise if embedding is None else torch.cat([noise, embedding], dim=1))
 
     def encode_noise(self, x: Tensor, *, label: Label = None, steps: int = STEPS) -> Tensor:
         """Return the noise whose signals are most similar to given ones; see `invert`.

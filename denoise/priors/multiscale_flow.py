@@ -17,7 +17,7 @@ from zuko.transforms import MonotonicAffineTransform, MonotonicRQSTransform
 from denoise.config import config
 from denoise.errors import ConfigError
 from denoise.nn.dequantisation import VariationalDequantiser, normal_log_prob
-from denoise.nn.embeddings import Condition
+from denoise.nn.embeddings import Condition, embed_labels
 from denoise.nn.invertible import ActNorm, Coupling, InvertibleConv, MaskKind, Multiscale, Shape, Squeeze
 from denoise.nn.monotonic import UNIVARIATES
 from denoise.nn.residual_flow import InvertibleResidual
@@ -244,7 +244,7 @@ class MultiscaleFlow(NoiseDecoding):
         return self.density((levels + u) / LEVELS, labels) - x[0].numel() * math.log(LEVELS) - log_q
 
     def _transform(self, labels: Sequence[Label]) -> Any:
-        return self.flow(None if self.condition is None else self.condition(labels))
+        return self.flow(embed_labels(self.condition, labels))
 
     def _middle(self, x: Tensor) -> Tensor:
         """Return signals with the mean of uniform dequantisation noise, levels without rounding."""

@@ -14,7 +14,7 @@ from zuko.nn import MaskedLinear
 
 from denoise.config import config
 from denoise.errors import ConfigError
-from denoise.nn.embeddings import SinusoidalEmbedding
+from denoise.nn.embeddings import SinusoidalEmbedding, embed_labels
 from denoise.priors.noise import NoiseDecoding
 from denoise.probability_path import expand_like
 from denoise.protocols import Label, Support
@@ -114,6 +114,7 @@ class PatchFlow(NoiseDecoding):
         Returns:
             Log-densities, (batch,).
         """
+        embed_labels(None, labels or ())  # which refuses them
         return self.noisy_log_prob(x, x.new_full((len(x),), self.config.sigma[0]))
 
     def noisy_log_prob(self, x: Tensor, sigma: Tensor) -> Tensor:
@@ -141,16 +142,18 @@ class PatchFlow(NoiseDecoding):
             sigma: standard deviation of their noise, (batch,).
             labels: none are supported.
         """
+        embed_labels(None, labels or ())
         with torch.inference_mode(False), torch.enable_grad():
             x = x.clone().requires_grad_()
             return torch.autograd.grad(self.noisy_log_prob(x, sigma.clone()).sum(), x)[0]
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
         """Return E[clean | x], see `denoise.protocols.DenoisingPrior`."""
-        return x + expand_like(sigma, x) ** 2 * self.score(x, sigma)
+        return x + expand_like(sigma, x) ** 2 * self.score(x, sigma, labels)
 
     def from_noise(self, noise: Tensor, labels: Sequence[Label]) -> Tensor:
         """Return the patches of noise; see `NoiseDecoding.from_noise`."""
+        embed_labels(None, labels)
         y, sigma = noise.flatten(1), noise.new_full((len(noise),), self.config.sigma[0])
         if self.flow is not None:
             y = self.flow(self._condition(sigma)).inv(y)
@@ -167,6 +170,7 @@ class PatchFlow(NoiseDecoding):
         Returns:
             Noise, (n, *noise_shape).
         """
+        embed_labels(None, [label])
         sigma = x.new_full((len(x),), self.config.sigma[0])
         y = self._standardise(x, sigma)
         if self.flow is not None:

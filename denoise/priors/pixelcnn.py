@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from denoise.config import config
 from denoise.errors import ConfigError
+from denoise.nn.embeddings import embed_labels
 from denoise.nn.masked import RowConv, RowsAbove
 from denoise.priors.autoregressive import AutoregressiveConfig
 from denoise.priors.raster import RasterNetwork
@@ -167,14 +168,14 @@ class PixelCNN(RasterNetwork):
 
     def layers_forward(self, above: Tensor | None, row: Tensor, image: Tensor, labels: Sequence[Label]) -> Tensor:
         """Return the features of the horizontal stack; see `RasterNetwork.layers_forward`."""
-        embedding = self.condition(labels) if self.condition else None
+        embedding = embed_labels(self.condition, labels)
         for block in self.blocks:
             above, row = block(above, row, embedding)
         return row
 
     def layers_scan(self, image: Tensor, labels: Sequence[Label]) -> PixelCNNScan:
         """Return the blocks pixel by pixel."""
-        embedding = self.condition(labels) if self.condition else None
+        embedding = embed_labels(self.condition, labels)
         return PixelCNNScan([GatedScan(block, image, embedding) for block in self.blocks])
 
 

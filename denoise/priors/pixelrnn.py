@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from denoise.config import config
 from denoise.errors import ConfigError
+from denoise.nn.embeddings import embed_labels
 from denoise.nn.masked import RowConv, RowsAbove
 from denoise.priors.autoregressive import AutoregressiveConfig
 from denoise.priors.raster import RasterNetwork
@@ -250,9 +251,10 @@ class PixelRNN(RasterNetwork):
 
     def _shift(self, labels: Sequence[Label]) -> Tensor:
         """Return the features of the labels, (batch, n); zeros without classes."""
-        if self.condition is None or self.shift is None:
+        embedding = embed_labels(self.condition, labels)
+        if embedding is None or self.shift is None:
             return self.first.weight.new_zeros(len(labels), self.config.features)
-        return self.shift(self.condition(labels))
+        return self.shift(embedding)
 
 
 class PixelRNNScan:

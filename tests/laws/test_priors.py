@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -195,6 +196,35 @@ def test_samples_depend_on_the_label(prior: Prior) -> None:
     if not prior.text and prior.classes:
         with pytest.raises(ValueError, match="text"):
             sample("a rose")
+
+
+def test_a_label_that_a_prior_lacks_is_refused_not_ignored(prior: Prior) -> None:
+    x, options = torch.rand(2, *prior.event_shape, generator=seeded()), few_steps(prior)
+    calls: list[Any] = [lambda label: prior.sample(2, label=label, options=options, generator=seeded())]
+    if isinstance(prior, HasLogProb):
+        calls.append(lambda label: prior.log_prob(x, [label, label]))
+    if isinstance(prior, NoiseDecoder):
+        noise = torch.zeros(2, *prior.noise_shape)
+        calls.append(lambda label: prior.decode_noise(noise, label=label, options=options))
+    if isinstance(prior, NoiseEncoder):
+        calls.append(lambda label: prior.encode_noise(x, label=label))
+    for call in calls:
+        with pytest.raises(ValueError, match="class"):
+            call(prior.classes)
+        if prior.classes:
+            with pytest.raises(TypeError):
+                call(0.5)
+
+
+def test_an_integer_of_any_library_is_a_class(prior: Prior) -> None:
+    if not prior.classes:
+        return
+    plain, *others = (
+        prior.sample(2, label=label, options=few_steps(prior), generator=seeded())
+        for label in (1, np.int64(1), torch.tensor(1))  # type: ignore[arg-type]
+    )
+    for other in others:
+        assert torch.equal(other, plain)
 
 
 def test_a_low_temperature_reduces_the_variance(prior: Prior) -> None:
