@@ -124,6 +124,8 @@ class SpectralCodec(nn.Module):
     def to_signal(self, compressed: Tensor) -> Tensor:
         """Reconstruct signals with nearly these spectra, by the fast Griffin-Lim algorithm from fixed random phases.
 
+        All signals start with the same phases, so that none depends on its place in a batch.
+
         Args:
             compressed: compressed magnitudes, (batch, bins, frames).
 
@@ -134,8 +136,8 @@ class SpectralCodec(nn.Module):
         magnitude = expand_magnitude(compressed, c.compression) * (c.n_fft / 4)
         magnitude = nn.functional.pad(magnitude, (0, 1))
         generator = Generator().manual_seed(0)
-        angle = 2 * torch.pi * torch.rand(magnitude.shape, generator=generator).to(magnitude)
-        spectrum = torch.polar(magnitude, angle)
+        angle = 2 * torch.pi * torch.rand(magnitude.shape[1:], generator=generator).to(magnitude)
+        spectrum = torch.polar(magnitude, angle.expand_as(magnitude))
         previous = spectrum
         for _ in range(c.iterations):
             consistent = stft(istft(spectrum, c.n_fft, c.hop), c.n_fft, c.hop)
