@@ -61,8 +61,10 @@ class TextEncoder(nn.Module):
         longest = max(map(len, encoded))
         codes = torch.tensor([[*line, *[0] * (longest - len(line))] for line in encoded], device=self.out.weight.device)
         valid = (codes > 0)[:, None]
-        features = self.convs(self.byte_embedding(codes).transpose(1, 2))
-        mean = (features * valid).sum(dim=2) / valid.sum(dim=2)
+        features = self.byte_embedding(codes).transpose(1, 2)
+        for layer in self.convs:
+            features = layer(features) * valid  # zeros behind a text, whatever the length of the others
+        mean = features.sum(dim=2) / valid.sum(dim=2)
         maximum = features.masked_fill(~valid, -math.inf).amax(dim=2)
         return self.out(torch.cat([mean, maximum], dim=1))
 
