@@ -236,5 +236,6 @@ class AAE(AE):
 
 def _normal(output: Tensor) -> Normal:
     """The normal distribution of a mean and a log-variance, concatenated along the channels."""
+    output = output.to(torch.promote_types(output.dtype, torch.float32))  # in bfloat16 its divergence would cancel
     mean, log_variance = output.chunk(2, dim=1)
     return Normal(mean, (0.5 * log_variance.clamp(-20, 10)).exp(), validate_args=False)

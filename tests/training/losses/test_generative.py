@@ -22,6 +22,7 @@ from denoise.protocols import Support
 from denoise.training.losses.generative import (
     adversarial,
     denoising_score_matching,
+    divergence,
     flow_matching,
     negative_elbo,
     negative_log_likelihood,
@@ -102,6 +103,18 @@ def test_importance_estimator_with_many_samples_has_the_value_of_the_evidence() 
     bound = negative_elbo(model, x, samples=20_000)
     assert torch.stack(one).mean().item() == pytest.approx(bound.item(), abs=0.05)
     assert bound > many + 0.02
+
+
+def test_the_divergence_is_not_rounded_to_the_precision_of_the_network() -> None:
+    torch.manual_seed(0)
+    codec, x = VAE(VAEConfig((1, 28, 28), 32, BodyConfig("dense", (64,)))), torch.rand(16, 1, 28, 28)
+    with torch.autocast("cpu", torch.bfloat16):
+        q = codec.posterior(x)
+        value = divergence(q)
+    exact = Normal(q.loc.double(), q.scale.double())
+    prior = Normal(torch.zeros_like(exact.loc), torch.ones_like(exact.loc))
+    expected = torch.distributions.kl_divergence(exact, prior).sum(dim=1).mean().item()
+    assert value.item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_labels_condition_the_prior() -> None:
