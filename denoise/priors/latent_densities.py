@@ -111,11 +111,19 @@ class Denoising(LatentPrior):
 
 
 class Bounded(LatentPrior):
-    """`HasLogProbBound`: the importance-weighted bound of a variational autoencoder."""
+    """`HasLogProbBound`: the importance-weighted bound of a variational autoencoder.
+
+    With a prior whose density is estimated it is the evidence lower bound: exponentials of noisy estimates are too
+    large on average, so that the importance-weighted one would be no bound.
+    """
 
     codec: VariationalCodec
     prior: HasLogProb | HasEstimatedLogProb
-    bound_kind = "importance-weighted bound"
+
+    @property
+    def bound_kind(self) -> str:
+        """Name of the bound."""
+        return "importance-weighted bound" if isinstance(self.prior, HasLogProb) else "estimated bound"
 
     @property
     def support(self) -> Support:
@@ -172,7 +180,7 @@ class Bounded(LatentPrior):
         generator: Generator | None = None,
         batch: int = 100,
     ) -> Tensor:
-        """Return a lower bound of log p(x), tighter with more samples.
+        """Return a lower bound of log p(x), tighter with more samples, or an unbiased estimate of one.
 
         Args:
             x: signals, (batch, *event_shape).
@@ -185,8 +193,11 @@ class Bounded(LatentPrior):
             Lower bounds in nats, (batch,).
 
         Reference:
-            Importance Weighted Autoencoders, 2015, arXiv:1509.00519, eq. 8.
+            Importance Weighted Autoencoders, 2015, arXiv:1509.00519, eq. 8; Auto-Encoding Variational Bayes, 2013,
+            arXiv:1312.6114, eq. 6 (the estimated bound).
         """
         sizes = [min(batch, samples - start) for start in range(0, samples, batch)]
-        log_weights = [self.log_weights(x, size, label=label, generator=generator) for size in sizes]
-        return torch.cat(log_weights).logsumexp(dim=0) - math.log(samples)
+        log_weights = torch.cat([self.log_weights(x, size, label=label, generator=generator) for size in sizes])
+        if isinstance(self.prior, HasLogProb):
+            return log_weights.logsumexp(dim=0) - math.log(samples)
+        return log_weights.mean(dim=0)
