@@ -44,7 +44,7 @@ class InpaintsLatents(LatentPrior):
     ) -> Tensor:
         """Fill in missing entries; see `denoise.protocols.Completer.complete`."""
         z = self.codec.encode(torch.where(mask > 0, x, 0))  # missing entries have any value, NaN too
-        z_mask = coarse_mask(mask[:, :1], tuple(z.shape[2:])).expand_as(z)
+        z_mask = coarse_mask(mask.amin(dim=1, keepdim=True), tuple(z.shape[2:])).expand_as(z)
         z = inpaint_with_prior(
             self.prior, z, z_mask, label=label, options=options, generator=generator, progress=progress
         )
