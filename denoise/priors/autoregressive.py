@@ -186,7 +186,8 @@ class Autoregressive(nn.Module, ABC):
         for done, (entry, logits) in enumerate(self.scan(inputs, [label] * len(x)), 1):
             at: tuple[slice | int, ...] = (slice(None), *entry)
             cumulative = self.log_probabilities(logits / temperature).exp().cumsum(-1)
-            levels = (cumulative < thresholds[at][:, None]).sum(dim=-1).clamp_max(self.levels - 1)
+            # thresholds may be 0, and the sum of all probabilities below 1: a level of probability 0 is never taken
+            levels = (cumulative <= thresholds[at][:, None] * cumulative[:, -1:]).sum(dim=-1)
             inputs[at] = inputs[at].where(is_observed[at], self.to_inputs(levels))
             if progress:
                 progress(done / self.event_shape.numel())

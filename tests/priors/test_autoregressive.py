@@ -263,3 +263,17 @@ def test_settings_that_do_not_fit_are_refused(build_config: Callable[[], Any], r
     with pytest.raises(ConfigError, match=reason) as error:
         build_config()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1 - 2**-24])
+def test_levels_of_probability_0_are_never_sampled(threshold: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ends of the uniform distribution, which torch.rand returns once in 2^24 times."""
+    torch.manual_seed(0)
+    prior = PixelCNN(PixelCNNConfig((1, 2, 3), features=8, dilations=(1,)))
+    with torch.no_grad():
+        prior.head.weight.zero_()
+        prior.head.bias.fill_(-1e4)
+        prior.head.bias[100:201] = torch.randn(101)
+    monkeypatch.setattr(torch, "rand", lambda shape, generator=None: torch.full(shape, threshold))
+    levels = (255 * prior.sample(4)).round()
+    assert levels.unique().tolist() == [100 if threshold == 0 else 200]
