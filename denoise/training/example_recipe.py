@@ -13,8 +13,8 @@ class Examples:
     Args:
         files: archives (``.npz``), relative to ``--data``; or binary files of CIFAR-10 (``.bin``) with the arrays
             ``images`` and ``labels``.
-        signals: name of the array of signals, (n, H, W), (n, H, W, C) or (n, time); integers of their full scale or
-            floats of 1.0.
+        signals: name of the array of signals, (n, H, W), (n, H, W, C) or (n, time); uint8 or int16 of their full scale,
+            or floats of full scale 1.0.
         labels: name of the array of class indices, (n,).
         class_names: name of the array of the names of the classes.
         sample_rate: sample rate of audio, Hz.

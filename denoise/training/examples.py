@@ -42,8 +42,13 @@ class LabelledExamples:
         for name in s.files:
             path = root / name
             archive = _open(path)
-            arrays.append(_channels_first(_array(archive, s.signals, path)))
+            arrays.append(_signals(archive, s.signals, path))
             labels = _array(archive, s.labels, path).astype(int) if s.labels else np.zeros(len(arrays[-1]), int)
+            if labels.shape != (len(arrays[-1]),) or labels.min(initial=0) < 0:
+                raise ConfigError(
+                    f"{path}: {s.labels} has shape {labels.shape} and values from {labels.min(initial=0)}; expected "
+                    f"{len(arrays[-1])} class indices from 0, one for each of {s.signals}."
+                )
             label_arrays.append(labels)
             names = tuple(map(str, _array(archive, s.class_names, path))) if s.class_names else ()
         kinds = {(a.shape[1:], str(a.dtype)) for a in arrays}
@@ -134,6 +139,16 @@ def to_float(x: Tensor) -> Tensor:
         x: uint8 or int16 of their full scale, or floats of 1.0, any shape.
     """
     return x.float() if x.is_floating_point() else x.float() / (255 if x.dtype == torch.uint8 else 32768)
+
+
+def _signals(archive: Mapping[str, NDArray[Any]], name: str, path: Path) -> NDArray[Any]:
+    """Return the signals of an archive, (n, C, *space), of a type that `to_float` knows the full scale of."""
+    x = _array(archive, name, path)
+    if x.dtype.kind != "f" and x.dtype not in (np.uint8, np.int16):
+        raise ConfigError(
+            f"{path}: {name} is of {x.dtype}; expected uint8 or int16 of their full scale, or floats of full scale 1.0."
+        )
+    return _channels_first(x)
 
 
 def _channels_first(x: NDArray[Any]) -> NDArray[Any]:

@@ -273,6 +273,25 @@ def test_labels_fit_the_network(data: Path) -> None:
         examples(captioned, data, classes=10, text=False)
 
 
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"signals": np.zeros((3, 4, 4), np.int64)}, "is of int64; expected uint8 or int16"),
+        ({"signals": np.zeros((3, 4, 4), np.uint16)}, "is of uint16; expected uint8 or int16"),
+        ({"labels": np.zeros(2, int)}, r"labels has shape \(2,\)"),
+        ({"labels": np.eye(3, dtype=int)}, r"labels has shape \(3, 3\)"),
+        ({"labels": np.array([0, -1, 1])}, "values from -1; expected 3 class indices from 0"),
+    ],
+)
+def test_arrays_of_unknown_scale_and_labels_that_do_not_fit_are_refused(
+    arrays: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "a.npz", **({"signals": np.zeros((3, 4, 4), np.uint8), "labels": np.arange(3)} | arrays))
+    settings = parse(Examples, {"files": ["a.npz"], "labels": "labels"}, "test")
+    with pytest.raises(ConfigError, match=message):
+        LabelledExamples(settings, tmp_path)
+
+
 def test_speed_perturbation_and_time_shift(tmp_path: Path) -> None:
     t = np.arange(8000) / 8000
     tone = np.sin(2 * np.pi * 500 * t) * np.exp(-(((t - 0.5) / 0.1) ** 2))
