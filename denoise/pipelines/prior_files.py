@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from denoise.cards import Card
+from denoise.colour import luma
 from denoise.dsp import resample, stft
 from denoise.errors import ConfigError, InputError
 from denoise.files.atomic import require_free
@@ -20,6 +21,7 @@ from denoise.files.image import IMAGE_EXTENSIONS, read_image, write_image
 from denoise.files.points import POINT_EXTENSIONS, read_points, write_points
 from denoise.pipelines.point_clouds import normalise_points
 from denoise.rendering import render_points
+from denoise.sampling.posterior import coarse_mask
 from denoise.signals import Audio, AudioFormat, Image, ImageFormat
 
 PAUSE_S = 0.25  # between the signals of one .wav
@@ -36,8 +38,8 @@ FLOOR_DB = -60.0  # relative to the maximum of a spectrogram; below it is black
 def read_signal(path: str | Path, card: Card, point_std: float = 1.0) -> Tensor:
     """Read a file of any size as a signal of a model's shape.
 
-    Images are cropped at the centre to the model's proportions, resized, and converted to grey or colour;
-    transparent pixels are composited on black. Audio is mixed down to mono, resampled to the model's rate, and
+    Images are cropped at the centre to the model's proportions, resized, and converted to grey (luma of BT.601) or
+    colour; transparent pixels are composited on black. Audio is mixed down to mono, resampled to the model's rate, and
     truncated or zero-padded at the end. Of points, a random subset is centred, scaled and sorted from top to bottom.
 
     Args:
@@ -66,19 +68,31 @@ def _read_audio(path: str | Path, card: Card, time: int) -> Tensor:
 
 
 def _read_image(path: str | Path, shape: Sequence[int]) -> Tensor:
-    image = read_image(Path(path)).as_float()
-    x = torch.from_numpy(image.pixels).permute(2, 0, 1)[:3]
-    x = x if image.opacity is None else x * torch.from_numpy(image.opacity)
-    channels, height, width = shape
+    x = _read_pixels(path)
+    channels, *size = shape
     if len(x) != channels:
-        x = x.mean(dim=0, keepdim=True).expand(channels, -1, -1)
-    scale = min(x.shape[1] / height, x.shape[2] / width)
-    crop = [max(1, min(n, round(side * scale))) for n, side in zip(x.shape[1:], (height, width), strict=True)]
-    top, left = ((n - side) // 2 for n, side in zip(x.shape[1:], crop, strict=True))
-    x = x[None, :, top : top + crop[0], left : left + crop[1]]
-    if tuple(x.shape[2:]) != (height, width):
-        x = F.interpolate(x, (height, width), mode="bicubic", antialias=True)
+        x = (luma(x)[:1] if len(x) == 3 else x).expand(channels, -1, -1)
+    x = _crop(x, shape)[None]
+    if [*x.shape[2:]] != size:
+        x = F.interpolate(x, size, mode="bicubic", antialias=True)
     return x.clamp(0, 1)
+
+
+def _read_pixels(path: str | Path) -> Tensor:
+    """Return the grey levels or colours of an image on black, (1 or 3, height, width), full scale 1.0."""
+    image = read_image(Path(path)).as_float()
+    x = torch.from_numpy(image.pixels).permute(2, 0, 1)
+    if len(x) == 4:
+        raise InputError(f"{path}: is in CMYK; expected grey or RGB. Convert it first.")
+    return x if image.opacity is None else x * torch.from_numpy(image.opacity)
+
+
+def _crop(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return the centre of an image, (channels, height, width), of the proportions of a model's shape."""
+    scale = min(n / side for n, side in zip(x.shape[1:], shape[1:], strict=True))
+    crop = [max(1, min(n, round(side * scale))) for n, side in zip(x.shape[1:], shape[1:], strict=True)]
+    top, left = ((n - side) // 2 for n, side in zip(x.shape[1:], crop, strict=True))
+    return x[:, top : top + crop[0], left : left + crop[1]]
 
 
 def _read_points(path: str | Path, card: Card, n: int, std: float) -> Tensor:
@@ -210,7 +224,8 @@ def read_mask(path: str | Path, image: str | Path, card: Card) -> Tensor:
     """Read the mask of an image.
 
     Args:
-        path: file of the mask, white where pixels are missing, of the same size as the image.
+        path: file of the mask, white where pixels are missing, of the same size as the image. A pixel of a smaller
+            model is missing where any part of it is.
         image: file of the image.
         card: card of the model.
 
@@ -224,8 +239,9 @@ def read_mask(path: str | Path, image: str | Path, card: Card) -> Tensor:
     if sizes[0] != sizes[1]:
         (h, w), (height, width) = sizes
         raise InputError(f"{path}: is {w} x {h} pixels, {image} {width} x {height}. Give a mask of the same size.")
-    mask = (read_signal(path, card).mean(dim=1, keepdim=True) < 0.5).float()
-    return mask.expand(1, *_shape(card)).contiguous()
+    shape = _shape(card)
+    is_observed = (_crop(_read_pixels(path), shape).mean(dim=0)[None, None] < 0.5).float()
+    return coarse_mask(is_observed, tuple(shape[1:])).expand(1, *shape).contiguous()
 
 
 def half_mask(card: Card) -> Tensor:

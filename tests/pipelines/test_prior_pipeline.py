@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image as Pillow
 from torch import Tensor
 
 from denoise.cards import Card
@@ -18,7 +19,7 @@ from denoise.files.image import ImageReader, read_image, write_image
 from denoise.metrics import bits_per_dim
 from denoise.pipelines.latent_space import attribute_direction, interpolate_grid, interpolate_path, principal_map
 from denoise.pipelines.prior import PriorPipeline
-from denoise.pipelines.prior_files import as_images, make_grid, read_signal, write_signals
+from denoise.pipelines.prior_files import as_images, make_grid, read_mask, read_signal, write_signals
 from denoise.registry import build
 from denoise.signals import Audio, AudioFormat, Image, ImageFormat
 from denoise.weights import save_weights
@@ -424,6 +425,31 @@ def test_transparent_images_are_composited_on_black(priors: dict[str, PriorPipel
     x = read_signal(tmp_path / "a.png", priors["vae"].card)
     assert x[..., :4, :].max() == 0
     assert x[..., 4:, :].min() == 1
+
+
+def test_colours_become_their_luma(priors: dict[str, PriorPipeline], tmp_path: Path) -> None:
+    green = np.zeros((8, 6, 3), np.uint8)
+    green[..., 1] = 255
+    write_image(tmp_path / "a.png", [Image(green)], ImageFormat())
+    x = read_signal(tmp_path / "a.png", priors["vae"].card)
+    torch.testing.assert_close(x, torch.full((1, 1, 8, 6), 0.587), atol=1e-3, rtol=0)
+
+
+def test_cmyk_is_refused(priors: dict[str, PriorPipeline], tmp_path: Path) -> None:
+    Pillow.new("CMYK", (6, 8), (255, 0, 0, 0)).save(tmp_path / "a.jpg")
+    with pytest.raises(InputError, match="CMYK"):
+        read_signal(tmp_path / "a.jpg", priors["vae"].card)
+
+
+def test_a_pixel_is_missing_where_any_part_of_it_is(priors: dict[str, PriorPipeline], tmp_path: Path) -> None:
+    mask = np.zeros((32, 24, 1), np.uint8)
+    mask[21, 13] = 255
+    for name, pixels in (("mask.png", mask), ("image.png", 255 - mask)):
+        write_image(tmp_path / name, [Image(pixels)], ImageFormat(mode="L"))
+    observed = read_mask(tmp_path / "mask.png", tmp_path / "image.png", priors["vae"].card)
+    expected = torch.ones(1, 1, 8, 6)
+    expected[..., 5, 3] = 0
+    assert torch.equal(observed, expected)
 
 
 def test_existing_files_are_refused_before_sampling(priors: dict[str, PriorPipeline], tmp_path: Path) -> None:
