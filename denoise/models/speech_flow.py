@@ -225,7 +225,8 @@ class SpeechFlowSampler(StreamingMixin, nn.Module):
         ConfigError: there are no steps.
 
     Reference:
-        A Theory of the Distortion-Perception Tradeoff in Wasserstein Space, 2021, arXiv:2107.02555 (mixing).
+        A Theory of the Distortion-Perception Tradeoff in Wasserstein Space, 2021, arXiv:2107.02555 (mixing, there
+        with the estimator of least error that has natural statistics, which a posterior sample is not).
     """
 
     def __init__(self, flow: SpeechFlow, steps: int = 1, seed: int | None = None, perception: float = 1.0) -> None:

@@ -40,7 +40,8 @@ def sample_image(
         Pixels, (channels, height, width), full scale 1.0; and the fraction of the sample that was rejected.
 
     Reference:
-        A Theory of the Distortion-Perception Tradeoff in Wasserstein Space, 2021, arXiv:2107.02555 (mixing).
+        A Theory of the Distortion-Perception Tradeoff in Wasserstein Space, 2021, arXiv:2107.02555 (mixing, there
+        with the estimator of least error that has natural statistics, which a posterior sample is not).
     """
     image, n_done = image.as_float(), 0
 
