@@ -189,7 +189,7 @@ class AAE(AE):
         config: see `AAEConfig`.
 
     Reference:
-        Adversarial Autoencoders, 2015, arXiv:1511.05644, section 2.1 (the three posteriors).
+        Adversarial Autoencoders, 2015, arXiv:1511.05644, section 2 (the three posteriors).
     """
 
     config: AAEConfig

@@ -59,7 +59,7 @@ class GuidedPrior(nn.Module, ABC):
         config: settings.
 
     Reference:
-        Classifier-Free Diffusion Guidance, 2022, arXiv:2207.12598.
+        Classifier-Free Diffusion Guidance, 2022, arXiv:2207.12598, whose weight w is the scale here minus 1.
     """
 
     config: GuidedConfig

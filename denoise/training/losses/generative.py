@@ -62,7 +62,7 @@ def negative_elbo(
         Scalar, nats for each event.
 
     Reference:
-        Auto-Encoding Variational Bayes, 2013, arXiv:1312.6114, eq. 6 and 7, and section 2.3 (the naive
+        Auto-Encoding Variational Bayes, 2013, arXiv:1312.6114, eq. 6 and 7, and section 2.2 (the naive
         gradient); beta-VAE, Higgins et al., 2017; Improved Variational Inference with Inverse Autoregressive
         Flow, 2016, arXiv:1606.04934, appendix C.8 (free bits); Importance Weighted Autoencoders, 2015,
         arXiv:1509.00519, eq. 8.
