@@ -127,7 +127,7 @@ def embed_labels(condition: Condition | None, labels: Sequence[Label]) -> Tensor
         ValueError: as of `Condition.forward`; without conditions, a label is given.
     """
     if condition is not None:
-        return condition(labels)  # type: ignore[no-any-return]
+        return condition(labels)
     if any(label is not None for label in labels):
         raise ValueError("this prior has no classes; leave labels out.")
     return None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +42,16 @@ class LabelledExamples:
         names: tuple[str, ...] = ()
         for name in s.files:
             path = root / name
-            archive = _open(path)
-            arrays.append(_signals(archive, s.signals, path))
-            labels = _array(archive, s.labels, path).astype(int) if s.labels else np.zeros(len(arrays[-1]), int)
+            with _open(path) as archive:
+                arrays.append(_signals(archive, s.signals, path))
+                labels = _array(archive, s.labels, path).astype(int) if s.labels else np.zeros(len(arrays[-1]), int)
+                names = tuple(map(str, _array(archive, s.class_names, path))) if s.class_names else ()
             if labels.shape != (len(arrays[-1]),) or labels.min(initial=0) < 0:
                 raise ConfigError(
                     f"{path}: {s.labels} has shape {labels.shape} and values from {labels.min(initial=0)}; expected "
                     f"{len(arrays[-1])} class indices from 0, one for each of {s.signals}."
                 )
             label_arrays.append(labels)
-            names = tuple(map(str, _array(archive, s.class_names, path))) if s.class_names else ()
         kinds = {(a.shape[1:], str(a.dtype)) for a in arrays}
         if len(kinds) > 1:
             described = " and ".join(sorted(f"{shape} of {dtype}" for shape, dtype in kinds))
@@ -158,11 +159,15 @@ def _channels_first(x: NDArray[Any]) -> NDArray[Any]:
     return x[:, None]
 
 
-def _open(path: Path) -> Mapping[str, NDArray[Any]]:
+@contextmanager
+def _open(path: Path) -> Iterator[Mapping[str, NDArray[Any]]]:
     if path.suffix == ".bin":
-        return read_cifar(path)
+        yield read_cifar(path)
+        return
     try:
-        return np.load(path, allow_pickle=False)
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):  # a single array, .npy
+            raise ValueError
     except OSError as error:
         reason = error.strerror or "not a NumPy archive"
         raise ConfigError(f"{path}: cannot be read ({reason}). Give --data the folder that holds it.") from None
@@ -170,6 +175,8 @@ def _open(path: Path) -> Mapping[str, NDArray[Any]]:
         raise ConfigError(
             f"{path}: not a NumPy archive (.npz). See the README of the recipe for how it is made."
         ) from None
+    with archive:
+        yield archive
 
 
 def _array(archive: Mapping[str, NDArray[Any]], name: str, path: Path) -> NDArray[Any]:

@@ -260,6 +260,12 @@ def test_missing_archives_and_arrays_are_refused(settings: dict[str, Any], messa
         examples(recipe("elbo", examples=settings), data)
 
 
+def test_a_single_array_is_no_archive(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((3, 4, 4), np.uint8))
+    with pytest.raises(ConfigError, match="not a NumPy archive"):
+        LabelledExamples(parse(Examples, {"files": ["a.npy"]}, "test"), tmp_path)
+
+
 def test_labels_fit_the_network(data: Path) -> None:
     captioned = recipe(
         "flow-matching", examples=DIGITS | {"class_names": "names", "captions": ["a {}"], "label_dropout": 0.0}
