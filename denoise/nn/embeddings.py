@@ -57,7 +57,8 @@ class TextEncoder(nn.Module):
     def forward(self, texts: Sequence[str]) -> Tensor:
         """Map n texts to embeddings (n, dim); case and surrounding space are ignored."""
         # bytes, not letters, so that every script is covered
-        encoded = [text.strip().lower().encode()[:MAX_BYTES] or b" " for text in texts]
+        cleaned = [text.replace("\0", " ").strip().lower() for text in texts]  # 0 is the padding
+        encoded = [text.encode()[:MAX_BYTES] or b" " for text in cleaned]
         longest = max(map(len, encoded))
         codes = torch.tensor([[*line, *[0] * (longest - len(line))] for line in encoded], device=self.out.weight.device)
         valid = (codes > 0)[:, None]
