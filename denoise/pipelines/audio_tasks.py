@@ -37,7 +37,7 @@ SIGMA_START = 20.0  # of a sample that begins with nothing, relative to the leve
 SIGMA_REFINED = 2.0  # of one that begins with a good guess
 MIN_NOISE = 1e-5  # standard deviation of white noise
 SPADE_WINDOW_S, SPADE_LINES = 0.064, 256  # a frame, and iterations after which all of its lines are used
-AR_ORDER_S, AR_CONTEXT_S = 0.008, 0.05  # order of the model, and what it is fitted to on each side of a gap
+AR_ORDER_S, AR_CONTEXT_S = 0.016, 0.05  # order of the model, and what it is fitted to on each side of a gap
 MAX_CLIPPED = 0.8  # fraction of the samples
 FULL_LIMIT, HEADROOM_DB = 0.9, 6.0  # integers that are clipped above the one are lowered by the other
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 RIDGE = 1e-8  # of normal equations, relative to their diagonal
 SILENCE = 1e-20  # power of samples
@@ -25,15 +26,33 @@ def fit_autoregressive(x: Tensor, order: int, known: Tensor | None = None) -> Te
     Reference:
         Digital Spectral Analysis with Applications, Marple, 1987, section 8.5.
     """
-    sections = x.unfold(0, order + 1, 1)
-    if known is not None:
-        sections = sections[known.unfold(0, order + 1, 1).all(dim=1)]
-    sections = torch.cat([sections.flip(1), sections])  # the predicted sample comes first
-    target, regressors = sections[:, 0], sections[:, 1:]
-    gram = regressors.T @ regressors
+    known = torch.ones_like(x, dtype=torch.bool) if known is None else known
+    lengths = torch.unique_consecutive(known, return_counts=True)[1].tolist()
+    runs = [run for run, is_known in zip(x.split(lengths), known.split(lengths), strict=True) if is_known[0]]
+    products = sum((_gram(run, order) for run in runs if len(run) > order), x.new_zeros(order + 1, order + 1))
+    products = products + products.flip(0, 1)  # forward: the last sample of a section is predicted; backward: the first
+    gram, right = products[1:, 1:].clone(), products[1:, :1]
     gram.diagonal().add_(RIDGE * gram.diagonal().mean() + SILENCE)
-    coefficients = torch.cholesky_solve((regressors.T @ target)[:, None], torch.linalg.cholesky(gram))[:, 0]
+    coefficients = torch.cholesky_solve(right, torch.linalg.cholesky(gram))[:, 0]
     return torch.cat([x.new_ones(1), -coefficients])
+
+
+def _gram(x: Tensor, order: int) -> Tensor:
+    """Return the Gram matrix of all sections of order + 1 samples, by the differences along its diagonals.
+
+    Two neighbours on a diagonal share all products but one at each end, so that the cost is that of the matrix
+    and of its first row, not of its product.
+    """
+    n, n_sections = order + 1, len(x) - order
+    first = F.conv1d(x[None, None], x[None, None, :n_sections])[0, 0]
+    head, tail = x[:order], x[n_sections:]
+    differences = torch.outer(tail, tail) - torch.outer(head, head)
+    skewed = F.pad(differences.flip(1), (0, order)).flatten()[: 2 * order**2 - order]  # diagonals become columns
+    sums = skewed.view(order, 2 * order - 1).cumsum(0).flatten()
+    index = torch.arange(n)
+    gram = first[(index[:, None] - index).abs()]
+    gram[1:, 1:] += F.pad(sums, (0, order)).view(order, 2 * order)[:, :order].flip(1)
+    return gram
 
 
 def interpolate_autoregressive(x: Tensor, missing: Tensor, order: int) -> Tensor:

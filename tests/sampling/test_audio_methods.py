@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -36,6 +37,18 @@ def test_the_fit_finds_the_coefficients_of_a_process() -> None:
     coefficients = fit_autoregressive(torch.tensor(x[100:], dtype=torch.float64), 4)
     expected = torch.tensor([1, -1.6, 0.9, 0, 0], dtype=torch.float64)
     assert torch.allclose(coefficients, expected, atol=0.02)
+
+
+@pytest.mark.parametrize("order", [1, 2, 7, 40])
+def test_the_fit_is_that_of_least_squares_over_all_runs(order: int) -> None:
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(300, generator=generator, dtype=torch.float64).cumsum(0)
+    known = torch.ones(300, dtype=torch.bool)
+    known[120:130], known[160] = False, False  # the run of 30 between them is shorter than the highest order
+    sections = torch.stack([x[i : i + order + 1] for i in range(300 - order) if known[i : i + order + 1].all()])
+    sections = torch.cat([sections, sections.flip(1)])
+    expected = -torch.linalg.lstsq(sections[:, 1:], sections[:, :1]).solution[:, 0]
+    assert torch.allclose(fit_autoregressive(x, order, known)[1:], expected, atol=1e-5)
 
 
 def test_interpolation_minimises_the_prediction_error() -> None:
