@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from denoise.probability_path import karras_sigmas
 from denoise.protocols import DEFAULT_OPTIONS, DenoisingPrior, Label, Progress, SamplingOptions
-from denoise.sampling.posterior import inpaint
+from denoise.sampling.inpainting import inpaint
 
 STEPS = 40
 COMPLETION_OPTIONS = frozenset({"steps"})

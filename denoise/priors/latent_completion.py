@@ -20,7 +20,7 @@ from denoise.protocols import (
     SamplingOptions,
     StochasticCodec,
 )
-from denoise.sampling.posterior import coarse_mask, elliptical_slice, gibbs_inpaint
+from denoise.sampling.inpainting import coarse_mask, elliptical_slice, gibbs_inpaint
 
 CANDIDATES = 200  # initial noise of a completion is resampled from so many
 
