@@ -35,6 +35,7 @@ Blocks = Iterator[NDArray[Any]]
 
 SIGMA_START = 20.0  # of a sample that begins with nothing, relative to the level of the prior
 SIGMA_REFINED = 2.0  # of one that begins with a good guess
+SIGMA_UPPER, ZETA_UPPER = 1.0, 0.3  # of an upper band, which is faint
 MIN_NOISE = 1e-5  # standard deviation of white noise
 SPADE_WINDOW_S, SPADE_LINES = 0.064, 256  # a frame, and iterations after which all of its lines are used
 AR_ORDER_S, AR_CONTEXT_S = 0.016, 0.05  # order of the model, and what it is fitted to on each side of a gap
@@ -362,11 +363,13 @@ class Extend(AudioTask):
                     y[i : i + 1],
                     low_pass.forward(y[i : i + 1]),
                     low_pass,
-                    sigma=SIGMA_START,
+                    sigma=SIGMA_UPPER,
                     sigma_y=MIN_SIGMA * self.prior.level,
                     steps=self.options.steps,
                     seed=seed + i,
                     at=at,
+                    sigma_end=MIN_SIGMA,
+                    zeta=ZETA_UPPER,
                 )
                 for i in range(channels)
             ]

@@ -95,6 +95,8 @@ class WindowedPrior:
         steps: int,
         seed: int,
         at: int,
+        sigma_end: float = SIGMA_END,
+        zeta: float = 1.0,
     ) -> Tensor:
         """Sample signals that agree with a measurement, by DiffPIR.
 
@@ -107,14 +109,17 @@ class WindowedPrior:
             steps: steps of the sampler.
             seed: seed of the noise.
             at: place of the first sample in the recording, a multiple of `hop`.
+            sigma_end: lowest noise level, relative to the level of the prior.
+            zeta: fraction of the noise that each step draws anew. What is not observed fades at 1, less so at 0.3, which
+                is nearly an ancestral step.
         """
-        sigmas = self.level * karras_sigmas(steps, SIGMA_END, sigma)
+        sigmas = self.level * karras_sigmas(steps, sigma_end, sigma)
 
         def noise(step: int) -> Tensor:
             return noise_field(seed, step, len(start), (at,), (start.shape[-1],))[:, None]
 
         noisy = start + sigmas[0] * noise(steps)
-        return diffpir(self, y, operator, sigma_y, sigmas, start=noisy, noise=noise)
+        return diffpir(self, y, operator, sigma_y, sigmas, start=noisy, zeta=zeta, noise=noise)
 
 
 def _mirrored(time: int, before: int, after: int) -> Tensor:

@@ -170,11 +170,11 @@ def test_samples_of_a_section_are_those_of_the_whole(prior: AudioRestorePipeline
 
 def test_extension_keeps_the_band_and_raises_the_rate(prior: AudioRestorePipeline) -> None:
     narrow = voice(2.1, rate=8000)
-    wide = prior.array(narrow, 8000, AudioRestoreOptions(task="extend", band=3600, steps=3))
+    wide = prior.array(narrow, 8000, AudioRestoreOptions(task="extend", band=3600, steps=10))
     assert wide.shape == (1, 2 * narrow.shape[1])
     spectrum = np.abs(np.fft.rfft(wide[0])) ** 2
     frequency = np.fft.rfftfreq(wide.shape[1], 1 / RATE)
-    assert spectrum[frequency > 4200].sum() > 1e-7 * spectrum.sum()
+    assert spectrum[frequency > 4200].sum() > 1e-4 * spectrum.sum()
     import soxr
 
     plain = soxr.resample(narrow[0], 8000, RATE)

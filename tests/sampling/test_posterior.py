@@ -191,3 +191,16 @@ def test_noise_is_a_consistent_residual_and_structure_is_not() -> None:
     coarse = torch.nn.functional.interpolate(noise[None, :, :100, :100], scale_factor=2)[0]
     assert consistency(coarse, 0.1).correlation == pytest.approx(0.5, abs=0.05)
     assert consistency(2 * noise[:, :1], 0.1).relative_rms == pytest.approx(2, abs=0.2)
+
+
+@pytest.mark.parametrize(("zeta", "low", "high"), [(1.0, 0.3, 0.5), (0.3, 0.7, 1.0)])
+def test_what_is_not_observed_fades_less_by_steps_that_are_nearly_ancestral(
+    zeta: float, low: float, high: float
+) -> None:
+    operator = CASES["mask"]
+    x, y, _, _ = make_problem(operator)
+    sigmas, generator = karras_sigmas(20, 0.002, 20.0).double(), torch.Generator().manual_seed(0)
+    start = 0.5 + 20 * torch.randn(len(y), *x.shape[1:], generator=generator, dtype=torch.float64)
+    out = diffpir(white, y, operator, 0.1, sigmas, start=start, zeta=zeta, generator=generator)
+    unobserved = out[:, operator.mask.expand_as(x)[0] == 0]
+    assert low < float(unobserved.var()) / VARIANCE < high
