@@ -35,10 +35,12 @@ Blocks = Iterator[NDArray[Any]]
 
 SIGMA_START = 20.0  # of a sample that begins with nothing, relative to the level of the prior
 SIGMA_REFINED = 2.0  # of one that begins with a good guess
-SIGMA_UPPER, ZETA_UPPER = 1.0, 0.3  # of an upper band, which is faint
+SIGMA_UPPER, ZETA_UPPER = 1.0, 0.8  # of an upper band, which is faint
 MIN_NOISE = 1e-5  # standard deviation of white noise
 SPADE_WINDOW_S, SPADE_LINES = 0.064, 256  # a frame, and iterations after which all of its lines are used
-AR_ORDER_S, AR_CONTEXT_S = 0.016, 0.05  # order of the model, and what it is fitted to on each side of a gap
+# order of the model, and what it is fitted to on each side of a gap: for voices, and for what lasts longer
+AR_MODELS_S = ((0.008, 0.05), (0.024, 0.05), (0.032, 0.1))
+SHORT_GAP_S, TRIAL_MARGIN_S = 0.004, 0.002  # a gap as short is filled by the first model
 MAX_CLIPPED = 0.8  # fraction of the samples
 FULL_LIMIT, HEADROOM_DB = 0.9, 6.0  # integers that are clipped above the one are lowered by the other
 
@@ -279,10 +281,31 @@ class Inpaint(AudioTask):
         return self._refine(filled, missing, start, seed)
 
     def _interpolate(self, x: Tensor, mask: Tensor, first: int, last: int) -> Tensor:
-        context = round(AR_CONTEXT_S * self.sample_rate)
+        """Fill a gap by the model that best fills two more gaps of its length, one on each side."""
+        length, best, lowest = last - first, AR_MODELS_S[0], math.inf
+        margin = length // 2 + round(TRIAL_MARGIN_S * self.sample_rate)
+        trials = [
+            (start, start + length)
+            for start in (first - margin - length, last + margin)
+            if start >= 0 and start + length <= len(x) and not mask[start : start + length].any()
+        ]
+        if length > SHORT_GAP_S * self.sample_rate and trials:
+            for model in AR_MODELS_S:
+                error = 0.0
+                for start, end in trials:
+                    hidden = mask.clone()
+                    hidden[start:end] = True
+                    filled = self._fill(x, hidden, start, end, *model)
+                    error += float((filled - x[start:end]).square().sum())
+                if error < lowest:
+                    best, lowest = model, error
+        return self._fill(x, mask, first, last, *best)
+
+    def _fill(self, x: Tensor, mask: Tensor, first: int, last: int, order_s: float, context_s: float) -> Tensor:
+        context = round(context_s * self.sample_rate)
         begin, end = max(0, first - context), min(len(x), last + context)
         section, missing = x[begin:end].double(), mask[begin:end]
-        order = min(round(AR_ORDER_S * self.sample_rate), (end - begin) // 3)
+        order = min(round(order_s * self.sample_rate), (end - begin) // 3)
         if missing.all() or order < 1:
             return torch.zeros_like(x[first:last])
         return interpolate_autoregressive(section, missing, order)[first - begin : last - begin].to(x)

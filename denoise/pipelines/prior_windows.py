@@ -110,8 +110,7 @@ class WindowedPrior:
             seed: seed of the noise.
             at: place of the first sample in the recording, a multiple of `hop`.
             sigma_end: lowest noise level, relative to the level of the prior.
-            zeta: fraction of the noise that each step draws anew. What is not observed fades at 1, less so at 0.3, which
-                is nearly an ancestral step.
+            zeta: fraction of the noise that each step draws anew; what is not observed fades less if it is below 1.
         """
         sigmas = self.level * karras_sigmas(steps, sigma_end, sigma)
 
