@@ -21,7 +21,7 @@ from denoise.files.image import IMAGE_EXTENSIONS, read_image, write_image
 from denoise.files.points import POINT_EXTENSIONS, read_points, write_points
 from denoise.pipelines.point_clouds import normalise_points
 from denoise.rendering import render_points
-from denoise.sampling.posterior import coarse_mask
+from denoise.sampling.inpainting import coarse_mask
 from denoise.signals import Audio, AudioFormat, Image, ImageFormat
 
 PAUSE_S = 0.25  # between the signals of one .wav
