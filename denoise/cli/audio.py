@@ -179,10 +179,10 @@ def audio(
     `--task inpaint`.
     """
     from denoise.backends import prefer_exported
+    from denoise.backends.malloc import return_freed_memory
     from denoise.cli.files import BatchOptions, denoise_files
     from denoise.cli.image import refuse
     from denoise.cli.interrupt import until_interrupted
-    from denoise.cli.malloc import return_freed_memory
     from denoise.cli.restore import restore_recordings
     from denoise.files.audio import AUDIO_EXTENSIONS
     from denoise.pipelines.audio import AudioPipeline, default_model

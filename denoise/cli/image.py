@@ -164,8 +164,8 @@ def image(
     and metadata are kept. Camera raw files become TIFF of 16 bits. A prior also fills in missing pixels,
     removes blur and JPEG artefacts, and enlarges: `--task inpaint --mask mask.png`.
     """
+    from denoise.backends.malloc import keep_freed_memory
     from denoise.cli.files import BatchOptions, denoise_files
-    from denoise.cli.malloc import keep_freed_memory
     from denoise.cli.restore import restore_images
     from denoise.files.image import IMAGE_EXTENSIONS
     from denoise.pipelines.compare import check_extras, compare_image

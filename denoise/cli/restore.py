@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from denoise.backends.malloc import keep_freed_memory, return_freed_memory
 from denoise.cli.files import BatchOptions, denoise_files
 from denoise.cli.interrupt import until_interrupted
-from denoise.cli.malloc import keep_freed_memory, return_freed_memory
 from denoise.options import AudioRestoreOptions, RestoreOptions
 
 if TYPE_CHECKING:

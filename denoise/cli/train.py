@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 
-from denoise.cli.malloc import keep_freed_memory
 from denoise.cli.output import make_progress_bar
 from denoise.cli.params import DeviceOption
 from denoise.errors import ConfigError
@@ -48,6 +47,7 @@ def train(
     except ModuleNotFoundError as error:
         raise ConfigError(f'{error.name} is missing. In the source: pip install ".[train]".') from None
     from denoise.backends.device import pick_device
+    from denoise.backends.malloc import keep_freed_memory
     from denoise.backends.precision import float_precision
     from denoise.training.recipe import load_recipe
 

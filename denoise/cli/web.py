@@ -25,7 +25,7 @@ def web(
 
     The page is at http://127.0.0.1:8765/ until Ctrl-C. It loads nothing from elsewhere, and files stay on this machine.
     """
-    from denoise.cli.malloc import return_freed_memory
+    from denoise.backends.malloc import return_freed_memory
 
     def announce(address: str) -> None:
         if host not in LOOPBACK:

@@ -14,6 +14,7 @@ from multiprocessing.connection import wait
 from queue import SimpleQueue
 from typing import Any, Literal, Protocol, Self, TypeVar, get_args
 
+from denoise.backends.malloc import keep_freed_memory, return_freed_memory
 from denoise.errors import ConfigError, DenoiseError
 from denoise.pipelines.batch.journal import Journal, Record, plan_of
 from denoise.pipelines.batch.storage import FileState, state_of
@@ -222,8 +223,9 @@ def _exit_with(sentinel: int) -> None:
 
 
 def run_task(task: Task) -> Record:
-    """Run a task by the worker of this process."""
+    """Run a task by the worker of this process, with the allocator set as by `denoise audio` or `denoise image`."""
     assert _worker is not None, "the pool starts each process by _start_worker"
+    (keep_freed_memory if task.item.modality == "image" else return_freed_memory)()
     return _worker(task)
 
 

@@ -9,12 +9,13 @@ TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD, MMAP_MAX = -1, -2, -3, -4  # of malloc.
 
 
 def return_freed_memory() -> None:
-    """Return large freed blocks to the system at once.
+    """Return large freed blocks to the system at once, and all that `keep_freed_memory` has kept.
 
     By default, the threshold for that rises with use, and the memory of the process with it: for an hour of audio
     by a tenth.
     """
-    _set_options({MMAP_THRESHOLD: 4 << 20, TRIM_THRESHOLD: 4 << 20})
+    _set_options({MMAP_MAX: 1 << 16, MMAP_THRESHOLD: 4 << 20, TRIM_THRESHOLD: 4 << 20, TOP_PAD: 128 << 10})
+    _call("malloc_trim", 0)
 
 
 def keep_freed_memory() -> None:
@@ -26,7 +27,11 @@ def keep_freed_memory() -> None:
 
 
 def _set_options(options: dict[int, int]) -> None:
+    for option, value in options.items():
+        _call("mallopt", option, value)
+
+
+def _call(name: str, *arguments: int) -> None:
+    """Call a function of the C library, if it has it."""
     with contextlib.suppress(AttributeError, OSError, TypeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        for option, value in options.items():
-            mallopt(option, value)
+        getattr(ctypes.CDLL(None), name)(*arguments)
