@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from denoise.errors import InputError
+from denoise.errors import ConfigError, InputError
 
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 8_000, 192_000
 MAX_CHANNELS = 8
@@ -228,4 +228,21 @@ def require_finite_output(x: NDArray[Any]) -> None:
     if not np.isfinite(x).all():
         raise NetworkOverflowError(
             "samples are too large for the network; expected about -1 to 1. Scale the recording."
+        )
+
+
+def check_noise_profile(shape: tuple[int, ...], batch: int, positions: int) -> None:
+    """Check the shape of a noise profile.
+
+    Args:
+        shape: its shape.
+        batch: number of signals.
+        positions: frequencies of a network.
+
+    Raises:
+        ConfigError: it is neither of one signal nor of each.
+    """
+    if shape not in ((batch, positions), (1, positions)):
+        raise ConfigError(
+            f"the noise profile has shape {shape}; expected (1, {positions}). Measure it with this model."
         )

@@ -178,19 +178,17 @@ def audio(
     tags, pictures and markers are kept. Clipping, gaps and clicks are repaired by `--task declip` and
     `--task inpaint`.
     """
-    from denoise.backends import prefer_exported
     from denoise.backends.malloc import return_freed_memory
     from denoise.cli.files import BatchOptions, denoise_files
     from denoise.cli.image import refuse
     from denoise.cli.interrupt import until_interrupted
     from denoise.cli.restore import restore_recordings
     from denoise.files.audio import AUDIO_EXTENSIONS
-    from denoise.pipelines.audio import AudioPipeline, default_model
+    from denoise.pipelines.audio import AudioPipeline, default_model, preferred_backend
     from denoise.pipelines.choice import AUTO
     from denoise.pipelines.compare import check_extras, compare_audio, write_removed
     from denoise.pipelines.noise_segment import parse_gaps, parse_noise_source
     from denoise.pipelines.samples import check_samples, write_audio_samples
-    from denoise.registry import CLASSIFIER, DEFAULTS, GENERAL_MODEL
 
     batch = BatchOptions(overwrite=overwrite, skip_existing=skip_existing, as_json=as_json)
     if prior is not None or task != "denoise":
@@ -239,9 +237,8 @@ def audio(
         ("--band", band, "--task extend"),
     ):
         refuse({name: value}, f"needs {needed}")
-    needs_torch = {"--perception": perception, "--samples": samples or None, "--noise-profile": noise_profile}
     if backend == "onnx":
-        refuse(needs_torch, "needs --backend torch")
+        refuse({"--perception": perception, "--samples": samples or None}, "needs --backend torch")
     stereo, raw_channels = _parse_channels(channels or [])
     options = DenoiseOptions(
         stereo=stereo,
@@ -257,9 +254,8 @@ def audio(
     check_extras(extra_outputs, inputs, out, AUDIO_EXTENSIONS, overwrite=overwrite)
     raw = _parse_raw_format(inputs, rate, raw_channels, encoding)
     chosen_model = default_model(options) if model is None or model == AUTO else model
-    if backend == "auto" and all(value is None for value in needs_torch.values()):
-        of_choice = (DEFAULTS["audio"], GENERAL_MODEL, CLASSIFIER)
-        backend = prefer_exported(of_choice if chosen_model == AUTO else (chosen_model,), device)
+    if backend == "auto":
+        backend = preferred_backend(chosen_model, options, device)
     pipeline = AudioPipeline(chosen_model, device=device, block=block, backend=backend)
     pipeline.check(options)
     single_output_options: dict[str, Any] = {

@@ -13,6 +13,7 @@ from denoise.models.dpcrn import DPCRN, DPCRNConfig, DPCRNState, RunningMean, ru
 from denoise.nn.conditioning import check_sigma
 from denoise.nn.noise_floor import NoiseFloorState, initial_noise_floor, track_noise_floor
 from denoise.nn.streaming import DEFAULT_RATE
+from denoise.signals import check_noise_profile
 
 
 @config
@@ -77,13 +78,10 @@ class NoiseFloorDPCRN(DPCRN):
         Raises:
             ConfigError: the profile has another shape.
         """
-        zeros = self.zeros(batch, self.config.positions)
-        if noise_profile is not None and noise_profile.shape not in (zeros.shape, zeros[:1].shape):
-            raise ConfigError(
-                f"the noise profile has shape {tuple(noise_profile.shape)}; expected (1, {zeros.shape[1]}). Measure it "
-                "with this model."
-            )
-        profile = None if noise_profile is None else noise_profile.to(zeros).expand_as(zeros)
+        zeros, profile = self.zeros(batch, self.config.positions), None
+        if noise_profile is not None:
+            check_noise_profile(tuple(noise_profile.shape), *zeros.shape)
+            profile = noise_profile.to(zeros).expand_as(zeros)
         floor = initial_noise_floor(zeros, self.config.floor_frames, profile)
         return super().initial_state(batch, channels, sample_rate)._replace(floor=floor)
 

@@ -13,10 +13,10 @@ from typing import Any, BinaryIO
 
 from numpy.typing import NDArray
 
-from denoise.backends import load_network
+from denoise.backends import load_network, prefer_exported
 from denoise.errors import ConfigError, InputError
 from denoise.files.audio import AudioReader, AudioSource, AudioWriter, EncodedTrack, RawFormat, open_media_file
-from denoise.options import AUDIO_STEPS, BLOCK_S, DenoiseOptions, NoiseSource, Stereo
+from denoise.options import AUDIO_STEPS, BLOCK_S, Backend, DenoiseOptions, NoiseSource, Stereo
 from denoise.pipelines.audio_run import STEP_S, AudioRun
 from denoise.pipelines.choice import AUTO, GIVEN, ModelChoice, StereoChoice, Survey, survey_file
 from denoise.pipelines.noise_floor import NoiseFloor
@@ -25,7 +25,7 @@ from denoise.pipelines.posterior import check_posterior
 from denoise.pipelines.progress import progress_of_part
 from denoise.pipelines.result import AUDIO_UNITS, Result
 from denoise.protocols import ArrayStreamingNetwork, Progress
-from denoise.registry import DEFAULTS, GENERAL_MODEL, POSTERIOR_MODEL
+from denoise.registry import CLASSIFIER, DEFAULTS, GENERAL_MODEL, POSTERIOR_MODEL
 from denoise.signals import AudioFormat, NetworkOverflowError
 
 
@@ -42,8 +42,8 @@ class AudioPipeline:
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
         block: seconds that a network without a state processes at a time, above 0. It bounds the memory and does not
             change the output.
-        backend: ``"torch"``, ``"onnx"`` (onnxruntime, on CPUs: no posterior samples and no noise profile) or
-            ``"auto"``, see `denoise.options.Backend`.
+        backend: ``"torch"``, ``"onnx"`` (onnxruntime, on CPUs: no posterior samples) or ``"auto"``, see
+            `denoise.options.Backend`.
 
     Raises:
         ConfigError: the model is unknown or no audio denoiser, or a setting is out of range.
@@ -439,6 +439,19 @@ def default_model(options: DenoiseOptions, otherwise: str | Path = AUTO) -> str 
     if options.noise_profile is not None:
         return GENERAL_MODEL
     return POSTERIOR_MODEL if options.uses_posterior else otherwise
+
+
+def preferred_backend(model: str | Path, options: DenoiseOptions, device: str) -> Backend:
+    """Return the backend for a run that leaves it open: see `denoise.backends.prefer_exported`.
+
+    Args:
+        model: as of `AudioPipeline`.
+        options: options of the run; torch alone samples the posterior.
+        device: as of `AudioPipeline`.
+    """
+    if options.uses_posterior:
+        return "auto"
+    return prefer_exported((DEFAULTS["audio"], GENERAL_MODEL, CLASSIFIER) if model == AUTO else (model,), device)
 
 
 def read_blocks(reader: AudioReader, length: int) -> Iterator[NDArray[Any]]:

@@ -149,8 +149,7 @@ def require_noise_profile_network(network: ArrayNetwork, name: str) -> ArrayNois
         ConfigError: it takes none.
     """
     if not isinstance(network, ArrayNoiseProfileNetwork):
-        advice = "use its weights with backend torch" if name == GENERAL_MODEL else f"use {GENERAL_MODEL}"
-        raise ConfigError(f"model {name} takes no noise profile; {advice}.")
+        raise ConfigError(f"model {name} takes no noise profile; use {GENERAL_MODEL}.")
     return network
 
 

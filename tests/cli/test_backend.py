@@ -50,7 +50,6 @@ def test_the_command_takes_a_file_or_exports_into_the_cache_once(
     [
         (("--backend", "onnx", "--perception", 0.5), "--perception needs --backend torch; leave it out"),
         (("--backend", "onnx", "--samples", 2), "--samples needs --backend torch; leave it out"),
-        (("--backend", "onnx", "--noise-profile", "0-1"), "--noise-profile needs --backend torch; leave it out"),
         (("--backend", "onnx", "--task", "declip"), "--backend is not for --task declip"),
         (("--backend", "onnx", "--model", "speech-flow"), "speech-flow is a denoiser of architecture speech-flow"),
         (("--backend", "onnx", "--device", "cuda"), "device is 'cuda'; backend onnx runs on the cpu"),
@@ -84,7 +83,7 @@ def test_exported_models_are_the_default_for_audio_unless_torch_is_needed(
         (("--backend", "onnx"), 1),
         ((), 1),
         (("--backend", "torch"), 2),
-        (("--noise-profile", "0-1"), 3),
+        (("--noise-profile", "0-1"), 2),
     ):
         done = command(*line, *words)
         assert (done.code, done.err) == (0, "")
@@ -92,7 +91,7 @@ def test_exported_models_are_the_default_for_audio_unless_torch_is_needed(
     with monkeypatch.context() as patch:
         patch.setattr("denoise.backends.find_spec", lambda name: None)  # onnxruntime is not installed
         assert command(*line).code == 0
-    assert len(loads) == 4
+    assert len(loads) == 3
 
 
 def test_images_take_a_file_or_the_cache(command: Command, models: dict[str, Path], cache: Path) -> None:

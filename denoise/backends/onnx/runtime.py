@@ -16,12 +16,15 @@ from denoise.cards import MAX_BYTES, Card
 from denoise.config import parse
 from denoise.errors import ConfigError, WeightsError
 from denoise.protocols import NetworkFacts
+from denoise.signals import check_noise_profile
 
 FORMAT_VERSION = 1  # of graphs and metadata: exported files of another one are refused, or exported again
 DEFAULT_RATE = 48_000  # of whole signals that `denoise` of a streaming network takes, as in torch
 NOISY, SIGMA, DENOISED = "noisy", "sigma", "denoised"
 FRAMES, PROBABILITIES = "frames", "probabilities"
 STATE, NEXT_STATE = "state.", "next_state."  # prefixes of the inputs and outputs that hold the state
+NOISE_PROFILE, SUM_OF_POWERS = "floor.profile", "floor.total"  # tensors of the state of a `NoiseFloorDPCRN`
+FRAMES_AT_ONCE = 64  # of noise, so that the memory does not grow with its length
 
 Array = NDArray[Any]
 State = dict[str, Array]
@@ -117,9 +120,11 @@ class OnnxStreamingNetwork(OnnxNetwork):
 
     def step(self, x: Array, state: State) -> tuple[Array, State]:
         """Denoise the next hops of a stream; see `denoise.protocols.ArrayStreamingNetwork`."""
-        inputs = {NOISY: np.ascontiguousarray(x)} | {STATE + name: tensor for name, tensor in state.items()}
-        y, *tensors = self.session.run([DENOISED, *(NEXT_STATE + name for name in state)], inputs)
+        y, *tensors = self.session.run([DENOISED, *(NEXT_STATE + name for name in state)], self._inputs(x, state))
         return y, dict(zip(state, tensors, strict=True))
+
+    def _inputs(self, x: Array, state: State) -> dict[str, Array]:
+        return {NOISY: np.ascontiguousarray(x)} | {STATE + name: tensor for name, tensor in state.items()}
 
     def denoise(self, x: Array, sigma: Array | None = None) -> Array:
         """Denoise whole signals of 48 kHz; see `denoise.protocols.ArrayNetwork`."""
@@ -128,6 +133,43 @@ class OnnxStreamingNetwork(OnnxNetwork):
         padded = np.pad(x, ((0, 0), (0, 0), (0, lag + -time % hop)))
         state = self.initial_state(x.shape[0], x.shape[1], DEFAULT_RATE)
         return self.step(padded, state)[0][..., lag : lag + time]
+
+
+class OnnxNoiseProfileNetwork(OnnxStreamingNetwork):
+    """A `denoise.protocols.ArrayNoiseProfileNetwork` of an exported file; its arguments are those of its base."""
+
+    def measure_noise(self, noise: Array, *, sample_rate: int) -> Array:
+        """Return the noise profile of recordings; see `denoise.protocols.ArrayNoiseProfileNetwork`.
+
+        Frames are steps of signals of their own, after which the sum of the powers that the state holds is that of the
+        one frame. The rest of the network is not computed.
+        """
+        import onnxruntime
+
+        options = onnxruntime.RunOptions()
+        options.only_execute_path_to_fetches = True
+        hop, (batch, channels, time) = self.hop(sample_rate), noise.shape
+        n = max(1, time // hop - 1)  # whole frames, without the padding before the first one
+        padded = np.pad(noise, ((0, 0), (0, 0), (0, max(0, (n + 1) * hop - time))))
+        hops = padded[..., : (n + 1) * hop].reshape(batch, channels, n + 1, hop).swapaxes(1, 2)
+        first, second = (x.reshape(-1, channels, hop) for x in (hops[:, :-1], hops[:, 1:]))
+        powers: list[Array] = []
+        for start in range(0, len(first), FRAMES_AT_ONCE):
+            x = second[start : start + FRAMES_AT_ONCE]
+            state = self.initial_state(len(x), channels, sample_rate)
+            state["history"] = np.ascontiguousarray(first[start : start + FRAMES_AT_ONCE])
+            powers += self.session.run([NEXT_STATE + SUM_OF_POWERS], self._inputs(x, state), options)
+        profile: Array = np.concatenate(powers).reshape(batch, n, -1).mean(axis=1)
+        return profile
+
+    def initial_state(self, batch: int, channels: int, sample_rate: int, noise_profile: Array | None = None) -> State:
+        """Return the state before the first sample; see `denoise.protocols.ArrayNoiseProfileNetwork`."""
+        state = super().initial_state(batch, channels, sample_rate)
+        if noise_profile is not None:
+            shape = state[NOISE_PROFILE].shape
+            check_noise_profile(noise_profile.shape, *shape)
+            state[NOISE_PROFILE] = np.broadcast_to(noise_profile, shape).astype(np.float32)
+        return state
 
 
 class OnnxClassifier:
@@ -172,7 +214,8 @@ def open_model(model: bytes, where: str) -> tuple[Model, Card]:
     if header["classifier"] is not None:
         return OnnxClassifier(session, header["classifier"]), header["card"]
     if header["stream"] is not None:
-        return OnnxStreamingNetwork(session, header["facts"], header["stream"]), header["card"]
+        kind = OnnxNoiseProfileNetwork if NOISE_PROFILE in header["stream"].states else OnnxStreamingNetwork
+        return kind(session, header["facts"], header["stream"]), header["card"]
     return OnnxNetwork(session, header["facts"]), header["card"]
 
 

@@ -10,6 +10,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
+from denoise.backends import load_network
 from denoise.backends.onnx.load import cache_folder
 from denoise.errors import ConfigError, DenoiseError, WeightsError
 from denoise.options import DenoiseOptions
@@ -63,6 +64,33 @@ def test_pipelines_agree_with_torch(
     assert np.abs(denoised - expected).max() <= MAX_DIFFERENCE
 
 
+@pytest.mark.parametrize("name", ["general", "floor-audio"])
+@pytest.mark.parametrize(("rate", "channels", "seconds"), [(48_000, 1, 2.5), (44_100, 2, 1.0), (8000, 3, 0.1)])
+def test_noise_profiles_agree_with_torch(
+    name: str, rate: int, channels: int, seconds: float, exported: dict[str, Path], models: dict[str, Path]
+) -> None:
+    """Of more frames than are computed at once, of several, and where the rate has no high frequencies."""
+    pipelines = [AudioPipeline(model, backend="auto") for model in (exported[name], models.get(name, name))]
+    noise = np.random.default_rng(1).normal(0, 0.02, (channels, round(seconds * rate))).astype(np.float32)
+    profile, expected_profile = (pipeline.measure_noise(noise, rate) for pipeline in pipelines)
+    np.testing.assert_allclose(profile, expected_profile, rtol=1e-4, atol=1e-12)
+    x = recording(rate, channels)
+    denoised, expected = (denoise(pipeline, x, rate, 997, noise_profile=expected_profile) for pipeline in pipelines)
+    assert np.abs(denoised - expected).max() <= MAX_DIFFERENCE
+    assert np.abs(denoised - denoise(pipelines[0], x, rate, 997)).max() > 100 * MAX_DIFFERENCE
+
+
+@pytest.mark.parametrize("n", [1, 767, 1535, 1536, 2304])
+def test_noise_of_any_length_has_a_profile(n: int, exported: dict[str, Path], models: dict[str, Path]) -> None:
+    noise = np.random.default_rng(1).normal(0, 0.02, (2, 1, n)).astype(np.float32)
+    measured: list[Any] = [
+        load_network(model, modality="audio")[0] for model in (exported["floor-audio"], models["floor-audio"])
+    ]
+    profile, expected = (network.measure_noise(noise, sample_rate=48_000) for network in measured)
+    assert profile.shape == expected.shape == (2, 192)
+    np.testing.assert_allclose(profile, expected, rtol=1e-4, atol=1e-12)
+
+
 def test_live_audio_agrees_with_torch(exported: dict[str, Path]) -> None:
     x = recording(48_000, 1, 0.4)
     streams = [AudioStream(model, sample_rate=48_000) for model in (exported["speech"], "speech")]
@@ -92,8 +120,11 @@ def test_exported_files_are_refused_where_they_do_not_fit(exported: dict[str, Pa
         AudioPipeline(exported["blur-image"])
     with pytest.raises(ConfigError, match=r"speech.onnx: is an exported model, which torch does not run"):
         AudioPipeline(exported["speech"], backend="torch")
-    with pytest.raises(ConfigError, match="model general takes no noise profile; use its weights with backend torch"):
-        AudioPipeline(exported["general"]).measure_noise(recording(16_000, 1), 16_000)
+    with pytest.raises(ConfigError, match="model lookahead-audio takes no noise profile; use general"):
+        AudioPipeline(exported["lookahead-audio"]).measure_noise(recording(16_000, 1), 16_000)
+    profile = np.ones((1, 7), np.float32)
+    with pytest.raises(ConfigError, match=r"the noise profile has shape \(1, 7\); expected \(1, 192\)"):
+        AudioStream(exported["floor-audio"], sample_rate=16_000, noise_profile=profile)
     with pytest.raises(ConfigError, match=r"one output and no posterior samples; use speech-flow"):
         AudioPipeline(exported["vary-audio"]).check(DenoiseOptions(steps=1, seed=1))
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,13 +34,17 @@ def run(folder: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_audio(models: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("words", "options"), [
+    ((), {}),
+    (("--noise-profile", "0.2-0.9"), {"noise_profile": (0.2, 0.9)}),
+])  # fmt: skip
+def test_audio(words: tuple[str, ...], options: dict[str, Any], models: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "tiny.onnx").write_bytes(to_onnx(*load(models["floor-audio"])))
     x = 0.1 * np.random.default_rng(0).normal(size=(30_000, 2)).astype(np.float32)
     soundfile.write(tmp_path / "in.wav", x, 22_050, "FLOAT")
-    done = run(tmp_path, "audio", "in.wav", "-o", "out.wav", "--model", "tiny.onnx")
+    done = run(tmp_path, "audio", "in.wav", "-o", "out.wav", "--model", "tiny.onnx", *words)
     assert done.returncode == 0, done.stderr
-    AudioPipeline(models["floor-audio"]).file(tmp_path / "in.wav", tmp_path / "torch.wav")
+    AudioPipeline(models["floor-audio"]).file(tmp_path / "in.wav", tmp_path / "torch.wav", **options)
     denoised, expected = (soundfile.read(tmp_path / name, dtype="float32")[0] for name in ("out.wav", "torch.wav"))
     assert np.abs(denoised - expected).max() <= 1e-5
 
