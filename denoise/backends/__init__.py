@@ -89,8 +89,7 @@ def pick_backend(name_or_file: str | Path, device: str, backend: str) -> Literal
 def prefer_exported(models: Iterable[str | Path], device: str) -> Backend:
     """Return ``"onnx"`` if onnxruntime can take the place of torch on the CPU at once, and else ``"auto"``.
 
-    For audio it needs a fifth of the time and memory of a whole process, as torch is not even imported; so whether
-    there is a GPU is told by its driver, which is known for Linux.
+    For audio it needs a fifth of the time and memory of a whole process, as torch is not even imported.
 
     Args:
         models: bundled names or files of all models of a run.
@@ -98,11 +97,21 @@ def prefer_exported(models: Iterable[str | Path], device: str) -> Backend:
     """
     from denoise.backends.onnx.load import is_cached
 
-    may_have_gpu = sys.platform != "linux" or any(map(exists, GPU_DRIVERS))
-    runs_on_cpu = device == "cpu" or (device == "auto" and not may_have_gpu)
-    if runs_on_cpu and find_spec("onnxruntime") is not None and all(map(is_cached, models)):
+    if is_certain_cpu(device) and find_spec("onnxruntime") is not None and all(map(is_cached, models)):
         return "onnx"
     return "auto"
+
+
+def is_certain_cpu(device: str) -> bool:
+    """Return whether a run is on the CPU for certain, without torch, which alone knows the others.
+
+    Whether there is a GPU is told by its driver, which is known for Linux.
+
+    Args:
+        device: as in `load_network`.
+    """
+    may_have_gpu = sys.platform != "linux" or any(map(exists, GPU_DRIVERS))
+    return device == "cpu" or (device == "auto" and not may_have_gpu)
 
 
 def load_classifier(name_or_file: str | Path, *, backend: str = "auto") -> ArrayClassifier:

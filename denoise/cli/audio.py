@@ -254,8 +254,8 @@ def audio(
     check_extras(extra_outputs, inputs, out, AUDIO_EXTENSIONS, overwrite=overwrite)
     raw = _parse_raw_format(inputs, rate, raw_channels, encoding)
     chosen_model = default_model(options) if model is None or model == AUTO else model
-    if backend == "auto":
-        backend = preferred_backend(chosen_model, options, device)
+    if backend == "auto" and not options.uses_posterior:
+        backend = preferred_backend(chosen_model, device)
     pipeline = AudioPipeline(chosen_model, device=device, block=block, backend=backend)
     pipeline.check(options)
     single_output_options: dict[str, Any] = {

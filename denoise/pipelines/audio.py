@@ -18,14 +18,14 @@ from denoise.errors import ConfigError, InputError
 from denoise.files.audio import AudioReader, AudioSource, AudioWriter, EncodedTrack, RawFormat, open_media_file
 from denoise.options import AUDIO_STEPS, BLOCK_S, Backend, DenoiseOptions, NoiseSource, Stereo
 from denoise.pipelines.audio_run import STEP_S, AudioRun
-from denoise.pipelines.choice import AUTO, GIVEN, ModelChoice, StereoChoice, Survey, survey_file
+from denoise.pipelines.choice import AUTO, AUTO_MODELS, GIVEN, ModelChoice, StereoChoice, Survey, survey_file
 from denoise.pipelines.noise_floor import NoiseFloor
 from denoise.pipelines.noise_segment import measure_profile, read_noise, require_noise_profile_network
 from denoise.pipelines.posterior import check_posterior
 from denoise.pipelines.progress import progress_of_part
 from denoise.pipelines.result import AUDIO_UNITS, Result
 from denoise.protocols import ArrayStreamingNetwork, Progress
-from denoise.registry import CLASSIFIER, DEFAULTS, GENERAL_MODEL, POSTERIOR_MODEL
+from denoise.registry import DEFAULTS, GENERAL_MODEL, POSTERIOR_MODEL
 from denoise.signals import AudioFormat, NetworkOverflowError
 
 
@@ -441,17 +441,14 @@ def default_model(options: DenoiseOptions, otherwise: str | Path = AUTO) -> str 
     return POSTERIOR_MODEL if options.uses_posterior else otherwise
 
 
-def preferred_backend(model: str | Path, options: DenoiseOptions, device: str) -> Backend:
-    """Return the backend for a run that leaves it open: see `denoise.backends.prefer_exported`.
+def preferred_backend(model: str | Path, device: str) -> Backend:
+    """Return the backend for runs without posterior samples that leave it open, see `prefer_exported`.
 
     Args:
         model: as of `AudioPipeline`.
-        options: options of the run; torch alone samples the posterior.
         device: as of `AudioPipeline`.
     """
-    if options.uses_posterior:
-        return "auto"
-    return prefer_exported((DEFAULTS["audio"], GENERAL_MODEL, CLASSIFIER) if model == AUTO else (model,), device)
+    return prefer_exported(AUTO_MODELS if model == AUTO else (model,), device)
 
 
 def read_blocks(reader: AudioReader, length: int) -> Iterator[NDArray[Any]]:

@@ -20,6 +20,7 @@ from denoise.protocols import ArrayClassifier
 from denoise.registry import CLASSIFIER, DEFAULTS, GENERAL_MODEL, bundled
 
 AUTO = "auto"
+AUTO_MODELS = (DEFAULTS["audio"], GENERAL_MODEL, CLASSIFIER)  # which it may need
 GIVEN = "given"  # reason of a model that the user names
 SPEECH = "speech"  # name of the class
 MIN_SPEECH = 0.4  # fraction of the excerpts with speech that makes a recording one of speech

@@ -24,7 +24,7 @@ T = TypeVar("T")
 EngineName = Literal["local", "ray"]
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 MAX_BLOCKS = 1000  # of a data set of Ray
-START_LIMIT_S = 300.0  # for a process that imports its packages
+START_LIMIT_S = 300.0  # for a process that imports its packages and loads a model
 RETRY = "Give --retry-failed."
 RAISE_LIMIT = "Raise --time-limit, and give --retry-failed."
 ATTEMPTS = 2  # for a file whose process died: perhaps the system needed its memory for another one
@@ -80,7 +80,7 @@ class WorkerProcess:
         for _ in range(ATTEMPTS):
             limit, late = START_LIMIT_S, f"its process has not started after {START_LIMIT_S:g} s. {RETRY}"
             try:
-                self._submit(os.getpid).result(limit)
+                self._submit(prepare, task).result(limit)
                 limit, late = self.time_limit, f"not finished after {self.time_limit:g} s. {RAISE_LIMIT}"
                 return self._submit(run_task, task).result(limit)
             except TimeoutError:
@@ -203,6 +203,7 @@ class LocalEngine:
 
 
 _worker: Worker | None = None  # of this process
+STARTED = "the pool starts each process by _start_worker"
 
 
 def _start_worker(settings: WorkerSettings) -> None:
@@ -222,9 +223,15 @@ def _exit_with(sentinel: int) -> None:
     os._exit(1)
 
 
+def prepare(task: Task) -> None:
+    """Load the model of a task by the worker of this process."""
+    assert _worker is not None, STARTED
+    _worker.prepare(task)
+
+
 def run_task(task: Task) -> Record:
     """Run a task by the worker of this process, with the allocator set as by `denoise audio` or `denoise image`."""
-    assert _worker is not None, "the pool starts each process by _start_worker"
+    assert _worker is not None, STARTED
     (keep_freed_memory if task.item.modality == "image" else return_freed_memory)()
     return _worker(task)
 

@@ -22,7 +22,7 @@ from denoise.options import (
     parse_sigma,
 )
 from denoise.pipelines.noise_segment import parse_gaps, parse_noise_source
-from denoise.registry import CLASSIFIER, DEFAULTS, GENERAL_MODEL, SIGMA_MODEL
+from denoise.registry import SIGMA_MODEL
 
 Modality = Literal["audio", "image"]
 Values = Mapping[str, Any]
@@ -91,11 +91,11 @@ class AudioFileOptions:
     @property
     def models(self) -> list[str]:
         """The weights that the file may need."""
-        from denoise.pipelines.choice import AUTO
+        from denoise.pipelines.choice import AUTO, AUTO_MODELS
 
         chosen = self.chosen_model
         if chosen == AUTO:
-            return [DEFAULTS["audio"], GENERAL_MODEL, CLASSIFIER]
+            return [*AUTO_MODELS]
         return [] if chosen is None else [chosen]
 
     @property

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from denoise.backends import is_certain_cpu
 from denoise.errors import ConfigError
 from denoise.options import TIME_LIMIT_S
 from denoise.pipelines.batch.engines import ENGINES, Engine, EngineName, LocalEngine, RayEngine
@@ -137,13 +138,15 @@ class Batch:
             remove_unfinished(self.target)
 
     def _engine(self, n_tasks: int, scratch: Path) -> Engine:
-        from denoise.backends.device import pick_device  # a dry run needs no torch
+        s, device = self.settings, "cpu"
+        if not is_certain_cpu(s.device):
+            from denoise.backends.device import pick_device  # imports torch
 
-        s, device = self.settings, pick_device(self.settings.device)
+            device = str(pick_device(s.device))
         processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        workers = min(n_tasks, s.workers or (processors if device.type == "cpu" else 1))
+        workers = min(n_tasks, s.workers or (processors if device == "cpu" else 1))
         threads = s.threads or max(1, processors // workers)
-        settings = WorkerSettings(self.target, scratch, self.journal.path, str(device), threads)
+        settings = WorkerSettings(self.target, scratch, self.journal.path, device, threads)
         if s.engine == "ray":
             return RayEngine(settings, workers=workers, time_limit=s.time_limit, address=s.address)
         return LocalEngine(settings, workers=workers, time_limit=s.time_limit)

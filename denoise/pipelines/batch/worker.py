@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -63,12 +65,20 @@ class Worker:
         self._pipeline = lru_cache(MODELS_KEPT)(self._load)
 
     def set_up(self) -> None:
-        """Limit the threads of the libraries, which have not started any yet."""
+        """Limit the threads of the libraries that `prepare` imports."""
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             os.environ[name] = str(self.settings.threads)
-        import torch
 
-        torch.set_num_threads(self.settings.threads)
+    def prepare(self, task: Task) -> None:
+        """Load the model of a file, and the libraries that it needs; `__call__` reports what fails.
+
+        Args:
+            task: the file.
+        """
+        with suppress(Exception):
+            self._pipeline_of(task.item)
+        if torch := sys.modules.get("torch"):  # which takes at most one for each core from the environment
+            torch.set_num_threads(self.settings.threads)
 
     def __call__(self, task: Task) -> Record:
         """Denoise one file.
@@ -139,23 +149,34 @@ class Worker:
 
     def _run(self, item: Item, source: Path, target: Path) -> Result:
         """Denoise or restore a file of this machine."""
-        options = item.options
-        pipeline = self._pipeline(item.modality, options.restores, options.chosen_model)
+        pipeline, options = self._pipeline_of(item), item.options
         if options.restores:
             return pipeline.file(source, target, options.restore_options(), name=item.source)
         return pipeline.denoise_file(source, target, options.denoise_options(), name=item.source)
 
-    def _load(self, modality: Modality, restores: bool, model: str | None) -> Any:
-        """Load the pipeline of a model."""
-        kind: Any
-        if modality == "audio":
-            from denoise.pipelines.audio import AudioPipeline
+    def _pipeline_of(self, item: Item) -> Any:
+        """Return the pipeline of a file."""
+        options = item.options
+        uses_posterior = not options.restores and options.denoise_options().uses_posterior
+        return self._pipeline(item.modality, options.restores, options.chosen_model, uses_posterior)
+
+    def _load(self, modality: Modality, restores: bool, model: str | None, uses_posterior: bool) -> Any:
+        """Load the pipeline of a model, and import what it needs; recordings are denoised as by `denoise audio`."""
+        device = self.settings.device
+        if restores and modality == "audio":
             from denoise.pipelines.restore_audio import AudioRestorePipeline
 
-            kind = AudioRestorePipeline if restores else AudioPipeline
-        else:
-            from denoise.pipelines.image import ImagePipeline
+            return AudioRestorePipeline(model, device=device)
+        assert model is not None  # only recordings are restored without one
+        if restores:
             from denoise.pipelines.restore import RestorePipeline
 
-            kind = RestorePipeline if restores else ImagePipeline
-        return kind(model, device=self.settings.device)
+            return RestorePipeline(model, device=device)
+        if modality == "image":
+            from denoise.pipelines.image import ImagePipeline
+
+            return ImagePipeline(model, device=device)
+        from denoise.pipelines.audio import AudioPipeline, preferred_backend
+
+        backend = "auto" if uses_posterior else preferred_backend(model, device)
+        return AudioPipeline(model, device=device, backend=backend)

@@ -18,19 +18,14 @@ from denoise.pipelines.audio import AudioPipeline
 from denoise.pipelines.image import ImagePipeline
 from denoise.registry import load
 
-PROGRAM = """
-import sys
-
-sys.modules["torch"] = None  # importing it raises ImportError
-from denoise.cli import main
-
-main()
-"""
-
 
 def run(folder: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-W", "error", "-c", PROGRAM, *map(str, words)]
-    environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache")}
+    """Run a command where torch, in the processes that it starts, too, is a module that cannot be imported."""
+    (folder / "blocked").mkdir()
+    (folder / "blocked/torch.py").write_text("raise ModuleNotFoundError('blocked', name='torch')")
+    path = os.pathsep.join([str(folder / "blocked"), os.environ.get("PYTHONPATH", "")])
+    line = [sys.executable, "-W", "error", "-m", "denoise", *map(str, words)]
+    environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache"), "PYTHONPATH": path}
     return subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -46,6 +41,18 @@ def test_audio(words: tuple[str, ...], options: dict[str, Any], models: dict[str
     assert done.returncode == 0, done.stderr
     AudioPipeline(models["floor-audio"]).file(tmp_path / "in.wav", tmp_path / "torch.wav", **options)
     denoised, expected = (soundfile.read(tmp_path / name, dtype="float32")[0] for name in ("out.wav", "torch.wav"))
+    assert np.abs(denoised - expected).max() <= 1e-5
+
+
+def test_workers_of_a_batch(models: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "tiny.onnx").write_bytes(to_onnx(*load(models["floor-audio"])))
+    (tmp_path / "in").mkdir()
+    x = 0.1 * np.random.default_rng(0).normal(size=30_000)
+    soundfile.write(tmp_path / "in/a.wav", x, 22_050, "FLOAT")
+    done = run(tmp_path, "batch", "in", "out", "--audio", "--model", "tiny.onnx", "--workers", "1", "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    AudioPipeline(models["floor-audio"]).file(tmp_path / "in/a.wav", tmp_path / "torch.wav")
+    denoised, expected = (soundfile.read(tmp_path / name, dtype="float32")[0] for name in ("out/a.wav", "torch.wav"))
     assert np.abs(denoised - expected).max() <= 1e-5
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -47,6 +49,27 @@ def sound(tmp_path: Path) -> Path:
 def item_of(source: Any, target: Any, options: Any) -> Item:
     modality: Any = "audio" if isinstance(options, AudioFileOptions) else "image"
     return Item(str(source), str(target), modality, options, Path(target).name)
+
+
+THREADS = """
+import sys
+from pathlib import Path
+
+from denoise.pipelines.batch.items import find_items
+from denoise.pipelines.batch.worker import Task, Worker, WorkerSettings
+
+(item,), _ = find_items([sys.argv[1]], "out", {"model": sys.argv[2]})
+worker = Worker(WorkerSettings("out", Path("scratch"), Path("journal"), threads=3))
+worker.set_up()
+assert "torch" not in sys.modules
+worker.prepare(Task(item, overwrite=False))
+print(sys.modules["torch"].get_num_threads())
+"""
+
+
+def test_threads_are_as_set(sound: Path, models: dict[str, Path]) -> None:
+    line = [sys.executable, "-c", THREADS, str(sound), str(models["keep-audio"])]
+    assert subprocess.run(line, capture_output=True, text=True, check=True, timeout=120).stdout == "3\n"
 
 
 def leftovers(folder: Path) -> list[Path]:
