@@ -81,7 +81,8 @@ def batch(
     """Denoise any number of files in parallel, and resume after an interruption.
 
     The journal beside DST has a line per file. A second run does what is missing or has changed. An output appears at
-    once, when it is complete. A manifest has the column `input`, and perhaps `output` and options.
+    once, when it is complete. A manifest has the column `input`, and perhaps `output` and options; its inputs and
+    the files that its options name are relative to it.
     """
     from denoise.config import override
     from denoise.pipelines.batch.run import BatchSettings, open_batch, plan_batch

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import Any, Literal
 
 from denoise.config import config, parse
@@ -97,13 +96,6 @@ class AudioFileOptions:
         if chosen == AUTO:
             return [*AUTO_MODELS]
         return [] if chosen is None else [chosen]
-
-    @property
-    def files(self) -> list[str]:
-        """Other files that the options name."""
-        gaps = self.restore_options().gaps if self.restores else None
-        noise = None if self.restores else self.denoise_options().noise_profile
-        return [str(value) for value in (gaps, noise) if isinstance(value, str | Path)]
 
     def denoise_options(self) -> DenoiseOptions:
         """Return the options of the pipeline, which replaces files: the batch decides about that.
@@ -211,11 +203,6 @@ class ImageFileOptions:
         """The weights that the file needs."""
         return [self.chosen_model]
 
-    @property
-    def files(self) -> list[str]:
-        """Other files that the options name."""
-        return [name for name in (self.mask, self.kernel) if name is not None]
-
     def denoise_options(self) -> DenoiseOptions:
         """Return the options of the task denoise; see `AudioFileOptions.denoise_options`."""
         return DenoiseOptions(
@@ -315,3 +302,30 @@ def select_options(values: Values, modality: Modality) -> dict[str, Any]:
         modality: modality of the files.
     """
     return {name: value for name, value in values.items() if name in NAMES[modality]}
+
+
+def named_files(values: Values) -> dict[str, str]:
+    """Return the files that options name, without weights and time ranges, by the names of the options.
+
+    Args:
+        values: options by their names.
+
+    >>> named_files({"mask": "0:01-0:02", "noise_profile": "hiss.wav", "model": "speech"})
+    {'noise_profile': 'hiss.wav'}
+    """
+    given = {name: values.get(name) for name in ("mask", "kernel", "noise_profile")}
+    return {name: value for name, value in given.items() if isinstance(value, str) and parse_gaps(value) == value}
+
+
+def named_weights(values: Values) -> dict[str, str]:
+    """Return the weights files that options name, without bundled names, by the names of the options.
+
+    Args:
+        values: options by their names.
+
+    >>> named_weights({"model": "mine.onnx", "prior": "speech-prior"})
+    {'model': 'mine.onnx'}
+    """
+    given = {name: values.get(name) for name in ("model", "prior")}
+    suffixes = (".safetensors", ".onnx")
+    return {name: value for name, value in given.items() if isinstance(value, str) and value.endswith(suffixes)}

@@ -21,6 +21,8 @@ from denoise.pipelines.batch.file_options import (
     ImageFileOptions,
     Modality,
     check_shared_options,
+    named_files,
+    named_weights,
     parse_file_options,
     select_options,
 )
@@ -193,10 +195,20 @@ def _read_manifest(name: str) -> Iterator[Found]:
         for path in (source, output or "a"):
             if "\0" in path or not PurePosixPath(path).name or not _is_encodable(path):
                 raise ConfigError(f"{where}: {path!a} is no path of a file.")
-        if not is_url(source) and not os.path.isabs(local_path(source)):
-            source = f"{folder}/{source}" if is_url(folder) else os.path.normpath(os.path.join(folder, source))
+        source = _resolve(source, folder)
         default = _output_name(PurePosixPath(PurePosixPath(source).name))
+        weights = {key: _resolve(path, folder) for key, path in named_weights(values).items()}
+        for path in filter(is_url, weights.values()):
+            raise ConfigError(f"{where}: {path} is no file of this machine, as weights must be. Give a path or a name.")
+        values |= weights | {key: _resolve(path, folder) for key, path in named_files(values).items()}
         yield Found(source, PurePosixPath(output) if output else default, values, where)
+
+
+def _resolve(name: str, folder: str) -> str:
+    """Return the path or URL of a file that a manifest in a folder names."""
+    if is_url(name) or os.path.isabs(local_path(name)):
+        return name
+    return f"{folder}/{name}" if is_url(folder) else os.path.normpath(os.path.join(folder, name))
 
 
 def _is_encodable(path: str) -> bool:

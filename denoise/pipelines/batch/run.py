@@ -9,15 +9,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from denoise.backends import is_certain_cpu
-from denoise.errors import ConfigError
+from denoise.errors import ConfigError, InputError
 from denoise.options import TIME_LIMIT_S
 from denoise.pipelines.batch.engines import ENGINES, Engine, EngineName, LocalEngine, RayEngine
-from denoise.pipelines.batch.file_options import Modality
+from denoise.pipelines.batch.file_options import Modality, named_files
 from denoise.pipelines.batch.items import Item, find_items
 from denoise.pipelines.batch.journal import Journal, Plan, Record, default_journal, may_replace, plan_of
 from denoise.pipelines.batch.snapshot import Snapshot
@@ -227,11 +227,13 @@ def open_batch(
 
 def _plan(item: Item, records: Sequence[Record], weights: Mapping[str, Path], snapshot: Snapshot) -> PlannedFile:
     """Plan a file, for which the files that its options name count by their bytes."""
-    options, hashes = item.options, {}
-    named = {name: weights[name] for name in options.models} | {name: Path(name) for name in options.files}
-    for name, path in named.items():
-        with suppress(OSError):  # the worker will say what is wrong with it
-            if path.is_file():
+    hashes = {}
+    for name in (*item.options.models, *named_files(asdict(item.options)).values()):
+        with suppress(OSError, InputError):  # the worker will say what is wrong with it
+            if is_url(name):
+                if state := snapshot.state_of(name):
+                    hashes[name] = f"{state.size} bytes, {state.version}"
+            elif (path := weights.get(name, local_path(name))).is_file():
                 hashes[name] = snapshot.sha256_of(path)
     item = replace(item, option_files=hashes)
     last = records[-1] if records else None

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import time
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from denoise.errors import DenoiseError, InputError, describe_unexpected
-from denoise.pipelines.batch.file_options import Modality
+from denoise.pipelines.batch.file_options import Modality, named_files
 from denoise.pipelines.batch.items import Item
 from denoise.pipelines.batch.journal import Journal, JournalError, Record, absolute, changed_options
 from denoise.pipelines.batch.storage import FileState, is_url, local_copy, sha256_of, stage, state_of
@@ -149,10 +149,16 @@ class Worker:
 
     def _run(self, item: Item, source: Path, target: Path) -> Result:
         """Denoise or restore a file of this machine."""
-        pipeline, options = self._pipeline_of(item), item.options
-        if options.restores:
-            return pipeline.file(source, target, options.restore_options(), name=item.source)
-        return pipeline.denoise_file(source, target, options.denoise_options(), name=item.source)
+        pipeline = self._pipeline_of(item)
+        with ExitStack() as copies:
+            files: dict[str, Any] = {
+                option: str(copies.enter_context(local_copy(name, self.settings.scratch)))
+                for option, name in named_files(asdict(item.options)).items()
+            }
+            options = replace(item.options, **files)
+            if options.restores:
+                return pipeline.file(source, target, options.restore_options(), name=item.source)
+            return pipeline.denoise_file(source, target, options.denoise_options(), name=item.source)
 
     def _pipeline_of(self, item: Item) -> Any:
         """Return the pipeline of a file."""

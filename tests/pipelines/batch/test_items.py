@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from pyarrow import parquet
 
 from denoise.errors import ConfigError
 from denoise.options import AudioRestoreOptions, DenoiseOptions, RestoreOptions
-from denoise.pipelines.batch.file_options import AudioFileOptions, ImageFileOptions
+from denoise.pipelines.batch.file_options import AudioFileOptions, ImageFileOptions, named_files
 from denoise.pipelines.batch.items import Item, find_items
 
 
@@ -178,6 +179,42 @@ class TestManifests:
     def test_are_relative_to_their_folder(self) -> None:
         name = write_manifest(Path("in/list.jsonl"), [{"input": "a.wav"}, {"input": str(Path("one.flac").resolve())}])
         assert outputs(name) == {"in/a.wav": "out/a.wav", "one.flac": "out/one.flac"}
+
+    NAMING = (
+        {"input": "b.PNG", "task": "inpaint", "mask": "m.png"},
+        {"input": "deep/raw.dng", "task": "deblur", "kernel": "/kernels/k.png"},
+        {"input": "a.wav", "task": "inpaint", "mask": "0-1,2-3"},
+        {"input": "deep/a.wav", "output": "b.wav", "noise_profile": "s3://sounds/hiss.wav", "model": "general"},
+        {"input": "[1].wav", "noise_profile": "../hiss.wav"},
+    )
+
+    def test_files_that_options_name_are_relative_to_it_too(self) -> None:
+        items = find(write_manifest(Path("in/list.csv"), [*self.NAMING, {"input": "../one.flac", "model": "m.onnx"}]))
+        options = {name: asdict(item.options) for name, item in items.items()}
+        assert options["in/b.PNG"]["mask"] == "in/m.png"
+        assert options["in/deep/raw.dng"]["kernel"] == "/kernels/k.png"
+        assert options["in/a.wav"]["mask"] == "0-1,2-3"
+        assert options["in/deep/a.wav"]["noise_profile"] == "s3://sounds/hiss.wav"
+        assert options["in/deep/a.wav"]["model"] == "general"
+        assert options["in/[1].wav"]["noise_profile"] == "hiss.wav"
+        assert options["one.flac"]["model"] == "in/m.onnx"
+        (shared,) = find("in/b.PNG", task="inpaint", mask="m.png").values()
+        assert named_files(asdict(shared.options)) == {"mask": "m.png"}
+
+    def test_files_that_options_of_one_at_a_url_name(self) -> None:
+        def write(*rows: dict[str, Any]) -> str:
+            fsspec.filesystem("memory").pipe("/listed/list.jsonl", "\n".join(map(json.dumps, rows)).encode())
+            return "memory://listed/list.jsonl"
+
+        items, _ = find_items([write(*self.NAMING)], "out", {})
+        named = [named_files(asdict(item.options)) for item in items]
+        assert named[:3] == [{"mask": "memory://listed/m.png"}, {"kernel": "/kernels/k.png"}, {}]
+        assert named[3:] == [
+            {"noise_profile": "s3://sounds/hiss.wav"},
+            {"noise_profile": "memory://listed/../hiss.wav"},
+        ]
+        with pytest.raises(ConfigError, match=r"list.jsonl: row 1: memory://listed/m.onnx is no file of this machine"):
+            find(write({"input": "a.wav", "model": "m.onnx"}))
 
     @pytest.mark.parametrize(("row", "problem"), [
         ({"input": "in/a.wav", "sigma": 3}, "sigma: no such setting"),

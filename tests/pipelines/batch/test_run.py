@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 import soundfile
@@ -141,6 +142,15 @@ def test_weights_of_the_same_name_count_by_their_bytes(folder: Path, models: dic
 def test_files_that_options_name_are_hashed(folder: Path, options: dict[str, Any], names: set[str]) -> None:
     (planned,) = plan_batch(["in/2.wav"], "out", options).files
     assert planned.item.option_files == {name: sha256_of(find_weights(name)) for name in names}
+
+
+def test_files_at_urls_that_options_name_count_by_their_versions(folder: Path) -> None:
+    def plan(noise: bytes) -> Any:
+        fsspec.filesystem("memory").pipe("/hiss/a.wav", noise)
+        (planned,) = plan_batch(["in/2.wav"], "out", {"noise_profile": "memory://hiss/a.wav"}).files
+        return planned.item.option_files["memory://hiss/a.wav"]
+
+    assert plan(b"hiss") != plan(b"hum")
 
 
 def find_weights(name: str) -> Path:

@@ -213,6 +213,18 @@ class TestStorages:
         storage.pipe("/in/a.wav", b"another")
         assert plan_of(item, [record]) == "changed"
 
+    def test_files_that_options_name(
+        self, worker: Worker, sound: Path, tmp_path: Path, models: dict[str, Path]
+    ) -> None:
+        fsspec.filesystem("memory").pipe("/noises/hiss.wav", sound.read_bytes())
+        options = AudioFileOptions(model=str(models["floor-audio"]), noise_profile="memory://noises/hiss.wav")
+        record = worker(Task(item_of(sound, tmp_path / "out/a.wav", options), overwrite=False))
+        assert record.error is None
+        assert record.options["noise_profile"] == "memory://noises/hiss.wav"
+        AudioPipeline(models["floor-audio"]).file(sound, tmp_path / "expected.wav", noise_profile=str(sound))
+        assert (tmp_path / "out/a.wav").read_bytes() == (tmp_path / "expected.wav").read_bytes()
+        assert not [path for path in worker.settings.scratch.rglob("*") if path.is_file()]
+
     @pytest.fixture
     def bucket(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         server = ThreadedMotoServer(port=0)
