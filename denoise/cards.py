@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
 from typing import Any, Literal
@@ -131,3 +132,24 @@ def read_header(path: Path) -> dict[str, Any]:
     if version != FORMAT_VERSION:
         raise WeightsError(f"{path}: format version {version}; this release reads {FORMAT_VERSION}. Update denoise.")
     return header
+
+
+def stream_latency_s(settings: Mapping[str, Any]) -> float | None:
+    """Return the latency of a streaming network in seconds, `denoise.protocols.StreamingNetwork.latency_s`.
+
+    A frame is two hops long, and each block may wait for further frames.
+
+    Args:
+        settings: configuration in the header of a denoiser.
+
+    Returns:
+        The latency; None of a network without hops, which processes whole windows.
+
+    >>> stream_latency_s({"hop_s": 0.01, "blocks": 4, "lookahead": 3})
+    0.14
+    """
+    values = [settings.get(name, default) for name, default in (("hop_s", None), ("blocks", 0), ("lookahead", 0))]
+    if not all(isinstance(value, int | float) for value in values):
+        return None
+    hop_s, blocks, lookahead = values
+    return float((2 + blocks * lookahead) * hop_s)

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from denoise.cli import COMMANDS
+from denoise.protocols import StreamingNetwork
+from denoise.registry import load
 
 STUBS = '''
 import sys
@@ -169,9 +171,16 @@ class TestCommands:
         assert result.returncode == 0, result.stderr
         assert result.stdout.count("Usage: denoise") == 1 + len(COMMANDS)
 
-    @pytest.mark.parametrize("model", ["photo", "speech"])
-    def test_info(self, model: str) -> None:
-        assert f"name: {model}" in denoise("info", model)
+    def test_info(self) -> None:
+        assert "name: photo" in denoise("info", "photo")
+
+    @pytest.mark.parametrize("name", ["speech", "speech-flow", "lookahead-audio", "floor-audio", "vae-audio"])
+    def test_latency_is_that_of_the_network(self, name: str, models: dict[str, Path]) -> None:
+        model = models.get(name, name)
+        network, _ = load(model)
+        expected = round(1000 * network.latency_s, 1) if isinstance(network, StreamingNetwork) else None
+        assert (expected is None) == (name == "vae-audio")
+        assert json.loads(denoise("info", model, "--json"))["card"]["latency_ms"] == expected
 
     def test_models(self) -> None:
         assert "speech (default)" in denoise("models")

@@ -51,7 +51,7 @@ def info(
     """Show a model's architecture, training data, licence and metrics."""
     from dataclasses import asdict
 
-    from denoise.cards import read_header
+    from denoise.cards import read_header, stream_latency_s
     from denoise.registry import locate
 
     if model.endswith(".onnx"):
@@ -60,7 +60,8 @@ def info(
         header = read_header(locate(model))
         card = asdict(header["card"])
         if card["kind"] == "denoiser" and card["modality"] == "audio":
-            card["latency_ms"] = _latency_ms(model)
+            latency_s = stream_latency_s(header["config"])
+            card["latency_ms"] = None if latency_s is None else round(1000 * latency_s, 1)
     if as_json:
         print(json.dumps(header | {"card": card}, indent=2))
         return
@@ -103,15 +104,3 @@ def _print_metrics(metrics: dict[str, Any]) -> None:
 
 def _format_value(value: str | float) -> str:
     return value if isinstance(value, str) else f"{value:g}"
-
-
-def _latency_ms(model: str) -> float | None:
-    """Return the latency of a streaming network, None for one that processes whole windows, or without torch."""
-    from denoise.protocols import StreamingNetwork
-    from denoise.registry import load
-
-    try:
-        network, _ = load(model)
-    except ImportError:  # of torch
-        return None
-    return round(1000 * network.latency_s, 1) if isinstance(network, StreamingNetwork) else None
