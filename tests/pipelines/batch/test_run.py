@@ -33,6 +33,14 @@ from tests.cli.conftest import Command, command  # noqa: F401
 N_FILES = 6
 
 
+@pytest.fixture(autouse=True)
+def fork_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the processes from a server that has imported torch once; those of commands and of Ray are spawned."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["denoise.pipelines.batch.worker", "denoise.backends.torch", "denoise.pipelines"])
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: context)
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Noise of one second in several files."""
@@ -212,7 +220,8 @@ def test_outputs_of_others_are_kept_unless_overwritten(folder: Path, models: dic
     with open_batch(["other"], "out", {"model": str(models["mask-audio"])}, settings=settings) as batch:
         assert ["exists already" in str(record.error) for record in batch.run()] == [True]
     assert versions() == before
-    with open_batch(["other"], "out", {}, settings=BatchSettings(workers=1, overwrite=True)) as batch:
+    settings = BatchSettings(workers=1, overwrite=True)
+    with open_batch(["other"], "out", {"model": str(models["keep-audio"])}, settings=settings) as batch:
         assert [record.status for record in batch.run()] == ["done"]
 
 
