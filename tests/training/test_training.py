@@ -1,6 +1,7 @@
 """The training loop: losses decrease, outputs are written, and a resumed training equals an uninterrupted one."""
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -521,11 +522,22 @@ def launch(data: Path, folder: Path, *words: str) -> None:
     assert process.stdout.splitlines()[-1:] == [str(folder / "out/tiny-image.safetensors")]
 
 
-def test_two_processes_of_the_launcher_train_one_model(data: Path, tmp_path: Path) -> None:
-    """Under `fabric run`, with a budget of time and a resumption: one metrics file, one weights file."""
-    for steps, resume in (("6", []), ("12", ["--resume"])):
-        settings = ["--set", f"schedule.steps={steps}", "--set", "schedule.log_every=1"]
-        launch(data, tmp_path, "--minutes", "0.5", *settings, *resume)
+SIX_STEPS = ["--set", "schedule.steps=6", "--set", "schedule.log_every=1"]
+SIX_STEPS += ["--set", "schedule.grad_clip=0.05"]  # of the mean gradient
+
+
+@pytest.fixture(scope="module")
+def of_two_processes(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six steps of a training in two processes with a budget of time, in the folder ``out``; no test may change it."""
+    folder = tmp_path_factory.mktemp("two")
+    launch(data, folder, "--minutes", "0.5", *SIX_STEPS)
+    return folder
+
+
+def test_two_processes_resume_one_training(of_two_processes: Path, data: Path, tmp_path: Path) -> None:
+    """Under `fabric run`: one metrics file, one weights file."""
+    shutil.copytree(of_two_processes, tmp_path, dirs_exist_ok=True)
+    launch(data, tmp_path, "--minutes", "0.5", *SIX_STEPS, "--set", "schedule.steps=12", "--resume")
     lines = (tmp_path / "out/metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [*range(1, 13)]
     load(tmp_path / "out/tiny-image.safetensors")
@@ -548,24 +560,25 @@ class BothRanks:
         return Batch(torch.cat([one.noisy, other.noisy]), torch.cat([one.clean, other.clean]))
 
 
-def test_two_processes_train_as_one_with_the_batches_of_both(data: Path, tmp_path: Path) -> None:
-    steps = ["schedule.steps=6", "schedule.log_every=1", "schedule.grad_clip=0.05"]  # of the mean gradient
-    launch(data, tmp_path, *(word for setting in steps for word in ("--set", setting)))
-    both = recipe(IMAGE, *steps)
+def test_two_processes_train_as_one_with_the_batches_of_both(
+    of_two_processes: Path, data: Path, tmp_path: Path
+) -> None:
+    both = recipe(IMAGE, *SIX_STEPS[1::2])
     for name, source in (("one", BothRanks(open_data(both, data), both.schedule)), ("rank 0", open_data(both, data))):
         objective = make_objective(both)
         fabric = make_fabric(objective, "cpu", "32-true")
         fabric.seed_everything(both.schedule.seed, verbose=False)
         (tmp_path / name).mkdir()
         train_steps(objective, make_state(objective, fabric, None), source, tmp_path / name, lambda row: None)
-    two, one, alone = (read_checkpoint(tmp_path / name) for name in ("out", "one", "rank 0"))
+    out = of_two_processes / "out"
+    two, one, alone = (read_checkpoint(folder) for folder in (out, tmp_path / "one", tmp_path / "rank 0"))
     assert two.keys() == one.keys()
     for key, weights in two.items():
         torch.testing.assert_close(weights, one[key], rtol=0, atol=2e-5)
     assert max(float((one[key] - alone[key]).abs().max()) for key in one) > 2e-3
-    files = sorted(path.name for path in (tmp_path / "out").iterdir())
+    files = sorted(path.name for path in out.iterdir())
     assert files == ["checkpoint.pt", "metrics.jsonl", "samples", "tiny-image.safetensors"]  # of one writer
-    rows = [json.loads(line) for line in (tmp_path / "out/metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [*range(1, 7)]
 
 
