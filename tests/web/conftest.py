@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import httpx
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from PIL import Image
 
 MAX_UPLOAD_MIB = 8
 
@@ -101,3 +103,16 @@ def long_wav(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sound") / "long.wav"
     soundfile.write(path, 0.1 * np.random.default_rng(0).normal(size=5_500_000), 8_000, subtype="PCM_U8")
     return path
+
+
+def assert_same_image(content: bytes, path: Path) -> None:
+    """Assert that an image is that of a file but for the precision, which each process takes by its own measurement.
+
+    Args:
+        content: bytes of the image.
+        path: file of the other.
+    """
+    with Image.open(BytesIO(content)) as image, Image.open(path) as expected:
+        assert image.info == expected.info
+        difference = np.asarray(image, np.int64) - np.asarray(expected, np.int64)
+        assert np.abs(difference).max() <= 2  # of 255

@@ -31,7 +31,7 @@ from denoise.web.app import Download, clean_name
 from denoise.web.audio import AudioRequest
 from denoise.web.guard import HEADERS, Guard
 from denoise.web.serve import LOOPBACK, serve
-from tests.web.conftest import MAX_UPLOAD_MIB, Server, start_server
+from tests.web.conftest import MAX_UPLOAD_MIB, Server, assert_same_image, start_server
 
 STATIC = Path(denoise.__file__).parent / "web" / "static"
 
@@ -79,7 +79,7 @@ class TestFiles:
         options: dict[str, Any] = {"luminance": 0.5, "detail": 0.25}
         response = send(client, "/api/image/ramp.png", noisy_png, wait=1, sigma=20, **options)
         denoise.ImagePipeline().file(noisy_png, tmp_path / "out.png", sigma=20 / 255, **options)
-        assert response.content == (tmp_path / "out.png").read_bytes()
+        assert_same_image(response.content, tmp_path / "out.png")
         assert Image.open(BytesIO(response.content)).info["dpi"] == pytest.approx((300, 300), abs=0.01)
 
     def test_a_job_reports_its_result_and_is_gone_after_its_files(
