@@ -90,7 +90,7 @@ def estimate_noise(image: Image, network: ArrayNetwork, *, by_intensity: bool = 
 
     candidates = _candidates(image)
     channels = image.pixels.shape[2]
-    if candidates is None:
+    if candidates is None or (candidates == candidates[..., :1, :1]).all():  # as one pixel
         return uniform_noise(0.0, channels)
     n_steps = N_UNIFORM + (N_BY_INTENSITY if by_intensity else 0)
     return tuple(_estimate_group(candidates[:, group], denoise, n_steps) for group in channel_groups(channels))

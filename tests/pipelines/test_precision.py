@@ -18,7 +18,7 @@ from denoise.errors import ConfigError
 from denoise.nn import int8
 from denoise.nn.int8 import has_exact_int8
 from denoise.options import DenoiseOptions
-from denoise.pipelines import ImagePipeline
+from denoise.pipelines import ImagePipeline, image, noise_estimate
 from denoise.registry import DEFAULTS, SIGMA_MODEL
 from denoise.signals import Image
 
@@ -38,8 +38,8 @@ def denoise(
 ) -> tuple[NDArray[np.float64], str | None]:
     """Denoised pixels and the precision that was used."""
     pipeline = ImagePipeline(name, tile=tile, precision=requested)
-    image, diagnostics = pipeline.denoise_frame(Image(x), DenoiseOptions(steps=1, sigma=sigma))
-    return image.pixels.astype(np.float64), diagnostics.precision
+    denoised, diagnostics = pipeline.denoise_frame(Image(x), DenoiseOptions(steps=1, sigma=sigma))
+    return denoised.pixels.astype(np.float64), diagnostics.precision
 
 
 def compare_int8(name: str, x: NDArray[Any], sigma: float | None) -> tuple[NDArray[Any], NDArray[Any], str | None]:
@@ -50,6 +50,8 @@ def compare_int8(name: str, x: NDArray[Any], sigma: float | None) -> tuple[NDArr
 
 def fake_measurement(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
     monkeypatch.setattr(precision, "measure_seconds", lambda: seconds)
+    uncached = noise_estimate.load_noise_network.__wrapped__  # no other test may find the networks of this one
+    monkeypatch.setattr(image, "load_noise_network", uncached)
 
 
 @pytest.fixture(params=["vnni", "reference"])

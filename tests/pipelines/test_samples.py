@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ import torch
 from PIL import Image as Pillow
 from torch.distributions import Normal
 
+from denoise.backends.precision import Precision
 from denoise.backends.torch import NoiseFieldSampler
 from denoise.errors import ConfigError, InputError
 from denoise.options import AUDIO_STEPS, IMAGE_STEPS, DenoiseOptions
@@ -82,9 +83,11 @@ def test_several_samples_have_the_diagnostics_of_one(tmp_path: Path) -> None:
         assert bool(single.warnings) == bool(several.warnings) == (not is_true_sigma)
 
 
-def test_warning_if_no_noise_is_found(models: Models, tmp_path: Path) -> None:
-    Pillow.fromarray(np.full((1, 1, 3), 90, np.uint8)).save(tmp_path / "a.png")
-    pipeline = ImagePipeline(models["sigma-image"])
+@pytest.mark.parametrize("precision", get_args(Precision))
+@pytest.mark.parametrize("side", [1, 40])
+def test_warning_if_no_noise_is_found(side: int, precision: Precision, models: Models, tmp_path: Path) -> None:
+    Pillow.fromarray(np.full((side, side, 3), 90, np.uint8)).save(tmp_path / "a.png")
+    pipeline = ImagePipeline(models["sigma-image"], precision=precision)
     paths, options = (tmp_path / "a.png", tmp_path / "b.png"), DenoiseOptions(steps=IMAGE_STEPS)
     for result in (pipeline.file(*paths, sigma="auto"), write_image_samples(pipeline, *paths, 2, options)):
         assert "no noise was found" in result.warnings[0]
