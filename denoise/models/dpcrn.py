@@ -17,6 +17,7 @@ from denoise.nn.streaming import StreamingMixin
 
 LEVEL_TIME_CONSTANT_S = 1.0
 POWER_FLOOR = 1e-20
+SPECTRUM_INPUTS = 3  # magnitude, real and imaginary part
 
 
 @config
@@ -249,7 +250,7 @@ class DPCRN(SpectralDualPathNet):
         arXiv:2107.05429; GTCRN, Rong et al., 2024 (bands above a linear part, shared recurrences).
     """
 
-    def __init__(self, config: DPCRNConfig, inputs: int = 3) -> None:
+    def __init__(self, config: DPCRNConfig, inputs: int = SPECTRUM_INPUTS) -> None:
         super().__init__(config, inputs, 3)
 
     def initial_state(self, batch: int, channels: int, sample_rate: int) -> DPCRNState:

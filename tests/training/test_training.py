@@ -21,7 +21,7 @@ from denoise.errors import ConfigError
 from denoise.files.audio import write_audio
 from denoise.files.image import write_image
 from denoise.noise import generator_for
-from denoise.registry import build, load
+from denoise.registry import build, load, locate
 from denoise.signals import Audio, AudioFormat, Image, ImageFormat
 from denoise.training.batches import prefetch
 from denoise.training.data import Batch, ImagePatches, adjust_saturation
@@ -318,6 +318,16 @@ def test_init_spreads_sigma_over_maps_and_drops_them_again(data: Path, tmp_path:
         maps = torch.rand(2, 6, 16, 20)
         torch.testing.assert_close(again(x, maps), stored(x, maps))
     assert torch.equal(blind.encoder[0][0].weight, stored.encoder[0][0].weight[:, :3])
+
+
+@pytest.mark.parametrize("name", ["speech", "speech-best"])
+def test_the_path_of_a_speech_flow_begins_without_effect(name: str) -> None:
+    settings = {"blocks": 2, "widths": [16, 32, 64], "bands": 32, "linear_hz": 5000.0, "hidden": 64, "squeeze": 8}
+    flow = build("speech-flow", settings | {"full_hidden": 256})
+    load_initial_weights(locate(name), flow)
+    initial = load(name)[0].state_dict()["stem.weight"]
+    assert torch.equal(flow.state_dict()["stem.weight"][:, :3], initial[:, :3])
+    assert not flow.state_dict()["stem.weight"][:, 3:].any()
 
 
 def test_output_folder_is_not_overwritten_and_resuming_needs_a_checkpoint(data: Path, tmp_path: Path) -> None:
