@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: on busy machines, spinning threads cost minutes
 
@@ -46,6 +47,13 @@ SPECTRAL = {
     },
 }
 CAUSAL = {"widths": (4, 6, 8), "blocks": 1, "hidden": 8, "squeeze": 2, "full_hidden": 8}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _heed_interrupts() -> None:
+    """Heed Ctrl-C, which a shell ignores for what it runs in the background; the commands of tests inherit that."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
