@@ -40,6 +40,7 @@ MIN_NOISE = 1e-5  # standard deviation of white noise
 SPADE_WINDOW_S, SPADE_LINES = 0.064, 256  # a frame, and iterations after which all of its lines are used
 # order of the model, and what it is fitted to on each side of a gap: for voices, and for what lasts longer
 AR_MODELS_S = ((0.008, 0.05), (0.024, 0.05), (0.032, 0.1))
+MAX_AR_ORDER = 1024  # cost and memory grow with its cube and square, and rates go up to 192 kHz
 SHORT_GAP_S, TRIAL_MARGIN_S = 0.004, 0.002  # a gap as short is filled by the first model
 MAX_CLIPPED = 0.8  # fraction of the samples
 FULL_LIMIT, HEADROOM_DB = 0.9, 6.0  # integers that are clipped above the one are lowered by the other
@@ -305,7 +306,7 @@ class Inpaint(AudioTask):
         context = round(context_s * self.sample_rate)
         begin, end = max(0, first - context), min(len(x), last + context)
         section, missing = x[begin:end].double(), mask[begin:end]
-        order = min(round(order_s * self.sample_rate), (end - begin) // 3)
+        order = min(round(order_s * self.sample_rate), MAX_AR_ORDER, (end - begin) // 3)
         if missing.all() or order < 1:
             return torch.zeros_like(x[first:last])
         return interpolate_autoregressive(section, missing, order)[first - begin : last - begin].to(x)
