@@ -225,7 +225,7 @@ def read_mask(path: str | Path, image: str | Path, card: Card) -> Tensor:
 
     Args:
         path: file of the mask, white where pixels are missing, of the same size as the image. A pixel of a smaller
-            model is missing where any part of it is.
+            model is missing where any part of it or of its neighbours is.
         image: file of the image.
         card: card of the model.
 
@@ -241,7 +241,10 @@ def read_mask(path: str | Path, image: str | Path, card: Card) -> Tensor:
         raise InputError(f"{path}: is {w} x {h} pixels, {image} {width} x {height}. Give a mask of the same size.")
     shape = _shape(card)
     is_observed = (_crop(_read_pixels(path), shape).mean(dim=0)[None, None] < 0.5).float()
-    return coarse_mask(is_observed, tuple(shape[1:])).expand(1, *shape).contiguous()
+    observed = coarse_mask(is_observed, tuple(shape[1:]))
+    if observed.shape != is_observed.shape:  # the kernel that resizes the image mixes neighbours
+        observed = 1 - F.max_pool2d(1 - observed, 3, 1, 1)
+    return observed.expand(1, *shape).contiguous()
 
 
 def half_mask(card: Card) -> Tensor:

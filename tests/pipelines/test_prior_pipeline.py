@@ -441,15 +441,20 @@ def test_cmyk_is_refused(priors: dict[str, PriorPipeline], tmp_path: Path) -> No
         read_signal(tmp_path / "a.jpg", priors["vae"].card)
 
 
-def test_a_pixel_is_missing_where_any_part_of_it_is(priors: dict[str, PriorPipeline], tmp_path: Path) -> None:
+def test_a_pixel_is_missing_where_resizing_shows_what_is_masked(
+    priors: dict[str, PriorPipeline], tmp_path: Path
+) -> None:
     mask = np.zeros((32, 24, 1), np.uint8)
     mask[21, 13] = 255
-    for name, pixels in (("mask.png", mask), ("image.png", 255 - mask)):
+    for name, pixels in (("mask.png", mask), ("image.png", 128 - mask // 2), ("grey.png", mask * 0 + 128)):
         write_image(tmp_path / name, [Image(pixels)], ImageFormat(mode="L"))
     observed = read_mask(tmp_path / "mask.png", tmp_path / "image.png", priors["vae"].card)
     expected = torch.ones(1, 1, 8, 6)
-    expected[..., 5, 3] = 0
+    expected[..., 4:7, 2:5] = 0
     assert torch.equal(observed, expected)
+    marked, grey = (read_signal(tmp_path / name, priors["vae"].card) for name in ("image.png", "grey.png"))
+    assert (marked - grey).abs().max() > 0.01
+    assert (observed * (marked - grey)).abs().max() < 0.01
 
 
 def test_existing_files_are_refused_before_sampling(priors: dict[str, PriorPipeline], tmp_path: Path) -> None:
