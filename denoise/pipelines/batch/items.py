@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import posixpath
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -208,7 +209,10 @@ def _resolve(name: str, folder: str) -> str:
     """Return the path or URL of a file that a manifest in a folder names."""
     if is_url(name) or os.path.isabs(local_path(name)):
         return name
-    return f"{folder}/{name}" if is_url(folder) else os.path.normpath(os.path.join(folder, name))
+    if not is_url(folder):
+        return os.path.normpath(os.path.join(folder, name))
+    scheme, _, path = folder.partition("://")
+    return f"{scheme}://{posixpath.normpath(f'{path}/{name}')}"  # to an object store, .. would be a name
 
 
 def _is_encodable(path: str) -> bool:

@@ -211,7 +211,7 @@ class TestManifests:
         assert named[:3] == [{"mask": "memory://listed/m.png"}, {"kernel": "/kernels/k.png"}, {}]
         assert named[3:] == [
             {"noise_profile": "s3://sounds/hiss.wav"},
-            {"noise_profile": "memory://listed/../hiss.wav"},
+            {"noise_profile": "memory://hiss.wav"},
         ]
         with pytest.raises(ConfigError, match=r"list.jsonl: row 1: memory://listed/m.onnx is no file of this machine"):
             find(write({"input": "a.wav", "model": "m.onnx"}))
