@@ -26,7 +26,7 @@ class DiscretizedLogistic(Distribution):
 
     def __init__(self, loc: Tensor, log_scale: Tensor) -> None:
         dtype = torch.promote_types(loc.dtype, torch.float32)  # a level is as wide as the rounding of bfloat16
-        self.loc, self.log_scale = loc.to(dtype), log_scale.to(dtype).clamp_min(-7.0)
+        self.loc, self.log_scale = loc.to(dtype), log_scale.to(dtype).clamp(-7.0, 20.0)  # wider, the levels underflow
         super().__init__(loc.shape, validate_args=False)
 
     @property

@@ -123,6 +123,15 @@ def test_probabilities_of_the_levels_sum_to_1(loc: float, log_scale: float) -> N
     assert samples.mean().item() == pytest.approx((p * levels).sum().item(), abs=0.01)
 
 
+@pytest.mark.parametrize("log_scale", [-500.0, 90.0, 500.0])
+def test_extreme_scales_have_finite_probabilities_and_gradients(log_scale: float) -> None:
+    scale = torch.full((3,), log_scale, requires_grad=True)
+    log_p = DiscretizedLogistic(torch.full((3,), 0.5), scale).log_prob(torch.tensor([0.0, 0.5, 1.0]))
+    (gradient,) = torch.autograd.grad(log_p.sum(), scale)
+    assert log_p.isfinite().all()
+    assert gradient.isfinite().all()
+
+
 @pytest.mark.parametrize("log_scale", [-6.0, -3.0])
 @pytest.mark.parametrize("level", [1, 60, 128, 200, 254])
 def test_levels_far_from_the_mean_have_exact_probabilities_and_gradients(log_scale: float, level: int) -> None:
