@@ -90,7 +90,7 @@ def estimate_noise(image: Image, network: ArrayNetwork, *, by_intensity: bool = 
 
     candidates = _candidates(image)
     channels = image.pixels.shape[2]
-    if candidates is None or (candidates == candidates[..., :1, :1]).all():  # as one pixel
+    if candidates is None:
         return uniform_noise(0.0, channels)
     n_steps = N_UNIFORM + (N_BY_INTENSITY if by_intensity else 0)
     return tuple(_estimate_group(candidates[:, group], denoise, n_steps) for group in channel_groups(channels))
@@ -99,6 +99,8 @@ def estimate_noise(image: Image, network: ArrayNetwork, *, by_intensity: bool = 
 def _estimate_group(candidates: Array, denoise: Denoise, n_steps: int) -> NoiseProfile:
     """Noise profile of (n, channels, height, width), channels 1 or 3."""
     channels = candidates.shape[1]
+    if (candidates == candidates[..., :1, :1]).all():  # flat, as one pixel is
+        return NoiseProfile.uniform(0.0, channels)
     if channels > 1 and (candidates == candidates[:, :1]).all():  # grey: the noise of all channels is the same
         profile = _estimate_group(candidates[:, :1], denoise, n_steps)
         return NoiseProfile(profile.levels.repeat(channels, axis=0), profile.sigma.repeat(channels, axis=0))
