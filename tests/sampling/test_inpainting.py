@@ -96,6 +96,3 @@ def test_latents_are_observed_where_all_entries_are() -> None:
     expected[..., 2:, 1] = 0
     assert torch.equal(coarse_mask(mask, (4, 4)), expected)
     assert torch.equal(coarse_mask(mask[..., 0, :], (4,)), torch.ones(1, 1, 4))
-
-
-VARIANCE = 0.36  # of signals from N(0.5, VARIANCE), independent in each of 8 x 8 entries

@@ -194,9 +194,7 @@ def test_noise_is_a_consistent_residual_and_structure_is_not() -> None:
 
 
 @pytest.mark.parametrize(("zeta", "low", "high"), [(1.0, 0.3, 0.5), (0.3, 0.7, 1.0)])
-def test_what_is_not_observed_fades_less_by_steps_that_are_nearly_ancestral(
-    zeta: float, low: float, high: float
-) -> None:
+def test_what_is_not_observed_fades_less_if_less_noise_is_drawn_anew(zeta: float, low: float, high: float) -> None:
     operator = CASES["mask"]
     x, y, _, _ = make_problem(operator)
     sigmas, generator = karras_sigmas(20, 0.002, 20.0).double(), torch.Generator().manual_seed(0)
