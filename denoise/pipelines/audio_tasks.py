@@ -27,7 +27,7 @@ from denoise.pipelines.defects import CLIP_TOLERANCE, BandFinder, check_gaps, fi
 from denoise.pipelines.full_band import denoise_full_band, gain_hop
 from denoise.pipelines.prior_windows import MIN_SIGMA, WindowedPrior
 from denoise.sampling.coloured_noise import coefficient_variance, denoise_whitened, noise_power, wiener
-from denoise.sampling.linear_prediction import interpolate_autoregressive
+from denoise.sampling.linear_prediction import fill_gap
 from denoise.sampling.operators import LowPass, Mask, Whitened
 from denoise.sampling.sparsity import a_spade
 
@@ -38,10 +38,6 @@ SIGMA_REFINED = 2.0  # of one that begins with a good guess
 SIGMA_UPPER, ZETA_UPPER = 1.0, 0.8  # of an upper band, which is faint
 MIN_NOISE = 1e-5  # standard deviation of white noise
 SPADE_WINDOW_S, SPADE_LINES = 0.064, 256  # a frame, and iterations after which all of its lines are used
-# order of the model, and what it is fitted to on each side of a gap: for voices, and for what lasts longer
-AR_MODELS_S = ((0.008, 0.05), (0.024, 0.05), (0.032, 0.1))
-MAX_AR_ORDER = 1024  # cost and memory grow with its cube and square, and rates go up to 192 kHz
-SHORT_GAP_S, TRIAL_MARGIN_S = 0.004, 0.002  # a gap as short is filled by the first model
 MAX_CLIPPED = 0.8  # fraction of the samples
 FULL_LIMIT, HEADROOM_DB = 0.9, 6.0  # integers that are clipped above the one are lowered by the other
 
@@ -278,38 +274,8 @@ class Inpaint(AudioTask):
             ranges = runs(mask)
             self.n_gaps += len(ranges)
             for first, last in ranges:
-                filled[channel, first:last] = self._interpolate(x[channel], mask, first, last)
+                filled[channel, first:last] = fill_gap(x[channel], mask, first, last, self.sample_rate)
         return self._refine(filled, missing, start, seed)
-
-    def _interpolate(self, x: Tensor, mask: Tensor, first: int, last: int) -> Tensor:
-        """Fill a gap by the model that best fills two more gaps of its length, one on each side."""
-        length, best, lowest = last - first, AR_MODELS_S[0], math.inf
-        margin = length // 2 + round(TRIAL_MARGIN_S * self.sample_rate)
-        trials = [
-            (start, start + length)
-            for start in (first - margin - length, last + margin)
-            if start >= 0 and start + length <= len(x) and not mask[start : start + length].any()
-        ]
-        if length > SHORT_GAP_S * self.sample_rate and trials:
-            for model in AR_MODELS_S:
-                error = 0.0
-                for start, end in trials:
-                    hidden = mask.clone()
-                    hidden[start:end] = True
-                    filled = self._fill(x, hidden, start, end, *model)
-                    error += float((filled - x[start:end]).square().sum())
-                if error < lowest:
-                    best, lowest = model, error
-        return self._fill(x, mask, first, last, *best)
-
-    def _fill(self, x: Tensor, mask: Tensor, first: int, last: int, order_s: float, context_s: float) -> Tensor:
-        context = round(context_s * self.sample_rate)
-        begin, end = max(0, first - context), min(len(x), last + context)
-        section, missing = x[begin:end].double(), mask[begin:end]
-        order = min(round(order_s * self.sample_rate), MAX_AR_ORDER, (end - begin) // 3)
-        if missing.all() or order < 1:
-            return torch.zeros_like(x[first:last])
-        return interpolate_autoregressive(section, missing, order)[first - begin : last - begin].to(x)
 
     def _add_ranges(self, blocks: Blocks, ranges: tuple[tuple[float, float], ...]) -> Blocks:
         position, samples = 0, [(round(a * self.sample_rate), round(b * self.sample_rate)) for a, b in ranges]

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 RIDGE = 1e-8  # of normal equations, relative to their diagonal
 SILENCE = 1e-20  # power of samples
+# order of the model, and what it is fitted to on each side of a gap: for voices, and for what lasts longer
+MODELS_S = ((0.008, 0.05), (0.024, 0.05), (0.032, 0.1))
+MAX_ORDER = 1024  # cost and memory grow with its cube and square, and rates go up to 192 kHz
+SHORT_GAP_S, TRIAL_MARGIN_S = 0.004, 0.002  # a gap as short is filled by the first model
 
 
 def fit_autoregressive(x: Tensor, order: int, known: Tensor | None = None) -> Tensor:
@@ -85,3 +91,48 @@ def interpolate_autoregressive(x: Tensor, missing: Tensor, order: int) -> Tensor
     y = known.clone()
     y[index] = torch.cholesky_solve(right[:, None], torch.linalg.cholesky(matrix))[:, 0]
     return y
+
+
+def fill_gap(x: Tensor, missing: Tensor, first: int, last: int, sample_rate: int) -> Tensor:
+    """Fill a gap of a recording by the model that best fills two more gaps of its length, one on each side.
+
+    Args:
+        x: recording, (time,); missing samples have any finite value.
+        missing: whether each sample is missing, (time,).
+        first: first sample of the gap.
+        last: sample behind the gap.
+        sample_rate: rate in Hz.
+
+    Returns:
+        Samples of the gap, (last - first,); zeros if nothing is known beside it.
+    """
+    length, best, lowest = last - first, MODELS_S[0], math.inf
+    margin = length // 2 + round(TRIAL_MARGIN_S * sample_rate)
+    trials = [
+        (start, start + length)
+        for start in (first - margin - length, last + margin)
+        if start >= 0 and start + length <= len(x) and not missing[start : start + length].any()
+    ]
+    if length > SHORT_GAP_S * sample_rate and trials:
+        for model in MODELS_S:
+            error = 0.0
+            for start, end in trials:
+                hidden = missing.clone()
+                hidden[start:end] = True
+                filled = _fill(x, hidden, start, end, sample_rate, *model)
+                error += float((filled - x[start:end]).square().sum())
+            if error < lowest:
+                best, lowest = model, error
+    return _fill(x, missing, first, last, sample_rate, *best)
+
+
+def _fill(
+    x: Tensor, missing: Tensor, first: int, last: int, sample_rate: int, order_s: float, context_s: float
+) -> Tensor:
+    context = round(context_s * sample_rate)
+    begin, end = max(0, first - context), min(len(x), last + context)
+    section, is_missing = x[begin:end].double(), missing[begin:end]
+    order = min(round(order_s * sample_rate), MAX_ORDER, (end - begin) // 3)
+    if is_missing.all() or order < 1:
+        return torch.zeros_like(x[first:last])
+    return interpolate_autoregressive(section, is_missing, order)[first - begin : last - begin].to(x)

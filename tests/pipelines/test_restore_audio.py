@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from denoise import AudioRestoreOptions, AudioRestorePipeline
 from denoise.errors import ConfigError, InputError
-from denoise.pipelines import audio_tasks, restore_audio
+from denoise.pipelines import restore_audio
+from denoise.sampling import linear_prediction
 from denoise.sampling.operators import Mask
 
 RATE = 16_000
@@ -103,7 +104,7 @@ def test_what_lasts_long_is_filled_by_a_longer_model(
         return snr_db(result[:, gap], clean[:, gap])
 
     chosen = fill()
-    monkeypatch.setattr(audio_tasks, "AR_MODELS_S", audio_tasks.AR_MODELS_S[:1])
+    monkeypatch.setattr(linear_prediction, "MODELS_S", linear_prediction.MODELS_S[:1])
     assert chosen > fill() + 3
 
 
