@@ -68,9 +68,6 @@ DESCRIPTIONS: dict[str, str] = {
     "Residual U-Net for photographs with white noise of a given sigma, of any strength": (
         "Residual U-Net for photographs with white noise of a given sigma"
     ),
-    "Full-band speech in noise, hears 0.2 s ahead: dual-path convolutional recurrent network": (
-        "Full-band speech in noise, 192 ms of look-ahead: dual-path convolutional recurrent network"
-    ),
     "Full-band speech in noise by flow matching: the mean of all answers in one step, or one of them in a few": (
         "Full-band speech in noise by flow matching: posterior mean in one step, posterior samples in a few"
     ),
