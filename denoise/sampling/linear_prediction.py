@@ -14,6 +14,7 @@ SILENCE = 1e-20  # power of samples
 MODELS_S = ((0.008, 0.05), (0.024, 0.05), (0.032, 0.1))
 MAX_ORDER = 1024  # cost and memory grow with its cube and square, and rates go up to 192 kHz
 SHORT_GAP_S, TRIAL_MARGIN_S = 0.004, 0.002  # a gap as short is filled by the first model
+MAX_TRIAL = 1024  # samples of the gaps by which a model is chosen
 
 
 def fit_autoregressive(x: Tensor, order: int, known: Tensor | None = None) -> Tensor:
@@ -50,7 +51,8 @@ def _gram(x: Tensor, order: int) -> Tensor:
     and of its first row, not of its product.
     """
     n, n_sections = order + 1, len(x) - order
-    first = F.conv1d(x[None, None], x[None, None, :n_sections])[0, 0]
+    n_fft = 1 << (len(x) + order).bit_length()
+    first = torch.fft.irfft(torch.fft.rfft(x, n_fft) * torch.fft.rfft(x[:n_sections], n_fft).conj(), n_fft)[:n]
     head, tail = x[:order], x[n_sections:]
     differences = torch.outer(tail, tail) - torch.outer(head, head)
     skewed = F.pad(differences.flip(1), (0, order)).flatten()[: 2 * order**2 - order]  # diagonals become columns
@@ -94,7 +96,7 @@ def interpolate_autoregressive(x: Tensor, missing: Tensor, order: int) -> Tensor
 
 
 def fill_gap(x: Tensor, missing: Tensor, first: int, last: int, sample_rate: int) -> Tensor:
-    """Fill a gap of a recording by the model that best fills two more gaps of its length, one on each side.
+    """Fill a gap of a recording by the model that best fills two more gaps, one on each side.
 
     Args:
         x: recording, (time,); missing samples have any finite value.
@@ -106,7 +108,7 @@ def fill_gap(x: Tensor, missing: Tensor, first: int, last: int, sample_rate: int
     Returns:
         Samples of the gap, (last - first,); zeros if nothing is known beside it.
     """
-    length, best, lowest = last - first, MODELS_S[0], math.inf
+    length, best, lowest = min(last - first, MAX_TRIAL), MODELS_S[0], math.inf
     margin = length // 2 + round(TRIAL_MARGIN_S * sample_rate)
     trials = [
         (start, start + length)

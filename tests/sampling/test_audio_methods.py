@@ -11,8 +11,9 @@ from torch import Tensor
 from denoise.dsp import stft
 from denoise.models.mdct import MDCT, MDCTConfig
 from denoise.probability_path import karras_sigmas
+from denoise.sampling import linear_prediction
 from denoise.sampling.coloured_noise import coefficient_variance, denoise_whitened, noise_power, wiener
-from denoise.sampling.linear_prediction import fit_autoregressive, interpolate_autoregressive
+from denoise.sampling.linear_prediction import fill_gap, fit_autoregressive, interpolate_autoregressive
 from denoise.sampling.operators import Whitened
 from denoise.sampling.posterior import diffpir
 from denoise.sampling.sparsity import a_spade
@@ -174,3 +175,18 @@ def test_the_wiener_filter_keeps_signals_and_removes_noise() -> None:
     assert wiener(noise, expected_power).abs().square().mean() < 0.05 * noise.abs().square().mean()
     loud = 1e4 * noise
     assert torch.allclose(wiener(loud, expected_power)[..., 1:], loud[..., 1:], rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("rate", [16_000, 192_000])
+def test_models_of_gaps_are_bounded_at_high_rates(rate: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    orders: list[int] = []
+
+    def record(x: Tensor, missing: Tensor, order: int) -> Tensor:
+        orders.append(order)
+        return x
+
+    monkeypatch.setattr(linear_prediction, "interpolate_autoregressive", record)
+    missing = torch.zeros(rate, dtype=torch.bool)
+    missing[rate // 2 : rate // 2 + rate // 100] = True
+    fill_gap(torch.ones(rate), missing, rate // 2, rate // 2 + rate // 100, rate)
+    assert max(orders) == (512 if rate == 16_000 else 1024)
