@@ -1,10 +1,9 @@
-"""Compare priors of patches, each in one step at four scales, and other denoisers, on photographs with white noise.
+"""Compare priors of patches and other denoisers on photographs with white noise.
 
-python recipes/benchmarks/patches.py --data CBSD68 --train DIR --models patch-flow
+python recipes/benchmarks/patches.py --data CBSD68 --train DIR
 
 The Gaussian mixture is fitted by scikit-learn to clean patches of the same size and photographs as those of the flow.
-It takes the place of the flow in the same step, where each patch is restored by its most probable component; the
-half-quadratic splitting of EPLL is not run.
+It restores images by EPLL, and in the place of the flow, in one step at four scales.
 """
 
 from __future__ import annotations
@@ -29,7 +28,8 @@ from numpy.typing import NDArray
 
 SIDE = 8  # pixels of a patch
 N_LIKELIHOOD = 4000  # patches whose density is measured
-MIXTURE = "gmm-one-step"  # not the splitting of EPLL
+MIXTURE, EPLL = "gmm-one-step", "gmm-epll"
+PENALTIES = (1, 4, 8, 16, 32)  # of EPLL, relative to the precision of the noise
 DRAW = ":draw"  # suffix of a model of which one posterior sample is measured
 DIGITS = {"PSNR": 2, "SSIM": 3, "nats": 3, "s/MP": 1}
 
@@ -136,6 +136,27 @@ def patch_denoiser(prior: Any) -> Denoise:
     return denoise
 
 
+def epll_denoiser(prior: Any) -> Denoise:
+    """Return the removal of noise by the expected patch log-likelihood: half-quadratic splitting over all patches.
+
+    Reference:
+        From Learning Models of Natural Image Patches to Whole Image Restoration, Zoran and Weiss, 2011.
+    """
+    import torch
+
+    from denoise.sampling.patches import denoise_patches
+
+    def denoise(noisy: Pixels, sigma: float) -> Any:
+        y = torch.from_numpy(noisy).permute(2, 0, 1)[None]
+        x = y
+        for penalty in PENALTIES:
+            patches = denoise_patches(prior, x, torch.tensor([sigma / penalty**0.5]))
+            x = (y + penalty * patches) / (1 + penalty)
+        return x[0].permute(1, 2, 0).numpy()
+
+    return denoise
+
+
 def mean_nats(prior: Any, noisy: list[Pixels], sigma: float) -> float:
     """Return the mean negative log-density of noisy patches, nats for each entry."""
     import torch
@@ -198,6 +219,7 @@ def main(
     if train is not None:
         mixture = fit_mixture(recipe, train, components, patches, iterations, seed)
         priors[MIXTURE], systems[MIXTURE] = mixture, patch_denoiser(mixture)
+        systems[EPLL] = epll_denoiser(mixture)
     systems |= {name: model_denoiser(name) for name in models.split(",") if name}
     if has_bm3d:
         systems["bm3d"] = bm3d(threads).denoise
@@ -220,10 +242,11 @@ def main(
         )
     protocol = (
         f"first {len(files)} images of {data.resolve().name} in colour, white Gaussian noise of {sigma:g} / 255 in "
-        f"float, unclipped, seed {seed}, true sigma given to all that take one, output clipped; {MIXTURE}: "
+        f"float, unclipped, seed {seed}, true sigma given to all that take one, output clipped; {MIXTURE}, {EPLL}: "
         f"{components} components, {iterations} iterations of scikit-learn on {patches} patches, one step at four "
-        f"scales as of patch-flow; nats: negative log-density of the noisy patches for each entry; {DRAW}: one "
-        f"posterior sample; s/MP: {describe_clock(threads)}; {describe_environment(['torch', 'bm3d', 'scikit-learn'])}"
+        f"scales as of patch-flow, and EPLL with penalties {PENALTIES}; nats: negative log-density of the "
+        f"noisy patches for each entry; {DRAW}: one posterior sample; s/MP: "
+        f"{describe_clock(threads)}; {describe_environment(['torch', 'bm3d', 'scikit-learn'])}"
     )
     report(table, protocol, DIGITS, json_file, {"rows": rows})
 
