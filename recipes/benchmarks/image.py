@@ -182,8 +182,13 @@ def system(name: str, threads: int, is_8_bit: bool = False) -> System:
 # The pixels
 
 
-def read_clean(path: Path, grey: bool) -> Pixels:
+def read_clean(path: Path, grey: bool, saturation: float = 1.0) -> Pixels:
     """Return the pixels of an image file without alpha, or their luma in 8 bits.
+
+    Args:
+        path: image file.
+        grey: whether to return the luma.
+        saturation: factor of the distance of colours from grey; other than 1, the image has 8 bits.
 
     Raises:
         typer.BadParameter: the image is CMYK.
@@ -194,7 +199,10 @@ def read_clean(path: Path, grey: bool) -> Pixels:
     x = image.pixels.astype(np.float32) / np.float32(image.full_scale)
     if x.shape[2] == 4:
         raise typer.BadParameter(f"{path} is CMYK; expected RGB or grey. Leave it out of --data.")
-    return from_8_bits(to_8_bits(x @ LUMA_601)[..., None]) if grey and x.shape[2] == 3 else x
+    if x.shape[2] == 1 or not (grey or saturation != 1):
+        return x
+    luma = (x @ LUMA_601)[..., None]
+    return from_8_bits(to_8_bits(luma if grey else luma + saturation * (x - luma)))
 
 
 def degrade(clean: Pixels, sigma: float, generator: Any, noise: Noise, clipped: bool) -> Pixels:
@@ -275,6 +283,7 @@ def main(
     sigma: Annotated[str, typer.Option(help="Levels of Gaussian noise, 0 to 255, comma separated.")] = "15,25,50",
     clipped: Annotated[bool, typer.Option("--clipped", help="Quantise the noisy image to 8 bits.")] = False,
     grey: Annotated[bool, typer.Option("--grey", help="Convert images to luma.")] = False,
+    saturation: Annotated[float, typer.Option(help="Factor of the distance of colours from grey.", min=0)] = 1.0,
     limit: Annotated[int | None, typer.Option(help="Maximum number of images.", min=1)] = None,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     threads: Threads = 1,
@@ -299,13 +308,13 @@ def main(
         return degrade(clean, level / 255, generator_for(seed, index, round(level)), noise, clipped)
 
     index, path = selected[0]
-    example = noisy_image(index, read_clean(path, grey), levels[0])
+    example = noisy_image(index, read_clean(path, grey, saturation), levels[0])
     example_sigma = (levels[0] or 25) / 255
     for each in systems.values():
         each.denoise(example, example_sigma)  # warm-up, not timed
     rows: list[Row] = []
     for index, path in show_progress(selected, "images"):
-        clean = read_clean(path, grey)
+        clean = read_clean(path, grey, saturation)
         for level in levels:
             noisy = noisy_image(index, clean, level)
             facts = {"file": path.relative_to(data).as_posix(), "sigma": level}
@@ -323,7 +332,9 @@ def main(
         for level in levels
         for name in given
     ]
-    kind = "grey (Rec. 601 luma)" if grey else "in colour"
+    kind = (
+        "grey (Rec. 601 luma)" if grey else "in colour" + (f", saturation x {saturation:g}" if saturation != 1 else "")
+    )
     storage = {
         Noise.GAUSSIAN: "quantised to 8 bits" if clipped else "in float, unclipped",
         Noise.JPEG75: "quantised to 8 bits and stored as JPEG of quality 75 (4:2:0)",
