@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -189,16 +190,38 @@ def local_copy(name: str, scratch: Path) -> Iterator[Path]:
     if not is_url(name):
         yield local_path(name)
         return
-    storage, path = open_storage(name)
-    scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        copy = Path(folder) / PurePosixPath(path).name
-        try:
-            with storage_errors(name, "read"):
-                storage.get_file(path, str(copy))
-        except FileNotFoundError:
-            raise InputError(f"{name}: cannot be read (no such file).") from None
+    copy = download(name, scratch)
+    try:
         yield copy
+    finally:
+        shutil.rmtree(copy.parent)
+
+
+def download(url: str, scratch: Path) -> Path:
+    """Copy a file of another storage into a new folder.
+
+    Args:
+        url: URL of the file.
+        scratch: folder of that folder.
+
+    Returns:
+        The copy, under its own name.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    storage, path = open_storage(url)
+    scratch.mkdir(parents=True, exist_ok=True)
+    copy = Path(tempfile.mkdtemp(dir=scratch)) / PurePosixPath(path).name
+    try:
+        with storage_errors(url, "read"):
+            storage.get_file(path, str(copy))
+    except BaseException as error:
+        shutil.rmtree(copy.parent)
+        if isinstance(error, FileNotFoundError):
+            raise InputError(f"{url}: cannot be read (no such file).") from None
+        raise
+    return copy
 
 
 class Staged:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
-from contextlib import ExitStack, suppress
+import weakref
+from collections import OrderedDict
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -15,10 +19,20 @@ from denoise.errors import DenoiseError, InputError, describe_unexpected
 from denoise.pipelines.batch.file_options import Modality, named_files
 from denoise.pipelines.batch.items import Item
 from denoise.pipelines.batch.journal import Journal, JournalError, Record, absolute, changed_options
-from denoise.pipelines.batch.storage import FileState, is_url, local_copy, sha256_of, stage, state_of
+from denoise.pipelines.batch.storage import (
+    FileState,
+    download,
+    is_url,
+    local_copy,
+    local_path,
+    sha256_of,
+    stage,
+    state_of,
+)
 from denoise.pipelines.result import Result
 
 MODELS_KEPT = 4  # in the memory of a worker, if rows of a manifest name several
+COPIES_KEPT = 4  # of files that options name at URLs; a file of a batch names fewer
 
 
 @dataclass(frozen=True)
@@ -63,6 +77,8 @@ class Worker:
     def __init__(self, settings: WorkerSettings) -> None:
         self.settings, self.journal = settings, Journal(settings.journal)
         self._pipeline = lru_cache(MODELS_KEPT)(self._load)
+        self._copies: OrderedDict[tuple[str, str], Path] = OrderedDict()  # by URL and its version
+        weakref.finalize(self, _remove_copies, self._copies)  # the driver removes `scratch` on its own machine only
 
     def set_up(self) -> None:
         """Limit the threads of the libraries that `prepare` imports."""
@@ -150,15 +166,27 @@ class Worker:
     def _run(self, item: Item, source: Path, target: Path) -> Result:
         """Denoise or restore a file of this machine."""
         pipeline = self._pipeline_of(item)
-        with ExitStack() as copies:
-            files: dict[str, Any] = {
-                option: str(copies.enter_context(local_copy(name, self.settings.scratch)))
-                for option, name in named_files(asdict(item.options)).items()
-            }
-            options = replace(item.options, **files)
-            if options.restores:
-                return pipeline.file(source, target, options.restore_options(), name=item.source)
-            return pipeline.denoise_file(source, target, options.denoise_options(), name=item.source)
+        files: dict[str, Any] = {
+            option: str(self._option_file(name, item.option_files.get(name, "")))
+            for option, name in named_files(asdict(item.options)).items()
+        }
+        options = replace(item.options, **files)
+        if options.restores:
+            return pipeline.file(source, target, options.restore_options(), name=item.source)
+        return pipeline.denoise_file(source, target, options.denoise_options(), name=item.source)
+
+    def _option_file(self, name: str, version: str) -> Path:
+        """Return a file that an option names, or the copy of one at a URL, which the next files may name again."""
+        if not is_url(name):
+            return local_path(name)
+        key = name, version
+        if key not in self._copies:
+            while len(self._copies) >= COPIES_KEPT:
+                _, oldest = self._copies.popitem(last=False)
+                shutil.rmtree(oldest.parent)
+            self._copies[key] = download(name, self.settings.scratch)
+        self._copies.move_to_end(key)
+        return self._copies[key]
 
     def _pipeline_of(self, item: Item) -> Any:
         """Return the pipeline of a file."""
@@ -186,3 +214,8 @@ class Worker:
 
         backend = "auto" if uses_posterior else preferred_backend(model, device)
         return AudioPipeline(model, device=device, backend=backend)
+
+
+def _remove_copies(copies: Mapping[tuple[str, str], Path]) -> None:
+    for copy in copies.values():
+        shutil.rmtree(copy.parent, ignore_errors=True)

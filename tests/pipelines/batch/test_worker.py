@@ -27,7 +27,7 @@ from denoise.pipelines.batch.file_options import AudioFileOptions, ImageFileOpti
 from denoise.pipelines.batch.items import Item, find_items
 from denoise.pipelines.batch.journal import Journal, JournalError, Record, plan_of
 from denoise.pipelines.batch.storage import STAGING
-from denoise.pipelines.batch.worker import Task, Worker, WorkerSettings
+from denoise.pipelines.batch.worker import COPIES_KEPT, Task, Worker, WorkerSettings
 from denoise.pipelines.restore_audio import AudioRestorePipeline
 
 
@@ -214,16 +214,36 @@ class TestStorages:
         assert plan_of(item, [record]) == "changed"
 
     def test_files_that_options_name(
-        self, worker: Worker, sound: Path, tmp_path: Path, models: dict[str, Path]
+        self, worker: Worker, sound: Path, tmp_path: Path, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        fsspec.filesystem("memory").pipe("/noises/hiss.wav", sound.read_bytes())
-        options = AudioFileOptions(model=str(models["floor-audio"]), noise_profile="memory://noises/hiss.wav")
-        record = worker(Task(item_of(sound, tmp_path / "out/a.wav", options), overwrite=False))
-        assert record.error is None
-        assert record.options["noise_profile"] == "memory://noises/hiss.wav"
+        storage, copied = fsspec.filesystem("memory"), []
+        get_file = type(storage).get_file
+        monkeypatch.setattr(
+            type(storage), "get_file", lambda self, *names: (copied.append(names[0]), get_file(self, *names))
+        )
+
+        def denoise(profile: str, version: str) -> bytes:
+            options = AudioFileOptions(model=str(models["floor-audio"]), noise_profile=f"memory://noises/{profile}.wav")
+            item = item_of(sound, tmp_path / "out/a.wav", options)
+            item = replace(item, option_files={f"memory://noises/{profile}.wav": version})
+            record = worker(Task(item, overwrite=True))
+            assert record.error is None
+            assert record.options["noise_profile"] == f"memory://noises/{profile}.wav"
+            return (tmp_path / "out/a.wav").read_bytes()
+
+        names = [f"hiss{i}" for i in range(COPIES_KEPT + 1)]
+        for name in names:
+            storage.pipe(f"/noises/{name}.wav", sound.read_bytes())
         AudioPipeline(models["floor-audio"]).file(sound, tmp_path / "expected.wav", noise_profile=str(sound))
-        assert (tmp_path / "out/a.wav").read_bytes() == (tmp_path / "expected.wav").read_bytes()
-        assert not [path for path in worker.settings.scratch.rglob("*") if path.is_file()]
+        expected = (tmp_path / "expected.wav").read_bytes()
+        assert denoise(names[0], "1") == denoise(names[0], "1") == expected
+        assert len(copied) == 1
+        assert denoise(names[0], "2") == expected  # the URL has another file now
+        assert len(copied) == 2
+        for name in (*names[1:], *names[-2:], names[0]):  # all, two again, and the one that the others have pushed out
+            assert denoise(name, "2") == expected
+        assert len(copied) == 2 + COPIES_KEPT + 1
+        assert len([path for path in worker.settings.scratch.rglob("*") if path.is_file()]) == COPIES_KEPT
 
     @pytest.fixture
     def bucket(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
