@@ -56,6 +56,14 @@ def _heed_interrupts() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _have_no_exported_models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Give tests a cache of their own: `denoise audio` takes the models that the user has exported."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def noisy_scene() -> Callable[[int, float], NDArray[np.float32]]:
     """``noisy_scene(side, sigma)``: smooth and textured areas and sharp edges with white noise, unclipped.
