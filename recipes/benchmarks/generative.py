@@ -263,9 +263,9 @@ def main(
     classifier = train_classifier(continuous, epochs)
     test_accuracy = accuracy(classifier, continuous["test"], continuous["test_labels"])
     hidden = classifier[:-1]  # without the last layer
-    real, training = (
+    real, real_binary, training = (
         apply(hidden, x[torch.linspace(0, len(x) - 1, min(n, len(x))).long()])
-        for x in (continuous["test"], continuous["train"])
+        for x in (continuous["test"], binary["test"], continuous["train"])
     )
     scale = real.var(dim=0).mean().sqrt()
     test, classes = continuous["test"], len(continuous["test_labels"].unique())
@@ -282,8 +282,9 @@ def main(
         row["unguided"] = class_accuracy(pipeline, classifier, n, 1.0) if row["guidance"] not in (None, 1.0) else None
         generated = pipeline.sample(n, seed=SEED)
         features = apply(hidden, generated)
-        row["Frechet distance"] = frechet_distance(features / scale, real / scale)
-        row["precision"], row["recall"] = precision_recall(features, real)
+        of_test = real_binary if bool(((generated == 0) | (generated == 1)).all()) else real
+        row["Frechet distance"] = frechet_distance(features / scale, of_test / scale)
+        row["precision"], row["recall"] = precision_recall(features, of_test)
         predicted = apply(classifier, generated).argmax(dim=1)
         row["entropy bits"], row["modes"] = float(class_entropy(predicted)), int(modes_reached(predicted, classes))
         row |= likelihood(pipeline, arrays, limit)
@@ -304,9 +305,9 @@ def main(
         f"{100 * test_accuracy:.2f} % on the {len(continuous['test'])} test examples; class accuracy: fraction of {n} "
         f"samples, equally many per class, that are classified as their class, with the default guidance; unguided: "
         f"with guidance 1; Frechet distance, precision and recall (3 neighbours): of {n} unconditional samples and "
-        f"{len(real)} test examples, in the {FEATURES} features of the classifier's last hidden layer, of variance 1 "
-        f"on average; the distance of {len(training)} training examples is "
-        f"{frechet_distance(training / scale, real / scale):.2f}; calls: of the network, for a "
+        f"{len(real)} test examples, binarised ones for priors of binary images, in the {FEATURES} features of the "
+        f"classifier's last hidden layer, of variance 1 on average; the distance of {len(training)} training examples "
+        f"is {frechet_distance(training / scale, real / scale):.2f}; calls: of the network, for a "
         f"batch of samples; samples/s: of a batch of {TIMED_SAMPLES}, unconditional, the fastest of at least 3, "
         f"{describe_clock(threads)}; "
         f"entropy: of the classes predicted for these samples ({math.log2(classes):.2f} "
