@@ -47,7 +47,7 @@ def batch(
     prior: Annotated[
         str | None,
         typer.Option(
-            help="Prior of all images, as of `denoise image`.",
+            help="Prior of all files, as of `denoise image`.",
             metavar="NAME|FILE",
             autocompletion=model_names(None, "image"),
         ),
