@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import signal
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: on busy machines, spinning threads cost minutes
+# before torch: on busy machines, spinning threads cost minutes, as do those of several processes of tests on each core
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if n_processes := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // n_processes)))
 
 import threading
 from collections.abc import Callable, Iterator
