@@ -184,11 +184,15 @@ def draw_trilemma(table: Sequence[Row], path: Path) -> None:
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axis = figure.subplots()
-    for i, row in enumerate(sorted(table, key=lambda row: row["samples/s"])):
+    places = np.log([[row["samples/s"], row["Frechet distance"]] for row in table])
+    for row, place in zip(table, places, strict=True):
         x, y = row["samples/s"], row["Frechet distance"]
-        axis.scatter(x, y, s=20 + 500 * row["recall"] ** 2)
-        offset = (8, -28 if i % 2 else 10)  # below and above in turn, as priors of a speed are often neighbours
-        axis.annotate(f"{row['prior']}\nrecall {row['recall']:.2f}", (x, y), offset, textcoords="offset points")
+        point = axis.scatter(x, y, s=20 + 500 * row["recall"] ** 2)
+        others = places[(places != place).any(axis=1)]
+        nearest = others[np.argmin(np.square(others - place).sum(axis=1))] if len(others) else place
+        offset = (8, 10 if place[1] >= nearest[1] else -28)  # away from the nearest point
+        label = f"{row['prior']}\nrecall {row['recall']:.2f}"
+        axis.annotate(label, (x, y), offset, textcoords="offset points", color=point.get_facecolor()[0])
     axis.set(xscale="log", yscale="log", xlabel="samples per second", ylabel="Frechet distance (lower is better)")
     axis.margins(0.2)
     figure.savefig(path, dpi=110)
