@@ -215,16 +215,17 @@ def _update(
     patches = evidence.patches
     maps = profile.maps(patches)
     channels = patches.shape[1]
-    fine, coarse = (float(np.sqrt(np.square(half).mean())) for half in np.split(profile.sigma, 2))
+    fine, coarse = np.sqrt(np.square(profile.sigma).mean(axis=1)).reshape(2, channels)
     probe_sigma = maps[:, :channels].clip(MIN_SIGMA)
-    probe = probe_sigma * _correlated_noise(patches.shape, coarse / max(fine, 1e-9), source)
+    probe = probe_sigma * _correlated_noise(patches.shape, coarse / fine.clip(1e-9), source)
     denoised = denoise(patches, maps)
     removed = probe - (denoise(patches + EPS * probe, maps) - denoised) / EPS
     residual = patches - denoised
     power = np.square(np.concatenate([residual, coarse_part(residual)], axis=1))
     coarse_probe = coarse_part(probe)
     response = np.concatenate([probe * removed, coarse_probe * coarse_part(removed)], axis=1)
-    gain = np.square(coarse_probe).mean() / np.square(probe).mean()  # of the means of 2 x 2 pixels, in power
+    # of the means of 2 x 2 pixels, in power
+    gain = np.square(coarse_probe).mean(axis=(0, 2, 3), keepdims=True) / np.square(probe).mean((0, 2, 3), keepdims=True)
     response /= np.concatenate([np.square(probe_sigma), gain * np.square(probe_sigma)], axis=1)
     weight = np.square(_block_mean(response.mean(axis=1, keepdims=True)).clip(0, 1))
     power, response = weight * power, weight * response
@@ -303,20 +304,23 @@ def _block_mean(x: Array) -> Array:
     return x
 
 
-def _correlated_noise(shape: tuple[int, ...], ratio: float, source: TorchRandom) -> Array:
-    """Noise of standard deviation 1, blurred so that the coarse part is ``ratio`` times as strong."""
-    noise = source.normal(shape)
-    if ratio <= 1.03 or min(shape[2:]) < MIN_SIDE:
-        return noise
-    low, high = 0.0, MAX_BLUR
-    for _ in range(12):
-        blur = (low + high) / 2
-        low, high = (blur, high) if _coarse_ratio(blur) < ratio else (low, blur)
+def _correlated_noise(shape: tuple[int, ...], ratios: Array, source: TorchRandom) -> Array:
+    """Noise of standard deviation 1, blurred so that the coarse part of each channel is ``ratios`` times as strong."""
     from scipy.ndimage import convolve1d
 
-    kernel = _gaussian(blur)
-    kernel /= math.sqrt(np.square(kernel).sum())
-    return convolve1d(convolve1d(noise, kernel, 2, mode="mirror"), kernel, 3, mode="mirror")
+    noise = source.normal(shape)
+    for channel, ratio in enumerate(ratios):
+        if ratio <= 1.03 or min(shape[2:]) < MIN_SIDE:
+            continue
+        low, high = 0.0, MAX_BLUR
+        for _ in range(12):
+            blur = (low + high) / 2
+            low, high = (blur, high) if _coarse_ratio(blur) < ratio else (low, blur)
+        kernel = _gaussian(blur)
+        kernel /= math.sqrt(np.square(kernel).sum())
+        blurred = convolve1d(noise[:, channel], kernel, 1, mode="mirror")
+        noise[:, channel] = convolve1d(blurred, kernel, 2, mode="mirror")
+    return noise
 
 
 def _gaussian(blur: float) -> Array:

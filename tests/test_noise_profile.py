@@ -54,18 +54,19 @@ class TestFilters:
             rows, columns = (slice(max(0, k - side // 2), k + side // 2 + 1) for k in (i, j))
             assert float(y[0, 0, i, j]) == pytest.approx(float(x[0, 0, rows, columns].mean()))
 
-    @pytest.mark.parametrize("ratio", [1.0, 1.1, 1.3, 1.6, 1.9])
-    def test_correlated_noise_has_the_ratio(self, ratio: float) -> None:
-        noise = _correlated_noise((4, 3, 128, 128), ratio, TorchRandom(0))
+    @pytest.mark.parametrize("ratios", [(1.0, 1.0, 1.0), (1.1, 1.3, 1.6), (1.9, 1.0, 1.5)])
+    def test_correlated_noise_has_the_ratio_of_each_channel(self, ratios: tuple[float, ...]) -> None:
+        noise = _correlated_noise((4, 3, 128, 128), np.array(ratios), TorchRandom(0))
         assert noise.shape == (4, 3, 128, 128)
-        assert float(noise.std()) == pytest.approx(1, rel=0.03)
-        assert float(coarse_part(noise).std() / noise.std()) == pytest.approx(ratio, rel=0.02)
+        fine, coarse = noise.std(axis=(0, 2, 3)), coarse_part(noise).std(axis=(0, 2, 3))
+        np.testing.assert_allclose(fine, 1, rtol=0.04)
+        np.testing.assert_allclose(coarse / fine, ratios, rtol=0.025)
         correlation = np.corrcoef(np.swapaxes(noise, 0, 1).reshape(3, -1))
         assert np.abs(correlation - np.eye(3)).max() < 0.05  # channels are independent
 
     @pytest.mark.parametrize("shape", [(1, 1), (1, 50), (50, 3)])
     def test_correlated_noise_of_any_size(self, shape: tuple[int, int]) -> None:
-        assert _correlated_noise((2, 3, *shape), 1.5, TorchRandom(0)).shape == (2, 3, *shape)
+        assert _correlated_noise((2, 3, *shape), np.full(3, 1.5), TorchRandom(0)).shape == (2, 3, *shape)
 
 
 class TestProfile:
@@ -194,11 +195,26 @@ class TestEstimates:
     @pytest.mark.parametrize("ratio", [1.3, 1.6, 1.8])
     def test_correlated_noise(self, ratio: float) -> None:
         prior = scene(texture=0)
-        noisy = prior[0] + 10 / 255 * _correlated_noise(prior[0].shape, ratio, TorchRandom(2))
+        noisy = prior[0] + 10 / 255 * _correlated_noise(prior[0].shape, np.full(3, ratio), TorchRandom(2))
         profile = estimate_noise_profile(noisy, posterior_mean(*prior), 5 / 255, ratio * 10 / 255)
         fine, coarse = 255 * np.sqrt(np.square(profile.sigma).reshape(2, -1).mean(axis=1))
         assert float(fine) == pytest.approx(10, rel=0.05)
         assert float(coarse / fine) == pytest.approx(ratio, rel=0.05)
+
+    def test_probes_are_correlated_as_the_noise_of_their_channel(self) -> None:
+        """As after demosaicking, where green is finer than red and blue."""
+        prior, ratios = scene(texture=0), np.array([1.7, 1.2, 1.5])
+        noisy = prior[0] + 10 / 255 * _correlated_noise(prior[0].shape, ratios, TorchRandom(2))
+        exact, seen = posterior_mean(*prior), []
+
+        def denoise(x: Array, maps: Array) -> Array:
+            seen.append(x)
+            return exact(x, maps)
+
+        estimate_noise_profile(noisy, denoise, 5 / 255, 15 / 255)
+        probe = seen[-1] - seen[-2]
+        measured = coarse_part(probe).std(axis=(0, 2, 3)) / probe.std(axis=(0, 2, 3))
+        np.testing.assert_allclose(measured, ratios, rtol=0.05)
 
     def test_structure_that_the_denoiser_explains_is_no_noise(self) -> None:
         prior = scene()
