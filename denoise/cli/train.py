@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import warnings
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from denoise.cli.output import make_progress_bar
+from denoise.cli.output import make_progress_bar, print_error
 from denoise.cli.params import DeviceOption
 from denoise.errors import ConfigError
 
@@ -70,15 +71,17 @@ def train(
             line = "  ".join(f"{key} {value:.4g}" for key, value in losses.items())
             bar.console.print(f"step {row['step']:>6}  {line}", soft_wrap=True)
 
-        path = run_training(
-            loaded_recipe,
-            data,
-            out or Path("runs") / loaded_recipe.name,
-            minutes=minutes,
-            resume=resume,
-            device=device,
-            precision=precision.value,
-            report=report,
-        )
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: print_error(f"warning: {message}")
+            path = run_training(
+                loaded_recipe,
+                data,
+                out or Path("runs") / loaded_recipe.name,
+                minutes=minutes,
+                resume=resume,
+                device=device,
+                precision=precision.value,
+                report=report,
+            )
     if is_main_process:
         print(path)

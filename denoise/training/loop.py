@@ -175,4 +175,4 @@ def make_state(objective: Objective, fabric: Fabric, minutes: float | None) -> T
     ema: nn.Module = copy.deepcopy(objective.shipped(module)).requires_grad_(False)
     optimizers = objective.configure_optimizers(module, recipe.schedule)
     trainer = Trainer(fabric, module, optimizers, recipe.schedule.grad_clip)
-    return TrainingState(trainer, objective.shipped(module), fabric.to_device(ema), recipe.schedule, minutes)
+    return TrainingState(trainer, objective.shipped(module), fabric.to_device(ema), recipe, minutes)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from torch import nn
 
 from denoise.errors import ConfigError
 from denoise.migrations import migrate_tensor_name
-from denoise.training.recipe import Schedule
+from denoise.training.recipe import Recipe
 from denoise.training.trainer import Trainer
 
 
@@ -25,15 +27,15 @@ class TrainingState:
         trainer: module and optimizers.
         shipped: submodule of the trainer's module that is averaged.
         ema: copy of ``shipped``, for the average.
-        schedule: number of steps, decay of the average.
+        recipe: recipe of the training.
         minutes: budget of time; None for none.
     """
 
     def __init__(
-        self, trainer: Trainer, shipped: nn.Module, ema: nn.Module, schedule: Schedule, minutes: float | None
+        self, trainer: Trainer, shipped: nn.Module, ema: nn.Module, recipe: Recipe, minutes: float | None
     ) -> None:
         self.trainer, self.shipped, self.ema = trainer, shipped, ema
-        self.schedule, self.minutes = schedule, minutes
+        self.recipe, self.schedule, self.minutes = recipe, recipe.schedule, minutes
         self.step, self.seconds = 0, 0.0
         self._clock = 0.0
 
@@ -67,6 +69,8 @@ class TrainingState:
     def open(self, checkpoint: Path, resume: bool) -> None:
         """Restore a checkpoint, perhaps of an earlier release, or check that there is none.
 
+        A changed recipe continues, e.g. with more steps, and a warning names the changes.
+
         Args:
             checkpoint: file of the checkpoint.
             resume: whether to restore it.
@@ -91,6 +95,9 @@ class TrainingState:
         except (KeyError, RuntimeError, ValueError):
             raise ConfigError(f"{checkpoint}: is of another network than this recipe's. Give another --out.") from None
         self.step, self.seconds = stored["step"], stored["seconds"]
+        before = json.loads(stored.get("recipe", "null")) or self._settings()
+        if changes := changed_settings(before, self._settings()):
+            warnings.warn(f"{checkpoint.parent}: resumes with another recipe: {'; '.join(changes)}.", stacklevel=2)
 
     def save(self, checkpoint: Path) -> None:
         """Replace the checkpoint atomically: a process that is killed while writing leaves the previous one.
@@ -99,10 +106,34 @@ class TrainingState:
             checkpoint: file of the checkpoint.
         """
         fabric, partial = self.trainer.fabric, checkpoint.with_suffix(".partial")
-        fabric.save(partial, self._stateful() | {"step": self.step, "seconds": self.seconds})
+        counters = {"step": self.step, "seconds": self.seconds, "recipe": json.dumps(self._settings())}
+        fabric.save(partial, self._stateful() | counters)
         if fabric.is_global_zero:
             partial.replace(checkpoint)
         fabric.barrier()
 
     def _stateful(self) -> dict[str, Any]:
         return self.trainer.stateful() | {"ema": self.ema}
+
+    def _settings(self) -> dict[str, Any]:
+        """The recipe as a checkpoint holds it."""
+        settings: dict[str, Any] = json.loads(json.dumps(self.recipe.asdict()))
+        return settings
+
+
+def changed_settings(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[str]:
+    """Return the differences of two recipes, e.g. ``["schedule.steps = 9000, before 20000"]``.
+
+    Args:
+        before: recipe as nested tables.
+        after: another one.
+        prefix: dotted key of both, with a dot behind.
+    """
+    changes: list[str] = []
+    for key in sorted(before.keys() | after.keys()):
+        old, new = before.get(key), after.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            changes += changed_settings(old, new, f"{prefix}{key}.")
+        elif old != new:
+            changes.append(f"{prefix}{key} = {json.dumps(new)}, before {json.dumps(old)}")
+    return changes

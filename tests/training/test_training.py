@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -487,6 +488,15 @@ def test_ranks_and_seeds_have_different_batches(data: Path) -> None:
     source = open_data(recipe(IMAGE), data)
     batches = [source.batch(2, generator_for(*key))[0] for key in ((0, 4, 0), (0, 4, 1), (1, 4, 0))]
     assert len({float(noisy.sum()) for noisy in batches}) == 3
+
+
+def test_resuming_with_another_recipe_warns_and_continues(data: Path, tmp_path: Path) -> None:
+    run(IMAGE, data, tmp_path, "schedule.steps=2")
+    with pytest.warns(UserWarning, match=r"schedule\.steps = 3, before 2\.$"):
+        rows = run(IMAGE, data, tmp_path, "schedule.steps=3", resume=True)
+    assert [row["step"] for row in rows] == [3]
+    with warnings.catch_warnings(action="error"):
+        assert run(IMAGE, data, tmp_path, "schedule.steps=3", resume=True) == []
 
 
 def test_resuming_a_finished_training_changes_nothing(data: Path, tmp_path: Path) -> None:
