@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache, partial
 from pathlib import Path
 
+from denoise.backends.malloc import keep_freed_memory, return_freed_memory
 from denoise.config import config
 from denoise.options import IMAGE_STEPS, DenoiseOptions, parse_sigma
 from denoise.pipelines.compare import write_visible
@@ -71,7 +72,11 @@ def plan_image(source: Path, request: ImageRequest) -> Work:
 def _denoise(source: Path, model: str, options: DenoiseOptions, preview: bool, progress: Progress) -> Outcome:
     preview_writer = write_visible if preview else None
     pipeline = load_image(model)
-    return denoise_upload(pipeline, source, options, progress, preview_suffix=".png", write_preview=preview_writer)
+    keep_freed_memory()  # as in `denoise image`; the server returns it after each job
+    try:
+        return denoise_upload(pipeline, source, options, progress, preview_suffix=".png", write_preview=preview_writer)
+    finally:
+        return_freed_memory()
 
 
 @lru_cache(maxsize=4)
