@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -244,6 +245,18 @@ class TestStorages:
             assert denoise(name, "2") == expected
         assert len(copied) == 2 + COPIES_KEPT + 1
         assert len([path for path in worker.settings.scratch.rglob("*") if path.is_file()]) == COPIES_KEPT
+
+    def test_copies_of_files_that_options_name_end_with_the_worker(
+        self, worker: Worker, sound: Path, tmp_path: Path, models: dict[str, Path]
+    ) -> None:
+        fsspec.filesystem("memory").pipe("/noises/last.wav", sound.read_bytes())
+        options = AudioFileOptions(model=str(models["floor-audio"]), noise_profile="memory://noises/last.wav")
+        another = Worker(worker.settings)
+        assert another(Task(item_of(sound, tmp_path / "out/a.wav", options), overwrite=True)).error is None
+        assert [path.name for path in worker.settings.scratch.rglob("*.wav")] == ["last.wav"]
+        del another
+        gc.collect()
+        assert not any(worker.settings.scratch.iterdir())
 
     @pytest.fixture
     def bucket(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
