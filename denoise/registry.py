@@ -74,6 +74,7 @@ PRETRAINED = Path(__file__).parent / "pretrained"
 DEFAULTS = {"audio": "speech", "image": "photo"}
 SIGMA_MODEL = "gaussian"  # the image denoiser for white Gaussian noise of a given sigma, and the prior of samples
 NOISE_MODEL = "photo"  # the image denoiser whose residual the noise is estimated from
+SPEECH_MODELS = ("speech", "speech-best", "speech-flow")  # to which tones that last are noise, as they are not in music
 GENERAL_MODEL = "general"  # the audio denoiser for recordings without speech, and with a noise profile
 CLASSIFIER = "audio-kind"  # tells recordings of speech from others
 POSTERIOR_MODEL = "speech-flow"  # the audio denoiser that samples the posterior

@@ -16,6 +16,7 @@ from denoise.pipelines.full_band import denoise_full_band, full_band_context
 from denoise.pipelines.result import Diagnostics
 from denoise.pipelines.stream import AudioStream
 from denoise.protocols import ArrayFlowNetwork, ArrayStreamingNetwork, ArrayVariationalNetwork
+from denoise.registry import SPEECH_MODELS
 from denoise.signals import require_finite_output, require_finite_samples
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class AudioRun:
                     linked=self._options.linked,
                     strength=self._strength,
                     noise_profile=self._noise_profile,
+                    remove_hum=self._pipeline.card.name in SPEECH_MODELS,
                 )
                 for sampler in self._samplers(network)
             ]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from denoise.backends import adapt, load_network
 from denoise.errors import ConfigError, InputError
 from denoise.options import AUDIO_STEPS, DenoiseOptions
+from denoise.pipelines.hum import HumFilter
 from denoise.pipelines.noise_segment import require_noise_profile_network
 from denoise.pipelines.posterior import check_posterior
 from denoise.pipelines.result import Diagnostics
@@ -22,7 +23,7 @@ from denoise.protocols import (
     Consistency,
     StreamingNetwork,
 )
-from denoise.registry import DEFAULTS
+from denoise.registry import DEFAULTS, SPEECH_MODELS
 from denoise.signals import AudioFormat, require_finite_output, require_finite_samples
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class AudioStream:
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``, for a model that is loaded here.
         noise_profile: as of `AudioPipeline.measure_noise`, of models that take one; None estimates the noise. That of
             several channels is averaged where they share a mask, or where their number differs.
+        remove_hum: whether steady tones are removed before the network, see `HumFilter`; None does so before the
+            bundled models of speech.
 
     Raises:
         ConfigError: the model is unknown or has no state to stream with, see `denoise info`; or it does not support an
@@ -76,6 +79,7 @@ class AudioStream:
         seed: int = 0,
         device: str = "auto",
         noise_profile: NDArray[Any] | None = None,
+        remove_hum: bool | None = None,
     ) -> None:
         options = DenoiseOptions(
             strength=strength,
@@ -104,6 +108,8 @@ class AudioStream:
             profile = profile if len(profile) == self._rows else profile.mean(axis=0, keepdims=True)
             noise_network = require_noise_profile_network(network, name)
             self._state = noise_network.initial_state(*size, noise_profile=profile)
+        removes_hum = name in SPEECH_MODELS if remove_hum is None else remove_hum
+        self._hum = HumFilter(sample_rate, channels) if removes_hum else None
         self._pending = np.zeros((channels, 0), np.float32)  # samples of an incomplete hop
         self._dry = np.zeros((channels, 0), np.float32)  # samples whose denoised counterparts are not ready
         self._skip = network.delay * self._hop  # outputs of the network that precede the first sample
@@ -136,7 +142,8 @@ class AudioStream:
             raise InputError(f"samples are {x.dtype}; expected float32 or float64.")
         require_finite_samples(x)
         self._dry = np.concatenate([self._dry, x], axis=1)
-        self._pending = np.concatenate([self._pending, x.astype(np.float32)], axis=1)
+        without_hum = x.astype(np.float32) if self._hum is None else self._hum.push(x.astype(np.float32))
+        self._pending = np.concatenate([self._pending, without_hum], axis=1)
         n = self._pending.shape[1] // self._hop * self._hop
         hops, self._pending = self._pending[:, :n], self._pending[:, n:]
         return self._mix(self._denoise(hops))

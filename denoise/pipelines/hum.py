@@ -1,0 +1,165 @@
+"""Removal of steady hum before a denoiser of speech: tones are tracked for seconds, and notches follow them."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+LOWEST, HIGHEST = 40.0, 1100.0  # Hz: mains hum, its harmonics and those of motors
+MIN_RATE = 3000  # Hz: samples are averaged down to this or more, where tones are sought
+STEP_S, N_STEPS = 0.5, 8  # spectra are of steps; a tone has the same amplitude and phase in all of the last ones
+MIN_COHERENCE, MIN_COHERENCE_KEPT = 0.85, 0.4  # of a tone that is new, or that is removed already
+MIN_PRESENT = 0.5  # of its amplitude a tone has in three of four steps
+PROMINENCE, SURROUNDINGS = 6.0, 12.0  # power by the median of so many Hz on both sides
+SAME_HZ = 1.0  # nearer tones are one
+SMOOTHING = 0.3  # weight of the last steps in the frequency
+MAX_MISSED = 6  # steps in which a tone was hidden by a voice, before its notch ends
+BANDWIDTH = 1.0  # Hz between the points of a notch where half of the power passes
+MAX_TONES = 16  # of each channel
+
+Array = NDArray[Any]
+
+
+class Notch(NamedTuple):
+    """A tone that is removed.
+
+    Args:
+        frequency: in Hz.
+        state: of the filter, (2,).
+        missed: steps since the tone was last found.
+    """
+
+    frequency: float
+    state: Array
+    missed: int = 0
+
+
+class HumFilter:
+    """Remove tones that stay the same for seconds, in blocks of any length, without latency.
+
+    Voices move, so that they have no amplitude and phase that all parts of 4 s share; mains hum, its harmonics and
+    whistles have. They are removed from then on, by notches of 1 Hz, which speech does not need. Where there is no such
+    tone, samples pass unchanged.
+
+    Args:
+        sample_rate: sample rate in Hz.
+        channels: number of channels.
+
+    Reference:
+        Adaptive noise cancelling: Principles and applications, Widrow et al., 1975 (notches that follow hum).
+    """
+
+    def __init__(self, sample_rate: int, channels: int) -> None:
+        self._sample_rate, self._factor = sample_rate, max(1, sample_rate // MIN_RATE)
+        n = round(STEP_S * sample_rate) // self._factor  # averaged samples of a step
+        self._step = np.zeros((channels, n * self._factor), np.float32)
+        self._n_filled = 0
+        self._taper = np.hanning(n).astype(np.float32)
+        self._spectra: deque[Array] = deque(maxlen=N_STEPS)
+        self._notches: list[list[Notch]] = [[] for _ in range(channels)]
+
+    @property
+    def frequencies(self) -> list[list[float]]:
+        """Frequencies of the tones that are removed from each channel, in Hz."""
+        return [[notch.frequency for notch in notches] for notches in self._notches]
+
+    def push(self, x: Array) -> Array:
+        """Take the next samples, (channels, any time), and return them without hum, in the same type."""
+        blocks, start = [x[:, :0]], 0
+        while start < x.shape[1]:
+            block = x[:, start : start + self._step.shape[1] - self._n_filled]
+            start += block.shape[1]
+            blocks.append(self._remove(block))
+            self._step[:, self._n_filled : self._n_filled + block.shape[1]] = block
+            self._n_filled += block.shape[1]
+            if self._n_filled == self._step.shape[1]:
+                self._n_filled = 0
+                self._listen()
+        return np.concatenate(blocks, axis=1)
+
+    def _remove(self, block: Array) -> Array:
+        """Filter a block, which is returned as it is if there are no tones."""
+        if not any(self._notches):
+            return block
+        from scipy.signal import iirnotch, lfilter  # loaded where there is hum only
+
+        out = block.astype(np.float64)
+        for i, notches in enumerate(self._notches):
+            for j, notch in enumerate(notches):
+                b, a = iirnotch(notch.frequency, notch.frequency / BANDWIDTH, self._sample_rate)
+                out[i], state = lfilter(b, a, out[i], zi=notch.state)
+                notches[j] = notch._replace(state=state)
+        return out.astype(block.dtype)
+
+    def _listen(self) -> None:
+        """Seek tones at the end of a step."""
+        means = self._step.reshape(len(self._step), -1, self._factor).mean(axis=2)
+        spectra = np.fft.rfft(self._taper * means)
+        self._spectra.append(spectra[:, : round(1.05 * HIGHEST * STEP_S) + 1])
+        if len(self._spectra) < N_STEPS:
+            return
+        step_s = self._step.shape[1] / self._sample_rate
+        for i, notches in enumerate(self._notches):
+            spectra = np.stack([spectrum[i] for spectrum in self._spectra])
+            found = find_tones(spectra, step_s, [notch.frequency for notch in notches])
+            self._notches[i] = _follow(notches, found)
+
+
+def find_tones(spectra: Array, step_s: float, known: list[float]) -> list[float]:
+    """Return the frequencies of the tones whose amplitude and phase stay the same.
+
+    Args:
+        spectra: of successive segments, (segments, frequencies), from 0 Hz in steps of ``1 / step_s``.
+        step_s: length and distance of the segments in seconds.
+        known: frequencies in Hz of tones before, which need less evidence.
+
+    Returns:
+        Frequencies in Hz, from the strongest tone to the weakest.
+    """
+    usual_power = _median(np.square(np.abs(spectra)))
+    width = 2 * round(SURROUNDINGS * step_s) + 1
+    surroundings = _median(sliding_window_view(np.pad(usual_power, width // 2, mode="reflect"), width).T)
+    before, here, after = usual_power[:-2], usual_power[1:-1], usual_power[2:]
+    is_peak = (here >= before) & (here > after) & (here > PROMINENCE * surroundings[1:-1])
+    n = np.flatnonzero(is_peak) + 1
+    x = spectra[:, n]
+    turn = np.angle((x[1:] * x[:-1].conj()).sum(axis=0)) / (2 * np.pi)  # of the phase in a step
+    upright = x * np.exp(-2j * np.pi * turn * np.arange(len(x))[:, None])
+    # medians: a voice that crosses the tone in some segments counts little
+    usual = _median(upright.real) + 1j * _median(upright.imag)
+    power, spread = np.square(np.abs(usual)), _median(np.square(np.abs(upright - usual)))
+    coherence = power / (power + spread).clip(1e-30)
+    is_present = np.sort(np.abs(upright), axis=0)[len(x) // 4] >= MIN_PRESENT * np.abs(usual)
+    frequency = (n + (turn - n + 0.5) % 1 - 0.5) / step_s  # the one nearest to its place in the spectrum
+    is_tone = is_present & (frequency >= LOWEST) & (frequency <= HIGHEST) & (coherence > MIN_COHERENCE_KEPT)
+    tones: list[float] = []
+    for k in sorted(np.flatnonzero(is_tone), key=lambda k: -power[k]):
+        f = float(frequency[k])
+        is_known = any(abs(f - other) < SAME_HZ for other in known)
+        if (is_known or coherence[k] > MIN_COHERENCE) and all(abs(f - other) >= SAME_HZ for other in tones):
+            tones.append(f)
+    return tones
+
+
+def _median(x: Array) -> Array:
+    """Median along the first axis; NumPy's own takes several times as long for few numbers."""
+    x, n = np.sort(x, axis=0), len(x)
+    return (x[(n - 1) // 2] + x[n // 2]) / 2
+
+
+def _follow(notches: list[Notch], found: list[float]) -> list[Notch]:
+    """The notches for the tones of the next step."""
+    followed, new = [], list(found)
+    for notch in notches:
+        near = [f for f in new if abs(f - notch.frequency) < SAME_HZ]
+        new = [f for f in new if f not in near]
+        if near:
+            frequency = notch.frequency + SMOOTHING * (near[0] - notch.frequency)
+            followed.append(Notch(frequency, notch.state))
+        elif notch.missed < MAX_MISSED:
+            followed.append(notch._replace(missed=notch.missed + 1))
+    return [*followed, *(Notch(f, np.zeros(2)) for f in new)][:MAX_TONES]
