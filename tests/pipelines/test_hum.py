@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.signal import iirnotch, lfilter
 
 from denoise import AudioStream
-from denoise.pipelines.hum import HumFilter
+from denoise.pipelines.hum import BANDWIDTH, HumFilter, Notch
 
 Array = NDArray[Any]
 RATE = 8000
@@ -118,7 +119,18 @@ def test_blocks_of_any_length_give_the_same(lengths: list[int], dtype: Any) -> N
     pieces = [filtering.push(x[:, a:b]) for a, b in zip(cuts, [*cuts[1:], x.shape[1]], strict=True)]
     out = np.concatenate(pieces, axis=1)
     assert out.dtype == whole.dtype == dtype
-    np.testing.assert_array_equal(out, whole)
+    np.testing.assert_allclose(out, whole, atol=1e-6)
+    assert not np.array_equal(out, x)
+
+
+@pytest.mark.parametrize("frequency", [41.3, 120.0, 700.0])
+def test_notches_are_those_of_scipy(frequency: float) -> None:
+    x = noise(3) + tone(frequency, 3)
+    out, behind = Notch(frequency).apply(x, RATE)
+    b, a = iirnotch(frequency, frequency / BANDWIDTH, RATE)
+    np.testing.assert_allclose(out, lfilter(b, a, x), atol=0.012)  # which has no image at the negative frequency
+    whole, _ = Notch(frequency).apply(np.concatenate([x, x]), RATE)
+    np.testing.assert_allclose(behind.apply(x, RATE)[0], whole[len(x) :], atol=1e-9)
 
 
 def test_models_of_speech_remove_hum_and_others_keep_it() -> None:
