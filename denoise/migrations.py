@@ -65,9 +65,6 @@ RECIPE: dict[str, str] = {
 Keys below ``model`` are configuration fields: they are translated by `CONFIG`."""
 
 DESCRIPTIONS: dict[str, str] = {
-    "Residual U-Net for photographs with white noise of a given sigma, of any strength": (
-        "Residual U-Net for photographs with white noise of a given sigma"
-    ),
     "Full-band speech in noise by flow matching: the mean of all answers in one step, or one of them in a few": (
         "Full-band speech in noise by flow matching: posterior mean in one step, posterior samples in a few"
     ),
