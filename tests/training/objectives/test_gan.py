@@ -119,7 +119,7 @@ def test_a_resumed_gan_has_every_bit_of_an_uninterrupted_one(
     resumed = run(recipe(**schedule), data, tmp_path / "resumed", resume=True)
     assert [row["loss"] for row in resumed] == [row["loss"] for row in rows[5:]]
     a, b = (torch.load(tmp_path / name / "checkpoint.pt", weights_only=True) for name in ("whole", "resumed"))
-    assert {"model", "ema", "optimizer", "optimizer2", "step", "seconds"} == a.keys()
+    assert {"model", "ema", "optimizer", "optimizer2", "step", "seconds", "recipe"} == a.keys()
     for key in ("model", "ema", "optimizer", "optimizer2"):
         assert numbers(a[key]) == numbers(b[key])
 
