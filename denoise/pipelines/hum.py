@@ -61,9 +61,9 @@ def _wave(frequency: float, n: int) -> Array:
 class HumFilter:
     """Remove tones that stay the same for seconds, in blocks of any length, without latency.
 
-    Voices move, so that they have no amplitude and phase that all parts of 4 s share; mains hum, its harmonics and
-    whistles have. They are removed from then on, by notches of 1 Hz, which speech does not need. Where there is no such
-    tone, samples pass unchanged.
+    Speech moves, so that it has no amplitude and phase that nearly all parts of 4 s share; mains hum, its harmonics and
+    whistles have, and so have notes that are held. They are removed from then on, by notches of 1 Hz, which speech does
+    not need. Where there is no such tone, samples pass unchanged.
 
     Args:
         sample_rate: sample rate in Hz.
@@ -78,7 +78,7 @@ class HumFilter:
         n = round(STEP_S * sample_rate) // self._factor  # averaged samples of a step
         self._step = np.zeros((channels, n * self._factor), np.float32)
         self._n_filled = 0
-        self._taper = np.hanning(n).astype(np.float32)
+        self._taper = np.hanning(n)
         self._spectra: deque[Array] = deque(maxlen=N_STEPS)
         self._notches: list[list[Notch]] = [[] for _ in range(channels)]
 
@@ -148,7 +148,7 @@ def find_tones(spectra: Array, step_s: float, known: list[float]) -> list[float]
     # medians: a voice that crosses the tone in some segments counts little
     usual = _median(upright.real) + 1j * _median(upright.imag)
     power, spread = np.square(np.abs(usual)), _median(np.square(np.abs(upright - usual)))
-    coherence = power / (power + spread).clip(1e-30)
+    coherence = power / (power + spread).clip(np.finfo(np.float64).tiny)
     is_present = np.sort(np.abs(upright), axis=0)[len(x) // 4] >= MIN_PRESENT * np.abs(usual)
     frequency = (n + (turn - n + 0.5) % 1 - 0.5) / step_s  # the one nearest to its place in the spectrum
     is_tone = is_present & (frequency >= LOWEST) & (frequency <= HIGHEST) & (coherence > MIN_COHERENCE_KEPT)

@@ -96,7 +96,8 @@ class TrainingState:
             raise ConfigError(f"{checkpoint}: is of another network than this recipe's. Give another --out.") from None
         self.step, self.seconds = stored["step"], stored["seconds"]
         before = json.loads(stored.get("recipe", "null")) or self._settings()
-        if changes := changed_settings(before, self._settings()):
+        changes = changed_settings(before, self._settings())
+        if changes and self.trainer.fabric.is_global_zero:
             warnings.warn(f"{checkpoint.parent}: resumes with another recipe: {'; '.join(changes)}.", stacklevel=2)
 
     def save(self, checkpoint: Path) -> None:
@@ -124,14 +125,16 @@ class TrainingState:
 def changed_settings(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[str]:
     """Return the differences of two recipes, e.g. ``["schedule.steps = 9000, before 20000"]``.
 
+    Keys that only one of them has are those of another release.
+
     Args:
         before: recipe as nested tables.
         after: another one.
         prefix: dotted key of both, with a dot behind.
     """
     changes: list[str] = []
-    for key in sorted(before.keys() | after.keys()):
-        old, new = before.get(key), after.get(key)
+    for key in sorted(before.keys() & after.keys()):
+        old, new = before[key], after[key]
         if isinstance(old, dict) and isinstance(new, dict):
             changes += changed_settings(old, new, f"{prefix}{key}.")
         elif old != new:

@@ -146,3 +146,11 @@ def test_models_of_speech_remove_hum_and_others_keep_it() -> None:
         )
         np.testing.assert_array_equal(default, without if removes else with_hum)
         assert not np.array_equal(with_hum, without)
+
+
+def test_levels_do_not_matter() -> None:
+    x = (0.05 * tone(150, 9) + noise(9)).astype(np.float64)[None]
+    out = HumFilter(RATE, 1).push(x)
+    for level in (1e-20, 1e20):  # the least that is heard, the greatest that is taken
+        np.testing.assert_allclose(HumFilter(RATE, 1).push(level * x) / level, out, rtol=1e-5, atol=1e-7)
+    np.testing.assert_array_equal(HumFilter(RATE, 1).push(np.zeros((1, 9 * RATE))), 0)

@@ -32,7 +32,7 @@ def test_the_average_has_the_buffers_of_the_module() -> None:
 
 
 def test_changed_settings_name_what_differs() -> None:
-    before = {"name": "a", "schedule": {"steps": 5, "batch": 2}, "image": None, "sources": ["x"]}
+    before = {"name": "a", "schedule": {"steps": 5, "batch": 2}, "image": None, "sources": ["x"], "former": 1}
     after = {"name": "a", "schedule": {"steps": 9, "batch": 2}, "image": {"patch": 24}, "sources": ["x"]}
     assert changed_settings(before, before) == []
     assert changed_settings(before, after) == [
