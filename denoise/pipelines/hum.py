@@ -18,37 +18,68 @@ PROMINENCE, SURROUNDINGS = 6.0, 12.0  # power by the median of so many Hz on bot
 SAME_HZ = 1.0  # nearer tones are one
 SMOOTHING = 0.3  # weight of the last steps in the frequency
 MAX_MISSED = 6  # steps in which a tone was hidden by a voice, before its notch ends
-BANDWIDTH = 1.0  # Hz between the points of a notch where half of the power passes
+BANDWIDTH = 1.0  # Hz between the points of a notch where half of the power passes, where there is little but the tone
+LOUDNESS_S = 0.03  # time constant of the power of a recording, which is compared with that of its tones
+MIN_SPEED = 0.02  # of a notch under a voice
 MAX_TONES = 16  # of each channel
 
 Array = NDArray[Any]
+
+
+class Tone(NamedTuple):
+    """A tone that stays the same.
+
+    Args:
+        frequency: in Hz.
+        power: mean square.
+    """
+
+    frequency: float
+    power: float
 
 
 class Notch(NamedTuple):
     """A tone that is removed.
 
     Args:
-        frequency: in Hz.
+        tone: what is removed.
         phasor: half of the tone at the next sample, as a complex number: the mean of the last samples, turned back.
         missed: steps since the tone was last found.
     """
 
-    frequency: float
+    tone: Tone
     phasor: complex = 0j
     missed: int = 0
 
-    def apply(self, x: Array, sample_rate: int) -> tuple[Array, Notch]:
-        """Return the next samples without the tone, (time,), and the notch behind them.
+    def apply(self, x: Array, sample_rate: int, speed: Array) -> tuple[Array, Notch]:
+        """Return the next samples without the tone, and the notch behind them.
 
-        A filter of one pole smooths the samples after their frequency is shifted to 0. Filters of SciPy do the same,
-        but loading them takes longer than to denoise a short recording.
+        A filter of one pole smooths the samples after their frequency is shifted to 0.
+
+        Args:
+            x: samples, (time,).
+            sample_rate: sample rate in Hz.
+            speed: at each sample, (time,), from 0, where the phasor is kept, to 1.
         """
-        decay = np.pi * BANDWIDTH / sample_rate * np.arange(1, len(x) + 1)
-        wave = _wave(self.frequency / sample_rate, len(x))
-        smooth = np.exp(-decay) * (self.phasor + np.cumsum(np.exp(decay) * x * wave.conj()) * decay[0])
+        wave = _wave(self.tone.frequency / sample_rate, len(x))
+        smooth = _smooth(x * wave.conj(), np.pi * BANDWIDTH / sample_rate * speed, self.phasor)
         turned = smooth * wave
-        end = complex(turned[-1] * np.exp(2j * np.pi * self.frequency / sample_rate))
+        end = complex(turned[-1] * np.exp(2j * np.pi * self.tone.frequency / sample_rate))
         return x - 2 * turned.real, self._replace(phasor=end)
+
+
+def _smooth(x: Array, weights: Array, start: complex) -> Array:
+    """Return the filter of one pole ``y[n] = y[n - 1] + weights[n] (x[n] - y[n - 1])``, for small weights.
+
+    Filters of SciPy with constant weights do the same, but loading them takes longer than to denoise a short recording.
+
+    Args:
+        x: samples, (time,).
+        weights: (time,), in all not above some hundred.
+        start: y before the first sample.
+    """
+    decay = np.cumsum(weights)
+    return np.exp(-decay) * (start + np.cumsum(np.exp(decay) * weights * x))
 
 
 def _wave(frequency: float, n: int) -> Array:
@@ -81,11 +112,12 @@ class HumFilter:
         self._taper = np.hanning(n)
         self._spectra: deque[Array] = deque(maxlen=N_STEPS)
         self._notches: list[list[Notch]] = [[] for _ in range(channels)]
+        self._powers = np.zeros(channels)  # of the last samples
 
     @property
     def frequencies(self) -> list[list[float]]:
         """Frequencies of the tones that are removed from each channel, in Hz."""
-        return [[notch.frequency for notch in notches] for notches in self._notches]
+        return [[notch.tone.frequency for notch in notches] for notches in self._notches]
 
     def push(self, x: Array) -> Array:
         """Take the next samples, (channels, any time), and return them without hum, in the same type."""
@@ -102,13 +134,21 @@ class HumFilter:
         return np.concatenate(blocks, axis=1)
 
     def _remove(self, block: Array) -> Array:
-        """Filter a block, which is returned as it is if there are no tones."""
+        """Filter a block, which is returned as it is if there are no tones.
+
+        Notches follow a tone where there is little else. Under a voice they wait, or they would ring after it.
+        """
         if not any(self._notches):
             return block
         out = block.astype(np.float64)
         for i, notches in enumerate(self._notches):
+            weights = np.full(out.shape[1], 1 / (LOUDNESS_S * self._sample_rate))
+            powers = _smooth(np.square(out[i]), weights, self._powers[i])
+            self._powers[i] = powers[-1]
+            tones = sum(notch.tone.power for notch in notches)
+            speed = np.clip((2 * tones / powers.clip(tones)) ** 2, MIN_SPEED, 1)
             for j, notch in enumerate(notches):
-                out[i], notches[j] = notch.apply(out[i], self._sample_rate)
+                out[i], notches[j] = notch.apply(out[i], self._sample_rate, speed)
         return out.astype(block.dtype)
 
     def _listen(self) -> None:
@@ -121,20 +161,20 @@ class HumFilter:
         step_s = self._step.shape[1] / self._sample_rate
         for i, notches in enumerate(self._notches):
             spectra = np.stack([spectrum[i] for spectrum in self._spectra])
-            found = find_tones(spectra, step_s, [notch.frequency for notch in notches])
+            found = find_tones(spectra * (2 / self._taper.sum()), step_s, self.frequencies[i])
             self._notches[i] = _follow(notches, found)
 
 
-def find_tones(spectra: Array, step_s: float, known: list[float]) -> list[float]:
-    """Return the frequencies of the tones whose amplitude and phase stay the same.
+def find_tones(spectra: Array, step_s: float, known: list[float]) -> list[Tone]:
+    """Return the tones whose amplitude and phase stay the same.
 
     Args:
-        spectra: of successive segments, (segments, frequencies), from 0 Hz in steps of ``1 / step_s``.
+        spectra: amplitudes of successive segments, (segments, frequencies), from 0 Hz in steps of ``1 / step_s``.
         step_s: length and distance of the segments in seconds.
         known: frequencies in Hz of tones before, which need less evidence.
 
     Returns:
-        Frequencies in Hz, from the strongest tone to the weakest.
+        Tones from the strongest to the weakest.
     """
     usual_power = _median(np.square(np.abs(spectra)))
     width = 2 * round(SURROUNDINGS * step_s) + 1
@@ -143,7 +183,8 @@ def find_tones(spectra: Array, step_s: float, known: list[float]) -> list[float]
     is_peak = (here >= before) & (here > after) & (here > PROMINENCE * surroundings[1:-1])
     n = np.flatnonzero(is_peak) + 1
     x = spectra[:, n]
-    turn = np.angle((x[1:] * x[:-1].conj()).sum(axis=0)) / (2 * np.pi)  # of the phase in a step
+    phases = x / np.abs(x).clip(np.finfo(np.float64).tiny)
+    turn = np.angle((phases[1:] * phases[:-1].conj()).sum(axis=0)) / (2 * np.pi)  # of the phase in a step
     upright = x * np.exp(-2j * np.pi * turn * np.arange(len(x))[:, None])
     # medians: a voice that crosses the tone in some segments counts little
     usual = _median(upright.real) + 1j * _median(upright.imag)
@@ -152,12 +193,12 @@ def find_tones(spectra: Array, step_s: float, known: list[float]) -> list[float]
     is_present = np.sort(np.abs(upright), axis=0)[len(x) // 4] >= MIN_PRESENT * np.abs(usual)
     frequency = (n + (turn - n + 0.5) % 1 - 0.5) / step_s  # the one nearest to its place in the spectrum
     is_tone = is_present & (frequency >= LOWEST) & (frequency <= HIGHEST) & (coherence > MIN_COHERENCE_KEPT)
-    tones: list[float] = []
+    tones: list[Tone] = []
     for k in sorted(np.flatnonzero(is_tone), key=lambda k: -power[k]):
         f = float(frequency[k])
         is_known = any(abs(f - other) < SAME_HZ for other in known)
-        if (is_known or coherence[k] > MIN_COHERENCE) and all(abs(f - other) >= SAME_HZ for other in tones):
-            tones.append(f)
+        if (is_known or coherence[k] > MIN_COHERENCE) and all(abs(f - other.frequency) >= SAME_HZ for other in tones):
+            tones.append(Tone(f, float(power[k] / 2)))
     return tones
 
 
@@ -167,15 +208,16 @@ def _median(x: Array) -> Array:
     return (x[(n - 1) // 2] + x[n // 2]) / 2
 
 
-def _follow(notches: list[Notch], found: list[float]) -> list[Notch]:
+def _follow(notches: list[Notch], found: list[Tone]) -> list[Notch]:
     """The notches for the tones of the next step."""
     followed, new = [], list(found)
     for notch in notches:
-        near = [f for f in new if abs(f - notch.frequency) < SAME_HZ]
-        new = [f for f in new if f not in near]
+        before = notch.tone.frequency
+        near = [tone for tone in new if abs(tone.frequency - before) < SAME_HZ]
+        new = [tone for tone in new if tone not in near]
         if near:
-            frequency = notch.frequency + SMOOTHING * (near[0] - notch.frequency)
-            followed.append(Notch(frequency, notch.phasor))
+            frequency = before + SMOOTHING * (near[0].frequency - before)
+            followed.append(Notch(Tone(frequency, near[0].power), notch.phasor))
         elif notch.missed < MAX_MISSED:
             followed.append(notch._replace(missed=notch.missed + 1))
-    return [*followed, *(Notch(f) for f in new)][:MAX_TONES]
+    return [*followed, *(Notch(tone) for tone in new)][:MAX_TONES]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.signal import iirnotch, lfilter
 
 from denoise import AudioStream
-from denoise.pipelines.hum import BANDWIDTH, HumFilter, Notch
+from denoise.pipelines.hum import BANDWIDTH, HumFilter, Notch, Tone
 
 Array = NDArray[Any]
 RATE = 8000
@@ -126,11 +126,12 @@ def test_blocks_of_any_length_give_the_same(lengths: list[int], dtype: Any) -> N
 @pytest.mark.parametrize("frequency", [41.3, 120.0, 700.0])
 def test_notches_are_those_of_scipy(frequency: float) -> None:
     x = noise(3) + tone(frequency, 3)
-    out, behind = Notch(frequency).apply(x, RATE)
+    speed = np.ones(len(x))
+    out, behind = Notch(Tone(frequency, 0.5)).apply(x, RATE, speed)
     b, a = iirnotch(frequency, frequency / BANDWIDTH, RATE)
     np.testing.assert_allclose(out, lfilter(b, a, x), atol=0.012)  # which has no image at the negative frequency
-    whole, _ = Notch(frequency).apply(np.concatenate([x, x]), RATE)
-    np.testing.assert_allclose(behind.apply(x, RATE)[0], whole[len(x) :], atol=1e-9)
+    whole, _ = Notch(Tone(frequency, 0.5)).apply(np.concatenate([x, x]), RATE, np.ones(2 * len(x)))
+    np.testing.assert_allclose(behind.apply(x, RATE, speed)[0], whole[len(x) :], atol=1e-9)
 
 
 def test_models_of_speech_remove_hum_and_others_keep_it() -> None:
@@ -154,3 +155,12 @@ def test_levels_do_not_matter() -> None:
     for level in (1e-20, 1e20):  # the least that is heard, the greatest that is taken
         np.testing.assert_allclose(HumFilter(RATE, 1).push(level * x) / level, out, rtol=1e-5, atol=1e-7)
     np.testing.assert_array_equal(HumFilter(RATE, 1).push(np.zeros((1, 9 * RATE))), 0)
+
+
+def test_notches_do_not_ring_after_a_voice() -> None:
+    t = np.arange(24 * RATE) / RATE
+    bursts = 3 * voice(24) * (t % 4 < 1)  # 20 dB louder
+    hum = 0.02 * tone(130, 24)  # its usual pitch
+    error = HumFilter(RATE, 1).push((bursts + hum + noise(24) / 100)[None])[0] - bursts
+    pauses = (t > FOUND_S) & (t % 4 > 1.02)
+    assert float(np.sqrt(np.mean(error[pauses] ** 2) / np.mean(hum[pauses] ** 2))) < 0.15
