@@ -10,7 +10,6 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 LOWEST, HIGHEST = 40.0, 1100.0  # Hz: mains hum, its harmonics and those of motors
-MIN_RATE = 3000  # Hz: samples are averaged down to this or more, where tones are sought
 STEP_S, N_STEPS = 0.5, 8  # spectra are of steps; a tone has the same amplitude and phase in all of the last ones
 MIN_COHERENCE, MIN_COHERENCE_KEPT = 0.85, 0.4  # of a tone that is new, or that is removed already
 MIN_PRESENT = 0.5  # of its amplitude a tone has in three of four steps
@@ -21,7 +20,7 @@ MAX_MISSED = 6  # steps in which a tone was hidden by a voice, before its notch 
 BANDWIDTH = 1.0  # Hz between the points of a notch where half of the power passes, where there is little but the tone
 LOUDNESS_S = 0.03  # time constant of the power of a recording, which is compared with that of its tones
 MIN_SPEED = 0.02  # of a notch under a voice
-MAX_TONES = 16  # of each channel
+MAX_TONES = 32  # of each channel: the harmonics of 50 Hz are 22
 
 Array = NDArray[Any]
 
@@ -51,7 +50,7 @@ class Notch(NamedTuple):
     phasor: complex = 0j
     missed: int = 0
 
-    def apply(self, x: Array, sample_rate: int, speed: Array) -> tuple[Array, Notch]:
+    def apply(self, x: Array, sample_rate: int, smoother: Smoother) -> tuple[Array, Notch]:
         """Return the next samples without the tone, and the notch behind them.
 
         A filter of one pole smooths the samples after their frequency is shifted to 0.
@@ -59,27 +58,36 @@ class Notch(NamedTuple):
         Args:
             x: samples, (time,).
             sample_rate: sample rate in Hz.
-            speed: at each sample, (time,), from 0, where the phasor is kept, to 1.
+            smoother: the filter, of as many samples.
         """
         wave = _wave(self.tone.frequency / sample_rate, len(x))
-        smooth = _smooth(x * wave.conj(), np.pi * BANDWIDTH / sample_rate * speed, self.phasor)
+        smooth = smoother(x * wave.conj(), self.phasor)
         turned = smooth * wave
         end = complex(turned[-1] * np.exp(2j * np.pi * self.tone.frequency / sample_rate))
         return x - 2 * turned.real, self._replace(phasor=end)
 
 
-def _smooth(x: Array, weights: Array, start: complex) -> Array:
-    """Return the filter of one pole ``y[n] = y[n - 1] + weights[n] (x[n] - y[n - 1])``, for small weights.
+class Smoother:
+    """The filter of one pole ``y[n] = y[n - 1] + weights[n] (x[n] - y[n - 1])``, for small weights.
 
     Filters of SciPy with constant weights do the same, but loading them takes longer than to denoise a short recording.
 
     Args:
-        x: samples, (time,).
         weights: (time,), in all not above some hundred.
-        start: y before the first sample.
     """
-    decay = np.cumsum(weights)
-    return np.exp(-decay) * (start + np.cumsum(np.exp(decay) * weights * x))
+
+    def __init__(self, weights: Array) -> None:
+        growth = np.exp(np.cumsum(weights))
+        self._decay, self._weights = 1 / growth, growth * weights
+
+    def __call__(self, x: Array, start: complex) -> Array:
+        """Return the smoothed samples.
+
+        Args:
+            x: samples, (time,).
+            start: y before the first sample.
+        """
+        return self._decay * (start + np.cumsum(self._weights * x))
 
 
 def _wave(frequency: float, n: int) -> Array:
@@ -105,9 +113,8 @@ class HumFilter:
     """
 
     def __init__(self, sample_rate: int, channels: int) -> None:
-        self._sample_rate, self._factor = sample_rate, max(1, sample_rate // MIN_RATE)
-        n = round(STEP_S * sample_rate) // self._factor  # averaged samples of a step
-        self._step = np.zeros((channels, n * self._factor), np.float32)
+        self._sample_rate, n = sample_rate, round(STEP_S * sample_rate)
+        self._step = np.zeros((channels, n), np.float32)
         self._n_filled = 0
         self._taper = np.hanning(n)
         self._spectra: deque[Array] = deque(maxlen=N_STEPS)
@@ -143,18 +150,18 @@ class HumFilter:
         out = block.astype(np.float64)
         for i, notches in enumerate(self._notches):
             weights = np.full(out.shape[1], 1 / (LOUDNESS_S * self._sample_rate))
-            powers = _smooth(np.square(out[i]), weights, self._powers[i])
+            powers = Smoother(weights)(np.square(out[i]), self._powers[i])
             self._powers[i] = powers[-1]
             tones = sum(notch.tone.power for notch in notches)
             speed = np.clip((2 * tones / powers.clip(tones)) ** 2, MIN_SPEED, 1)
+            smoother = Smoother(np.pi * BANDWIDTH / self._sample_rate * speed)
             for j, notch in enumerate(notches):
-                out[i], notches[j] = notch.apply(out[i], self._sample_rate, speed)
+                out[i], notches[j] = notch.apply(out[i], self._sample_rate, smoother)
         return out.astype(block.dtype)
 
     def _listen(self) -> None:
         """Seek tones at the end of a step."""
-        means = self._step.reshape(len(self._step), -1, self._factor).mean(axis=2)
-        spectra = np.fft.rfft(self._taper * means)
+        spectra = np.fft.rfft(self._taper * self._step)
         self._spectra.append(spectra[:, : round(1.05 * HIGHEST * STEP_S) + 1])
         if len(self._spectra) < N_STEPS:
             return

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.signal import iirnotch, lfilter
 
 from denoise import AudioStream
-from denoise.pipelines.hum import BANDWIDTH, HumFilter, Notch, Tone
+from denoise.pipelines.hum import BANDWIDTH, HumFilter, Notch, Smoother, Tone
 
 Array = NDArray[Any]
 RATE = 8000
@@ -55,6 +55,21 @@ def test_hum_leaves_at_every_rate(rate: int) -> None:
     assert all(change_db(noisy, out, k * 50.02, rate) < -25 for k in (1, 2, 3, 6))
     rest = (out - noise(16, rate))[round(FOUND_S * rate) :]
     assert float(np.sqrt(np.mean(rest**2))) < 0.1 * float(np.sqrt(np.mean(hum**2)))
+
+
+@pytest.mark.parametrize("frequency", [2100, 2900, 5900, 15_734, 23_900])
+def test_whistles_above_the_range_open_no_notch(frequency: float) -> None:
+    x = (0.1 * tone(frequency, 6, 48_000) + noise(6, 48_000))[None]
+    filtering = HumFilter(48_000, 1)
+    assert np.array_equal(filtering.push(x), x)
+    assert filtering.frequencies == [[]]
+
+
+def test_all_harmonics_of_a_rectifier_leave() -> None:
+    buzz = sum(0.02 * tone(50 * k, 14) for k in range(1, 23))
+    out = HumFilter(RATE, 1).push((buzz + voice(14))[None])[0] - voice(14)
+    late = slice(round(FOUND_S * RATE), None)
+    assert np.mean(out[late] ** 2) < np.mean(buzz[late] ** 2) / 50
 
 
 @pytest.mark.parametrize("frequencies", [(100, 200, 300), (120, 240, 360), (60,), (733,)])
@@ -126,12 +141,13 @@ def test_blocks_of_any_length_give_the_same(lengths: list[int], dtype: Any) -> N
 @pytest.mark.parametrize("frequency", [41.3, 120.0, 700.0])
 def test_notches_are_those_of_scipy(frequency: float) -> None:
     x = noise(3) + tone(frequency, 3)
-    speed = np.ones(len(x))
-    out, behind = Notch(Tone(frequency, 0.5)).apply(x, RATE, speed)
+    weight = np.pi * BANDWIDTH / RATE
+    smoother = Smoother(np.full(len(x), weight))
+    out, behind = Notch(Tone(frequency, 0.5)).apply(x, RATE, smoother)
     b, a = iirnotch(frequency, frequency / BANDWIDTH, RATE)
     np.testing.assert_allclose(out, lfilter(b, a, x), atol=0.012)  # which has no image at the negative frequency
-    whole, _ = Notch(Tone(frequency, 0.5)).apply(np.concatenate([x, x]), RATE, np.ones(2 * len(x)))
-    np.testing.assert_allclose(behind.apply(x, RATE, speed)[0], whole[len(x) :], atol=1e-9)
+    whole, _ = Notch(Tone(frequency, 0.5)).apply(np.concatenate([x, x]), RATE, Smoother(np.full(2 * len(x), weight)))
+    np.testing.assert_allclose(behind.apply(x, RATE, smoother)[0], whole[len(x) :], atol=1e-9)
 
 
 def test_models_of_speech_remove_hum_and_others_keep_it() -> None:
