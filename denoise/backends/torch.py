@@ -145,6 +145,21 @@ class TorchNoiseProfileNetwork(TorchStreamingNetwork):
         profile = None if noise_profile is None else to_tensor(noise_profile, self.device)
         return self.module.initial_state(batch, channels, sample_rate, profile)
 
+    @property
+    def lookahead_hops(self) -> int:
+        """Hops that `listen` remembers."""
+        return self.module.lookahead_hops
+
+    @torch.inference_mode()
+    def listen(self, x: Array, state: Any) -> Any:
+        """Return the state after the next hops; see `denoise.protocols.ArrayNoiseProfileNetwork`."""
+        return self.module.listen(to_tensor(x, self.device), state)
+
+    @torch.inference_mode()
+    def foresee(self, state: Any, ahead: Any) -> Any:
+        """Return a state that knows what comes next; see `denoise.protocols.ArrayNoiseProfileNetwork`."""
+        return self.module.foresee(state, ahead)
+
 
 class TorchPosteriorSampler(TorchStreamingNetwork):
     """A `denoise.protocols.ArrayPosteriorSampler`; its arguments are those of `TorchNetwork`."""

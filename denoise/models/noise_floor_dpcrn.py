@@ -11,7 +11,7 @@ from denoise.dsp import stream_stft
 from denoise.errors import ConfigError
 from denoise.models.dpcrn import DPCRN, DPCRNConfig, DPCRNState, RunningMean, running_level
 from denoise.nn.conditioning import check_sigma
-from denoise.nn.noise_floor import NoiseFloorState, initial_noise_floor, track_noise_floor
+from denoise.nn.noise_floor import NoiseFloorState, foresee, initial_noise_floor, listen, track_noise_floor
 from denoise.nn.streaming import DEFAULT_RATE
 from denoise.signals import check_noise_profile
 
@@ -84,6 +84,24 @@ class NoiseFloorDPCRN(DPCRN):
             profile = noise_profile.to(zeros).expand_as(zeros)
         floor = initial_noise_floor(zeros, self.config.floor_frames, profile)
         return super().initial_state(batch, channels, sample_rate)._replace(floor=floor)
+
+    @property
+    def lookahead_hops(self) -> int:
+        """Hops of a stream that `listen` remembers."""
+        return self.config.floor_frames
+
+    def listen(self, x: Tensor, state: DPCRNState) -> DPCRNState:
+        """Track the noise floor alone; see `denoise.protocols.NoiseProfileNetwork`."""
+        assert state.floor is not None  # set by `initial_state`
+        spectrum, history = stream_stft(x.float(), state.history)
+        powers = self.spectral.to_power(spectrum / state.hop)
+        return state._replace(history=history, floor=listen(powers, state.floor, self.config.hop_s))
+
+    def foresee(self, state: DPCRNState, ahead: DPCRNState) -> DPCRNState:
+        """Lower the noise floor to what it falls to later; see `denoise.protocols.NoiseProfileNetwork`."""
+        assert state.floor is not None  # set by `initial_state`
+        assert ahead.floor is not None
+        return state._replace(floor=foresee(state.floor, ahead.floor))
 
     def forward(
         self,

@@ -75,3 +75,35 @@ def track_noise_floor(powers: Tensor, state: NoiseFloorState, hop_s: float) -> t
         profile = state.profile[:, None]
         floor = torch.where(profile > 0, profile, floor)
     return floor, NoiseFloorState(total[:, -1], weight[-1, 0], smoothed[:, 1 - length :], state.profile)
+
+
+def listen(powers: Tensor, state: NoiseFloorState, hop_s: float) -> NoiseFloorState:
+    """Track the noise floor of frames that `foresee` needs, those with any sound; others say nothing about the noise.
+
+    Args:
+        powers: as of `track_noise_floor`.
+        state: state after the previous frames.
+        hop_s: as of `track_noise_floor`.
+
+    Returns:
+        The new state.
+    """
+    _, state = track_noise_floor(powers, state, hop_s)
+    is_silent = (powers == 0).all(dim=2, keepdim=True)[:, -state.recent.shape[1] :]
+    known, new = state.recent.split([state.recent.shape[1] - is_silent.shape[1], is_silent.shape[1]], dim=1)
+    return state._replace(recent=torch.cat([known, torch.where(is_silent, MAX_POWER, new)], dim=1))
+
+
+def foresee(state: NoiseFloorState, ahead: NoiseFloorState) -> NoiseFloorState:
+    """Lower the noise floor of a stream to what it falls to later: what dies away is not noise.
+
+    Args:
+        state: state of the stream.
+        ahead: state of `listen` some frames later.
+
+    Returns:
+        The state, as if the last frame had been the weakest of the last ones of ``ahead`` at each position.
+    """
+    least = ahead.recent.amin(dim=1, keepdim=True)
+    last = torch.minimum(state.recent[:, -1:], least)
+    return state._replace(recent=torch.cat([state.recent[:, :-1], last], dim=1))

@@ -28,6 +28,9 @@ from denoise.protocols import ArrayStreamingNetwork, Progress
 from denoise.registry import DEFAULTS, GENERAL_MODEL, POSTERIOR_MODEL
 from denoise.signals import AudioFormat, NetworkOverflowError
 
+MIN_S = 0.1  # of a recording: in less, noise cannot be told from sound
+MAX_LOSS_DB = 20.0  # of the level of a recording without a warning
+
 
 class AudioPipeline:
     """A loaded audio denoiser for files, bytes and streams of samples.
@@ -134,9 +137,15 @@ class AudioPipeline:
         with AudioReader(source, raw=raw, name=name) as reader:
             rate, frames = reader.format.sample_rate, reader.frames
             pipeline, model, options, stereo = self.choose(survey, reader.format.channels, options)
+            warnings = []
+            if frames is not None and frames < MIN_S * rate and not options.uses_posterior:
+                options = replace(options, strength=0.0)
+                warnings.append(
+                    f"{1000 * frames / rate:.3g} ms are too short to tell noise from sound: left unchanged."
+                )
             length = pipeline._live_length(rate) if reader.is_live else round(STEP_S * rate)
             noise_before, noise_after = NoiseFloor(rate), NoiseFloor(rate)
-            run, n_done = pipeline.start(rate, options, noise_profile=noise_profile), 0
+            run, n_done = pipeline.start(rate, options, noise_profile=noise_profile, live=reader.is_live), 0
             blocks = run.blocks(noise_before.measure(read_blocks(reader, length)))
             with AudioWriter(target, reader.format, overwrite=options.overwrite, raw=raw, frames=frames) as writer:
                 try:
@@ -154,7 +163,7 @@ class AudioPipeline:
                 output=str(target),
                 amount=n_done / rate,
                 seconds=time.perf_counter() - started,
-                warnings=[*reader.warnings, *writer.warnings],
+                warnings=[*reader.warnings, *writer.warnings, *warnings, *warn_of_loss(noise_before, noise_after)],
                 model=model,
                 stereo=stereo,
             )
@@ -236,6 +245,8 @@ class AudioPipeline:
         options: DenoiseOptions,
         seeds: Sequence[int] | None = None,
         noise_profile: NDArray[Any] | None = None,
+        *,
+        live: bool = False,
     ) -> AudioRun:
         """Start the denoising of one recording.
 
@@ -244,6 +255,7 @@ class AudioPipeline:
             options: options of the run.
             seeds: seeds of several posterior samples; None takes that of the options.
             noise_profile: as of `measure_noise`; None estimates the noise.
+            live: whether its blocks come while they are recorded, so that none must wait for later ones.
 
         Returns:
             A run, of which `AudioRun.blocks` takes the blocks of the recording.
@@ -258,7 +270,7 @@ class AudioPipeline:
         AudioFormat(sample_rate, 1)  # checks the sample rate
         if seeds is None:
             seeds = (options.seed or 0,) if options.mix_weight else ()
-        return AudioRun(self, sample_rate, options, tuple(seeds), noise_profile)
+        return AudioRun(self, sample_rate, options, tuple(seeds), noise_profile, live=live)
 
     def check(self, options: DenoiseOptions) -> None:
         """Refuse options that the model does not support.
@@ -393,6 +405,7 @@ class AudioPipeline:
         seeds: Sequence[int] | None = None,
         noise_profile: NDArray[Any] | None = None,
         stereo: Stereo = "auto",
+        live: bool = True,
     ) -> Iterator[NDArray[Any]]:
         """Denoise chunks as they come; the output has the same total length and no delay.
 
@@ -406,6 +419,8 @@ class AudioPipeline:
             seeds: seeds of several posterior samples, in place of their mean.
             noise_profile: as of `measure_noise`; None estimates the noise.
             stereo: as in `file`; chunks are not examined, so that ``"auto"`` links two channels.
+            live: whether chunks come while they are recorded. Of a recording, False lets ``general`` hear some seconds
+                that come next, as `file` does, which keeps sounds that die away.
 
         Returns:
             Denoised chunks of any length, (channels, time); posterior samples are concatenated along the channels,
@@ -423,7 +438,21 @@ class AudioPipeline:
             seed=seeds[0] if seeds else None,
             stereo=stereo,
         )
-        return self.start(sample_rate, options, seeds, noise_profile).blocks(chunks)
+        return self.start(sample_rate, options, seeds, noise_profile, live=live).blocks(chunks)
+
+
+def warn_of_loss(before: NoiseFloor, after: NoiseFloor) -> list[str]:
+    """Return a warning if little is left of a recording.
+
+    Args:
+        before: measured before denoising.
+        after: measured behind it.
+    """
+    levels = before.mean_db(), after.mean_db()
+    if levels[0] is None or (levels[1] is not None and levels[1] > levels[0] - MAX_LOSS_DB):
+        return []
+    left = "nothing is left" if levels[1] is None else f"the level fell by {levels[0] - levels[1]:.0f} dB"
+    return [f"{left}: nearly all was taken for noise. To keep more, give --strength 0.7, or another --model."]
 
 
 def default_model(options: DenoiseOptions, otherwise: str | Path = AUTO) -> str | Path:

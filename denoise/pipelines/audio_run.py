@@ -15,7 +15,12 @@ from denoise.options import DenoiseOptions
 from denoise.pipelines.full_band import denoise_full_band, full_band_context
 from denoise.pipelines.result import Diagnostics
 from denoise.pipelines.stream import AudioStream
-from denoise.protocols import ArrayFlowNetwork, ArrayStreamingNetwork, ArrayVariationalNetwork
+from denoise.protocols import (
+    ArrayFlowNetwork,
+    ArrayNoiseProfileNetwork,
+    ArrayStreamingNetwork,
+    ArrayVariationalNetwork,
+)
 from denoise.registry import SPEECH_MODELS
 from denoise.signals import require_finite_output, require_finite_samples
 
@@ -38,6 +43,7 @@ class AudioRun:
         options: options of the run, supported by the network.
         seeds: seeds of the posterior samples; none for the posterior mean.
         noise_profile: as of `AudioPipeline.measure_noise`; None estimates the noise.
+        live: whether the blocks come while they are recorded, so that none must wait for later ones.
     """
 
     def __init__(
@@ -47,10 +53,15 @@ class AudioRun:
         options: DenoiseOptions,
         seeds: tuple[int, ...],
         noise_profile: NDArray[Any] | None = None,
+        *,
+        live: bool = False,
     ) -> None:
         self._pipeline, self._network = pipeline, pipeline.network
         self._sample_rate, self._options, self._seeds = sample_rate, options, seeds
         self._noise_profile = noise_profile
+        is_speech = pipeline.card.name in SPEECH_MODELS
+        self._removes_hum = is_speech
+        self._looks_ahead = isinstance(self._network, ArrayNoiseProfileNetwork) and not (live or is_speech)
         self._strength = options.limited_strength
         self._streams: list[AudioStream] = []
 
@@ -97,7 +108,8 @@ class AudioRun:
                     linked=self._options.linked,
                     strength=self._strength,
                     noise_profile=self._noise_profile,
-                    remove_hum=self._pipeline.card.name in SPEECH_MODELS,
+                    remove_hum=self._removes_hum,
+                    look_ahead=self._looks_ahead,
                 )
                 for sampler in self._samplers(network)
             ]

@@ -190,7 +190,9 @@ def _evaluate_mixes(pipeline: AudioPipeline, files: EvaluationFiles) -> tuple[Sc
 
 
 def _score_audio(pipeline: AudioPipeline, noisy: Tensor, clean: Tensor, sample_rate: int) -> Row:
-    denoised = torch.from_numpy(np.concatenate([*pipeline.stream([noisy[None].numpy()], sample_rate)], axis=1)[0])
+    denoised = torch.from_numpy(
+        np.concatenate([*pipeline.stream([noisy[None].numpy()], sample_rate, live=False)], axis=1)[0]
+    )
     x, y, target = (resample(z[None], sample_rate, SCORED_HZ)[0] for z in (noisy, denoised, clean))
     row: Row = {}
     for suffix, z in (("_noisy", x), ("", y)):

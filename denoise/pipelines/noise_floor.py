@@ -1,7 +1,8 @@
-"""The noise floor of a recording that is read block by block."""
+"""Noise floor and level of a recording that is read block by block."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -27,6 +28,7 @@ class NoiseFloor:
         self._frame_length = max(1, sample_rate // FRAMES_PER_SECOND)
         self._counts = np.zeros(400 * BINS_PER_DB, np.int64)
         self._remaining: NDArray[Any] | None = None  # samples of an incomplete frame
+        self._energy = 0.0  # sum of the mean squares of all frames
 
     def measure(self, blocks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
         """Pass blocks on and add each to the histogram.
@@ -49,6 +51,10 @@ class NoiseFloor:
         index = np.searchsorted(self._counts.cumsum(), QUANTILE * total)
         return round(float(index) / BINS_PER_DB + MIN_DB, 1)
 
+    def mean_db(self) -> float | None:
+        """Return the level of all complete frames in dB of full scale, or None if there is none or they are silent."""
+        return 10 * math.log10(self._energy / float(self._counts.sum())) if self._energy else None
+
     def _add(self, block: NDArray[Any]) -> None:
         n = self._frame_length
         x = block if self._remaining is None else np.concatenate([self._remaining, block], axis=1)
@@ -56,5 +62,6 @@ class NoiseFloor:
         self._remaining = x[:, length:]
         if length:
             power = np.square(x[:, :length].reshape(len(x), -1, n), dtype=np.float64).mean(axis=(0, 2))
+            self._energy += float(power.sum())
             level_db = 10 * np.log10(power.clip(1e-20, 1e19))
             np.add.at(self._counts, np.rint(BINS_PER_DB * (level_db - MIN_DB)).astype(np.int64), 1)

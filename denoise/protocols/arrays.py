@@ -147,7 +147,7 @@ class ArrayStreamingNetwork(ArrayNetwork, Protocol):
 
 @runtime_checkable
 class ArrayNoiseProfileNetwork(ArrayStreamingNetwork, Protocol):
-    """A streaming network that can be given the spectrum of the noise."""
+    """A streaming network that estimates the noise, and can be told: its spectrum, or what comes next."""
 
     def measure_noise(self, noise: Array, *, sample_rate: int) -> Array:
         """Return the noise profile of recordings of noise alone.
@@ -169,6 +169,26 @@ class ArrayNoiseProfileNetwork(ArrayStreamingNetwork, Protocol):
             sample_rate: rate of the signals in Hz.
             noise_profile: as of `measure_noise`, (batch or 1, positions), 0 where it is unknown; None estimates the
                 noise.
+        """
+
+    @property
+    def lookahead_hops(self) -> int:
+        """Hops that `listen` remembers."""
+
+    def listen(self, x: Array, state: Any) -> Any:
+        """Return the state after the next hops of a stream, for `foresee` alone.
+
+        Args:
+            x: next samples, (batch, channels, n * hop), float32.
+            state: state after the previous samples, of `initial_state` or of this method; it is not modified.
+        """
+
+    def foresee(self, state: Any, ahead: Any) -> Any:
+        """Return a state that knows how weak the signal becomes soon, below which there is the noise.
+
+        Args:
+            state: state of a stream; it is not modified.
+            ahead: state of `listen`, at most ``lookahead_hops`` later.
         """
 
 

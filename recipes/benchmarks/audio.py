@@ -61,7 +61,7 @@ class DenoiseModel:
             self.options = {"seeds": [0], "steps": int(steps), "perception": float(perception)}
 
     def __call__(self, samples: Samples, rate: int) -> Samples:
-        return np.concatenate([*self.pipeline.stream([samples[None]], rate, **self.options)], axis=1)[0]
+        return np.concatenate([*self.pipeline.stream([samples[None]], rate, live=False, **self.options)], axis=1)[0]
 
 
 def system(name: str) -> System:

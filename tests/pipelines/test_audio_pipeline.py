@@ -47,6 +47,34 @@ def run(pipeline: AudioPipeline, x: NDArray[Any], rate: int, chunk: int = 5000, 
     return np.concatenate([*pipeline.stream(chunks, rate, **options)], axis=1)
 
 
+class TestWarnings:
+    def test_little_is_left(self, models: Models) -> None:
+        def warnings(model: str, **options: Any) -> tuple[str, ...]:
+            pipeline = AudioPipeline(models[model])
+            return pipeline.file(io.BytesIO(wav), io.BytesIO(), **options).warnings
+
+        wav = to_wav(tones(16_000, 16_000, 1), 16_000)
+        assert len(warnings("mute-audio")) == 1
+        assert "nothing is left: nearly all was taken for noise" in warnings("mute-audio")[0]
+        assert "the level fell by 26 dB" in warnings("mute-audio", strength=0.95)[0]
+        assert not warnings("mute-audio", strength=0.85)  # 16 dB
+        assert not warnings("keep-audio")
+
+    @pytest.mark.parametrize("n", [1, 10, 799])
+    def test_too_short(self, models: Models, n: int) -> None:
+        out, x = io.BytesIO(), bursts(n, 8_000)
+        result = AudioPipeline(models["mute-audio"]).file(io.BytesIO(to_wav(x, 8_000)), out)
+        assert result.warnings == (f"{n / 8:.3g} ms are too short to tell noise from sound: left unchanged.",)
+        np.testing.assert_array_equal(soundfile.read(io.BytesIO(out.getvalue()), dtype="float32")[0], x[0])
+
+
+def to_wav(x: NDArray[Any], rate: int) -> bytes:
+    """A WAV file of floats."""
+    file = io.BytesIO()
+    soundfile.write(file, x.T, rate, "FLOAT", format="WAV")
+    return file.getvalue()
+
+
 class TestAlignment:
     @pytest.mark.parametrize("rate", RATES)
     def test_identity_model_returns_its_input(self, models: Models, rate: int) -> None:

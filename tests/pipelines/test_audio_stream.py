@@ -80,6 +80,48 @@ def test_the_network_gets_a_long_block_in_parts(models: dict[str, Path], monkeyp
     np.testing.assert_allclose(out, blockwise, atol=1e-4)
 
 
+@pytest.mark.parametrize("size", [1, 700, 4_096, 100_000])
+@pytest.mark.parametrize("time", [1, 5_000, 9_001])
+def test_looking_ahead_does_not_depend_on_the_blocks(models: dict[str, Path], size: int, time: int) -> None:
+    """The floor of this model is that of 16 frames of 16 ms."""
+    x = noise(2, time) * np.exp(-np.arange(time) / 4_000).astype(np.float32)
+
+    def stream() -> AudioStream:
+        return AudioStream(models["floor-audio"], sample_rate=16_000, channels=2, look_ahead=True)
+
+    out, n_ready = run(stream(), x, [size]), 0
+    assert out.shape == x.shape
+    np.testing.assert_allclose(out, run(stream(), x, [time]), atol=1e-5)
+    np.testing.assert_allclose(out, denoise_audio(x, 16_000, model=models["floor-audio"]), atol=1e-5)
+    ready = stream()
+    assert ready.latency == (1 + ready.network.delay + 16) * ready.network.hop(16_000)
+    for n_pushed in range(min(500, time), time, 500):
+        n_ready += ready.push(x[:, n_pushed - 500 : n_pushed]).shape[1]
+        assert n_pushed - n_ready <= ready.latency
+
+
+@pytest.mark.parametrize("level", [1e-4, 1e-3])
+def test_a_sound_that_dies_away_is_no_noise_in_a_recording(level: float) -> None:
+    """A bell from the first sample on has no pause before it in which the noise is heard alone."""
+    rate, rng = 16_000, np.random.default_rng(0)
+    t = np.arange(5 * rate) / rate
+    partials = ((0.5, 0.7), (1.0, 1.1), (1.2, 1.5), (2.0, 1.9), (2.74, 2.3), (3.76, 2.7))
+    bell = sum(0.1 * np.exp(-decay * t) * np.sin(2 * np.pi * 440 * ratio * t) for ratio, decay in partials)
+    noisy = (bell + level * rng.standard_normal(len(t)))[None].astype(np.float32)
+    pipeline = AudioPipeline("general")
+    live, recorded = (
+        np.concatenate([*pipeline.stream([noisy], rate, live=live)], axis=1)[0] - bell for live in (True, False)
+    )
+    assert 10 * np.log10(np.mean(bell**2) / np.mean(recorded**2)) > 35
+    assert np.mean(recorded**2) < np.mean(live**2) / 100
+    np.testing.assert_allclose(denoise_audio(noisy, rate, model="general")[0] - bell, recorded, atol=1e-6)
+
+
+def test_models_without_a_noise_floor_cannot_look_ahead(models: dict[str, Path]) -> None:
+    with pytest.raises(ConfigError, match="takes no noise profile"):
+        AudioStream(models["causal-audio"], sample_rate=16_000, look_ahead=True)
+
+
 def test_latency_is_that_of_the_network(models: dict[str, Path]) -> None:
     assert AudioStream(models["causal-audio"], sample_rate=48_000).latency == 1_536  # 32 ms
 

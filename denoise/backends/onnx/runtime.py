@@ -23,7 +23,9 @@ DEFAULT_RATE = 48_000  # of whole signals that `denoise` of a streaming network 
 NOISY, SIGMA, DENOISED = "noisy", "sigma", "denoised"
 FRAMES, PROBABILITIES = "frames", "probabilities"
 STATE, NEXT_STATE = "state.", "next_state."  # prefixes of the inputs and outputs that hold the state
-NOISE_PROFILE, SUM_OF_POWERS = "floor.profile", "floor.total"  # tensors of the state of a `NoiseFloorDPCRN`
+HISTORY = "history"  # tensor of the state: the last hop
+NOISE_PROFILE, SUM_OF_POWERS, RECENT_POWERS = "floor.profile", "floor.total", "floor.recent"  # of a `NoiseFloorDPCRN`
+HEARD = (HISTORY, SUM_OF_POWERS, "floor.weight", RECENT_POWERS)  # that change by listening alone
 FRAMES_AT_ONCE = 64  # of noise, so that the memory does not grow with its length
 
 Array = NDArray[Any]
@@ -144,10 +146,6 @@ class OnnxNoiseProfileNetwork(OnnxStreamingNetwork):
         Frames are steps of signals of their own, after which the sum of the powers that the state holds is that of the
         one frame. The rest of the network is not computed.
         """
-        import onnxruntime
-
-        options = onnxruntime.RunOptions()
-        options.only_execute_path_to_fetches = True
         hop, (batch, channels, time) = self.hop(sample_rate), noise.shape
         n = max(1, time // hop - 1)  # whole frames, without the padding before the first one
         padded = np.pad(noise, ((0, 0), (0, 0), (0, max(0, (n + 1) * hop - time))))
@@ -157,8 +155,8 @@ class OnnxNoiseProfileNetwork(OnnxStreamingNetwork):
         for start in range(0, len(first), FRAMES_AT_ONCE):
             x = second[start : start + FRAMES_AT_ONCE]
             state = self.initial_state(len(x), channels, sample_rate)
-            state["history"] = np.ascontiguousarray(first[start : start + FRAMES_AT_ONCE])
-            powers += self.session.run([NEXT_STATE + SUM_OF_POWERS], self._inputs(x, state), options)
+            state[HISTORY] = np.ascontiguousarray(first[start : start + FRAMES_AT_ONCE])
+            powers += self.session.run([NEXT_STATE + SUM_OF_POWERS], self._inputs(x, state), _needed_alone())
         profile: Array = np.concatenate(powers).reshape(batch, n, -1).mean(axis=1)
         return profile
 
@@ -170,6 +168,32 @@ class OnnxNoiseProfileNetwork(OnnxStreamingNetwork):
             check_noise_profile(noise_profile.shape, *shape)
             state[NOISE_PROFILE] = np.broadcast_to(noise_profile, shape).astype(np.float32)
         return state
+
+    @property
+    def lookahead_hops(self) -> int:
+        """Hops that `listen` remembers."""
+        return int(self.stream.states[RECENT_POWERS].shape[1]) + 1
+
+    def listen(self, x: Array, state: State) -> State:
+        """Return the state after the next hops; see `denoise.protocols.ArrayNoiseProfileNetwork`.
+
+        The rest of the network is not computed.
+        """
+        tensors = self.session.run([NEXT_STATE + name for name in HEARD], self._inputs(x, state), _needed_alone())
+        heard = dict(zip(HEARD, tensors, strict=True))
+        samples = np.concatenate([state[HISTORY], x], axis=2)
+        hops = samples.reshape(*x.shape[:2], -1, state[HISTORY].shape[2])
+        has_sound = np.abs(hops).max(axis=(1, 3)) > 0
+        silent = ~(has_sound[:, :-1] | has_sound[:, 1:])  # frames of two hops
+        recent = heard[RECENT_POWERS]
+        recent[:, -silent.shape[1] :][silent[:, -recent.shape[1] :]] = self.stream.states[RECENT_POWERS].value
+        return state | heard
+
+    def foresee(self, state: State, ahead: State) -> State:
+        """Return a state that knows what comes next; see `denoise.protocols.ArrayNoiseProfileNetwork`."""
+        recent = state[RECENT_POWERS].copy()
+        recent[:, -1] = np.minimum(recent[:, -1], ahead[RECENT_POWERS].min(axis=1))
+        return state | {RECENT_POWERS: recent}
 
 
 class OnnxClassifier:
@@ -234,6 +258,15 @@ def read_header(path: Path) -> dict[str, Any]:
         WeightsError: the file is missing, damaged, or not of this package.
     """
     return _parse_metadata(_open_session(read_file(path), str(path)), str(path))
+
+
+def _needed_alone() -> Any:
+    """Options of a run that computes only what the outputs need."""
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    options.only_execute_path_to_fetches = True
+    return options
 
 
 def _open_session(model: bytes, where: str) -> Any:
