@@ -38,10 +38,10 @@ class Loss:
         perceptual: weight of the disturbance of PESQ (audio).
         over_attenuation: further weight of compressed magnitudes that are too small (audio).
         beta: weight of the Kullback-Leibler divergence of variational networks and codecs.
-        free_bits: nats of each latent that the divergence leaves out.
+        free_bits: nats of each latent that the divergence leaves out; of codecs with the estimator ``"B"`` alone.
         samples: samples of the latents for each signal, of the evidence lower bound.
         estimator: estimator of the evidence lower bound, see
-            `denoise.training.losses.generative.negative_elbo`.
+            `denoise.training.losses.generative.negative_elbo`; ``"B"`` is for a standard normal prior.
         adversarial: weight of the critic of adversarial autoencoders.
         denoising: weight of the error of denoised patches relative to their noise, of priors of patches.
         reduction: what the evidence lower bound is of, ``"entry"`` for nats for each entry, ``"dataset"`` for nats of

@@ -12,6 +12,7 @@ from denoise.metrics import mse, r2
 from denoise.models.autoencoder import AAE
 from denoise.models.spectral_codec import SpectralCodec
 from denoise.noise import generator_for
+from denoise.priors.flows import Flow
 from denoise.priors.latent import LatentPrior
 from denoise.protocols import HasLogProb, LikelihoodCodec, VariationalCodec
 from denoise.training.data import Batch, Source
@@ -80,7 +81,7 @@ class Elbo(SignalObjective, LossObjective):
         self.dataset_size = 0  # N, of `open_data`
 
     def validate(self, module: Any) -> None:
-        """Check that codec and prior have densities and the data have the shape of their signals.
+        """Check that codec and prior have densities that fit the loss, and the data have the shape of their signals.
 
         Args:
             module: latent prior.
@@ -94,8 +95,18 @@ class Elbo(SignalObjective, LossObjective):
             and isinstance(module.prior, HasLogProb),
             'objective "elbo" needs architecture "latent-prior" of a variational codec and a flow.',
         )
+        loss = self.recipe.loss
         self.require(
-            self.recipe.loss.reduction == "entry" or self.recipe.examples is not None,
+            loss.estimator != "B" or _is_standard_normal(module.prior),
+            'loss.estimator is "B", the divergence from a standard normal prior, and this prior would not be trained; '
+            'use "A", or kind = "normal" with mean 0 and scale 1.',
+        )
+        self.require(
+            loss.estimator == "B" or not loss.free_bits,
+            f'loss.free_bits is {loss.free_bits:g}, which estimator "{loss.estimator}" ignores; drop it or use "B".',
+        )
+        self.require(
+            loss.reduction == "entry" or self.recipe.examples is not None,
             'loss.reduction is "dataset", which needs [examples]; use "entry".',
         )
         super().validate(module)
@@ -166,6 +177,10 @@ class Adversarial(SignalObjective, LossObjective):
         """
         loss, accuracy = generative.adversarial(module, batch.clean, self.recipe.loss.adversarial)
         return loss, lambda: {"critic_accuracy": accuracy.detach()} | reconstruction_metrics(module.codec, batch.clean)
+
+
+def _is_standard_normal(prior: Any) -> bool:
+    return isinstance(prior, Flow) and (prior.config.kind, prior.config.mean, prior.config.scale) == ("normal", 0, 1)
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -341,6 +342,29 @@ def test_what_does_not_fit_an_objective_is_refused(objective: str, changes: dict
 
     with pytest.raises(ConfigError, match=message):
         validate(recipe(objective, **PRIORS["diffusion"] | changes))
+
+
+@pytest.mark.parametrize(
+    ("loss", "prior", "message"),
+    [
+        ({"estimator": "B"}, {}, None),
+        ({"estimator": "B", "free_bits": 0.1}, {}, None),
+        ({"estimator": "B"}, {"kind": "maf", "hidden": [8]}, 'estimator is "B", the divergence from a standard normal'),
+        ({"estimator": "B"}, {"kind": "mixture"}, 'estimator is "B"'),
+        ({"estimator": "B"}, {"scale": 2.0}, 'estimator is "B"'),
+        ({"estimator": "B"}, {"mean": 1.0}, 'estimator is "B"'),
+        ({"estimator": "A"}, {"kind": "maf", "hidden": [8]}, None),
+        ({"free_bits": 0.1}, {}, 'free_bits is 0.1, which estimator "A" ignores'),
+        ({"estimator": "importance", "free_bits": 0.1}, {}, 'which estimator "importance" ignores'),
+        ({"estimator": "score", "free_bits": 0.1}, {}, 'which estimator "score" ignores'),
+    ],
+)
+def test_estimators_of_the_bound_fit_prior_and_free_bits(
+    loss: dict[str, Any], prior: dict[str, Any], message: str | None
+) -> None:
+    objective = make_objective(recipe("elbo", model=LECTURE | {"prior": {**LECTURE["prior"], **prior}}, loss=loss))
+    with pytest.raises(ConfigError, match=message) if message else nullcontext():
+        objective.validate(objective.build())
 
 
 def test_a_ddpm_needs_an_interval_that_holds_its_signals() -> None:
