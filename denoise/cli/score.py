@@ -87,9 +87,10 @@ def score(
             finite = {name: None if value in (math.inf, -math.inf) else value for name, value in row.items()}
             print(json.dumps(finite | {"kind": kind}))
         raise typer.Exit(has_failures)
+    headings = {"anomaly": "anomaly", "nats": "log p, nats", "bits_per_dim": "bits per dim"}
     digits = {"anomaly": 1, "nats": 2, "bits_per_dim": 3}
     print_table(
-        (*(name.replace("_", " ") for name in columns), "file"),
+        (*(headings[name] for name in columns), "file"),
         [(*(f"{row[name]:.{digits[name]}f}" for name in columns), row["file"]) for row in rows],
     )
     by_likelihood = "lowest likelihood first, which is no anomaly score: see --typical"

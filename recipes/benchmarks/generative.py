@@ -118,7 +118,7 @@ def accuracy(classifier: Any, x: Any, labels: Any) -> float:
 
 
 def likelihood(pipeline: Any, arrays: dict[str, Any], limit: int) -> Row:
-    """Return the mean log-likelihood of test examples, its kind and the events that it is of; None without one.
+    """Return the mean of -log p of test examples, its kind and the events that it is of; None without a likelihood.
 
     Densities are those of pixels with uniform noise of one level, so that bits per dimension are not below those of a
     distribution of 256 levels (Theis et al., A Note on the Evaluation of Generative Models, 2015, arXiv:1511.01844).
@@ -130,7 +130,7 @@ def likelihood(pipeline: Any, arrays: dict[str, Any], limit: int) -> Row:
     """
     from denoise.protocols import HasEstimatedLogProb, HasLogProb, HasLogProbBound
 
-    columns = ("nats", "bits/dim", "likelihood", "of")
+    columns = ("-log p, nats", "bits/dim", "likelihood", "of")
     if not (limit and isinstance(pipeline.model, HasLogProb | HasEstimatedLogProb | HasLogProbBound)):
         return dict.fromkeys(columns)
     values = pipeline.support.values
@@ -301,7 +301,7 @@ def main(
             pair = torch.cat([shown, nearest_neighbours(hidden, shown, continuous["train"])])
             pipeline.write(out / pipeline.card.name / "neighbours.png", pair, columns=10, overwrite=True)
     likelihood_protocol = (
-        f"nats and bits/dim: -log p, mean over the first {limit} test examples; binary: images that were binarised "
+        f"-log p and bits/dim: mean over the first {limit} test examples; binary: images that were binarised "
         f"once at random by their grey levels, seed {SEED}; continuous: with uniform noise of one level of 256; "
     )
     protocol = (

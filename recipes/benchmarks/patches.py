@@ -31,7 +31,7 @@ N_LIKELIHOOD = 4000  # patches whose density is measured
 MIXTURE, EPLL = "gmm-one-step", "gmm-epll"
 PENALTIES = (1, 4, 8, 16, 32)  # of EPLL, relative to the precision of the noise
 DRAW = ":draw"  # suffix of a model of which one posterior sample is measured
-DIGITS = {"PSNR": 2, "SSIM": 3, "nats": 3, "s/MP": 1}
+DIGITS = {"PSNR": 2, "SSIM": 3, "-log p, nats/entry": 3, "s/MP": 1}
 
 
 class MixturePrior:
@@ -238,14 +238,15 @@ def main(
         means = {key: float(np.mean([row[key] for row in group])) for key in ("PSNR", "SSIM", "s/MP")}
         nats = mean_nats(priors[name], noisy, level) if name in priors else None
         table.append(
-            {"system": name, "PSNR": means["PSNR"], "SSIM": means["SSIM"], "nats": nats, "s/MP": means["s/MP"]}
+            {"system": name, "PSNR": means["PSNR"], "SSIM": means["SSIM"], "-log p, nats/entry": nats}
+            | {"s/MP": means["s/MP"]}
         )
     protocol = (
         f"first {len(files)} images of {data.resolve().name} in colour, white Gaussian noise of {sigma:g} / 255 in "
         f"float, unclipped, seed {seed}, true sigma given to all that take one, output clipped; {MIXTURE}, {EPLL}: "
         f"{components} components, {iterations} iterations of scikit-learn on {patches} patches, one step at four "
-        f"scales as of patch-flow, and EPLL with penalties {PENALTIES}; nats: negative log-density of the "
-        f"noisy patches for each entry; {DRAW}: one posterior sample; s/MP: "
+        f"scales as of patch-flow, and EPLL with penalties {PENALTIES}; -log p: density of the noisy "
+        f"patches; {DRAW}: one posterior sample; s/MP: "
         f"{describe_clock(threads)}; {describe_environment(['torch', 'bm3d', 'scikit-learn'])}"
     )
     report(table, protocol, DIGITS, json_file, {"rows": rows})

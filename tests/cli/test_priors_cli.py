@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +238,9 @@ def test_scores_rank_the_lowest_likelihood_first(command: Command, prior: Path, 
     assert done.out.decode() == command("score", images, "--prior", prior, "--json").out.decode()
     text = command("score", images / "a/0.png", "--prior", prior).out.decode()
     assert "bound, 500 samples" in text
+    headings, values = (re.split(r"  +", line.strip()) for line in text.splitlines()[:2])
+    (row,) = command("score", images / "a/0.png", "--prior", prior, "--json").rows
+    assert dict(zip(headings, values, strict=True))["log p, nats"] == f"{row['nats']:.2f}"
     assert json.loads(done.out.decode().splitlines()[0])["file"].endswith(".png")
 
 

@@ -78,7 +78,7 @@ def test_likelihoods_state_kind_and_events() -> None:
     expected = float((0.5 * (x / 0.5).square() + math.log(0.5) + 0.5 * math.log(2 * math.pi)).sum(dim=(1, 2, 3)).mean())
     row = generative.likelihood(pipeline, arrays(levels), 20)
     assert row == {
-        "nats": pytest.approx(expected, rel=1e-5),
+        "-log p, nats": pytest.approx(expected, rel=1e-5),
         "bits/dim": pytest.approx(expected / 16 / math.log(2) + 8, rel=1e-5),
         "likelihood": "exact",
         "of": "continuous",
@@ -88,7 +88,7 @@ def test_likelihoods_state_kind_and_events() -> None:
     latent = Pipeline(build_latent_prior(vae, Flow(FlowConfig((2,), "normal"))))
     row = generative.likelihood(latent, arrays(levels), 5)
     assert (row["likelihood"], row["of"]) == ("importance-weighted bound", "binary")
-    assert row["bits/dim"] == pytest.approx(row["nats"] / 16 / math.log(2))
+    assert row["bits/dim"] == pytest.approx(row["-log p, nats"] / 16 / math.log(2))
     gan = Pipeline(build("gan", {"shape": [1, 4, 4], "latent": 2}))
     assert set(generative.likelihood(gan, arrays(levels), 5).values()) == {None}
 
