@@ -37,7 +37,7 @@ class PriorNetwork(nn.Module):
         if not isinstance(prior, DenoisingPrior | LatentVariablePrior):
             raise ConfigError(
                 f"prior {name} is no denoiser: it has no D(x, sigma), nor latents of a known density to invert. Use a "
-                "diffusion, flow matching, a VAE, a GAN or a flow."
+                "diffusion or flow matching of pixels, a VAE, a GAN or a flow."
             )
         channels, *space = prior.event_shape
         if len(space) != 2 or space[0] != space[1] or channels not in (1, 3):

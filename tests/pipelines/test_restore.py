@@ -411,7 +411,7 @@ def test_inputs_that_are_refused(pipeline: RestorePipeline, tmp_path: Path) -> N
         pipeline.frame(floats, RestoreOptions(task="upscale", factor=2))
     with pytest.raises(ConfigError, match="photo takes no single sigma"):
         RestorePipeline("photo")
-    with pytest.raises(ConfigError, match=r"prior flowers is no denoiser"):
+    with pytest.raises(ConfigError, match=r"prior flowers is no denoiser.* Use a diffusion or flow matching of pixels"):
         RestorePipeline("flowers")
 
 
