@@ -12,9 +12,12 @@ import torch
 from torch import nn
 
 from denoise.errors import ConfigError
-from denoise.migrations import migrate_tensor_name
+from denoise.migrations import migrate_recipe, migrate_tensor_name
 from denoise.training.recipe import Recipe
 from denoise.training.trainer import Trainer
+
+FREE_TABLES = ("model.", "classes.", "image.degrade.jpeg.", "image.degrade.resized.")
+"""Tables of a recipe that hold what its file states, without the defaults of a release."""
 
 
 class TrainingState:
@@ -96,7 +99,7 @@ class TrainingState:
             raise ConfigError(f"{checkpoint}: is of another network than this recipe's. Give another --out.") from None
         self.step, self.seconds = stored["step"], stored["seconds"]
         before = json.loads(stored.get("recipe", "null")) or self._settings()
-        changes = changed_settings(before, self._settings())
+        changes = changed_settings(migrate_recipe(before), self._settings())
         if changes and self.trainer.fabric.is_global_zero:
             warnings.warn(f"{checkpoint.parent}: resumes with another recipe: {'; '.join(changes)}.", stacklevel=2)
 
@@ -125,7 +128,7 @@ class TrainingState:
 def changed_settings(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[str]:
     """Return the differences of two recipes, e.g. ``["schedule.steps = 9000, before 20000"]``.
 
-    Keys that only one of them has are those of another release.
+    Keys that only one of them has are those of another release, except in `FREE_TABLES`.
 
     Args:
         before: recipe as nested tables.
@@ -133,8 +136,9 @@ def changed_settings(before: dict[str, Any], after: dict[str, Any], prefix: str 
         prefix: dotted key of both, with a dot behind.
     """
     changes: list[str] = []
-    for key in sorted(before.keys() & after.keys()):
-        old, new = before[key], after[key]
+    is_free = prefix in FREE_TABLES or prefix.startswith("model.")
+    for key in sorted(before.keys() | after.keys() if is_free else before.keys() & after.keys()):
+        old, new = before.get(key), after.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
             changes += changed_settings(old, new, f"{prefix}{key}.")
         elif old != new:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import copy
+import json
+import warnings
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
@@ -39,3 +43,37 @@ def test_changed_settings_name_what_differs() -> None:
         'image = {"patch": 24}, before null',
         "schedule.steps = 9, before 5",
     ]
+
+
+def test_changed_settings_of_a_model_are_those_that_its_recipe_states() -> None:
+    speech = {"snr_db": [0, 20]}
+    before = {"model": {"net": {"widths": [8], "blocks": 2}, "guidance": 2.0}, "classes": {"speech": speech}}
+    after = {"model": {"net": {"widths": [8]}, "classes": 3}, "classes": {"speech": speech | {"added": 1}, "music": {}}}
+    assert changed_settings(before, after) == [
+        "classes.music = {}, before null",
+        "model.classes = 3, before null",
+        "model.guidance = null, before 2.0",
+        "model.net.blocks = null, before 2",
+    ]
+
+
+def test_a_checkpoint_with_the_keys_of_an_earlier_release_is_of_the_same_recipe(tmp_path: Path) -> None:
+    module = nn.Linear(2, 2)
+    recipe = {"model": {"memory": 8}, "schedule": {"clip": 1.0}}
+    stored = {"ema": module.state_dict(), "step": 3, "seconds": 1.0, "recipe": json.dumps(recipe)}
+    fabric = SimpleNamespace(load=lambda *_, **__: stored, is_global_zero=True)
+    trainer: Any = SimpleNamespace(fabric=fabric, stateful=dict)
+    (tmp_path / "checkpoint.pt").touch()
+
+    def resume(width: int) -> int:
+        settings = {"model": {"full_hidden": width}, "schedule": {"grad_clip": 1.0}}
+        recipe: Any = SimpleNamespace(schedule=Schedule(steps=10), asdict=lambda: settings)
+        state = TrainingState(trainer, module, module, recipe, None)
+        state.open(tmp_path / "checkpoint.pt", resume=True)
+        return state.step
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert resume(8) == 3
+    with pytest.warns(UserWarning, match=r"another recipe: model\.full_hidden = 9, before 8\."):
+        resume(9)
