@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -14,7 +16,8 @@ from denoise.priors.flow_matching import FlowMatching
 from denoise.priors.latent import LatentPrior
 from denoise.priors.multiscale_flow import MultiscaleFlow
 from denoise.protocols import HasLogProb
-from denoise.training.data import Batch
+from denoise.training.data import Batch, Source
+from denoise.training.examples import LabelledExamples
 from denoise.training.losses import generative
 from denoise.training.objectives.base import LossObjective, Metrics
 from denoise.training.objectives.signals import SignalObjective, conditions
@@ -117,3 +120,24 @@ class MaximumLikelihood(PriorObjective):
 
     prior_types = (HasLogProb, MultiscaleFlow)
     prior_loss = staticmethod(generative.negative_log_likelihood)
+
+    def open_data(self, root: Path, module: Any) -> Source:
+        """Load the data, with a warning where they have levels and the prior has a density.
+
+        Args:
+            root: folder that the paths of the recipe are relative to.
+            module: prior, or latent prior.
+
+        Raises:
+            ConfigError: there are none, or the labels do not fit the prior.
+        """
+        source = super().open_data(root, module)
+        has_levels = isinstance(source, LabelledExamples) and source.signals.dtype == torch.uint8
+        is_dithered = isinstance(module, MultiscaleFlow) and module.config.dither > 0
+        if has_levels and not (isinstance(module, LatentPrior) or is_dithered or module.support.values != "continuous"):
+            warnings.warn(
+                f"recipe {self.recipe.name}: signals of 256 levels have no density, and the likelihood no bound; use "
+                'architecture = "multiscale-flow" with dequantisation, or "autoregressive-flow".',
+                stacklevel=2,
+            )
+        return source

@@ -56,7 +56,10 @@ PRIORS: dict[str, dict[str, Any]] = {
         "model": {"shape": [1, 8, 8], "net": NET, "mean": 0.3, "sigma_data": 0.37, "classes": 10, "text": True}
         | {"coupling": "optimal-transport"},
     },
-    "likelihood": {"architecture": "flow", "model": {"shape": [1, 8, 8], "kind": "maf", "hidden": [32], "classes": 10}},
+    "likelihood": {
+        "architecture": "multiscale-flow",
+        "model": {"shape": [1, 8, 8], "steps": 2, "width": 8, "blocks": 1, "classes": 10},
+    },
 }
 
 
@@ -130,6 +133,26 @@ def test_labels_are_not_given_to_priors_without_classes(objective: str, data: Pa
     run(recipe(objective, model=model | ({"text": False} if "text" in model else {})), data, tmp_path)
     prior, card = load(tmp_path / "tiny.safetensors")
     assert (prior.classes, card.classes) == (0, ())
+
+
+def test_signals_of_levels_are_not_taken_for_those_of_a_density(data: Path) -> None:
+    np.savez(data / "floats.npz", images=np.random.default_rng(0).random((40, 8, 8), np.float32))
+    flow = {"architecture": "flow", "model": {"shape": [1, 8, 8], "kind": "maf", "hidden": [8]}}
+    continuous = {"shape": [1, 8, 8], "dequantisation": "none", "steps": 1, "width": 8, "blocks": 1}
+    floats = {"examples": {"files": ["floats.npz"], "signals": "images"}}
+
+    def open_data(**changes: Any) -> None:
+        objective = make_objective(recipe("likelihood", **changes))
+        objective.open_data(data, objective.build())
+
+    with pytest.warns(UserWarning, match="recipe tiny: signals of 256 levels have no density"):
+        open_data(**flow)
+    with pytest.warns(UserWarning, match="signals of 256 levels have no density"):
+        open_data(model=continuous)
+    open_data(**flow, **floats)  # warnings are errors in tests
+    open_data(model=continuous | {"dither": 0.01})
+    open_data(model=continuous | {"dequantisation": "variational"})
+    open_data(architecture="pixelcnn", model={"shape": [1, 8, 8], "features": 4, "dilations": [1]})
 
 
 def test_resumed_training_repeats_the_random_numbers_of_losses(data: Path, tmp_path: Path) -> None:
