@@ -170,10 +170,10 @@ def plan_batch(
         settings: settings.
 
     Raises:
-        ConfigError: nothing is found, or an option, a model or a name does not fit.
+        ConfigError: nothing is found, an option, a model or a name does not fit, or the target cannot be written.
     """
     settings = settings or BatchSettings()
-    if not is_url(target) and local_path(target).exists() and not local_path(target).is_dir():
+    if not is_url(target) and os.path.exists(local_path(target)) and not os.path.isdir(local_path(target)):
         raise ConfigError(f"{target}: is a file. Give a folder.")
     items, skipped_kinds = find_items(sources, target, options or {}, modalities)
     weights = {model: locate(model) for model in {model for item in items for model in item.options.models}}
@@ -181,7 +181,14 @@ def plan_batch(
     records, snapshot = journal.read(), Snapshot()
     with ThreadPoolExecutor(PLANNING_THREADS) as threads:
         files = [*threads.map(lambda item: _plan(item, records.get(item.name, []), weights, snapshot), items)]
-    return Batch(target, settings, journal, files, skipped_kinds)
+    batch = Batch(target, settings, journal, files, skipped_kinds)
+    folders = {path.parent: name for path, name in _journals(target, settings).items()}
+    if not is_url(target):
+        folders[Path(os.path.abspath(local_path(target)))] = target
+    for folder, name in folders.items():
+        if batch.pending and not _is_writable(folder):
+            raise ConfigError(f"{name}: cannot be written. Give another folder.")
+    return batch
 
 
 @contextmanager
@@ -211,18 +218,30 @@ def open_batch(
     from filelock import FileLock, Timeout
 
     settings = settings or BatchSettings()
-    locked = {default_journal(target), settings.journal or default_journal(target)}
-    try:
-        with ExitStack() as locks:
-            for path in sorted(Path(os.path.abspath(path)) for path in locked):
+    with ExitStack() as locks:
+        for path, name in sorted(_journals(target, settings).items()):
+            try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 locks.enter_context(FileLock(path.with_name(f".{path.name}.lock"), blocking=False))
-            remove_unfinished(target)
-            yield plan_batch(sources, target, options, modalities=modalities, settings=settings)
-    except Timeout:
-        raise ConfigError(f"{target}: another run is writing there. Wait for it, or give another folder.") from None
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
-        raise ConfigError(f"{target}: cannot be written ({error.strerror}). Give another folder.") from None
+            except Timeout:
+                busy = f"{target}: another run is writing there. Wait for it, or give another folder."
+                raise ConfigError(busy) from None
+            except OSError as error:
+                raise ConfigError(f"{name}: cannot be written ({error.strerror}). Give another folder.") from None
+        remove_unfinished(target)
+        yield plan_batch(sources, target, options, modalities=modalities, settings=settings)
+
+
+def _journals(target: str, settings: BatchSettings) -> dict[Path, str]:
+    """Return the journal and the default one, which both are locked, with their names in messages."""
+    names = {} if settings.journal is None else {settings.journal: str(settings.journal)}
+    return {Path(os.path.abspath(path)): name for path, name in (names | {default_journal(target): target}).items()}
+
+
+def _is_writable(folder: Path) -> bool:
+    """Whether files can be put into a folder, which may have to be made."""
+    there = next(each for each in (folder, *folder.parents) if os.path.exists(each))
+    return os.path.isdir(there) and os.access(there, os.W_OK | os.X_OK)
 
 
 def _plan(item: Item, records: Sequence[Record], weights: Mapping[str, Path], snapshot: Snapshot) -> PlannedFile:

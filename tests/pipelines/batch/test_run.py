@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -19,6 +20,7 @@ import fsspec
 import numpy as np
 import pytest
 import soundfile
+from filelock import FileLock, Timeout
 
 from denoise.errors import ConfigError
 from denoise.pipelines.batch import engines
@@ -293,6 +295,40 @@ def test_two_runs_exclude_each_other(folder: Path, models: dict[str, Path]) -> N
         open_batch(["in"], "out", settings=BatchSettings(journal=Path("another.jsonl"))),
     ):
         pass
+
+
+@pytest.mark.parametrize("error", [PermissionError("mine"), FileExistsError("mine"), Timeout("mine.lock")])
+def test_errors_of_the_body_are_the_callers(folder: Path, error: Exception) -> None:
+    with pytest.raises(type(error)) as caught, open_batch(["in"], "out"):
+        raise error
+    assert caught.value is error
+    with open_batch(["in"], "out"):  # not locked
+        pass
+
+
+def test_read_only_file_system_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), ".out.journal.jsonl.lock")
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    with pytest.raises(ConfigError) as caught, open_batch(["in"], "ro/out"):
+        pass
+    assert str(caught.value) == "ro/out: cannot be written (Read-only file system). Give another folder."
+
+
+@pytest.mark.parametrize(("target", "journal", "named"), [
+    ("ro/out", None, "ro/out"),
+    ("ro", None, "ro"),
+    ("out", Path("ro/journal.jsonl"), "ro/journal.jsonl"),
+])  # fmt: skip
+def test_plan_tells_that_the_target_cannot_be_written(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, target: str, journal: Path | None, named: str
+) -> None:
+    Path("ro").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "ro" or not mode & os.W_OK)
+    with pytest.raises(ConfigError, match=rf"^{named}: cannot be written\. Give another folder"):
+        plan_batch(["in"], target, settings=BatchSettings(journal=journal))
+    assert plan_batch(["in"], "rw").pending
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
