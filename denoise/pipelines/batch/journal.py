@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -179,11 +179,12 @@ class Journal:
         except OSError as error:
             raise ConfigError(f"{self.path}: cannot be read ({error.strerror}). Give another --journal.") from None
         for i, line in enumerate(lines, 1):
-            record = _parse(line)
-            if record is not None:
-                records.setdefault(record.name, []).append(record)
-            elif line[: len(START)] != START[: len(line)]:  # those that were cut when their process was killed
-                raise ConfigError(f"{self.path}: line {i} is no record of a batch. Give another --journal.")
+            try:
+                if (record := _parse(line)) is not None:
+                    records.setdefault(record.name, []).append(record)
+            except (LookupError, RecursionError, TypeError, ValueError):
+                advice = "Remove the line, or give another --journal."
+                raise ConfigError(f"{self.path}: line {i} is no record of a batch. {advice}") from None
         return records
 
 
@@ -196,12 +197,20 @@ def _wait_for_lock(file: IO[bytes]) -> None:
 
 
 def _parse(line: bytes) -> Record | None:
+    """Return the record of a line, or None if its process was killed while it wrote; other lines are errors.
+
+    Keys of newer releases are ignored.
+    """
     try:
         row = json.loads(line.decode("utf-8", "surrogateescape"))
-        states = {name: FileState(**row[name]) if row[name] else None for name in ("input_state", "output_state")}
-        return Record(**row | states | {"warnings": tuple(row["warnings"])})
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return None
+    except (ValueError, RecursionError):  # the beginning of an object is no JSON
+        if line[: len(START)] == START[: len(line)]:
+            return None
+        raise
+    known = {each.name: row[each.name] for each in fields(Record) if each.name in row}
+    for name in ("input_state", "output_state"):
+        known[name] = FileState(row[name]["size"], row[name]["version"]) if row[name] else None
+    return Record(**known | {"warnings": tuple(row["warnings"])})
 
 
 def plan_of(item: Item, records: Sequence[Record], snapshot: Snapshot | None = None) -> Plan:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -158,6 +160,25 @@ class TestFile:
         journal.append(done(item))
         assert journal.read() == {item.name: [done(item)]}
 
+    def test_keys_of_a_newer_release_are_ignored(self, journal: Journal, item: Item) -> None:
+        journal.append(done(item))
+        row = json.loads(journal.path.read_text()) | {"host": "a"}
+        row["input_state"]["inode"] = 3
+        journal.path.write_text(json.dumps(row) + "\n")
+        assert journal.read() == {item.name: [done(item)]}
+
+    @pytest.mark.parametrize("change", [{"name": ["a"]}, {"input_state": 3}, {"warnings": None}, {"status": "DROP"}])
+    def test_whole_line_that_is_no_record_is_refused(
+        self, journal: Journal, item: Item, change: dict[str, Any]
+    ) -> None:
+        journal.append(done(item))
+        row = json.loads(journal.path.read_text()) | change
+        with journal.path.open("a") as file:
+            file.write(json.dumps({key: value for key, value in row.items() if value != "DROP"}) + "\n")
+        with pytest.raises(ConfigError, match=r"line 2 is no record of a batch\. Remove") as caught:
+            journal.read()
+        assert "\n" not in str(caught.value)
+
     @given(data=st.data())
     def test_survives_any_cut(self, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
         journal = Journal(tmp_path_factory.mktemp("cut") / "journal.jsonl")
@@ -176,9 +197,10 @@ class TestFile:
         assert records[-1] == second
         assert len(records) <= 3
 
-    def test_another_file_is_refused(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("text", ["my notes", "3", '"name"', "[" * 100_000])
+    def test_another_file_is_refused(self, tmp_path: Path, text: str) -> None:
         path = tmp_path / "notes.txt"
-        path.write_text("my notes\n")
+        path.write_text(f"{text}\n")
         with pytest.raises(ConfigError, match="line 1 is no record"):
             Journal(path).read()
 
