@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from denoise.protocols import Progress
 
 Source = str | Path | BinaryIO
-KINDS_LISTED = 8  # extensions named when files of other kinds are skipped
 
 
 class DenoiseFile(Protocol):
@@ -124,14 +123,15 @@ def denoise_files(
 
 
 def report_skipped(kinds: Counter[str]) -> None:
-    """Print how many files of other kinds are skipped, if any.
+    """Print how many files in folders are skipped, if any.
 
     Args:
-        kinds: number of files by extension.
+        kinds: number of files by kind.
     """
+    from denoise.pipelines.batch import list_kinds
+
     if kinds:
-        listed = ", ".join(f"{kind or 'without extension'} {n}" for kind, n in kinds.most_common(KINDS_LISTED))
-        print_error(f"files of other kinds are skipped: {listed}")
+        print_error(f"files are skipped: {list_kinds(kinds)}")
 
 
 def _binary_stream(stream: TextIO | None, name: str) -> BinaryIO:

@@ -221,7 +221,7 @@ class TestManyFiles:
         for name in ("b.mid", "c.mid", "d.XM", ".hidden.txt", "a.denoised.m4a"):
             (tmp_path / "in" / name).touch()
         done = command("audio", "in", "-o", "out", "--model", models["keep-audio"])
-        assert (done.code, done.err) == (0, "denoise: files of other kinds are skipped: .mid 2, .xm 1\n")
+        assert (done.code, done.err) == (0, "denoise: files are skipped: .mid 2, .xm 1, outputs of earlier runs 1\n")
 
     @pytest.mark.parametrize(
         ("error", "message"),

@@ -140,7 +140,7 @@ class TestErrors:
         soundfile.write(folder / "[bold].wav", [0.0] * 1600, 16_000)
         done = command("audio", "in", "-o", "out", "--model", models["keep-audio"])
         assert done.code == 1
-        assert "files of other kinds are skipped: .[red] 1" in done.err
+        assert "files are skipped: .[red] 1" in done.err
         assert "denoise: in/[red].wav: cannot be read as audio" in done.err
         assert (tmp_path / "out" / "[bold].wav").exists()
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from denoise.pipelines.batch.pairs import STREAM, count_skipped, plan
+from denoise.pipelines.batch.pairs import STREAM, count_skipped, list_kinds, plan
 
-__all__ = ["STREAM", "count_skipped", "plan"]
+__all__ = ["STREAM", "count_skipped", "list_kinds", "plan"]

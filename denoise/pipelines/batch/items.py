@@ -7,7 +7,7 @@ import json
 import os
 import posixpath
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -27,7 +27,7 @@ from denoise.pipelines.batch.file_options import (
     parse_file_options,
     select_options,
 )
-from denoise.pipelines.batch.pairs import is_output
+from denoise.pipelines.batch.pairs import list_kinds, skipped_kind
 from denoise.pipelines.batch.storage import canonical, is_url, join, local_path, open_storage, storage_errors
 
 MANIFESTS = (".csv", ".jsonl", ".parquet")
@@ -86,7 +86,7 @@ def find_items(
         modalities: modalities that are taken.
 
     Returns:
-        The files in order, and the number of files of other kinds by extension.
+        The files in order, and the number of skipped files by `skipped_kind`.
 
     Raises:
         ConfigError: nothing is found, an option does not fit, two files would have the same output, or an output
@@ -95,14 +95,14 @@ def find_items(
     kinds = {e: m for m, known in _extensions(modalities).items() for e in known}
     items: list[Item] = []
     skipped: Counter[str] = Counter()
-    found = [file for source in sources for file in _find(source, target)]
+    found = [file for source in sources for file in _find(source, target, kinds, skipped)]
     present = {kinds[s] for file in found if (s := _suffix(file.source)) in kinds}
     if present:
         check_shared_options(values, present)
     for file in found:
         modality = kinds.get(_suffix(file.source))
         if modality is None and not file.values and not file.where:
-            skipped[_suffix(file.source)] += 1
+            skipped[_suffix(file.source) or "without extension"] += 1
             continue
         if modality is None:
             raise ConfigError(f"{file.where}: {file.source} is no file of {' or '.join(_extensions(modalities))}.")
@@ -110,7 +110,8 @@ def find_items(
         options = parse_file_options(shared | dict(file.values), modality, file.where or "--set")
         items.append(Item(file.source, join(target, file.output), modality, options, str(file.output)))
     if not items:
-        raise ConfigError(f"{', '.join(sources)}: no file in it that can be denoised.")
+        others = f"; skipped: {list_kinds(skipped)}" if skipped else ""
+        raise ConfigError(f"{', '.join(sources)}: no file in it that can be denoised{others}.")
     _refuse_collisions(items)
     return items, skipped
 
@@ -128,8 +129,8 @@ def _output_name(path: PurePosixPath) -> PurePosixPath:
     return path.with_name(f"{path.stem}{output_suffix(Path(path))}")
 
 
-def _find(source: str, target: str) -> Iterator[Found]:
-    """Find the files that one source names."""
+def _find(source: str, target: str, suffixes: Container[str], skipped: Counter[str]) -> Iterator[Found]:
+    """Find the files that one source names, and count those in folders that are skipped."""
     if _suffix(source) in MANIFESTS:
         yield from _read_manifest(source)
         return
@@ -153,15 +154,13 @@ def _find(source: str, target: str) -> Iterator[Found]:
     for name in sorted(files):
         relative = PurePosixPath(Path(os.path.relpath(name, root)).as_posix())
         full = str(storage.unstrip_protocol(name)) if is_url(source) else os.path.realpath(name)
-        is_own = destination != own_root and full.startswith(
-            destination.rstrip("/") + "/"
-        )  # an output inside the input
-        if is_own or any(part.startswith(".") for part in relative.parts):
-            continue
-        if is_url(source):
-            yield Found(full, _output_name(relative), {}, "")
-        elif not is_output(Path(name)) and os.path.isfile(name):
-            yield Found(name, _output_name(relative), {}, "")
+        if destination != own_root and full.startswith(destination.rstrip("/") + "/"):
+            continue  # an output inside the input
+        kind = skipped_kind(relative, suffixes, None if is_url(source) else Path(name))
+        if kind is None:
+            yield Found(full if is_url(source) else name, _output_name(relative), {}, "")
+        elif kind:
+            skipped[kind] += 1
 
 
 def _fixed_root(pattern: str) -> str:

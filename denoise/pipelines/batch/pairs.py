@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from os.path import isdir, isfile  # unlike those of Path they accept any name, even one that is too long
-from pathlib import Path
+from collections.abc import Container, Iterable, Iterator, Sequence
+from os.path import exists, isdir, isfile  # unlike those of Path they accept any name, even one that is too long
+from pathlib import Path, PurePath
 
 from denoise.errors import ConfigError
 from denoise.files.names import output_suffix
 
 STREAM = "-"
+KINDS_LISTED = 8  # most frequent kinds of files that a message names
 
 
 def plan(
@@ -19,7 +20,8 @@ def plan(
 ) -> list[tuple[str, str]]:
     """Pair every input file with its output; ``-`` is standard input and output.
 
-    Folders are searched; outputs of earlier runs, hidden files, and an output folder inside of an input are skipped.
+    Folders are searched; outputs of earlier runs, hidden files, links to folders, pipes, and an output folder inside of
+    an input are skipped.
     A single input file is written to ``out`` itself unless that is a folder, several files into the folder ``out``,
     with the same tree as in each input folder. Without ``out``, NAME.denoised.EXT is written beside each input. Outputs
     have the extension of the input, or that of TIFF for raw files of cameras.
@@ -62,19 +64,55 @@ def plan(
 
 
 def count_skipped(inputs: Sequence[str], extensions: Iterable[str]) -> Counter[str]:
-    """Count the files in the input folders that have other extensions.
+    """Count the files in the input folders that are skipped.
 
     Args:
         inputs: files, folders or ``-``.
         extensions: extensions of the files that `plan` takes.
 
     Returns:
-        Number of files by extension.
+        Number of files by `skipped_kind`.
     """
     suffixes = frozenset(extensions)
     folders = [Path(name) for name in inputs if name != STREAM and isdir(name)]
-    others = (path.suffix.lower() for folder in folders for path in _visible_files(folder) if path.suffix)
-    return Counter(suffix for suffix in others if suffix not in suffixes)
+    kinds = (skipped_kind(path.relative_to(folder), suffixes, path) for folder in folders for path in _entries(folder))
+    return Counter(kind for kind in kinds if kind)
+
+
+def skipped_kind(relative: PurePath, suffixes: Container[str], path: Path | None) -> str | None:
+    """Return why a file in a folder is skipped: its extension or a few words; None of a file that is taken.
+
+    Hidden files of other extensions are not worth a word, which is empty then. A dangling link is taken: it fails.
+
+    Args:
+        relative: its path below the folder.
+        suffixes: extensions of the files that are taken.
+        path: the file; None if it is not on this machine.
+    """
+    suffix = relative.suffix.lower()
+    if any(part.startswith(".") for part in relative.parts):
+        return "hidden" if suffix in suffixes else ""
+    if path is not None and isdir(path):  # not followed: it may lead back to the folder
+        return "linked folders"
+    if suffix not in suffixes:
+        return suffix or "without extension"
+    if path is None:
+        return None
+    if is_output(path):
+        return "outputs of earlier runs"
+    return "pipes and devices" if exists(path) and not isfile(path) else None
+
+
+def list_kinds(kinds: Counter[str]) -> str:
+    """Return the numbers of skipped files as text, most frequent kinds first.
+
+    Args:
+        kinds: number of files by kind.
+
+    >>> list_kinds(Counter([".mid", ".txt", ".mid"]))
+    '.mid 2, .txt 1'
+    """
+    return ", ".join(f"{kind} {n}" for kind, n in kinds.most_common(KINDS_LISTED))
 
 
 def _stream_output(out: str | None, is_single: bool) -> str:
@@ -86,7 +124,7 @@ def _stream_output(out: str | None, is_single: bool) -> str:
 
 def _pair_folder(folder: Path, out: str | None, suffixes: frozenset[str]) -> list[tuple[str, str]]:
     """Files in a folder with their outputs."""
-    files = [path for path in _visible_files(folder) if path.suffix.lower() in suffixes]
+    files = [path for path in _entries(folder) if skipped_kind(path.relative_to(folder), suffixes, path) is None]
     files = sorted(path for path in files if not _is_in_nested_output(path, out, folder))
     if not files:
         raise ConfigError(f"{folder}: no file in it that can be denoised ({', '.join(sorted(suffixes))}).")
@@ -94,12 +132,9 @@ def _pair_folder(folder: Path, out: str | None, suffixes: frozenset[str]) -> lis
     return list(zip(map(str, files), outputs, strict=True))
 
 
-def _visible_files(folder: Path) -> Iterator[Path]:
-    """Files in a folder, without hidden ones and outputs of earlier runs."""
-    for path in folder.rglob("*"):
-        is_hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if not is_hidden and not is_output(path) and path.is_file():
-            yield path
+def _entries(folder: Path) -> Iterator[Path]:
+    """Files in a folder and its subfolders, and links to folders."""
+    return (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
 
 
 def is_output(path: Path) -> bool:

@@ -100,7 +100,7 @@ class Batch:
         settings: settings.
         journal: its journal.
         files: all files in order.
-        skipped_kinds: number of files of other kinds by extension.
+        skipped_kinds: number of files in folders that are skipped, by extension or by a few words.
     """
 
     target: str

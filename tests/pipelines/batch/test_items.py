@@ -66,7 +66,29 @@ class TestFolders:
         items, skipped = find_items(["in"], "out", {})
         assert {os.path.relpath(item.source): item.target for item in items} == FOLDER
         assert [item.modality for item in items] == ["audio", "audio", "image", "audio", "image"]
-        assert skipped == {".txt": 1}
+        assert skipped == {".txt": 1, "hidden": 2, "outputs of earlier runs": 1}
+
+    def test_say_what_is_skipped(self) -> None:
+        os.mkfifo("in/fifo.wav")
+        Path("in/.DS_Store").touch()
+        Path("in/README").touch()
+        Path("in/loop").symlink_to(".")
+        _, skipped = find_items(["in"], "out", {}, ["audio"])
+        words = {"hidden": 2, "outputs of earlier runs": 1, "pipes and devices": 1, "linked folders": 1}
+        assert skipped == {".txt": 1, ".png": 1, ".dng": 1, "without extension": 1} | words
+        Path("empty").mkdir()
+        Path("empty/.a.wav").touch()
+        with pytest.raises(ConfigError, match=r"^empty: no file in it that can be denoised; skipped: hidden 1\.$"):
+            find("empty")
+
+    def test_linked_folders_are_sources_if_they_are_given(self) -> None:
+        Path("linked").symlink_to("in/deep")
+        assert {item.target for item in find("linked").values()} == {"out/a.wav", "out/raw.tif"}
+
+    def test_dangling_links_are_files_that_will_fail(self) -> None:
+        Path("in/gone.wav").symlink_to("nowhere.wav")
+        assert outputs("in") == FOLDER | {"in/gone.wav": "out/gone.wav"}
+        assert "in/gone.wav" in outputs("in/*.wav")
 
     def test_of_one_kind(self) -> None:
         assert [*outputs("in", modalities=["image"])] == ["in/b.PNG", "in/deep/raw.dng"]
