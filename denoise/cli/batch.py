@@ -92,8 +92,6 @@ def batch(
     *names, target = sources
     values = override({}, options or [])
     if model is not None:
-        if only_audio == only_images:
-            raise ConfigError("--model is for one kind of files: give --audio or --image, or a manifest.")
         values["model"] = model
     if prior is not None:
         values["prior"] = prior

@@ -92,7 +92,8 @@ def find_items(
         ConfigError: nothing is found, an option does not fit, two files would have the same output, or an output
             would be outside of the target or an input.
     """
-    kinds = {e: m for m, known in _extensions(modalities).items() for e in known}
+    extensions = _extensions(modalities)
+    kinds = {e: m for m, known in extensions.items() for e in known}
     items: list[Item] = []
     skipped: Counter[str] = Counter()
     found = [file for source in sources for file in _find(source, target, kinds, skipped)]
@@ -105,20 +106,22 @@ def find_items(
             skipped[_suffix(file.source) or "without extension"] += 1
             continue
         if modality is None:
-            raise ConfigError(f"{file.where}: {file.source} is no file of {' or '.join(_extensions(modalities))}.")
+            raise ConfigError(f"{file.where}: {file.source} is no file of {' or '.join(extensions)}.")
         shared = select_options(values, modality)
         options = parse_file_options(shared | dict(file.values), modality, file.where or "--set")
         items.append(Item(file.source, join(target, file.output), modality, options, str(file.output)))
     if not items:
         others = f"; skipped: {list_kinds(skipped)}" if skipped else ""
         raise ConfigError(f"{', '.join(sources)}: no file in it that can be denoised{others}.")
-    _refuse_collisions(items)
-    return items, skipped
+    return _refuse_collisions(items), skipped
 
 
 def _extensions(modalities: Iterable[Modality]) -> dict[Modality, frozenset[str]]:
     known: dict[Modality, frozenset[str]] = {"audio": AUDIO_EXTENSIONS, "image": IMAGE_EXTENSIONS}
-    return {modality: known[modality] for modality in modalities}
+    names = [modalities] if isinstance(modalities, str) else [*modalities]
+    if isinstance(modalities, str) or not names or any(name not in [*known] for name in names):
+        raise ConfigError(f"modalities is {modalities!r}; expected a list of {' and '.join(known)}, or of one of them.")
+    return {modality: known[modality] for modality in names}
 
 
 def _suffix(name: str) -> str:
@@ -255,16 +258,18 @@ def _read_parquet(storage: Any, path: str) -> Iterable[Mapping[str, Any]]:
             yield from batch.to_pylist()
 
 
-def _refuse_collisions(items: Sequence[Item]) -> None:
+def _refuse_collisions(items: Sequence[Item]) -> list[Item]:
+    """Refuse two files with one output, and return the others; a file that is found twice counts once."""
     sources = {canonical(item.source) for item in items}
-    source_by_target: dict[str, str] = {}
+    item_by_target: dict[str, Item] = {}
     for item in items:
         place = canonical(item.target)
-        if place in source_by_target:
-            raise ConfigError(
-                f"{source_by_target[place]} and {item.source} would both be written to {item.target}. "
-                "Give them another output, or run them one by one."
-            )
-        source_by_target[place] = item.source
+        other = item_by_target.setdefault(place, item)
         if place in sources:
             raise ConfigError(f"{item.target}: is an input itself. Give another output folder.")
+        if canonical(other.source) != canonical(item.source) or other.options != item.options:
+            raise ConfigError(
+                f"{other.source} and {item.source} would both be written to {item.target}. "
+                "Give them another output, or run them one by one."
+            )
+    return [*item_by_target.values()]

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from denoise.backends import is_certain_cpu
-from denoise.errors import ConfigError, InputError
+from denoise.cards import read_header
+from denoise.errors import ConfigError, InputError, WeightsError
 from denoise.options import TIME_LIMIT_S
 from denoise.pipelines.batch.engines import ENGINES, Engine, EngineName, LocalEngine, RayEngine
 from denoise.pipelines.batch.file_options import Modality, named_files
@@ -153,8 +154,8 @@ class Batch:
 
 
 def plan_batch(
-    sources: Sequence[str],
-    target: str,
+    sources: str | Path | Iterable[str | Path],
+    target: str | Path,
     options: Mapping[str, Any] | None = None,
     *,
     modalities: Iterable[Modality] = ("audio", "image"),
@@ -163,7 +164,7 @@ def plan_batch(
     """Plan a batch; nothing is written.
 
     Args:
-        sources: folders, files, patterns, manifests, or URLs of them.
+        sources: folder, file, pattern, manifest or URL of one, or several of them.
         target: folder or URL of a folder.
         options: options of all files, by the names that they have on the command line.
         modalities: modalities that are taken.
@@ -173,10 +174,13 @@ def plan_batch(
         ConfigError: nothing is found, an option, a model or a name does not fit, or the target cannot be written.
     """
     settings = settings or BatchSettings()
+    sources, target = _names(sources), _name(target)
     if not is_url(target) and os.path.exists(local_path(target)) and not os.path.isdir(local_path(target)):
         raise ConfigError(f"{target}: is a file. Give a folder.")
-    items, skipped_kinds = find_items(sources, target, options or {}, modalities)
+    values = {name: str(value) if isinstance(value, Path) else value for name, value in (options or {}).items()}
+    items, skipped_kinds = find_items(sources, target, values, modalities)
     weights = {model: locate(model) for model in {model for item in items for model in item.options.models}}
+    _require_modality(items, weights)
     journal = Journal(Path(os.path.abspath(settings.journal or default_journal(target))))
     records, snapshot = journal.read(), Snapshot()
     with ThreadPoolExecutor(PLANNING_THREADS) as threads:
@@ -193,8 +197,8 @@ def plan_batch(
 
 @contextmanager
 def open_batch(
-    sources: Sequence[str],
-    target: str,
+    sources: str | Path | Iterable[str | Path],
+    target: str | Path,
     options: Mapping[str, Any] | None = None,
     *,
     modalities: Iterable[Modality] = ("audio", "image"),
@@ -218,6 +222,7 @@ def open_batch(
     from filelock import FileLock, Timeout
 
     settings = settings or BatchSettings()
+    sources, target = _names(sources), _name(target)
     with ExitStack() as locks:
         for path, name in sorted(_journals(target, settings).items()):
             try:
@@ -230,6 +235,35 @@ def open_batch(
                 raise ConfigError(f"{name}: cannot be written ({error.strerror}). Give another folder.") from None
         remove_unfinished(target)
         yield plan_batch(sources, target, options, modalities=modalities, settings=settings)
+
+
+def _name(name: object) -> str:
+    """Return a path or URL as text."""
+    if not isinstance(name, str | Path):
+        raise ConfigError(f"{name!r} is of type {type(name).__name__}; expected a path or URL, as text or Path.")
+    return str(name)
+
+
+def _names(sources: object) -> list[str]:
+    """Return one or several paths or URLs as text, each once."""
+    several = sources if isinstance(sources, Iterable) and not isinstance(sources, str | bytes) else [sources]
+    names = [*dict.fromkeys(map(_name, several))]
+    if not names:
+        raise ConfigError("no sources are given; expected at least one folder, file, pattern, manifest or URL.")
+    return names
+
+
+def _require_modality(items: Sequence[Item], weights: Mapping[str, Path]) -> None:
+    """Refuse a model of another modality, which would fail for each file; the worker says what else is wrong."""
+    items_by_use = {(model, item.modality): item for item in reversed(items) for model in item.options.models}
+    for (model, modality), item in items_by_use.items():
+        with suppress(WeightsError):
+            card = read_header(weights[model])["card"]
+            if card.modality != modality:
+                raise ConfigError(
+                    f"{item.source}: {model} is a {card.kind} for {card.modality}; expected one for {modality}. Take "
+                    "one modality (--audio or --image, in Python modalities), or give a manifest."
+                )
 
 
 def _journals(target: str, settings: BatchSettings) -> dict[Path, str]:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from denoise.errors import DenoiseError, InputError, describe_unexpected
+from denoise.errors import InputError, describe_unexpected
 from denoise.pipelines.batch.file_options import Modality, named_files
 from denoise.pipelines.batch.items import Item
 from denoise.pipelines.batch.journal import Journal, JournalError, Record, absolute, changed_options
@@ -116,9 +116,10 @@ class Worker:
         except JournalError:
             raise
         except Exception as error:
-            where = "" if isinstance(error, DenoiseError) else f"{item.source}: "
-            message = where + describe_unexpected(error)
-        record = Record.failed(item, message, time.perf_counter() - started, state)
+            message = describe_unexpected(error)
+            if not message.startswith(item.source):
+                message = f"{item.source}: {message}"
+        record = Record.failed(item, message, round(time.perf_counter() - started, 3), state)
         self.journal.append(record)
         return record
 

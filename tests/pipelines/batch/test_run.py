@@ -220,7 +220,9 @@ def test_outputs_of_others_are_kept_unless_overwritten(folder: Path, models: dic
     soundfile.write("other/0.wav", np.zeros(9000), 48000)
     settings = BatchSettings(workers=1)
     with open_batch(["other"], "out", {"model": str(models["mask-audio"])}, settings=settings) as batch:
-        assert ["exists already" in str(record.error) for record in batch.run()] == [True]
+        (record,) = batch.run()
+    assert f"{folder}/other/0.wav: out/0.wav: exists already" in str(record.error)
+    assert record.seconds == round(record.seconds, 3)
     assert versions() == before
     settings = BatchSettings(workers=1, overwrite=True)
     with open_batch(["other"], "out", {"model": str(models["keep-audio"])}, settings=settings) as batch:
@@ -304,6 +306,37 @@ def test_errors_of_the_body_are_the_callers(folder: Path, error: Exception) -> N
     assert caught.value is error
     with open_batch(["in"], "out"):  # not locked
         pass
+
+
+def test_paths_and_single_sources_are_taken(folder: Path, models: dict[str, Path]) -> None:
+    options = {"model": models["mask-audio"]}
+    expected = [file.item for file in plan_batch(["in"], "out", {"model": str(models["mask-audio"])}).files]
+    assert len(expected) == N_FILES
+    for sources in ("in", Path("in"), [Path("in")], ["in", "in"], ["in", "in/0.wav"], Path("in").parent.glob("in")):
+        with open_batch(sources, Path("out"), options) as batch:
+            assert [file.item for file in batch.files] == expected
+
+
+@pytest.mark.parametrize(("sources", "target", "modalities", "problem"), [
+    ([], "out", ["audio"], "no sources are given; expected at least one folder"),
+    (3, "out", ["audio"], "3 is of type int; expected a path or URL"),
+    (["in", b"in"], "out", ["audio"], "b'in' is of type bytes; expected a path"),
+    (["in"], None, ["audio"], "None is of type NoneType; expected a path"),
+    (["in"], "out", "audio", "modalities is 'audio'; expected a list of audio and image"),
+    (["in"], "out", ["audio", "video"], "expected a list of audio and image"),
+    (["in"], "out", [], "expected a list of audio and image"),
+])  # fmt: skip
+def test_wrong_arguments_are_one_line(folder: Path, sources: Any, target: Any, modalities: Any, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem) as caught, open_batch(sources, target, modalities=modalities):
+        pass
+    assert "\n" not in str(caught.value)
+
+
+def test_same_file_with_two_options_is_refused(folder: Path) -> None:
+    rows = ({"input": "in/0.wav", "strength": strength} for strength in (0.5, 1))
+    Path("list.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(ConfigError, match=r"in/0.wav and in/0.wav would both be written to out/0.wav"):
+        plan_batch("list.jsonl", "out")
 
 
 def test_read_only_file_system_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -415,7 +448,8 @@ class TestCommand:
 
     @pytest.mark.parametrize(("words", "problem"), [
         (["in"], "needs a destination"),
-        (["in", "out", "--model", "photo"], "--model is for one kind of files"),
+        (["in", "out", "--model", "photo"], "photo is a denoiser for image; expected one for audio"),
+        (["in", "out", "--set", "model=photo"], "in/0.wav: photo is a denoiser for image"),
         (["in", "out", "--engine", "slurm"], "expected local or ray"),
         (["in", "out", "--workers", "0"], "workers is 0"),
         (["in", "out", "--address", "a:1"], "an address is for the engine ray"),
