@@ -55,6 +55,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(message in str(error) for message in OUT_OF_MEMORY_MESSAGES)
 
 
+def shorten(value: object) -> str:
+    """Return the beginning of a value of any type as text in one line, for messages.
+
+    Args:
+        value: any value.
+    """
+    return " ".join(repr(value).split())[:60]
+
+
 def describe_unexpected(error: Exception) -> str:
     """Describe an exception in one line; print the traceback of an unexpected one if DENOISE_DEBUG is set.
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Literal, get_args
 
-from denoise.errors import ConfigError
+from denoise.errors import ConfigError, shorten
 
 AUDIO_STEPS = 5
 """Network calls per posterior sample of audio; each adds to the latency of a stream."""
@@ -110,6 +111,14 @@ class DenoiseOptions:
     max_megapixels: float = MAX_MEGAPIXELS
 
     def __post_init__(self) -> None:
+        for name in ("strength", "luminance", "colour", "detail", "max_megapixels"):
+            check_number(name, getattr(self, name))
+        for name in ("attenuation_limit", "perception"):
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name))
+        if self.sigma is not None and not isinstance(self.sigma, str):
+            check_number("sigma", self.sigma)
+        check_number("steps", self.steps, is_whole=True)
         if not 0 <= self.strength <= 1:
             raise ConfigError(f"strength is {self.strength:g}; expected 0 (input unchanged) to 1 (full denoising).")
         for name in ("luminance", "colour", "detail"):
@@ -124,7 +133,11 @@ class DenoiseOptions:
                 f"perception is {self.perception:g}; expected 0 (posterior mean) to 1 (posterior sample)."
             )
         if self.noise_profile is not None and not isinstance(self.noise_profile, str | Path):
-            start, end = self.noise_profile
+            try:
+                start, end = (float(each) for each in self.noise_profile)
+            except (TypeError, ValueError):
+                expected = "start and end in seconds, or the path of a recording of noise"
+                raise ConfigError(f"noise_profile is {shorten(self.noise_profile)}; expected {expected}.") from None
             if not 0 <= start < end:
                 raise ConfigError(f"the noise profile is of {start:g} to {end:g} s; expected a start before the end.")
         if self.stereo not in STEREO:
@@ -325,6 +338,21 @@ def _check_ranges(options: RestoreOptions | AudioRestoreOptions, *ranges: tuple[
         value = getattr(options, name)
         if value is not None and not low <= value <= high:
             raise ConfigError(f"{name} is {value:g}; expected {low:g} to {high:g}.")
+
+
+def check_number(name: str, value: object, *, is_whole: bool = False) -> None:
+    """Refuse what is no number.
+
+    Args:
+        name: name of the option.
+        value: its value.
+        is_whole: whether it has to be a whole number.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if not isinstance(value, Integral if is_whole else Real):
+        raise ConfigError(f"{name} is {shorten(value)}; expected a {'whole ' * is_whole}number.")
 
 
 def check_max_megapixels(max_megapixels: float) -> None:

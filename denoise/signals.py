@@ -6,14 +6,16 @@ the word "data".
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from denoise.errors import ConfigError, InputError
+from denoise.errors import ConfigError, InputError, shorten
 
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 8_000, 192_000
 MAX_CHANNELS = 8
@@ -190,6 +192,24 @@ class Image:
         x = pixels_float * self.full_scale
         is_integer = self.pixels.dtype != np.float32
         return (np.rint(x).clip(0, self.full_scale) if is_integer else x).astype(self.pixels.dtype)
+
+
+def as_whole(name: str, value: object) -> int:
+    """Return a whole number, such as a sample rate, of any type.
+
+    Args:
+        name: what it is, for the message.
+        value: the number.
+
+    Raises:
+        InputError: it is something else.
+
+    >>> as_whole("sample rate", 44100.0)
+    44100
+    """
+    if not isinstance(value, Real) or not math.isfinite(value) or value != int(value):
+        raise InputError(f"{name} is {shorten(value)}; expected a whole number.")
+    return int(value)
 
 
 def require_finite_samples(x: NDArray[Any], start: int = 0) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 
 from denoise.errors import ConfigError
@@ -25,6 +26,17 @@ from denoise.options import DenoiseOptions
         ({"noise_profile": (2.5, 1.0)}, "the noise profile is of 2.5 to 1 s; expected a start before the end"),
         ({"noise_profile": [3.0, 3.0]}, "the noise profile is of 3 to 3 s"),
         ({"noise_profile": (0.0, float("nan"))}, "the noise profile is of 0 to nan s"),
+        (
+            {"noise_profile": np.zeros((2, 4))},
+            "noise_profile is array.*; expected start and end in seconds, or the path",
+        ),
+        ({"noise_profile": np.zeros(48_000)}, "noise_profile is array.*; expected start and end"),
+        ({"noise_profile": 3}, "noise_profile is 3; expected start and end"),
+        ({"strength": None}, "strength is None; expected a number"),
+        ({"strength": "a"}, "strength is 'a'; expected a number"),
+        ({"perception": [1]}, "perception is .1.; expected a number"),
+        ({"sigma": [1, 2]}, "sigma is .1, 2.; expected a number"),
+        ({"steps": 2.5}, "steps is 2.5; expected a whole number"),
         ({"max_megapixels": 0.0}, "max_megapixels is 0"),
         ({"max_megapixels": float("inf")}, "max_megapixels is inf"),
     ],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from functools import lru_cache
-from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from denoise.errors import ConfigError, InputError
-from denoise.options import AUDIO_STEPS, IMAGE_STEPS, DenoiseOptions, NoiseSource, Sigma, Stereo
+from denoise.options import AUDIO_STEPS, IMAGE_STEPS, DenoiseOptions, NoiseSource, Sigma, Stereo, check_number
 from denoise.pipelines import audio, image
 from denoise.pipelines.audio import AudioPipeline
 from denoise.pipelines.choice import AUTO
@@ -21,7 +20,7 @@ from denoise.pipelines.excerpts import slice_excerpts
 from denoise.pipelines.image import ImagePipeline
 from denoise.pipelines.noise_segment import cut_noise
 from denoise.registry import DEFAULTS, POINT_MODEL, weights_version
-from denoise.signals import MAX_CHANNELS, AudioFormat, Image, require_finite_samples
+from denoise.signals import MAX_CHANNELS, AudioFormat, Image, as_whole, require_finite_samples
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,9 +80,8 @@ def denoise_audio(
     )
     x = _to_array(samples)
     channels = _check_audio(x, is_tensor=_is_tensor(samples))
-    if not isinstance(sample_rate, Real) or sample_rate != int(sample_rate):
-        raise InputError(f"sample rate is {sample_rate!r}; expected a whole number of Hz.")
-    AudioFormat(int(sample_rate), channels)  # checks the range of the sample rate
+    sample_rate = as_whole("sample rate", sample_rate)
+    AudioFormat(sample_rate, channels)  # checks the range of the sample rate
     if model is None or model == AUTO:
         model = audio.default_model(options, otherwise=model or DEFAULTS["audio"])
     pipeline = _audio_pipeline(*_with_version(model), device)
@@ -97,12 +95,12 @@ def denoise_audio(
         item_float = item.astype(np.float32 if x.dtype in (np.float32, np.float16, np.int16) else np.float64) / scale
         require_finite_samples(item_float)
         survey = pipeline.new_survey(channels, options)
-        survey.examine(slice_excerpts(item_float, int(sample_rate)), int(sample_rate))
+        survey.examine(slice_excerpts(item_float, sample_rate), sample_rate)
         chosen, _, item_options, _ = pipeline.choose(survey, channels, options)
         profile = None
         if noise_profile is not None:
-            profile = chosen.measure_noise(*cut_noise(item_float, int(sample_rate), noise_profile))
-        run = chosen.start(int(sample_rate), item_options, [seed + i] if options.mix_weight else [], profile)
+            profile = chosen.measure_noise(*cut_noise(item_float, sample_rate, noise_profile))
+        run = chosen.start(sample_rate, item_options, [seed + i] if options.mix_weight else [], profile)
         y = np.concatenate([*run.blocks([item_float])], axis=1) * scale
         denoised[i] = y if is_float else np.rint(y).clip(-scale, scale - 1)
     return _in_container(denoised.reshape(x.shape), samples)
@@ -161,6 +159,7 @@ def denoise_image(
     is_float = np.issubdtype(x.dtype, np.floating)
     scale = 1.0 if is_float else float(np.iinfo(x.dtype).max)
     if sigma is not None and not isinstance(sigma, str):
+        check_number("sigma", sigma)
         if not is_float and not 0 <= sigma <= scale:
             raise ConfigError(f"sigma is {sigma:g}; expected 0 to {scale:g}, the range of the pixels.")
         sigma = sigma / scale
@@ -223,6 +222,8 @@ def _is_tensor(x: Any) -> bool:
 
 
 def _to_array(x: Any) -> Any:
+    if np.ma.isMaskedArray(x):
+        raise InputError("the array is masked, and the mask would be lost. Give x.filled(...) or x.data.")
     if not _is_tensor(x):
         return np.asarray(x)
     from denoise.backends.device import as_numpy

@@ -24,7 +24,7 @@ from denoise.protocols import (
     StreamingNetwork,
 )
 from denoise.registry import DEFAULTS, SPEECH_MODELS
-from denoise.signals import AudioFormat, require_finite_output, require_finite_samples
+from denoise.signals import AudioFormat, as_whole, require_finite_output, require_finite_samples
 
 if TYPE_CHECKING:
     from denoise.pipelines.audio import AudioPipeline
@@ -92,6 +92,7 @@ class AudioStream:
             steps=steps,
             seed=None if perception is None else seed,
         )
+        sample_rate, channels = as_whole("sample rate", sample_rate), as_whole("number of channels", channels)
         AudioFormat(sample_rate, channels)  # checks both
         network, name = _network_and_name(model, device)
         if not isinstance(network, ArrayStreamingNetwork):

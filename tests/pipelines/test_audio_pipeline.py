@@ -404,6 +404,15 @@ class TestArrays:
         with pytest.raises(InputError, match=message):
             denoise_audio(x, 16_000, model=models["keep-audio"])
 
+    @pytest.mark.parametrize("rate", [float("nan"), float("inf"), 44_100.5, "a", None])
+    def test_sample_rates_that_are_no_whole_numbers_are_refused(self, models: Models, rate: Any) -> None:
+        with pytest.raises(InputError, match=r"sample rate is .*; expected a whole number"):
+            denoise_audio(np.zeros(400, np.float32), rate, model=models["keep-audio"])
+
+    def test_masked_arrays_are_refused(self, models: Models) -> None:
+        with pytest.raises(InputError, match="the array is masked"):
+            denoise_audio(np.ma.masked_less(np.zeros(400, np.float32), 1), 16_000, model=models["keep-audio"])
+
     @pytest.mark.parametrize("rate", [0, -1, 4000, 400_000])
     def test_sample_rates_out_of_range_are_refused(self, models: Models, rate: int) -> None:
         with pytest.raises(InputError, match="sample rate is"):

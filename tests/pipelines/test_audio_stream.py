@@ -228,3 +228,12 @@ def test_pipeline_of_a_causal_model_takes_chunks_of_any_length(models: dict[str,
     chunks = [x[:, :1], x[:, 1:20_000], x[:, 20_000:]]
     out = np.concatenate([*pipeline.stream(chunks, 44_100)], axis=1)
     np.testing.assert_allclose(out, denoise_audio(x, 44_100, model=models["causal-audio"]), atol=1e-5)
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(44_100.5, 1), (float("inf"), 1), (44_100, 1.5)])
+def test_whole_numbers_of_any_type_are_taken(models: dict[str, Path], rate: Any, channels: Any) -> None:
+    whole: dict[str, Any] = {"sample_rate": 44_100.0, "channels": np.float32(1)}
+    stream = AudioStream(models["causal-audio"], remove_hum=True, **whole)
+    assert (stream.sample_rate, stream.channels) == (44_100, 1)
+    with pytest.raises(InputError, match="expected a whole number"):
+        AudioStream(models["causal-audio"], sample_rate=rate, channels=channels)

@@ -16,7 +16,7 @@ from typing import Any
 from denoise.backends import is_certain_cpu
 from denoise.cards import read_header
 from denoise.errors import ConfigError, InputError, WeightsError
-from denoise.options import TIME_LIMIT_S
+from denoise.options import TIME_LIMIT_S, check_number
 from denoise.pipelines.batch.engines import ENGINES, Engine, EngineName, LocalEngine, RayEngine
 from denoise.pipelines.batch.file_options import Modality, named_files
 from denoise.pipelines.batch.items import Item, find_items
@@ -26,6 +26,7 @@ from denoise.pipelines.batch.storage import STAGING, is_url, local_path
 from denoise.pipelines.batch.worker import Task, WorkerSettings
 from denoise.registry import locate
 
+DEVICES = ("auto", "cpu", "cuda", "mps")
 PLANNING_THREADS = 16  # which list and hash files
 
 
@@ -62,8 +63,14 @@ class BatchSettings:
         if self.engine not in ENGINES:
             raise ConfigError(f"engine is {self.engine!r}; expected {' or '.join(ENGINES)}.")
         for name in ("workers", "threads"):
-            if (value := getattr(self, name)) is not None and not 1 <= value <= 4096:
+            if (value := getattr(self, name)) is None:
+                continue
+            check_number(name, value, is_whole=True)
+            if not 1 <= value <= 4096:
                 raise ConfigError(f"{name} is {value}; expected 1 to 4096.")
+        check_number("time_limit", self.time_limit)
+        if self.device not in DEVICES:
+            raise ConfigError(f"device is {self.device!r}; expected {', '.join(DEVICES)}.")
         if not self.time_limit > 0:
             raise ConfigError(f"the time limit is {self.time_limit:g} s; expected more than 0.")
         if self.address is not None and self.engine != "ray":

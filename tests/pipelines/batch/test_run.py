@@ -332,6 +332,17 @@ def test_wrong_arguments_are_one_line(folder: Path, sources: Any, target: Any, m
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("settings", "problem"), [
+    ({"threads": "a"}, "threads is 'a'; expected a whole number"),
+    ({"workers": 1.5}, "workers is 1.5; expected a whole number"),
+    ({"time_limit": None}, "time_limit is None; expected a number"),
+    ({"device": "tpu"}, "device is 'tpu'; expected auto, cpu, cuda, mps"),
+])  # fmt: skip
+def test_wrong_settings_are_refused(settings: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        BatchSettings(**settings)
+
+
 def test_same_file_with_two_options_is_refused(folder: Path) -> None:
     rows = ({"input": "in/0.wav", "strength": strength} for strength in (0.5, 1))
     Path("list.jsonl").write_text("\n".join(map(json.dumps, rows)))
