@@ -194,7 +194,7 @@ class Image:
         return (np.rint(x).clip(0, self.full_scale) if is_integer else x).astype(self.pixels.dtype)
 
 
-def as_whole(name: str, value: object) -> int:
+def as_whole(name: str, value: Any) -> int:
     """Return a whole number, such as a sample rate, of any type.
 
     Args:
@@ -207,7 +207,8 @@ def as_whole(name: str, value: object) -> int:
     >>> as_whole("sample rate", 44100.0)
     44100
     """
-    if not isinstance(value, Real) or not math.isfinite(value) or value != int(value):
+    is_number = isinstance(value, Real)
+    if not is_number or not math.isfinite(value) or value != int(value):
         raise InputError(f"{name} is {shorten(value)}; expected a whole number.")
     return int(value)
 

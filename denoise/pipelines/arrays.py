@@ -87,7 +87,7 @@ def denoise_audio(
     pipeline = _audio_pipeline(*_with_version(model), device)
     pipeline.check(options)
     if options.limited_strength == 0:
-        return cast(Array, samples.clone() if _is_tensor(samples) else x.copy())
+        return cast(Array, cast(Any, samples).clone() if _is_tensor(samples) else x.copy())
     is_float = np.issubdtype(x.dtype, np.floating)
     scale = 1.0 if is_float else -float(np.iinfo(x.dtype).min)
     denoised = np.empty_like(x).reshape(-1, channels, x.shape[-1])

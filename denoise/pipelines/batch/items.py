@@ -118,7 +118,7 @@ def find_items(
 
 def _extensions(modalities: Iterable[Modality]) -> dict[Modality, frozenset[str]]:
     known: dict[Modality, frozenset[str]] = {"audio": AUDIO_EXTENSIONS, "image": IMAGE_EXTENSIONS}
-    names = [modalities] if isinstance(modalities, str) else [*modalities]
+    names = [*modalities]
     if isinstance(modalities, str) or not names or any(name not in [*known] for name in names):
         raise ConfigError(f"modalities is {modalities!r}; expected a list of {' and '.join(known)}, or of one of them.")
     return {modality: known[modality] for modality in names}
