@@ -9,11 +9,13 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
 import denoise
+from denoise import pipelines
 from denoise.registry import bundled
 
 NAMES = [
@@ -90,6 +92,12 @@ def test_load_by_weights_file(models: dict[str, Path]) -> None:
         denoise.load("no-such")
     with pytest.raises(denoise.WeightsError, match="No such file"):
         denoise.load("no-such.safetensors")
+
+
+def test_types_of_load_are_those_of_the_bundled_models() -> None:
+    assert set(get_args(pipelines.AudioModel)) == {*bundled("denoiser", "audio")}
+    assert set(get_args(pipelines.ImageModel)) == {*bundled("denoiser", "image")}
+    assert set(get_args(pipelines.PriorModel)) == {*bundled("prior")}
 
 
 def test_replaced_weights_are_loaded_again(models: dict[str, Path], tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, overload
 
 from denoise.cards import read_header
 from denoise.pipelines.audio import AudioPipeline
@@ -16,6 +16,22 @@ if TYPE_CHECKING:
 __all__ = ["AudioPipeline", "ImagePipeline", "load"]
 
 
+AudioModel = Literal["general", "speech", "speech-best", "speech-flow", "vae-audio"]
+ImageModel = Literal["gaussian", "photo", "vae-image"]
+PriorModel = Literal[
+    "digits-audio", "digits-audio-flow", "flowers", "mnist-aae", "mnist-diffusion", "mnist-flow", "mnist-gan",
+    "mnist-matching", "mnist-pixelcnn", "mnist-vae", "patch-flow", "shapes", "speech-prior",
+]  # fmt: skip
+
+
+@overload
+def load(name_or_file: AudioModel, *, device: str = "auto") -> AudioPipeline: ...
+@overload
+def load(name_or_file: ImageModel, *, device: str = "auto") -> ImagePipeline: ...
+@overload
+def load(name_or_file: PriorModel, *, device: str = "auto") -> PriorPipeline: ...
+@overload
+def load(name_or_file: str | Path, *, device: str = "auto") -> AudioPipeline | ImagePipeline | PriorPipeline: ...
 def load(name_or_file: str | Path, *, device: str = "auto") -> AudioPipeline | ImagePipeline | PriorPipeline:
     """Load the pipeline of a model.
 
