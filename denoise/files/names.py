@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import BinaryIO, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 RAW_EXTENSIONS = (
     ".dng", ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos", ".mrw",
@@ -16,12 +16,16 @@ READ_ONLY_AUDIO_EXTENSIONS = {".ape": ".flac", ".awb": ".m4a", ".dff": ".flac", 
 """Extensions of the outputs by those of audio that is only read."""
 
 
+OUTPUT = "output"
+"""Name of a file that is written and has none, such as one in memory."""
+
+
 @runtime_checkable
 class _HasName(Protocol):
     name: str
 
 
-def file_name(file: str | Path | BinaryIO, default: str) -> str:
+def file_name(file: object, default: str) -> str:
     """Return the name of a file in messages.
 
     Args:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from denoise.backends import load_network, prefer_exported
 from denoise.errors import ConfigError, InputError
 from denoise.files.audio import AudioReader, AudioSource, AudioWriter, EncodedTrack, RawFormat, open_media_file
+from denoise.files.names import OUTPUT, file_name
 from denoise.options import AUDIO_STEPS, BLOCK_S, Backend, DenoiseOptions, NoiseSource, Stereo
 from denoise.pipelines.audio_run import STEP_S, AudioRun
 from denoise.pipelines.choice import AUTO, AUTO_MODELS, GIVEN, ModelChoice, StereoChoice, Survey, survey_file
@@ -160,7 +161,7 @@ class AudioPipeline:
                 replace(run.diagnostics(), noise_before=noise_before.level_db(), noise_after=noise_after.level_db()),
                 AUDIO_UNITS,
                 input=reader.name,
-                output=str(target),
+                output=file_name(target, OUTPUT),
                 amount=n_done / rate,
                 seconds=time.perf_counter() - started,
                 warnings=[*reader.warnings, *writer.warnings, *warnings, *warn_of_loss(noise_before, noise_after)],

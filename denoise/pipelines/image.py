@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from denoise.backends import load_network, pick_backend
 from denoise.errors import ConfigError, InputError
 from denoise.files.image import ImageReader, write_image
+from denoise.files.names import OUTPUT, file_name
 from denoise.frames import Grid
 from denoise.options import IMAGE_STEPS, MAX_MEGAPIXELS, DenoiseOptions, Sigma
 from denoise.pipelines.float_range import find_float_range, warn_units
@@ -148,7 +149,7 @@ class ImagePipeline:
                 Diagnostics.combine([diagnostics for diagnostics, _ in finished]),
                 IMAGE_UNITS,
                 input=reader.name,
-                output=str(target),
+                output=file_name(target, OUTPUT),
                 amount=sum(n_pixels for _, n_pixels in finished) / 1e6,
                 seconds=time.perf_counter() - started,
                 warnings=[*reader.warnings, *warnings],

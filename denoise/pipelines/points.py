@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 from denoise.backends.device import pick_device
 from denoise.errors import ConfigError, InputError
 from denoise.files.atomic import atomic_file
-from denoise.files.names import file_name
+from denoise.files.names import OUTPUT, file_name
 from denoise.files.points import read_points
 from denoise.pipelines.point_clouds import normalise_points
 from denoise.pipelines.result import POINT_UNITS, Diagnostics, Result
@@ -154,7 +154,7 @@ class PointPipeline:
             Diagnostics(noise_before=100 * sigma_used),
             POINT_UNITS,
             input=file.name,
-            output=file_name(target, "output"),
+            output=file_name(target, OUTPUT),
             amount=len(points),
             seconds=max(time.perf_counter() - started, 1e-9),
         )

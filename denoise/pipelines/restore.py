@@ -19,6 +19,7 @@ from denoise.files.atomic import require_free
 from denoise.files.image import ImageReader, write_image
 from denoise.files.image.exif import with_size
 from denoise.files.image.jpeg import with_default_quality
+from denoise.files.names import OUTPUT, file_name
 from denoise.options import INVERSION_STEPS, PRIOR_STEPS, RESTORE_STEPS, DenoiseOptions, RestoreOptions
 from denoise.pipelines.image import ImagePipeline
 from denoise.pipelines.image_tasks import SIGMA_START, ImageTask, prepare_task
@@ -170,7 +171,7 @@ class RestorePipeline:
                 Diagnostics(precision=self.pipeline.network.precision),
                 IMAGE_UNITS,
                 input=reader.name,
-                output=str(target if paths is None else paths.mean),
+                output=file_name(target if paths is None else paths.mean, OUTPUT),
                 amount=n * image.pixels[..., 0].size / 1e6,
                 seconds=time.perf_counter() - started,
                 files=[] if paths is None else [str(path) for path in paths.all()],

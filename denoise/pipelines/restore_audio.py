@@ -19,6 +19,7 @@ from torch import Tensor
 from denoise.errors import ConfigError, InputError
 from denoise.files.audio import AudioReader, AudioSource, AudioWriter, EncodedTrack, MediaTrack, open_media_file
 from denoise.files.audio.metadata import drop_places
+from denoise.files.names import OUTPUT, file_name
 from denoise.frames import Grid, Window, overlap_add, split
 from denoise.options import BLOCK_S, AudioRestoreOptions
 from denoise.pipelines.audio import read_blocks
@@ -154,7 +155,7 @@ class AudioRestorePipeline:
             Diagnostics(),
             AUDIO_UNITS,
             input=reader.name,
-            output=str(targets[-2] if options.samples else target),
+            output=file_name(targets[-2] if options.samples else target, OUTPUT),
             amount=n_done / new_rate,
             seconds=time.perf_counter() - started,
             files=[str(path) for path in targets] if options.samples else [],

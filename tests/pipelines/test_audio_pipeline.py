@@ -266,6 +266,8 @@ class TestFiles:
         data = io.BytesIO()
         soundfile.write(data, bursts(20_001, 22_050, 2).T, 22_050, subtype, format=container)
         out = AudioPipeline(models["mask-audio"]).bytes(data.getvalue())
+        written = AudioPipeline(models["mask-audio"]).file(io.BytesIO(data.getvalue()), io.BytesIO())
+        assert written.output == "output"
         before, after = soundfile.info(io.BytesIO(data.getvalue())), soundfile.info(io.BytesIO(out))
         for key in ("format", "subtype", "samplerate", "channels", "frames"):
             assert getattr(after, key) == getattr(before, key), key
