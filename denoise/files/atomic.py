@@ -27,7 +27,7 @@ def require_free(path: str | Path, *, overwrite: bool) -> None:
         InputError: the file exists.
     """
     if os.path.exists(path) and not overwrite:  # unlike Path.exists, for any name, even one that is too long
-        raise InputError(f"{path}: exists already. Give --overwrite to replace it.")
+        raise InputError(f"{path}: exists already. Give --overwrite (overwrite=True) to replace it.")
 
 
 @contextlib.contextmanager
@@ -61,12 +61,14 @@ def atomic_file(target: Path, *, overwrite: bool) -> Iterator[Path]:
         # with the permissions that the user's umask gives to any new file
         os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as error:
-        raise InputError(f"{target}: cannot be written ({error.strerror}). Choose another folder with -o.") from None
+        raise InputError(f"{target}: cannot be written ({error.strerror}). Choose another folder.") from None
     try:
         yield partial
         publish(partial, real, overwrite=overwrite)
     except OSError as error:
-        raise InputError(f"{target}: cannot be written ({error.strerror or error}). Free space or choose -o.") from None
+        raise InputError(
+            f"{target}: cannot be written ({error.strerror or error}). Free space, or choose another folder."
+        ) from None
     finally:
         with contextlib.suppress(FileNotFoundError):
             partial.unlink()
@@ -129,8 +131,10 @@ def publish(partial: Path, target: Path, *, overwrite: bool) -> None:
     try:
         os.link(partial, target)  # unlike a rename, this never replaces a file that was created meanwhile
     except FileExistsError:
-        raise InputError(f"{target}: was created meanwhile. Give --overwrite to replace it.") from None
+        raise InputError(f"{target}: was created meanwhile. Give --overwrite (overwrite=True) to replace it.") from None
     except OSError:  # a file system without hard links
         if target.exists():
-            raise InputError(f"{target}: was created meanwhile. Give --overwrite to replace it.") from None
+            raise InputError(
+                f"{target}: was created meanwhile. Give --overwrite (overwrite=True) to replace it."
+            ) from None
         partial.replace(target)

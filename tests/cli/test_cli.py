@@ -125,7 +125,7 @@ class TestFiles:
         (tmp_path / "b.wav").write_text("mine")
         refused = command("audio", "a.wav", "-o", "b.wav", "--model", models["keep-audio"])
         assert refused.code == 1
-        assert refused.err == "denoise: b.wav: exists already. Give --overwrite to replace it.\n"
+        assert refused.err == "denoise: b.wav: exists already. Give --overwrite (overwrite=True) to replace it.\n"
         assert Path("b.wav").read_text() == "mine"
         assert command("audio", "a.wav", "-o", "b.wav", "--overwrite", "--model", models["keep-audio"]).code == 0
         assert soundfile.info("b.wav").frames == 8000
@@ -336,7 +336,7 @@ class TestExtraOutputs:
         repeated = command(*words)
         assert (repeated.code, repeated.err) == (
             2,
-            "denoise: see.png: exists already. Give --overwrite to replace it.\n",
+            "denoise: see.png: exists already. Give --overwrite (overwrite=True) to replace it.\n",
         )
         assert command(*words, "--overwrite").code == 0
         refused = command(*words, "--overwrite", "--max-megapixels", 0.001)

@@ -230,7 +230,9 @@ def test_output_stream_that_refuses_writes(format: AudioFormat) -> None:
 
 def test_paths_of_existing_files_are_refused_in_one_place(tmp_path: Path) -> None:
     (tmp_path / "is.wav").touch()
-    with pytest.raises(InputError, match=r"is\.wav: exists already\. Give --overwrite to replace it\.$"):
+    with pytest.raises(
+        InputError, match=r"is\.wav: exists already\. Give --overwrite \(overwrite=True\) to replace it\.$"
+    ):
         require_free(tmp_path / "is.wav", overwrite=False)
     require_free(tmp_path / "is.wav", overwrite=True)
     require_free(tmp_path / "no.wav", overwrite=False)

@@ -660,7 +660,9 @@ def test_a_film_that_ends_early_is_reported(keep: Copy, tmp_path: Path) -> None:
 
 def test_formats_that_are_only_read(pipeline: AudioPipeline, tmp_path: Path) -> None:
     write_audio(tmp_path / "a.wav", Audio(noise(1), AudioFormat(RATE, 1)))
-    with pytest.raises(InputError, match=r"b.dsf: DSF is only read. Choose another extension with -o, such as .flac."):
+    with pytest.raises(
+        InputError, match=r"b.dsf: DSF is only read. Choose another extension of the output, such as .flac."
+    ):
         pipeline.file(tmp_path / "a.wav", tmp_path / "b.dsf")
     with pytest.raises(InputError, match=r"b.amr: amr cannot hold 1 channels at 48000 Hz \(tried libopencore_amrnb\)"):
         pipeline.file(tmp_path / "a.wav", tmp_path / "b.amr")

@@ -225,7 +225,7 @@ def test_amr_wb_becomes_m4a(pipeline: AudioPipeline, tmp_path: Path) -> None:
     pipeline.file(path, target)
     assert read_audio(target).format.sample_rate == 16_000
     assert read_audio(target).samples.shape == (1, 100 * 320)
-    with pytest.raises(InputError, match=r"b.awb: AWB is only read. Choose another extension with -o"):
+    with pytest.raises(InputError, match=r"b.awb: AWB is only read. Choose another extension of the output"):
         pipeline.file(path, tmp_path / "b.awb")
 
 

@@ -22,7 +22,7 @@ ENCRYPTED_TAGS = ("drms", "drmi", "enca", "encv", "aavd")  # sample entries of p
 FIRST_BOXES = (b"ftyp", b"mdat", b"wide", b"free", b"skip")  # at the start of MP4 and MOV, beside moov
 MAX_BOXES = 10_000
 UNREADABLE = "cannot be read ({}). Get another copy, or convert it first."
-UNWRITABLE = "cannot be written ({}). Free space or choose another -o."
+UNWRITABLE = "cannot be written ({}). Free space, or choose another folder."
 
 
 def import_av() -> Any:

@@ -79,7 +79,7 @@ class MediaContainer(AudioContainer):
             InputError: PyAV is missing, the container is only read, or it cannot hold the format.
         """
         if not self.muxer:
-            raise InputError(f"{self.name} is only read. Choose another extension with -o, such as .flac.")
+            raise InputError(f"{self.name} is only read. Choose another extension of the output, such as .flac.")
         encoders = encoders_for(self.muxer, format, self.encoders)
         return TrackEncoder(target, self.muxer, encoders, format, self.options)
 

@@ -163,7 +163,7 @@ class SoundfileEncoder:
         except (RuntimeError, ValueError) as error:
             raise InputError(
                 f"{container} cannot hold {format.channels} channels of {subtype} at {format.sample_rate} Hz "
-                f"({describe_error(error)}). Choose another extension with -o."
+                f"({describe_error(error)}). Choose another extension of the output."
             ) from None
         self._bits = INTEGER_BITS.get(subtype)
         is_deeper = format.subtype in ("FLOAT", "DOUBLE") or INTEGER_BITS.get(format.subtype, 0) > (self._bits or 0)
@@ -185,7 +185,7 @@ class SoundfileEncoder:
                     block = quantize(block, self._bits, self._dither) << (32 - self._bits)
                 self._file.write(block)
         except RuntimeError as error:
-            raise InputError(f"cannot be written ({error}). Free space or choose another -o.") from None
+            raise InputError(f"cannot be written ({error}). Free space, or choose another folder.") from None
 
     def close(self) -> None:
         """Finish the file."""

@@ -80,7 +80,7 @@ class TrackEncoder:
         else:
             raise InputError(
                 f"{muxer} cannot hold {format.channels} channels at {format.sample_rate} Hz (tried "
-                f"{', '.join(encoders) or 'no encoder'}). Choose another extension with -o, such as .m4a or .flac."
+                f"{', '.join(encoders) or 'no encoder'}). Choose another extension, such as .m4a or .flac."
             )
         self._media: OutputContainer | None = media
         self._stream = media.streams.audio[0]

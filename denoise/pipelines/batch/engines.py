@@ -25,8 +25,8 @@ EngineName = Literal["local", "ray"]
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 MAX_BLOCKS = 1000  # of a data set of Ray
 START_LIMIT_S = 300.0  # for a process that imports its packages and loads a model
-RETRY = "Give --retry-failed."
-RAISE_LIMIT = "Raise --time-limit, and give --retry-failed."
+RETRY = "Give --retry-failed (retry_failed=True)."
+RAISE_LIMIT = "Raise --time-limit (time_limit), and give --retry-failed (retry_failed=True)."
 ATTEMPTS = 2  # for a file whose process died: perhaps the system needed its memory for another one
 
 

@@ -281,7 +281,7 @@ def stage(target: str, folder: str, scratch: Path, *, overwrite: bool) -> Iterat
         InputError: the output exists, or its folder cannot be written.
     """
     if not overwrite and state_of(target) is not None:
-        raise InputError(f"{target}: exists already. Give --overwrite to replace it.")
+        raise InputError(f"{target}: exists already. Give --overwrite (overwrite=True) to replace it.")
     parent = scratch if is_url(target) else local_path(folder) / STAGING
     try:
         if not is_url(target):

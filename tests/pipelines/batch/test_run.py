@@ -258,8 +258,8 @@ def test_file_that_hangs_fails_alone(folder: Path, models: dict[str, Path]) -> N
     with open_batch(["list.jsonl"], "out", {"model": str(models["mask-audio"])}, settings=settings) as batch:
         records = {Path(record.input).name: record for record in batch.run()}
     assert (
-        records["fifo.wav"].error
-        == "in/fifo.wav: not finished after 15 s. Raise --time-limit, and give --retry-failed."
+        records["fifo.wav"].error == "in/fifo.wav: not finished after 15 s. "
+        "Raise --time-limit (time_limit), and give --retry-failed (retry_failed=True)."
     )
     assert records["0.wav"].status == records["1.wav"].status == "done"
     check_outputs(2)
