@@ -28,8 +28,6 @@ MAX_COARSE_RATIO = 1.3  # of the noise of the means by that of pixels, where the
 MIN_AGREEMENT = 0.87  # of the lower by the higher first estimate; more is white noise
 MIN_REMAINDER, MAX_REMAINDER = 0.2, 0.85  # of the lower first estimate, between which it is averaged with the result
 FIRST_WEIGHT = 0.6  # of the first estimate in that average, which is geometric
-LINE = 12.0  # times its surroundings: power in a spectrum that noise has in one of 160 000 frequencies
-LINES_WINDOW, MIN_LINES_SIDE = 9, 32  # frequencies that are the surroundings; pixels
 LEVEL_SPREAD = 2.5  # sigma at one intensity by that of the image, at most
 
 Array = NDArray[Any]
@@ -224,7 +222,6 @@ def _update(
     removed = probe - (denoise(patches + EPS * probe, maps) - denoised) / EPS
     residual = patches - denoised
     power = np.square(np.concatenate([residual, coarse_part(residual)], axis=1))
-    power *= np.concatenate([_irregular_fraction(residual)] * 2, axis=1)
     coarse_probe = coarse_part(probe)
     response = np.concatenate([probe * removed, coarse_probe * coarse_part(removed)], axis=1)
     # of the means of 2 x 2 pixels, in power
@@ -240,24 +237,6 @@ def _update(
         rows.append(_power_by_level(power[:, i], response[:, i], weight, index, len(curve)))
         rows[-1] = _bounded(rows[-1], max_power, index)
     return evidence.bounds.apply(NoiseProfile(levels, np.sqrt(np.stack(rows).clip(0)).astype(np.float32)))
-
-
-def _irregular_fraction(residual: Array) -> Array:
-    """Fraction of the power of each residual (batch, C, H, W) that is in no line of its spectrum, (batch, C, 1, 1).
-
-    A regular structure, as of a fabric, is a few lines; noise has none.
-    """
-    from scipy.ndimage import median_filter
-
-    height, width = residual.shape[2:]
-    if min(height, width) < MIN_LINES_SIDE:
-        return np.ones((*residual.shape[:2], 1, 1), residual.dtype)
-    window = np.outer(np.hanning(height), np.hanning(width)).astype(residual.dtype)
-    power = np.square(np.abs(np.fft.rfft2(window * residual)))
-    level = median_filter(power, (1, 1, LINES_WINDOW, LINES_WINDOW), mode="wrap") / math.log(2)  # of exponential values
-    lines = np.where(power > LINE * level, power, 0)
-    total = power.sum(axis=(2, 3), keepdims=True)
-    return (1 - lines.sum(axis=(2, 3), keepdims=True) / (total + 1e-20)).astype(residual.dtype)
 
 
 def _power_by_level(power: Array, response: Array, weight: Array, index: Array, n: int) -> Array:

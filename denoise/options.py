@@ -6,10 +6,11 @@ This module imports no torch, so that ``denoise --help`` stays quick.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Integral, Real
+from operator import index
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from denoise.errors import ConfigError, shorten
 
@@ -134,7 +135,9 @@ class DenoiseOptions:
             )
         if self.noise_profile is not None and not isinstance(self.noise_profile, str | Path):
             try:
-                start, end = (float(each) for each in self.noise_profile)
+                start, end = self.noise_profile
+                for seconds in (start, end):
+                    check_number("a time of noise_profile", seconds)
             except (TypeError, ValueError):
                 expected = "start and end in seconds, or the path of a recording of noise"
                 raise ConfigError(f"noise_profile is {shorten(self.noise_profile)}; expected {expected}.") from None
@@ -351,8 +354,13 @@ def check_number(name: str, value: object, *, is_whole: bool = False) -> None:
     Raises:
         ConfigError: it is something else.
     """
-    if not isinstance(value, Integral if is_whole else Real):
-        raise ConfigError(f"{name} is {shorten(value)}; expected a {'whole ' * is_whole}number.")
+    convert: Callable[[Any], object] = index if is_whole else float
+    try:
+        if isinstance(value, str | bytes):  # which float would read
+            raise TypeError
+        convert(value)
+    except (TypeError, ValueError):
+        raise ConfigError(f"{name} is {shorten(value)}; expected a {'whole ' * is_whole}number.") from None
 
 
 def check_max_megapixels(max_megapixels: float) -> None:

@@ -145,5 +145,13 @@ def table() -> bytes:
 
 
 def journal() -> bytes:
-    row = {"input": "a", "output": "b", "status": "failed", "seconds": 1.0, "output_state": None, "warnings": []}
-    return json.dumps(row | {"input_state": {"size": 3, "version": "1"}}).encode() + b"\n"
+    row = {
+        "input": "a",
+        "output": "b",
+        "name": "b",
+        "status": "failed",
+        "seconds": 1.0,
+        "output_state": None,
+        "warnings": [],
+    }
+    return json.dumps(row | {"input_state": {"size": 3, "version": "1"}, "output_state": None}).encode() + b"\n"

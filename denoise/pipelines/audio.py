@@ -139,7 +139,8 @@ class AudioPipeline:
             rate, frames = reader.format.sample_rate, reader.frames
             pipeline, model, options, stereo = self.choose(survey, reader.format.channels, options)
             warnings = []
-            if frames is not None and frames < MIN_S * rate and not options.uses_posterior:
+            is_blind = noise_profile is None and not options.uses_posterior
+            if frames is not None and frames < MIN_S * rate and is_blind:
                 options = replace(options, strength=0.0)
                 warnings.append(
                     f"{1000 * frames / rate:.3g} ms are too short to tell noise from sound: left unchanged."
@@ -453,7 +454,7 @@ def warn_of_loss(before: NoiseFloor, after: NoiseFloor) -> list[str]:
     if levels[0] is None or (levels[1] is not None and levels[1] > levels[0] - MAX_LOSS_DB):
         return []
     left = "nothing is left" if levels[1] is None else f"the level fell by {levels[0] - levels[1]:.0f} dB"
-    return [f"{left}: nearly all was taken for noise. To keep more, give --strength 0.7, or another --model."]
+    return [f"{left}. If that was more than noise, give --strength 0.7, or another --model."]
 
 
 def default_model(options: DenoiseOptions, otherwise: str | Path = AUTO) -> str | Path:

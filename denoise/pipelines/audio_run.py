@@ -59,9 +59,9 @@ class AudioRun:
         self._pipeline, self._network = pipeline, pipeline.network
         self._sample_rate, self._options, self._seeds = sample_rate, options, seeds
         self._noise_profile = noise_profile
-        is_speech = pipeline.card.name in SPEECH_MODELS
-        self._removes_hum = is_speech
-        self._looks_ahead = isinstance(self._network, ArrayNoiseProfileNetwork) and not (live or is_speech)
+        self._removes_hum = pipeline.card.name in SPEECH_MODELS
+        estimates_floor = isinstance(self._network, ArrayNoiseProfileNetwork) and noise_profile is None
+        self._looks_ahead = estimates_floor and not (live or self._removes_hum)
         self._strength = options.limited_strength
         self._streams: list[AudioStream] = []
 

@@ -129,7 +129,7 @@ class AudioStream:
     @property
     def latency(self) -> int:
         """Maximum number of samples between the input and the output of a sample."""
-        return (1 + self.network.delay + self._lookahead) * self._hop
+        return (max(1, self._lookahead) + self.network.delay) * self._hop
 
     def push(self, samples: NDArray[Any]) -> NDArray[Any]:
         """Take the next samples and return those that are ready.
@@ -203,8 +203,10 @@ class AudioStream:
         lookahead, length = (n * self._hop for n in (self._lookahead, -(-self._lookahead // LOOKAHEAD_PARTS)))
         out = [self._waiting[:, :0]]
         while self._waiting.shape[1] >= (1 if is_end else lookahead):
-            if (new := self._waiting[:, self._heard : lookahead]).shape[1]:
-                self._ahead = self._profiled.listen(self._by_rows(new), self._ahead)
+            new = self._waiting[:, self._heard : lookahead]
+            for start in range(0, new.shape[1], MAX_HOPS * self._hop):
+                part = new[:, start : start + MAX_HOPS * self._hop]
+                self._ahead = self._profiled.listen(self._by_rows(part), self._ahead)
             self._state = self._profiled.foresee(self._state, self._ahead)
             block, self._waiting = self._waiting[:, :length], self._waiting[:, length:]
             self._heard += new.shape[1] - block.shape[1]

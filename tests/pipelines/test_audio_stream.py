@@ -94,7 +94,7 @@ def test_looking_ahead_does_not_depend_on_the_blocks(models: dict[str, Path], si
     np.testing.assert_allclose(out, run(stream(), x, [time]), atol=1e-5)
     np.testing.assert_allclose(out, denoise_audio(x, 16_000, model=models["floor-audio"]), atol=1e-5)
     ready = stream()
-    assert ready.latency == (1 + ready.network.delay + 16) * ready.network.hop(16_000)
+    assert ready.latency == (ready.network.delay + 16) * ready.network.hop(16_000)
     for n_pushed in range(min(500, time), time, 500):
         n_ready += ready.push(x[:, n_pushed - 500 : n_pushed]).shape[1]
         assert n_pushed - n_ready <= ready.latency
@@ -115,6 +115,15 @@ def test_a_sound_that_dies_away_is_no_noise_in_a_recording(level: float) -> None
     assert 10 * np.log10(np.mean(bell**2) / np.mean(recorded**2)) > 35
     assert np.mean(recorded**2) < np.mean(live**2) / 100
     np.testing.assert_allclose(denoise_audio(noisy, rate, model="general")[0] - bell, recorded, atol=1e-6)
+
+
+@pytest.mark.parametrize(("end", "gain"), [(8.0, np.linspace(1, 0, 16_000)), (7.5, 1e-3), (7.5, 0.0)])
+def test_hiss_does_not_come_back_before_a_fade_or_a_gap(end: float, gain: float | NDArray[Any]) -> None:
+    rate = 16_000
+    x = 0.01 * np.random.default_rng(0).standard_normal((1, 8 * rate)).astype(np.float32)
+    x[:, 7 * rate : round(end * rate)] *= gain
+    y = np.concatenate([*AudioPipeline("general").stream([x], rate, live=False)], axis=1)
+    assert np.mean(y[:, rate : 7 * rate] ** 2) < np.mean(x[:, rate : 7 * rate] ** 2) / 1e6
 
 
 def test_models_without_a_noise_floor_cannot_look_ahead(models: dict[str, Path]) -> None:

@@ -269,7 +269,7 @@ def test_each_of_several_tracks_is_denoised(pipeline: AudioPipeline, tmp_path: P
     for track in (0, 1):
         x, y = audio_on_clock(path, track), audio_on_clock(tmp_path / "clean.mp4", track)
         assert (y[:, RATE:] ** 2).sum() < 0.1 * (x[:, RATE:] ** 2).sum()  # noise alone
-    assert all("the level fell by" in warning for warning in result.warnings)
+    assert ["the level fell by" in warning for warning in result.warnings] == [True, True]
     assert result.speed > 0
 
 

@@ -26,6 +26,7 @@ STATE, NEXT_STATE = "state.", "next_state."  # prefixes of the inputs and output
 HISTORY = "history"  # tensor of the state: the last hop
 NOISE_PROFILE, SUM_OF_POWERS, RECENT_POWERS = "floor.profile", "floor.total", "floor.recent"  # of a `NoiseFloorDPCRN`
 HEARD = (HISTORY, SUM_OF_POWERS, "floor.weight", RECENT_POWERS)  # that change by listening alone
+STEADY, PARTS = 2.0, ((0, 3), (3, 6))  # as in `denoise.nn.noise_floor.foresee`, which needs torch
 FRAMES_AT_ONCE = 64  # of noise, so that the memory does not grow with its length
 
 Array = NDArray[Any]
@@ -192,7 +193,11 @@ class OnnxNoiseProfileNetwork(OnnxStreamingNetwork):
     def foresee(self, state: State, ahead: State) -> State:
         """Return a state that knows what comes next; see `denoise.protocols.ArrayNoiseProfileNetwork`."""
         recent = state[RECENT_POWERS].copy()
-        recent[:, -1] = np.minimum(recent[:, -1], ahead[RECENT_POWERS].min(axis=1))
+        highest, n = self.stream.states[RECENT_POWERS].value, recent.shape[1]
+        early, late = (recent[:, start * n // 8 : end * n // 8 or 1].min(axis=1) for start, end in PARTS)
+        is_steady = (early < highest / 2) & (early <= STEADY * late)
+        least = np.where(is_steady, highest, ahead[RECENT_POWERS].min(axis=1))
+        recent[:, -1] = np.minimum(recent[:, -1], least)
         return state | {RECENT_POWERS: recent}
 
 

@@ -117,7 +117,7 @@ class Worker:
             raise
         except Exception as error:
             message = describe_unexpected(error)
-            if not message.startswith(item.source):
+            if not message.startswith(f"{item.source}:"):
                 message = f"{item.source}: {message}"
         record = Record.failed(item, message, round(time.perf_counter() - started, 3), state)
         self.journal.append(record)

@@ -91,6 +91,27 @@ def test_noise_of_any_length_has_a_profile(n: int, exported: dict[str, Path], mo
     np.testing.assert_allclose(profile, expected, rtol=1e-4, atol=1e-12)
 
 
+@pytest.mark.parametrize("is_steady", [False, True])
+def test_hearing_ahead_agrees_with_torch(is_steady: bool, exported: dict[str, Path]) -> None:
+    networks: list[Any] = [load_network(model, modality="audio")[0] for model in (exported["general"], "general")]
+    x = np.random.default_rng(0).normal(0, 0.01, (1, 2, 400, 128)).astype(np.float32)
+    x[:, :, 300:310] = 0.0
+    x[:, :, 350:] *= 0.01
+    x = (
+        x.reshape(1, 2, -1)
+        if is_steady
+        else x.reshape(1, 2, -1) * np.exp(-np.arange(400 * 128) / 9_000, dtype=np.float32)
+    )
+    recent = []
+    for network in networks:
+        start = network.initial_state(1, 2, 8_000)
+        state, ahead = network.listen(x[..., : 256 * 128], start), network.listen(x, start)
+        foreseen = network.foresee(state, ahead)
+        recent.append(foreseen["floor.recent"] if isinstance(foreseen, dict) else foreseen.floor.recent.numpy())
+    np.testing.assert_allclose(*recent, rtol=1e-3)
+    assert networks[0].lookahead_hops == networks[1].lookahead_hops == 256
+
+
 def test_live_audio_agrees_with_torch(exported: dict[str, Path]) -> None:
     x = recording(48_000, 1, 0.4)
     streams = [AudioStream(model, sample_rate=48_000) for model in (exported["speech"], "speech")]
