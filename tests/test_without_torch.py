@@ -67,10 +67,10 @@ class HalfStream(Half):
 
     lookahead_hops = 8
 
-    def listen(self, x, state):
+    def update_noise_floor(self, x, state):
         return x[..., -self.hop(16_000):]
 
-    def foresee(self, state, ahead):
+    def apply_lookahead(self, state, ahead):
         return state
 
 

@@ -147,18 +147,18 @@ class TorchNoiseProfileNetwork(TorchStreamingNetwork):
 
     @property
     def lookahead_hops(self) -> int:
-        """Hops that `listen` remembers."""
+        """Hops whose noise floor the state holds."""
         return self.module.lookahead_hops
 
     @torch.inference_mode()
-    def listen(self, x: Array, state: Any) -> Any:
+    def update_noise_floor(self, x: Array, state: Any) -> Any:
         """Return the state after the next hops; see `denoise.protocols.ArrayNoiseProfileNetwork`."""
-        return self.module.listen(to_tensor(x, self.device), state)
+        return self.module.update_noise_floor(to_tensor(x, self.device), state)
 
     @torch.inference_mode()
-    def foresee(self, state: Any, ahead: Any) -> Any:
-        """Return a state that knows what comes next; see `denoise.protocols.ArrayNoiseProfileNetwork`."""
-        return self.module.foresee(state, ahead)
+    def apply_lookahead(self, state: Any, ahead: Any) -> Any:
+        """Return a state that knows what follows; see `denoise.protocols.ArrayNoiseProfileNetwork`."""
+        return self.module.apply_lookahead(state, ahead)
 
 
 class TorchPosteriorSampler(TorchStreamingNetwork):

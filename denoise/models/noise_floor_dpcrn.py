@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from denoise.config import config
 from denoise.dsp import stream_stft
 from denoise.errors import ConfigError
+from denoise.lookahead import ignore_silence, lower_to_following
 from denoise.models.dpcrn import DPCRN, DPCRNConfig, DPCRNState, RunningMean, running_level
 from denoise.nn.conditioning import check_sigma
-from denoise.nn.noise_floor import NoiseFloorState, foresee, initial_noise_floor, listen, track_noise_floor
+from denoise.nn.noise_floor import NoiseFloorState, initial_noise_floor, track_noise_floor
 from denoise.nn.streaming import DEFAULT_RATE
 from denoise.signals import check_noise_profile
 
@@ -87,21 +91,24 @@ class NoiseFloorDPCRN(DPCRN):
 
     @property
     def lookahead_hops(self) -> int:
-        """Hops of a stream that `listen` remembers."""
+        """Hops whose noise floor the state holds."""
         return self.config.floor_frames
 
-    def listen(self, x: Tensor, state: DPCRNState) -> DPCRNState:
+    def update_noise_floor(self, x: Tensor, state: DPCRNState) -> DPCRNState:
         """Track the noise floor alone; see `denoise.protocols.NoiseProfileNetwork`."""
         assert state.floor is not None  # set by `initial_state`
         spectrum, history = stream_stft(x.float(), state.history)
-        powers = self.spectral.to_power(spectrum / state.hop)
-        return state._replace(history=history, floor=listen(powers, state.floor, self.config.hop_s))
+        _, floor = track_noise_floor(self.spectral.to_power(spectrum / state.hop), state.floor, self.config.hop_s)
+        samples = torch.cat([state.history, x], dim=2)
+        recent = ignore_silence(floor.recent.numpy(force=True), samples.numpy(force=True), state.hop)
+        return state._replace(history=history, floor=_with_recent(floor, recent))
 
-    def foresee(self, state: DPCRNState, ahead: DPCRNState) -> DPCRNState:
-        """Lower the noise floor to what it falls to later; see `denoise.protocols.NoiseProfileNetwork`."""
+    def apply_lookahead(self, state: DPCRNState, ahead: DPCRNState) -> DPCRNState:
+        """Lower the noise floor to what follows; see `denoise.protocols.NoiseProfileNetwork`."""
         assert state.floor is not None  # set by `initial_state`
         assert ahead.floor is not None
-        return state._replace(floor=foresee(state.floor, ahead.floor))
+        recent = lower_to_following(*(each.recent.numpy(force=True) for each in (state.floor, ahead.floor)))
+        return state._replace(floor=_with_recent(state.floor, recent))
 
     def forward(
         self,
@@ -144,3 +151,7 @@ class NoiseFloorDPCRN(DPCRN):
         features = torch.cat([features, self.spectral.compress(floor)[:, None]], dim=1) / level[:, None, :, None]
         is_given = (profile > 0).to(features).expand_as(powers)
         return torch.cat([features, is_given[:, None]], dim=1), level_state, floor_state
+
+
+def _with_recent(floor: NoiseFloorState, recent: NDArray[Any]) -> NoiseFloorState:
+    return floor._replace(recent=torch.from_numpy(recent).to(floor.recent))

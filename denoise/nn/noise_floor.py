@@ -8,10 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from denoise.lookahead import MAX_POWER
+
 SMOOTHING_S = 0.1  # time constant; the minimum of smoother powers lies closer to their mean
-MAX_POWER = 1e20  # before the first frame
-PARTS = ((0, 3), (3, 6))  # eighths of the last frames that are compared; those after them may belong to a fade-out
-STEADY = 2.0  # power by that of later frames, up to which a position holds noise that stayed the same
 
 
 class NoiseFloorState(NamedTuple):
@@ -77,43 +76,3 @@ def track_noise_floor(powers: Tensor, state: NoiseFloorState, hop_s: float) -> t
         profile = state.profile[:, None]
         floor = torch.where(profile > 0, profile, floor)
     return floor, NoiseFloorState(total[:, -1], weight[-1, 0], smoothed[:, 1 - length :], state.profile)
-
-
-def listen(powers: Tensor, state: NoiseFloorState, hop_s: float) -> NoiseFloorState:
-    """Track the noise floor of frames that `foresee` needs, those with any sound; others say nothing about the noise.
-
-    Args:
-        powers: as of `track_noise_floor`.
-        state: state after the previous frames.
-        hop_s: as of `track_noise_floor`.
-
-    Returns:
-        The new state.
-    """
-    _, state = track_noise_floor(powers, state, hop_s)
-    is_silent = (powers == 0).all(dim=2, keepdim=True)[:, -state.recent.shape[1] :]
-    known, new = state.recent.split([state.recent.shape[1] - is_silent.shape[1], is_silent.shape[1]], dim=1)
-    return state._replace(recent=torch.cat([known, torch.where(is_silent, MAX_POWER, new)], dim=1))
-
-
-def foresee(state: NoiseFloorState, ahead: NoiseFloorState) -> NoiseFloorState:
-    """Lower the noise floor of a stream to what it falls to later: what dies away is not noise.
-
-    Where the floor stayed the same until a second ago (at 256 frames of 16 ms), it is left: a gap or a fade-out that
-    follows does not change what noise there is before it.
-
-    Args:
-        state: state of the stream.
-        ahead: state of `listen` some frames later.
-
-    Returns:
-        The state, as if the last frame had been the weakest of the last ones of ``ahead`` at each position.
-    """
-    n = state.recent.shape[1]
-    early, late = (
-        state.recent[:, start * n // 8 : end * n // 8 or 1].amin(dim=1, keepdim=True) for start, end in PARTS
-    )
-    is_steady = (early < MAX_POWER / 2) & (early <= STEADY * late)
-    least = torch.where(is_steady, MAX_POWER, ahead.recent.amin(dim=1, keepdim=True))
-    last = torch.minimum(state.recent[:, -1:], least)
-    return state._replace(recent=torch.cat([state.recent[:, :-1], last], dim=1))

@@ -20,7 +20,7 @@ from denoise.files.names import OUTPUT, file_name
 from denoise.options import AUDIO_STEPS, BLOCK_S, Backend, DenoiseOptions, NoiseSource, Stereo
 from denoise.pipelines.audio_run import STEP_S, AudioRun
 from denoise.pipelines.choice import AUTO, AUTO_MODELS, GIVEN, ModelChoice, StereoChoice, Survey, survey_file
-from denoise.pipelines.noise_floor import NoiseFloor
+from denoise.pipelines.noise_floor import NoiseFloor, warn_of_loss
 from denoise.pipelines.noise_segment import measure_profile, read_noise, require_noise_profile_network
 from denoise.pipelines.posterior import check_posterior
 from denoise.pipelines.progress import progress_of_part
@@ -30,7 +30,6 @@ from denoise.registry import DEFAULTS, GENERAL_MODEL, POSTERIOR_MODEL
 from denoise.signals import AudioFormat, NetworkOverflowError
 
 MIN_S = 0.1  # of a recording: in less, noise cannot be told from sound
-MAX_LOSS_DB = 20.0  # of the level of a recording without a warning
 
 
 class AudioPipeline:
@@ -421,8 +420,8 @@ class AudioPipeline:
             seeds: seeds of several posterior samples, in place of their mean.
             noise_profile: as of `measure_noise`; None estimates the noise.
             stereo: as in `file`; chunks are not examined, so that ``"auto"`` links two channels.
-            live: whether chunks come while they are recorded. Of a recording, False lets ``general`` hear some seconds
-                that come next, as `file` does, which keeps sounds that die away.
+            live: whether chunks come while they are recorded. Of a recording, False gives ``general`` the look-ahead of
+                `file`, which keeps sounds that decay.
 
         Returns:
             Denoised chunks of any length, (channels, time); posterior samples are concatenated along the channels,
@@ -441,20 +440,6 @@ class AudioPipeline:
             stereo=stereo,
         )
         return self.start(sample_rate, options, seeds, noise_profile, live=live).blocks(chunks)
-
-
-def warn_of_loss(before: NoiseFloor, after: NoiseFloor) -> list[str]:
-    """Return a warning if little is left of a recording.
-
-    Args:
-        before: measured before denoising.
-        after: measured behind it.
-    """
-    levels = before.mean_db(), after.mean_db()
-    if levels[0] is None or (levels[1] is not None and levels[1] > levels[0] - MAX_LOSS_DB):
-        return []
-    left = "nothing is left" if levels[1] is None else f"the level fell by {levels[0] - levels[1]:.0f} dB"
-    return [f"{left}. If that was more than noise, give --strength 0.7, or another --model."]
 
 
 def default_model(options: DenoiseOptions, otherwise: str | Path = AUTO) -> str | Path:

@@ -137,7 +137,7 @@ class HumFilter:
             self._n_filled += block.shape[1]
             if self._n_filled == self._step.shape[1]:
                 self._n_filled = 0
-                self._listen()
+                self._find_tones()
         return np.concatenate(blocks, axis=1)
 
     def _remove(self, block: Array) -> Array:
@@ -159,8 +159,8 @@ class HumFilter:
                 out[i], notches[j] = notch.apply(out[i], self._sample_rate, smoother)
         return out.astype(block.dtype)
 
-    def _listen(self) -> None:
-        """Seek tones at the end of a step."""
+    def _find_tones(self) -> None:
+        """Find tones at the end of a step."""
         spectra = np.fft.rfft(self._taper * self._step)
         self._spectra.append(spectra[:, : round(1.05 * HIGHEST * STEP_S) + 1])
         if len(self._spectra) < N_STEPS:

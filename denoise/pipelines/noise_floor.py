@@ -13,6 +13,7 @@ FRAMES_PER_SECOND = 20
 MIN_DB = -200
 BINS_PER_DB = 10
 QUANTILE = 0.1
+MAX_LOSS_DB = 20.0  # of the level of a recording without a warning
 
 
 class NoiseFloor:
@@ -65,3 +66,17 @@ class NoiseFloor:
             self._energy += float(power.sum())
             level_db = 10 * np.log10(power.clip(1e-20, 1e19))
             np.add.at(self._counts, np.rint(BINS_PER_DB * (level_db - MIN_DB)).astype(np.int64), 1)
+
+
+def warn_of_loss(before: NoiseFloor, after: NoiseFloor) -> list[str]:
+    """Return a warning if little is left of a recording.
+
+    Args:
+        before: measured before denoising.
+        after: measured behind it.
+    """
+    levels = before.mean_db(), after.mean_db()
+    if levels[0] is None or (levels[1] is not None and levels[1] > levels[0] - MAX_LOSS_DB):
+        return []
+    left = "nothing is left" if levels[1] is None else f"the level fell by {levels[0] - levels[1]:.0f} dB"
+    return [f"{left}. If that was more than noise, give --strength 0.7, or another --model."]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from denoise.pipelines.audio import AudioPipeline
 
 MAX_HOPS = 128  # at a time: the running means of the networks take memory by the square of their number
-LOOKAHEAD_PARTS = 4  # of what is heard ahead; one is denoised at a time
+LOOKAHEAD_PARTS = 4  # one of which is denoised at a time
 
 
 class AudioStream:
@@ -56,8 +56,8 @@ class AudioStream:
             several channels is averaged where they share a mask, or where their number differs.
         remove_hum: whether steady tones are removed before the network, see `HumFilter`; None does so before the
             bundled models of speech.
-        look_ahead: whether some seconds that come next are heard first, of models that take a noise profile: what dies
-            away in them is not noise. For recordings, as it adds more than these seconds to the latency.
+        look_ahead: whether the noise floor is estimated with a look-ahead of seconds, by models that take a noise
+            profile: what decays in them is not noise. For recordings, as the latency is as long.
 
     Raises:
         ConfigError: the model is unknown or has no state to stream with, see `denoise info`; or it does not support an
@@ -106,21 +106,21 @@ class AudioStream:
         is_linked = channels == 2 if linked is None else linked
         self._rows = 1 if is_linked else channels
         size = (self._rows, channels // self._rows, sample_rate)
-        self._state = self._ahead = network.initial_state(*size)
+        self._state = self._lookahead_state = network.initial_state(*size)
         self._lookahead = 0
         if noise_profile is not None or look_ahead:
-            self._profiled = require_noise_profile_network(network, name)
+            self._floor_network = require_noise_profile_network(network, name)
         if noise_profile is not None:
             profile = np.asarray(noise_profile, np.float32)
             profile = profile if len(profile) == self._rows else profile.mean(axis=0, keepdims=True)
-            self._state = self._profiled.initial_state(*size, noise_profile=profile)
+            self._state = self._floor_network.initial_state(*size, noise_profile=profile)
         if look_ahead:
-            self._lookahead = self._profiled.lookahead_hops
+            self._lookahead = self._floor_network.lookahead_hops
         removes_hum = name in SPEECH_MODELS if remove_hum is None else remove_hum
         self._hum = HumFilter(sample_rate, channels) if removes_hum else None
         self._pending = np.zeros((channels, 0), np.float32)  # samples of an incomplete hop
-        self._waiting = np.zeros((channels, 0), np.float32)  # whole hops that look ahead
-        self._heard = 0  # samples of them that are known to the state
+        self._queue = np.zeros((channels, 0), np.float32)  # whole hops that wait for their look-ahead
+        self._n_analysed = 0  # samples of them that are in the noise floor of the look-ahead
         self._dry = np.zeros((channels, 0), np.float32)  # samples whose denoised counterparts are not ready
         self._skip = network.delay * self._hop  # outputs of the network that precede the first sample
         self._late = np.zeros((channels, self.latency), np.float32)  # samples that `process` returns next
@@ -156,7 +156,7 @@ class AudioStream:
         self._pending = np.concatenate([self._pending, without_hum], axis=1)
         n = self._pending.shape[1] // self._hop * self._hop
         hops, self._pending = self._pending[:, :n], self._pending[:, n:]
-        return self._mix(self._look_ahead(hops) if self._lookahead else self._denoise(hops))
+        return self._mix(self._denoise_queue(hops) if self._lookahead else self._denoise(hops))
 
     def flush(self) -> NDArray[Any]:
         """End the stream.
@@ -172,7 +172,7 @@ class AudioStream:
         self._flushed = True
         padding = -self._pending.shape[1] % self._hop + self.network.delay * self._hop
         hops = np.pad(self._pending, ((0, 0), (0, padding)))
-        return self._mix(self._look_ahead(hops, is_end=True) if self._lookahead else self._denoise(hops))
+        return self._mix(self._denoise_queue(hops, is_end=True) if self._lookahead else self._denoise(hops))
 
     def process(self, samples: NDArray[Any]) -> NDArray[Any]:
         """Return as many samples as come, always ``latency`` samples late, for the callback of a sound card.
@@ -197,19 +197,21 @@ class AudioStream:
         relative_rms, correlation, rejected_fraction = self.network.diagnostics(self._state)
         return Diagnostics(residual=Consistency(relative_rms, correlation), rejected_fraction=rejected_fraction)
 
-    def _look_ahead(self, hops: NDArray[Any], *, is_end: bool = False) -> NDArray[Any]:
-        """Pass hops, (channels, n * hop), through the network after the state has heard what comes next."""
-        self._waiting = np.concatenate([self._waiting, hops], axis=1)
+    def _denoise_queue(self, hops: NDArray[Any], *, is_end: bool = False) -> NDArray[Any]:
+        """Queue hops, (channels, n * hop), and denoise those whose look-ahead is complete, or all at the end."""
+        self._queue = np.concatenate([self._queue, hops], axis=1)
         lookahead, length = (n * self._hop for n in (self._lookahead, -(-self._lookahead // LOOKAHEAD_PARTS)))
-        out = [self._waiting[:, :0]]
-        while self._waiting.shape[1] >= (1 if is_end else lookahead):
-            new = self._waiting[:, self._heard : lookahead]
+        out = [self._queue[:, :0]]
+        while self._queue.shape[1] >= (1 if is_end else lookahead):
+            new = self._queue[:, self._n_analysed : lookahead]
             for start in range(0, new.shape[1], MAX_HOPS * self._hop):
                 part = new[:, start : start + MAX_HOPS * self._hop]
-                self._ahead = self._profiled.listen(self._by_rows(part), self._ahead)
-            self._state = self._profiled.foresee(self._state, self._ahead)
-            block, self._waiting = self._waiting[:, :length], self._waiting[:, length:]
-            self._heard += new.shape[1] - block.shape[1]
+                self._lookahead_state = self._floor_network.update_noise_floor(
+                    self._by_rows(part), self._lookahead_state
+                )
+            self._state = self._floor_network.apply_lookahead(self._state, self._lookahead_state)
+            block, self._queue = self._queue[:, :length], self._queue[:, length:]
+            self._n_analysed += new.shape[1] - block.shape[1]
             out.append(self._denoise(block))
         return np.concatenate(out, axis=1)
 

@@ -147,7 +147,7 @@ class ArrayStreamingNetwork(ArrayNetwork, Protocol):
 
 @runtime_checkable
 class ArrayNoiseProfileNetwork(ArrayStreamingNetwork, Protocol):
-    """A streaming network that estimates the noise, and can be told: its spectrum, or what comes next."""
+    """A streaming network with a noise floor, which is estimated, with a look-ahead if there is one, or given."""
 
     def measure_noise(self, noise: Array, *, sample_rate: int) -> Array:
         """Return the noise profile of recordings of noise alone.
@@ -173,22 +173,22 @@ class ArrayNoiseProfileNetwork(ArrayStreamingNetwork, Protocol):
 
     @property
     def lookahead_hops(self) -> int:
-        """Hops that `listen` remembers."""
+        """Hops whose noise floor the state holds."""
 
-    def listen(self, x: Array, state: Any) -> Any:
-        """Return the state after the next hops of a stream, for `foresee` alone.
+    def update_noise_floor(self, x: Array, state: Any) -> Any:
+        """Return the state after the next hops of a stream, for `apply_lookahead` alone.
 
         Args:
             x: next samples, (batch, channels, n * hop), float32.
             state: state after the previous samples, of `initial_state` or of this method; it is not modified.
         """
 
-    def foresee(self, state: Any, ahead: Any) -> Any:
-        """Return a state that knows how weak the signal becomes soon, below which there is the noise.
+    def apply_lookahead(self, state: Any, ahead: Any) -> Any:
+        """Return a state whose noise floor is lowered where the signal decays in the hops that follow.
 
         Args:
             state: state of a stream; it is not modified.
-            ahead: state of `listen`, at most ``lookahead_hops`` later.
+            ahead: state of `update_noise_floor`, at most ``lookahead_hops`` later.
         """
 
 

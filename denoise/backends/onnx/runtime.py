@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from denoise.cards import MAX_BYTES, Card
 from denoise.config import parse
 from denoise.errors import ConfigError, WeightsError
+from denoise.lookahead import ignore_silence, lower_to_following
 from denoise.protocols import NetworkFacts
 from denoise.signals import check_noise_profile
 
@@ -25,8 +26,7 @@ FRAMES, PROBABILITIES = "frames", "probabilities"
 STATE, NEXT_STATE = "state.", "next_state."  # prefixes of the inputs and outputs that hold the state
 HISTORY = "history"  # tensor of the state: the last hop
 NOISE_PROFILE, SUM_OF_POWERS, RECENT_POWERS = "floor.profile", "floor.total", "floor.recent"  # of a `NoiseFloorDPCRN`
-HEARD = (HISTORY, SUM_OF_POWERS, "floor.weight", RECENT_POWERS)  # that change by listening alone
-STEADY, PARTS = 2.0, ((0, 3), (3, 6))  # as in `denoise.nn.noise_floor.foresee`, which needs torch
+NOISE_FLOOR = (HISTORY, SUM_OF_POWERS, "floor.weight", RECENT_POWERS)  # tensors that a noise floor is computed from
 FRAMES_AT_ONCE = 64  # of noise, so that the memory does not grow with its length
 
 Array = NDArray[Any]
@@ -157,7 +157,7 @@ class OnnxNoiseProfileNetwork(OnnxStreamingNetwork):
             x = second[start : start + FRAMES_AT_ONCE]
             state = self.initial_state(len(x), channels, sample_rate)
             state[HISTORY] = np.ascontiguousarray(first[start : start + FRAMES_AT_ONCE])
-            powers += self.session.run([NEXT_STATE + SUM_OF_POWERS], self._inputs(x, state), _needed_alone())
+            powers += self.session.run([NEXT_STATE + SUM_OF_POWERS], self._inputs(x, state), _run_options())
         profile: Array = np.concatenate(powers).reshape(batch, n, -1).mean(axis=1)
         return profile
 
@@ -172,33 +172,23 @@ class OnnxNoiseProfileNetwork(OnnxStreamingNetwork):
 
     @property
     def lookahead_hops(self) -> int:
-        """Hops that `listen` remembers."""
+        """Hops whose noise floor the state holds."""
         return int(self.stream.states[RECENT_POWERS].shape[1]) + 1
 
-    def listen(self, x: Array, state: State) -> State:
+    def update_noise_floor(self, x: Array, state: State) -> State:
         """Return the state after the next hops; see `denoise.protocols.ArrayNoiseProfileNetwork`.
 
         The rest of the network is not computed.
         """
-        tensors = self.session.run([NEXT_STATE + name for name in HEARD], self._inputs(x, state), _needed_alone())
-        heard = dict(zip(HEARD, tensors, strict=True))
+        names = [NEXT_STATE + name for name in NOISE_FLOOR]
+        floor = dict(zip(NOISE_FLOOR, self.session.run(names, self._inputs(x, state), _run_options()), strict=True))
         samples = np.concatenate([state[HISTORY], x], axis=2)
-        hops = samples.reshape(*x.shape[:2], -1, state[HISTORY].shape[2])
-        has_sound = np.abs(hops).max(axis=(1, 3)) > 0
-        silent = ~(has_sound[:, :-1] | has_sound[:, 1:])  # frames of two hops
-        recent = heard[RECENT_POWERS]
-        recent[:, -silent.shape[1] :][silent[:, -recent.shape[1] :]] = self.stream.states[RECENT_POWERS].value
-        return state | heard
+        floor[RECENT_POWERS] = ignore_silence(floor[RECENT_POWERS], samples, state[HISTORY].shape[2])
+        return state | floor
 
-    def foresee(self, state: State, ahead: State) -> State:
-        """Return a state that knows what comes next; see `denoise.protocols.ArrayNoiseProfileNetwork`."""
-        recent = state[RECENT_POWERS].copy()
-        highest, n = self.stream.states[RECENT_POWERS].value, recent.shape[1]
-        early, late = (recent[:, start * n // 8 : end * n // 8 or 1].min(axis=1) for start, end in PARTS)
-        is_steady = (early < highest / 2) & (early <= STEADY * late)
-        least = np.where(is_steady, highest, ahead[RECENT_POWERS].min(axis=1))
-        recent[:, -1] = np.minimum(recent[:, -1], least)
-        return state | {RECENT_POWERS: recent}
+    def apply_lookahead(self, state: State, ahead: State) -> State:
+        """Return a state that knows what follows; see `denoise.protocols.ArrayNoiseProfileNetwork`."""
+        return state | {RECENT_POWERS: lower_to_following(state[RECENT_POWERS], ahead[RECENT_POWERS])}
 
 
 class OnnxClassifier:
@@ -265,8 +255,8 @@ def read_header(path: Path) -> dict[str, Any]:
     return _parse_metadata(_open_session(read_file(path), str(path)), str(path))
 
 
-def _needed_alone() -> Any:
-    """Options of a run that computes only what the outputs need."""
+def _run_options() -> Any:
+    """Options of a run that computes only what the requested outputs need."""
     import onnxruntime
 
     options = onnxruntime.RunOptions()

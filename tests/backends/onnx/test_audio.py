@@ -92,7 +92,7 @@ def test_noise_of_any_length_has_a_profile(n: int, exported: dict[str, Path], mo
 
 
 @pytest.mark.parametrize("is_steady", [False, True])
-def test_hearing_ahead_agrees_with_torch(is_steady: bool, exported: dict[str, Path]) -> None:
+def test_looking_ahead_agrees_with_torch(is_steady: bool, exported: dict[str, Path]) -> None:
     networks: list[Any] = [load_network(model, modality="audio")[0] for model in (exported["general"], "general")]
     x = np.random.default_rng(0).normal(0, 0.01, (1, 2, 400, 128)).astype(np.float32)
     x[:, :, 300:310] = 0.0
@@ -105,9 +105,9 @@ def test_hearing_ahead_agrees_with_torch(is_steady: bool, exported: dict[str, Pa
     recent = []
     for network in networks:
         start = network.initial_state(1, 2, 8_000)
-        state, ahead = network.listen(x[..., : 256 * 128], start), network.listen(x, start)
-        foreseen = network.foresee(state, ahead)
-        recent.append(foreseen["floor.recent"] if isinstance(foreseen, dict) else foreseen.floor.recent.numpy())
+        state, ahead = network.update_noise_floor(x[..., : 256 * 128], start), network.update_noise_floor(x, start)
+        lowered = network.apply_lookahead(state, ahead)
+        recent.append(lowered["floor.recent"] if isinstance(lowered, dict) else lowered.floor.recent.numpy())
     np.testing.assert_allclose(*recent, rtol=1e-3)
     assert networks[0].lookahead_hops == networks[1].lookahead_hops == 256
 
