@@ -14,6 +14,9 @@ from typing import Any, Literal, get_args
 
 from denoise.errors import ConfigError, shorten
 
+DEVICES = ("auto", "cpu", "cuda", "mps")
+"""Names of what a network is computed on; ``"auto"`` takes a GPU if there is one."""
+
 AUDIO_STEPS = 5
 """Network calls per posterior sample of audio; each adds to the latency of a stream."""
 

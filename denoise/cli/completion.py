@@ -11,10 +11,9 @@ from typing import Any
 from typer.core import TyperCommand, TyperGroup
 
 import denoise
-from denoise.options import BACKENDS
+from denoise.options import BACKENDS, DEVICES
 
 DESCRIPTION_WIDTH = 60  # characters; typer breaks longer ones into several lines, which shells read as candidates
-DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 class Command(TyperCommand):

@@ -16,7 +16,7 @@ from typing import Any
 from denoise.backends import is_certain_cpu
 from denoise.cards import read_header
 from denoise.errors import ConfigError, InputError, WeightsError
-from denoise.options import TIME_LIMIT_S, check_number
+from denoise.options import DEVICES, TIME_LIMIT_S, check_number
 from denoise.pipelines.batch.engines import ENGINES, Engine, EngineName, LocalEngine, RayEngine
 from denoise.pipelines.batch.file_options import Modality, named_files
 from denoise.pipelines.batch.items import Item, find_items
@@ -26,7 +26,6 @@ from denoise.pipelines.batch.storage import STAGING, is_url, local_path
 from denoise.pipelines.batch.worker import Task, WorkerSettings
 from denoise.registry import locate
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
 PLANNING_THREADS = 16  # which list and hash files
 
 
