@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import signal
 import sys
 from collections.abc import Callable
 from typing import Annotated
@@ -13,6 +12,7 @@ import typer
 
 from denoise.cli import audio, batch, evaluate, export, image, interpolate, models, points, sample, score, train, web
 from denoise.cli.completion import Command, Group
+from denoise.cli.interrupt import stop_on_signals
 from denoise.cli.output import print_error
 from denoise.errors import DenoiseError, describe_unexpected
 
@@ -65,8 +65,7 @@ def main() -> None:
     _open_closed_descriptors()
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names may hold bytes that are no text
         sys.stdout.reconfigure(errors="backslashreplace")
-    # Schedulers stop jobs by SIGTERM; unfinished files are removed, as after Ctrl-C.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    stop_on_signals()
     try:
         try:
             app(prog_name="denoise")

@@ -760,6 +760,32 @@ class TestProcesses:
         assert not list(output.parent.iterdir())
 
     @pytest.mark.skipif(os.name == "nt", reason="no signals")
+    @pytest.mark.parametrize(("number", "stopped"), [("SIGINT", "KeyboardInterrupt"), ("SIGTERM", "SystemExit")])
+    def test_signals_are_not_lost_while_libsndfile_reads(self, number: str, stopped: str, tmp_path: Path) -> None:
+        write_audio(tmp_path / "a.wav")
+        program = f"""
+import io, signal, time, soundfile
+from denoise.cli.interrupt import stop_on_signals
+class File(io.BytesIO):
+    is_first = True
+    def readinto(self, buffer):
+        if self.is_first:
+            self.is_first = False
+            signal.raise_signal(signal.{number})
+        return super().readinto(buffer)
+stop_on_signals()
+try:
+    soundfile.SoundFile(File(open("a.wav", "rb").read()))
+    time.sleep(10)
+except BaseException as error:
+    print(type(error).__name__)
+"""
+        result = subprocess.run(
+            [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert (result.stdout, result.stderr) == (f"{stopped}\n", "")
+
+    @pytest.mark.skipif(os.name == "nt", reason="no signals")
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_a_recording_that_is_interrupted_is_kept(self, models: Models, tmp_path: Path, number: int) -> None:
         output = tmp_path / "out.wav"
