@@ -37,6 +37,7 @@ class AudioData:
         music_fraction: probability that the clean signal is of the folders of ``music``.
         layers: probability of another clean signal with the ones before.
         drive: probability of an overdriven amplifier, whose distortion belongs to the clean signal.
+        voice_effects: probability of effects of films, games and radio, which belong to the clean voice.
         silence: probability of noise alone.
         dc_offset: probability of a constant offset of the noisy signal, as of cheap sound cards.
         profile: probability that networks that take a noise profile get one.
@@ -68,6 +69,7 @@ class AudioData:
     music_fraction: float = 0.0
     layers: float = 0.0
     drive: float = 0.0
+    voice_effects: float = 0.0
     silence: float = 0.0
     dc_offset: float = 0.0
     profile: float = 0.0

@@ -20,6 +20,7 @@ from denoise.files.find import find_files
 from denoise.signals import Audio, AudioFormat
 from denoise.training.audio_recipe import AudioData
 from denoise.training.data import Batch
+from denoise.training.voice_effects import random_voice
 
 WIDE_BAND = 16_000  # Hz; at higher sample rates, speech of a narrower band is left out
 MIN_BANDWIDTH = 0.6  # of half the sample rate
@@ -246,7 +247,10 @@ class AudioMixes:
         """Return a segment of one recording of speech or music, (time,)."""
         if self.music is not None and _happens(self.settings.music_fraction, generator):
             return self.music.crop(time, rate, self.music.weights, generator)
-        return self.speech.crop(time, rate, self.speech.weights_at(rate), generator)
+        voice = self.speech.crop(time, rate, self.speech.weights_at(rate), generator)
+        if self.settings.voice_effects and _happens(self.settings.voice_effects, generator):
+            return random_voice(voice, rate, generator)
+        return voice
 
     def _single_noise(self, time: int, rate: int, generator: Generator) -> Tensor:
         s = self.settings

@@ -196,3 +196,12 @@ def test_drive_adds_harmonics_to_the_clean_signal(data: Path) -> None:
     power = torch.fft.rfft(driven * torch.hann_window(48_000)).abs().square()
     assert bool((power[..., 21_000:23_000].mean(dim=-1) > 1e-6 * power.mean(dim=-1)).all())
     assert torch.allclose(plain.square().mean(dim=-1), driven.square().mean(dim=-1), rtol=1e-3)
+
+
+def test_effects_on_voices_belong_to_the_clean_signal(data: Path) -> None:
+    plain, changed = (mixes(data, voice_effects=p, seconds=1.0).batch(4, generator_for(0, 6)) for p in (0.0, 1.0))
+    assert plain.sample_rate == changed.sample_rate
+    assert not torch.allclose(plain.clean, changed.clean, atol=1e-3)
+    assert torch.allclose(plain.clean.square().mean(dim=-1), changed.clean.square().mean(dim=-1), rtol=1e-3)
+    power, error = changed.clean.square().mean(dim=-1), (changed.noisy - changed.clean).square().mean(dim=-1)
+    assert torch.allclose(10 * (power / error).log10(), torch.tensor(5.0), atol=0.1)

@@ -63,7 +63,7 @@ SINCE_0_1 |= {"image.channel_order", "image.exposure"}
 SINCE_0_1 |= {f"image.conditioning.{field.name}" for field in dataclasses.fields(Conditioning)}
 SINCE_0_1 |= {"loss.waveform_floor_db", "loss.over_attenuation", "audio.dc_offset", "audio.drive"}
 SINCE_0_1 |= {"audio.music", "audio.music_fraction", "audio.layers", "audio.silence"}
-SINCE_0_1 |= {f"audio.{key}" for key in ("tones", "beeps", "broadband", "crackle", "profile")}
+SINCE_0_1 |= {f"audio.{key}" for key in ("tones", "beeps", "broadband", "crackle", "profile", "voice_effects")}
 SINCE_0_1 |= {f"image.degrade.{key}" for key in ("unequal", "uneven", "camera", "clean", "resized", "jpeg_offsets")}
 SINCE_0_1 |= {"loss.reduction", "loss.denoising", "adversary", "points"}
 
