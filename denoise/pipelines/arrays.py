@@ -63,7 +63,8 @@ def denoise_audio(
         noise_profile: as in `denoise.options.DenoiseOptions`; selects ``general``.
 
     Returns:
-        Denoised samples in new memory.
+        Denoised samples in new memory; less than 0.1 s comes back unchanged, unless ``noise_profile`` or
+        ``perception`` is set.
 
     Raises:
         InputError: shape, dtype, sample rate or values do not fit.
@@ -94,6 +95,9 @@ def denoise_audio(
     for i, item in enumerate(x.reshape(denoised.shape)):
         item_float = item.astype(np.float32 if x.dtype in (np.float32, np.float16, np.int16) else np.float64) / scale
         require_finite_samples(item_float)
+        if audio.is_too_short(x.shape[-1], sample_rate, options):
+            denoised[i] = item
+            continue
         survey = pipeline.new_survey(channels, options)
         survey.examine(slice_excerpts(item_float, sample_rate), sample_rate)
         chosen, _, item_options, _ = pipeline.choose(survey, channels, options)

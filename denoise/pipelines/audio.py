@@ -138,8 +138,7 @@ class AudioPipeline:
             rate, frames = reader.format.sample_rate, reader.frames
             pipeline, model, options, stereo = self.choose(survey, reader.format.channels, options)
             warnings = []
-            is_blind = noise_profile is None and not options.uses_posterior
-            if frames is not None and frames < MIN_S * rate and is_blind:
+            if frames is not None and is_too_short(frames, rate, options):
                 options = replace(options, strength=0.0)
                 warnings.append(
                     f"{1000 * frames / rate:.3g} ms are too short to tell noise from sound: left unchanged."
@@ -465,6 +464,17 @@ def preferred_backend(model: str | Path, device: str) -> Backend:
         device: as of `AudioPipeline`.
     """
     return prefer_exported(AUTO_MODELS if model == AUTO else (model,), device)
+
+
+def is_too_short(frames: int, sample_rate: int, options: DenoiseOptions) -> bool:
+    """Tell whether a recording is too short for an estimate of its noise; it is left unchanged then.
+
+    Args:
+        frames: length of the recording in samples.
+        sample_rate: in Hz.
+        options: options of the run.
+    """
+    return frames < MIN_S * sample_rate and options.noise_profile is None and not options.uses_posterior
 
 
 def read_blocks(reader: AudioReader, length: int) -> Iterator[NDArray[Any]]:

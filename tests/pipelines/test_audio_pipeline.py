@@ -66,6 +66,10 @@ class TestWarnings:
         result = AudioPipeline(models["mute-audio"]).file(io.BytesIO(to_wav(x, 8_000)), out)
         assert result.warnings == (f"{n / 8:.3g} ms are too short to tell noise from sound: left unchanged.",)
         np.testing.assert_array_equal(soundfile.read(io.BytesIO(out.getvalue()), dtype="float32")[0], x[0])
+        array = denoise_audio(x, 8_000, model=models["mute-audio"])
+        np.testing.assert_array_equal(array, x)
+        assert not np.shares_memory(array, x)
+        assert not denoise_audio(bursts(800, 8_000), 8_000, model=models["mute-audio"]).any()
 
 
 def to_wav(x: NDArray[Any], rate: int) -> bytes:
