@@ -17,7 +17,7 @@ MAX_LOSS_DB = 20.0  # of the level of a recording without a warning
 
 
 class NoiseFloor:
-    """The level that a tenth of all frames of 50 ms stays below: that of the pauses of speech.
+    """The level that a tenth of all frames of 50 ms stays below: that of the pauses of speech, without a DC offset.
 
     Levels are counted in a histogram, because a list of them would grow with the recording.
 
@@ -29,7 +29,7 @@ class NoiseFloor:
         self._frame_length = max(1, sample_rate // FRAMES_PER_SECOND)
         self._counts = np.zeros(400 * BINS_PER_DB, np.int64)
         self._remaining: NDArray[Any] | None = None  # samples of an incomplete frame
-        self._energy = 0.0  # sum of the mean squares of all frames
+        self._energy = 0.0  # sum of the variances of all frames
 
     def measure(self, blocks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
         """Pass blocks on and add each to the histogram.
@@ -62,7 +62,8 @@ class NoiseFloor:
         length = x.shape[1] // n * n
         self._remaining = x[:, length:]
         if length:
-            power = np.square(x[:, :length].reshape(len(x), -1, n), dtype=np.float64).mean(axis=(0, 2))
+            frames = x[:, :length].reshape(len(x), -1, n)
+            power = frames.var(axis=2, dtype=np.float64).mean(axis=0)  # not the mean square: an offset is no sound
             self._energy += float(power.sum())
             level_db = 10 * np.log10(power.clip(1e-20, 1e19))
             np.add.at(self._counts, np.rint(BINS_PER_DB * (level_db - MIN_DB)).astype(np.int64), 1)

@@ -1,0 +1,54 @@
+"""The noise floor and level of a recording against levels in closed form."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from denoise.pipelines.noise_floor import NoiseFloor, warn_of_loss
+
+RATE = 16_000
+
+
+def measured(x: NDArray[np.float32], size: int = 5_000) -> NoiseFloor:
+    floor = NoiseFloor(RATE)
+    blocks = [x[:, start : start + size] for start in range(0, x.shape[1], size)]
+    np.testing.assert_array_equal(np.concatenate([*floor.measure(blocks)], axis=1), x)
+    return floor
+
+
+def tone(level_db: float, seconds: float = 2.0) -> NDArray[np.float32]:
+    """A tone of 200 Hz, of whole periods in each frame of 50 ms."""
+    t = np.arange(round(seconds * RATE)) / RATE
+    return (math.sqrt(2) * 10 ** (level_db / 20) * np.sin(2 * np.pi * 200 * t))[None].astype(np.float32)
+
+
+@given(level=st.floats(-60, -10), offset=st.floats(-0.5, 0.5), size=st.integers(1, 20_000))
+def test_levels_do_not_depend_on_offsets_and_blocks(level: float, offset: float, size: int) -> None:
+    floor = measured(tone(level, 0.5) + np.float32(offset), size)
+    assert floor.level_db() == pytest.approx(level, abs=0.1)
+    assert floor.mean_db() == pytest.approx(level, abs=0.02)
+
+
+def test_the_floor_is_the_level_of_the_quietest_tenth() -> None:
+    x = np.concatenate([tone(-20, 1.7), tone(-50, 0.3)], axis=1)
+    assert measured(x).level_db() == pytest.approx(-50, abs=0.1)
+    assert measured(x).mean_db() == pytest.approx(-20 + 10 * math.log10(0.85), abs=0.02)
+
+
+def test_only_lost_sound_is_reported() -> None:
+    offset = measured(tone(-50) + np.float32(0.4))
+    assert warn_of_loss(offset, measured(tone(-50))) == []
+    assert "the level fell by 25 dB" in warn_of_loss(offset, measured(tone(-75)))[0]
+    assert "nothing is left" in warn_of_loss(offset, measured(0 * tone(0)))[0]
+
+
+def test_silence_and_less_than_a_frame_have_no_level() -> None:
+    assert measured(np.zeros((2, RATE), np.float32)).mean_db() is None
+    assert measured(tone(-20)[:, :700]).level_db() is None
+    assert warn_of_loss(measured(tone(-20)[:, :700]), measured(tone(-90)[:, :700])) == []
