@@ -17,6 +17,12 @@ MAX_REACHED = 64  # bins: images of other intensities reach farther
 MIN_BOUND = 0.28  # bins: rounding
 MIN_END = 200  # pixels: fewer at black or white tell nothing
 BESIDE, MAX_BESIDE = 3, 0.05  # bins beside black or white, and their pixels by those that are clipped without noise
+MAX_SPACING = 8  # bins between the levels that an image uses
+MIN_LEVELS = 6  # that an image uses
+MIN_UNEVEN = 0.01  # of the levels: fewer bins are empty or doubled by chance
+SAME_RATIO = 1.35  # of the counts of neighbouring levels of photographs; rounding joins two levels or none
+MAX_EQUAL = 0.35  # of the neighbours; of noise of one level, 0.28 are
+MAX_UNLIKE = 0.2  # of the pixels: drawings and palettes have more at levels unlike their neighbours
 
 Array = NDArray[Any]
 
@@ -30,7 +36,7 @@ def noise_bound(values: Array) -> Array:
     distance from both. Pages, codes, halftone and drawings have sharp peaks, photographs have none.
 
     Args:
-        values: intensities of one channel, any shape, full scale about 1.0.
+        values: intensities of one channel, full scale about 1.0; the last axis is one of the image.
 
     Returns:
         Bound for each of `N_BINS` intensities from 0 to 1, full scale 1.0; infinite where there is none.
@@ -41,11 +47,13 @@ def noise_bound(values: Array) -> Array:
     bins = np.rint(values.reshape(-1) * (N_BINS - 1))
     is_inside = (bins >= 0) & (bins < N_BINS)
     all_counts = np.bincount(bins[is_inside].astype(np.int64), minlength=N_BINS).astype(np.float64)
-    counts = all_counts[1:-1]  # clipping causes peaks at black and white
+    first, counts = (1, all_counts[1:-1]) if _is_flat(values) else _density(all_counts)
     bound = np.full(N_BINS, np.inf)
     positions = np.arange(len(counts))
     for width in WIDTHS:
         smooth = 2 * (width // 4) + 1  # averages of neighbouring bins have a smaller error
+        if len(counts) < 2 * width + smooth:
+            break
         window = np.ones(smooth)
         h = np.convolve(counts, window, "same") / np.convolve(np.ones_like(counts), window, "same")
         margin = width + smooth // 2
@@ -59,19 +67,61 @@ def noise_bound(values: Array) -> Array:
         sigma = np.sqrt((width**2 / drop.clip(MIN_DROP) - (smooth**2 - 1) / 12).clip(MIN_BOUND**2))
         for i in np.flatnonzero(is_peak):
             reach = max(1, round(EXTENT * float(sigma[i])))
-            near = slice(max(0, i - reach), i + reach + 3)  # the first of the counts is that of intensity 1
+            near = slice(max(0, first + i - reach - 1), first + i + reach + 2)
             bound[near] = bound[near].clip(max=sigma[i])
     distance = np.minimum(values, 1 - values).reshape(-1).clip(0) * (N_BINS - 1)  # to black or white
     rank = int((1 - END_TAIL) * (len(distance) - 1))
     reached = float(np.partition(distance, rank)[rank])
     if reached <= MAX_REACHED:
         bound = bound.clip(max=max(reached / END_SIGMAS, MIN_BOUND))
-    for end, beside in ((0, slice(1, 1 + BESIDE)), (N_BINS - 1, slice(-1 - BESIDE, -1))):
+    last = first + len(counts) - N_BINS  # from the end
+    for end, beside in ((0, slice(1, max(BESIDE, first) + 1)), (N_BINS - 1, slice(min(-BESIDE, last) - 1, -1))):
         n_beside = all_counts[beside].sum()
         most_beside = n_beside + SIGNIFICANCE * np.sqrt(n_beside + 1)
         if all_counts[end] >= MIN_END and most_beside < MAX_BESIDE * all_counts[end]:
             bound[end] = MIN_BOUND
     return bound.astype(np.float32) / (N_BINS - 1)
+
+
+def _is_flat(values: Array) -> bool:
+    """Tell whether neighbours are equal more often than in noise; those that may be clipped do not count."""
+    before, after = values[..., :-1], values[..., 1:]
+    is_inside = (before > values.min()) & (before < values.max())
+    return bool(((before == after) & is_inside).sum() >= MAX_EQUAL * is_inside.sum())
+
+
+def _density(counts: Array) -> tuple[int, Array]:
+    """Return the histogram without the peaks that clipping and tone curves cause, and the bin that it begins at.
+
+    Clipping causes peaks at black and white. Contrast, gamma and levels map integers to integers: where the curve is
+    steep, levels between stay empty, where it is flat, two levels become one, and black and white may become the lowest
+    and the highest level used. Counts that follow their neighbours but for that show it; those of drawings do not.
+
+    Args:
+        counts: pixels of each bin.
+    """
+    levels = 1 + np.flatnonzero(counts[1:-1])
+    if len(levels) < MIN_LEVELS:
+        return 1, counts[1:-1]
+    used = np.log(counts[levels])
+    around = np.pad(used, 2, mode="reflect", reflect_type="odd")
+    beside, farther = (around[1:-3] + around[3:-1]) / 2, (around[:-4] + around[4:]) / 2
+    margin = np.log(SAME_RATIO) + SIGNIFICANCE * np.exp(-beside / 2)
+    excess = used - beside
+    is_doubled = (np.abs(excess) > margin) & (np.abs(excess) <= margin + np.log(2))
+    spacing = np.diff(levels)
+    n_uneven = (spacing[spacing <= MAX_SPACING] - 1).sum() + is_doubled.sum()
+    is_peak = excess > margin + np.log(2)
+    n_pixels = counts[levels[1:-1]]
+    if n_uneven <= MIN_UNEVEN * len(levels) or n_pixels[is_peak[1:-1]].sum() > MAX_UNLIKE * n_pixels.sum():
+        return 1, counts[1:-1]
+    typical = np.where(is_peak, used, np.median([used, beside, farther], axis=0))[1:-1]
+    levels = levels[1:-1]
+    filled = np.exp(np.interp(np.arange(levels[0], levels[-1] + 1), levels, typical))
+    for i in np.flatnonzero(spacing[1:-1] > MAX_SPACING):
+        filled[levels[i] + 1 - levels[0] : levels[i + 1] - levels[0]] = 0
+    filled = np.convolve(np.pad(filled, 1, mode="edge"), np.ones(3) / 3, "valid")  # every second may be doubled
+    return int(levels[0]), filled
 
 
 def look_up(bound: Array, values: Array) -> Array:

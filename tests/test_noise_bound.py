@@ -107,3 +107,36 @@ def test_a_few_values_have_no_bound_or_a_high_one(shape: tuple[int, ...]) -> Non
     bound = noise_bound(torch.rand(shape, generator=seeded()).numpy())
     assert bound.shape == (N_BINS,)
     assert not np.isnan(bound).any()
+
+
+@settings(derandomize=True)
+@given(
+    st.floats(0.6, 3.0),
+    st.sampled_from([3, 5, 10, 20]),
+    st.lists(st.floats(0.05, 0.95), min_size=1, max_size=4),
+    st.integers(0, 100),
+)
+def test_gaps_and_doubled_levels_of_more_or_less_contrast_are_no_peaks(
+    contrast: float, sigma: float, levels: list[float], seed: int
+) -> None:
+    """Before and after, the clean levels are 2 sigma or more inside."""
+    reach = min(0.5, 0.5 / contrast) - 2 * sigma / 255
+    before = [0.5 + reach * (2 * level - 1) for level in levels]
+    noisy = np.rint(255 * mixture(before, [1.0] * len(levels), sigma / 255, seed).clip(0, 1))
+    edited = np.rint((contrast * (noisy - 127.5) + 127.5).clip(0, 255)) / np.float32(255)
+    bound = 255 * look_up(noise_bound(edited), edited)
+    assert float(np.quantile(bound, 0.05)) >= 0.7 * contrast * sigma
+
+
+@pytest.mark.parametrize("spacing", [2, 3, 8])
+def test_levels_at_equal_distances_are_those_of_integers_in_other_units(spacing: int) -> None:
+    noisy = np.rint(mixture([16.0, 20.0], [0.5, 0.5], 3.0)) * spacing / 255
+    bound = 255 * look_up(noise_bound(noisy), noisy)
+    assert float(np.quantile(bound, 0.05)) >= 0.8 * 3 * spacing
+
+
+def test_a_flat_drawing_keeps_its_bound_whatever_its_levels() -> None:
+    """Cells of random levels, each of 16 neighbours: all levels at equal distances are used."""
+    cells = 2 * torch.randint(10, 120, (N // 16,), generator=seeded()).numpy()
+    values = cells.repeat(16) / 255
+    assert 255 * float(np.median(look_up(noise_bound(values), values))) <= 1

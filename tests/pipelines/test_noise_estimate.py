@@ -197,6 +197,30 @@ class TestPhoto:
         fine, coarse = np.sqrt(np.square(noise[0].sigma).reshape(2, -1).mean(axis=1))
         assert float(coarse / fine) == pytest.approx(1, abs=0.3 if sigma == 2 else 0.2)
 
+    @pytest.mark.parametrize(
+        "curve",
+        [
+            lambda v: 1.3 * (v - 128) + 128,
+            lambda v: 0.9 * v,
+            lambda v: 0.6 * v + 40,
+            lambda v: (v - 16) * 255 / 219,
+            lambda v: 255 * (v / 255) ** 0.8,
+        ],
+        ids=["contrast", "brightness", "less contrast", "video range", "gamma"],
+    )
+    def test_tone_curves_of_integers_hide_no_noise(self, curve: Any) -> None:
+        """They leave gaps and doubled levels in the histogram."""
+        table = np.rint(curve(np.arange(256.0)).clip(0, 255)).astype(np.uint8)
+        clean = photo()
+        noisy = table[add_noise(clean, 10)]
+        true = (noisy - table[clean].astype(float)).std()
+        assert sigma_of(estimate(noisy)) == pytest.approx(true, rel=0.25)
+
+    def test_whole_numbers_as_floats_are_those_of_integers(self) -> None:
+        noisy = add_noise(photo(), 10)
+        found = pipeline().estimate_noise(Image(noisy.astype(np.float32)))[0]
+        assert found.mean_sigma == pytest.approx(sigma_of(estimate(noisy)), rel=0.1)
+
     def test_clean_photo_stays(self) -> None:
         assert psnr(pipeline().frame(Image(photo())).pixels, photo()) >= 45
 
