@@ -159,6 +159,16 @@ class Image:
                 "an image must be finite. Re-export the file."
             )
 
+    def equals(self, other: Image) -> bool:
+        """Tell whether all samples of two frames are equal.
+
+        Args:
+            other: frame.
+        """
+        if self.alpha is None or other.alpha is None:
+            return self.alpha is other.alpha and np.array_equal(self.pixels, other.pixels)
+        return np.array_equal(self.pixels, other.pixels) and np.array_equal(self.alpha, other.alpha)
+
     @property
     def full_scale(self) -> float:
         """Value of white: 255, 65535 or 1."""

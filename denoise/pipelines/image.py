@@ -130,9 +130,11 @@ class ImagePipeline:
         started = time.perf_counter()
         finished: list[tuple[Diagnostics, int]] = []  # of each frame, and its number of pixels
         warnings: list[str] = []
+        is_unchanged = True
         with ImageReader(source, max_megapixels=options.max_megapixels, name=name) as reader:
 
             def denoise_frames() -> Iterator[Image]:
+                nonlocal is_unchanged
                 for i, image in enumerate(reader):
                     frame_progress = progress_of_part(progress, i, reader.n_frames)
                     try:
@@ -140,11 +142,18 @@ class ImagePipeline:
                     except InputError as error:
                         raise InputError(f"{reader.name}: {error}") from error
                     finished.append((diagnostics, image.pixels[..., 0].size))
+                    is_unchanged = is_unchanged and denoised.equals(image)
                     if not warnings and not options.estimates_sigma:
                         warnings.extend(warn_units(reader.name, image))
                     yield denoised
 
-            write_image(target, denoise_frames(), reader.format, overwrite=options.overwrite)
+            write_image(
+                target,
+                denoise_frames(),
+                reader.format,
+                overwrite=options.overwrite,
+                find_original=lambda: reader if is_unchanged else None,
+            )
             return Result.from_diagnostics(
                 Diagnostics.combine([diagnostics for diagnostics, _ in finished]),
                 IMAGE_UNITS,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -10,7 +11,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from denoise.errors import InputError
-from denoise.files.image.container import SizeLimit
+from denoise.files.image.container import ImageContainer, SizeLimit
 from denoise.files.image.damage import translate_errors
 from denoise.files.image.registry import detect_container
 from denoise.files.names import file_name
@@ -81,6 +82,24 @@ class ImageReader:
             infos.append(info)
             yield frame
             del frame
+
+    def is_stored_in(self, container: type[ImageContainer]) -> bool:
+        """Tell whether the file is of a container; raw files of cameras are of their own.
+
+        Args:
+            container: container of a file to write.
+        """
+        return type(self._container) is container
+
+    def copy(self, file: BinaryIO) -> None:
+        """Write the file itself to another one, byte for byte, after the last frame.
+
+        Args:
+            file: file that is written.
+        """
+        self._file.seek(0)
+        shutil.copyfileobj(self._file, file)
+        self.warnings.clear()  # they are about what another encoding would lack
 
     def close(self) -> None:
         """Close the file, unless it was opened by the caller."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import chain, count, islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -20,9 +20,17 @@ from denoise.files.image.tiff_codec import ASSOCIATED_ALPHA
 from denoise.files.names import file_name
 from denoise.signals import Image, ImageFormat
 
+if TYPE_CHECKING:
+    from denoise.files.image.reader import ImageReader
+
 
 def write_image(
-    target: str | Path | BinaryIO, frames: Iterable[Image], format: ImageFormat, *, overwrite: bool = False
+    target: str | Path | BinaryIO,
+    frames: Iterable[Image],
+    format: ImageFormat,
+    *,
+    overwrite: bool = False,
+    find_original: Callable[[], ImageReader | None] = lambda: None,
 ) -> None:
     """Write frames in the container, mode and depth of a format, with the metadata in its ``info``.
 
@@ -33,6 +41,8 @@ def write_image(
         frames: at least one frame, consumed one at a time.
         format: format of the file that the frames come from, as in `ImageReader.format`.
         overwrite: replace a file that exists.
+        find_original: called after the last frame; returns the reader of the file that the frames come from if all are
+            unchanged. A file of the same container is then copied, as encoding it again would lose something.
 
     Raises:
         InputError: the target exists or cannot be written; its extension is unknown; the container cannot hold the
@@ -49,12 +59,21 @@ def write_image(
     appended = format.info.get("jpeg_appended")
     if appended is not None and appended.description and container.name != "JPEG":
         add_warning(format, f"{container.name} cannot hold {appended.description}; it is dropped.")
+
+    def write(file: BinaryIO) -> None:
+        container.write(file, _fit_frames(frames, container, format, name), format, name)
+        original = find_original()
+        if original is not None and original.is_stored_in(container):
+            file.seek(0)
+            file.truncate()
+            original.copy(file)
+
     if isinstance(target, str | Path):
         with atomic_file(Path(target), overwrite=overwrite) as path, path.open("w+b") as file:
-            container.write(file, _fit_frames(frames, container, format, name), format, name)
+            write(file)
     else:
         buffer = io.BytesIO()  # a pipe cannot seek, and a failure must leave nothing behind
-        container.write(buffer, _fit_frames(frames, container, format, name), format, name)
+        write(buffer)
         target.write(buffer.getbuffer())
 
 
