@@ -144,9 +144,12 @@ def _format_result(result: Result) -> str:
     from denoise.pipelines.choice import GIVEN
 
     unit = {"times_real_time": "x real time", "megapixels_per_s": "MP/s", "points_per_s": "points/s"}[result.speed_unit]
-    choices = []
+    remarks = []
+    if result.noise_before is not None and result.noise_after is not None:
+        noise_unit = {"dbfs": "dBFS", "sigma_255": "of 255", "sigma_percent": "% of the diagonal"}[result.noise_unit]
+        remarks.append(f", noise {result.noise_before:.1f} -> {result.noise_after:.1f} {noise_unit}")
     if result.model is not None and result.model.reason != GIVEN:
-        choices.append(f", {result.model.model} ({result.model.reason})")
+        remarks.append(f", {result.model.model} ({result.model.reason})")
     if result.stereo is not None and not result.stereo.is_linked and result.stereo.correlation is not None:
-        choices.append(f", channels separate (correlation {result.stereo.correlation:.2f})")
-    return f"{result.output}  {result.seconds:.1f} s, {result.speed:.3g} {unit}{''.join(choices)}"
+        remarks.append(f", channels separate (correlation {result.stereo.correlation:.2f})")
+    return f"{result.output}  {result.seconds:.1f} s, {result.speed:.3g} {unit}{''.join(remarks)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,8 @@ class TestCommand:
         write(tmp_path / "in/talk.wav", 0.9, 0.3)
         done = command("audio", "in", "-o", "out")
         song, talk = done.out.decode().splitlines()
-        assert song.endswith(" x real time, general (music, no speech)")
-        assert talk.endswith(" x real time, speech (speech in 50 % of the excerpts)")
+        assert re.search(r" x real time, noise -\d+\.\d -> -\d+\.\d dBFS, general \(music, no speech\)$", song)
+        assert talk.endswith(" dBFS, speech (speech in 50 % of the excerpts)")
         song_row, talk_row = command("audio", "in", "-o", "out", "--overwrite", "--json").rows
         assert song_row["model"] == "general"
         assert song_row["model_reason"] == "music, no speech"
@@ -46,14 +47,14 @@ class TestCommand:
         write(tmp_path / "song.wav", 0.3)
         done = command("audio", "song.wav", "--model", "speech", "--json")
         assert (done.rows[0]["model"], done.rows[0]["model_reason"]) == ("speech", "given")
-        assert command("audio", "song.wav", "--model", "speech", "--overwrite").out.endswith(b" x real time\n")
+        assert command("audio", "song.wav", "--model", "speech", "--overwrite").out.endswith(b" dBFS\n")
         assert command("audio", "song.wav", "--model", "auto", "--overwrite", "--json").rows[0]["model"] == "general"
 
     def test_the_line_says_why_without_speech_or_excerpts(self, command: Command, tmp_path: Path) -> None:
         write(tmp_path / "silence.wav", 0.0)
-        assert command("audio", "silence.wav").out.endswith(b" x real time, speech (silence)\n")
+        assert command("audio", "silence.wav").out.endswith(b" dBFS, speech (silence)\n")
         data = write(tmp_path / "song.wav", 0.3).read_bytes()
-        assert command("audio", "-", "-o", "a.wav", stdin=data).out.endswith(b" x real time, speech (default)\n")
+        assert command("audio", "-", "-o", "a.wav", stdin=data).out.endswith(b" dBFS, speech (default)\n")
 
     def test_standard_input_takes_speech_unless_told(self, command: Command, tmp_path: Path) -> None:
         data = write(tmp_path / "song.wav", 0.3).read_bytes()
