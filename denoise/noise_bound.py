@@ -19,7 +19,7 @@ MIN_END = 200  # pixels: fewer at black or white tell nothing
 BESIDE, MAX_BESIDE = 3, 0.05  # bins beside black or white, and their pixels by those that are clipped without noise
 MAX_SPACING = 8  # bins between the levels that an image uses
 MIN_LEVELS = 6  # that an image uses
-MIN_UNEVEN = 0.01  # of the levels: fewer bins are empty or doubled by chance
+MIN_UNEVEN = 0.04  # of the levels: fewer bins are empty or doubled by chance
 SAME_RATIO = 1.35  # of the counts of neighbouring levels of photographs; rounding joins two levels or none
 MAX_EQUAL = 0.35  # of the neighbours; of noise of one level, 0.28 are
 MAX_UNLIKE = 0.2  # of the pixels: drawings and palettes have more at levels unlike their neighbours
@@ -84,10 +84,8 @@ def noise_bound(values: Array) -> Array:
 
 
 def _is_flat(values: Array) -> bool:
-    """Tell whether neighbours are equal more often than in noise; those that may be clipped do not count."""
-    before, after = values[..., :-1], values[..., 1:]
-    is_inside = (before > values.min()) & (before < values.max())
-    return bool(((before == after) & is_inside).sum() >= MAX_EQUAL * is_inside.sum())
+    """Tell whether neighbours are equal more often than in noise."""
+    return bool((values[..., :-1] == values[..., 1:]).mean() >= MAX_EQUAL) if values.shape[-1] > 1 else False
 
 
 def _density(counts: Array) -> tuple[int, Array]:
