@@ -190,9 +190,10 @@ class RestoreOptions:
 
     Args:
         task: what is undone.
-        mask: for inpainting, an image of the same size that is white where pixels are missing.
+        mask: for inpainting, an image of the same size that is white where pixels are missing. It is laid on the image
+            as viewers show both, each turned by its own EXIF orientation; an array has none.
         blur: for deblurring, the standard deviation of a Gaussian blur in pixels.
-        kernel: for deblurring, an image of the kernel instead.
+        kernel: for deblurring, an image of the kernel instead, of the blur as viewers show both.
         factor: for upscaling, the factor of both sides, 2 to 8.
         quality: for JPEG artefacts, 1 to 100 if the image was a JPEG of Pillow or libjpeg with chroma at half the
             resolution; None reads the steps of the quantisation from the file.

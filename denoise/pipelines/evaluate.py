@@ -17,7 +17,7 @@ from denoise.dsp import resample
 from denoise.errors import ConfigError
 from denoise.files.audio import AUDIO_EXTENSIONS, read_audio
 from denoise.files.find import find_files
-from denoise.files.image import IMAGE_EXTENSIONS, read_image
+from denoise.files.image import IMAGE_EXTENSIONS, read_displayed
 from denoise.noise import generator_for
 from denoise.pipelines import AudioPipeline, ImagePipeline, load
 from denoise.signals import Image
@@ -222,7 +222,7 @@ def _pair(paths: Sequence[Path], clean: Path, noisy: Path, extensions: frozenset
 
 def _read_pixels(path: Path) -> Tensor:
     """Pixels (height, width, channels), full scale 1.0."""
-    frame = read_image(path)
+    frame = read_displayed(path)  # clean and noisy files may be stored in different orientations
     return torch.from_numpy(frame.pixels.astype(np.float32) / frame.full_scale)
 
 

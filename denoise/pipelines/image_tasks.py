@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from scipy.fft import next_fast_len
 from torch import Tensor
-from torch.nn import functional as F
 
 from denoise.errors import ConfigError
-from denoise.files.image import read_image
+from denoise.files.image import read_displayed
 from denoise.files.image.jpeg import quantisation_of_quality, read_quantisation
+from denoise.files.image.orientation import read_orientation, to_displayed, to_stored
 from denoise.options import RestoreOptions
 from denoise.pipelines.defects import MIN_CLIPPED, find_limits
 from denoise.pipelines.float_range import find_float_range
@@ -89,8 +89,9 @@ def prepare_task(
     x = to_tensor(image.as_float())
     if image.visible is not None:
         x = torch.from_numpy(fill_hidden(x.numpy(), image.visible))
+    orientation = 1 if source is None else read_orientation(source)
     if options.task == "inpaint":
-        return _inpaint(image, x, options)
+        return _inpaint(image, x, options, orientation)
     if options.task == "dejpeg":
         return remove_jpeg(image, x, options, source)
     if options.task == "declip":
@@ -110,19 +111,23 @@ def prepare_task(
                 "Raise the limit or lower the factor."
             )
         return _upscale(image, x, options.factor, sigma)
-    return _deblur(image, x, _read_kernel(options), sigma)
+    return _deblur(image, x, _read_kernel(options, orientation), sigma)
 
 
-def _inpaint(image: Image, x: Tensor, options: RestoreOptions) -> ImageTask:
+def _inpaint(image: Image, x: Tensor, options: RestoreOptions, orientation: int) -> ImageTask:
     assert options.mask is not None
-    mask_image = read_image(options.mask, max_megapixels=options.max_megapixels).as_float()
+    mask_image = read_displayed(options.mask, max_megapixels=options.max_megapixels).as_float()
     mask = mask_image.pixels[..., :3].mean(axis=2)
     if mask_image.visible is not None:
         mask = mask * mask_image.visible
-    if mask.shape != image.pixels.shape[:2]:
-        sizes = [f"{width} x {height}" for height, width in (mask.shape, image.pixels.shape[:2])]
-        raise ConfigError(f"{options.mask}: is of {sizes[0]} pixels, the image of {sizes[1]}. Resize the mask.")
-    missing = torch.from_numpy(mask > MISSING_THRESHOLD)
+    shape = to_displayed(image.pixels, orientation).shape[:2]
+    if mask.shape != shape:
+        sizes = [f"{width} x {height}" for height, width in (mask.shape, shape)]
+        upright, advice = ("", "Resize") if orientation == 1 else (" as displayed", "Resize or turn")
+        raise ConfigError(
+            f"{options.mask}: is of {sizes[0]} pixels, the image{upright} of {sizes[1]}. {advice} the mask."
+        )
+    missing = torch.from_numpy(to_stored(mask, orientation) > MISSING_THRESHOLD)
     if image.visible is not None:
         missing &= torch.from_numpy(image.visible)
     if not missing.any() or missing.all():
@@ -234,18 +239,19 @@ def clamp(x: Tensor) -> Tensor:
     return x.clamp(0, 1)
 
 
-def _read_kernel(options: RestoreOptions) -> Tensor:
-    """Return the kernel of a blur, with odd sides and of sum 1."""
+def _read_kernel(options: RestoreOptions, orientation: int) -> Tensor:
+    """Return the kernel of a blur of the stored image, with odd sides and of sum 1."""
     if options.blur is not None:
         radius = max(1, round(BLUR_EXTENT * options.blur))
         gaussian = torch.exp(-torch.arange(-radius, radius + 1.0).square() / (2 * options.blur**2))
         kernel = gaussian[:, None] * gaussian
     else:
         assert options.kernel is not None
-        image = read_image(options.kernel, max_megapixels=options.max_megapixels).as_float()
+        image = read_displayed(options.kernel, max_megapixels=options.max_megapixels).as_float()
         grey = image.pixels[..., :3].mean(axis=2)
-        kernel = torch.from_numpy(grey if image.opacity is None else grey * image.opacity)  # as painted on black
-        kernel = F.pad(kernel, (0, 1 - kernel.shape[1] % 2, 0, 1 - kernel.shape[0] % 2))
+        grey = grey if image.opacity is None else grey * image.opacity  # as painted on black
+        grey = np.pad(grey, [(0, 1 - n % 2) for n in grey.shape])  # before it is turned, which moves the middle of even
+        kernel = torch.from_numpy(to_stored(grey, orientation))
     if not kernel.sum() > 0:
         raise ConfigError(f"{options.kernel}: is black; expected the kernel of a blur.")
     return kernel / kernel.sum()

@@ -17,7 +17,7 @@ from denoise.dsp import resample, stft
 from denoise.errors import ConfigError, InputError
 from denoise.files.atomic import require_free
 from denoise.files.audio import AUDIO_EXTENSIONS, read_audio, write_audio
-from denoise.files.image import IMAGE_EXTENSIONS, read_image, write_image
+from denoise.files.image import IMAGE_EXTENSIONS, read_displayed, write_image
 from denoise.files.points import POINT_EXTENSIONS, read_points, write_points
 from denoise.pipelines.point_clouds import normalise_points
 from denoise.rendering import render_points
@@ -38,9 +38,10 @@ FLOOR_DB = -60.0  # relative to the maximum of a spectrogram; below it is black
 def read_signal(path: str | Path, card: Card, point_std: float = 1.0) -> Tensor:
     """Read a file of any size as a signal of a model's shape.
 
-    Images are cropped at the centre to the model's proportions, resized, and converted to grey (luma of BT.601) or
-    colour; transparent pixels are composited on black. Audio is mixed down to mono, resampled to the model's rate, and
-    truncated or zero-padded at the end. Of points, a random subset is centred, scaled and sorted from top to bottom.
+    Images are turned upright by their EXIF orientation, cropped at the centre to the model's proportions, resized, and
+    converted to grey (luma of BT.601) or colour; transparent pixels are composited on black. Audio is mixed down to
+    mono, resampled to the model's rate, and truncated or zero-padded at the end. Of points, a random subset is centred,
+    scaled and sorted from top to bottom.
 
     Args:
         path: image, audio file or point cloud.
@@ -80,7 +81,7 @@ def _read_image(path: str | Path, shape: Sequence[int]) -> Tensor:
 
 def _read_pixels(path: str | Path) -> Tensor:
     """Return the grey levels or colours of an image on black, (1 or 3, height, width), full scale 1.0."""
-    image = read_image(Path(path)).as_float()
+    image = read_displayed(Path(path)).as_float()
     x = torch.from_numpy(image.pixels).permute(2, 0, 1)
     if len(x) == 4:
         raise InputError(f"{path}: is in CMYK; expected grey or RGB. Convert it first.")
@@ -224,8 +225,8 @@ def read_mask(path: str | Path, image: str | Path, card: Card) -> Tensor:
     """Read the mask of an image.
 
     Args:
-        path: file of the mask, white where pixels are missing, of the same size as the image. A pixel of a smaller
-            model is missing where any part of it or of its neighbours is.
+        path: file of the mask, white where pixels are missing, of the same size as the image; each is turned upright by
+            its own EXIF orientation. A pixel of a smaller model is missing where any part of it or of a neighbour is.
         image: file of the image.
         card: card of the model.
 
@@ -235,7 +236,7 @@ def read_mask(path: str | Path, image: str | Path, card: Card) -> Tensor:
     Raises:
         InputError: a file cannot be read, or the sizes differ.
     """
-    sizes = [read_image(Path(file)).pixels.shape[:2] for file in (path, image)]
+    sizes = [read_displayed(Path(file)).pixels.shape[:2] for file in (path, image)]
     if sizes[0] != sizes[1]:
         (h, w), (height, width) = sizes
         raise InputError(f"{path}: is {w} x {h} pixels, {image} {width} x {height}. Give a mask of the same size.")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from denoise.config import config
 from denoise.errors import ConfigError, InputError
-from denoise.files.image import read_image, write_image
+from denoise.files.image import read_displayed, write_image
 from denoise.pipelines.latent_space import interpolate_path
 from denoise.pipelines.prior import PriorPipeline
 from denoise.pipelines.prior_files import read_mask
@@ -183,7 +183,7 @@ def _complete(source: Path, request: CompletionRequest, progress: Progress) -> O
 
 def _write_mask(source: Path) -> Path:
     """Write an image that is white where pixels of another are transparent, even in part."""
-    image = read_image(source)
+    image = read_displayed(source)
     if image.opacity is None or (image.opacity == image.full_scale).all():
         raise InputError(f"{source}: no pixel is transparent; expected transparent pixels where some are missing.")
     missing = np.where(image.opacity < image.full_scale, 255, 0).astype(np.uint8)

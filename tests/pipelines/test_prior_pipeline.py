@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as Pillow
+from PIL import ImageOps
 from torch import Tensor
 
 from denoise.cards import Card
@@ -455,6 +456,29 @@ def test_a_pixel_is_missing_where_resizing_shows_what_is_masked(
     marked, grey = (read_signal(tmp_path / name, priors["vae"].card) for name in ("image.png", "grey.png"))
     assert (marked - grey).abs().max() > 0.01
     assert (observed * (marked - grey)).abs().max() < 0.01
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("is_mask_turned", [False, True])
+def test_images_and_masks_are_turned_upright(
+    priors: dict[str, PriorPipeline], orientation: int, is_mask_turned: bool, tmp_path: Path
+) -> None:
+    """Pillow is the oracle: what it shows, saved without EXIF, is the same image."""
+    exif = Pillow.Exif()
+    exif[0x0112] = orientation
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 24), np.uint8)
+    mask = np.zeros((32, 24), np.uint8)
+    mask[3:9, 2:20] = 255
+    for name, x in (("image", pixels), ("mask", mask)):
+        Pillow.fromarray(x).save(tmp_path / f"{name}.png", exif=exif)
+        with Pillow.open(tmp_path / f"{name}.png") as picture:
+            ImageOps.exif_transpose(picture).save(tmp_path / f"{name}-upright.png")
+    card = priors["vae"].card
+    image, upright = tmp_path / "image.png", tmp_path / "image-upright.png"
+    assert torch.equal(read_signal(image, card), read_signal(upright, card))
+    masks = [tmp_path / f"mask{suffix}.png" for suffix in ("" if is_mask_turned else "-upright", "-upright")]
+    observed, expected = read_mask(masks[0], image, card), read_mask(masks[1], upright, card)
+    assert torch.equal(observed, expected)
 
 
 def test_existing_files_are_refused_before_sampling(priors: dict[str, PriorPipeline], tmp_path: Path) -> None:

@@ -12,16 +12,17 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
+from PIL import ImageOps
 from PIL.ExifTags import IFD
 from PIL.ExifTags import Base as Tag
 from scipy.ndimage import gaussian_filter
 
 from denoise.errors import ConfigError, InputError
-from denoise.files.image import read_image
+from denoise.files.image import ImageReader, read_image
 from denoise.files.image.exif import with_size
 from denoise.options import RestoreOptions
 from denoise.pipelines.image import ImagePipeline
-from denoise.pipelines.image_tasks import MISSING_THRESHOLD
+from denoise.pipelines.image_tasks import MISSING_THRESHOLD, prepare_task
 from denoise.pipelines.restore import RestorePipeline
 from denoise.registry import load
 from denoise.signals import Image, ImageFormat
@@ -72,6 +73,65 @@ def test_inpainting_fills_holes_and_keeps_every_other_pixel(pipeline: RestorePip
     assert result.output == str(tmp_path / "out.png")
     other = pipeline.frame(Image(damaged), RestoreOptions(task="inpaint", mask=options.mask, steps=20, seed=1))
     assert not np.array_equal(other.pixels, restored)
+
+
+def save_turned(path: Path, upright: NDArray[Any], orientation: int) -> Path:
+    """Save an image that viewers show upright; Pillow is the oracle."""
+    exif = PillowImage.Exif()
+    exif[Tag.Orientation] = orientation
+    turns = dict(zip(range(2, 9), (0, 3, 1, 5, 2, 6, 4), strict=True))  # Pillow's transpositions of pixels for storage
+    picture = PillowImage.fromarray(upright)
+    if orientation > 1:
+        picture = picture.transpose(PillowImage.Transpose(turns[orientation]))
+    picture.save(path, exif=exif)
+    assert np.array_equal(displayed(path), upright)
+    return path
+
+
+def displayed(path: Path) -> NDArray[Any]:
+    with PillowImage.open(path) as picture:
+        return np.asarray(ImageOps.exif_transpose(picture))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["upright", "as the image", "other"])
+def test_the_mask_lies_where_viewers_show_it(
+    pipeline: RestorePipeline, kind: str, orientation: int, tmp_path: Path
+) -> None:
+    clean, mask = scene(48, 64), np.zeros((48, 64), np.uint8)
+    mask[4:8, 10:40] = 255
+    damaged = np.where(mask[..., None] > 0, np.uint8(255), clean)
+    source = save_turned(tmp_path / "a.png", damaged, orientation)
+    mask_orientation = {"upright": 1, "as the image": orientation, "other": 9 - orientation}[kind]
+    options = RestoreOptions(task="inpaint", mask=save_turned(tmp_path / "mask.png", mask, mask_orientation), steps=8)
+    pipeline.file(source, tmp_path / "out.png", options)
+    restored = displayed(tmp_path / "out.png")
+    assert np.array_equal(restored[mask == 0], clean[mask == 0])
+    assert psnr(restored[mask > 0], clean[mask > 0]) > 25 > psnr(damaged[mask > 0], clean[mask > 0])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_kernel_is_the_one_that_viewers_show(pipeline: RestorePipeline, orientation: int, tmp_path: Path) -> None:
+    track = np.zeros((4, 7), np.uint8)  # of an even side, whose middle must not move
+    track[0, :5], track[2, 3] = 200, 55
+    expected = np.pad(track, ((0, 1), (0, 0))) / track.sum()
+    source = save_turned(tmp_path / "a.png", scene(16, 24), orientation)
+    for kernel in (save(tmp_path / "k.png", track), save_turned(tmp_path / "turned.png", track, 6)):
+        options = RestoreOptions(task="deblur", kernel=kernel, sigma=0.01)
+        with ImageReader(source) as reader:
+            task = prepare_task(next(iter(reader)), options, pipeline.pipeline, reader.format)
+        stored = task.operator.operator.kernel.float().numpy()  # type: ignore[attr-defined]
+        save_turned(tmp_path / "kernel.tif", expected.astype(np.float32), orientation)
+        np.testing.assert_allclose(stored, read_image(tmp_path / "kernel.tif").pixels[..., 0], atol=1e-6)
+
+
+def test_a_mask_of_the_stored_shape_is_refused(pipeline: RestorePipeline, tmp_path: Path) -> None:
+    source = save_turned(tmp_path / "a.png", scene(48, 64), 6)
+    options = RestoreOptions(task="inpaint", mask=save(tmp_path / "mask.png", holes()[:, :48]), steps=2)
+    with pytest.raises(
+        ConfigError, match=r"48 x 64 pixels, the image as displayed of 64 x 48\. Resize or turn the mask"
+    ):
+        pipeline.file(source, tmp_path / "out.png", options)
 
 
 def test_what_lies_under_the_mask_does_not_matter(pipeline: RestorePipeline, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ Example:
 """
 
 from denoise.files.image.orientation import apply_orientation
-from denoise.files.image.reader import ImageReader, read_image
+from denoise.files.image.reader import ImageReader, read_displayed, read_image
 from denoise.files.image.registry import IMAGE_EXTENSIONS
 from denoise.files.image.writer import write_image
 
-__all__ = ["IMAGE_EXTENSIONS", "ImageReader", "apply_orientation", "read_image", "write_image"]
+__all__ = ["IMAGE_EXTENSIONS", "ImageReader", "apply_orientation", "read_displayed", "read_image", "write_image"]

@@ -31,6 +31,41 @@ STORED_TO_DISPLAYED = DISPLAYED_TO_STORED | {6: DISPLAYED_TO_STORED[8], 8: DISPL
 """The inverse; all others are their own inverse."""
 
 
+def read_orientation(format: ImageFormat) -> int:
+    """Return the EXIF orientation of a file, 1 to 8; 1, which turns nothing, if it has none that can be read.
+
+    Args:
+        format: format of the file, with the EXIF.
+    """
+    exif, orientation = Pillow.Exif(), 1
+    with warnings.catch_warnings(action="ignore"), suppress(*DAMAGE_ERRORS):
+        exif.load(format.info.get("exif", b""))
+        orientation = exif.get(Tag.Orientation, 1)
+    return orientation if orientation in STORED_TO_DISPLAYED else 1
+
+
+def to_displayed(stored: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Return a view of stored pixels as viewers show them.
+
+    Args:
+        stored: (height, width, ...).
+        orientation: EXIF orientation, 1 to 8.
+    """
+    turn = STORED_TO_DISPLAYED.get(orientation)
+    return stored if turn is None else turn(stored)
+
+
+def to_stored(displayed: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Return displayed pixels as they are stored, contiguous.
+
+    Args:
+        displayed: (height, width, ...).
+        orientation: EXIF orientation, 1 to 8.
+    """
+    turn = DISPLAYED_TO_STORED.get(orientation)
+    return displayed if turn is None else np.ascontiguousarray(turn(displayed))
+
+
 def apply_orientation(frame: Image, format: ImageFormat) -> Image:
     """Return a frame as viewers show it, turned by its EXIF orientation.
 
@@ -41,14 +76,7 @@ def apply_orientation(frame: Image, format: ImageFormat) -> Image:
     Returns:
         A view of the frame, not a copy. EXIF that cannot be read turns nothing, as in viewers.
     """
-    exif, orientation = Pillow.Exif(), 1
-    with warnings.catch_warnings(action="ignore"), suppress(*DAMAGE_ERRORS):
-        exif.load(format.info.get("exif", b""))
-        orientation = exif.get(Tag.Orientation, 1)
-    turn = STORED_TO_DISPLAYED.get(orientation)
-    if turn is None:
-        return frame
-    return replace(frame, pixels=turn(frame.pixels), alpha=None if frame.alpha is None else turn(frame.alpha))
+    return _turn(frame, to_displayed, read_orientation(format))
 
 
 def undo_orientation(frame: Image, orientation: int) -> Image:
@@ -61,8 +89,11 @@ def undo_orientation(frame: Image, orientation: int) -> Image:
     Returns:
         The frame itself, or a turned copy.
     """
-    turn = DISPLAYED_TO_STORED.get(orientation)
-    if turn is None:
+    return _turn(frame, to_stored, orientation)
+
+
+def _turn(frame: Image, turn: Callable[[NDArray[Any], int], NDArray[Any]], orientation: int) -> Image:
+    if orientation not in STORED_TO_DISPLAYED:
         return frame
-    alpha = None if frame.alpha is None else np.ascontiguousarray(turn(frame.alpha))
-    return replace(frame, pixels=np.ascontiguousarray(turn(frame.pixels)), alpha=alpha)
+    alpha = None if frame.alpha is None else turn(frame.alpha, orientation)
+    return replace(frame, pixels=turn(frame.pixels, orientation), alpha=alpha)

@@ -13,6 +13,7 @@ from typing import BinaryIO, Self
 from denoise.errors import InputError
 from denoise.files.image.container import ImageContainer, SizeLimit
 from denoise.files.image.damage import translate_errors
+from denoise.files.image.orientation import apply_orientation
 from denoise.files.image.registry import detect_container
 from denoise.files.names import file_name
 from denoise.options import MAX_MEGAPIXELS, check_max_megapixels
@@ -130,6 +131,23 @@ def read_image(
     """
     with ImageReader(source, max_megapixels=max_megapixels, name=name) as reader:
         return next(iter(reader))
+
+
+def read_displayed(
+    source: str | Path | BinaryIO, *, max_megapixels: float = MAX_MEGAPIXELS, name: str | None = None
+) -> Image:
+    """Read the first frame of an image file as viewers show it, turned by its EXIF orientation.
+
+    Args:
+        source: as of `read_image`.
+        max_megapixels: as of `read_image`.
+        name: as of `read_image`.
+
+    Raises:
+        InputError: as `ImageReader`.
+    """
+    with ImageReader(source, max_megapixels=max_megapixels, name=name) as reader:
+        return apply_orientation(next(iter(reader)), reader.format)
 
 
 def _open_file(source: str | Path | BinaryIO, max_megapixels: float) -> BinaryIO:
