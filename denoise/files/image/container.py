@@ -14,7 +14,7 @@ from denoise.errors import InputError
 from denoise.signals import Image, ImageFormat
 
 FrameInfo = dict[str, Any]
-"""What a file holds about one frame: ``mode``, ``duration``, ``disposal``, ``colors``, ``tiff``, ..."""
+"""What a file holds about one frame: ``mode``, ``duration``, ``disposal``, ``colors``, ``palette``, ``tiff``, ..."""
 
 NATURAL_MODES = {(1, False): "L", (1, True): "LA", (3, False): "RGB", (3, True): "RGBA", (4, False): "CMYK"}
 """Pillow's mode of pixels with these channels, with alpha or without."""

@@ -9,10 +9,11 @@ from itertools import chain, pairwise
 from typing import IO, Any, ClassVar
 
 import numpy as np
-from PIL import GifImagePlugin
+from PIL import GifImagePlugin, ImagePalette
 
 from denoise.errors import InputError
 from denoise.files.image.container import FrameInfo, frame_info, split_alpha
+from denoise.files.image.palette import Palette, to_rgba
 from denoise.files.image.pillow import PillowContainer, to_pillow
 from denoise.signals import Image, ImageFormat
 
@@ -27,13 +28,21 @@ class PaletteGif(GifImagePlugin.GifImageFile):
 
     Attributes:
         is_grey: whether all palettes read so far are of greys in order.
+        palette_of_frame: the palette of the loaded frame, local or global, whatever Pillow converts the frame to.
     """
 
     is_grey = True
+    palette_of_frame: ImagePalette.ImagePalette | None = None
 
     def _is_palette_needed(self, p: bytes) -> bool:
         self.is_grey = self.is_grey and not super()._is_palette_needed(p)
         return True
+
+    def load_prepare(self) -> None:
+        """Keep the palette, which Pillow drops before it decodes the frame."""
+        if self._frame_palette:
+            self.palette_of_frame = self._frame_palette
+        super().load_prepare()
 
 
 class Gif(PillowContainer[GifImagePlugin.GifImageFile]):
@@ -78,6 +87,13 @@ class Gif(PillowContainer[GifImagePlugin.GifImageFile]):
             return split_alpha(grey_and_alpha, 1)
         image = super().to_image(picture)
         return replace(image, pixels=np.ascontiguousarray(image.pixels[..., :1])) if self._is_grey else image
+
+    def read_palette(self, picture: GifImagePlugin.GifImageFile) -> Palette | None:
+        """Return the palette of the loaded frame, also of those that Pillow composes in RGB."""
+        if picture.mode == "P" or not isinstance(picture, PaletteGif) or picture.palette_of_frame is None:
+            return super().read_palette(picture)
+        rgb = np.frombuffer(bytes(picture.palette_of_frame.palette), np.uint8).reshape(-1, 3)
+        return Palette(to_rgba(rgb, picture._frame_transparency), np.ones(len(rgb), np.bool_))
 
     def has_alpha(self, picture: GifImagePlugin.GifImageFile) -> bool:
         """Return whether the frame has a transparent colour; Pillow keeps it beside RGB, too."""
@@ -136,16 +152,23 @@ def _encode_frame(frame: Image, info: FrameInfo, *, is_cleared: bool, is_animate
     if frame.visible is not None:  # a GIF has one transparent colour
         hidden_colour = frame.pixels[~frame.visible][0]
         frame = replace(frame, pixels=np.where(frame.visible[..., None], frame.pixels, hidden_colour))
-    lacks_transparent_colour = is_cleared and frame.visible is None
-    picture, palette_alphas = to_pillow(frame, "P", MAX_COLOURS - lacks_transparent_colour)
+    picture, palette_alphas = to_pillow(frame, "P", MAX_COLOURS, info.get("palette"))
     options = {"include_color_table": True, "duration": info.get("duration", 0)}
     options["disposal"] = info.get("disposal") or 0
-    if palette_alphas is not None:
+    if frame.visible is not None:
+        options["transparency"] = int(np.asarray(picture)[~frame.visible][0])
+    elif palette_alphas is not None and 0 in palette_alphas:
         options["transparency"] = palette_alphas.index(0)
-    elif lacks_transparent_colour:  # many viewers clear to the background colour where a frame has none
+    elif is_cleared:  # many viewers clear to the background colour where a frame has no transparent one
+        unused_indices = np.flatnonzero(np.array(picture.histogram()) == 0)
+        if not len(unused_indices):
+            picture, _ = to_pillow(frame, "P", MAX_COLOURS - 1)
         palette = picture.getpalette() or []
-        options["transparency"] = len(palette) // 3
-        picture.putpalette([*palette, 0, 0, 0])
+        if len(palette) < 3 * MAX_COLOURS:
+            options["transparency"] = len(palette) // 3
+            picture.putpalette([*palette, 0, 0, 0])
+        else:
+            options["transparency"] = int(unused_indices[0])
     if is_animated and _is_grey_in_order(palette := picture.getpalette() or []):
         # Pillow misreads the frames behind such a palette, see `PaletteGif`.
         picture = picture.remap_palette([1, 0, *range(2, len(palette) // 3)])

@@ -12,7 +12,7 @@ from PIL import ImageFile
 from denoise.errors import InputError
 from denoise.files.image.bands import row_bands
 from denoise.files.image.container import FrameInfo, ImageContainer, frame_info
-from denoise.files.image.palette import to_palette
+from denoise.files.image.palette import Palette, read_palette, to_palette
 from denoise.signals import Image, ImageFormat
 
 BILEVEL_THRESHOLD = 128  # 0.5 in 8 bits
@@ -97,7 +97,16 @@ class PillowContainer(ImageContainer, Generic[PictureT]):
             InputError: the mode is not supported.
         """
         info = {key: picture.info[key] for key in FRAME_INFO_KEYS if key in picture.info}
-        return self.to_image(picture), info | self.palette_info(picture) | {"mode": picture.mode}
+        info |= self.palette_info(picture) | {"mode": picture.mode, "palette": self.read_palette(picture)}
+        return self.to_image(picture), info
+
+    def read_palette(self, picture: PictureT) -> Palette | None:
+        """Return the palette of the loaded frame, if it has one.
+
+        Args:
+            picture: Pillow's image, a frame loaded.
+        """
+        return read_palette(picture)
 
     def palette_info(self, picture: PictureT) -> dict[str, Any]:
         """Return the number of colours of the palette, under the key ``colors``, or nothing without a palette.
@@ -163,7 +172,7 @@ class PillowContainer(ImageContainer, Generic[PictureT]):
             mode = cls.stored_mode(frame, info, name)
             if index == 0:
                 options = cls.file_options(source, name)
-            picture, transparency = to_pillow(frame, mode, palette_size(info, source))
+            picture, transparency = to_pillow(frame, mode, palette_size(info, source), info.get("palette"))
             if transparency is not None:
                 picture.info["transparency"] = transparency
             pictures.append(picture)
@@ -225,13 +234,16 @@ def file_info(picture: ImageFile.ImageFile) -> dict[str, Any]:
     return {key: picture.info[key] for key in FILE_INFO_KEYS if picture.info.get(key) is not None}
 
 
-def to_pillow(frame: Image, mode: str, max_colours: int) -> tuple[Pillow.Image, bytes | None]:
+def to_pillow(
+    frame: Image, mode: str, max_colours: int, palette: Palette | None = None
+) -> tuple[Pillow.Image, bytes | None]:
     """Convert a frame of 8 bits for Pillow's writers.
 
     Args:
         frame: frame, uint8.
         mode: mode to write, see `ImageContainer.stored_mode`.
         max_colours: maximum length of a palette.
+        palette: palette of the source.
 
     Returns:
         Image, and the alpha of each colour of its palette, or None if there is none.
@@ -245,7 +257,7 @@ def to_pillow(frame: Image, mode: str, max_colours: int) -> tuple[Pillow.Image, 
     if frame.alpha is not None:
         picture.putalpha(Pillow.fromarray(frame.alpha))
     if mode == "P":
-        return to_palette(picture, max_colours)
+        return to_palette(picture, max_colours, palette)
     return (picture if picture.mode == mode else picture.convert(mode)), None
 
 

@@ -168,7 +168,9 @@ class Tiff(PillowContainer[TiffPicture]):
                 page, strips = encode_page(interleave_alpha(frame), frame.alpha is not None, coding, order)
             else:
                 page, strips = _encode_picture(  # which holds no copy of the pixels while strips are written
-                    to_pillow(frame, mode, palette_size(info, source))[0], _pillow_compression(coding, mode), coding
+                    to_pillow(frame, mode, palette_size(info, source), info.get("palette"))[0],
+                    _pillow_compression(coding, mode),
+                    coding,
                 )
                 if frame.alpha is not None and "extra" in coding:
                     page[Tag.ExtraSamples] = Field.shorts(*coding["extra"])
