@@ -27,7 +27,7 @@ MAX_UNLIKE = 0.2  # of the pixels: drawings and palettes have more at levels unl
 Array = NDArray[Any]
 
 
-def noise_bound(values: Array) -> Array:
+def noise_bound(values: Array, *, has_palette: bool = False) -> Array:
     """Return the greatest standard deviation that noise at each intensity can have.
 
     Let h be the density of noisy values. The variance of the clean value given a noisy one is sigma^2 + sigma^4
@@ -37,6 +37,7 @@ def noise_bound(values: Array) -> Array:
 
     Args:
         values: intensities of one channel, full scale about 1.0; the last axis is one of the image.
+        has_palette: whether the colours are of a palette, each of them a peak, which bounds flat areas alone.
 
     Returns:
         Bound for each of `N_BINS` intensities from 0 to 1, full scale 1.0; infinite where there is none.
@@ -44,6 +45,8 @@ def noise_bound(values: Array) -> Array:
     Reference:
         Tweedie's Formula and Selection Bias, Efron, 2011 (the variance).
     """
+    if has_palette and not _is_flat(values):
+        return np.full(N_BINS, np.inf, np.float32)
     bins = np.rint(values.reshape(-1) * (N_BINS - 1))
     is_inside = (bins >= 0) & (bins < N_BINS)
     all_counts = np.bincount(bins[is_inside].astype(np.int64), minlength=N_BINS).astype(np.float64)

@@ -107,7 +107,14 @@ class NoiseProfile(NamedTuple):
 
 
 def estimate_noise_profile(
-    patches: Array, denoise: Denoise, sigma: float, coarse_sigma: float, *, n_steps: int = 5, n_uniform: int = 3
+    patches: Array,
+    denoise: Denoise,
+    sigma: float,
+    coarse_sigma: float,
+    *,
+    n_steps: int = 5,
+    n_uniform: int = 3,
+    has_palette: bool = False,
 ) -> NoiseProfile:
     """Estimate the noise by the residual of a denoiser that is conditioned on it.
 
@@ -125,6 +132,7 @@ def estimate_noise_profile(
         coarse_sigma: the same for the means of 2 x 2 pixels, times 2.
         n_steps: steps; each calls the denoiser twice.
         n_uniform: the first steps, of a third of the patches, in which the noise is the same at all intensities.
+        has_palette: as of `denoise.noise_bound.noise_bound`.
 
     Returns:
         The profile.
@@ -140,7 +148,7 @@ def estimate_noise_profile(
     coarse = fine if coarse_sigma < MAX_COARSE_RATIO * sigma else coarse_sigma
     start = np.array([fine, coarse], np.float32).clip(MIN_FIRST).repeat(channels)[:, None]
     profile = bounds.apply(NoiseProfile(np.zeros((channels, 1), np.float32), start))
-    by_value = [np.square(look_up(noise_bound(x), x)) for x in np.swapaxes(patches, 0, 1)]
+    by_value = [np.square(look_up(noise_bound(x, has_palette=has_palette), x)) for x in np.swapaxes(patches, 0, 1)]
     whole = _Evidence(patches, local_mean(patches, MEAN_SIDE), np.stack(by_value, axis=1), bounds)
     n = -(-len(patches) // 3)
     part = whole._replace(patches=patches[:n], seen=whole.seen[:n], max_power=whole.max_power[:n])

@@ -140,3 +140,11 @@ def test_a_flat_drawing_keeps_its_bound_whatever_its_levels() -> None:
     cells = 2 * torch.randint(10, 120, (N // 16,), generator=seeded()).numpy()
     values = cells.repeat(16) / 255
     assert 255 * float(np.median(look_up(noise_bound(values), values))) <= 1
+
+
+@pytest.mark.parametrize(("is_flat", "has_bound"), [(False, False), (True, True)])
+def test_colours_of_a_palette_bound_flat_areas_alone(is_flat: bool, has_bound: bool) -> None:
+    levels = torch.arange(10, 245, 9)[torch.randint(26, (N // 16,) if is_flat else (N,), generator=seeded())].numpy()
+    values = (levels.repeat(16) if is_flat else levels) / 255
+    assert np.isfinite(noise_bound(values)).any()
+    assert np.isfinite(noise_bound(values, has_palette=True)).any() == has_bound

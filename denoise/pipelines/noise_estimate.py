@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,9 @@ MAX_CANDIDATES = 64  # patches that the first estimate is made of
 N_INTENSITIES, N_FLAT, N_USUAL = 3, 3, 1  # the network gets so many patches of each third of the intensities
 MAX_EQUAL = 0.9  # of neighbouring pixels: more of them are clipped or drawn and tell nothing about the noise
 N_UNIFORM, N_BY_INTENSITY = 3, 2  # steps of `estimate_noise_profile`
+MIN_COLOURS, MAX_COLOURS = 48, 256  # of palettes that may hold noise
+MIN_PIXELS_PER_COLOUR = 16  # of a palette
+MAX_DITHER = 4 / 255  # noise that dithering with so many colours is taken for: up to 3.2 was measured
 MIN_VISIBLE = 0.5  # of the pixels of a patch
 MIN_ALIVE = 4  # patches, or else those without noise are kept
 
@@ -107,7 +110,24 @@ def _estimate_group(candidates: Array, denoise: Denoise, n_steps: int) -> NoiseP
     montage = _montage(candidates)
     sigma = estimate_sigma(montage)
     coarse_sigma = 2 * estimate_sigma(_halve(montage)) if min(montage.shape[1:]) > 1 else 0.0
-    return estimate_noise_profile(_pick(candidates), denoise, sigma, coarse_sigma, n_steps=n_steps, n_uniform=N_UNIFORM)
+    patches = _pick(candidates)
+    estimate = partial(
+        estimate_noise_profile, patches, denoise, sigma, coarse_sigma, n_steps=n_steps, n_uniform=N_UNIFORM
+    )
+    if _has_palette(patches):
+        profile = estimate(has_palette=True)
+        if profile.mean_sigma > MAX_DITHER:
+            return profile
+    return estimate()
+
+
+def _has_palette(patches: Array) -> bool:
+    """Tell whether patches, (n, channels, height, width), have as few colours as a palette, but more than drawings."""
+    if patches.shape[1] == 1:
+        return False
+    pixels = np.rint(255 * np.moveaxis(patches, 1, -1).reshape(-1, patches.shape[1])).astype(np.int64)
+    n_colours = len(np.unique(pixels @ 256 ** np.arange(patches.shape[1])))
+    return MIN_COLOURS <= n_colours <= min(MAX_COLOURS, len(pixels) // MIN_PIXELS_PER_COLOUR)
 
 
 def _candidates(image: Image) -> Array | None:

@@ -151,6 +151,30 @@ def pictures(*limits: str) -> Any:
     return pytest.mark.parametrize("name", [pytest.param(n, marks=mark if n in limits else ()) for n in PICTURES])
 
 
+def with_palette(x: Pixels, n_colours: int, *, is_dithered: bool) -> Pixels:
+    picture = Pillow.fromarray(x)
+    palette = picture.quantize(n_colours, dither=Pillow.Dither.NONE)
+    dithered = picture.quantize(palette=palette, dither=Pillow.Dither.FLOYDSTEINBERG)
+    return np.asarray((dithered if is_dithered else palette).convert("RGB"))
+
+
+class TestPalettes:
+    """Each colour of a palette is a peak of the histogram, also where the palette holds noise."""
+
+    @pytest.mark.parametrize(("sigma", "n_colours", "is_dithered"), [(15, 64, False), (25, 256, True)])
+    def test_noise_is_found(self, sigma: float, n_colours: int, is_dithered: bool) -> None:
+        noisy = with_palette(add_noise(photo(), sigma), n_colours, is_dithered=is_dithered)
+        assert sigma_of(estimate(noisy)) == pytest.approx(sigma, rel=0.25)
+
+    def test_dithering_is_not_taken_for_noise(self) -> None:
+        """What is estimated is what the histogram allows."""
+        clean = with_palette(photo(), 64, is_dithered=True)
+        found = sigma_of(estimate(clean))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("denoise.pipelines.noise_estimate.MAX_COLOURS", 0)
+            assert found == sigma_of(estimate(clean)) < 3
+
+
 class TestPictures:
     """Text, codes and drawings, which are easily taken for noise."""
 
