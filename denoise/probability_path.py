@@ -8,6 +8,7 @@ determines the pair (x0, eps), from which every other form follows. This algebra
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -251,9 +252,9 @@ def karras_sigmas(n: int, sigma_min: float, sigma_max: float, rho: float = 7.0) 
     >>> [round(float(s), 3) for s in karras_sigmas(3, 0.002, 80.0)]
     [80.0, 2.515, 0.002, 0.0]
     """
-    ramp = torch.linspace(0, 1, n) if n > 1 else torch.zeros(1)
+    ramp = torch.linspace(0, 1, n, dtype=torch.float32) if n > 1 else torch.zeros(1, dtype=torch.float32)
     low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
-    return torch.cat([(high + ramp * (low - high)) ** rho, torch.zeros(1)])
+    return torch.cat([(high + ramp * (low - high)) ** rho, torch.zeros(1, dtype=torch.float32)])
 
 
 def expand_like(p: Tensor, x: Tensor) -> Tensor:
@@ -271,4 +272,14 @@ def expand_like(p: Tensor, x: Tensor) -> Tensor:
 
 def noise_like(x: Tensor, generator: Generator | None) -> Tensor:
     """Return standard normal noise of the shape of x, drawn on the CPU so that seeds agree across devices."""
-    return torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+    return torch.randn(x.shape, generator=generator, dtype=x.dtype, device="cpu").to(x.device)
+
+
+def standard_normal(shape: Sequence[int], generator: Generator | None) -> Tensor:
+    """Return standard normal noise in float32 on the CPU, so that seeds agree whatever the defaults of torch are."""
+    return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
+
+
+def standard_uniform(shape: Sequence[int], generator: Generator | None) -> Tensor:
+    """Return uniform noise from 0 to 1, as `standard_normal`."""
+    return torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu")

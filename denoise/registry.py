@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from denoise.cards import RETRY, Card, read_header
 from denoise.config import parse
-from denoise.errors import ConfigError, WeightsError
+from denoise.errors import ConfigError, WeightsError, shorten
 from denoise.protocols import Classifier, Codec, Network, Prior
 
 NETWORKS = {  # denoisers
@@ -90,7 +90,13 @@ def bundled(kind: Kind | None = None, modality: Modality | None = None) -> list[
 
     Returns:
         Names in alphabetical order.
+
+    Raises:
+        ConfigError: there is no such kind or modality.
     """
+    for name, value, known in (("kind", kind, get_args(Kind)), ("modality", modality, get_args(Modality))):
+        if value is not None and value not in known:
+            raise ConfigError(f"{name} is {shorten(value)}; expected {', '.join(known)}.")
     names = sorted(path.stem for path in PRETRAINED.glob("*.safetensors"))
     if kind is None and modality is None:
         return names
@@ -147,6 +153,7 @@ def locate(name_or_file: str | Path, kind: Kind | None = None, modality: Modalit
     Raises:
         ConfigError: there is no such name and no such file.
     """
+    check_name(name_or_file)
     name = str(name_or_file)
     if name in bundled():
         return PRETRAINED / f"{name}.safetensors"
@@ -158,9 +165,31 @@ def locate(name_or_file: str | Path, kind: Kind | None = None, modality: Modalit
     raise ConfigError(f"{kind or 'model'} {name!r} is unknown; expected {expected} .safetensors file.")
 
 
-def weights_version(name_or_file: str | Path) -> int:
-    """Return a number that changes when the weights file is rewritten; 0 if there is no file."""
-    path = locate(name_or_file)
+def check_name(name_or_file: object) -> None:
+    """Refuse what is neither the name of a model nor the path of a file.
+
+    Args:
+        name_or_file: any value.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if not isinstance(name_or_file, str | Path):
+        raise ConfigError(f"model is {shorten(name_or_file)}; expected a bundled name or the path of a weights file.")
+
+
+def weights_version(name_or_file: str | Path, kind: Kind | None = None, modality: Modality | None = None) -> int:
+    """Return a number that changes when the weights file is rewritten; 0 if there is no file.
+
+    Args:
+        name_or_file: as in `locate`.
+        kind: as in `locate`.
+        modality: as in `locate`.
+
+    Raises:
+        ConfigError: as of `locate`.
+    """
+    path = locate(name_or_file, kind, modality)
     return path.stat().st_mtime_ns if path.exists() else 0
 
 
@@ -199,7 +228,8 @@ def load(
         )
     with torch.device("meta"):  # shapes alone: a hostile configuration cannot make the process allocate terabytes
         check_tensors(path, _build_stored(path, card, header["config"]))
-    with torch.random.fork_rng(devices=[]):  # the initialisation does not advance the caller's random numbers
+    # the initialisation does not advance the caller's random numbers; the CPU, whatever the default device is
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         module = _build_stored(path, card, header["config"])
     if kind_of(module) != card.kind:
         raise WeightsError(f"{path}: the card states {card.kind}, the module is a {kind_of(module)}. {RETRY}")
@@ -209,6 +239,7 @@ def load(
     if card.kind == "denoiser" and module.blind != card.blind:
         raise WeightsError(f"{path}: card and network disagree on whether sigma is an input. {RETRY}")
     load_tensors(path, module)
+    module = module.float()  # masks and bases of the constructor, whatever the default dtype is
     return module.eval().requires_grad_(False).to(memory_format=torch.channels_last), card  # faster on CPUs
 
 

@@ -20,10 +20,10 @@ def render_points(points: Tensor, side: int = 192) -> Tensor:
     Returns:
         Pictures, (batch, 1, side, side), white on black, full scale 1.0.
     """
-    azimuth, elevation = torch.tensor(AZIMUTH), torch.tensor(ELEVATION)
-    right = torch.stack([azimuth.cos(), azimuth.sin(), torch.tensor(0.0)])
+    azimuth, elevation = points.new_tensor(AZIMUTH), points.new_tensor(ELEVATION)
+    right = torch.stack([azimuth.cos(), azimuth.sin(), points.new_tensor(0.0)])
     towards = torch.stack([azimuth.sin() * elevation.cos(), -azimuth.cos() * elevation.cos(), elevation.sin()])
-    view = torch.stack([right, torch.linalg.cross(towards, right), towards]).to(points)
+    view = torch.stack([right, torch.linalg.cross(towards, right), towards])
     horizontal, vertical, nearness = (view @ points / HALF_WIDTH).unbind(dim=1)
     grey = (FARTHEST + (1 - FARTHEST) * (nearness + 1) / 2).clamp(0.05, 1)
     radius = max(1, side // 96)

@@ -149,3 +149,11 @@ def test_unknown_names_are_refused_with_a_list_of_names(tmp_path: Path) -> None:
     for name in ("resnet", str(tmp_path), "", "../conv-dae-audio", "conv-dae-audio.pt"):
         with pytest.raises(ConfigError, match="expected one of"):
             locate(name)
+
+
+def test_unknown_kinds_and_modalities_are_refused() -> None:
+    wrong: Any = "denoisers"
+    with pytest.raises(ConfigError, match="kind is 'denoisers'; expected denoiser, codec, prior, classifier"):
+        bundled(wrong)
+    with pytest.raises(ConfigError, match="modality is 'denoisers'; expected audio, image, points"):
+        bundled(modality=wrong)

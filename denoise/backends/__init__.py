@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Literal
 
 from denoise.errors import ConfigError
 from denoise.options import BACKENDS, Backend
-from denoise.protocols import ArrayClassifier, ArrayNetwork, StreamingNetwork
+from denoise.protocols import ArrayClassifier, ArrayNetwork, Device, StreamingNetwork
+from denoise.registry import check_name
 
 if TYPE_CHECKING:
     from denoise.cards import Card
@@ -30,7 +31,7 @@ def load_network(
     name_or_file: str | Path,
     *,
     modality: Modality,
-    device: str = "auto",
+    device: Device = "auto",
     precision: str = "float32",
     backend: str = "auto",
 ) -> tuple[ArrayNetwork, Card]:
@@ -39,7 +40,7 @@ def load_network(
     Args:
         name_or_file: bundled name, or path of a weights file or of one of `denoise export`.
         modality: modality that it must be for.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        device: see `denoise.protocols.Device`.
         precision: number format of images, as of `denoise.pipelines.image.ImagePipeline`.
         backend: one of `BACKENDS`.
 
@@ -63,7 +64,7 @@ def load_network(
     return torch.load_network(name_or_file, modality=modality, device=device, precision=precision)
 
 
-def pick_backend(name_or_file: str | Path, device: str, backend: str) -> Literal["torch", "onnx"]:
+def pick_backend(name_or_file: str | Path, device: Device, backend: str) -> Literal["torch", "onnx"]:
     """Return the backend of a model.
 
     Args:
@@ -74,6 +75,7 @@ def pick_backend(name_or_file: str | Path, device: str, backend: str) -> Literal
     Raises:
         ConfigError: the backend is unknown, or does not run the model or on the device.
     """
+    check_name(name_or_file)
     if backend not in BACKENDS:
         raise ConfigError(f"backend is {backend!r}; expected {', '.join(BACKENDS)}.")
     is_exported = Path(name_or_file).suffix == ".onnx"
@@ -81,12 +83,12 @@ def pick_backend(name_or_file: str | Path, device: str, backend: str) -> Literal
         raise ConfigError(f"{name_or_file}: is an exported model, which torch does not run; use backend onnx.")
     if not is_exported and backend != "onnx":
         return "torch"
-    if device not in ("auto", "cpu"):
-        raise ConfigError(f"device is {device!r}; backend onnx runs on the cpu. Use backend torch.")
+    if str(device) not in ("auto", "cpu"):
+        raise ConfigError(f"device is {str(device)!r}; backend onnx runs on the cpu. Use backend torch.")
     return "onnx"
 
 
-def prefer_exported(models: Iterable[str | Path], device: str) -> Backend:
+def prefer_exported(models: Iterable[str | Path], device: Device) -> Backend:
     """Return ``"onnx"`` if onnxruntime can take the place of torch on the CPU at once, and else ``"auto"``.
 
     For audio it needs a fifth of the time and memory of a whole process, as torch is not even imported.
@@ -102,7 +104,7 @@ def prefer_exported(models: Iterable[str | Path], device: str) -> Backend:
     return "auto"
 
 
-def is_certain_cpu(device: str) -> bool:
+def is_certain_cpu(device: Device) -> bool:
     """Return whether a run is on the CPU for certain, without torch, which alone knows the others.
 
     Whether there is a GPU is told by its driver, which is known for Linux.
@@ -111,7 +113,7 @@ def is_certain_cpu(device: str) -> bool:
         device: as in `load_network`.
     """
     may_have_gpu = sys.platform != "linux" or any(map(exists, GPU_DRIVERS))
-    return device == "cpu" or (device == "auto" and not may_have_gpu)
+    return str(device) == "cpu" or (device == "auto" and not may_have_gpu)
 
 
 def load_classifier(name_or_file: str | Path, *, backend: str = "auto") -> ArrayClassifier:

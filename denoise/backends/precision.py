@@ -14,6 +14,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
+from denoise.backends.device import inference
 from denoise.errors import ConfigError
 from denoise.nn.blocks import ResidualBlock
 from denoise.nn.int8 import find_int8_blocks, has_exact_int8, quantise_network
@@ -100,7 +101,7 @@ def should_use_int8(requested: str, network: nn.Module, device: torch.device, n_
 
 
 @cache
-@torch.inference_mode()
+@inference()
 def measure_seconds() -> dict[Precision, float]:
     """Measure a residual block in each precision that this CPU has instructions for.
 
@@ -133,8 +134,10 @@ def _benchmark_networks() -> tuple[dict[Precision, nn.Module], Tensor]:
     """A residual block in each precision that this CPU has instructions for, and an input."""
     with torch.random.fork_rng(devices=[]):
         channels = BLOCK_SHAPE[1]
-        block = ResidualBlock(2, channels, dilation=1, bias=False, activation="relu", norm=False, pointwise=True)
-        x = torch.randn(BLOCK_SHAPE).contiguous(memory_format=torch.channels_last)
+        block = ResidualBlock(
+            2, channels, dilation=1, bias=False, activation="relu", norm=False, pointwise=True
+        ).float()
+        x = torch.randn(BLOCK_SHAPE, dtype=torch.float32).contiguous(memory_format=torch.channels_last)
     networks: dict[Precision, nn.Module] = {"float32": nn.Sequential(block)}
     if torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported():
         networks["bfloat16"] = networks["float32"]

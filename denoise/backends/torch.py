@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from denoise.backends.device import as_numpy, pick_device
+from denoise.backends.device import as_numpy, inference, pick_device
 from denoise.backends.precision import Precision, autocast, check_precision, float_precision, should_use_int8
 from denoise.cards import Card
 from denoise.nn.int8 import quantise_network
@@ -25,6 +25,7 @@ from denoise.protocols import (
     ArrayPosteriorSampler,
     Classifier,
     DenoisingPrior,
+    Device,
     FlowNetwork,
     Network,
     NetworkFacts,
@@ -61,7 +62,7 @@ class TorchNetwork:
         """Floating-point format of windows and tiles, selected by a measurement at first use."""
         return float_precision(self._requested, torch.device(self.device))
 
-    @torch.inference_mode()
+    @inference()
     def denoise(self, x: Array, sigma: Array | None = None) -> Array:
         """Denoise signals; see `denoise.protocols.ArrayNetwork`."""
         return self._call(self.module, x, sigma)
@@ -71,7 +72,7 @@ class TorchNetwork:
         module, device = cast(nn.Module, self.module), torch.device(self.device)
         return should_use_int8(self._requested, module, device, n_pixels)
 
-    @torch.inference_mode()
+    @inference()
     def quantise(self, calibration: Inputs, check: Inputs) -> tuple[ArrayNetwork, float]:
         """Return the network in int8; see `denoise.protocols.ArrayQuantisableNetwork`."""
         module: Any = quantise_network(cast(nn.Module, self.module), *self._inputs(*calibration))
@@ -96,7 +97,7 @@ class TorchNetwork:
 class TorchVariationalNetwork(TorchNetwork):
     """A `denoise.protocols.ArrayVariationalNetwork`; its arguments are those of `TorchNetwork`."""
 
-    @torch.inference_mode()
+    @inference()
     def sample(self, x: Array, sigma: Array | None = None, *, seed: int, start: tuple[int, ...]) -> Array:
         """Denoise signals with samples of the latents; see `denoise.protocols.ArrayVariationalNetwork`."""
         module: Any = self.module
@@ -117,12 +118,12 @@ class TorchStreamingNetwork(TorchNetwork):
         """Return the number of samples of one hop at ``sample_rate`` Hz."""
         return self.module.hop(sample_rate)
 
-    @torch.inference_mode()
+    @inference()
     def initial_state(self, batch: int, channels: int, sample_rate: int) -> Any:
         """Return the state before the first sample; see `denoise.protocols.ArrayStreamingNetwork`."""
         return self.module.initial_state(batch, channels, sample_rate)
 
-    @torch.inference_mode()
+    @inference()
     def step(self, x: Array, state: Any) -> tuple[Array, Any]:
         """Denoise the next hops of a stream; see `denoise.protocols.ArrayStreamingNetwork`."""
         y, state = self.module.step(to_tensor(x, self.device), state)
@@ -134,12 +135,12 @@ class TorchNoiseProfileNetwork(TorchStreamingNetwork):
 
     module: NoiseProfileNetwork
 
-    @torch.inference_mode()
+    @inference()
     def measure_noise(self, noise: Array, *, sample_rate: int) -> Array:
         """Return the noise profile of recordings; see `denoise.protocols.ArrayNoiseProfileNetwork`."""
         return as_numpy(self.module.measure_noise(to_tensor(noise, self.device), sample_rate=sample_rate))
 
-    @torch.inference_mode()
+    @inference()
     def initial_state(self, batch: int, channels: int, sample_rate: int, noise_profile: Array | None = None) -> Any:
         """Return the state before the first sample; see `denoise.protocols.ArrayNoiseProfileNetwork`."""
         profile = None if noise_profile is None else to_tensor(noise_profile, self.device)
@@ -150,12 +151,12 @@ class TorchNoiseProfileNetwork(TorchStreamingNetwork):
         """Hops whose noise floor the state holds."""
         return self.module.lookahead_hops
 
-    @torch.inference_mode()
+    @inference()
     def update_noise_floor(self, x: Array, state: Any) -> Any:
         """Return the state after the next hops; see `denoise.protocols.ArrayNoiseProfileNetwork`."""
         return self.module.update_noise_floor(to_tensor(x, self.device), state)
 
-    @torch.inference_mode()
+    @inference()
     def apply_lookahead(self, state: Any, ahead: Any) -> Any:
         """Return a state that knows what follows; see `denoise.protocols.ArrayNoiseProfileNetwork`."""
         return self.module.apply_lookahead(state, ahead)
@@ -166,7 +167,7 @@ class TorchPosteriorSampler(TorchStreamingNetwork):
 
     module: PosteriorSampler
 
-    @torch.inference_mode()
+    @inference()
     def diagnostics(self, state: Any) -> PosteriorDiagnostics:
         """Return the diagnostics of all output up to a state."""
         return self.module.diagnostics(state)
@@ -192,7 +193,7 @@ class TorchClassifier:
     def __init__(self, module: Classifier) -> None:
         self.module, self.class_names = module, module.class_names
 
-    @torch.inference_mode()
+    @inference()
     def probabilities(self, x: Array, *, sample_rate: int) -> Array:
         """Classify recordings; see `denoise.protocols.ArrayClassifier`."""
         return as_numpy(self.module(to_tensor(x, "cpu"), sample_rate=sample_rate).softmax(dim=1))
@@ -227,7 +228,7 @@ class NoiseFieldSampler:
 
 
 def load_network(
-    name_or_file: str | Path, *, modality: Modality, device: str, precision: str
+    name_or_file: str | Path, *, modality: Modality, device: Device, precision: str
 ) -> tuple[TorchNetwork, Card]:
     """Load a denoiser, or a prior of images as one; see `denoise.backends.load_network`."""
     device_found = pick_device(device)

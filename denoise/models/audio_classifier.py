@@ -120,7 +120,7 @@ class AudioClassifier(nn.Module):
         n = frame_length(self.config.frame_s, sample_rate)
         x = F.pad(x.float(), (0, max(0, n - x.shape[-1])))
         x = x / x.abs().amax(dim=(1, 2), keepdim=True).clamp_min(1e-30)  # squares of any floats stay finite
-        frames = x.unfold(-1, n, n) * torch.hann_window(n, device=x.device)
+        frames = x.unfold(-1, n, n) * torch.hann_window(n, dtype=x.dtype, device=x.device)
         bins = power(torch.fft.rfft(frames)[..., : self._bins]).mean(dim=1)
         return self.to_relative(F.pad(bins, (0, self._bins - bins.shape[-1])))
 

@@ -15,6 +15,7 @@ from denoise.config import config
 from denoise.errors import ConfigError
 from denoise.nn.bodies import BodyConfig, build_decoder, build_encoder, size_multiple
 from denoise.nn.distributions import DiscretizedLogistic
+from denoise.probability_path import standard_normal
 from denoise.protocols import Support
 
 Likelihood = Literal["gaussian", "bernoulli", "logistic"]
@@ -153,7 +154,7 @@ class VAE(AE):
             Latents, (batch, *latent_shape).
         """
         q = self.posterior(x)
-        return q.loc + q.scale * torch.randn(q.loc.shape, generator=generator).to(q.loc)
+        return q.loc + q.scale * standard_normal(q.loc.shape, generator).to(q.loc)
 
     def encode(self, x: Tensor) -> Tensor:
         """Return the mean of q(z|x), (batch, *event_shape) to (batch, *latent_shape)."""
@@ -220,7 +221,7 @@ class AAE(AE):
         output, c = self.encoder(x), self.config
         if c.posterior == "deterministic":
             return output
-        eta = torch.randn(len(x), c.noise if self.mixer else c.latent, generator=generator).to(output)
+        eta = standard_normal((len(x), c.noise if self.mixer else c.latent), generator).to(output)
         if self.mixer:
             return self.mixer(torch.cat([output, eta], dim=1))
         q = _normal(output)

@@ -11,6 +11,7 @@ from torch.distributions import Distribution, Normal
 from denoise.config import config
 from denoise.dsp import compress_magnitude, expand_magnitude, istft, stft
 from denoise.errors import ConfigError
+from denoise.probability_path import standard_uniform
 from denoise.protocols import LikelihoodCodec, StochasticCodec, Support, VariationalCodec
 
 MAGNITUDE_FLOOR = 1e-8
@@ -136,7 +137,7 @@ class SpectralCodec(nn.Module):
         magnitude = expand_magnitude(compressed, c.compression) * (c.n_fft / 4)
         magnitude = nn.functional.pad(magnitude, (0, 1))
         generator = Generator().manual_seed(0)
-        angle = 2 * torch.pi * torch.rand(magnitude.shape[1:], generator=generator).to(magnitude)
+        angle = 2 * torch.pi * standard_uniform(magnitude.shape[1:], generator).to(magnitude)
         spectrum = torch.polar(magnitude, angle.expand_as(magnitude))
         previous = spectrum
         for _ in range(c.iterations):

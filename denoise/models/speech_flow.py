@@ -311,7 +311,7 @@ class SpeechFlowSampler(StreamingMixin, nn.Module):
         lag, new_states = self.flow.feature_delay, []
         times = [(n / len(states)) ** RHO for n in range(len(states), -1, -1)]
         for state, (time, next_time) in zip(states, pairwise(times), strict=True):
-            t = torch.full((len(noisy), 1, 1, 1), time, device=noisy.device)
+            t = torch.full((len(noisy), 1, 1, 1), time, dtype=torch.float32, device=noisy.device)
             output, features = self.flow.forward_features(self.flow.to_features(point, noisy, t), state.features)
             point, point_buffer = delay_frames(point, state.point, lag)
             noisy, noisy_buffer = delay_frames(noisy, state.noisy, lag)

@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torch.nn import functional as F
 
+from denoise.probability_path import standard_uniform
+
 
 class DiscretizedLogistic(Distribution):
     """Logistic distribution over the 256 levels of 8 bits from 0 to 1; the end levels have the mass beyond them.
@@ -54,6 +56,6 @@ class DiscretizedLogistic(Distribution):
         Returns:
             Levels, (*sample_shape, *loc.shape).
         """
-        u = torch.rand(torch.Size(sample_shape) + self.loc.shape).clamp(1e-6, 1 - 1e-6).to(self.loc)
+        u = standard_uniform(torch.Size(sample_shape) + self.loc.shape, None).clamp(1e-6, 1 - 1e-6).to(self.loc)
         continuous = self.loc + self.log_scale.exp() * torch.logit(u)
         return (continuous.clamp(0, 1) * 255).round() / 255

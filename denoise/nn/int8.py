@@ -31,7 +31,7 @@ def has_exact_int8() -> bool:
     nn.init.ones_(conv.weight)
     largest = torch.full((1, 64, 8, 8), 255, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
     try:
-        sums = Int8Conv(conv, torch.ones(64), 0, reference=False)(largest)
+        sums = Int8Conv(conv, torch.ones(64, dtype=torch.float32), 0, reference=False)(largest)
     except (RuntimeError, AttributeError):
         return False
     return abs(float(sums.amax()) - 64 * 9 * 255) < 1
@@ -76,7 +76,7 @@ def quantise_network(network: nn.Module, *calibration: Tensor | None) -> nn.Modu
     ranges: dict[str, list[Tensor]] = {}
     hooks = []
     for name, block in find_int8_blocks(network):
-        ranges[name] = [torch.zeros(()), torch.zeros(())]
+        ranges[name] = [torch.zeros((), dtype=torch.float32) for _ in range(2)]
         for i in (0, 1):
 
             def update_range(
@@ -172,7 +172,7 @@ class Int8Conv:
         *,
         reference: bool,
     ) -> None:
-        unit = torch.ones(len(conv.weight)) if hidden_scale is None else hidden_scale
+        unit = torch.ones(len(conv.weight), dtype=torch.float32) if hidden_scale is None else hidden_scale
         weight = conv.weight.detach() * scale[:, None, None] / unit[:, None, None, None]
         scales = weight.abs().amax(dim=(1, 2, 3)) / 127
         scales = torch.where(scales > 0, scales, 1.0)

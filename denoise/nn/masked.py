@@ -46,7 +46,7 @@ class RowConv(nn.Conv2d):
         self.padding_left = dilation * (taps - 1)
         colour_in = torch.arange(inputs) * channels // inputs
         colour_out = (torch.arange(outputs // chunks) * channels // (outputs // chunks)).repeat(chunks)[:, None]
-        allowed = torch.ones(outputs, inputs, 1, taps)
+        allowed = torch.ones(outputs, inputs, 1, taps, dtype=torch.float32)
         allowed[:, :, 0, -1] = (colour_in < colour_out if mask == "A" else colour_in <= colour_out).float()
         self.register_buffer("mask", allowed, persistent=False)
 

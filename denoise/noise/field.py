@@ -10,6 +10,7 @@ from torch import Tensor
 
 from denoise.errors import ConfigError
 from denoise.noise.common import generator_for
+from denoise.probability_path import standard_normal
 
 BLOCK = 64
 
@@ -32,10 +33,10 @@ def noise_field(seed: int, level: int, channels: int, start: Sequence[int], size
     """
     if seed < 0:
         raise ConfigError(f"seed is {seed}; expected at least 0.")
-    out = torch.empty(channels, *size)
+    out = torch.empty(channels, *size, dtype=torch.float32)
     blocks = [range(a // BLOCK, -(-(a + n) // BLOCK)) for a, n in zip(start, size, strict=True)]
     for index in product(*blocks):
-        block = torch.randn(channels, *[BLOCK] * len(size), generator=generator_for(seed, level, _cantor(index)))
+        block = standard_normal((channels, *[BLOCK] * len(size)), generator_for(seed, level, _cantor(index)))
         target, source = [slice(None)], [slice(None)]
         for i, a, n in zip(index, start, size, strict=True):
             low, high = max(a, i * BLOCK), min(a + n, (i + 1) * BLOCK)

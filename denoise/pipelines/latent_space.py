@@ -28,7 +28,7 @@ def interpolate_path(ends: Tensor, n: int, *, spherical: bool = True) -> Tensor:
     """
     if n < 2:
         raise ConfigError(f"n is {n}; expected at least 2 points, the ends.")
-    t = torch.linspace(0, 1, n).reshape(-1, *[1] * (ends.ndim - 1))
+    t = torch.linspace(0, 1, n, dtype=ends.dtype, device=ends.device).reshape(-1, *[1] * (ends.ndim - 1))
     a, b = ends[:1], ends[1:2]
     if not spherical:
         return a + t * (b - a)
@@ -91,7 +91,7 @@ def principal_map(latents: Tensor) -> Tensor:
     _, _, directions = torch.linalg.svd(centred, full_matrices=False)
     coordinates = centred @ directions[:2].T
     if coordinates.shape[1] < 2:
-        zeros = torch.zeros(len(coordinates), 2 - coordinates.shape[1])
+        zeros = coordinates.new_zeros(len(coordinates), 2 - coordinates.shape[1])
         coordinates = torch.cat([coordinates, zeros], dim=1)
     low, high = coordinates.amin(dim=0), coordinates.amax(dim=0)
     return (coordinates - low) / (high - low).clamp_min(1e-12)

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from denoise.backends.device import cpu_by_default
 from denoise.options import DenoiseOptions
 from denoise.pipelines.progress import progress_of_part
 from denoise.protocols import Consistency, Progress
@@ -21,6 +22,7 @@ PosteriorMean = Callable[[Image, float, Progress | None], NDArray[Any]]
 """Returns the denoised image (channels, height, width), given a sigma, full scale 1.0."""
 
 
+@cpu_by_default()
 def sample_image(
     posterior_mean: PosteriorMean, image: Image, sigma: float, options: DenoiseOptions, progress: Progress | None = None
 ) -> tuple[NDArray[Any], float]:

@@ -13,14 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-from denoise.backends.device import pick_device
+from denoise.backends.device import cpu_by_default, pick_device
 from denoise.errors import ConfigError, InputError
 from denoise.files.atomic import atomic_file
 from denoise.files.names import OUTPUT, file_name
 from denoise.files.points import read_points
 from denoise.pipelines.point_clouds import normalise_points
 from denoise.pipelines.result import POINT_UNITS, Diagnostics, Result
-from denoise.protocols import DenoisingPrior, Progress
+from denoise.protocols import DenoisingPrior, Device, Progress
 from denoise.registry import POINT_MODEL, load
 from denoise.sampling.stein import sigma_from_residual
 
@@ -48,7 +48,7 @@ class PointPipeline:
         WeightsError: the file is damaged.
     """
 
-    def __init__(self, model: str | Path = POINT_MODEL, *, device: str = "auto") -> None:
+    def __init__(self, model: str | Path = POINT_MODEL, *, device: Device = "auto") -> None:
         self.device = pick_device(device)
         module, self.card = load(model, kind="prior", modality="points")
         module = module.to(self.device)
@@ -57,6 +57,7 @@ class PointPipeline:
         self.prior = module
         self.subset = int(module.event_shape[-1])
 
+    @cpu_by_default()
     def denoise(
         self, points: NDArray[np.float64], sigma: float | None = None, *, progress: Progress | None = None
     ) -> tuple[NDArray[np.float64], float]:
@@ -95,14 +96,14 @@ class PointPipeline:
         if sigma is None:
             subset = z[:, torch.randperm(z.shape[1], generator=generator)[: self.subset]][None].to(self.device)
             level = sigma_from_residual(self._denoise, subset, *SIGMA_RANGE, generator=generator)
-        total, count = torch.zeros_like(z), torch.zeros(z.shape[1])
+        total, count = torch.zeros_like(z), z.new_zeros(z.shape[1])
         batches = [*self._batches(z.shape[1], generator)]
         with torch.no_grad():
             for i, rows in enumerate(batches):
                 subsets = z[:, rows].transpose(0, 1).to(self.device)
                 denoised = self._denoise(subsets, subsets.new_full((len(rows),), level)).cpu()
                 total.index_add_(1, rows.flatten(), denoised.transpose(0, 1).flatten(1))
-                count.index_add_(0, rows.flatten(), torch.ones(rows.numel()))
+                count.index_add_(0, rows.flatten(), z.new_ones(rows.numel()))
                 if progress:
                     progress((i + 1) / len(batches))
         # the difference keeps the digits of large coordinates

@@ -250,7 +250,7 @@ def read_mask(path: str | Path, image: str | Path, card: Card) -> Tensor:
 
 def half_mask(card: Card) -> Tensor:
     """Return a mask whose upper half (of images, points) or first half (of audio) is observed, (1, *card.shape)."""
-    mask = torch.ones(1, *_shape(card))
+    mask = torch.ones(1, *_shape(card), dtype=torch.float32, device="cpu")
     axis = -2 if card.modality == "image" else -1  # `read_signal` sorts points from top to bottom
     half = mask.shape[axis] // 2
     mask.narrow(axis, mask.shape[axis] - half, half).zero_()
@@ -327,7 +327,7 @@ def draw_map(images: Tensor, coordinates: Tensor, size: int) -> Image:
 def _side_by_side(signals: Tensor, columns: int | None) -> Tensor:
     """Join clouds, (n, 3, points), into one, (n * points, 3), in rows along x and y."""
     columns = columns or math.ceil(math.sqrt(len(signals)))
-    cells = torch.tensor([(i % columns, -(i // columns), 0) for i in range(len(signals))])
+    cells = signals.new_tensor([(i % columns, -(i // columns), 0) for i in range(len(signals))])
     return (signals + SPACING * cells[:, :, None]).transpose(1, 2).flatten(0, 1)
 
 
@@ -335,7 +335,7 @@ def _write_wav(path: Path, signals: Tensor, card: Card, overwrite: bool) -> None
     rate = card.sample_rate or 16_000
     pause = signals.new_zeros(signals.shape[1], round(PAUSE_S * rate))
     n = max(1, min(round(FADE_S * rate), signals.shape[2] // 2))
-    ramp = torch.linspace(0, 1, n)
+    ramp = torch.linspace(0, 1, n, dtype=signals.dtype, device=signals.device)
     faded = signals.clone()
     faded[..., :n] *= ramp
     faded[..., -n:] *= ramp.flip(0)

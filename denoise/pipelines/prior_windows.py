@@ -13,7 +13,7 @@ from denoise.errors import ConfigError
 from denoise.frames import Grid, overlap_add, split
 from denoise.noise import noise_field
 from denoise.probability_path import karras_sigmas
-from denoise.protocols import DenoisingPrior
+from denoise.protocols import DenoisingPrior, Device
 from denoise.registry import load
 from denoise.sampling.operators import Operator
 from denoise.sampling.posterior import diffpir
@@ -47,7 +47,7 @@ class WindowedPrior:
         MultiDiffusion: Fusing Diffusion Paths for Controlled Image Generation, 2023, arXiv:2302.08113.
     """
 
-    def __init__(self, prior: str | Path, *, device: str = "auto") -> None:
+    def __init__(self, prior: str | Path, *, device: Device = "auto") -> None:
         module, self.card = load(prior, kind="prior", modality="audio")
         if not isinstance(module, DenoisingPrior) or len(module.event_shape) != 2 or module.event_shape[0] != 1:
             raise ConfigError(
@@ -82,7 +82,8 @@ class WindowedPrior:
             x: signal of any shape.
         """
         rms = max(float(x.square().mean().sqrt()), SILENCE)
-        return self.level / 2 ** (round(LEVEL_STEPS * float(torch.tensor(rms).log2())) / LEVEL_STEPS)
+        octaves = float(torch.tensor(rms, dtype=torch.float32).log2())
+        return self.level / 2 ** (round(LEVEL_STEPS * octaves) / LEVEL_STEPS)
 
     def sample(
         self,

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
+from denoise.backends.device import cpu_by_default
 from denoise.backends.torch import TorchNetwork, adapt
 from denoise.errors import ConfigError
 from denoise.files.atomic import require_free
@@ -27,8 +28,8 @@ from denoise.pipelines.progress import progress_of_part
 from denoise.pipelines.result import IMAGE_UNITS, Diagnostics, Result
 from denoise.pipelines.samples import SamplePaths, only_frame, write_image_set
 from denoise.priors.network import PatchNetwork, PriorNetwork
-from denoise.probability_path import karras_sigmas
-from denoise.protocols import DenoisingPrior, LatentVariablePrior, Progress
+from denoise.probability_path import karras_sigmas, standard_normal
+from denoise.protocols import DenoisingPrior, Device, LatentVariablePrior, Progress
 from denoise.registry import SIGMA_MODEL
 from denoise.sampling.inversion import restore_by_inversion
 from denoise.sampling.operators import Cropped, Downsample, Mask
@@ -55,7 +56,7 @@ class RestorePipeline:
         ConfigError: there is no such prior, it is blind, or it was not trained at the noise levels of the sampler.
     """
 
-    def __init__(self, prior: str | Path = SIGMA_MODEL, *, device: str = "auto", tile: int | None = None) -> None:
+    def __init__(self, prior: str | Path = SIGMA_MODEL, *, device: Device = "auto", tile: int | None = None) -> None:
         self.pipeline = self.denoiser = ImagePipeline(prior, device=device, tile=tile, backend="torch")
         model = self._module
         self.latent_prior: LatentVariablePrior | None = None
@@ -108,6 +109,7 @@ class RestorePipeline:
         """Whether the result is the output of the denoiser for the image as it is."""
         return options.task == "denoise" and not options.samples and self.latent_prior is None
 
+    @cpu_by_default()
     def file(
         self,
         source: str | Path | BinaryIO,
@@ -178,6 +180,7 @@ class RestorePipeline:
                 warnings=[*reader.warnings, *task.warnings],
             )
 
+    @cpu_by_default()
     def frame(self, image: Image, options: RestoreOptions, progress: Progress | None = None) -> Image:
         """Restore one frame.
 
@@ -225,13 +228,12 @@ class RestorePipeline:
         if isinstance(self._module, PatchNetwork):
             self._module.generator = generator
             ends = math.log10(min(task.sigma_start, PATCH_SIGMA_START)), math.log10(SIGMA_END)
-            start = task.start + torch.zeros(1, *task.shape)
-            x = half_quadratic_splitting(
-                denoiser, task.y[None], task.operator, task.sigma, torch.logspace(*ends, steps), start=start
-            )
+            start = task.start + torch.zeros(1, *task.shape, dtype=torch.float32)
+            levels = torch.logspace(*ends, steps, dtype=torch.float32)
+            x = half_quadratic_splitting(denoiser, task.y[None], task.operator, task.sigma, levels, start=start)
             return task.finish(x[0])
         sigmas = karras_sigmas(steps, SIGMA_END, task.sigma_start)
-        start = task.start + task.sigma_start * torch.randn(1, *task.shape, generator=generator)
+        start = task.start + task.sigma_start * standard_normal((1, *task.shape), generator)
         x = diffpir(denoiser, task.y[None], task.operator, task.sigma, sigmas, start=start, generator=generator)
         return task.finish(x[0])
 

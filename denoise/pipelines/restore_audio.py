@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from denoise.backends.device import cpu_by_default
 from denoise.errors import ConfigError, InputError
 from denoise.files.audio import AudioReader, AudioSource, AudioWriter, EncodedTrack, MediaTrack, open_media_file
 from denoise.files.audio.metadata import drop_places
@@ -30,7 +31,7 @@ from denoise.pipelines.prior_windows import WindowedPrior
 from denoise.pipelines.progress import progress_of_part
 from denoise.pipelines.result import AUDIO_UNITS, Diagnostics, Result
 from denoise.pipelines.samples import SamplePaths, write_audio_set
-from denoise.protocols import Progress
+from denoise.protocols import Device, Progress
 from denoise.signals import AudioFormat, require_finite_output
 
 CONTEXT_S = 0.5  # of the methods without a prior: more than a gap, its surroundings and a frame
@@ -53,9 +54,10 @@ class AudioRestorePipeline:
         WeightsError: the file is damaged.
     """
 
-    def __init__(self, prior: str | Path | None = None, *, device: str = "auto") -> None:
+    def __init__(self, prior: str | Path | None = None, *, device: Device = "auto") -> None:
         self.prior = None if prior is None else WindowedPrior(prior, device=device)
 
+    @cpu_by_default()
     def file(
         self,
         source: str | Path | BinaryIO,
@@ -143,11 +145,11 @@ class AudioRestorePipeline:
             warnings.append(f"{reader.name}: places are not kept at {new_rate} Hz; without {', '.join(misplaced)}.")
         if is_lowered:
             warnings.append(
-                f"{reader.name}: lowered by {-task.gain_db:g} dB, so that restored peaks fit. --gain 0 keeps the level."
+                f"{reader.name}: lowered by {-task.gain_db:g} dB, so that restored peaks fit. Gain 0 keeps the level."
             )
         if n_over and format.subtype not in FLOATS:
             needed_db = math.floor(task.gain_db - 20 * math.log10(peak))
-            advice = f"Give --gain {needed_db}" if options.task == "declip" else "Lower the recording first"
+            advice = f"Give a gain of {needed_db} dB" if options.task == "declip" else "Lower the recording first"
             warnings.append(
                 f"{reader.name}: {n_over} samples exceed full scale and are clipped by {format.subtype}. {advice}."
             )
@@ -162,6 +164,7 @@ class AudioRestorePipeline:
             warnings=[*reader.warnings, *writers[0].warnings, *warnings],
         )
 
+    @cpu_by_default()
     def array(self, samples: NDArray[Any], sample_rate: int, options: AudioRestoreOptions) -> NDArray[Any]:
         """Restore a recording in memory.
 
@@ -196,7 +199,7 @@ class AudioRestorePipeline:
         """
         if self.prior is None and (options.task in NEED_PRIOR or options.samples):
             what = "samples need" if options.samples else f"the task {options.task} needs"
-            raise ConfigError(f"{what} a prior; give one, such as --prior speech-prior.")
+            raise ConfigError(f"{what} a prior; give one, such as speech-prior.")
 
     def output_rate(self, sample_rate: int, options: AudioRestoreOptions) -> int:
         """Return the sample rate of a restored recording: extension raises a lower one to that of the prior.

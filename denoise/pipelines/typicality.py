@@ -36,7 +36,8 @@ def complexity(x: Tensor) -> Tensor:
     lowest = 0.0 if x.ndim == 4 else -1.0  # of images and of sounds
     levels = (255 * x.clamp(lowest, 1.0)).round().cpu()
     differences = levels.diff(dim=-1, prepend=torch.zeros_like(levels[..., :1])).remainder(256).byte()
-    return torch.tensor([float(len(zlib.compress(each.numpy().tobytes(), 9))) for each in differences])
+    sizes = [len(zlib.compress(each.numpy().tobytes(), 9)) for each in differences]
+    return torch.tensor(sizes, dtype=torch.float32, device="cpu")
 
 
 def typical_statistics(nats: Tensor, x: Tensor, protocol: str = "", label: str | None = None) -> TypicalStatistics:

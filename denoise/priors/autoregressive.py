@@ -21,6 +21,7 @@ from denoise.config import config
 from denoise.dsp import mu_law_compress, mu_law_expand
 from denoise.errors import ConfigError
 from denoise.nn.embeddings import Condition
+from denoise.probability_path import standard_uniform
 from denoise.protocols import DEFAULT_OPTIONS, Label, Progress, SamplingOptions, Support
 
 LEVELS = 256
@@ -147,7 +148,7 @@ class Autoregressive(nn.Module, ABC):
         Returns:
             Signals, (n, *event_shape).
         """
-        missing = torch.zeros(n, *self.event_shape, device=next(self.parameters()).device)
+        missing = torch.zeros(n, *self.event_shape, device=next(self.parameters()).device, dtype=torch.float32)
         return self.complete(missing, missing, label=label, options=options, generator=generator)
 
     @torch.no_grad()
@@ -182,7 +183,7 @@ class Autoregressive(nn.Module, ABC):
         is_observed = mask > 0
         inputs = self.to_inputs(self.to_levels(x.where(is_observed, 0.0)))
         inputs = inputs.where(is_observed, 0.0)
-        thresholds = torch.rand(x.shape, generator=generator).to(inputs.device)  # of float32 for any dtype
+        thresholds = standard_uniform(x.shape, generator).to(inputs.device)
         for done, (entry, logits) in enumerate(self.scan(inputs, [label] * len(x)), 1):
             at: tuple[slice | int, ...] = (slice(None), *entry)
             cumulative = self.log_probabilities(logits / temperature).exp().cumsum(-1)

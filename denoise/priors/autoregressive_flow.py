@@ -82,7 +82,7 @@ class AutoregressiveFlow(NoiseDecoding):
     def from_noise(self, noise: Tensor, labels: Sequence[Label]) -> Tensor:
         """Return the signals of noise; see `NoiseDecoding.from_noise`."""
         quantiles = torch.special.ndtr(noise.double()).clamp(1 - MAX_QUANTILE, MAX_QUANTILE)
-        v, inputs = torch.zeros_like(quantiles), torch.zeros(noise.shape).to(next(self.parameters()))
+        v, inputs = torch.zeros_like(quantiles), next(self.parameters()).new_zeros(noise.shape)
         for at, below, p in self._bins(inputs, labels):
             level = (below <= quantiles[at][:, None]).sum(dim=-1, keepdim=True) - 1
             u = (quantiles[at] - below.gather(-1, level)[:, 0]) / p.gather(-1, level)[:, 0]

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
-from denoise.probability_path import karras_sigmas
+from denoise.probability_path import karras_sigmas, standard_normal
 from denoise.protocols import DEFAULT_OPTIONS, DenoisingPrior, Label, Progress, SamplingOptions
 from denoise.sampling.inpainting import inpaint
 
@@ -51,7 +51,7 @@ def inpaint_with_prior(
     options.check_supported(COMPLETION_OPTIONS, "inpainting")
     steps = options.steps or STEPS
     sigmas = karras_sigmas(steps, SIGMA_MIN * prior.data_std, SIGMA_MAX * prior.data_std)
-    start = prior.data_mean + sigmas[0] * torch.randn(x.shape, generator=generator)
+    start = prior.data_mean + sigmas[0] * standard_normal(x.shape, generator)
     labels, done = [label] * len(x), 0.0
 
     def denoiser(x: Tensor, sigma: Tensor) -> Tensor:

@@ -79,7 +79,7 @@ class ConsistencyModel(NoiseDecoding):
 
     def from_noise(self, noise: Tensor, labels: Sequence[Label]) -> Tensor:
         """Return the signals of noise, with one network call for each step and the guidance of the teacher."""
-        denoiser, sigmas = self.denoiser, torch.tensor([*self.config.sigmas, 0.0])
+        denoiser, sigmas = self.denoiser, torch.tensor([*self.config.sigmas, 0.0], dtype=torch.float32)
         std = (sigmas[0].square() + denoiser.data_std**2).sqrt()
         x = denoiser.data_mean + std * noise
         return euler(lambda x, sigma: denoiser(x, sigma, labels), x, sigmas)

@@ -99,7 +99,7 @@ class DDGAN(GeneratorNetwork):
         self.mapping = nn.Sequential(nn.Linear(c.latent, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
         self.output = OUTPUTS[c.output]()
         ratios = noise_ratios(BETAS[c.schedule](c.timesteps))
-        levels = c.sigma_data * torch.cat([torch.zeros(1), ratios.float()])
+        levels = c.sigma_data * torch.cat([torch.zeros(1, dtype=torch.float32), ratios.float()])
         self.register_buffer("levels", levels, persistent=False)  # of timesteps 0, which is clean, to T
         self._initialise()
 

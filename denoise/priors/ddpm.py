@@ -108,8 +108,8 @@ class DDPM(DiffusionProcess):
         timesteps = self.config.timesteps
         if steps > timesteps:
             raise ConfigError(f"steps is {steps}; expected at most {timesteps}, the timesteps of this DDPM.")
-        indices = torch.linspace(timesteps - 1, 0, steps).round().long()
-        return torch.cat([self.sigmas.cpu()[indices], torch.zeros(1)])
+        indices = torch.linspace(timesteps - 1, 0, steps, dtype=torch.float32).round().long()
+        return torch.cat([self.sigmas.cpu()[indices], torch.zeros(1, dtype=torch.float32)])
 
     def timestep(self, ratio: Tensor) -> Tensor:
         """Return the timesteps of noise levels; between them log-levels are interpolated.

@@ -165,9 +165,9 @@ class Diffusion(DiffusionProcess):
     def __init__(self, config: DiffusionConfig) -> None:
         super().__init__(config)
         shape = config.shape
-        sigma_data = torch.full((1,) * len(shape), config.sigma_data)
+        sigma_data = torch.full((1,) * len(shape), config.sigma_data, dtype=torch.float32)
         if config.profile:
-            logs = torch.tensor(config.profile).log()[None, None]
+            logs = torch.tensor(config.profile, dtype=torch.float32).log()[None, None]
             factors = F.interpolate(logs, shape[1], mode="linear", align_corners=True).exp()
             sigma_data = sigma_data * factors.reshape(-1, *[1] * (len(shape) - 2))
         self.register_buffer("sigma_data", sigma_data, persistent=False)  # broadcasts against (batch, *shape)

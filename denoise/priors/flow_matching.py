@@ -103,7 +103,7 @@ class FlowMatching(GuidedPrior):
         )
         labels = [label] * len(noise)
         guidance = 1.0 if options.guidance is None else options.guidance
-        times = torch.linspace(1, 0, (options.steps or self.default_steps) + 1)
+        times = torch.linspace(1, 0, (options.steps or self.default_steps) + 1, dtype=torch.float32)
         z = noise.to(next(self.parameters()).device)
 
         def report(step: int, z: Tensor) -> None:
@@ -127,7 +127,7 @@ class FlowMatching(GuidedPrior):
         """
         labels = [label] * len(x)
         z = (x - self.config.mean) / self.config.sigma_data
-        return ode(lambda z, t: self.velocity(z, t, labels), z, torch.linspace(0, 1, steps + 1))
+        return ode(lambda z, t: self.velocity(z, t, labels), z, torch.linspace(0, 1, steps + 1, dtype=torch.float32))
 
     def estimate_log_prob(
         self,
@@ -152,7 +152,7 @@ class FlowMatching(GuidedPrior):
         """
         c = self.config
         z = (x - c.mean) / c.sigma_data
-        times = torch.linspace(0, 1, steps + 1)
+        times = torch.linspace(0, 1, steps + 1, dtype=torch.float32)
         noise, delta_log_prob = ode_log_prob(
             lambda z, t: self.velocity(z, t, labels), z, times, probes=probes, generator=generator
         )

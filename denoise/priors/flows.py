@@ -14,6 +14,7 @@ from denoise.config import config
 from denoise.errors import ConfigError
 from denoise.nn.embeddings import Condition, embed_labels
 from denoise.priors.noise import NoiseDecoding, draw_noise
+from denoise.probability_path import standard_normal, standard_uniform
 from denoise.protocols import DEFAULT_OPTIONS, Label, SamplingOptions, Support
 
 MAX_WEIGHTS = 1 << 27
@@ -210,7 +211,7 @@ class Mixture(ZukoPrior):
         rows = torch.arange(n)
         means = mixture.base.loc.expand(n, *mixture.base.loc.shape[-2:])[rows, components]
         factors = mixture.base.scale_tril.expand(n, *mixture.base.scale_tril.shape[-3:])[rows, components]
-        noise = torch.randn(means.shape, generator=generator).to(means)
+        noise = standard_normal(means.shape, generator).to(means)
         flat = means + temperature * torch.einsum("nij,nj->ni", factors, noise)
         return self.config.mean + self.config.scale * flat.reshape(n, *self.event_shape)
 
@@ -253,7 +254,7 @@ class RAD(ZukoPrior):
         options.check_supported(self.sampling_options, "a piecewise flow")
         noise, _ = draw_noise(n, torch.Size([self.event_shape.numel()]), options, generator)
         noise = noise.to(next(self.parameters()))
-        thresholds = torch.rand(noise.shape, generator=generator).to(noise)
+        thresholds = standard_uniform(noise.shape, generator).to(noise)
         flat = self.distribution([label] * n).decode(noise, thresholds)
         return (self.config.mean + self.config.scale * flat).reshape(n, *self.event_shape)
 

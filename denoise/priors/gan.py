@@ -15,6 +15,7 @@ from denoise.nn.bodies import BodyConfig, build_decoder
 from denoise.nn.dequantisation import normal_log_prob
 from denoise.nn.embeddings import Condition, embed_labels
 from denoise.priors.generator import OUTPUTS, GeneratorNetwork, check_sizes
+from denoise.probability_path import standard_normal
 from denoise.protocols import DEFAULT_OPTIONS, Label, Progress, SamplingOptions
 from denoise.sampling.inversion import CANDIDATES, STEPS, minimise_energy
 
@@ -111,7 +112,7 @@ class GAN(GeneratorNetwork):
 
     def sample_latents(self, n: int, generator: Generator | None = None) -> Tensor:
         """Sample noise, (n, *noise_shape)."""
-        return torch.randn(n, *self.noise_shape, generator=generator).to(self.device)
+        return standard_normal((n, *self.noise_shape), generator).to(self.device)
 
     def latent_log_prob(self, z: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
         """Return standard normal log-densities of noise in nats, (batch, *noise_shape) to (batch,)."""
@@ -186,7 +187,7 @@ class GAN(GeneratorNetwork):
             ValueError: there is no such class.
         """
         x, mask = x.to(self.device), mask.to(self.device)
-        candidates = torch.randn(len(x), CANDIDATES, *self.noise_shape, generator=generator).to(x)
+        candidates = standard_normal((len(x), CANDIDATES, *self.noise_shape), generator).to(x)
 
         def labels_of(index: Tensor) -> list[Label]:
             return [labels[i % len(labels)] for i in index.flatten().tolist()]

@@ -280,7 +280,7 @@ class PathRecorder:
         if frames < 3:
             raise ConfigError(f"number of frames is {frames}; expected at least 3: sample, noise, sample.")
         intervals = min((frames - 1) // 2, steps)
-        from_sample = torch.linspace(0, steps, intervals + 1).round().long().tolist()
+        from_sample = torch.linspace(0, steps, intervals + 1, dtype=torch.float32).round().long().tolist()
         self._steps = {steps - 1 - distance for distance in from_sample[1:-1]}
         self.path: list[tuple[Tensor, PathPoint]] = []
 

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from denoise.priors.completion import COMPLETION_OPTIONS, inpaint_with_prior
 from denoise.priors.latent_base import LatentPrior
-from denoise.probability_path import expand_like
+from denoise.probability_path import expand_like, standard_normal, standard_uniform
 from denoise.protocols import (
     DEFAULT_OPTIONS,
     DenoisingPrior,
@@ -85,12 +85,12 @@ class InpaintsNoise(LatentPrior):
             return nats.flatten(1).sum(dim=1)  # entries are independent given latents
 
         def sample_noise() -> Tensor:
-            return torch.randn(len(x), *self.prior.noise_shape, generator=generator).to(x)
+            return standard_normal((len(x), *self.prior.noise_shape), generator).to(x)
 
-        start, best = sample_noise(), torch.full((len(x),), -torch.inf, device=x.device)
+        start, best = sample_noise(), torch.full((len(x),), -torch.inf, device=x.device, dtype=torch.float32)
         for i in range(CANDIDATES):  # the largest of log-likelihoods with Gumbel noise: resampling by likelihood
             noise = sample_noise()
-            u = torch.rand(len(x), generator=generator).clamp(1e-12, 1 - 1e-7).to(x)
+            u = standard_uniform((len(x),), generator).clamp(1e-12, 1 - 1e-7).to(x)
             keys = log_likelihood(noise) - torch.log(-torch.log(u))
             start = torch.where(expand_like(keys > best, noise) > 0, noise, start)
             best = torch.maximum(keys, best)

@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 
 from denoise.priors.completion import COMPLETION_OPTIONS, inpaint_with_prior
 from denoise.priors.latent_base import LatentPrior
+from denoise.probability_path import standard_normal
 from denoise.protocols import (
     DEFAULT_OPTIONS,
     DenoisingPrior,
@@ -158,7 +159,7 @@ class Bounded(LatentPrior):
             Auto-Encoding Variational Bayes, 2013, arXiv:1312.6114, eq. 6.
         """
         q = self.codec.posterior(x)
-        noise = torch.randn(samples, *q.loc.shape, generator=generator).to(q.loc)
+        noise = standard_normal((samples, *q.loc.shape), generator).to(q.loc)
         z = q.loc + q.scale * noise
         log_q = (-0.5 * noise.square() - q.scale.log() - 0.5 * math.log(2 * math.pi)).flatten(2).sum(dim=2)
         z = z.flatten(0, 1)

@@ -22,6 +22,7 @@ from denoise.nn.invertible import ActNorm, Coupling, InvertibleConv, MaskKind, M
 from denoise.nn.monotonic import UNIVARIATES
 from denoise.nn.residual_flow import InvertibleResidual
 from denoise.priors.noise import NoiseDecoding
+from denoise.probability_path import standard_normal, standard_uniform
 from denoise.protocols import Label, Support
 
 LEVELS = 256  # of 8 bits, from 0 to 1
@@ -234,12 +235,12 @@ class MultiscaleFlow(NoiseDecoding):
             Nats, (batch,); of discrete signals, their mean over draws is a lower bound of the log-probability.
         """
         if self.config.dequantisation == "none":
-            return self.density(x + self.config.dither * torch.randn(x.shape, generator=generator).to(x), labels)
+            return self.density(x + self.config.dither * standard_normal(x.shape, generator).to(x), labels)
         levels = (x * (LEVELS - 1)).round()
         if self.dequantiser is None:
-            u, log_q = torch.rand(x.shape, generator=generator).to(x), 0.0
+            u, log_q = standard_uniform(x.shape, generator).to(x), 0.0
         else:
-            noise = torch.randn(x.shape, generator=generator).to(x)
+            noise = standard_normal(x.shape, generator).to(x)
             u, log_q = self.dequantiser(levels / (LEVELS - 1), noise)
         return self.density((levels + u) / LEVELS, labels) - x[0].numel() * math.log(LEVELS) - log_q
 
@@ -336,7 +337,7 @@ class HasLatents(MultiscaleFlow):
 
     def sample_latents(self, n: int, generator: Generator | None = None) -> Tensor:
         """Sample noise, (n, *noise_shape)."""
-        return torch.randn(n, *self.noise_shape, generator=generator).to(self.device)
+        return standard_normal((n, *self.noise_shape), generator).to(self.device)
 
     def latent_log_prob(self, z: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
         """Return standard normal log-densities of noise in nats, (batch, *noise_shape) to (batch,)."""

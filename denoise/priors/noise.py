@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Generator, Tensor, nn
 
+from denoise.probability_path import standard_normal
 from denoise.protocols import DEFAULT_OPTIONS, Label, SamplingOptions
 
 
@@ -28,7 +29,7 @@ def draw_noise(
     Returns:
         Noise, (n, *shape), and the remaining options, for the decoding of noise.
     """
-    noise = torch.randn(n, *shape, generator=generator)
+    noise = standard_normal((n, *shape), generator)
     if options.temperature is not None:
         noise = options.temperature * noise
     return noise, replace(options, temperature=None)

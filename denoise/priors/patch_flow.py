@@ -84,7 +84,7 @@ class PatchFlow(NoiseDecoding):
         self.support = Support(tuple(self.event_shape))
         basis, variance = _coefficients(config.channels, config.side)
         self.register_buffer("basis", basis, persistent=False)
-        mean = torch.zeros(len(basis))
+        mean = torch.zeros(len(basis), dtype=torch.float32)
         mean[0] = MEAN * len(basis) ** 0.5
         self.mean, self.log_variance = nn.Parameter(mean), nn.Parameter(variance.log())
         self.embedding = SinusoidalEmbedding(config.embedding)

@@ -29,6 +29,7 @@ from denoise.protocols.codecs import (
 from denoise.protocols.denoisers import (
     Consistency,
     Denoiser,
+    Device,
     FlowNetwork,
     LatentSampler,
     Network,
@@ -73,6 +74,7 @@ __all__ = [
     "Consistency",
     "Denoiser",
     "DenoisingPrior",
+    "Device",
     "FlowNetwork",
     "HasEstimatedLogProb",
     "HasLogProb",

@@ -6,11 +6,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
     from torch.distributions import Normal
 
 Progress = Callable[[float], None]
 """Called with the fraction done, 0 to 1; library code writes nothing to the terminal."""
+
+
+Device: TypeAlias = "str | torch.device"
+"""What a network is computed on: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``, or a device of torch."""
 
 
 @runtime_checkable

@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from denoise.probability_path import expand_like, noise_like
+from denoise.probability_path import expand_like, noise_like, standard_uniform
 from denoise.protocols import Progress, StochasticCodec
 from denoise.sampling.solvers import Denoise, ancestral_step, heun
 
@@ -131,7 +131,7 @@ def elliptical_slice(
     """
 
     def uniform() -> Tensor:
-        return torch.rand(len(start), generator=generator).to(start)
+        return standard_uniform((len(start),), generator).to(start)
 
     noise, nats = start, log_likelihood(start)
     for i in range(iterations):

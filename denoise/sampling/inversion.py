@@ -170,7 +170,8 @@ class Windows:
                 f"{MAX_WINDOWS}. Use a denoising prior, such as gaussian."
             )
         self.canvas = tuple(w + hop * (k - 1) for k, (_, w, hop) in zip(counts, self._axes(), strict=True))
-        rows, columns = ((torch.arange(w) + 0.5).minimum(w - torch.arange(w) - 0.5) for w in self.window)
+        centres = [torch.arange(w, dtype=torch.float32) + 0.5 for w in self.window]
+        rows, columns = (x.minimum(len(x) - x) for x in centres)
         self.weight = rows[:, None] * columns
 
     def _axes(self) -> Iterator[tuple[int, int, int]]:

@@ -148,7 +148,7 @@ class _Extrapolation:
 
     def __init__(self) -> None:
         self.x0_previous: Tensor | None = None
-        self.step = torch.tensor(0.0)  # in log sigma
+        self.step = torch.tensor(0.0, dtype=torch.float32)  # in log sigma
 
     def __call__(self, x0: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
         if not sigma_next > 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from denoise.probability_path import expand_like, noise_like
+from denoise.probability_path import expand_like, noise_like, standard_uniform
 from denoise.sampling.solvers import Denoise
 
 
@@ -65,7 +65,7 @@ def variational_bound(
         steps = torch.arange(len(probabilities)).expand(len(x), -1)
         weights = torch.ones_like(probabilities)
     else:  # one step of each of equally probable strata
-        uniform = (torch.arange(samples) + torch.rand(len(x), samples, generator=generator)) / samples
+        uniform = (torch.arange(samples) + standard_uniform((len(x), samples), generator)) / samples
         steps = torch.searchsorted(probabilities.cumsum(dim=0).cpu(), uniform).clamp_max(len(probabilities) - 1)
         weights = 1 / (samples * probabilities)
     for step in steps.to(x.device).unbind(dim=1):
