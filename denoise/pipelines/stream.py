@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from denoise.backends import adapt, load_network
-from denoise.errors import ConfigError, InputError
+from denoise.errors import ConfigError, InputError, shorten
 from denoise.options import AUDIO_STEPS, DenoiseOptions
 from denoise.pipelines.hum import HumFilter
 from denoise.pipelines.noise_segment import require_noise_profile_network
@@ -21,9 +21,10 @@ from denoise.protocols import (
     ArrayPosteriorSampler,
     ArrayStreamingNetwork,
     Consistency,
+    Device,
     StreamingNetwork,
 )
-from denoise.registry import DEFAULTS, SPEECH_MODELS
+from denoise.registry import DEFAULTS, SPEECH_MODELS, check_name
 from denoise.signals import AudioFormat, as_whole, require_finite_output, require_finite_samples
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class AudioStream:
         perception: float | None = None,
         steps: int = AUDIO_STEPS,
         seed: int = 0,
-        device: str = "auto",
+        device: Device = "auto",
         noise_profile: NDArray[Any] | None = None,
         remove_hum: bool | None = None,
         look_ahead: bool = False,
@@ -111,7 +112,7 @@ class AudioStream:
         if noise_profile is not None or look_ahead:
             self._floor_network = require_noise_profile_network(network, name)
         if noise_profile is not None:
-            profile = np.asarray(noise_profile, np.float32)
+            profile = _profile(noise_profile)
             profile = profile if len(profile) == self._rows else profile.mean(axis=0, keepdims=True)
             self._state = self._floor_network.initial_state(*size, noise_profile=profile)
         if look_ahead:
@@ -184,11 +185,15 @@ class AudioStream:
 
         Returns:
             Denoised samples of the same shape and type.
+
+        Raises:
+            InputError: as of `push`; the stream is unchanged.
         """
-        ready = np.concatenate([self._late, self.push(samples)], axis=1)
-        n = samples.shape[1]
+        x: Any = np.asarray(samples)
+        ready = np.concatenate([self._late, self.push(x)], axis=1)
+        n = x.shape[1]
         out, self._late = ready[:, :n], ready[:, n:]
-        return out.astype(samples.dtype, copy=False)
+        return out.astype(x.dtype, copy=False)
 
     def diagnostics(self) -> Diagnostics:
         """Return the residual and the rejected fraction of a posterior sample up to now; of a mean, nothing."""
@@ -241,8 +246,22 @@ class AudioStream:
         return dry + np.asarray(self.strength, dry.dtype) * (wet[:, :n].astype(dry.dtype) - dry)
 
 
+def _profile(noise_profile: object) -> NDArray[np.float32]:
+    """Return a noise profile, (channels, positions)."""
+    try:
+        profile = np.asarray(noise_profile, np.float32)
+    except (TypeError, ValueError):
+        profile = np.zeros(0, np.float32)
+    if profile.ndim != 2 or not len(profile):
+        raise ConfigError(
+            f"noise_profile is {shorten(noise_profile)}; expected an array (channels, positions), as of "
+            "AudioPipeline.measure_noise."
+        )
+    return profile
+
+
 def _network_and_name(
-    model: str | Path | ArrayNetwork | StreamingNetwork | AudioPipeline, device: str
+    model: str | Path | ArrayNetwork | StreamingNetwork | AudioPipeline, device: Device
 ) -> tuple[ArrayNetwork, str]:
     from denoise.pipelines.audio import AudioPipeline  # which imports this module
 
@@ -251,4 +270,6 @@ def _network_and_name(
         return network, card.name
     if isinstance(model, AudioPipeline):
         return model.network, model.card.name
+    if not isinstance(model, ArrayNetwork | StreamingNetwork):
+        check_name(model)
     return model if isinstance(model, ArrayNetwork) else adapt(model), type(model).__name__

@@ -255,3 +255,21 @@ def test_whole_numbers_of_any_type_are_taken(models: dict[str, Path], rate: Any,
     assert (stream.sample_rate, stream.channels) == (44_100, 1)
     with pytest.raises(InputError, match="expected a whole number"):
         AudioStream(models["causal-audio"], sample_rate=rate, channels=channels)
+
+
+def test_process_takes_lists_and_loses_nothing_that_it_refuses(models: dict[str, Path]) -> None:
+    """A refused block leaves the stream as it was: what follows is that of a stream which never got it."""
+    x = noise(1, 600)
+    stream, undisturbed = (AudioStream(models["causal-audio"], sample_rate=16_000) for _ in range(2))
+    np.testing.assert_array_equal(stream.process(x.astype(np.float64).tolist()), undisturbed.process(x.astype(float)))
+    for wrong in (x[0], x.astype(np.int16), "x", [[np.nan]]):
+        with pytest.raises(InputError):
+            stream.process(wrong)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(stream.process(x), undisturbed.process(x))
+
+
+def test_noise_profile_that_is_no_array_is_refused(models: dict[str, Path]) -> None:
+    wrong: Any
+    for wrong in ("x.wav", np.zeros(3), ()):
+        with pytest.raises(ConfigError, match=r"noise_profile is .*; expected an array \(channels, positions\)"):
+            AudioStream(models["floor-audio"], sample_rate=16_000, noise_profile=wrong)
