@@ -6,8 +6,9 @@ This module imports no torch, so that ``denoise --help`` stays quick.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from operator import index
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -28,6 +29,9 @@ BLOCK_S = 20.0
 
 MAX_MEGAPIXELS = 200.0
 """Size up to which images are read; larger files may be decompression bombs."""
+
+MAX_SEED = 1 << 62
+"""Largest seed: those of further samples, which are larger, still fit into 64 bits."""
 
 TIME_LIMIT_S = 7200.0
 """Seconds after which a file of a batch has failed."""
@@ -123,6 +127,10 @@ class DenoiseOptions:
         if self.sigma is not None and not isinstance(self.sigma, str):
             check_number("sigma", self.sigma)
         check_number("steps", self.steps, is_whole=True)
+        if self.seed is not None:
+            check_number("seed", self.seed, is_whole=True)
+            if not 0 <= self.seed <= MAX_SEED:
+                raise ConfigError(f"seed is {self.seed}; expected 0 to {MAX_SEED}.")
         if not 0 <= self.strength <= 1:
             raise ConfigError(f"strength is {self.strength:g}; expected 0 (input unchanged) to 1 (full denoising).")
         for name in ("luminance", "colour", "detail"):
@@ -244,6 +252,7 @@ class RestoreOptions:
         _check_ranges(
             self, ("blur", 0.1, 50), ("factor", 2, 8), ("quality", 1, 100), ("limit", 0.01, math.inf), *SAMPLER_RANGES
         )
+        check_number("max_megapixels", self.max_megapixels)
         check_max_megapixels(self.max_megapixels)
 
 
@@ -266,7 +275,7 @@ def parse_sigma(value: str | float | None) -> Sigma:
     except ValueError:
         sigma = -1.0
     if not 0 <= sigma <= 255:
-        raise ConfigError(f"--sigma is {value!r}; expected auto or a number from 0 to 255.")
+        raise ConfigError(f"sigma is {value!r}; expected auto or a number from 0 to 255.")
     return sigma / 255
 
 
@@ -280,7 +289,7 @@ def parse_limit(value: float | None) -> float | None:
         ConfigError: it is out of range.
     """
     if value is not None and not 2.55 <= value <= 255:
-        raise ConfigError(f"--limit is {value:g}; expected 2.55 to 255.")
+        raise ConfigError(f"limit is {value:g}; expected 2.55 to 255.")
     return None if value is None else value / 255
 
 
@@ -311,7 +320,7 @@ class AudioRestoreOptions:
     sigma: float | None = None
     limit: float | None = None
     gain_db: float | None = None
-    gaps: tuple[TimeRange, ...] | str | Path | None = None
+    gaps: Sequence[TimeRange] | str | Path | None = None
     band: float | None = None
     steps: int = RESTORE_STEPS
     seed: int = 0
@@ -325,26 +334,43 @@ class AudioRestoreOptions:
         for name, task in own.items():
             if getattr(self, name) is not None and task != self.task:
                 raise ConfigError(f"{name} is for the task {task}, not {self.task}. Leave it out.")
-        if isinstance(self.gaps, tuple):
-            if not self.gaps:
-                raise ConfigError("gaps is empty; expected at least one. None finds them.")
-            for start, end in self.gaps:
-                if not 0 <= start < end < math.inf:
-                    raise ConfigError(f"a gap is from {start:g} to {end:g} s; expected a start before the end.")
+        if self.gaps is not None and not isinstance(self.gaps, str | Path):
+            object.__setattr__(self, "gaps", _parse_gaps(self.gaps))
         _check_ranges(self, ("limit", 1e-4, 10), ("gain_db", -60, 0), ("band", 100, 100_000), *SAMPLER_RANGES)
 
 
-SAMPLER_RANGES = (("sigma", 0, 1), ("steps", 2, 1000), ("seed", 0, 1 << 62))
+SAMPLER_RANGES = (("sigma", 0, 1), ("steps", 2, 1000), ("seed", 0, MAX_SEED))
+WHOLE = ("steps", "seed", "samples", "factor", "quality")
 
 
 def _check_ranges(options: RestoreOptions | AudioRestoreOptions, *ranges: tuple[str, float, float]) -> None:
     """Refuse numbers of samples and other numbers of a restoration that are out of range."""
+    check_number("samples", options.samples, is_whole=True)
     if options.samples < 0 or options.samples == 1:
         raise ConfigError(f"samples is {options.samples}; expected 0, or at least 2.")
     for name, low, high in ranges:
         value = getattr(options, name)
-        if value is not None and not low <= value <= high:
+        if value is None and name != "seed":
+            continue
+        check_number(name, value, is_whole=name in WHOLE)
+        if not low <= value <= high:
             raise ConfigError(f"{name} is {value:g}; expected {low:g} to {high:g}.")
+
+
+def _parse_gaps(gaps: Any) -> tuple[TimeRange, ...]:
+    """Return time ranges as a tuple, or refuse them."""
+    try:
+        ranges = tuple((start, end) for start, end in gaps)
+        for seconds in chain.from_iterable(ranges):
+            check_number("a time of gaps", seconds)
+    except (TypeError, ValueError):
+        raise ConfigError(f"gaps is {shorten(gaps)}; expected pairs of start and end in seconds.") from None
+    if not ranges:
+        raise ConfigError("gaps is empty; expected at least one. None finds them.")
+    for start, end in ranges:
+        if not 0 <= start < end < math.inf:
+            raise ConfigError(f"a gap is from {start:g} to {end:g} s; expected a start before the end.")
+    return ranges
 
 
 def check_number(name: str, value: object, *, is_whole: bool = False) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from denoise.errors import ConfigError
-from denoise.options import DenoiseOptions
+from denoise.options import AudioRestoreOptions, DenoiseOptions, RestoreOptions
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,10 @@ from denoise.options import DenoiseOptions
         ({"perception": [1]}, "perception is .1.; expected a number"),
         ({"sigma": [1, 2]}, "sigma is .1, 2.; expected a number"),
         ({"steps": 2.5}, "steps is 2.5; expected a whole number"),
+        ({"seed": "x"}, "seed is 'x'; expected a whole number"),
+        ({"seed": 1.5}, "seed is 1.5; expected a whole number"),
+        ({"seed": -1}, "seed is -1; expected 0 to"),
+        ({"seed": 1 << 63}, "seed is 9223372036854775808; expected 0 to"),
         ({"max_megapixels": 0.0}, "max_megapixels is 0"),
         ({"max_megapixels": float("inf")}, "max_megapixels is inf"),
     ],
@@ -63,6 +67,48 @@ def test_seed_without_perception_is_a_whole_sample(
 ) -> None:
     options = DenoiseOptions(steps=1, perception=perception, seed=seed)
     assert (options.mix_weight, options.uses_posterior) == (mix_weight, uses_posterior)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"task": "deblur", "blur": "2"}, "blur is '2'; expected a number"),
+        ({"task": "denoise", "steps": "2"}, "steps is '2'; expected a whole number"),
+        ({"task": "denoise", "steps": 4.5}, "steps is 4.5; expected a whole number"),
+        ({"task": "denoise", "samples": 2.5}, "samples is 2.5; expected a whole number"),
+        ({"task": "denoise", "seed": None}, "seed is None; expected a whole number"),
+        ({"task": "upscale", "factor": 2.5}, "factor is 2.5; expected a whole number"),
+        ({"task": "dejpeg", "quality": 80.5}, "quality is 80.5; expected a whole number"),
+        ({"task": "denoise", "max_megapixels": "1"}, "max_megapixels is '1'; expected a number"),
+    ],
+)
+def test_restore_options_of_another_type_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        RestoreOptions(**options)
+
+
+@pytest.mark.parametrize(
+    ("gaps", "message"),
+    [
+        ((0, 1), r"gaps is \(0, 1\); expected pairs"),
+        (((0,),), "expected pairs of start and end in seconds"),
+        ([("0", "1")], "expected pairs"),
+        (3, "gaps is 3; expected pairs"),
+        ([], "gaps is empty"),
+        ([(1.0, 0.5)], "a gap is from 1 to 0.5 s"),
+    ],
+)
+def test_gaps_are_pairs_of_seconds(gaps: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        AudioRestoreOptions(task="inpaint", gaps=gaps)
+
+
+def test_gaps_may_be_lists() -> None:
+    options = AudioRestoreOptions(task="inpaint", gaps=[(0, 1), (2.0, 2.5)])
+    assert options == AudioRestoreOptions(task="inpaint", gaps=((0, 1), (2.0, 2.5)))
+    assert hash(options) is not None
+    with pytest.raises(ConfigError, match=r"steps is 4\.5; expected a whole number"):
+        AudioRestoreOptions(steps=4.5)  # type: ignore[arg-type]
 
 
 def test_attenuation_limit_lowers_the_strength() -> None:

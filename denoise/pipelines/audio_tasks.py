@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from denoise.errors import ConfigError, InputError
 from denoise.files.audio import AudioReader
 from denoise.models.mdct import MDCT, MDCTConfig
 from denoise.noise import noise_field
-from denoise.options import AudioRestoreOptions
+from denoise.options import AudioRestoreOptions, TimeRange
 from denoise.pipelines.audio import AudioPipeline
 from denoise.pipelines.defects import CLIP_TOLERANCE, BandFinder, check_gaps, find_gaps, find_limits, runs
 from denoise.pipelines.full_band import denoise_full_band, gain_hop
@@ -260,7 +260,7 @@ class Inpaint(AudioTask):
         gaps = self.options.gaps
         if gaps is None:
             return blocks
-        return self._add_ranges(blocks, gaps) if isinstance(gaps, tuple) else self._add_mask(blocks, gaps)
+        return self._add_mask(blocks, gaps) if isinstance(gaps, str | Path) else self._add_ranges(blocks, gaps)
 
     def restore(self, x: Tensor, channels: int, start: int, seed: int) -> Tensor:
         """Fill in the gaps of a window; see `AudioTask.restore`."""
@@ -277,7 +277,7 @@ class Inpaint(AudioTask):
                 filled[channel, first:last] = fill_gap(x[channel], mask, first, last, self.sample_rate)
         return self._refine(filled, missing, start, seed)
 
-    def _add_ranges(self, blocks: Blocks, ranges: tuple[tuple[float, float], ...]) -> Blocks:
+    def _add_ranges(self, blocks: Blocks, ranges: Sequence[TimeRange]) -> Blocks:
         position, samples = 0, [(round(a * self.sample_rate), round(b * self.sample_rate)) for a, b in ranges]
         for block in blocks:
             mask = np.zeros_like(block[:1])
@@ -316,7 +316,7 @@ class Inpaint(AudioTask):
     def refusal(self) -> str | None:
         """Refuse a recording without gaps; see `AudioTask.refusal`."""
         if not self.n_gaps:
-            return "no gap and no click was found. Give the gaps, as in --mask 0:01.20-0:01.25."
+            return "no gap and no click was found. Give the gaps, such as 1.2-1.25 s."
         return None
 
 

@@ -497,7 +497,7 @@ class TestErrors:
             (["audio", "a.wav", "--block", "0"], "block is 0 s"),
             (["audio", "a.wav", "--block", "inf"], "block is inf s"),
             (["image", "a.png", "--tile", "0"], "tile is 0 pixels"),
-            (["image", "a.png", "--sigma", "loud"], "--sigma is 'loud'; expected auto or a number"),
+            (["image", "a.png", "--sigma", "loud"], "sigma is 'loud'; expected auto or a number"),
             (["image", "a.png", "--sigma", "25"], "keep-image is blind"),
             (["image", "a.png", "--detail", "0.5"], "keep-image is blind: it takes no detail"),
             (["image", "a.png", "--detail", "2"], "detail is 2; expected 0 to 1"),

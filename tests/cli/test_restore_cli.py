@@ -84,8 +84,8 @@ def test_a_digit_is_inpainted_by_priors_with_and_without_latents(command: Comman
     [
         (("--task", "inpaint"), "--task inpaint needs --mask FILE; give it"),
         (("--task", "deblur"), "--task deblur needs --blur PIXELS or --kernel FILE; give it"),
-        (("--task", "declip", "--limit", "0.7"), "--limit is 0.7; expected 2.55 to 255"),
-        (("--task", "declip", "--limit", "300"), "--limit is 300; expected 2.55 to 255"),
+        (("--task", "declip", "--limit", "0.7"), "limit is 0.7; expected 2.55 to 255"),
+        (("--task", "declip", "--limit", "300"), "limit is 300; expected 2.55 to 255"),
         (("--task", "declip", "--sigma", "5"), "sigma is not for the task declip"),
         (("--mask", "mask.png"), "--mask needs --task inpaint"),
         (("--task", "upscale", "--factor", "2", "--strength", "0.5"), "--strength is not for --task upscale"),
