@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-from denoise.errors import ConfigError
-from denoise.pipelines.prior_base import check_count
+from denoise.errors import ConfigError, InputError
+from denoise.pipelines.prior_base import as_batch, as_generator, check_count
 from denoise.pipelines.prior_codec import CodecPipeline
 from denoise.pipelines.prior_files import output_paths, read_signal, trajectory_path, write_signals, write_trajectory
 from denoise.pipelines.prior_likelihood import LikelihoodPipeline
+from denoise.probability_path import standard_normal
 from denoise.protocols import (
     Completer,
     DenoisingPrior,
@@ -87,7 +89,12 @@ class PriorPipeline(CodecPipeline, LikelihoodPipeline):
 
         Returns:
             Paths of the files.
+
+        Raises:
+            ConfigError: the extension does not fit the signals.
+            InputError: the signals have another shape, or a file exists or cannot be written.
         """
+        signals = self._as_signals(signals)
         return write_signals(out, signals, self.card, columns=columns, overwrite=overwrite)
 
     def sample(
@@ -122,7 +129,7 @@ class PriorPipeline(CodecPipeline, LikelihoodPipeline):
         """
         check_count(n, "samples")
         options = self._options(SamplingOptions(steps, guidance, temperature, solver), self.model.sampling_options)
-        label, generator = self._resolve(label), Generator().manual_seed(seed)
+        label, generator = self._resolve(label), as_generator(seed)
         return self._in_batches(
             lambda size, _: self.model.sample(size, label=label, options=options, generator=generator), n, progress
         )
@@ -162,7 +169,7 @@ class PriorPipeline(CodecPipeline, LikelihoodPipeline):
         check_count(n, "samples")
         model = self._with_trajectory()
         options = self._options(SamplingOptions(steps, guidance, temperature, solver), model.sampling_options)
-        label, generator = self._resolve(label), Generator().manual_seed(seed)
+        label, generator = self._resolve(label), as_generator(seed)
         return self._in_batches(
             lambda size, _: model.trajectory(size, frames=frames, label=label, options=options, generator=generator),
             n,
@@ -194,7 +201,13 @@ class PriorPipeline(CodecPipeline, LikelihoodPipeline):
 
         Returns:
             Path of the file.
+
+        Raises:
+            ConfigError: the extension is not .png or .gif.
+            InputError: the signals have another shape, or the file exists or cannot be written.
         """
+        shape = (*getattr(trajectory, "shape", ())[1:2], *self.model.event_shape)
+        trajectory = as_batch(trajectory, shape, "signals of a trajectory")
         return write_trajectory(out, trajectory, self.card, overwrite=overwrite)
 
     def noise(self, seed: int) -> Tensor:
@@ -205,7 +218,7 @@ class PriorPipeline(CodecPipeline, LikelihoodPipeline):
         """
         if not isinstance(self.model, NoiseDecoder):
             self._refuse("decode noise")
-        return torch.randn(1, *self.model.noise_shape, generator=Generator().manual_seed(seed))
+        return standard_normal((1, *self.model.noise_shape), as_generator(seed))
 
     def encode(self, x: Tensor, *, label: Label = None) -> Tensor:
         """Return the noise of signals.
@@ -219,12 +232,13 @@ class PriorPipeline(CodecPipeline, LikelihoodPipeline):
 
         Raises:
             ConfigError: the prior cannot be inverted.
+            InputError: the signals have another shape.
         """
         model = self.model
         if not isinstance(model, NoiseEncoder):
             self._refuse("encode signals as noise")
         label = self._resolve(label)
-        return self._map(lambda batch: model.encode_noise(batch, label=label), x)
+        return self._map(lambda batch: model.encode_noise(batch, label=label), self._as_signals(x))
 
     def decode(
         self,
@@ -253,12 +267,13 @@ class PriorPipeline(CodecPipeline, LikelihoodPipeline):
 
         Raises:
             ConfigError: the prior has no noise, or an option is out of range or not supported.
+            InputError: the noise has another shape.
         """
         model = self.model
         if not isinstance(model, NoiseDecoder):
             self._refuse("decode noise")
         options = self._options(SamplingOptions(steps, guidance, solver=solver), model.sampling_options)
-        label = self._resolve(label)
+        label, noise = self._resolve(label), as_batch(noise, model.noise_shape, "noise")
         return self._map(lambda batch: model.decode_noise(batch, label=label, options=options), noise, progress)
 
     def complete(
@@ -290,17 +305,20 @@ class PriorPipeline(CodecPipeline, LikelihoodPipeline):
 
         Raises:
             ConfigError: the mask has another shape, or the prior cannot complete signals or takes no such options.
+            InputError: the signal has another shape.
         """
-        if mask.shape != x.shape:
-            raise ConfigError(
-                f"mask is of shape {tuple(mask.shape[1:])}; expected {tuple(x.shape[1:])}, as the signal."
-            )
+        x = self._as_signals(x)
+        if len(x) > 1:
+            raise InputError(f"{len(x)} signals; expected one to complete.")
+        if np.shape(mask) != x.shape:
+            raise ConfigError(f"mask is of shape {tuple(np.shape(mask))}; expected {tuple(x.shape)}, as the signal.")
+        mask = self._as_signals(mask, "mask entries")
         check_count(n, "completions")
         model, label = self.model, self._resolve(label)
         if not isinstance(model, Completer):
             self._refuse("complete signals")
         options = self._options(SamplingOptions(steps, temperature=temperature), model.completion_options)
-        x, mask, generator = x.to(self.device), mask.to(self.device), Generator().manual_seed(seed)
+        x, mask, generator = x.to(self.device), mask.to(self.device), as_generator(seed)
 
         def complete_batch(size: int, progress: Progress | None) -> Tensor:
             copies, masks = (y.expand(size, *y.shape[1:]) for y in (x, mask))

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from operator import index
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from denoise.backends.device import pick_device
+from denoise.backends.device import cpu_by_default, pick_device
 from denoise.cards import Card
-from denoise.errors import ConfigError
+from denoise.errors import ConfigError, InputError, shorten
+from denoise.options import check_number
 from denoise.priors.latent import add_normal_prior
-from denoise.protocols import Codec, Label, Prior, Progress, SamplingOptions
+from denoise.protocols import Codec, Device, Label, Prior, Progress, SamplingOptions
 from denoise.registry import load
 
 BATCH_SIZE = 64  # signals at a time, for any number of them
@@ -35,7 +37,7 @@ class LoadedPrior:
         WeightsError: the file is damaged.
     """
 
-    def __init__(self, prior: str | Path, *, device: str = "auto") -> None:
+    def __init__(self, prior: str | Path, *, device: Device = "auto") -> None:
         self.device = pick_device(device)
         self.model: Prior
         self.card: Card
@@ -48,6 +50,9 @@ class LoadedPrior:
                 )
             module, card = add_normal_prior(module), replace(card, shape=tuple(module.event_shape))
         self.model, self.card = module.to(self.device), card
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.card.name!r}, device={str(self.device)!r})"
 
     def label(self, name: str | None = None, text: str | None = None) -> Label:
         """Return the condition for a class or a text; give at most one of them.
@@ -98,13 +103,17 @@ class LoadedPrior:
     ) -> Tensor:
         """Join what a function of a number of signals and of their progress computes; the result is on the CPU."""
         results = []
-        with torch.no_grad():
+        with torch.no_grad(), cpu_by_default():
             for start in range(0, n, batch_size):
                 size = min(batch_size, n - start)
                 results.append(function(size, progress and partial(_report_part, progress, start, size, n)).cpu())
                 if progress:
                     progress((start + size) / n)
         return torch.cat(results, dim=dim)
+
+    def _as_signals(self, x: Any, what: str = "signals") -> Tensor:
+        """Return signals, (n, *shape), as a tensor of float32, or refuse them."""
+        return as_batch(x, self.model.event_shape, what)
 
     def _resolve(self, label: Any) -> Label:
         """Return a label as the model takes it: the index of a class, a text, or None."""
@@ -125,8 +134,53 @@ class LoadedPrior:
         raise ConfigError(f"prior {self.card.name} ({self.card.architecture}) cannot {ability}; use another.")
 
 
+def as_batch(x: Any, shape: Sequence[int], what: str) -> Tensor:
+    """Return an array or a tensor, (n, *shape), as a tensor of float32.
+
+    Args:
+        x: what a caller gave.
+        shape: shape of each of its entries.
+        what: what they are, in the plural, for the message.
+
+    Raises:
+        InputError: it is no array of real numbers, or has another shape.
+    """
+    tensor = x if isinstance(x, Tensor) else _from_array(x)
+    if tensor is None or tensor.is_complex():
+        raise InputError(f"{what} are {shorten(x)}; expected a tensor or an array of real numbers.")
+    if tensor.ndim != 1 + len(shape) or tensor.shape[1:] != torch.Size(shape) or not len(tensor):
+        expected = ", ".join(["n", *map(str, shape)])
+        raise InputError(f"{what} have shape {tuple(tensor.shape)}; expected ({expected}), n at least 1.")
+    return tensor.float()
+
+
+def _from_array(x: Any) -> Tensor | None:
+    """Return an array, or what NumPy takes for one, as a tensor; None if it is not of real numbers."""
+    try:
+        array = np.asarray(x)
+    except ValueError:  # of lists of several lengths
+        return None
+    return torch.from_numpy(array.astype(np.float32)) if array.dtype.kind in "biuf" else None
+
+
+def as_generator(seed: int) -> Generator:
+    """Return a generator of a seed.
+
+    Args:
+        seed: whole number of 64 bits.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    check_number("seed", seed, is_whole=True)
+    if not -(1 << 63) <= seed < 1 << 64:
+        raise ConfigError(f"seed is {seed}; expected a number of 64 bits.")
+    return Generator().manual_seed(int(seed))
+
+
 def check_count(n: int, what: str) -> None:
     """Refuse to make less than one of something, named in the plural."""
+    check_number(f"number of {what}", n, is_whole=True)
     if n < 1:
         raise ConfigError(f"number of {what} is {n}; expected at least 1.")
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from torch import Generator, Tensor
+from torch import Tensor
 
 from denoise.errors import ConfigError
 from denoise.metrics import r2
 from denoise.models.spectral_codec import SpectralCodec
 from denoise.pipelines.latent_space import attribute_direction
-from denoise.pipelines.prior_base import LoadedPrior, check_count
+from denoise.pipelines.prior_base import LoadedPrior, as_batch, as_generator, check_count
 from denoise.priors.latent import LatentPrior
 from denoise.protocols import Progress, StochasticCodec
 
@@ -35,7 +35,7 @@ class CodecPipeline(LoadedPrior):
         Raises:
             ConfigError: the prior has no codec, or one whose latents are no random variables and n is more than 1.
         """
-        codec, generator = self._latent_prior().codec, Generator().manual_seed(seed)
+        codec, generator, x = self._latent_prior().codec, as_generator(seed), self._as_signals(x)
         check_count(n, "decodings")
         if isinstance(codec, StochasticCodec):
             return self._map(
@@ -60,8 +60,9 @@ class CodecPipeline(LoadedPrior):
 
         Raises:
             ConfigError: the prior has no codec.
+            InputError: a shape does not fit.
         """
-        return self._map(self._latent_prior().codec.encode, x, progress)
+        return self._map(self._latent_prior().codec.encode, self._as_signals(x), progress)
 
     def decode_latents(self, z: Tensor, *, progress: Progress | None = None) -> Tensor:
         """Return the signals of latents.
@@ -75,8 +76,10 @@ class CodecPipeline(LoadedPrior):
 
         Raises:
             ConfigError: the prior has no codec.
+            InputError: a shape does not fit.
         """
-        return self._map(self._latent_prior().codec.decode, z, progress)
+        codec = self._latent_prior().codec
+        return self._map(codec.decode, as_batch(z, codec.latent_shape, "latents"), progress)
 
     def attribute(self, examples: Tensor, others: Tensor) -> Tensor:
         """Return the direction of an attribute in the latents: their mean with it minus their mean without it.
@@ -90,6 +93,7 @@ class CodecPipeline(LoadedPrior):
 
         Raises:
             ConfigError: the prior has no codec.
+            InputError: a shape does not fit.
         """
         return attribute_direction(self.latents(examples), self.latents(others))
 
@@ -107,6 +111,7 @@ class CodecPipeline(LoadedPrior):
 
         Raises:
             ConfigError: the prior has no codec.
+            InputError: a shape does not fit.
         """
         return self.decode_latents(self.latents(x) + strength * direction, progress=progress)
 
@@ -121,6 +126,7 @@ class CodecPipeline(LoadedPrior):
 
         Raises:
             ConfigError: the prior has no codec.
+            InputError: a shape does not fit.
         """
         return self.decode_latents(self.latents(x))
 
@@ -137,8 +143,9 @@ class CodecPipeline(LoadedPrior):
 
         Raises:
             ConfigError: the prior has no codec.
+            InputError: a shape does not fit.
         """
-        codec = self._latent_prior().codec
+        codec, x = self._latent_prior().codec, self._as_signals(x)
         if not isinstance(codec, SpectralCodec):
             return float(r2(self.reconstruct(x), x)), "signals"
         inner, spectra = codec.codec, self._map(codec.to_spectrum, x)

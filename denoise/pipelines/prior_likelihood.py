@@ -10,8 +10,9 @@ from torch import Generator, Tensor
 from denoise.cards import TypicalStatistics
 from denoise.errors import ConfigError
 from denoise.metrics import bits_per_dim
-from denoise.pipelines.prior_base import LoadedPrior
+from denoise.pipelines.prior_base import LoadedPrior, as_generator
 from denoise.pipelines.typicality import anomaly_scores, check_examples, typical_statistics
+from denoise.probability_path import standard_uniform
 from denoise.protocols import HasEstimatedLogProb, HasLogProb, HasLogProbBound, Label, Progress, Support
 
 BINARISED = ", of stochastically binarised pixels"
@@ -48,8 +49,10 @@ class LikelihoodPipeline(LoadedPrior):
 
         Raises:
             ConfigError: the prior has no likelihood.
+            InputError: the signals have another shape.
         """
-        model, label, generator = self.model, self._resolve(label), Generator().manual_seed(seed)
+        x = self._as_signals(x)
+        model, label, generator = self.model, self._resolve(label), as_generator(seed)
 
         def labels(batch: Tensor) -> list[Label] | None:
             return None if label is None else [label] * len(batch)
@@ -155,4 +158,4 @@ def _prepare(x: Tensor, support: Support, generator: Generator) -> tuple[Tensor,
     description = f", of {support.description}" if support.description else ""
     if support.values != "binary" or not bool(((x > 0) & (x < 1)).any()):
         return x, description
-    return (torch.rand(x.shape, generator=generator) < x.cpu()).to(x), BINARISED + description
+    return (standard_uniform(x.shape, generator) < x.cpu()).to(x), BINARISED + description

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from denoise.errors import ConfigError
+from denoise.errors import ConfigError, shorten
 from denoise.protocols.codecs import Support
 from denoise.protocols.denoisers import Progress
 
@@ -40,8 +41,14 @@ class SamplingOptions:
     def __post_init__(self) -> None:
         for name, low, high in (("steps", 1, 10_000), ("guidance", 0, 100), ("temperature", 0, 100)):
             value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise ConfigError(f"{name} is {value}; expected {low} to {high}.")
+            if value is None:
+                continue
+            is_number = isinstance(value, Integral if name == "steps" else Real)
+            if not is_number or not low <= value <= high:
+                what = "a whole number from " if name == "steps" and not is_number else ""
+                raise ConfigError(f"{name} is {shorten(value)}; expected {what}{low} to {high}.")
+        if self.solver is not None and not isinstance(self.solver, str):
+            raise ConfigError(f"solver is {shorten(self.solver)}; expected a name.")
 
     def check_supported(self, supported: Set[str], name: str) -> None:
         """Refuse options that a prior does not support.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ import torch
 from torch import Generator, Size, Tensor, nn
 
 from denoise.cards import Card
-from denoise.errors import ConfigError
+from denoise.errors import ConfigError, InputError
 from denoise.models.autoencoder import VAE, VAEConfig
 from denoise.nn.bodies import BodyConfig
 from denoise.pipelines import prior_base
@@ -201,3 +203,55 @@ def test_a_gan_over_latents_has_its_noise_and_the_reconstructions_of_the_codec(
     assert pipeline.complete(x[:1], mask, 3).shape == (3, *SHAPE)
     supported = {"noise", "decode", "decodings", "complete", "latents", "reconstruct"}
     check_refused(pipeline, supported)
+
+
+def test_signals_of_another_shape_or_type_are_refused() -> None:
+    prior: Any = PriorPipeline("mnist-matching")
+    vae: Any = PriorPipeline("mnist-vae")
+    x, z = torch.zeros(1, 1, 28, 28), torch.zeros(2, 5)
+    calls: list[Callable[[Any], object]] = [
+        prior.encode, prior.log_prob, prior.decode, lambda x: prior.complete(x, x, 1),
+        lambda x: prior.write("x.png", x), lambda x: prior.write_trajectory("x.png", x),
+        vae.latents, vae.decode_latents, vae.reconstruct, lambda x: vae.decodings(x, 2), vae.reconstruction_r2,
+    ]  # fmt: skip
+    for call in calls:
+        for wrong in (torch.zeros(1, 3, 28, 28), torch.zeros(2, 7), x[:0], x * 1j, None, "x", [[1], [2, 3]]):
+            with pytest.raises(InputError, match=r"expected (\((n|.*, n), |a tensor or an array of real numbers)"):
+                call(wrong)
+    with pytest.raises(InputError, match="2 signals; expected one to complete"):
+        prior.complete(x.repeat(2, 1, 1, 1), x.repeat(2, 1, 1, 1), 3)
+    with pytest.raises(InputError, match=r"noise have shape \(2, 5\)"):
+        prior.decode(z)
+
+
+def test_arrays_are_taken_as_tensors_are(tmp_path: Path) -> None:
+    prior: Any = PriorPipeline("mnist-matching")
+    noise = prior.noise(1)
+    assert torch.equal(prior.decode(noise.double().numpy(), steps=1), prior.decode(noise, steps=1))
+    x, mask = torch.zeros(1, 1, 28, 28), torch.ones(1, 1, 28, 28)
+    mask[..., 14:] = 0
+    expected = prior.complete(x, mask, 1, steps=1)
+    assert torch.equal(prior.complete(x.numpy(), mask.numpy() > 0, 1, steps=1), expected)
+    for name, signals in (("a.png", expected), ("b.png", expected.numpy())):
+        prior.write(tmp_path / name, signals)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("n", "options", "message"),
+    [
+        (1.5, {}, "number of samples is 1.5; expected a whole number"),
+        ("1", {}, "number of samples is '1'; expected a whole number"),
+        (1, {"seed": 1.0}, "seed is 1.0; expected a whole number"),
+        (1, {"seed": "a"}, "seed is 'a'; expected a whole number"),
+        (1, {"seed": 1 << 64}, "seed is 18446744073709551616; expected a number of 64 bits"),
+        (1, {"steps": "a"}, "steps is 'a'; expected a whole number from 1 to 10000"),
+        (1, {"steps": 2.5}, "steps is 2.5; expected a whole number from 1 to 10000"),
+        (1, {"temperature": "a"}, "temperature is 'a'; expected 0 to 100"),
+        (1, {"solver": 3}, "solver is 3; expected a name"),
+    ],
+)
+def test_options_of_samples_of_another_type_are_refused(n: Any, options: dict[str, Any], message: str) -> None:
+    prior: Any = PriorPipeline("mnist-matching")
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}"):
+        prior.sample(n, **options)
