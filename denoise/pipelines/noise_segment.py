@@ -155,7 +155,10 @@ def require_noise_profile_network(network: ArrayNetwork, name: str) -> ArrayNois
 
 def _read_recording(path: str | Path) -> tuple[NDArray[Any], int]:
     if not Path(path).exists():
-        raise InputError(f"{path}: is no file of noise; a part of the recording is given as in 0:00-0:02.5.")
+        raise InputError(
+            f"{path}: is no file of noise; a part of the recording is given as 0:00-0:02.5 on the command line, "
+            "(0, 2.5) in Python."
+        )
     with AudioReader(path) as reader:
         rate = reader.format.sample_rate
         return _require_noise(reader.read(round(MAX_NOISE_S * rate)), rate, f"{reader.name}: "), rate

@@ -289,9 +289,9 @@ def check_shared_options(values: Values, modalities: set[Modality]) -> None:
     known = frozenset().union(*(NAMES[modality] for modality in modalities))
     for name in values:
         if name not in known:
-            raise ConfigError(f"--set {name}: no such option of {' or '.join(sorted(modalities))} files.")
+            raise ConfigError(f"option {name}: no such option of {' or '.join(sorted(modalities))} files.")
     for modality in modalities:
-        parse_file_options(select_options(values, modality), modality, "--set")
+        parse_file_options(select_options(values, modality), modality, "options")
 
 
 def select_options(values: Values, modality: Modality) -> dict[str, Any]:

@@ -108,7 +108,7 @@ def find_items(
         if modality is None:
             raise ConfigError(f"{file.where}: {file.source} is no file of {' or '.join(extensions)}.")
         shared = select_options(values, modality)
-        options = parse_file_options(shared | dict(file.values), modality, file.where or "--set")
+        options = parse_file_options(shared | dict(file.values), modality, file.where or "options")
         items.append(Item(file.source, join(target, file.output), modality, options, str(file.output)))
     if not items:
         others = f"; skipped: {list_kinds(skipped)}" if skipped else ""

@@ -298,7 +298,7 @@ class TestOptions:
         assert items["in/b.PNG"].options == ImageFileOptions(sigma=10)
 
     @pytest.mark.parametrize(("values", "problem"), [
-        ({"sgima": 10}, "--set sgima: no such option"),
+        ({"sgima": 10}, "option sgima: no such option"),
         ({"sigma": 999}, "expected auto or a number from 0 to 255"),
         ({"attenuation_limit": "much"}, "attenuation_limit"),
     ])  # fmt: skip
