@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
+import torch
 
 import denoise
 from denoise import pipelines
@@ -49,6 +51,15 @@ def test_public_names() -> None:
         assert getattr(denoise, name) is not None
     with pytest.raises(AttributeError, match="module 'denoise' has no attribute 'denoize'"):
         denoise.denoize  # noqa: B018
+
+
+def test_type_checkers_see_the_public_names_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would take any name for one of the package if they saw its ``__getattr__``."""
+    assert all(hasattr(denoise, name) for name in NAMES)  # imports what follows, so that it alone sees the flag
+    monkeypatch.setattr("typing.TYPE_CHECKING", True)
+    names = runpy.run_path(denoise.__file__)
+    assert set(NAMES) <= set(names)
+    assert "__getattr__" not in names
 
 
 def test_version_is_that_of_the_package() -> None:
@@ -94,10 +105,97 @@ def test_load_by_weights_file(models: dict[str, Path]) -> None:
         denoise.load("no-such.safetensors")
 
 
+@pytest.mark.parametrize("model", [None, b"speech", 3, ["speech"]])
+def test_models_that_are_no_names_are_refused(model: Any) -> None:
+    message = re.escape(f"model is {model!r}; expected a bundled name or the path of a weights file.")
+    calls: list[Any] = [denoise.load, denoise.AudioPipeline, denoise.ImagePipeline, denoise.PriorPipeline]
+    calls += [lambda model: denoise.AudioStream(model, sample_rate=16_000)]
+    if model is not None:  # the default
+        calls += [lambda model: denoise.denoise_audio(np.zeros(3_200), 16_000, model=model)]
+        calls += [lambda model: denoise.denoise_image(np.zeros((8, 8)), model=model)]
+    for call in calls:
+        with pytest.raises(denoise.ConfigError, match=f"^{message}$"):
+            call(model)
+
+
+def test_unknown_models_list_those_of_the_modality() -> None:
+    for call, kind, modality in (
+        (lambda: denoise.denoise_audio(np.zeros(3_200), 16_000, model="no-such"), "denoiser", "audio"),
+        (lambda: denoise.denoise_image(np.zeros((8, 8)), model="no-such"), "denoiser", "image"),
+        (lambda: denoise.denoise_points(np.zeros((20, 3)), model="no-such"), "prior", "points"),
+    ):
+        names = ", ".join(bundled(kind, modality))  # type: ignore[arg-type]
+        with pytest.raises(denoise.ConfigError, match=f"'no-such' is unknown; expected one of {names} or a"):
+            call()  # type: ignore[no-untyped-call]
+
+
+def test_loaded_pipelines_in_place_of_names_are_refused(models: dict[str, Path]) -> None:
+    audio, image = denoise.load(models["keep-audio"]), denoise.load(models["keep-image"])
+    wrong: Any
+    for wrong, method in ((audio, "stream"), (image, "frame")):
+        assert callable(getattr(wrong, method))
+        message = rf"model is a loaded {type(wrong).__name__}; .* Use its {method}\(\)"
+        with pytest.raises(denoise.ConfigError, match=message):
+            denoise.denoise_audio(np.zeros(3_200), 16_000, model=wrong)
+        with pytest.raises(denoise.ConfigError, match=message):
+            denoise.denoise_image(np.zeros((8, 8)), model=wrong)
+
+
+def test_pipelines_show_model_and_device(models: dict[str, Path]) -> None:
+    assert (
+        repr(denoise.AudioPipeline(models["keep-audio"], device="cpu")) == "AudioPipeline('keep-audio', device='cpu')"
+    )
+    assert (
+        repr(denoise.ImagePipeline(models["keep-image"], device="cpu")) == "ImagePipeline('keep-image', device='cpu')"
+    )
+    assert repr(denoise.PriorPipeline("mnist-gan", device="cpu")) == "PriorPipeline('mnist-gan', device='cpu')"
+    assert repr(denoise.AudioPipeline(device="cpu")) == "AudioPipeline('auto', device='cpu')"
+
+
+def test_devices_of_torch_are_taken(models: dict[str, Path]) -> None:
+    cpu, x = torch.device("cpu"), np.random.default_rng(0).normal(0, 0.1, 3_200)
+    expected = denoise.denoise_audio(x, 16_000, model=models["causal-audio"], device="cpu")
+    np.testing.assert_array_equal(denoise.denoise_audio(x, 16_000, model=models["causal-audio"], device=cpu), expected)
+    assert str(denoise.PriorPipeline("mnist-gan", device=cpu).device) == "cpu"
+    with pytest.raises(denoise.ConfigError, match="device 'meta' is not available here"):
+        denoise.load("mnist-gan", device=torch.device("meta"))
+
+
+def test_files_and_bytes_of_another_type_are_refused(models: dict[str, Path], tmp_path: Path) -> None:
+    wrong: Any = None
+    for name in ("keep-audio", "keep-image"):
+        pipeline: Any = denoise.load(models[name])
+        with pytest.raises(denoise.InputError, match="source is None; expected a path or a binary file"):
+            pipeline.file(wrong, tmp_path / "out.wav")
+        with pytest.raises(denoise.InputError, match="target is 3; expected a path or a binary file"):
+            pipeline.file(tmp_path / "in.wav", 3)
+        with pytest.raises(denoise.InputError, match=r"data is 'name\.wav'; expected the bytes of a file"):
+            pipeline.bytes("name.wav")
+
+
+def test_options_of_arrays_of_another_type_are_refused(models: dict[str, Path]) -> None:
+    x, flat, model = np.zeros(3_200), np.full((8, 8), 100, np.uint8), models["flow-audio"]
+    wrong: Any
+    for wrong in ("x", 1.5, -1):
+        with pytest.raises(denoise.ConfigError, match="seed is"):
+            denoise.denoise_audio(x, 16_000, model=model, perception=0.5, steps=1, seed=wrong)
+        with pytest.raises(denoise.ConfigError, match="seed is"):
+            denoise.denoise_image(flat, model=models["sigma-image"], perception=0.5, steps=1, seed=wrong)
+    zero, none = (denoise.denoise_audio(x, 16_000, model=model, perception=0.5, steps=1, seed=s) for s in (0, None))
+    np.testing.assert_array_equal(zero, none)
+    wrong = 3.5
+    with pytest.raises(denoise.ConfigError, match=r"tile is 3\.5; expected a whole number"):
+        denoise.denoise_image(flat, model=models["keep-image"], tile=wrong)
+    wrong = "x"
+    with pytest.raises(denoise.ConfigError, match="sigma is 'x'; expected a number"):
+        denoise.denoise_points(np.random.default_rng(0).normal(size=(64, 3)), wrong)
+
+
 def test_types_of_load_are_those_of_the_bundled_models() -> None:
     assert set(get_args(pipelines.AudioModel)) == {*bundled("denoiser", "audio")}
     assert set(get_args(pipelines.ImageModel)) == {*bundled("denoiser", "image")}
     assert set(get_args(pipelines.PriorModel)) == {*bundled("prior")}
+    assert set(get_args(pipelines.ClassifierModel)) == {*bundled("classifier")}
 
 
 def test_replaced_weights_are_loaded_again(models: dict[str, Path], tmp_path: Path) -> None:

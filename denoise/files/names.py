@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Protocol, runtime_checkable
+
+from denoise.errors import InputError, shorten
 
 RAW_EXTENSIONS = (
     ".dng", ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos", ".mrw",
@@ -35,6 +38,34 @@ def file_name(file: object, default: str) -> str:
     if isinstance(file, str | Path):
         return str(file)
     return str(file.name) if isinstance(file, _HasName) else default
+
+
+def check_file(file: object, what: str) -> None:
+    """Refuse what is neither a path nor an open file.
+
+    Args:
+        file: any value.
+        what: what it is, for the message.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if not isinstance(file, str | Path) and not hasattr(file, "read") and not hasattr(file, "write"):
+        raise InputError(f"{what} is {shorten(file)}; expected a path or a binary file.")
+
+
+def open_bytes(data: bytes) -> io.BytesIO:
+    """Return the content of a file as a binary file.
+
+    Args:
+        data: the content.
+
+    Raises:
+        InputError: it is no bytes.
+    """
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise InputError(f"data is {shorten(data)}; expected the bytes of a file. Of a path, use the method file.")
+    return io.BytesIO(data)
 
 
 def output_suffix(path: Path) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Literal, NoReturn, overload
 
 from denoise.cards import read_header
 from denoise.pipelines.audio import AudioPipeline
 from denoise.pipelines.image import ImagePipeline
+from denoise.protocols import Device
 from denoise.registry import locate
 
 if TYPE_CHECKING:
@@ -22,22 +23,25 @@ PriorModel = Literal[
     "digits-audio", "digits-audio-flow", "flowers", "mnist-aae", "mnist-diffusion", "mnist-flow", "mnist-gan",
     "mnist-matching", "mnist-pixelcnn", "mnist-vae", "patch-flow", "shapes", "speech-prior",
 ]  # fmt: skip
+ClassifierModel = Literal["audio-kind"]
 
 
 @overload
-def load(name_or_file: AudioModel, *, device: str = "auto") -> AudioPipeline: ...
+def load(name_or_file: AudioModel, *, device: Device = "auto") -> AudioPipeline: ...
 @overload
-def load(name_or_file: ImageModel, *, device: str = "auto") -> ImagePipeline: ...
+def load(name_or_file: ImageModel, *, device: Device = "auto") -> ImagePipeline: ...
 @overload
-def load(name_or_file: PriorModel, *, device: str = "auto") -> PriorPipeline: ...
+def load(name_or_file: PriorModel, *, device: Device = "auto") -> PriorPipeline: ...
 @overload
-def load(name_or_file: str | Path, *, device: str = "auto") -> AudioPipeline | ImagePipeline | PriorPipeline: ...
-def load(name_or_file: str | Path, *, device: str = "auto") -> AudioPipeline | ImagePipeline | PriorPipeline:
+def load(name_or_file: ClassifierModel, *, device: Device = "auto") -> NoReturn: ...
+@overload
+def load(name_or_file: str | Path, *, device: Device = "auto") -> AudioPipeline | ImagePipeline | PriorPipeline: ...
+def load(name_or_file: str | Path, *, device: Device = "auto") -> AudioPipeline | ImagePipeline | PriorPipeline:
     """Load the pipeline of a model.
 
     Args:
         name_or_file: name of a bundled model or path of a weights file.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``, or a device of torch.
 
     Returns:
         The pipeline for the modality and the kind of the model.

@@ -19,7 +19,8 @@ from denoise.pipelines.choice import AUTO
 from denoise.pipelines.excerpts import slice_excerpts
 from denoise.pipelines.image import ImagePipeline
 from denoise.pipelines.noise_segment import cut_noise
-from denoise.registry import DEFAULTS, POINT_MODEL, weights_version
+from denoise.protocols import Device
+from denoise.registry import DEFAULTS, POINT_MODEL, Kind, Modality, weights_version
 from denoise.signals import MAX_CHANNELS, AudioFormat, Image, as_whole, require_finite_samples
 
 if TYPE_CHECKING:
@@ -39,9 +40,9 @@ def denoise_audio(
     attenuation_limit: float | None = None,
     perception: float | None = None,
     steps: int = AUDIO_STEPS,
-    seed: int = 0,
+    seed: int | None = 0,
     stereo: Stereo = "auto",
-    device: str = "auto",
+    device: Device = "auto",
     noise_profile: NoiseSource | None = None,
 ) -> Array:
     """Denoise audio in memory; container, dtype and shape are kept.
@@ -57,9 +58,9 @@ def denoise_audio(
         attenuation_limit: as in `denoise.options.DenoiseOptions`, in dB.
         perception: as in `denoise.options.DenoiseOptions`, from the posterior mean (0) to a posterior sample (1).
         steps: network calls per posterior sample.
-        seed: seed of the posterior sample; each item of a batch adds 1 to it.
+        seed: seed of the posterior sample, None is 0; each item of a batch adds 1 to it.
         stereo: as in `denoise.options.DenoiseOptions`.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``, or a device of torch.
         noise_profile: as in `denoise.options.DenoiseOptions`; selects ``general``.
 
     Returns:
@@ -85,7 +86,7 @@ def denoise_audio(
     AudioFormat(sample_rate, channels)  # checks the range of the sample rate
     if model is None or model == AUTO:
         model = audio.default_model(options, otherwise=model or DEFAULTS["audio"])
-    pipeline = _audio_pipeline(*_with_version(model), device)
+    pipeline = _audio_pipeline(*_with_version(model, "denoiser", "audio"), device)
     pipeline.check(options)
     if options.limited_strength == 0:
         return cast(Array, cast(Any, samples).clone() if _is_tensor(samples) else x.copy())
@@ -104,7 +105,7 @@ def denoise_audio(
         profile = None
         if noise_profile is not None:
             profile = chosen.measure_noise(*cut_noise(item_float, sample_rate, noise_profile))
-        run = chosen.start(sample_rate, item_options, [seed + i] if options.mix_weight else [], profile)
+        run = chosen.start(sample_rate, item_options, [(options.seed or 0) + i] if options.mix_weight else [], profile)
         y = np.concatenate([*run.blocks([item_float])], axis=1) * scale
         denoised[i] = y if is_float else np.rint(y).clip(-scale, scale - 1)
     return _in_container(denoised.reshape(x.shape), samples)
@@ -121,9 +122,9 @@ def denoise_image(
     detail: float = 0.0,
     perception: float | None = None,
     steps: int = IMAGE_STEPS,
-    seed: int = 0,
+    seed: int | None = 0,
     tile: int | None = None,
-    device: str = "auto",
+    device: Device = "auto",
 ) -> Array:
     """Denoise an image in memory; container, dtype and shape are kept.
 
@@ -140,9 +141,9 @@ def denoise_image(
         detail: as in `denoise.options.DenoiseOptions`.
         perception: as in `denoise.options.DenoiseOptions`, from the posterior mean (0) to a posterior sample (1).
         steps: network calls per posterior sample.
-        seed: seed of the posterior sample; each image of a batch adds 1 to it.
+        seed: seed of the posterior sample, None is 0; each image of a batch adds 1 to it.
         tile: as in `denoise.pipelines.image.ImagePipeline`.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``, or a device of torch.
 
     Returns:
         Denoised pixels in new memory.
@@ -175,12 +176,14 @@ def denoise_image(
         sigma=sigma,
         perception=perception,
         steps=steps,
+        seed=None if perception is None else seed,
     )
-    pipeline = _image_pipeline(*_with_version(model or image.default_model(options)), device, tile)
+    model = image.default_model(options) if model is None else model
+    pipeline = _image_pipeline(*_with_version(model, "denoiser", "image"), device, tile)
     denoised = np.empty_like(frames)
     for i, frame in enumerate(frames):
         noisy = Image(np.ascontiguousarray(frame, np.float32 if is_float else None))
-        frame_options = replace(options, seed=None if perception is None else seed + i)
+        frame_options = replace(options, seed=None if perception is None else (seed or 0) + i)
         denoised[i] = pipeline.denoise_frame(noisy, frame_options)[0].pixels
     if strength == 0:  # bit by bit, whatever the type
         denoised = frames.copy()
@@ -194,7 +197,7 @@ def denoise_points(
     sigma: float | Literal["auto"] | None = None,
     *,
     model: str | Path | None = None,
-    device: str = "auto",
+    device: Device = "auto",
 ) -> Array:
     """Denoise a point cloud in memory; container, dtype and the order of the points are kept.
 
@@ -203,7 +206,7 @@ def denoise_points(
         sigma: standard deviation of the noise of each coordinate, as a fraction of the diagonal of the bounding box of
             ``points``; ``"auto"`` and None estimate it.
         model: name of a bundled prior of point clouds, or path of a weights file; None selects ``shapes``.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``, or a device of torch.
 
     Returns:
         Denoised coordinates in new memory, (n, 3).
@@ -215,8 +218,12 @@ def denoise_points(
     x = _to_array(points)
     if not np.issubdtype(x.dtype, np.floating):
         raise InputError(f"points are {x.dtype}; expected a float type.")
-    pipeline = _point_pipeline(*_with_version(model or POINT_MODEL), device)
-    denoised, _ = pipeline.denoise(x.astype(np.float64), None if sigma == "auto" else sigma)
+    if sigma == "auto":
+        sigma = None
+    if sigma is not None:
+        check_number("sigma", sigma)
+    pipeline = _point_pipeline(*_with_version(POINT_MODEL if model is None else model, "prior", "points"), device)
+    denoised, _ = pipeline.denoise(x.astype(np.float64), sigma)
     return _in_container(denoised if _is_tensor(points) else denoised.astype(x.dtype), points)
 
 
@@ -230,7 +237,12 @@ def _to_array(x: Any) -> Any:
         raise InputError("the array is masked, and the mask would be lost. Give x.filled(...) or x.data.")
     if not _is_tensor(x):
         return np.asarray(x)
+    import torch
+
     from denoise.backends.device import as_numpy
+
+    if x.layout != torch.strided:
+        raise InputError(f"the tensor has layout {x.layout}; expected a dense one. Give x.to_dense().")
 
     return as_numpy(x)
 
@@ -278,23 +290,26 @@ def _frames(x: NDArray[Any], *, is_tensor: bool) -> NDArray[Any]:
     return frames
 
 
-def _with_version(model: str | Path) -> tuple[str | Path, int]:
+def _with_version(model: str | Path, kind: Kind, modality: Modality) -> tuple[str | Path, int]:
     """A model with the version of its weights, so that new weights are loaded again."""
-    return model, 0 if model == AUTO else weights_version(model)
+    if isinstance(model, AudioPipeline | ImagePipeline):
+        method = "stream" if isinstance(model, AudioPipeline) else "frame"
+        raise ConfigError(f"model is a loaded {type(model).__name__}; expected a name or a path. Use its {method}().")
+    return model, 0 if model == AUTO else weights_version(model, kind, modality)
 
 
 @lru_cache(maxsize=4)
-def _audio_pipeline(model: str | Path, version: int, device: str) -> AudioPipeline:
+def _audio_pipeline(model: str | Path, version: int, device: Device) -> AudioPipeline:
     return AudioPipeline(model, device=device)
 
 
 @lru_cache(maxsize=4)
-def _point_pipeline(model: str | Path, version: int, device: str) -> PointPipeline:
+def _point_pipeline(model: str | Path, version: int, device: Device) -> PointPipeline:
     from denoise.pipelines.points import PointPipeline  # points are denoised by a prior of torch
 
     return PointPipeline(model, device=device)
 
 
 @lru_cache(maxsize=4)
-def _image_pipeline(model: str | Path, version: int, device: str, tile: int | None) -> ImagePipeline:
+def _image_pipeline(model: str | Path, version: int, device: Device, tile: int | None) -> ImagePipeline:
     return ImagePipeline(model, device=device, tile=tile)

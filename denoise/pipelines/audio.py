@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from denoise.backends import load_network, prefer_exported
 from denoise.errors import ConfigError, InputError
 from denoise.files.audio import AudioReader, AudioSource, AudioWriter, EncodedTrack, RawFormat, open_media_file
-from denoise.files.names import OUTPUT, file_name
+from denoise.files.names import OUTPUT, check_file, file_name, open_bytes
 from denoise.options import AUDIO_STEPS, BLOCK_S, Backend, DenoiseOptions, NoiseSource, Stereo
 from denoise.pipelines.audio_run import STEP_S, AudioRun
 from denoise.pipelines.choice import AUTO, AUTO_MODELS, GIVEN, ModelChoice, StereoChoice, Survey, survey_file
@@ -25,7 +25,7 @@ from denoise.pipelines.noise_segment import measure_profile, read_noise, require
 from denoise.pipelines.posterior import check_posterior
 from denoise.pipelines.progress import progress_of_part
 from denoise.pipelines.result import AUDIO_UNITS, Result
-from denoise.protocols import ArrayStreamingNetwork, Progress
+from denoise.protocols import ArrayStreamingNetwork, Device, Progress
 from denoise.registry import DEFAULTS, GENERAL_MODEL, POSTERIOR_MODEL
 from denoise.signals import AudioFormat, NetworkOverflowError
 
@@ -42,7 +42,7 @@ class AudioPipeline:
         model: name of a bundled model or path of a weights file, or of one of `denoise export`; ``"auto"`` chooses
             ``speech`` or ``general`` for each file. `start` and `stream`, which have no file to examine, then use
             ``speech``.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``, or a device of torch.
         block: seconds that a network without a state processes at a time, above 0. It bounds the memory and does not
             change the output.
         backend: ``"torch"``, ``"onnx"`` (onnxruntime, on CPUs: no posterior samples) or ``"auto"``, see
@@ -54,7 +54,7 @@ class AudioPipeline:
     """
 
     def __init__(
-        self, model: str | Path = AUTO, *, device: str = "auto", block: float = BLOCK_S, backend: str = "auto"
+        self, model: str | Path = AUTO, *, device: Device = "auto", block: float = BLOCK_S, backend: str = "auto"
     ) -> None:
         self.chooses_model = model == AUTO
         if self.chooses_model:
@@ -183,6 +183,10 @@ class AudioPipeline:
             InputError: the noise has another shape or type, or is silent, not finite or too short.
         """
         return measure_profile(self.network, self.card.name, noise, sample_rate)
+
+    def __repr__(self) -> str:
+        model = AUTO if self.chooses_model else self.card.name
+        return f"{type(self).__name__}({model!r}, device={self.device!r})"
 
     @property
     def device(self) -> str:
@@ -346,6 +350,8 @@ class AudioPipeline:
             stereo=stereo,
             overwrite=overwrite,
         )
+        check_file(source, "source")
+        check_file(target, "target")
         return self.denoise_file(source, target, options, raw=raw, progress=progress, name=name)
 
     def bytes(
@@ -390,7 +396,7 @@ class AudioPipeline:
             stereo=stereo,
         )
         target = io.BytesIO()
-        self.denoise_file(io.BytesIO(data), target, options, raw=raw, name="audio bytes")
+        self.denoise_file(open_bytes(data), target, options, raw=raw, name="audio bytes")
         return target.getvalue()
 
     def stream(
@@ -456,7 +462,7 @@ def default_model(options: DenoiseOptions, otherwise: str | Path = AUTO) -> str 
     return POSTERIOR_MODEL if options.uses_posterior else otherwise
 
 
-def preferred_backend(model: str | Path, device: str) -> Backend:
+def preferred_backend(model: str | Path, device: Device) -> Backend:
     """Return the backend for runs without posterior samples that leave it open, see `prefer_exported`.
 
     Args:

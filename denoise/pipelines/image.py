@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from denoise.backends import load_network, pick_backend
 from denoise.errors import ConfigError, InputError
 from denoise.files.image import ImageReader, write_image
-from denoise.files.names import OUTPUT, file_name
+from denoise.files.names import OUTPUT, check_file, file_name, open_bytes
 from denoise.frames import Grid
-from denoise.options import IMAGE_STEPS, MAX_MEGAPIXELS, DenoiseOptions, Sigma
+from denoise.options import IMAGE_STEPS, MAX_MEGAPIXELS, DenoiseOptions, Sigma, check_number
 from denoise.pipelines.float_range import find_float_range, warn_units
 from denoise.pipelines.image_frames import FrameDenoiser
 from denoise.pipelines.noise_estimate import (
@@ -29,7 +29,7 @@ from denoise.pipelines.noise_estimate import (
 from denoise.pipelines.posterior import check_posterior
 from denoise.pipelines.progress import progress_of_part
 from denoise.pipelines.result import IMAGE_UNITS, Diagnostics, Result
-from denoise.protocols import ArrayNetwork, Progress
+from denoise.protocols import ArrayNetwork, Device, Progress
 from denoise.registry import DEFAULTS, NOISE_MODEL, SIGMA_MODEL
 from denoise.signals import Image
 
@@ -44,7 +44,7 @@ class ImagePipeline:
     Args:
         model: name of a bundled model, or path of a weights file or of one of `denoise export`: a denoiser, or a
             denoising prior of square images, which is applied to windows of their size.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``, or a device of torch.
         tile: side in pixels of the tiles that the network processes; None takes the largest that two gigabytes of
             memory allow. It changes the output by less than one step of 8 bits, up to a sigma of 75 of 255.
         precision: ``"float32"``, ``"bfloat16"``, ``"int8"`` (8-bit integers, on CPUs) or ``"auto"``, the fastest on
@@ -65,12 +65,15 @@ class ImagePipeline:
         self,
         model: str | Path = DEFAULTS["image"],
         *,
-        device: str = "auto",
+        device: Device = "auto",
         tile: int | None = None,
         precision: str = "auto",
         backend: str = "auto",
         batch: int = 1,
     ) -> None:
+        for name, value in (("tile", tile), ("batch", batch)):
+            if value is not None:
+                check_number(name, value, is_whole=True)
         if tile is not None and tile < 1:
             raise ConfigError(f"tile is {tile} pixels; expected at least 1.")
         if batch < 1:
@@ -99,6 +102,9 @@ class ImagePipeline:
         if self._backend == "onnx" and self.card.name == NOISE_MODEL and takes_maps:
             return self.network
         return load_noise_network(self.device, self.precision, self._backend)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.card.name!r}, device={self.device!r})"
 
     @property
     def device(self) -> str:
@@ -351,6 +357,8 @@ class ImagePipeline:
             overwrite=overwrite,
             max_megapixels=max_megapixels,
         )
+        check_file(source, "source")
+        check_file(target, "target")
         return self.denoise_file(source, target, options, progress=progress, name=name)
 
     def bytes(
@@ -400,7 +408,7 @@ class ImagePipeline:
             max_megapixels=max_megapixels,
         )
         target = io.BytesIO()
-        self.denoise_file(io.BytesIO(data), target, options, name="image bytes")
+        self.denoise_file(open_bytes(data), target, options, name="image bytes")
         return target.getvalue()
 
     def frame(
