@@ -101,7 +101,9 @@ def prepare_task(
         sigma = sigma_255(pipeline.estimate_noise(image, by_intensity=False)) / 255
     sigma = max(sigma, MIN_SIGMA)
     if options.task == "denoise":
-        return ImageTask(x, Mask(torch.ones(1)), sigma, tuple(x.shape), image, clamp, start=float(x.mean()))
+        return ImageTask(
+            x, Mask(torch.ones(1, dtype=torch.float32)), sigma, tuple(x.shape), image, clamp, start=float(x.mean())
+        )
     if options.task == "upscale":
         assert options.factor is not None
         megapixels = options.factor**2 * image.pixels[..., 0].size / 1e6
@@ -243,7 +245,7 @@ def _read_kernel(options: RestoreOptions, orientation: int) -> Tensor:
     """Return the kernel of a blur of the stored image, with odd sides and of sum 1."""
     if options.blur is not None:
         radius = max(1, round(BLUR_EXTENT * options.blur))
-        gaussian = torch.exp(-torch.arange(-radius, radius + 1.0).square() / (2 * options.blur**2))
+        gaussian = torch.exp(-torch.arange(-radius, radius + 1.0, dtype=torch.float32).square() / (2 * options.blur**2))
         kernel = gaussian[:, None] * gaussian
     else:
         assert options.kernel is not None
