@@ -274,6 +274,6 @@ def test_levels_of_probability_0_are_never_sampled(threshold: float, monkeypatch
         prior.head.weight.zero_()
         prior.head.bias.fill_(-1e4)
         prior.head.bias[100:201] = torch.randn(101)
-    monkeypatch.setattr(torch, "rand", lambda shape, generator=None: torch.full(shape, threshold))
+    monkeypatch.setattr(torch, "rand", lambda shape, **_: torch.full(shape, threshold))
     levels = (255 * prior.sample(4)).round()
     assert levels.unique().tolist() == [100 if threshold == 0 else 200]
