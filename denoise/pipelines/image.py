@@ -158,7 +158,7 @@ class ImagePipeline:
                 denoise_frames(),
                 reader.format,
                 overwrite=options.overwrite,
-                find_original=lambda: reader if is_unchanged else None,
+                find_original=lambda: reader if is_unchanged and len(finished) == reader.n_frames else None,
             )
             return Result.from_diagnostics(
                 Diagnostics.combine([diagnostics for diagnostics, _ in finished]),

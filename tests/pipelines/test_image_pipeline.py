@@ -17,6 +17,7 @@ from PIL import Image as Pillow
 
 from denoise.errors import ConfigError, InputError
 from denoise.files.image import read_image, write_image
+from denoise.files.image.registry import container_named
 from denoise.options import DenoiseOptions
 from denoise.pipelines import ImagePipeline
 from denoise.pipelines.arrays import denoise_image
@@ -304,6 +305,11 @@ class TestFiles:
         assert pipeline.bytes(source.read_bytes(), strength=0) == source.read_bytes()
         pipeline.file(source, target, strength=0.5, overwrite=True)
         assert target.read_bytes() != source.read_bytes()
+
+    def test_an_unchanged_image_is_not_encoded(self, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(container_named("PNG"), "write", None)
+        x = png(pixels(20, 30, 3))
+        assert ImagePipeline(models["mute-image"]).bytes(x, strength=0) == x
 
     def test_unchanged_images_are_not_copied_into_other_containers(self, models: Models, tmp_path: Path) -> None:
         (tmp_path / "a.png").write_bytes(png(pixels(20, 30, 3)))

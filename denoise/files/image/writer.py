@@ -41,7 +41,7 @@ def write_image(
         frames: at least one frame, consumed one at a time.
         format: format of the file that the frames come from, as in `ImageReader.format`.
         overwrite: replace a file that exists.
-        find_original: called after the last frame; returns the reader of the file that the frames come from if all are
+        find_original: returns the reader of the file that the frames come from once all of them have come and are
             unchanged. A file of the same container is then copied, as encoding it again would lose something.
 
     Raises:
@@ -60,13 +60,20 @@ def write_image(
     if appended is not None and appended.description and container.name != "JPEG":
         add_warning(format, f"{container.name} cannot hold {appended.description}; it is dropped.")
 
-    def write(file: BinaryIO) -> None:
-        container.write(file, _fit_frames(frames, container, format, name), format, name)
+    def copy(file: BinaryIO) -> bool:
         original = find_original()
-        if original is not None and original.is_stored_in(container):
-            file.seek(0)
-            file.truncate()
-            original.copy(file)
+        if original is None or not original.is_stored_in(container):
+            return False
+        file.seek(0)
+        file.truncate()
+        original.copy(file)
+        return True
+
+    def write(file: BinaryIO) -> None:
+        fitted_frames = _fit_frames(frames, container, format, name)  # a single frame has come now
+        if not copy(file):
+            container.write(file, fitted_frames, format, name)
+            copy(file)
 
     if isinstance(target, str | Path):
         with atomic_file(Path(target), overwrite=overwrite) as path, path.open("w+b") as file:
