@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch import Generator, Tensor
 
 from denoise import noise
 from denoise.noise_profile import NoiseProfile, coarse_part, local_mean
+from denoise.training.chance import happens, log_uniform, uniform
 from denoise.training.image_recipe import Conditioning
 
 MapKind = Literal["uniform", "local", "intensity"]
@@ -79,17 +79,17 @@ def draw_sigma_maps(
     map_kind: MapKind = "uniform" if u < s.uniform else "local" if u < s.uniform + s.local else "intensity"
     window = int(torch.randint(WINDOWS[0] // 2, WINDOWS[1] // 2 + 1, (), generator=generator)) * 2 + 1
     maps = sigma_maps(noisy, clean, map_kind, window)
-    if _happens(COMMON_FRACTION, generator):
+    if happens(COMMON_FRACTION, generator):
         maps = torch.cat([_mean_power(half).expand_as(half) for half in maps.chunk(2)]).sqrt()
     maps = maps * _relative_error(len(maps), s.max_error, generator)
     is_clean = kind == "clean" and not is_jpeg
-    if is_jpeg and kind != "clean" and _happens(s.too_low_jpeg, generator):
-        return maps * _log_uniform(*TOO_LOW, generator)
-    if _happens(s.too_high_textures if is_texture else s.too_high, generator):
-        level = _log_uniform(*TOO_HIGH, generator)
-        return maps.clamp_min(level) if _happens(0.5, generator) else (maps.square() + level**2).sqrt()
-    if is_clean or _happens(FLOOR_FRACTION, generator):
-        floor = 0.0 if _happens(ZERO_FLOOR_FRACTION, generator) else float(noise.uniform(0, s.floor, 1, generator))
+    if is_jpeg and kind != "clean" and happens(s.too_low_jpeg, generator):
+        return maps * log_uniform(*TOO_LOW, generator)
+    if happens(s.too_high_textures if is_texture else s.too_high, generator):
+        level = log_uniform(*TOO_HIGH, generator)
+        return maps.clamp_min(level) if happens(0.5, generator) else (maps.square() + level**2).sqrt()
+    if is_clean or happens(FLOOR_FRACTION, generator):
+        floor = 0.0 if happens(ZERO_FLOOR_FRACTION, generator) else uniform(0, s.floor, generator)
         spread = torch.exp(FLOOR_SPREAD * torch.randn(len(maps), 1, 1, generator=generator))
         maps = (maps.square() + (floor * spread).clamp_max(s.floor).square()).sqrt()
     return maps
@@ -118,21 +118,13 @@ def _profile(seen: NDArray[Any], power: NDArray[Any]) -> NoiseProfile:
 
 def _relative_error(n: int, max_error: float, generator: Generator) -> Tensor:
     """Return factors of maps, (n, 1, 1)."""
-    is_good = _happens(GOOD_FRACTION, generator)
+    is_good = happens(GOOD_FRACTION, generator)
     bound = GOOD_ERROR * max_error if is_good else max_error
     error = noise.uniform(-bound, bound, 1, generator).expand(n)
-    if not is_good and _happens(SEPARATE_FRACTION, generator):
+    if not is_good and happens(SEPARATE_FRACTION, generator):
         error = error + SEPARATE_ERROR * max_error * torch.randn(n, generator=generator)
     return error.exp()[:, None, None]
 
 
 def _mean_power(maps: Tensor) -> Tensor:
     return maps.square().mean(dim=0, keepdim=True)
-
-
-def _log_uniform(low: float, high: float, generator: Generator) -> float:
-    return math.exp(float(noise.uniform(math.log(low), math.log(high), 1, generator)))
-
-
-def _happens(probability: float, generator: Generator) -> bool:
-    return float(torch.rand((), generator=generator)) < probability

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from denoise import noise
 from denoise.files.image import read_image, write_image
 from denoise.signals import Image, ImageFormat
+from denoise.training.chance import happens, log_uniform, uniform
 from denoise.training.image_recipe import NOISE_KINDS, Degradations
 
 SHOT_NOISE = (1e-4, 1.2e-2)  # range of the variance at full scale
@@ -195,7 +196,7 @@ def uneven(x: Tensor, sigma: Tensor, generator: Generator) -> Tensor:
         return noise.position_dependent(x, field, generator)
     if _happens(0.5, generator):
         low, high = high, low
-    return noise.intensity_dependent(x, low, high, _log_uniform(0.4, 2.0, generator), generator)
+    return noise.intensity_dependent(x, low, high, log_uniform(0.4, 2.0, generator), generator)
 
 
 def camera(x: Tensor, sigma: Tensor, generator: Generator) -> Tensor:
@@ -219,7 +220,7 @@ def camera(x: Tensor, sigma: Tensor, generator: Generator) -> Tensor:
     rendering = noise.Rendering(matrix, gains, has_tone_curve, is_linear)
     inside = x.clamp(0, 1)
     raw = rendering.to_raw(inside)
-    exposure = _log_uniform(0.25, 1.0, generator) if _happens(0.4, generator) else 1.0
+    exposure = log_uniform(0.25, 1.0, generator) if _happens(0.4, generator) else 1.0
     added = _raw_noise(exposure * raw, generator) / exposure
     if _happens(0.85, generator):
         added = _demosaic(added, generator)
@@ -227,7 +228,7 @@ def camera(x: Tensor, sigma: Tensor, generator: Generator) -> Tensor:
         added = _reduce_noise(added, generator)
     added = rendering.render(raw + added) - inside
     if _happens(0.35, generator):
-        added = noise.sharpen(added, _uniform(0.2, 1.5, generator), _uniform(0.5, 1.3, generator))
+        added = noise.sharpen(added, uniform(0.2, 1.5, generator), uniform(0.5, 1.3, generator))
     elif _happens(0.25, generator):
         added = _reduce_noise(added, generator)
     return x + added
@@ -289,10 +290,10 @@ def _raw_noise(raw: Tensor, generator: Generator) -> Tensor:
         return added
     is_columns = _happens(0.3, generator)
     added = added.transpose(2, 3) if is_columns else added
-    added = noise.add_row_noise(added, _uniform(0.05, 0.6, generator) * read, generator=generator)
+    added = noise.add_row_noise(added, uniform(0.05, 0.6, generator) * read, generator=generator)
     if _happens(0.4, generator):
         added = noise.add_row_noise(
-            added, _uniform(0.03, 0.4, generator) * read, _uniform(1.0, 5.0, generator), generator
+            added, uniform(0.03, 0.4, generator) * read, uniform(1.0, 5.0, generator), generator
         )
     return added.transpose(2, 3) if is_columns else added
 
@@ -305,16 +306,16 @@ def _demosaic(x: Tensor, generator: Generator) -> Tensor:
 
 def _reduce_noise(x: Tensor, generator: Generator) -> Tensor:
     """Filter noise as the noise reduction of a camera of random strength does."""
-    size, kept = _log_uniform(0.7, 4.0, generator), _uniform(0.0, 0.5, generator)
+    size, kept = log_uniform(0.7, 4.0, generator), uniform(0.0, 0.5, generator)
     luma_size, luma_kept = 0.0, 1.0
     if _happens(0.6, generator):
-        luma_size, luma_kept = _uniform(0.5, 1.2, generator), _uniform(0.2, 0.9, generator)
+        luma_size, luma_kept = uniform(0.5, 1.2, generator), uniform(0.2, 0.9, generator)
     return noise.reduce_noise(x, chroma_size=size, chroma_kept=kept, luma_size=luma_size, luma_kept=luma_kept)
 
 
 def _resized(x: Tensor, sigma: Tensor, kind: Kind, generator: Generator) -> Tensor:
     """Add noise of an image that was smaller or larger."""
-    factor = _uniform(*(ENLARGED if _happens(0.6, generator) else REDUCED), generator)
+    factor = uniform(*(ENLARGED if _happens(0.6, generator) else REDUCED), generator)
     mode: Literal["bilinear", "bicubic"] = "bicubic" if _happens(0.7, generator) else "bilinear"
     return noise.resized(x, factor, lambda before: kind(before, sigma, generator), mode)
 
@@ -339,15 +340,7 @@ def _grain_sigma(sigma: Tensor) -> Tensor:
 
 
 def _random_size(largest: float, generator: Generator) -> float:
-    return _uniform(1.0, largest, generator)
-
-
-def _uniform(low: float, high: float, generator: Generator) -> float:
-    return float(noise.uniform(low, high, 1, generator))
-
-
-def _log_uniform(low: float, high: float, generator: Generator) -> float:
-    return math.exp(_uniform(math.log(low), math.log(high), generator))
+    return uniform(1.0, largest, generator)
 
 
 def _probability(value: float | dict[str, float], kind: str) -> float:
@@ -357,4 +350,4 @@ def _probability(value: float | dict[str, float], kind: str) -> float:
 
 def _happens(probability: float, generator: Generator) -> bool:
     """Return whether a random event occurs; no random number is drawn for probability 0."""
-    return probability > 0 and float(torch.rand((), generator=generator)) < probability
+    return probability > 0 and happens(probability, generator)

@@ -19,6 +19,7 @@ from denoise.files.audio import AUDIO_EXTENSIONS, read_audio, write_audio
 from denoise.files.find import find_files
 from denoise.signals import Audio, AudioFormat
 from denoise.training.audio_recipe import AudioData
+from denoise.training.chance import happens, uniform
 from denoise.training.data import Batch
 from denoise.training.voice_effects import random_voice
 
@@ -184,29 +185,29 @@ class AudioMixes:
         """
         s, time = self.settings, round(self.settings.seconds * rate)
         clean = self._clean_segment(time, rate, generator)
-        if _happens(s.clean, generator):
+        if happens(s.clean, generator):
             return clean, clean, torch.zeros_like(clean)
         added = torch.stack([self.random_noise(time, rate, generator) for _ in range(s.channels)])
-        added = noise.scale_to_snr(clean, added, float(noise.uniform(*s.snr_db, 1, generator)))
-        if s.silence and _happens(s.silence, generator):
+        added = noise.scale_to_snr(clean, added, uniform(*s.snr_db, generator))
+        if s.silence and happens(s.silence, generator):
             clean = torch.zeros_like(clean)
-        if s.crackle and _happens(s.crackle, generator):
+        if s.crackle and happens(s.crackle, generator):
             crackle = noise.clicks(time, rate, generator)
-            peak = noise.rms(clean).mean() * 10 ** (float(noise.uniform(*CRACKLE_DB, 1, generator)) / 20)
+            peak = noise.rms(clean).mean() * 10 ** (uniform(*CRACKLE_DB, generator) / 20)
             added = added + peak * crackle / crackle.abs().max().clamp_min(1e-9)
-        if _happens(s.impacts, generator):
-            peak = noise.rms(clean).mean() * 10 ** (float(noise.uniform(*IMPACT_DB, 1, generator)) / 20)
+        if happens(s.impacts, generator):
+            peak = noise.rms(clean).mean() * 10 ** (uniform(*IMPACT_DB, generator) / 20)
             added = added + peak * noise.impacts(time, rate, generator)
-        if _happens(s.band_limit, generator):
-            cutoff = float(noise.uniform(3000.0, min(7500.0, 0.47 * rate), 1, generator))
+        if happens(s.band_limit, generator):
+            cutoff = uniform(3000.0, min(7500.0, 0.47 * rate), generator)
             clean, added = (noise.band_limit(x, rate, cutoff) for x in (clean, added))
         noisy = clean + added
-        if s.dc_offset and _happens(s.dc_offset, generator):
-            noisy = noisy + float(noise.uniform(*DC_OFFSET, 1, generator)) * noisy.abs().max()
-        if _happens(s.clipping, generator):
-            noisy = noise.clip(noisy, 10 ** float(noise.uniform(-4.0, -1.7, 1, generator)))
-        if _happens(s.coding, generator):
-            noisy = noise.mu_law(noisy) if _happens(0.3, generator) else opus(noisy, rate)
+        if s.dc_offset and happens(s.dc_offset, generator):
+            noisy = noisy + uniform(*DC_OFFSET, generator) * noisy.abs().max()
+        if happens(s.clipping, generator):
+            noisy = noise.clip(noisy, 10 ** uniform(-4.0, -1.7, generator))
+        if happens(s.coding, generator):
+            noisy = noise.mu_law(noisy) if happens(0.3, generator) else opus(noisy, rate)
         return noisy, clean, added
 
     def random_noise(self, time: int, rate: int, generator: Generator) -> Tensor:
@@ -218,9 +219,9 @@ class AudioMixes:
             generator: source of randomness.
         """
         mixed = self._single_noise(time, rate, generator)
-        while _happens(ADDITIONAL_NOISE, generator):
+        while happens(ADDITIONAL_NOISE, generator):
             second = self._single_noise(time, rate, generator)
-            mixed = mixed + noise.scale_to_snr(mixed, second, float(noise.uniform(-6.0, 6.0, 1, generator)))
+            mixed = mixed + noise.scale_to_snr(mixed, second, uniform(-6.0, 6.0, generator))
         return mixed
 
     def _clean_segment(self, time: int, rate: int, generator: Generator) -> Tensor:
@@ -228,27 +229,27 @@ class AudioMixes:
         s = self.settings
         clean = self._clean_source(time, rate, generator)
         for _ in range(MAX_LAYERS):
-            if not s.layers or not _happens(s.layers, generator):
+            if not s.layers or not happens(s.layers, generator):
                 break
             second = self._clean_source(time, rate, generator)
-            clean = clean + noise.scale_to_snr(clean, second, -float(noise.uniform(*LAYER_DB, 1, generator)))
-        if s.drive and _happens(s.drive, generator):
-            gain = 10 ** (float(noise.uniform(*DRIVE_DB, 1, generator)) / 20)
+            clean = clean + noise.scale_to_snr(clean, second, -uniform(*LAYER_DB, generator))
+        if s.drive and happens(s.drive, generator):
+            gain = 10 ** (uniform(*DRIVE_DB, generator) / 20)
             clean = torch.tanh(gain * clean / noise.rms(clean).clamp_min(1e-6))
-        if self.rooms[rate] and _happens(s.reverb, generator):
+        if self.rooms[rate] and happens(s.reverb, generator):
             rooms = self.rooms[rate]
             clean = noise.reverberate(clean, rooms[int(torch.randint(len(rooms), (), generator=generator))])
-        clean = noise.set_level(clean, float(noise.uniform(*s.level_db, 1, generator)))
+        clean = noise.set_level(clean, uniform(*s.level_db, generator))
         if s.channels == 1:
             return clean[None]
         return clean * noise.uniform(0.3, 1.0, s.channels, generator)[:, None]  # panned at random
 
     def _clean_source(self, time: int, rate: int, generator: Generator) -> Tensor:
         """Return a segment of one recording of speech or music, (time,)."""
-        if self.music is not None and _happens(self.settings.music_fraction, generator):
+        if self.music is not None and happens(self.settings.music_fraction, generator):
             return self.music.crop(time, rate, self.music.weights, generator)
         voice = self.speech.crop(time, rate, self.speech.weights_at(rate), generator)
-        if self.settings.voice_effects and _happens(self.settings.voice_effects, generator):
+        if self.settings.voice_effects and happens(self.settings.voice_effects, generator):
             return random_voice(voice, rate, generator)
         return voice
 
@@ -257,7 +258,7 @@ class AudioMixes:
         u = float(torch.rand((), generator=generator))
         if u < s.synthetic:
             white = torch.randn(time, generator=generator)
-            return noise.colour(white, float(noise.uniform(0.0, 2.0, 1, generator)), rate)
+            return noise.colour(white, uniform(0.0, 2.0, generator), rate)
         u -= s.synthetic
         if u < s.babble:  # of so many voices that none is intelligible
             voices = [
@@ -327,8 +328,3 @@ def simulate_rooms(n: int, sample_rate: int) -> list[tuple[Tensor, int]]:
         scaled = np.rint(response / np.abs(response).max() * 30_000).astype(np.int16)
         rooms.append((torch.from_numpy(scaled), sample_rate))
     return rooms
-
-
-def _happens(probability: float, generator: Generator) -> bool:
-    """Return whether a random event occurs; one random number is drawn, also for probability 0."""
-    return float(torch.rand((), generator=generator)) < probability

@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from denoise import noise
+from denoise.training.chance import happens, log_uniform, uniform
 
 GRAIN_S = 0.05  # seconds that a delay line reads forward or backward before it starts again
 ANOTHER = 0.4  # probability of another effect after each
@@ -28,26 +29,26 @@ def random_voice(x: Tensor, sample_rate: int, generator: Generator) -> Tensor:
     for _ in range(MAX_EFFECTS):
         effect = EFFECTS[int(torch.randint(len(EFFECTS), (), generator=generator))]
         x = effect(x, sample_rate, generator)
-        if float(torch.rand((), generator=generator)) >= ANOTHER:
+        if not happens(ANOTHER, generator):
             break
     return x
 
 
 def giant(x: Tensor, sample_rate: int, generator: Generator) -> Tensor:
     """Transpose the voice and its formants by up to ten semitones, most often down, alone or over the voice itself."""
-    ratio = 2 ** (_uniform(-10.0, 5.0, generator) / 12)
-    dry = _uniform(0.0, 1.0, generator) if _uniform(0.0, 1.0, generator) < 0.5 else 0.0
+    ratio = 2 ** (uniform(-10.0, 5.0, generator) / 12)
+    dry = uniform(0.0, 1.0, generator) if happens(0.5, generator) else 0.0
     return transpose(x, ratio, sample_rate) + dry * x
 
 
 def robot(x: Tensor, sample_rate: int, generator: Generator) -> Tensor:
     """Multiply by a tone of 20 to 200 Hz: ring modulation."""
-    return modulate(x, math.exp(_uniform(math.log(20), math.log(200), generator)), 1.0, sample_rate)
+    return modulate(x, log_uniform(20, 200, generator), 1.0, sample_rate)
 
 
 def trembling(x: Tensor, sample_rate: int, generator: Generator) -> Tensor:
     """Vary the level 3 to 15 times a second."""
-    return modulate(x, _uniform(3.0, 15.0, generator), _uniform(0.2, 0.5, generator), sample_rate)
+    return modulate(x, uniform(3.0, 15.0, generator), uniform(0.2, 0.5, generator), sample_rate)
 
 
 def crowd(x: Tensor, sample_rate: int, generator: Generator) -> Tensor:
@@ -55,29 +56,29 @@ def crowd(x: Tensor, sample_rate: int, generator: Generator) -> Tensor:
     t = torch.arange(len(x)) / sample_rate
     mixed = x
     for _ in range(1 + int(torch.randint(3, (), generator=generator))):
-        mean = math.exp(_uniform(math.log(0.001), math.log(0.03), generator))
-        phase, hz = _uniform(0.0, 2 * math.pi, generator), _uniform(0.1, 3.0, generator)
-        depth = min(0.003, 0.8 * mean) * _uniform(0.0, 1.0, generator)
+        mean = log_uniform(0.001, 0.03, generator)
+        phase, hz = uniform(0.0, 2 * math.pi, generator), uniform(0.1, 3.0, generator)
+        depth = min(0.003, 0.8 * mean) * uniform(0.0, 1.0, generator)
         delay = mean + depth * torch.sin(2 * math.pi * hz * t + phase)
-        mixed = mixed + _uniform(0.4, 1.0, generator) * delayed(x, delay * sample_rate)
+        mixed = mixed + uniform(0.4, 1.0, generator) * delayed(x, delay * sample_rate)
     return mixed
 
 
 def pipe(x: Tensor, sample_rate: int, generator: Generator) -> Tensor:
     """Repeat after 1 to 12 ms with feedback: the resonances of a comb filter."""
-    delay_s = math.exp(_uniform(math.log(0.001), math.log(0.012), generator))
-    return repeat(x, delay_s, _uniform(0.3, 0.85, generator), sample_rate)
+    delay_s = log_uniform(0.001, 0.012, generator)
+    return repeat(x, delay_s, uniform(0.3, 0.85, generator), sample_rate)
 
 
 def canyon(x: Tensor, sample_rate: int, generator: Generator) -> Tensor:
     """Repeat after 60 to 400 ms with feedback: echo."""
-    return repeat(x, _uniform(0.06, 0.4, generator), _uniform(0.2, 0.6, generator), sample_rate)
+    return repeat(x, uniform(0.06, 0.4, generator), uniform(0.2, 0.6, generator), sample_rate)
 
 
 def radio(x: Tensor, sample_rate: int, generator: Generator) -> Tensor:
     """Saturate an amplifier and leave the band of a radio telephone."""
-    low, high = _uniform(200.0, 600.0, generator), _uniform(2500.0, min(5000.0, 0.45 * sample_rate), generator)
-    x = torch.tanh(10 ** (_uniform(-15.0, 5.0, generator) / 20) * x / noise.rms(x).clamp_min(1e-6))
+    low, high = uniform(200.0, 600.0, generator), uniform(2500.0, min(5000.0, 0.45 * sample_rate), generator)
+    x = torch.tanh(10 ** (uniform(-15.0, 5.0, generator) / 20) * x / noise.rms(x).clamp_min(1e-6))
     spectrum, hz = torch.fft.rfft(x), torch.fft.rfftfreq(len(x), 1 / sample_rate)
     gain = 1 / (1 + (low / hz.clamp_min(1)) ** 8) / (1 + (hz / high) ** 16)  # Butterworth, fourth and eighth order
     return torch.fft.irfft(spectrum * gain.sqrt(), n=len(x))
@@ -150,7 +151,3 @@ def repeat(x: Tensor, delay_s: float, feedback: float, sample_rate: int) -> Tens
     for k in range(1, n + 1):
         y[k * delay :] += feedback**k * x[: len(x) - k * delay]
     return y
-
-
-def _uniform(low: float, high: float, generator: Generator) -> float:
-    return float(noise.uniform(low, high, 1, generator))
