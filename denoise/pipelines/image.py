@@ -20,6 +20,7 @@ from denoise.frames import Grid
 from denoise.options import IMAGE_STEPS, MAX_MEGAPIXELS, DenoiseOptions, Sigma, check_number
 from denoise.pipelines.float_range import find_float_range, warn_units
 from denoise.pipelines.image_frames import FrameDenoiser
+from denoise.pipelines.impulse_frames import denoise_without_impulses
 from denoise.pipelines.noise_estimate import (
     FrameNoise,
     estimate_noise,
@@ -144,7 +145,8 @@ class ImagePipeline:
                 for i, image in enumerate(reader):
                     frame_progress = progress_of_part(progress, i, reader.n_frames)
                     try:
-                        denoised, diagnostics = self._denoise_and_measure(image, options, frame_progress)
+                        denoise = partial(self._denoise_and_measure, options=options, progress=frame_progress)
+                        denoised, diagnostics = denoise_without_impulses(image, options, denoise)
                     except InputError as error:
                         raise InputError(f"{reader.name}: {error}") from error
                     finished.append((diagnostics, image.pixels[..., 0].size))
@@ -183,7 +185,8 @@ class ImagePipeline:
         Returns:
             The denoised frame, and its diagnostics but for the noise levels, which take time to estimate.
         """
-        return self._denoise_frame(image, None, options, progress)
+        denoise = partial(self._denoise_frame, estimate=None, options=options, progress=progress)
+        return denoise_without_impulses(image, options, denoise)
 
     def _denoise_frame(
         self, image: Image, estimate: FrameNoise | None, options: DenoiseOptions, progress: Progress | None
@@ -427,7 +430,8 @@ class ImagePipeline:
     ) -> Image:
         """Denoise one frame.
 
-        A channel of unspecified kind beside the colours is denoised as a grey image.
+        Salt-and-pepper noise is replaced first, unless sigma is a number. A channel of unspecified kind beside the
+        colours is denoised as a grey image.
         Alpha and fully transparent pixels are unchanged, and their colours do not affect visible pixels. The memory of
         posterior sampling grows with the image.
 

@@ -38,6 +38,7 @@ class Diagnostics:
         rejected_fraction: fraction of a posterior sample that was replaced by the mean, 0 to 1.
         no_noise_found: whether no noise to speak of was found, so that the input is unchanged.
         precision: number format that the network was computed in, such as ``"float32"``.
+        impulse_fraction: fraction of the pixels that were salt-and-pepper noise, and are replaced.
     """
 
     noise_before: float | None = None
@@ -46,6 +47,7 @@ class Diagnostics:
     rejected_fraction: float = 0.0
     no_noise_found: bool = False
     precision: str | None = None
+    impulse_fraction: float = 0.0
 
     @classmethod
     def combine(cls, diagnostics: Sequence[Diagnostics]) -> Diagnostics:
@@ -66,6 +68,7 @@ class Diagnostics:
             rejected_fraction=_mean([d.rejected_fraction for d in diagnostics]) or 0.0,
             no_noise_found=bool(diagnostics) and all(d.no_noise_found for d in diagnostics),
             precision=", ".join(precisions) or None,
+            impulse_fraction=_mean([d.impulse_fraction for d in diagnostics]) or 0.0,
         )
 
 
@@ -152,6 +155,7 @@ class Result:
                 *warnings,
                 *warn_rejected(input, diagnostics.rejected_fraction),
                 *warn_no_noise(input, diagnostics.no_noise_found),
+                *warn_impulses(input, diagnostics.impulse_fraction),
             ),
             precision=diagnostics.precision,
             model=model,
@@ -263,6 +267,24 @@ def warn_no_noise(name: str, no_noise_found: bool) -> tuple[str, ...]:
     if not no_noise_found:
         return ()
     return (f"{name}: no noise was found, and the image is unchanged. Give sigma if it is noisy.",)
+
+
+def warn_impulses(name: str, impulse_fraction: float) -> tuple[str, ...]:
+    """Return a warning if pixels were taken for salt-and-pepper noise.
+
+    Args:
+        name: name of the file.
+        impulse_fraction: fraction of the pixels, 0 to 1.
+
+    Returns:
+        One warning or none.
+    """
+    if not impulse_fraction:
+        return ()
+    return (
+        f"{name}: {100 * impulse_fraction:.2g} % of the pixels are salt-and-pepper noise, and are replaced by the mean "
+        "of those around. Give sigma to keep them.",
+    )
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -1,0 +1,258 @@
+"""Salt-and-pepper noise: pixels that are black or white by chance, wherever they are in an image."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from denoise.random_numbers import TorchRandom
+
+SIDE = 5  # pixels: windows in which the other values tell what a pixel should be
+MIN_OTHERS = 3  # pixels of a window that are neither black nor white
+MIN_CONTRAST, MIN_RATIO = 0.15, 5.0  # of the range, and of the standard deviation of a window: impulses that prove
+LEAST_CONTRAST, LEAST_RATIO = 0.05, 3.0  # of the range, and of the noise beside them: impulses
+MIN_EXPECTED = 0.5  # impulses of a block
+MIN_COUNT = 24  # of black and of white impulses
+MAX_DENSITY = 0.35  # of each of them
+MAX_IMBALANCE = 3.0  # of one density by the other
+NEAR, MIN_PEAK = 1 / 16, 6.0  # of the range: values as near are fewer by this factor; clipped noise has as many
+MAX_BLEED = 0.03  # of the contrast, in the pixels beside impulses: details are blurred by optics
+N_ERRORS = 4.0  # standard errors by which impulses may differ from chance,
+PAIR_TOLERANCE, SPREAD_TOLERANCE = 0.1, 0.2  # and this fraction: of their pairs, and of the variance in blocks
+LAGS = ((0, 1), (1, 0), (1, 1), (1, -1), (0, 2), (2, 0))  # of pairs: rows, columns
+BLOCK = 16  # pixels: side of the squares whose numbers of impulses are compared
+PATCH, MAX_PATCHES = 128, 32  # pixels: noise is proved in patches from all over an image
+BLURS = (0.6, 1.2, 2.4, 4.8, 9.6)  # pixels: each is taken where the one before reaches too few pixels
+MIN_WEIGHT = 0.05
+MAX_CLUSTER = 4.0  # standard deviations by which impulses of a window may exceed their mean; more of them are content
+MAX_VALUE = 1e15  # squares of it are within float32
+CROSS = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]], np.float32)
+
+Array = NDArray[Any]
+Mask = NDArray[np.bool_]
+
+
+def find_impulses(x: Array) -> Mask | None:
+    """Find salt-and-pepper noise, if it is beyond doubt.
+
+    In smooth windows, isolated pixels at the least and at the greatest value of the image must be as frequent and
+    independent of each other as by chance, without values that are nearly as extreme and without a trace in the pixels
+    beside them. Stars, text, glints, dots of a screen and clipped noise fail at one or the other.
+
+    Args:
+        x: image, (H, W, C), of any dtype and scale.
+
+    Returns:
+        Mask of the impulses of each channel, (H, W, C); None if there are none.
+    """
+    channels = [_Channel(x[..., i]) for i in range(x.shape[2])]
+    proofs = [channel.evidence.density for channel in channels if channel.evidence.is_proof]
+    if not proofs:
+        return None
+    density = np.mean(proofs, axis=0)
+    return np.stack([channel.find_impulses(density) for channel in channels], axis=-1)
+
+
+def replace_impulses(x: Array, impulses: Mask) -> Array:
+    """Replace impulses by the mean of the pixels around, weighted by a Gaussian of their distance.
+
+    Args:
+        x: image, (H, W, C).
+        impulses: mask of the impulses of each channel.
+
+    Returns:
+        The image without them, of the same dtype.
+
+    Reference:
+        Normalized and Differential Convolution, Knutsson and Westin, 1993.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    filled = x.copy()
+    for i in range(x.shape[2]):
+        missing = impulses[..., i].copy()
+        others = (~missing).astype(np.float32)
+        values = np.where(missing, 0, x[..., i]).astype(np.float32)
+        for blur in BLURS:
+            if not missing.any():
+                break
+            weight = gaussian_filter(others, blur, truncate=3.0)
+            is_within_reach = missing & (weight > MIN_WEIGHT)
+            mean = gaussian_filter(values, blur, truncate=3.0)[is_within_reach] / weight[is_within_reach]
+            filled[is_within_reach, i] = np.rint(mean) if np.issubdtype(x.dtype, np.integer) else mean
+            missing &= ~is_within_reach
+    return filled
+
+
+class _Windows(NamedTuple):
+    """What is around the pixels of one channel, (H, W).
+
+    Args:
+        mean: of the values that are neither black nor white; where they are few, black or white, what is more frequent.
+        std: standard deviation of these values.
+        has_others: whether there are enough of them.
+        n_ends: number of black and of white pixels, (2, H, W).
+    """
+
+    mean: Array
+    std: Array
+    has_others: Mask
+    n_ends: Array
+
+    @classmethod
+    def measure(cls, x: Array, ends: Array) -> _Windows:
+        """Measure the windows of a channel, float32, whose black and white are ``ends``."""
+        from scipy.ndimage import uniform_filter
+
+        def total(values: Array) -> Array:
+            return SIDE**2 * uniform_filter(values.astype(np.float32), SIDE, mode="mirror")
+
+        n_ends = np.stack([total(x == end) for end in ends])
+        is_other = ~np.isin(x, ends)
+        n_others = total(is_other)
+        has_others = n_others > MIN_OTHERS - 0.5
+        centre = np.float32(ends.mean())  # squares of deviations from it are as exact as float32 allows
+        deviation = np.where(is_other, x - centre, 0)
+        mean = total(deviation) / n_others.clip(1)
+        std = np.sqrt((total(np.square(deviation)) / n_others.clip(1) - np.square(mean)).clip(0))
+        return cls(np.where(has_others, mean + centre, ends[n_ends.argmax(axis=0)]), std, has_others, n_ends)
+
+
+class _Evidence(NamedTuple):
+    """What patches of one channel tell about black and white impulses.
+
+    Args:
+        n_possible: pixels where an impulse would prove noise, (2,).
+        n_impulses: impulses there.
+        n_near: values there that are nearly as extreme.
+        bleed: contrast of the pixels beside impulses to their windows.
+        contrast: that of the impulses.
+        n_pairs: pairs of impulses at each of `LAGS`.
+        n_chance_pairs: those that are expected if impulses are independent.
+        spread: sum over blocks of the squared error of the expected number of impulses, by its variance.
+        n_blocks: what it is expected to be, the number of blocks.
+        spread_variance: its variance by chance.
+    """
+
+    n_possible: Array
+    n_impulses: Array
+    n_near: Array
+    bleed: Array
+    contrast: Array
+    n_pairs: Array
+    n_chance_pairs: Array
+    spread: float
+    n_blocks: float
+    spread_variance: float
+
+    @property
+    def density(self) -> Array:
+        """Fraction of the pixels that are black and white impulses, (2,)."""
+        return self.n_impulses / self.n_possible.clip(1)
+
+    @property
+    def is_proof(self) -> bool:
+        """Whether these impulses are noise beyond doubt."""
+        density = self.density
+        max_error = N_ERRORS * np.sqrt(self.n_chance_pairs + 1) + PAIR_TOLERANCE * self.n_chance_pairs
+        max_spread_error = N_ERRORS * self.spread_variance**0.5 + SPREAD_TOLERANCE * self.n_blocks
+        return bool(
+            self.n_impulses.min() >= MIN_COUNT
+            and density.max() <= min(MAX_DENSITY, MAX_IMBALANCE * density.min())
+            and (self.n_impulses >= MIN_PEAK * self.n_near).all()
+            and (np.abs(self.bleed) <= MAX_BLEED * self.contrast).all()
+            and (np.abs(self.n_pairs - self.n_chance_pairs) <= max_error).all()
+            and abs(self.spread - self.n_blocks) <= max_spread_error
+        )
+
+
+class _Channel:
+    """One channel, (H, W), of any dtype."""
+
+    def __init__(self, x: Array) -> None:
+        self.x = x
+        self.ends = np.array([x.min(), x.max()], np.float32)
+        n_ends = min(np.count_nonzero(x == end) for end in self.ends)
+        has_both = n_ends >= MIN_COUNT and float(np.abs(self.ends).max()) < MAX_VALUE
+        patches = _patches(x) if has_both else []
+        self.windows = [_Windows.measure(patch, self.ends) for patch in patches]
+        self.evidence = _collect(patches, self.windows, self.ends)
+
+    def find_impulses(self, density: Array) -> Mask:
+        """Find the black and white impulses of a channel where ``density``, (2,), of the pixels are noise.
+
+        Most channels of an image have the same noise. Those that have much less of it stay as they are.
+        """
+        is_isolated = np.zeros(self.x.shape, np.bool_)
+        if (density > MAX_IMBALANCE * self.evidence.density).any():
+            return is_isolated
+        x = self.x.astype(np.float32)
+        around = _Windows.measure(x, self.ends)
+        for end, n, expected in zip(self.ends, around.n_ends, density * SIDE**2, strict=True):
+            is_isolated |= (x == end) & (n <= expected + MAX_CLUSTER * np.sqrt(expected) + 2)
+        noise = np.median(np.concatenate([window.std[window.has_others] for window in self.windows]))
+        min_contrast = max(LEAST_CONTRAST * np.ptp(self.ends), LEAST_RATIO * noise)
+        return is_isolated & (np.abs(x - around.mean) > min_contrast)
+
+
+def _patches(x: Array) -> list[Array]:
+    """Patches from all over a channel, float32."""
+    starts = [range(0, max(1, n - PATCH // 2 + 1), PATCH) for n in x.shape]
+    corners = list(itertools.product(*starts))
+    if len(corners) > MAX_PATCHES:
+        corners = [corners[i] for i in TorchRandom(0).permutation(len(corners))[:MAX_PATCHES]]
+    return [x[i : i + PATCH, j : j + PATCH].astype(np.float32) for i, j in corners]
+
+
+def _collect(patches: Sequence[Array], windows: Sequence[_Windows], ends: Array) -> _Evidence:
+    """Collect the evidence of patches."""
+    from scipy.ndimage import convolve
+
+    scale = np.ptp(ends)
+    sums = np.zeros((5, 2))
+    masks = []
+    for x, window in zip(patches, windows, strict=True):
+        contrast = np.abs(ends[:, None, None] - window.mean)
+        possible = window.has_others & (contrast > np.maximum(MIN_CONTRAST * scale, MIN_RATIO * window.std))
+        masks.append((possible, possible & (x == ends[:, None, None])))
+        is_other = ~np.isin(x, ends)
+        beside = convolve(np.where(is_other, x - window.mean, 0), CROSS, mode="constant")
+        n_beside = convolve(is_other.astype(np.float32), CROSS, mode="constant")
+        for k, (is_possible, is_impulse) in enumerate(zip(*masks[-1], strict=True)):
+            is_near = is_possible & ~is_impulse & (np.abs(x - ends[k]) <= NEAR * scale)
+            bleed = (-1, 1)[k] * beside[is_impulse].sum()
+            depth = (contrast[k] * n_beside)[is_impulse].sum()
+            sums[:, k] += is_possible.sum(), is_impulse.sum(), is_near.sum(), bleed, depth
+    density = sums[1] / sums[0].clip(1)
+    pairs = np.zeros((2, len(LAGS)))
+    blocks = np.zeros(3)
+    for possible, impulses in masks:
+        found, expected = impulses.any(axis=0).astype(np.float64), np.tensordot(density, possible, 1)
+        for i, lag in enumerate(LAGS):
+            for j, x in enumerate((found, expected)):
+                first, second = _shift(x, *lag)
+                pairs[j, i] += (first * second).sum()
+        error, variance = _block_sums(found - expected), _block_sums(expected * (1 - expected))
+        error, variance = error[variance > MIN_EXPECTED], variance[variance > MIN_EXPECTED]
+        blocks += (np.square(error) / variance).sum(), len(error), (2 + 1 / variance).sum()
+    return _Evidence(*sums, *pairs, *blocks.tolist())
+
+
+def _block_sums(x: Array) -> Array:
+    """Sums of the blocks of a patch, (n,)."""
+    for axis in (0, 1):
+        x = np.add.reduceat(x, range(0, x.shape[axis], BLOCK), axis)
+    return x.reshape(-1)
+
+
+def _shift(x: Array, rows: int, columns: int) -> tuple[Array, Array]:
+    """Pixels and those that are ``rows`` below and ``columns`` to the right of them."""
+    height, width = x.shape
+    return (
+        x[: height - rows, max(0, -columns) : width - max(0, columns)],
+        x[rows:, max(0, columns) : width + min(0, columns)],
+    )

@@ -1,0 +1,188 @@
+"""Salt-and-pepper noise: impulses that are put into an image are found and replaced, and nothing else is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image as PILImage
+from PIL import ImageDraw
+from scipy.ndimage import gaussian_filter
+
+import denoise
+from denoise.impulses import find_impulses, replace_impulses
+from denoise.options import DenoiseOptions
+from denoise.pipelines.image import ImagePipeline
+from denoise.signals import Image
+
+Pixels = NDArray[Any]
+SIDE = 192
+
+
+def scene(seed: int = 0, channels: int = 3) -> Pixels:
+    """Smooth areas with sharp borders, 8 bits."""
+    rng = np.random.default_rng(seed)
+    smooth = gaussian_filter(rng.normal(size=(SIDE, SIDE, channels)), (12, 12, 0))
+    shade = smooth / np.abs(smooth).max()
+    steps = np.sign(gaussian_filter(rng.normal(size=(SIDE, SIDE, 1)), (20, 20, 0)))
+    return np.rint(255 * (0.5 + 0.3 * shade + 0.15 * steps).clip(0, 1)).astype(np.uint8)
+
+
+def add_impulses(x: Pixels, density: float, seed: int = 0, *, by_channel: bool = False) -> tuple[Pixels, Pixels]:
+    """Replace pixels by black or white, with equal probabilities; return the image, and where it changed much."""
+    rng = np.random.default_rng(seed)
+    black, white = (0.0, 1.0) if x.dtype == np.float32 else (0, np.iinfo(x.dtype).max)
+    chance = rng.random(x.shape if by_channel else (*x.shape[:2], 1))
+    noisy = np.where(chance < density / 2, black, np.where(chance > 1 - density / 2, white, x)).astype(x.dtype)
+    return noisy, np.abs(noisy.astype(np.float64) - x) > 0.1 * white
+
+
+def psnr(x: Pixels, y: Pixels) -> float:
+    scale = 1.0 if x.dtype == np.float32 else float(np.iinfo(x.dtype).max)
+    return float(-10 * np.log10(np.square((x.astype(np.float64) - y) / scale).mean() + 1e-12))
+
+
+@given(
+    st.sampled_from([0.01, 0.05, 0.2, 0.5]),
+    st.sampled_from([np.uint8, np.uint16, np.float32]),
+    st.sampled_from([1, 3]),
+    st.booleans(),
+    st.integers(0, 100),
+)
+def test_impulses_are_found_and_replaced(
+    density: float, dtype: type[np.generic], channels: int, by_channel: bool, seed: int
+) -> None:
+    clean = scene(seed, channels)
+    if dtype == np.uint16:
+        clean = clean.astype(np.uint16) * 257
+    elif dtype == np.float32:
+        clean = clean.astype(np.float32) / 255
+    noisy, is_impulse = add_impulses(clean, density, seed, by_channel=by_channel)
+    found = find_impulses(noisy)
+    assert found is not None
+    assert found[is_impulse].mean() > 0.9
+    assert found[noisy == clean].mean() < 0.01
+    replaced = replace_impulses(noisy, found)
+    assert replaced.dtype == clean.dtype
+    assert np.array_equal(replaced[~found], noisy[~found])
+    assert psnr(replaced, clean) > psnr(noisy, clean) + 12
+
+
+def page(noise: float = 0.0) -> Pixels:
+    """Text, black on white, in antialiased letters."""
+    image = PILImage.new("L", (SIDE, SIDE), 255)
+    draw = ImageDraw.Draw(image)
+    for row in range(0, SIDE, 12):
+        draw.text((4, row), "The quick brown fox, 1234567890: i.e. text;", fill=0)
+    rng = np.random.default_rng(0)
+    return (
+        np.rint(np.asarray(image)[..., None] + noise * rng.normal(size=(SIDE, SIDE, 1))).clip(0, 255).astype(np.uint8)
+    )
+
+
+def clipped(sigma: float, mean: float = 0.5) -> Pixels:
+    rng = np.random.default_rng(0)
+    return np.rint(255 * mean + sigma * rng.normal(size=(SIDE, SIDE, 3))).clip(0, 255).astype(np.uint8)
+
+
+def stars(blur: float) -> Pixels:
+    """Stars on a grey sky, the brightest white, beside as many black points."""
+    rng = np.random.default_rng(0)
+    points = rng.choice([0, 1, -1], (SIDE, SIDE, 1), p=[0.99, 0.005, 0.005]).astype(np.float64)
+    if blur:
+        points = gaussian_filter(points, (blur, blur, 0)) * 2 * np.pi * blur**2 * 2
+    return np.rint(255 * (0.5 + points).clip(0, 1)).astype(np.uint8)
+
+
+def screen() -> Pixels:
+    """Points of a regular screen, black and white in turn."""
+    x = np.full((SIDE, SIDE, 1), 128, np.uint8)
+    x[::8, ::8], x[4::8, 4::8] = 0, 255
+    return x
+
+
+def one_colour(value: int) -> Pixels:
+    """White points alone, as a drawn sky has."""
+    x = scene()
+    x[np.random.default_rng(0).random(x.shape[:2]) < 0.01] = value
+    return x
+
+
+def dashes() -> Pixels:
+    """Black and white dashes of three pixels at random places."""
+    x = np.full((SIDE, SIDE, 1), 128, np.uint8)
+    rng = np.random.default_rng(0)
+    for value in (0, 255):
+        for i, j in rng.integers(0, SIDE - 3, (200, 2)):
+            x[i, j : j + 3] = value
+    return x
+
+
+@pytest.mark.parametrize(
+    "clean",
+    [
+        scene(),
+        page(),
+        page(20.0),
+        clipped(50.0),
+        clipped(100.0),
+        clipped(20.0, 0.1),
+        stars(0.6),
+        stars(1.0),
+        screen(),
+        one_colour(255),
+        one_colour(0),
+        dashes(),
+        np.full((SIDE, SIDE, 3), 7, np.uint8),
+        np.zeros((1, 1, 1), np.uint8),
+        np.random.default_rng(0).choice(np.array([0, 255], np.uint8), (SIDE, SIDE, 3)),
+        np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8),
+    ],
+)
+def test_nothing_is_found_without_them(clean: Pixels) -> None:
+    assert find_impulses(clean) is None
+
+
+def test_unblurred_points_of_both_kinds_are_impulses() -> None:
+    """The stars of the test above, without optics: what their refusal rests on."""
+    assert find_impulses(stars(0.0)) is not None
+
+
+@given(st.integers(0, 100), st.floats(0.01, 0.9))
+def test_replacement_keeps_one_colour_and_does_not_see_impulses(seed: int, density: float) -> None:
+    rng = np.random.default_rng(seed)
+    impulses = rng.random((32, 40, 2)) < density
+    flat = np.full(impulses.shape, 77, np.uint8)
+    assert (
+        replace_impulses(np.where(impulses, rng.integers(0, 256, impulses.shape), flat).astype(np.uint8), impulses)
+        == 77
+    ).all()
+
+
+def test_frames_lose_them_unless_the_noise_is_told(models: Any) -> None:
+    pipeline = ImagePipeline("photo")
+    clean = scene()
+    noisy, _ = add_impulses(clean, 0.05)
+    alpha = np.full(clean.shape[:2], 255, np.uint8)
+    alpha[:40] = 0
+    frame = Image(noisy, alpha)
+    denoised, diagnostics = pipeline.denoise_frame(frame, DenoiseOptions(steps=1))
+    assert 0.03 < diagnostics.impulse_fraction < 0.05
+    assert np.array_equal(denoised.pixels[:40], noisy[:40])
+    assert psnr(denoised.pixels[40:], clean[40:]) > psnr(noisy[40:], clean[40:]) + 12
+    kept, diagnostics = pipeline.denoise_frame(frame, DenoiseOptions(steps=1, sigma=0.0))
+    assert diagnostics.impulse_fraction == 0
+    assert np.array_equal(kept.pixels, noisy)
+    assert psnr(denoise.denoise_image(noisy), clean) > psnr(noisy, clean) + 12
+
+
+def test_a_file_says_so(tmp_path: Any) -> None:
+    noisy, _ = add_impulses(scene(), 0.02)
+    PILImage.fromarray(noisy).save(tmp_path / "in.png")
+    result = ImagePipeline().file(tmp_path / "in.png", tmp_path / "out.png")
+    assert any("% of the pixels are salt-and-pepper noise" in warning for warning in result.warnings)
+    assert not any("no noise was found" in warning for warning in result.warnings)
