@@ -16,6 +16,7 @@ MIN_OTHERS = 3  # pixels of a window that are neither black nor white
 MIN_CONTRAST, MIN_RATIO = 0.15, 5.0  # of the range, and of the standard deviation of a window: impulses that prove
 LEAST_CONTRAST, LEAST_RATIO = 0.05, 3.0  # of the range, and of the noise beside them: impulses
 MIN_EXPECTED = 0.5  # impulses of a block
+MIN_POSSIBLE = 0.05  # of the pixels of patches: where fewer windows are smooth, these are no fair sample
 MIN_COUNT = 24  # of black and of white impulses
 MAX_DENSITY = 0.35  # of each of them
 MAX_IMBALANCE = 3.0  # of one density by the other
@@ -54,7 +55,8 @@ def find_impulses(x: Array) -> Mask | None:
     if not proofs:
         return None
     density = np.mean(proofs, axis=0)
-    return np.stack([channel.find_impulses(density) for channel in channels], axis=-1)
+    impulses = np.stack([channel.find_impulses(density) for channel in channels], axis=-1)
+    return impulses if impulses.any() else None
 
 
 def replace_impulses(x: Array, impulses: Mask) -> Array:
@@ -126,6 +128,7 @@ class _Evidence(NamedTuple):
     """What patches of one channel tell about black and white impulses.
 
     Args:
+        n_pixels: all pixels.
         n_possible: pixels where an impulse would prove noise, (2,).
         n_impulses: impulses there.
         n_near: values there that are nearly as extreme.
@@ -138,6 +141,7 @@ class _Evidence(NamedTuple):
         spread_variance: its variance by chance.
     """
 
+    n_pixels: int
     n_possible: Array
     n_impulses: Array
     n_near: Array
@@ -162,6 +166,7 @@ class _Evidence(NamedTuple):
         max_spread_error = N_ERRORS * self.spread_variance**0.5 + SPREAD_TOLERANCE * self.n_blocks
         return bool(
             self.n_impulses.min() >= MIN_COUNT
+            and self.n_possible.min() >= MIN_POSSIBLE * self.n_pixels
             and density.max() <= min(MAX_DENSITY, MAX_IMBALANCE * density.min())
             and (self.n_impulses >= MIN_PEAK * self.n_near).all()
             and (np.abs(self.bleed) <= MAX_BLEED * self.contrast).all()
@@ -239,7 +244,7 @@ def _collect(patches: Sequence[Array], windows: Sequence[_Windows], ends: Array)
         error, variance = _block_sums(found - expected), _block_sums(expected * (1 - expected))
         error, variance = error[variance > MIN_EXPECTED], variance[variance > MIN_EXPECTED]
         blocks += (np.square(error) / variance).sum(), len(error), (2 + 1 / variance).sum()
-    return _Evidence(*sums, *pairs, *blocks.tolist())
+    return _Evidence(sum(x.size for x in patches), *sums, *pairs, *blocks.tolist())
 
 
 def _block_sums(x: Array) -> Array:
