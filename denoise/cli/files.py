@@ -145,9 +145,10 @@ def _format_result(result: Result) -> str:
 
     unit = {"times_real_time": "x real time", "megapixels_per_s": "MP/s", "points_per_s": "points/s"}[result.speed_unit]
     remarks = []
-    if result.noise_before is not None and result.noise_after is not None:
+    if result.noise_before is not None:
         noise_unit = {"dbfs": "dBFS", "sigma_255": "of 255", "sigma_percent": "% of the diagonal"}[result.noise_unit]
-        remarks.append(f", noise {result.noise_before:.1f} -> {result.noise_after:.1f} {noise_unit}")
+        after = "" if result.noise_after is None else f" -> {result.noise_after:.1f}"
+        remarks.append(f", noise {result.noise_before:.1f}{after} {noise_unit}")
     if result.model is not None and result.model.reason != GIVEN:
         remarks.append(f", {result.model.model} ({result.model.reason})")
     if result.stereo is not None and not result.stereo.is_linked and result.stereo.correlation is not None:

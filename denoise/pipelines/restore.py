@@ -33,10 +33,11 @@ from denoise.protocols import DenoisingPrior, Device, LatentVariablePrior, Progr
 from denoise.registry import SIGMA_MODEL
 from denoise.sampling.inversion import restore_by_inversion
 from denoise.sampling.operators import Cropped, Downsample, Mask
-from denoise.sampling.posterior import diffpir, half_quadratic_splitting
+from denoise.sampling.posterior import diffpir, half_quadratic_splitting, sample_posterior
 from denoise.signals import Image
 
 SIGMA_END = 0.01  # last noise level of the sampler, full scale 1.0
+NOISY_TASKS = ("denoise", "deblur", "upscale")  # whose noise is estimated
 PATCH_SIGMA_START = 0.39  # of half-quadratic splitting with a prior of patches
 
 
@@ -170,7 +171,10 @@ class RestorePipeline:
             else:
                 write_image_set(paths, draw, write)
             return Result.from_diagnostics(
-                Diagnostics(precision=self.pipeline.network.precision),
+                Diagnostics(
+                    noise_before=255 * task.sigma if options.task in NOISY_TASKS else None,
+                    precision=self.pipeline.network.precision,
+                ),
                 IMAGE_UNITS,
                 input=reader.name,
                 output=file_name(target if paths is None else paths.mean, OUTPUT),
@@ -206,9 +210,10 @@ class RestorePipeline:
 
     @torch.no_grad()
     def _sample(self, task: ImageTask, options: RestoreOptions, seed: int, progress: Progress | None) -> Tensor:
-        """Restore once: a posterior sample by DiffPIR, or the image of the most probable latents, near random starts.
+        """Restore once: a posterior sample where noise alone is removed, else an image by DiffPIR.
 
-        Of a prior of patches, it is the most probable image by half-quadratic splitting instead.
+        Of a prior with latents, it is the image of the most probable ones, near random starts, and of a prior of
+        patches the most probable image, by half-quadratic splitting.
 
         Returns:
             (channels, height, width), full scale 1.0.
@@ -232,6 +237,8 @@ class RestorePipeline:
             levels = torch.logspace(*ends, steps, dtype=torch.float32)
             x = half_quadratic_splitting(denoiser, task.y[None], task.operator, task.sigma, levels, start=start)
             return task.finish(x[0])
+        if options.task == "denoise":
+            return task.finish(sample_posterior(denoiser, task.y[None], task.sigma, steps, generator=generator)[0][0])
         sigmas = karras_sigmas(steps, SIGMA_END, task.sigma_start)
         start = task.start + task.sigma_start * standard_normal((1, *task.shape), generator)
         x = diffpir(denoiser, task.y[None], task.operator, task.sigma, sigmas, start=start, generator=generator)

@@ -193,6 +193,24 @@ def test_noise_is_a_consistent_residual_and_structure_is_not() -> None:
     assert consistency(2 * noise[:, :1], 0.1).relative_rms == pytest.approx(2, abs=0.2)
 
 
+@pytest.mark.parametrize("sigma_y", [0.3, 0.05])
+def test_diffpir_has_half_the_variance_of_the_posterior_and_its_mean(sigma_y: float) -> None:
+    """By the recursion of the variance in a normal distribution: small steps lose as much as they keep."""
+    generator = torch.Generator().manual_seed(0)
+    y = torch.randn(1, 1, 1, 1, generator=generator, dtype=torch.float64).expand(20_000, 1, 1, 1)
+    start = torch.randn(y.shape, generator=generator, dtype=torch.float64)
+    sigmas = karras_sigmas(300, 0.002, 1.0).double()
+
+    def denoiser(x: Tensor, sigma: Tensor) -> Tensor:
+        return x * 0.25 / (0.25 + sigma.view(-1, 1, 1, 1) ** 2)
+
+    operator = Mask(torch.ones(1, dtype=torch.float64))
+    out = diffpir(denoiser, y, operator, sigma_y, sigmas, start=start, generator=generator)
+    variance = 0.25 * sigma_y**2 / (0.25 + sigma_y**2)
+    assert float(out.mean()) == pytest.approx(float(y[0]) * 0.25 / (0.25 + sigma_y**2), rel=0.02)
+    assert float(out.var()) == pytest.approx(variance / 2, rel=0.05)
+
+
 @pytest.mark.parametrize(("zeta", "low", "high"), [(1.0, 0.3, 0.5), (0.3, 0.7, 1.0)])
 def test_what_is_not_observed_fades_less_if_less_noise_is_drawn_anew(zeta: float, low: float, high: float) -> None:
     operator = CASES["mask"]
