@@ -191,17 +191,17 @@ def generate_noise(seed: int) -> Iterator[Piece]:
 
 
 def choose_noise(folders: list[Path]) -> Iterator[Piece]:
-    """Yield the stationary noises among the training files of folders with an index."""
+    """Yield the stationary noises among the training files of folders that recipes/data/speech.py has made."""
     for folder in folders:
         with open(folder / "index.csv", newline="") as file:
-            facts = {Path(row["file"]).name: row for row in csv.DictReader(file)}
-        for path in sorted((folder / "train").iterdir()):
-            sound, rate = soundfile.read(path, always_2d=True)
-            mono = sound.mean(axis=1)
-            if len(mono) < 3 * rate or SUBJECTS.search(path.name) or not sounds.is_stationary(mono, rate, *STATIONARY):
+            rows = [row for row in csv.DictReader(file) if row["split"] == "train"]
+        for row in sorted(rows, key=lambda row: row["file"]):
+            sound, rate = soundfile.read(folder / row["file"], always_2d=True)
+            mono, is_subject = sound.mean(axis=1), SUBJECTS.search(row["source"].lower())
+            if len(mono) < 3 * rate or is_subject or not sounds.is_stationary(mono, rate, *STATIONARY):
                 continue
-            row = facts[path.name]
-            yield Piece(f"train/{path.stem}", mono, rate, row["source_url"], row["licence"], row["author"])
+            name = Path(row["file"]).with_suffix("").as_posix()
+            yield Piece(name, mono, rate, f"{row['repository']} {row['source']}", row["licence"], row["credit"])
 
 
 def write_set(folder: Path, pieces: Iterator[Piece], rng: np.random.Generator, is_noise: bool) -> None:

@@ -15,6 +15,7 @@ import scores
 import soundfile
 import sounds
 import sources
+import speech
 
 RATE = 48000
 
@@ -91,6 +92,22 @@ def test_stationarity(rng: np.random.Generator) -> None:
     assert not sounds.is_stationary(swelling, RATE, *music.STATIONARY)
     assert sounds.nonstationarity(moving, RATE) > 2
     assert not sounds.is_stationary(nature.compose(rng, 6.0, RATE), RATE, *music.STATIONARY)
+
+
+def test_stationary_noise_is_chosen_from_what_the_collection_of_speech_writes(
+    rng: np.random.Generator, tmp_path: Path
+) -> None:
+    sounds_of = {"train/a.flac": "002 - Rain/1.ogg", "train/b.flac": "Night/2.ogg", "test/c.flac": "003 - Rain/3.ogg"}
+    (tmp_path / "train").mkdir()
+    (tmp_path / "test").mkdir()
+    with open(tmp_path / "index.csv", "w", newline="") as file:
+        index = csv.DictWriter(file, speech.COLUMNS, restval="-")
+        index.writeheader()
+        for name, source in sounds_of.items():
+            soundfile.write(tmp_path / name, white(rng), RATE)
+            index.writerow({"file": name, "split": name.split("/")[0], "source": source, "licence": "CC0"})
+    (piece,) = music.choose_noise([tmp_path])
+    assert (piece.name, piece.source, piece.licence) == ("train/a", "- 002 - Rain/1.ogg", "CC0")
 
 
 def test_bandwidth_is_that_of_the_source(rng: np.random.Generator) -> None:
