@@ -28,6 +28,8 @@ MAX_COARSE_RATIO = 1.3  # of the noise of the means by that of pixels, where the
 MIN_AGREEMENT = 0.87  # of the lower by the higher first estimate; more is white noise
 MIN_REMAINDER, MAX_REMAINDER = 0.2, 0.85  # of the lower first estimate, between which it is averaged with the result
 FIRST_WEIGHT = 0.6  # of the first estimate in that average, which is geometric
+MAX_VARIATION, MAX_CHANNEL_RATIO = 0.035, 1.06  # of estimates of white noise: by intensity, and among channels
+MIN_WHITE_RATIO, MAX_WHITE_RATIO = 0.98, 1.04  # of the noise of their means of 2 x 2 pixels, times 2, by that of pixels
 LEVEL_SPREAD = 2.5  # sigma at one intensity by that of the image, at most
 
 Array = NDArray[Any]
@@ -69,6 +71,25 @@ class NoiseProfile(NamedTuple):
     def mean_sigma(self) -> float:
         """Root mean square over channels and intensities, without that of the means of 2 x 2 pixels."""
         return float(np.sqrt(np.square(self.sigma[: self.channels], dtype=np.float64).mean()))
+
+    @property
+    def is_white(self) -> bool:
+        """Whether pixels are independent and of one strength, at all intensities and in all channels, but for errors.
+
+        White noise that black and white clip, or that JPEG has changed, is not.
+        """
+        sigma = self.sigma.astype(np.float64)  # squares of units such as 1e30 are beyond float32
+        fine, coarse = np.sqrt(np.square(sigma).mean(axis=1)).reshape(2, self.channels)
+        if not fine.min() > 0:
+            return False
+        variation = (sigma.std(axis=1) / sigma.mean(axis=1))[: self.channels].max()
+        ratios = coarse / fine
+        return bool(
+            variation < MAX_VARIATION
+            and fine.max() < MAX_CHANNEL_RATIO * fine.min()
+            and ratios.min() > MIN_WHITE_RATIO
+            and ratios.max() < MAX_WHITE_RATIO
+        )
 
     def scale(self, factor: float) -> NoiseProfile:
         """Return the profile of noise that is ``factor`` times as strong in an image of the same intensities."""

@@ -141,7 +141,7 @@ def _binary_stream(stream: TextIO | None, name: str) -> BinaryIO:
 
 
 def _format_result(result: Result) -> str:
-    from denoise.pipelines.choice import GIVEN
+    from denoise.pipelines.choice import BY_DEFAULT, GIVEN
 
     unit = {"times_real_time": "x real time", "megapixels_per_s": "MP/s", "points_per_s": "points/s"}[result.speed_unit]
     remarks = []
@@ -149,7 +149,7 @@ def _format_result(result: Result) -> str:
         noise_unit = {"dbfs": "dBFS", "sigma_255": "of 255", "sigma_percent": "% of the diagonal"}[result.noise_unit]
         after = "" if result.noise_after is None else f" -> {result.noise_after:.1f}"
         remarks.append(f", noise {result.noise_before:.1f}{after} {noise_unit}")
-    if result.model is not None and result.model.reason != GIVEN:
+    if result.model is not None and result.model.reason not in (GIVEN, BY_DEFAULT):
         remarks.append(f", {result.model.model} ({result.model.reason})")
     if result.stereo is not None and not result.stereo.is_linked and result.stereo.correlation is not None:
         remarks.append(f", channels separate (correlation {result.stereo.correlation:.2f})")

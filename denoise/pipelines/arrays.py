@@ -133,8 +133,8 @@ def denoise_image(
             height, width). Integers have the full scale of their type (uint8 255, uint16 65535), floats 1.0; floats may
             exceed [0, 1] and are not clipped, and floats in other units, such as 0 to 4095, are scaled internally.
         sigma: standard deviation of white noise in the units of ``pixels``; ``"auto"`` and None estimate the noise.
-        model: name of a bundled model or path of a weights file; None selects ``photo``, or, with ``perception``,
-            ``gaussian``.
+        model: name of a bundled model or path of a weights file; None selects ``photo``, ``gaussian`` where white
+            noise is found, as `denoise.pipelines.image.ImagePipeline` does, and ``gaussian`` with ``perception``.
         strength: as in `denoise.options.DenoiseOptions`.
         luminance: as in `denoise.options.DenoiseOptions`.
         colour: as in `denoise.options.DenoiseOptions`.

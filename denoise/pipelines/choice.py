@@ -22,6 +22,7 @@ from denoise.registry import CLASSIFIER, DEFAULTS, GENERAL_MODEL, bundled
 AUTO = "auto"
 AUTO_MODELS = (DEFAULTS["audio"], GENERAL_MODEL, CLASSIFIER)  # which it may need
 GIVEN = "given"  # reason of a model that the user names
+BY_DEFAULT = "default"  # reason of one that nothing speaks against
 SPEECH = "speech"  # name of the class
 MIN_SPEECH = 0.4  # fraction of the excerpts with speech that makes a recording one of speech
 MIN_POWER = 1e-9  # excerpts below -90 dB of full scale hold nothing to judge
@@ -30,7 +31,7 @@ RELATIVE_MIN_POWER = 1e-5  # nor do those 50 dB below the loudest
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """The model of a recording and why it is taken.
+    """The model of a recording or an image, and why it is taken.
 
     Args:
         model: name of the model.
@@ -101,7 +102,7 @@ class Survey:
         powers = np.array(self._powers)
         is_audible = powers > max(MIN_POWER, RELATIVE_MIN_POWER * powers.max(initial=0.0))
         if self._classifier is None or not is_audible.any():
-            return ModelChoice(DEFAULTS["audio"], "silence" if len(powers) else "default")
+            return ModelChoice(DEFAULTS["audio"], "silence" if len(powers) else BY_DEFAULT)
         names = self._classifier.class_names
         probabilities, speech = np.stack(self._probabilities)[is_audible], names.index(SPEECH)
         fraction = float(probabilities[:, speech].mean())

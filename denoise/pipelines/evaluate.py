@@ -20,6 +20,7 @@ from denoise.files.find import find_files
 from denoise.files.image import IMAGE_EXTENSIONS, read_displayed
 from denoise.noise import generator_for
 from denoise.pipelines import AudioPipeline, ImagePipeline, load
+from denoise.pipelines.choice import AUTO
 from denoise.signals import Image
 
 SIGMAS = (15.0, 25.0, 50.0)
@@ -74,7 +75,7 @@ def evaluate(
     """Measure a denoiser.
 
     Args:
-        model: name of a bundled model or path of a weights file.
+        model: name of a bundled model or path of a weights file; ``"auto"`` is that of `ImagePipeline`.
         data: folder of clean images, or of clean speech and noise in ``speech/test`` and ``noise/test``; with
             ``noisy``, folder of clean files.
         noisy: folder of noisy files with the names of the clean ones; no noise is added.
@@ -91,7 +92,7 @@ def evaluate(
     Raises:
         ConfigError: the model is a prior, there are no files, a noisy file is missing, or a level is out of range.
     """
-    pipeline = load(model, device=device)
+    pipeline = ImagePipeline(device=device) if model == AUTO else load(model, device=device)
     if not isinstance(pipeline, AudioPipeline | ImagePipeline):
         raise ConfigError(f"{model} is a prior; expected a denoiser.")
     is_audio = isinstance(pipeline, AudioPipeline)

@@ -18,12 +18,14 @@ from denoise.files.image import ImageReader, write_image
 from denoise.files.names import OUTPUT, check_file, file_name, open_bytes
 from denoise.frames import Grid
 from denoise.options import IMAGE_STEPS, MAX_MEGAPIXELS, DenoiseOptions, Sigma, check_number
+from denoise.pipelines.choice import AUTO, BY_DEFAULT, GIVEN, ModelChoice
 from denoise.pipelines.float_range import find_float_range, warn_units
 from denoise.pipelines.image_frames import FrameDenoiser
 from denoise.pipelines.impulse_frames import denoise_without_impulses
 from denoise.pipelines.noise_estimate import (
     FrameNoise,
     estimate_noise,
+    estimate_risks,
     load_noise_network,
     uniform_noise,
 )
@@ -37,6 +39,8 @@ from denoise.signals import Image
 TILE = 1024  # pixels: 12 megapixels stay below two gigabytes in every precision; a quarter is computed twice
 MAX_CONTEXT = 56  # pixels: those further away change the output by less than 0.1 of 255, whatever the receptive field
 FADE = 8  # pixels
+AUTO_MODELS = (DEFAULTS["image"], SIGMA_MODEL)  # which the choice of a model may need
+MIN_WHITE = 8 / 255  # white noise for which the model of white noise is taken: what is weaker may be texture
 
 
 class ImagePipeline:
@@ -44,7 +48,9 @@ class ImagePipeline:
 
     Args:
         model: name of a bundled model, or path of a weights file or of one of `denoise export`: a denoiser, or a
-            denoising prior of square images, which is applied to windows of their size.
+            denoising prior of square images, which is applied to windows of their size. ``"auto"`` takes ``photo``, and
+            ``gaussian`` for frames whose noise is estimated and found to be white, of 8 of 255 at least, if it has the
+            lower risk there by Stein's estimate.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``, or a device of torch.
         tile: side in pixels of the tiles that the network processes; None takes the largest that two gigabytes of
             memory allow. It changes the output by less than one step of 8 bits, up to a sigma of 75 of 255.
@@ -64,7 +70,7 @@ class ImagePipeline:
 
     def __init__(
         self,
-        model: str | Path = DEFAULTS["image"],
+        model: str | Path = AUTO,
         *,
         device: Device = "auto",
         tile: int | None = None,
@@ -79,8 +85,12 @@ class ImagePipeline:
             raise ConfigError(f"tile is {tile} pixels; expected at least 1.")
         if batch < 1:
             raise ConfigError(f"batch is {batch} tiles; expected at least 1.")
+        self.chooses_model = model == AUTO
+        if self.chooses_model:
+            model = DEFAULTS["image"]
         self.batch = batch
         self.precision = precision
+        self._tile = tile
         self._backend = pick_backend(model, device, backend)
         self.network, self.card = load_network(
             model, modality="image", device=device, precision=precision, backend=backend
@@ -104,8 +114,35 @@ class ImagePipeline:
             return self.network
         return load_noise_network(self.device, self.precision, self._backend)
 
+    @cached_property
+    def _of_white_noise(self) -> ImagePipeline:
+        """The pipeline that is chosen for white noise."""
+        return ImagePipeline(
+            SIGMA_MODEL,
+            device=self.device,
+            tile=self._tile,
+            precision=self.precision,
+            backend=self._backend,
+            batch=self.batch,
+        )
+
+    def _suits_gaussian(self, image: Image, noise: FrameNoise) -> bool:
+        """Whether noise is white, strong enough to be sure of it, and of less risk for the model of white noise.
+
+        Drawings and text, with white noise or not, are those of `photo`.
+        """
+        pixel_range = find_float_range(image)
+        if pixel_range is not None:
+            image = pixel_range.normalise(image)
+            noise = tuple(profile.in_units(pixel_range.scale) for profile in noise)
+        if not all(profile.is_white and profile.mean_sigma > MIN_WHITE for profile in noise):
+            return False
+        networks = self.network, self._of_white_noise.network
+        by_default, of_white_noise = estimate_risks(image, noise[0].mean_sigma, networks)
+        return of_white_noise < by_default
+
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.card.name!r}, device={self.device!r})"
+        return f"{type(self).__name__}({AUTO if self.chooses_model else self.card.name!r}, device={self.device!r})"
 
     @property
     def device(self) -> str:
@@ -162,15 +199,23 @@ class ImagePipeline:
                 overwrite=options.overwrite,
                 find_original=lambda: reader if is_unchanged and len(finished) == reader.n_frames else None,
             )
+            diagnostics = Diagnostics.combine([of_frame for of_frame, _ in finished])
             return Result.from_diagnostics(
-                Diagnostics.combine([diagnostics for diagnostics, _ in finished]),
+                diagnostics,
                 IMAGE_UNITS,
                 input=reader.name,
                 output=file_name(target, OUTPUT),
                 amount=sum(n_pixels for _, n_pixels in finished) / 1e6,
                 seconds=time.perf_counter() - started,
                 warnings=[*reader.warnings, *warnings],
+                model=self._choice(diagnostics.models),
             )
+
+    def _choice(self, models: tuple[str, ...]) -> ModelChoice:
+        """The models of the frames of a file, and why they were taken."""
+        if not self.chooses_model:
+            return ModelChoice(self.card.name, GIVEN)
+        return ModelChoice(", ".join(models) or self.card.name, "white noise" if SIGMA_MODEL in models else BY_DEFAULT)
 
     def denoise_frame(
         self, image: Image, options: DenoiseOptions, progress: Progress | None = None
@@ -199,7 +244,10 @@ class ImagePipeline:
         if image.alpha is not None and not image.is_alpha_opacity:
             return _denoise_parts(image, partial(self.denoise_frame, options=options), progress)
         noise = None if self.card.blind else self.resolve_noise(image, options, estimate)
-        return self._frame_denoiser().denoise(image, noise, options, progress)
+        if self.chooses_model and options.estimates_sigma and noise is not None and self._suits_gaussian(image, noise):
+            return self._of_white_noise._denoise_frame(image, noise, options, progress)
+        denoised, diagnostics = self._frame_denoiser().denoise(image, noise, options, progress)
+        return denoised, replace(diagnostics, models=(self.card.name,))
 
     def _denoise_and_measure(
         self, image: Image, options: DenoiseOptions, progress: Progress | None
@@ -473,9 +521,11 @@ def default_model(options: DenoiseOptions) -> str:
         options: options of the run.
 
     Returns:
-        Its name.
+        Its name; ``"auto"`` if each frame has its own.
     """
-    return SIGMA_MODEL if options.uses_posterior else DEFAULTS["image"]
+    if options.uses_posterior:
+        return SIGMA_MODEL
+    return AUTO if options.estimates_sigma else DEFAULTS["image"]
 
 
 def sigma_255(noise: FrameNoise) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -26,6 +27,8 @@ MIN_COLOURS, MAX_COLOURS = 48, 256  # of palettes that may hold noise
 MIN_PIXELS_PER_COLOUR = 16  # of a palette
 MAX_DITHER = 4 / 255  # noise that dithering with so many colours is taken for: up to 3.2 was measured
 MIN_VISIBLE = 0.5  # of the pixels of a patch
+MAX_RISK_PATCHES = 16  # patches that the errors of denoisers are compared on
+RISK_EPS = 0.1  # of sigma: the step of their finite difference
 MIN_ALIVE = 4  # patches, or else those without noise are kept
 
 Array = NDArray[Any]
@@ -97,6 +100,39 @@ def estimate_noise(image: Image, network: ArrayNetwork, *, by_intensity: bool = 
         return uniform_noise(0.0, channels)
     n_steps = N_UNIFORM + (N_BY_INTENSITY if by_intensity else 0)
     return tuple(_estimate_group(candidates[:, group], denoise, n_steps) for group in channel_groups(channels))
+
+
+def estimate_risks(image: Image, sigma: float, networks: Sequence[ArrayNetwork]) -> list[float]:
+    """Estimate the mean squared errors of denoisers for an image with white noise, without the clean image.
+
+    Args:
+        image: noisy frame, full scale about 1.0 if in floats.
+        sigma: standard deviation of its noise, full scale 1.0.
+        networks: denoisers.
+
+    Returns:
+        Estimated error of each, on patches from all over the frame. Differences of them are more exact than they are.
+
+    Reference:
+        Estimation of the Mean of a Multivariate Normal Distribution, Stein, 1981; Monte-Carlo SURE, Ramani et al.,
+        2008.
+    """
+    candidates = _candidates(image)
+    assert candidates is not None
+    patches = candidates[:: -(-len(candidates) // MAX_RISK_PATCHES), :3]
+    noise = NoiseProfile.uniform(sigma, patches.shape[1])
+    probe = TorchRandom(0).normal(patches.shape)
+    risks = []
+    for network in networks:
+
+        def denoise(x: Array, network: ArrayNetwork = network) -> Array:
+            y = network.denoise(*to_network(x, noise, network.facts)).reshape(len(x), -1, *x.shape[2:])
+            return y.mean(axis=1, keepdims=True) if x.shape[1] < y.shape[1] else y
+
+        denoised = denoise(patches)
+        divergence = (probe * (denoise(patches + RISK_EPS * sigma * probe) - denoised)).mean() / (RISK_EPS * sigma)
+        risks.append(float(np.square(patches - denoised).mean() + sigma**2 * (2 * divergence - 1)))
+    return risks
 
 
 def _estimate_group(candidates: Array, denoise: Denoise, n_steps: int) -> NoiseProfile:

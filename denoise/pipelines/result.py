@@ -39,6 +39,7 @@ class Diagnostics:
         no_noise_found: whether no noise to speak of was found, so that the input is unchanged.
         precision: number format that the network was computed in, such as ``"float32"``.
         impulse_fraction: fraction of the pixels that were salt-and-pepper noise, and are replaced.
+        models: models of an image, each once.
     """
 
     noise_before: float | None = None
@@ -48,6 +49,7 @@ class Diagnostics:
     no_noise_found: bool = False
     precision: str | None = None
     impulse_fraction: float = 0.0
+    models: tuple[str, ...] = ()
 
     @classmethod
     def combine(cls, diagnostics: Sequence[Diagnostics]) -> Diagnostics:
@@ -69,6 +71,7 @@ class Diagnostics:
             no_noise_found=bool(diagnostics) and all(d.no_noise_found for d in diagnostics),
             precision=", ".join(precisions) or None,
             impulse_fraction=_mean([d.impulse_fraction for d in diagnostics]) or 0.0,
+            models=tuple(dict.fromkeys(model for d in diagnostics for model in d.models)),
         )
 
 
@@ -89,7 +92,7 @@ class Result:
         files: all files that were written, if they are several.
         warnings: one sentence each.
         precision: number format that the network was computed in.
-        model: model of a recording, and why it was taken; None of an image.
+        model: model of a recording or an image, and why it was taken; None of a restoration.
         stereo: whether the channels of a recording shared one mask; None of a single one.
     """
 
@@ -134,7 +137,7 @@ class Result:
             seconds: wall-clock time, above 0.
             files: all files that were written, if they are several.
             warnings: warnings of the reader, to which those of the diagnostics are added.
-            model: model of a recording.
+            model: model, and why it was taken.
             stereo: whether the channels of a recording shared one mask.
 
         Returns:

@@ -8,10 +8,11 @@ from pathlib import Path
 from denoise.backends.malloc import keep_freed_memory, return_freed_memory
 from denoise.config import config
 from denoise.options import IMAGE_STEPS, DenoiseOptions, parse_sigma
+from denoise.pipelines.choice import AUTO
 from denoise.pipelines.compare import write_visible
 from denoise.pipelines.image import ImagePipeline
 from denoise.protocols import Progress
-from denoise.registry import DEFAULTS, bundled
+from denoise.registry import bundled
 from denoise.web.files import denoise_upload, require_bundled
 from denoise.web.jobs import Outcome, Work
 
@@ -21,7 +22,7 @@ class ImageRequest:
     """Query of an image job; the options are those of `denoise.options.DenoiseOptions`.
 
     Args:
-        model: name of a bundled denoiser.
+        model: name of a bundled denoiser, or ``"auto"``.
         strength: 0 to 1.
         sigma: ``"auto"``, or a number from 0 to 255.
         luminance: 0 to 1.
@@ -30,7 +31,7 @@ class ImageRequest:
         preview: whether PNG files of the input and the output are made for a page to show.
     """
 
-    model: str = DEFAULTS["image"]
+    model: str = AUTO
     strength: float = 1.0
     sigma: str | None = None
     luminance: float = 1.0
@@ -65,7 +66,7 @@ def plan_image(source: Path, request: ImageRequest) -> Work:
         ConfigError: an option is out of range, or there is no such bundled model.
     """
     options = request.options()
-    require_bundled(request.model, bundled("denoiser", "image"))
+    require_bundled(request.model, [AUTO, *bundled("denoiser", "image")])
     return partial(_denoise, source, request.model, options, request.preview)
 
 

@@ -200,8 +200,11 @@ class ImageFileOptions:
 
     @property
     def models(self) -> list[str]:
-        """The weights that the file needs."""
-        return [self.chosen_model]
+        """The weights that the file may need."""
+        from denoise.pipelines.choice import AUTO
+        from denoise.pipelines.image import AUTO_MODELS
+
+        return [*AUTO_MODELS] if self.chosen_model == AUTO else [self.chosen_model]
 
     def denoise_options(self) -> DenoiseOptions:
         """Return the options of the task denoise; see `AudioFileOptions.denoise_options`."""

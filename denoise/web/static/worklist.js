@@ -14,8 +14,7 @@ export function element(name, properties = {}, ...children) {
 export function fillModels(select, models, kind, modality) {
   for (const model of models) {
     if (model.kind !== kind || (modality && model.modality !== modality)) continue;
-    const selected = model.is_default && model.modality === "image";
-    select.append(new Option(model.name, model.name, selected, selected));
+    select.append(new Option(model.name, model.name));
   }
 }
 
