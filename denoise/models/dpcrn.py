@@ -18,6 +18,7 @@ from denoise.nn.streaming import StreamingMixin
 LEVEL_TIME_CONSTANT_S = 1.0
 POWER_FLOOR = 1e-20
 SPECTRUM_INPUTS = 3  # magnitude, real and imaginary part
+MAX_CANCELLATION = 0.01  # channels of which less power remains in the mean are out of phase
 
 
 @config
@@ -137,7 +138,7 @@ class SpectralFeatures(nn.Module):
         """
         c = self.config
         magnitude = self.compress(self.to_power(spectrum))
-        mono = spectrum.mean(dim=1)[..., : c.linear_bins]
+        mono = torch.view_as_complex(mix_down(torch.view_as_real(spectrum[..., : c.linear_bins])))
         mono = F.pad(mono, (0, c.linear_bins - mono.shape[-1]))
         phase = mono / mono.abs().clamp_min(1e-12)
         compressed = torch.stack([phase.real, phase.imag], dim=1) * magnitude[:, None, :, : c.linear_bins]
@@ -193,6 +194,24 @@ class SpectralFeatures(nn.Module):
         rotation = torch.complex(output[:, 1] + 1.0, output[:, 2])[..., : c.linear_bins]  # output 0: no rotation
         rotation = F.pad(rotation / rotation.abs().clamp_min(1e-6), (0, max(0, bins - c.linear_bins)), value=1.0)
         return gain * rotation[..., :bins]
+
+
+def mix_down(spectrum: Tensor) -> Tensor:
+    """Mix channels to one that has the phase of all: their mean, but in frames where they cancel a weighted sum.
+
+    The mean of a channel and its inverse is what rounding leaves of them, which is no phase of either.
+
+    Args:
+        spectrum: spectrum as real numbers, (batch, channels, frames, bins, 2).
+
+    Returns:
+        Spectrum of one channel, (batch, frames, bins, 2).
+    """
+    mean = spectrum.mean(dim=1)
+    weights = torch.pow(0.5, torch.arange(spectrum.shape[1], device=spectrum.device))  # which no signs cancel
+    weighted = (spectrum * weights[:, None, None, None]).sum(dim=1)
+    cancels = mean.square().sum(dim=(-2, -1)) < MAX_CANCELLATION * spectrum.square().sum(dim=(-2, -1)).mean(dim=1)
+    return torch.where(cancels[..., None, None], weighted, mean)
 
 
 class SpectralDualPathNet(StreamingMixin, DualPathNet):

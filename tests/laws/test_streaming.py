@@ -99,6 +99,17 @@ def test_the_stereo_image_is_kept(net: Any) -> None:
     torch.testing.assert_close(output[:, 1], -0.3 * output[:, 0], atol=1e-5, rtol=0)
 
 
+def test_the_polarity_of_a_channel_does_not_matter(net: Any) -> None:
+    """A channel and its inverse have the mask of two equal channels, whatever rounding leaves of their mean."""
+    x = white_noise(9_000)
+    residue = torch.zeros_like(x)
+    residue[..., ::300] = 2.0**-15
+    expected = net(torch.cat([x, x], dim=1))[:, :1]
+    torch.testing.assert_close(net(torch.cat([x, residue - x], dim=1))[:, :1], expected, atol=1e-4, rtol=0)
+    channels = torch.cat([0 * x, x, -x, x, residue - x], dim=1)
+    torch.testing.assert_close(net(channels)[:, 1:2], expected, atol=1e-4, rtol=0)
+
+
 @settings(max_examples=20)
 @given(rate=st.integers(8_000, 192_000), time=st.integers(1, 3_000), channels=st.integers(1, 3))
 def test_any_rate_and_any_length(rate: int, time: int, channels: int) -> None:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from denoise.backends.onnx.fourier import RealFourier
 from denoise.models.audio_classifier import AudioClassifier
-from denoise.models.dpcrn import DPCRN, DPCRNState, SpectralFeatures
+from denoise.models.dpcrn import DPCRN, DPCRNState, SpectralFeatures, mix_down
 
 
 class WindowGraph(nn.Module):
@@ -175,7 +175,7 @@ class RealSpectralFeatures(SpectralFeatures):
         """Compute the input features of the network, as `SpectralFeatures.to_features`."""
         c = self.config
         magnitude = self.compress(self.to_power(spectrum))[:, None]
-        phase = _normalise(spectrum.mean(dim=1)[..., : c.linear_bins, :], 1e-12).permute(0, 3, 1, 2)
+        phase = _normalise(mix_down(spectrum[..., : c.linear_bins, :]), 1e-12).permute(0, 3, 1, 2)
         compressed = F.pad(phase * magnitude[..., : c.linear_bins], (0, c.bands))
         return torch.cat([magnitude, compressed], dim=1)
 

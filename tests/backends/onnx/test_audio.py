@@ -64,6 +64,12 @@ def test_pipelines_agree_with_torch(
     assert np.abs(denoised - expected).max() <= MAX_DIFFERENCE
 
 
+def test_an_inverted_channel_agrees_with_torch(exported: dict[str, Path]) -> None:
+    x = recording(16_000, 1) * [[1], [-1]] + np.array([[0.0], [2.0**-15]])
+    denoised, expected = (denoise(AudioPipeline(model), x, 16_000, 997) for model in (exported["speech"], "speech"))
+    assert np.abs(denoised - expected).max() <= MAX_DIFFERENCE
+
+
 @pytest.mark.parametrize("name", ["general", "floor-audio"])
 @pytest.mark.parametrize(("rate", "channels", "seconds"), [(48_000, 1, 2.5), (44_100, 2, 1.0), (8000, 3, 0.1)])
 def test_noise_profiles_agree_with_torch(
