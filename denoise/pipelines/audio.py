@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 
 from denoise.backends import load_network, prefer_exported
 from denoise.errors import ConfigError, InputError
-from denoise.files.audio import AudioReader, AudioSource, AudioWriter, EncodedTrack, RawFormat, open_media_file
+from denoise.files.audio import (
+    LFE,
+    AudioReader,
+    AudioSource,
+    AudioWriter,
+    EncodedTrack,
+    RawFormat,
+    channel_names,
+    open_media_file,
+)
 from denoise.files.names import OUTPUT, check_file, file_name, open_bytes
 from denoise.options import AUDIO_STEPS, BLOCK_S, Backend, DenoiseOptions, NoiseSource, Stereo
 from denoise.pipelines.audio_run import STEP_S, AudioRun
@@ -144,8 +153,12 @@ class AudioPipeline:
                     f"{1000 * frames / rate:.3g} ms are too short to tell noise from sound: left unchanged."
                 )
             length = pipeline._live_length(rate) if reader.is_live else round(STEP_S * rate)
-            noise_before, noise_after = NoiseFloor(rate), NoiseFloor(rate)
-            run, n_done = pipeline.start(rate, options, noise_profile=noise_profile, live=reader.is_live), 0
+            channels = channel_names(reader.format)
+            noise_before, noise_after = NoiseFloor(rate, len(channels)), NoiseFloor(rate, len(channels))
+            run = pipeline.start(
+                rate, options, noise_profile=noise_profile, live=reader.is_live, unchanged=find_unchanged(channels)
+            )
+            n_done = 0
             blocks = run.blocks(noise_before.measure(read_blocks(reader, length)))
             with AudioWriter(target, reader.format, overwrite=options.overwrite, raw=raw, frames=frames) as writer:
                 try:
@@ -156,6 +169,7 @@ class AudioPipeline:
                             progress(min(1.0, n_done / frames))
                 except NetworkOverflowError as error:
                     raise InputError(f"{reader.name}: {error}") from None
+            loss = warn_of_loss(noise_before, noise_after, channels)
             return Result.from_diagnostics(
                 replace(run.diagnostics(), noise_before=noise_before.level_db(), noise_after=noise_after.level_db()),
                 AUDIO_UNITS,
@@ -163,7 +177,7 @@ class AudioPipeline:
                 output=file_name(target, OUTPUT),
                 amount=n_done / rate,
                 seconds=time.perf_counter() - started,
-                warnings=[*reader.warnings, *writer.warnings, *warnings, *warn_of_loss(noise_before, noise_after)],
+                warnings=[*reader.warnings, *writer.warnings, *warnings, *loss],
                 model=model,
                 stereo=stereo,
             )
@@ -251,6 +265,7 @@ class AudioPipeline:
         noise_profile: NDArray[Any] | None = None,
         *,
         live: bool = False,
+        unchanged: Sequence[int] = (),
     ) -> AudioRun:
         """Start the denoising of one recording.
 
@@ -260,6 +275,7 @@ class AudioPipeline:
             seeds: seeds of several posterior samples; None takes that of the options.
             noise_profile: as of `measure_noise`; None estimates the noise.
             live: whether its blocks come while they are recorded, so that none must wait for later ones.
+            unchanged: channels, from 0, that pass unchanged.
 
         Returns:
             A run, of which `AudioRun.blocks` takes the blocks of the recording.
@@ -274,7 +290,7 @@ class AudioPipeline:
         AudioFormat(sample_rate, 1)  # checks the sample rate
         if seeds is None:
             seeds = (options.seed or 0,) if options.mix_weight else ()
-        return AudioRun(self, sample_rate, options, tuple(seeds), noise_profile, live=live)
+        return AudioRun(self, sample_rate, options, tuple(seeds), noise_profile, live=live, unchanged=unchanged)
 
     def check(self, options: DenoiseOptions) -> None:
         """Refuse options that the model does not support.
@@ -481,6 +497,15 @@ def is_too_short(frames: int, sample_rate: int, options: DenoiseOptions) -> bool
         options: options of the run.
     """
     return frames < MIN_S * sample_rate and options.noise_profile is None and not options.uses_posterior
+
+
+def find_unchanged(channels: Sequence[str]) -> list[int]:
+    """Return the channels that are left unchanged: low-frequency effects, which the models would take for noise.
+
+    Args:
+        channels: names of the channels, as of `denoise.files.audio.channel_names`.
+    """
+    return [i for i, name in enumerate(channels) if name == LFE]
 
 
 def read_blocks(reader: AudioReader, length: int) -> Iterator[NDArray[Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from denoise.frames import Grid, Window, overlap_add, split
 from denoise.options import DenoiseOptions
 from denoise.pipelines.full_band import denoise_full_band, full_band_context
 from denoise.pipelines.result import Diagnostics
-from denoise.pipelines.stream import AudioStream
+from denoise.pipelines.stream import AudioStream, channel_strengths
 from denoise.protocols import (
     ArrayFlowNetwork,
     ArrayNoiseProfileNetwork,
@@ -44,6 +44,7 @@ class AudioRun:
         seeds: seeds of the posterior samples; none for the posterior mean.
         noise_profile: as of `AudioPipeline.measure_noise`; None estimates the noise.
         live: whether the blocks come while they are recorded, so that none must wait for later ones.
+        unchanged: channels, from 0, that pass unchanged.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class AudioRun:
         noise_profile: NDArray[Any] | None = None,
         *,
         live: bool = False,
+        unchanged: Sequence[int] = (),
     ) -> None:
         self._pipeline, self._network = pipeline, pipeline.network
         self._sample_rate, self._options, self._seeds = sample_rate, options, seeds
@@ -62,7 +64,7 @@ class AudioRun:
         self._removes_hum = pipeline.card.name in SPEECH_MODELS
         estimates_floor = isinstance(self._network, ArrayNoiseProfileNetwork) and noise_profile is None
         self._looks_ahead = estimates_floor and not (live or self._removes_hum)
-        self._strength = options.limited_strength
+        self._strength, self._unchanged = options.limited_strength, unchanged
         self._streams: list[AudioStream] = []
 
     def blocks(self, chunks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
@@ -110,6 +112,7 @@ class AudioRun:
                     noise_profile=self._noise_profile,
                     remove_hum=self._removes_hum,
                     look_ahead=self._looks_ahead,
+                    unchanged=self._unchanged,
                 )
                 for sampler in self._samplers(network)
             ]
@@ -147,7 +150,8 @@ class AudioRun:
         """Denoise (channels, time) at the sample rate of the recording and mix input and output."""
         denoise_channels = partial(self._denoise_channels, denoise=denoise)
         denoised = denoise_full_band(denoise_channels, x, self._sample_rate, self._pipeline.sample_rate)
-        return x + self._strength * (denoised.astype(x.dtype, copy=False) - x)
+        strengths = channel_strengths(self._strength, len(x), self._unchanged).astype(x.dtype)
+        return x + strengths * (denoised.astype(x.dtype, copy=False) - x)
 
     def _denoise_channels(self, x: NDArray[Any], denoise: Denoise) -> NDArray[Any]:
         """Channel by channel for a mono model; in pairs for a stereo one, a single channel duplicated.

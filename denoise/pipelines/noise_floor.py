@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,22 +14,25 @@ MIN_DB = -200
 BINS_PER_DB = 10
 QUANTILE = 0.1
 MAX_LOSS_DB = 20.0  # of the level of a recording without a warning
+STEADY_DB = 10.0  # above its noise floor, a level is that of more than steady noise
 
 
 class NoiseFloor:
     """The level that a tenth of all frames of 50 ms stays below: that of the pauses of speech, without a DC offset.
 
-    Levels are counted in a histogram, because a list of them would grow with the recording.
+    Levels are counted in a histogram, because a list of them would grow with the recording. Row 0 of all figures is the
+    mean power of the channels, the others are the channels.
 
     Args:
         sample_rate: sample rate in Hz.
+        channels: number of channels.
     """
 
-    def __init__(self, sample_rate: int) -> None:
+    def __init__(self, sample_rate: int, channels: int) -> None:
         self._frame_length = max(1, sample_rate // FRAMES_PER_SECOND)
-        self._counts = np.zeros(400 * BINS_PER_DB, np.int64)
+        self._counts = np.zeros((1 + channels, 400 * BINS_PER_DB), np.int64)
         self._remaining: NDArray[Any] | None = None  # samples of an incomplete frame
-        self._energy = 0.0  # sum of the variances of all frames
+        self._energies = np.zeros(1 + channels)  # sums of the variances of all frames
 
     def measure(self, blocks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
         """Pass blocks on and add each to the histogram.
@@ -44,17 +47,26 @@ class NoiseFloor:
             self._add(block)
             yield block
 
-    def level_db(self) -> float | None:
-        """Return the noise floor in dB of full scale, or None if no frame is complete."""
-        total = self._counts.sum()
+    def level_db(self, row: int = 0) -> float | None:
+        """Return the noise floor in dB of full scale, or None if no frame is complete.
+
+        Args:
+            row: 0 for all channels, or the number of one, from 1.
+        """
+        counts = self._counts[row]
+        total = counts.sum()
         if not total:
             return None
-        index = np.searchsorted(self._counts.cumsum(), QUANTILE * total)
+        index = np.searchsorted(counts.cumsum(), QUANTILE * total)
         return round(float(index) / BINS_PER_DB + MIN_DB, 1)
 
-    def mean_db(self) -> float | None:
-        """Return the level of all complete frames in dB of full scale, or None if there is none or they are silent."""
-        return 10 * math.log10(self._energy / float(self._counts.sum())) if self._energy else None
+    def mean_db(self, row: int = 0) -> float | None:
+        """Return the level of all complete frames in dB of full scale, or None if there is none or they are silent.
+
+        Args:
+            row: as in `level_db`.
+        """
+        return 10 * math.log10(self._energies[row] / self._counts[row].sum()) if self._energies[row] else None
 
     def _add(self, block: NDArray[Any]) -> None:
         n = self._frame_length
@@ -63,21 +75,40 @@ class NoiseFloor:
         self._remaining = x[:, length:]
         if length:
             frames = x[:, :length].reshape(len(x), -1, n)
-            power = frames.var(axis=2, dtype=np.float64).mean(axis=0)  # not the mean square: an offset is no sound
-            self._energy += float(power.sum())
-            level_db = 10 * np.log10(power.clip(1e-20, 1e19))
-            np.add.at(self._counts, np.rint(BINS_PER_DB * (level_db - MIN_DB)).astype(np.int64), 1)
+            powers = frames.var(axis=2, dtype=np.float64)  # not the mean square: an offset is no sound
+            powers = np.concatenate([powers.mean(axis=0, keepdims=True), powers])
+            self._energies += powers.sum(axis=1)
+            bins = np.rint(BINS_PER_DB * (10 * np.log10(powers.clip(1e-20, 1e19)) - MIN_DB)).astype(np.int64)
+            np.add.at(self._counts, (np.arange(len(bins))[:, None], bins), 1)
 
 
-def warn_of_loss(before: NoiseFloor, after: NoiseFloor) -> list[str]:
-    """Return a warning if little is left of a recording.
+def warn_of_loss(before: NoiseFloor, after: NoiseFloor, channels: Sequence[str]) -> list[str]:
+    """Return a warning if little is left of a recording, or of channels that held more than steady noise.
 
     Args:
         before: measured before denoising.
         after: measured behind it.
+        channels: names of the channels.
     """
-    levels = before.mean_db(), after.mean_db()
-    if levels[0] is None or (levels[1] is not None and levels[1] > levels[0] - MAX_LOSS_DB):
+    lost = [name for i, name in enumerate(channels, start=1) if _is_lost(before, after, i) and _has_sound(before, i)]
+    if _is_lost(before, after, 0):
+        level, left = before.mean_db() or 0.0, after.mean_db()
+        loss = "nothing is left" if left is None else f"the level fell by {level - left:.0f} dB"
+    elif lost:
+        loss = f"channel{'s' * (len(lost) > 1)} {', '.join(lost)}: the level fell by {MAX_LOSS_DB:.0f} dB or more"
+    else:
         return []
-    left = "nothing is left" if levels[1] is None else f"the level fell by {levels[0] - levels[1]:.0f} dB"
-    return [f"{left}. If that was more than noise, give --strength 0.7, or another --model."]
+    return [f"{loss}. If that was more than noise, give --strength 0.7, or another --model."]
+
+
+def _is_lost(before: NoiseFloor, after: NoiseFloor, row: int) -> bool:
+    level, left = before.mean_db(row), after.mean_db(row)
+    return level is not None and (left is None or left <= level - MAX_LOSS_DB)
+
+
+def _has_sound(floor: NoiseFloor, row: int) -> bool:
+    """Whether a channel is neither far below the others nor steady noise, as of a microphone without a voice."""
+    usual, level, noise = floor.mean_db(), floor.mean_db(row), floor.level_db(row)
+    if usual is None or level is None or noise is None:
+        return False
+    return level >= max(usual - MAX_LOSS_DB, noise + STEADY_DB)

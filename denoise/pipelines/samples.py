@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from denoise.errors import ConfigError, InputError
 from denoise.files.atomic import require_free
-from denoise.files.audio import AudioReader, AudioWriter
+from denoise.files.audio import AudioReader, AudioWriter, channel_names
 from denoise.files.image import ImageReader, write_image
 from denoise.options import DenoiseOptions
-from denoise.pipelines.audio import AudioPipeline, read_blocks
+from denoise.pipelines.audio import AudioPipeline, find_unchanged, read_blocks
 from denoise.pipelines.batch import STREAM
 from denoise.pipelines.choice import ModelChoice
 from denoise.pipelines.image import ImagePipeline, sigma_255
@@ -225,7 +225,8 @@ def write_audio_samples(
             stack.enter_context(AudioWriter(path, format, overwrite=options.overwrite, frames=frames))
             for path in paths.all()
         ]
-        run = pipeline.start(format.sample_rate, options, range(seed, seed + n))
+        unchanged = find_unchanged(channel_names(format))
+        run = pipeline.start(format.sample_rate, options, range(seed, seed + n), unchanged=unchanged)
         for block in run.blocks(read_blocks(reader, format.sample_rate)):
             write_audio_set(writers, block.reshape(n, format.channels, -1))
             n_done += block.shape[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,7 @@ class AudioStream:
             bundled models of speech.
         look_ahead: whether the noise floor is estimated with a look-ahead of seconds, by models that take a noise
             profile: what decays in them is not noise. For recordings, as the latency is as long.
+        unchanged: channels, from 0, that pass unchanged, as late as the others.
 
     Raises:
         ConfigError: the model is unknown or has no state to stream with, see `denoise info`; or it does not support an
@@ -85,6 +87,7 @@ class AudioStream:
         noise_profile: NDArray[Any] | None = None,
         remove_hum: bool | None = None,
         look_ahead: bool = False,
+        unchanged: Sequence[int] = (),
     ) -> None:
         options = DenoiseOptions(
             strength=strength,
@@ -103,6 +106,7 @@ class AudioStream:
             network = network.posterior_sampler(seed, steps, options.mix_weight)
         self.network, self.sample_rate, self.channels = network, sample_rate, channels
         self.strength = options.limited_strength
+        self._strengths = channel_strengths(self.strength, channels, unchanged)
         self._hop = network.hop(sample_rate)
         is_linked = channels == 2 if linked is None else linked
         self._rows = 1 if is_linked else channels
@@ -243,7 +247,20 @@ class AudioStream:
         require_finite_output(wet)
         n = min(wet.shape[1], self._dry.shape[1])  # the flush yields padding, too
         dry, self._dry = self._dry[:, :n], self._dry[:, n:]
-        return dry + np.asarray(self.strength, dry.dtype) * (wet[:, :n].astype(dry.dtype) - dry)
+        return dry + self._strengths.astype(dry.dtype) * (wet[:, :n].astype(dry.dtype) - dry)
+
+
+def channel_strengths(strength: float, channels: int, unchanged: Sequence[int]) -> NDArray[np.float64]:
+    """Return the weight of the denoised signal in each channel, (channels, 1).
+
+    Args:
+        strength: the weight.
+        channels: number of channels.
+        unchanged: channels whose weight is 0.
+    """
+    strengths = np.full((channels, 1), strength)
+    strengths[list(unchanged)] = 0
+    return strengths
 
 
 def _profile(noise_profile: object) -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ RATE = 16_000
 
 
 def measured(x: NDArray[np.float32], size: int = 5_000) -> NoiseFloor:
-    floor = NoiseFloor(RATE)
+    floor = NoiseFloor(RATE, len(x))
     blocks = [x[:, start : start + size] for start in range(0, x.shape[1], size)]
     np.testing.assert_array_equal(np.concatenate([*floor.measure(blocks)], axis=1), x)
     return floor
@@ -41,14 +41,29 @@ def test_the_floor_is_the_level_of_the_quietest_tenth() -> None:
     assert measured(x).mean_db() == pytest.approx(-20 + 10 * math.log10(0.85), abs=0.02)
 
 
+def warnings(before: NDArray[np.float32], after: NDArray[np.float32], *names: str) -> list[str]:
+    return warn_of_loss(measured(before), measured(after), names or ("1",))
+
+
 def test_only_lost_sound_is_reported() -> None:
-    offset = measured(tone(-50) + np.float32(0.4))
-    assert warn_of_loss(offset, measured(tone(-50))) == []
-    assert "the level fell by 25 dB" in warn_of_loss(offset, measured(tone(-75)))[0]
-    assert "nothing is left" in warn_of_loss(offset, measured(0 * tone(0)))[0]
+    offset = tone(-50) + np.float32(0.4)
+    assert warnings(offset, tone(-50)) == []
+    assert "the level fell by 25 dB" in warnings(offset, tone(-75))[0]
+    assert "nothing is left" in warnings(offset, 0 * tone(0))[0]
+
+
+def test_channels_that_lost_more_than_noise_are_named() -> None:
+    """Not those of steady noise, or far below the others, as of a microphone whose speaker is silent."""
+    voice, pause = tone(-25), tone(-60)
+    burst, faint_burst = (np.concatenate([tone(level, 1.7), tone(-90, 0.3)], axis=1) for level in (-30, -55))
+    before = np.concatenate([voice, burst, burst, burst, tone(-35), faint_burst])
+    after = np.concatenate([voice, 0 * burst, 0.05 * burst, 0.2 * burst, pause, 0 * voice])
+    assert warnings(before, after, *"ABCDEF")[0].startswith("channels B, C: the level fell by 20 dB or more. If")
+    assert warnings(before[[0, 2]], after[[0, 2]], "FL", "LFE")[0].startswith("channel LFE: the level fell")
+    assert warnings(before[[0, 3, 4, 5]], after[[0, 3, 4, 5]], *"ADEF") == []
 
 
 def test_silence_and_less_than_a_frame_have_no_level() -> None:
     assert measured(np.zeros((2, RATE), np.float32)).mean_db() is None
     assert measured(tone(-20)[:, :700]).level_db() is None
-    assert warn_of_loss(measured(tone(-20)[:, :700]), measured(tone(-90)[:, :700])) == []
+    assert warnings(tone(-20)[:, :700], tone(-90)[:, :700]) == []

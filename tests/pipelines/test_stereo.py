@@ -157,6 +157,16 @@ class TestFiles:
         np.testing.assert_allclose(soundfile.read(tmp_path / "c.wav")[0].T, expected, rtol=0, atol=1e-5)
         assert "channels" not in pipeline.file(tmp_path / "mono.wav", tmp_path / "d.wav").asdict()
 
+    @pytest.mark.parametrize("name", ["causal-audio", "keep-audio"])
+    def test_low_frequency_effects_pass_unchanged(self, name: str, models: Models, tmp_path: Path) -> None:
+        x = (0.1 * np.random.default_rng(0).standard_normal((6, RATE))).astype(np.float32)
+        soundfile.write(tmp_path / "a.wav", x.T, RATE, "FLOAT", format="WAVEX")  # FL FR FC LFE BL BR
+        AudioPipeline(models[name]).file(tmp_path / "a.wav", tmp_path / "b.wav")
+        written = soundfile.read(tmp_path / "b.wav", dtype="float32")[0].T
+        np.testing.assert_array_equal(written[3], x[3])
+        expected = separately(AudioPipeline(models[name]), x[[2, 4]])
+        np.testing.assert_allclose(written[[2, 4]], expected, rtol=0, atol=1e-5)
+
 
 def test_arrays_are_examined_too(models: Models) -> None:
     x = TURNS.astype(np.float32)

@@ -62,10 +62,20 @@ def _move_channel_mask(tags: Tags, format: AudioFormat, codec: MetadataCodec | N
     mask = format.metadata.channel_mask if format.metadata is not None else None
     if mask is not None and format.channels > 2 and mask not in FLAC_MASKS:
         return replace(tags, comments=(*tags.comments, (MASK_NAME, f"0x{mask:04X}")), id3=b""), None
-    values = [value for name, value in tags.comments if name == MASK_NAME]
-    if not isinstance(codec, Riff) or not values or not re.fullmatch("0x[0-9A-Fa-f]{1,8}", values[0]):
+    mask = parse_mask(tags) if isinstance(codec, Riff) else None
+    if mask is None:
         return tags, None
-    return replace(tags, comments=tuple(pair for pair in tags.comments if pair[0] != MASK_NAME)), int(values[0], 16)
+    return replace(tags, comments=tuple(pair for pair in tags.comments if pair[0] != MASK_NAME)), mask
+
+
+def parse_mask(tags: Tags) -> int | None:
+    """Return the channel mask that tags state, None if they state none.
+
+    Args:
+        tags: tags of a file.
+    """
+    values = [value for name, value in tags.comments if name == MASK_NAME]
+    return int(values[0], 16) if values and re.fullmatch("0x[0-9A-Fa-f]{1,8}", values[0]) else None
 
 
 class Embedding:
