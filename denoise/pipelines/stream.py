@@ -14,6 +14,7 @@ from denoise.errors import ConfigError, InputError, shorten
 from denoise.options import AUDIO_STEPS, DenoiseOptions
 from denoise.pipelines.hum import HumFilter
 from denoise.pipelines.noise_segment import require_noise_profile_network
+from denoise.pipelines.offset import OffsetFilter
 from denoise.pipelines.posterior import check_posterior
 from denoise.pipelines.result import Diagnostics
 from denoise.protocols import (
@@ -123,6 +124,7 @@ class AudioStream:
             self._lookahead = self._floor_network.lookahead_hops
         removes_hum = name in SPEECH_MODELS if remove_hum is None else remove_hum
         self._hum = HumFilter(sample_rate, channels) if removes_hum else None
+        self._offset = OffsetFilter(sample_rate, channels, self._hop)
         self._pending = np.zeros((channels, 0), np.float32)  # samples of an incomplete hop
         self._queue = np.zeros((channels, 0), np.float32)  # whole hops that wait for their look-ahead
         self._n_analysed = 0  # samples of them that are in the noise floor of the look-ahead
@@ -157,10 +159,10 @@ class AudioStream:
             raise InputError(f"samples are {x.dtype}; expected float32 or float64.")
         require_finite_samples(x)
         self._dry = np.concatenate([self._dry, x], axis=1)
-        without_hum = x.astype(np.float32) if self._hum is None else self._hum.push(x.astype(np.float32))
-        self._pending = np.concatenate([self._pending, without_hum], axis=1)
+        self._pending = np.concatenate([self._pending, x.astype(np.float32)], axis=1)
         n = self._pending.shape[1] // self._hop * self._hop
         hops, self._pending = self._pending[:, :n], self._pending[:, n:]
+        hops = self._remove_hum(self._offset.push(hops))
         return self._mix(self._denoise_queue(hops) if self._lookahead else self._denoise(hops))
 
     def flush(self) -> NDArray[Any]:
@@ -176,7 +178,7 @@ class AudioStream:
             raise InputError("the stream has been flushed already.")
         self._flushed = True
         padding = -self._pending.shape[1] % self._hop + self.network.delay * self._hop
-        hops = np.pad(self._pending, ((0, 0), (0, padding)))
+        hops = np.pad(self._remove_hum(self._offset.finish(self._pending)), ((0, 0), (0, padding)))
         return self._mix(self._denoise_queue(hops, is_end=True) if self._lookahead else self._denoise(hops))
 
     def process(self, samples: NDArray[Any]) -> NDArray[Any]:
@@ -205,6 +207,9 @@ class AudioStream:
             return Diagnostics()
         relative_rms, correlation, rejected_fraction = self.network.diagnostics(self._state)
         return Diagnostics(residual=Consistency(relative_rms, correlation), rejected_fraction=rejected_fraction)
+
+    def _remove_hum(self, x: NDArray[Any]) -> NDArray[Any]:
+        return x if self._hum is None else self._hum.push(x)
 
     def _denoise_queue(self, hops: NDArray[Any], *, is_end: bool = False) -> NDArray[Any]:
         """Queue hops, (channels, n * hop), and denoise those whose look-ahead is complete, or all at the end."""
