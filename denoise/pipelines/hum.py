@@ -149,6 +149,8 @@ class HumFilter:
             return block
         out = block.astype(np.float64)
         for i, notches in enumerate(self._notches):
+            if not notches:
+                continue
             weights = np.full(out.shape[1], 1 / (LOUDNESS_S * self._sample_rate))
             powers = Smoother(weights)(np.square(out[i]), self._powers[i])
             self._powers[i] = powers[-1]

@@ -117,12 +117,18 @@ def test_notches_end_with_the_hum() -> None:
 
 
 def test_channels_are_apart() -> None:
-    x = np.stack([noise(12), noise(12, seed=1) + 0.05 * tone(180, 12)])
-    filtering = HumFilter(RATE, 2)
-    out = filtering.push(x)
-    np.testing.assert_array_equal(out[0], x[0])
-    assert filtering.frequencies[0] == []
+    """Also where one is digital silence, or becomes it."""
+    hum = noise(12, seed=1) + 0.05 * tone(180, 12)
+    late = np.where(np.arange(len(hum)) < 7 * RATE, 0, hum)
+    x = np.stack([noise(12), hum, 0 * hum, late[::-1], late])
+    filtering = HumFilter(RATE, len(x))
+    with np.errstate(invalid="raise", divide="raise"):
+        out = filtering.push(x)
+    np.testing.assert_array_equal(out[[0, 2]], x[[0, 2]])
+    assert filtering.frequencies[0] == filtering.frequencies[2] == []
     assert filtering.frequencies[1] == pytest.approx([180], abs=0.01)
+    for i, channel in enumerate(x):
+        np.testing.assert_array_equal(HumFilter(RATE, 1).push(channel[None])[0], out[i])
 
 
 @settings(deadline=None, max_examples=20)
