@@ -142,10 +142,13 @@ def _binary_stream(stream: TextIO | None, name: str) -> BinaryIO:
 
 def _format_result(result: Result) -> str:
     from denoise.pipelines.choice import BY_DEFAULT, GIVEN
+    from denoise.pipelines.noise_floor import MIN_DB
 
     unit = {"times_real_time": "x real time", "megapixels_per_s": "MP/s", "points_per_s": "points/s"}[result.speed_unit]
     remarks = []
-    if result.noise_before is not None:
+    if result.noise_unit == "dbfs" and result.noise_before == result.noise_after == MIN_DB:
+        remarks.append(", digital silence in the pauses")
+    elif result.noise_before is not None:
         noise_unit = {"dbfs": "dBFS", "sigma_255": "of 255", "sigma_percent": "% of the diagonal"}[result.noise_unit]
         after = "" if result.noise_after is None else f" -> {result.noise_after:.1f}"
         remarks.append(f", noise {result.noise_before:.1f}{after} {noise_unit}")

@@ -52,7 +52,7 @@ class TestCommand:
 
     def test_the_line_says_why_without_speech_or_excerpts(self, command: Command, tmp_path: Path) -> None:
         write(tmp_path / "silence.wav", 0.0)
-        assert command("audio", "silence.wav").out.endswith(b" dBFS, speech (silence)\n")
+        assert command("audio", "silence.wav").out.endswith(b" digital silence in the pauses, speech (silence)\n")
         data = write(tmp_path / "song.wav", 0.3).read_bytes()
         assert command("audio", "-", "-o", "a.wav", stdin=data).out.endswith(b" dBFS, speech (default)\n")
 
