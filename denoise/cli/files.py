@@ -153,7 +153,8 @@ def _format_result(result: Result) -> str:
         after = "" if result.noise_after is None else f" -> {result.noise_after:.1f}"
         remarks.append(f", noise {result.noise_before:.1f}{after} {noise_unit}")
     if result.model is not None and result.model.reason not in (GIVEN, BY_DEFAULT):
-        remarks.append(f", {result.model.model} ({result.model.reason})")
+        hint = "; for a voice, --model speech" if result.model.may_be_speech else ""
+        remarks.append(f", {result.model.model} ({result.model.reason}{hint})")
     if result.stereo is not None and not result.stereo.is_linked and result.stereo.correlation is not None:
         remarks.append(f", channels separate (correlation {result.stereo.correlation:.2f})")
     return f"{result.output}  {result.seconds:.1f} s, {result.speed:.3g} {unit}{''.join(remarks)}"

@@ -25,6 +25,7 @@ GIVEN = "given"  # reason of a model that the user names
 BY_DEFAULT = "default"  # reason of one that nothing speaks against
 SPEECH = "speech"  # name of the class
 MIN_SPEECH = 0.4  # fraction of the excerpts with speech that makes a recording one of speech
+SOME_SPEECH = 0.15  # fraction that a voice taken for something else may have
 MIN_POWER = 1e-9  # excerpts below -90 dB of full scale hold nothing to judge
 RELATIVE_MIN_POWER = 1e-5  # nor do those 50 dB below the loudest
 
@@ -43,6 +44,11 @@ class ModelChoice:
     model: str
     reason: str
     speech_fraction: float | None = None
+
+    @property
+    def may_be_speech(self) -> bool:
+        """Whether another model than that of speech was chosen, although there is some speech."""
+        return self.speech_fraction is not None and SOME_SPEECH <= self.speech_fraction < MIN_SPEECH
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,11 @@ class TestCommand:
         assert (talk_row["model"], talk_row["speech_fraction"]) == ("speech", 0.5)
         assert "channels" not in song_row
 
+    def test_the_line_names_the_model_of_speech_where_there_is_some(self, command: Command, tmp_path: Path) -> None:
+        write(tmp_path / "radio.wav", 0.9, 0.3, 0.3)
+        line = command("audio", "radio.wav").out.decode()
+        assert line.endswith(", general (music, speech in 33 % of the excerpts; for a voice, --model speech)\n")
+
     def test_the_model_overrules(self, command: Command, tmp_path: Path) -> None:
         write(tmp_path / "song.wav", 0.3)
         done = command("audio", "song.wav", "--model", "speech", "--json")
