@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from denoise.cli.output import print_outputs, progress_bar
+from denoise.cli.output import describe_r2, print_outputs, progress_bar
 from denoise.cli.params import (
     ClassOption,
     DeviceOption,
@@ -58,6 +58,7 @@ def interpolate(
 ) -> None:
     """Interpolate between files or seeds in the space of noise.
 
+    Files are encoded; their reconstructions are the ends of the path, and their R^2 is printed.
     A .png is a strip (a grid for four corners), a .gif an animation, a .wav plays the results one after another.
     With --away and --towards, an attribute vector, the difference of the two folders' means, is added to A in steps up
     to --weight: flowers become pink, words are spoken by another speaker. With --latents, attributes change while the
@@ -87,6 +88,7 @@ def interpolate(
         raise ConfigError("--latents are decoded without --class, --steps and --guidance; leave them out.")
     pipeline = PriorPipeline(prior, device=device)
     condition = pipeline.label(label)
+    files = {i: pipeline.read(end) for i, end in enumerate(ends) if not end.isdecimal() or exists(end)}
     pipeline.output_paths(out, n * n if len(ends) == 4 else n, overwrite=overwrite)
 
     decode_noise = partial(pipeline.decode, label=condition, steps=steps, guidance=guidance)
@@ -96,16 +98,16 @@ def interpolate(
         else (partial(pipeline.encode, label=condition), decode_noise)
     )
 
-    def to_point(file_or_seed: str) -> torch.Tensor:
-        if file_or_seed.isdecimal() and not exists(file_or_seed):
-            noise = pipeline.noise(parse_seed(file_or_seed))
-            return encode(decode_noise(noise)) if latents else noise
-        return encode(pipeline.read(file_or_seed))
+    def to_point(i: int) -> torch.Tensor:
+        if i in files:
+            return encode(files[i])
+        noise = pipeline.noise(parse_seed(ends[i]))
+        return encode(decode_noise(noise)) if latents else noise
 
     def encode_folder(folder: Path) -> torch.Tensor:
         return encode(pipeline.read(*find_files(folder, (".",), INPUT_EXTENSIONS[pipeline.card.modality])))
 
-    points = torch.cat([to_point(end) for end in ends])
+    points = torch.cat([to_point(i) for i in range(len(ends))])
     if away and towards:
         shifted = points + weight * attribute_direction(encode_folder(towards), encode_folder(away))
         path = interpolate_path(torch.cat([points, shifted]), n, spherical=False)  # multiples of one vector
@@ -116,4 +118,10 @@ def interpolate(
     with progress_bar("decoding") as progress:
         signals = decode(path, progress=progress)
     paths = pipeline.write(out, signals, columns=n, overwrite=overwrite)
-    print_outputs(as_json, paths, prior=prior, n=n, ends=ends)
+    remarks, facts = [], {}
+    if files:  # the ends of the path, or corners of the grid, are their reconstructions
+        rows_columns = (divmod(i, 2) for i in files)
+        reconstructions = signals[[(row * n + column) * (n - 1) for row, column in rows_columns]]
+        r2, compared = pipeline.r2(reconstructions, torch.cat([*files.values()]))
+        remarks, facts = [describe_r2(r2, compared)], {"r2": r2, "compared": compared}
+    print_outputs(as_json, paths, *remarks, prior=prior, n=n, ends=ends, **facts)

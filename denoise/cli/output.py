@@ -73,18 +73,25 @@ def progress_bar(description: str) -> Iterator[Progress]:
         yield lambda fraction: bar.update(task, completed=fraction)
 
 
-def print_outputs(as_json: bool, paths: Sequence[Path], **facts: Any) -> None:
+def print_outputs(as_json: bool, paths: Sequence[Path], *remarks: str, **facts: Any) -> None:
     """Print the files that were written, as a path or one line of JSON.
 
     Args:
         as_json: whether to print JSON.
         paths: files that were written, at least one.
+        *remarks: what follows the path.
         **facts: further keys of the JSON object.
     """
     if as_json:
         print(json.dumps({"files": [str(path) for path in paths], **facts}))
     else:
-        print(paths[0] if len(paths) == 1 else f"{paths[0].parent} ({len(paths)} files)")
+        files = str(paths[0]) if len(paths) == 1 else f"{paths[0].parent} ({len(paths)} files)"
+        print("; ".join([files, *remarks]))
+
+
+def describe_r2(r2: float, compared: str) -> str:
+    """Return a remark on reconstructions, from what `PriorPipeline.r2` returns."""
+    return f"R^2 of the reconstructions{'' if compared == 'signals' else f' ({compared})'}: {r2:.4f}"
 
 
 def print_error(message: str) -> None:

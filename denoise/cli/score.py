@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from denoise.cli.output import print_error, print_table, progress_bar
+from denoise.cli.output import describe_r2, print_error, print_table, progress_bar
 from denoise.cli.params import (
     ClassOption,
     CodecOption,
@@ -130,8 +130,7 @@ def embed(
     if as_json:
         print(json.dumps({"file": str(out), "n": len(paths), "r2": r2, "compared": compared}))
     else:
-        of = "reconstructions" if compared == "signals" else f"reconstructions ({compared})"
-        print(f"{out}: {len(paths)} files; R^2 of the codec's {of}: {r2:.4f}")
+        print(f"{out}: {len(paths)} files; {describe_r2(r2, compared)}")
     raise typer.Exit(has_failures)
 
 

@@ -131,27 +131,37 @@ class CodecPipeline(LoadedPrior):
         return self.decode_latents(self.latents(x))
 
     def reconstruction_r2(self, x: Tensor) -> tuple[float, str]:
-        """Return the coefficient of determination of the codec's reconstructions.
-
-        Spectra are compared for spectral codecs, whose phases differ from those of the signal.
+        """Return the coefficient of determination of the codec's reconstructions, as of `r2`.
 
         Args:
             x: signals, (n, *shape).
-
-        Returns:
-            R^2, 1 for perfect reconstructions, and what was compared: ``"signals"`` or ``"compressed spectra"``.
 
         Raises:
             ConfigError: the prior has no codec.
             InputError: a shape does not fit.
         """
-        codec, x = self._latent_prior().codec, self._as_signals(x)
+        return self.r2(self.reconstruct(x), x)
+
+    def r2(self, reconstructions: Tensor, x: Tensor) -> tuple[float, str]:
+        """Return the coefficient of determination of reconstructions.
+
+        Spectra are compared for spectral codecs, whose phases differ from those of the signal.
+
+        Args:
+            reconstructions: what signals were decoded to, (n, *shape).
+            x: the signals, (n, *shape).
+
+        Returns:
+            R^2, 1 for perfect reconstructions, and what was compared: ``"signals"`` or ``"compressed spectra"``.
+
+        Raises:
+            InputError: a shape does not fit.
+        """
+        decoded, x = self._as_signals(reconstructions, "reconstructions"), self._as_signals(x)
+        codec = self.model.codec if isinstance(self.model, LatentPrior) else None
         if not isinstance(codec, SpectralCodec):
-            return float(r2(self.reconstruct(x), x)), "signals"
-        inner, spectra = codec.codec, self._map(codec.to_spectrum, x)
-        return float(r2(self._map(lambda batch: inner.decode(inner.encode(batch)), spectra), spectra)), (
-            "compressed spectra"
-        )
+            return float(r2(decoded, x)), "signals"
+        return float(r2(*(self._map(codec.to_spectrum, each) for each in (decoded, x)))), "compressed spectra"
 
     def _latent_prior(self) -> LatentPrior:
         if not isinstance(self.model, LatentPrior):

@@ -124,6 +124,29 @@ def test_an_attribute_is_added_in_the_latents(command: Command, prior: Path, ima
     np.testing.assert_allclose(second[:, -8:], strip[:, :8], atol=1)
 
 
+def test_r2_compares_files_with_the_ends_of_the_path(
+    command: Command, prior: Path, images: Path, tmp_path: Path
+) -> None:
+    a, b, c = images / "a/0.png", images / "b/0.png", images / "b/1.png"
+
+    def compare(decoded: list[Any], files: list[Path]) -> float:
+        x, y = np.stack(decoded) / 255, np.stack([read_image(file).pixels for file in files]) / 255
+        return float(1 - np.square(x - y).sum() / np.square(y - y.mean()).sum())
+
+    words = ["--prior", prior, "-n", 3, "-o", "out.png", "--overwrite"]
+    for ends, corners in (([a, b], [(0, 0), (0, 20)]), ([1, b, c, 2], [(0, 20), (20, 0)])):
+        done = command("interpolate", *ends, *words, "--json")
+        sheet = read_image(tmp_path / "out.png").pixels
+        decoded = [sheet[top : top + 8, left : left + 8] for top, left in corners]
+        expected = compare(decoded, [end for end in ends if isinstance(end, Path)])
+        assert (done.rows[0]["r2"], done.rows[0]["compared"]) == (pytest.approx(expected, abs=0.01), "signals")
+        assert (
+            f"R^2 of the reconstructions: {done.rows[0]['r2']:.4f}"
+            in command("interpolate", *ends, *words).out.decode()
+        )
+    assert "r2" not in command("interpolate", 1, 2, *words, "--json").rows[0]
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
