@@ -6,7 +6,7 @@ class, and add one line to a table below.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -78,6 +78,19 @@ SPEECH_MODELS = ("speech", "speech-best", "speech-flow")  # to which tones that 
 GENERAL_MODEL = "general"  # the audio denoiser for recordings without speech, and with a noise profile
 CLASSIFIER = "audio-kind"  # tells recordings of speech from others
 POSTERIOR_MODEL = "speech-flow"  # the audio denoiser that samples the posterior
+RESTORERS = {  # what --prior takes, of all that is bundled
+    "audio": ("speech-prior",),
+    "image": (
+        "gaussian",
+        "mnist-aae",
+        "mnist-diffusion",
+        "mnist-flow",
+        "mnist-gan",
+        "mnist-matching",
+        "mnist-vae",
+        "patch-flow",
+    ),
+}
 POINT_MODEL = "shapes"  # the prior of point clouds, which denoises them
 
 
@@ -142,13 +155,19 @@ def kind_of(module: Any) -> Kind:
     return "classifier" if isinstance(module, Classifier) else "codec"
 
 
-def locate(name_or_file: str | Path, kind: Kind | None = None, modality: Modality | None = None) -> Path:
+def locate(
+    name_or_file: str | Path,
+    kind: Kind | None = None,
+    modality: Modality | None = None,
+    names: Sequence[str] | None = None,
+) -> Path:
     """Find weights by a bundled name or by the path of a ``.safetensors`` file.
 
     Args:
         name_or_file: bundled name, or path.
         kind: kind of the names that the error message lists.
         modality: modality of the names that the error message lists.
+        names: names that the error message lists instead.
 
     Raises:
         ConfigError: there is no such name and no such file.
@@ -160,7 +179,7 @@ def locate(name_or_file: str | Path, kind: Kind | None = None, modality: Modalit
     path = Path(name_or_file)
     if path.suffix == ".safetensors" or path.is_file():
         return path
-    names = bundled(kind, modality)
+    names = bundled(kind, modality) if names is None else names
     expected = f"one of {', '.join(names)} or a" if names else "a"
     raise ConfigError(f"{kind or 'model'} {name!r} is unknown; expected {expected} .safetensors file.")
 

@@ -57,7 +57,7 @@ def audio(
         typer.Option(
             help="Restore by this prior: a diffusion or flow matching prior of mono audio, such as `speech-prior`.",
             metavar="NAME|FILE",
-            autocompletion=model_names("prior", "audio"),
+            autocompletion=model_names("prior", "audio", can_restore=True),
             rich_help_panel=PANEL,
         ),
     ] = None,

@@ -49,7 +49,7 @@ def batch(
         typer.Option(
             help="Prior of all files, as of `denoise image`.",
             metavar="NAME|FILE",
-            autocompletion=model_names(None, "image"),
+            autocompletion=model_names(None, "image", can_restore=True),
         ),
     ] = None,
     options: Annotated[

@@ -45,21 +45,27 @@ def _plain_description(text: str) -> str:
     return escape(shorten(text, DESCRIPTION_WIDTH, placeholder=" ..."))
 
 
-def model_names(kind: str | None = None, modality: str | None = None) -> Callable[[str], list[tuple[str, str]]]:
+def model_names(
+    kind: str | None = None, modality: str | None = None, *, can_restore: bool = False
+) -> Callable[[str], list[tuple[str, str]]]:
     """Return a completer of the names of bundled models.
 
     Args:
         kind: ``"denoiser"``, ``"prior"`` or ``"codec"``; None for any.
         modality: ``"audio"``, ``"image"`` or ``"points"``; None for any.
+        can_restore: whether to list what ``--prior`` takes for the modality only.
     """
 
     def complete(incomplete: str) -> list[tuple[str, str]]:
+        from denoise.registry import RESTORERS
+
         return [
             (card["name"], _plain_description(card["description"]))
             for card in _bundled_cards()
             if card["name"].startswith(incomplete)
             and kind in (None, card["kind"])
             and modality in (None, card["modality"])
+            and (not can_restore or card["name"] in RESTORERS[card["modality"]])
         ]
 
     return complete

@@ -59,7 +59,7 @@ def image(
             help="Restore by this prior: a model that takes a sigma, or a prior of square images that denoises or has "
             "latents.",
             metavar="NAME|FILE",
-            autocompletion=model_names(None, "image"),
+            autocompletion=model_names(None, "image", can_restore=True),
             rich_help_panel=PANEL,
         ),
     ] = None,

@@ -57,6 +57,8 @@ def complete(shell: str, line: str) -> str:
         ("denoise image a.png --model ", {"photo", "gaussian", "vae-image"}),
         ("denoise sample mnist-v", {"mnist-vae"}),
         ("denoise score a.png --prior flow", {"flowers"}),
+        ("denoise image a.png --prior p", {"patch-flow"}),
+        ("denoise audio a.wav --prior ", {"speech-prior"}),
         ("denoise info gau", {"gaussian"}),
         ("denoise audio --device c", {"cpu", "cuda"}),
         ("denoise audio --model no-such", set()),

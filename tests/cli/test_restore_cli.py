@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from denoise.errors import ConfigError
 from denoise.options import RestoreOptions
 from denoise.pipelines.restore import RestorePipeline
+from denoise.pipelines.restore_audio import AudioRestorePipeline
+from denoise.registry import Modality, bundled
 from tests.cli.conftest import Command
 
 
@@ -118,3 +122,18 @@ def test_an_image_that_is_no_jpeg_needs_a_quality(command: Command, photo: Path)
     assert "photo.png: the image is no JPEG file of grey or YCbCr" in result.err
     assert result.err.count("\n") == 1
     assert command("image", str(photo), "--task", "dejpeg", "--steps", "2", "--quality", "30").code == 0
+
+
+@pytest.mark.parametrize(("modality", "pipeline"), [("image", RestorePipeline), ("audio", AudioRestorePipeline)])
+def test_an_unknown_prior_lists_those_that_restore(command: Command, modality: Modality, pipeline: Any) -> None:
+    def is_taken(name: str) -> bool:
+        try:
+            pipeline(name, device="cpu")
+        except ConfigError:
+            return False
+        return True
+
+    expected = ", ".join(filter(is_taken, bundled(None, modality)))
+    result = command(modality, "a.png", "--prior", "nothing")
+    message = f"denoise: prior 'nothing' is unknown; expected one of {expected} or a .safetensors file.\n"
+    assert (result.code, result.err) == (2, message)
