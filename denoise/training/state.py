@@ -72,7 +72,8 @@ class TrainingState:
     def open(self, checkpoint: Path, resume: bool) -> None:
         """Restore a checkpoint, perhaps of an earlier release, or check that there is none.
 
-        A changed recipe continues, e.g. with more steps, and a warning names the changes.
+        A changed recipe continues, e.g. with more steps, and a warning names the changes. Another one states that no
+        steps remain.
 
         Args:
             checkpoint: file of the checkpoint.
@@ -102,6 +103,14 @@ class TrainingState:
         changes = changed_settings(migrate_recipe(before), self._settings())
         if changes and self.trainer.fabric.is_global_zero:
             warnings.warn(f"{checkpoint.parent}: resumes with another recipe: {'; '.join(changes)}.", stacklevel=2)
+        if self.progress >= 1 and self.trainer.fabric.is_global_zero:
+            has_all_steps = self.step >= self.schedule.steps
+            budget = f"{self.schedule.steps} steps" if has_all_steps else f"{self.minutes:g} minutes"
+            remedy = "--set schedule.steps=N with more" if has_all_steps else "a larger --minutes"
+            warnings.warn(
+                f"{checkpoint.parent}: all {budget} are done, none remain. To train longer, give {remedy}.",
+                stacklevel=2,
+            )
 
     def save(self, checkpoint: Path) -> None:
         """Replace the checkpoint atomically: a process that is killed while writing leaves the previous one.

@@ -5,7 +5,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -495,7 +494,7 @@ def test_resuming_with_another_recipe_warns_and_continues(data: Path, tmp_path: 
     with pytest.warns(UserWarning, match=r"schedule\.steps = 3, before 2\.$"):
         rows = run(IMAGE, data, tmp_path, "schedule.steps=3", resume=True)
     assert [row["step"] for row in rows] == [3]
-    with warnings.catch_warnings(action="error"):
+    with pytest.warns(UserWarning, match="all 3 steps are done"):  # and no other warning
         assert run(IMAGE, data, tmp_path, "schedule.steps=3", resume=True) == []
 
 
@@ -503,7 +502,11 @@ def test_resuming_a_finished_training_changes_nothing(data: Path, tmp_path: Path
     path = tmp_path / "tiny-image.safetensors"
     run(IMAGE, data, tmp_path, "schedule.steps=5")
     finished = load(path)[0].state_dict()
-    assert run(IMAGE, data, tmp_path, "schedule.steps=5", resume=True) == []
+    with pytest.warns(UserWarning, match=r"all 5 steps are done.*give --set schedule\.steps=N with more\.$"):
+        assert run(IMAGE, data, tmp_path, "schedule.steps=5", resume=True) == []
+    assert len(run(IMAGE, data, tmp_path / "clock", minutes=1e-6)) == 1
+    with pytest.warns(UserWarning, match=r"all 1e-06 minutes are done.*give a larger --minutes\.$"):
+        assert run(IMAGE, data, tmp_path / "clock", resume=True, minutes=1e-6) == []
     resumed = load(path)[0].state_dict()
     assert all(torch.equal(finished[key], resumed[key]) for key in finished)
 
