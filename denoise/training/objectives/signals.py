@@ -84,8 +84,9 @@ class SignalObjective(Objective):
             conditions = (shipped.classes, shipped.text) if isinstance(shipped, Prior) else ()
             examples = LabelledExamples(self.recipe.examples, root, *conditions)
             stored, expected = tuple(examples.signals.shape[1:]), tuple(shipped.event_shape)
+            keys = " or ".join(_keys_of([*expected], self.recipe.model, "model")) or "[model]"
             self.require(
-                stored == expected, f"the examples have shape {stored}, the model expects {expected}. Fix model.shape."
+                stored == expected, f"the examples have shape {stored}, the model expects {expected}. Fix {keys}."
             )
             return examples
         if self.recipe.points is not None:
@@ -125,3 +126,12 @@ class SignalObjective(Objective):
         """
         is_conditional = isinstance(shipped, Prior) and shipped.classes > 0
         return source.class_names if is_conditional and isinstance(source, LabelledExamples | Shapes) else ()
+
+
+def _keys_of(value: Any, table: dict[str, Any], prefix: str) -> list[str]:
+    """Return the dotted keys of a recipe's table, and of the tables in it, that have a value."""
+    keys = []
+    for key, item in table.items():
+        name = f"{prefix}.{key}"
+        keys += _keys_of(value, item, name) if isinstance(item, dict) else [name] * (item == value)
+    return keys

@@ -155,6 +155,12 @@ def test_signals_of_levels_are_not_taken_for_those_of_a_density(data: Path) -> N
     open_data(architecture="pixelcnn", model={"shape": [1, 8, 8], "features": 4, "dilations": [1]})
 
 
+def test_the_key_of_a_shape_that_does_not_fit_is_named(data: Path) -> None:
+    objective = make_objective(recipe("elbo", model=LECTURE | {"codec": LECTURE["codec"] | {"shape": [1, 9, 9]}}))
+    with pytest.raises(ConfigError, match=r"have shape \(1, 8, 8\), .* \(1, 9, 9\)\. Fix model\.codec\.shape\.$"):
+        objective.open_data(data, objective.build())
+
+
 def test_resumed_training_repeats_the_random_numbers_of_losses(data: Path, tmp_path: Path) -> None:
     class KilledError(Exception):
         """Raised in place of a kill."""

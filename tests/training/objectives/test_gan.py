@@ -156,7 +156,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "another objective": ({"objective": "likelihood"}, "needs a prior of type HasLogProb"),
     "muon": ({"schedule": {"steps": 1, "optimizer": "muon"}}, "trained by adamw"),
     "no labels": ({"model": {"shape": [1, 4], "classes": 2}}, "need examples.labels"),
-    "another shape": ({"model": {"shape": [1, 5]}}, "examples have shape"),
+    "another shape": ({"model": {"shape": [1, 5]}}, r"examples have shape .* Fix model\.shape\."),
     "blocks under R1": (
         {
             "model": {"shape": [1, 4, 4]},
