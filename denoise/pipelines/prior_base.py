@@ -143,7 +143,7 @@ def as_batch(x: Any, shape: Sequence[int], what: str) -> Tensor:
         what: what they are, in the plural, for the message.
 
     Raises:
-        InputError: it is no array of real numbers, or has another shape.
+        InputError: it is no array of real numbers that are finite, or has another shape.
     """
     tensor = x if isinstance(x, Tensor) else _from_array(x)
     if tensor is None or tensor.is_complex():
@@ -151,7 +151,10 @@ def as_batch(x: Any, shape: Sequence[int], what: str) -> Tensor:
     if tensor.ndim != 1 + len(shape) or tensor.shape[1:] != torch.Size(shape) or not len(tensor):
         expected = ", ".join(["n", *map(str, shape)])
         raise InputError(f"{what} have shape {tuple(tensor.shape)}; expected ({expected}), n at least 1.")
-    return tensor.float()
+    tensor = tensor.float()
+    if not tensor.isfinite().all():
+        raise InputError(f"{what} hold NaN or infinite values; expected finite ones.")
+    return tensor
 
 
 def _from_array(x: Any) -> Tensor | None:

@@ -218,6 +218,11 @@ def test_signals_of_another_shape_or_type_are_refused() -> None:
         for wrong in (torch.zeros(1, 3, 28, 28), torch.zeros(2, 7), x[:0], x * 1j, None, "x", [[1], [2, 3]]):
             with pytest.raises(InputError, match=r"expected (\((n|.*, n), |a tensor or an array of real numbers)"):
                 call(wrong)
+    for bad in (float("nan"), float("inf"), 1e300):  # which float32 does not hold
+        for call in (vae.log_prob, vae.decode_latents, prior.encode, lambda x: prior.complete(x, x, 1)):
+            shape = (1, 32) if call == vae.decode_latents else x.shape
+            with pytest.raises(InputError, match="hold NaN or infinite values; expected finite ones"):
+                call(torch.full(shape, bad, dtype=torch.float64))
     with pytest.raises(InputError, match="2 signals; expected one to complete"):
         prior.complete(x.repeat(2, 1, 1, 1), x.repeat(2, 1, 1, 1), 3)
     with pytest.raises(InputError, match=r"noise have shape \(2, 5\)"):
