@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from denoise.cli.output import describe_r2, print_outputs, progress_bar
+from denoise.cli.output import describe_r2, print_outputs, progress_bar, warn_once
 from denoise.cli.params import (
     ClassOption,
     DeviceOption,
@@ -88,7 +88,8 @@ def interpolate(
         raise ConfigError("--latents are decoded without --class, --steps and --guidance; leave them out.")
     pipeline = PriorPipeline(prior, device=device)
     condition = pipeline.label(label)
-    files = {i: pipeline.read(end) for i, end in enumerate(ends) if not end.isdecimal() or exists(end)}
+    read = partial(pipeline.read, report=warn_once())
+    files = {i: read(end) for i, end in enumerate(ends) if not end.isdecimal() or exists(end)}
     pipeline.output_paths(out, n * n if len(ends) == 4 else n, overwrite=overwrite)
 
     decode_noise = partial(pipeline.decode, label=condition, steps=steps, guidance=guidance)
@@ -105,7 +106,7 @@ def interpolate(
         return encode(decode_noise(noise)) if latents else noise
 
     def encode_folder(folder: Path) -> torch.Tensor:
-        return encode(pipeline.read(*find_files(folder, (".",), INPUT_EXTENSIONS[pipeline.card.modality])))
+        return encode(read(*find_files(folder, (".",), INPUT_EXTENSIONS[pipeline.card.modality])))
 
     points = torch.cat([to_point(i) for i in range(len(ends))])
     if away and towards:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +93,11 @@ def print_outputs(as_json: bool, paths: Sequence[Path], *remarks: str, **facts: 
 def describe_r2(r2: float, compared: str) -> str:
     """Return a remark on reconstructions, from what `PriorPipeline.r2` returns."""
     return f"R^2 of the reconstructions{'' if compared == 'signals' else f' ({compared})'}: {r2:.4f}"
+
+
+def warn_once() -> Callable[[str], None]:
+    """Return a function that prints a warning on standard error, the same one once."""
+    return cache(lambda message: print_error(f"warning: {message}"))
 
 
 def print_error(message: str) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from denoise.cli.completion import model_names
-from denoise.cli.output import print_outputs, progress_bar
+from denoise.cli.output import print_outputs, progress_bar, warn_once
 from denoise.cli.params import (
     ClassOption,
     CodecOption,
@@ -108,7 +108,7 @@ def decode(
     pipeline = PriorPipeline(codec, device=device)
     n = n if n is not None else 8 if pipeline.samples_latents else 1
     pipeline.output_paths(out, n, overwrite=overwrite)
-    decodings = pipeline.decodings(pipeline.read(file), n, seed=seed)
+    decodings = pipeline.decodings(pipeline.read(file, report=warn_once()), n, seed=seed)
     paths = pipeline.write(out, decodings, overwrite=overwrite)
     print_outputs(as_json, paths, codec=codec, n=n, seed=seed)
 
@@ -141,7 +141,7 @@ def complete(
 
     pipeline = PriorPipeline(prior, device=device)
     pipeline.output_paths(out, n, overwrite=overwrite)
-    observed = pipeline.read(file)
+    observed = pipeline.read(file, report=warn_once())
     if mask != "half" and pipeline.card.modality != "image":
         raise ConfigError(f"--mask is {mask!r}; expected half: mask images are for priors of images.")
     is_observed = half_mask(pipeline.card) if mask == "half" else read_mask(mask, file, pipeline.card)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from denoise.cli.output import describe_r2, print_error, print_table, progress_bar
+from denoise.cli.output import describe_r2, print_error, print_table, progress_bar, warn_once
 from denoise.cli.params import (
     ClassOption,
     CodecOption,
@@ -139,9 +139,10 @@ def _read_signals(pipeline: PriorPipeline, paths: list[Path]) -> tuple[list[Path
     import torch
 
     signals: dict[Path, Tensor] = {}
+    report = warn_once()
     for path in paths:
         try:
-            signals[path] = pipeline.read(path)
+            signals[path] = pipeline.read(path, report=report)
         except DenoiseError as error:
             print_error(str(error))
     if not signals:

@@ -5,6 +5,7 @@ Signals are tensors (n, *shape), full scale 1.0; `denoise.pipelines.prior_files`
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -58,11 +59,12 @@ class PriorPipeline(CodecPipeline, LikelihoodPipeline):
         check_count(n, "signals")
         return output_paths(out, n, self.card, overwrite=overwrite)
 
-    def read(self, *files: str | Path) -> Tensor:
+    def read(self, *files: str | Path, report: Callable[[str], None] | None = None) -> Tensor:
         """Read files as signals of the shape of the prior; see `prior_files.read_signal`.
 
         Args:
             files: images, audio files or point clouds of any size.
+            report: called with what a file loses: colours, pixels, or seconds at the end.
 
         Returns:
             Signals, (n, *shape).
@@ -74,7 +76,7 @@ class PriorPipeline(CodecPipeline, LikelihoodPipeline):
         if not files:
             raise ConfigError("no files to read; expected at least one.")
         point_std = self.model.data_std if isinstance(self.model, DenoisingPrior) else 1.0
-        return torch.cat([read_signal(file, self.card, point_std) for file in files])
+        return torch.cat([read_signal(file, self.card, point_std, report=report) for file in files])
 
     def write(
         self, out: str | Path, signals: Tensor, *, columns: int | None = None, overwrite: bool = False
@@ -291,7 +293,7 @@ class PriorPipeline(CodecPipeline, LikelihoodPipeline):
         """Fill in the missing entries of a signal in several ways.
 
         Args:
-            x: signal, (1, *shape); missing entries have any value.
+            x: signal, (1, *shape); missing entries have any finite value.
             mask: 1 where entries are observed, 0 where they are missing, (1, *shape).
             n: number of completions.
             label: class by its name or number, or a text; None is unconditional.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,9 @@ SPACING = 2.0  # of clouds that stand side by side
 FLOOR_DB = -60.0  # relative to the maximum of a spectrogram; below it is black
 
 
-def read_signal(path: str | Path, card: Card, point_std: float = 1.0) -> Tensor:
+def read_signal(
+    path: str | Path, card: Card, point_std: float = 1.0, *, report: Callable[[str], None] | None = None
+) -> Tensor:
     """Read a file of any size as a signal of a model's shape.
 
     Images are turned upright by their EXIF orientation, cropped at the centre to the model's proportions, resized, and
@@ -47,6 +49,7 @@ def read_signal(path: str | Path, card: Card, point_std: float = 1.0) -> Tensor:
         path: image, audio file or point cloud.
         card: card of the model.
         point_std: standard deviation of the coordinates of a cloud, as the model takes them.
+        report: called with what an image or audio file loses, in words that do not depend on the file.
 
     Returns:
         Signal, (1, *card.shape).
@@ -58,25 +61,37 @@ def read_signal(path: str | Path, card: Card, point_std: float = 1.0) -> Tensor:
     shape = _shape(card)
     if card.modality == "points":
         return _read_points(path, card, shape[-1], point_std)
-    return _read_audio(path, card, shape[-1]) if card.modality == "audio" else _read_image(path, shape)
+    x, losses = _read_audio(path, card, shape[-1]) if card.modality == "audio" else _read_image(path, shape)
+    if losses and report:
+        report(f"{' and '.join(losses)}, as {card.name} takes them.")
+    return x
 
 
-def _read_audio(path: str | Path, card: Card, time: int) -> Tensor:
+def _read_audio(path: str | Path, card: Card, time: int) -> tuple[Tensor, list[str]]:
+    """Return an audio file as a signal, and what it has lost."""
     audio = read_audio(Path(path))
     x = torch.from_numpy(audio.samples.mean(axis=0, keepdims=True).astype(np.float32))
-    x = resample(x, audio.format.sample_rate, card.sample_rate or audio.format.sample_rate)[:, :time]
-    return F.pad(x, (0, time - x.shape[1]))[None]
+    rate = card.sample_rate or audio.format.sample_rate
+    x = resample(x, audio.format.sample_rate, rate)
+    losses = [f"recordings are cut after {time / rate:.3g} s"] if x.shape[1] > time else []
+    x = x[:, :time]
+    return F.pad(x, (0, time - x.shape[1]))[None], losses
 
 
-def _read_image(path: str | Path, shape: Sequence[int]) -> Tensor:
-    x = _read_pixels(path)
+def _read_image(path: str | Path, shape: Sequence[int]) -> tuple[Tensor, list[str]]:
+    """Return an image as a signal, and what it has lost."""
+    x, losses = _read_pixels(path), []
     channels, *size = shape
+    if len(x) > channels and bool((x != x[:1]).any()):
+        losses.append("colours are left out")
+    if [*x.shape[1:]] != size:
+        losses.append(f"images are resized to {size[1]} x {size[0]} pixels")
     if len(x) != channels:
         x = (luma(x)[:1] if len(x) == 3 else x).expand(channels, -1, -1)
     x = _crop(x, shape)[None]
     if [*x.shape[2:]] != size:
         x = F.interpolate(x, size, mode="bicubic", antialias=True)
-    return x.clamp(0, 1)
+    return x.clamp(0, 1), losses
 
 
 def _read_pixels(path: str | Path) -> Tensor:

@@ -166,6 +166,18 @@ def test_invalid_interpolations(command: Command, prior: Path, words: list[str],
     assert reason in done.err
 
 
+def test_what_files_lose_is_one_warning(command: Command, prior: Path, images: Path, tmp_path: Path) -> None:
+    for i in range(2):
+        pixels = np.zeros((16, 8, 3), np.uint8)
+        pixels[..., i] = 100
+        write_image(tmp_path / f"{i}.png", [Image(pixels)], ImageFormat())
+    expected = "denoise: warning: colours are left out and images are resized to 8 x 8 pixels, as tiny takes them.\n"
+    assert command("score", "0.png", "1.png", "--prior", prior).err == expected
+    assert command("interpolate", "0.png", "1.png", "--prior", prior, "-o", "path.png").err == expected
+    assert command("complete", "0.png", "--mask", "half", "--prior", prior, "-o", "c.png").err == expected
+    assert command("score", images, "--prior", prior).err == ""
+
+
 def test_decodings_of_one_file(command: Command, prior: Path, images: Path, tmp_path: Path) -> None:
     assert command("decode", images / "a/0.png", "--codec", prior, "-n", 4, "-o", "decodings.png").code == 0
     assert read_image(tmp_path / "decodings.png").pixels.shape == (18, 18, 1)

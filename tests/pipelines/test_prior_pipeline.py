@@ -336,8 +336,11 @@ class TestFiles:
     ) -> None:
         pixels = np.full((*size, channels), 200, np.uint8)
         write_image(tmp_path / "a.png", [Image(pixels)], ImageFormat(mode="L" if channels == 1 else "RGB"))
-        x = read_signal(tmp_path / "a.png", priors["vae"].card)
+        losses: list[str] = []
+        x = read_signal(tmp_path / "a.png", priors["vae"].card, report=losses.append)
         torch.testing.assert_close(x, torch.full((1, 1, 8, 6), 200 / 255), atol=2e-3, rtol=0)
+        name = priors["vae"].card.name
+        assert losses == [f"images are resized to 6 x 8 pixels, as {name} takes them."] * (size != (8, 6))
 
     def test_images_are_cropped_at_the_centre(self, priors: dict[str, PriorPipeline], tmp_path: Path) -> None:
         pixels = np.zeros((8, 30, 1), np.uint8)
@@ -352,7 +355,9 @@ class TestFiles:
         n = round(seconds * 16_000)
         x = np.full((2, n), 0.25, np.float32)
         write_audio(tmp_path / "a.wav", Audio(x, AudioFormat(16_000, 2, "WAV", "FLOAT")))
-        y: Tensor = read_signal(tmp_path / "a.wav", priors["sound"].card)
+        losses: list[str] = []
+        y: Tensor = read_signal(tmp_path / "a.wav", priors["sound"].card, report=losses.append)
+        assert len(losses) == (n // 2 > 400)
         assert y.shape == (1, 1, 400)
         kept = min(400, n // 2)
         torch.testing.assert_close(y[0, 0, kept // 2], torch.tensor(0.25), atol=0.05, rtol=0)
