@@ -36,7 +36,7 @@ def interpolate(
         bool, typer.Option("--linear", help="Interpolate linearly (lerp) instead of spherically (slerp).")
     ] = False,
     label: ClassOption = None,
-    steps: Annotated[int | None, typer.Option(help="Steps of the solver.", min=1)] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of the solver.")] = None,
     guidance: Annotated[
         float | None, typer.Option(help="Guidance scale; above 1, results match the class better and the ends less.")
     ] = None,

@@ -86,10 +86,7 @@ TextOption = Annotated[str | None, typer.Option(help="Text prompt to condition o
 TemperatureOption = Annotated[
     float | None,
     typer.Option(
-        help="Scale of the noise, divisor of a PixelCNN's logits; below 1, samples are more typical and vary less.",
-        min=0,
+        help="Scale of the noise, divisor of a PixelCNN's logits; below 1, samples are more typical and vary less."
     ),
 ]
-SolverStepsOption = Annotated[
-    int | None, typer.Option(help="Steps of the solver; more are slower and more accurate.", min=1)
-]
+SolverStepsOption = Annotated[int | None, typer.Option(help="Steps of the solver; more are slower and more accurate.")]

@@ -44,7 +44,7 @@ def sample(
     steps: SolverStepsOption = None,
     guidance: Annotated[
         float | None,
-        typer.Option(help="Guidance scale; above 1, samples match the class or text better and vary less.", min=0),
+        typer.Option(help="Guidance scale; above 1, samples match the class or text better and vary less."),
     ] = None,
     temperature: TemperatureOption = None,
     solver: Annotated[
@@ -107,8 +107,9 @@ def decode(
 
     pipeline = PriorPipeline(codec, device=device)
     n = n if n is not None else 8 if pipeline.samples_latents else 1
+    x = pipeline.read(file, report=warn_once())
     pipeline.output_paths(out, n, overwrite=overwrite)
-    decodings = pipeline.decodings(pipeline.read(file, report=warn_once()), n, seed=seed)
+    decodings = pipeline.decodings(x, n, seed=seed)
     paths = pipeline.write(out, decodings, overwrite=overwrite)
     print_outputs(as_json, paths, codec=codec, n=n, seed=seed)
 
@@ -140,11 +141,11 @@ def complete(
     from denoise.pipelines.prior_files import half_mask, read_mask
 
     pipeline = PriorPipeline(prior, device=device)
-    pipeline.output_paths(out, n, overwrite=overwrite)
     observed = pipeline.read(file, report=warn_once())
     if mask != "half" and pipeline.card.modality != "image":
         raise ConfigError(f"--mask is {mask!r}; expected half: mask images are for priors of images.")
     is_observed = half_mask(pipeline.card) if mask == "half" else read_mask(mask, file, pipeline.card)
+    pipeline.output_paths(out, n, overwrite=overwrite)
     condition = pipeline.label(label, text)
     with progress_bar("inpainting") as progress:
         completions = pipeline.complete(

@@ -20,7 +20,7 @@ from denoise.cli.params import (
     PriorOption,
     SeedOption,
 )
-from denoise.errors import ConfigError, DenoiseError, InputError
+from denoise.errors import ConfigError, DenoiseError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,9 +60,7 @@ def score(
     paths, signals, has_failures = _read_signals(pipeline, _list_files(inputs, pipeline.card.modality))
     statistics = pipeline.card.typical if condition is None else None
     if typical:
-        if not typical.is_dir():
-            raise InputError(f"{typical}: no such folder; expected one of typical examples.")
-        _, examples, has_bad_examples = _read_signals(pipeline, _list_files([str(typical)], pipeline.card.modality))
+        _, examples, has_bad_examples = _read_signals(pipeline, _list_folder(typical, pipeline.card.modality))
         has_failures |= has_bad_examples
         with progress_bar("typical examples") as progress:
             statistics = pipeline.typical_statistics(examples, label=condition, seed=seed, progress=progress)
@@ -120,7 +118,7 @@ def embed(
     if out.suffix.lower() != ".png":
         raise ConfigError(f"{out}: expected a .png.")
     pipeline = PriorPipeline(codec, device=device)
-    paths, signals, has_failures = _read_signals(pipeline, _list_files([str(folder)], pipeline.card.modality))
+    paths, signals, has_failures = _read_signals(pipeline, _list_folder(folder, pipeline.card.modality))
     with progress_bar("encoding") as progress:
         latents = pipeline.latents(signals, progress=progress)
     r2, compared = pipeline.reconstruction_r2(signals)
@@ -151,11 +149,14 @@ def _read_signals(pipeline: PriorPipeline, paths: list[Path]) -> tuple[list[Path
 
 
 def _list_files(inputs: list[str], modality: str) -> list[Path]:
+    paths: list[Path] = []
+    for name in inputs:
+        paths += _list_folder(Path(name), modality) if Path(name).is_dir() else [Path(name)]
+    return paths
+
+
+def _list_folder(folder: Path, modality: str) -> list[Path]:
     from denoise.files.find import find_files
     from denoise.pipelines.prior_files import INPUT_EXTENSIONS
 
-    extensions = INPUT_EXTENSIONS[modality]
-    paths: list[Path] = []
-    for name in inputs:
-        paths += find_files(Path(name), (".",), extensions) if Path(name).is_dir() else [Path(name)]
-    return paths
+    return find_files(folder, (".",), INPUT_EXTENSIONS[modality])

@@ -56,7 +56,7 @@ class PriorPipeline(CodecPipeline, LikelihoodPipeline):
             ConfigError: the extension does not fit the signals.
             InputError: a file exists.
         """
-        check_count(n, "signals")
+        check_count(n)
         return output_paths(out, n, self.card, overwrite=overwrite)
 
     def read(self, *files: str | Path, report: Callable[[str], None] | None = None) -> Tensor:
@@ -129,7 +129,7 @@ class PriorPipeline(CodecPipeline, LikelihoodPipeline):
         Raises:
             ConfigError: an option is out of range or not supported by the prior, or it has no such class.
         """
-        check_count(n, "samples")
+        check_count(n)
         options = self._options(SamplingOptions(steps, guidance, temperature, solver), self.model.sampling_options)
         label, generator = self._resolve(label), as_generator(seed)
         return self._in_batches(
@@ -168,7 +168,7 @@ class PriorPipeline(CodecPipeline, LikelihoodPipeline):
         Raises:
             ConfigError: the prior does not remove noise step by step, there are too few frames, or as of `sample`.
         """
-        check_count(n, "samples")
+        check_count(n)
         model = self._with_trajectory()
         options = self._options(SamplingOptions(steps, guidance, temperature, solver), model.sampling_options)
         label, generator = self._resolve(label), as_generator(seed)
@@ -315,7 +315,7 @@ class PriorPipeline(CodecPipeline, LikelihoodPipeline):
         if np.shape(mask) != x.shape:
             raise ConfigError(f"mask is of shape {tuple(np.shape(mask))}; expected {tuple(x.shape)}, as the signal.")
         mask = self._as_signals(mask, "mask entries")
-        check_count(n, "completions")
+        check_count(n)
         model, label = self.model, self._resolve(label)
         if not isinstance(model, Completer):
             self._refuse("complete signals")

@@ -181,11 +181,11 @@ def as_generator(seed: int) -> Generator:
     return Generator().manual_seed(int(seed))
 
 
-def check_count(n: int, what: str) -> None:
-    """Refuse to make less than one of something, named in the plural."""
-    check_number(f"number of {what}", n, is_whole=True)
+def check_count(n: int) -> None:
+    """Refuse to make less than one signal."""
+    check_number("n", n, is_whole=True)
     if n < 1:
-        raise ConfigError(f"number of {what} is {n}; expected at least 1.")
+        raise ConfigError(f"n is {n}; expected at least 1.")
 
 
 def _report_part(progress: Progress, start: int, size: int, n: int, fraction: float) -> None:

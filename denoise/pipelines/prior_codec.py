@@ -36,14 +36,14 @@ class CodecPipeline(LoadedPrior):
             ConfigError: the prior has no codec, or one whose latents are no random variables and n is more than 1.
         """
         codec, generator, x = self._latent_prior().codec, as_generator(seed), self._as_signals(x)
-        check_count(n, "decodings")
+        check_count(n)
         if isinstance(codec, StochasticCodec):
             return self._map(
                 lambda batch: codec.decode(codec.sample_posterior(batch, generator)), x.expand(n, *x.shape[1:])
             )
         if n > 1:
             raise ConfigError(
-                f"number of decodings is {n}; expected 1, as the latents of {self.card.name} are not random. "
+                f"n is {n}; expected 1, as the latents of {self.card.name} are not random. "
                 "Leave it out, or use a VAE or an AAE."
             )
         return self.reconstruct(x)

@@ -71,7 +71,9 @@ def test_sampling_is_reproducible_by_seed(command: Command, prior: Path, tmp_pat
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["-n", 0], "expected at least 1"),
+        (["-n", 0], "n is 0; expected at least 1"),
+        (["--temperature", "nan"], "temperature is nan; expected 0 to 100"),
+        (["--guidance", -1], "guidance is -1.0; expected 0 to 100"),
         (["--class", "tulip"], "its classes are rose, daisy"),
         (["--text", "a rose"], "takes no text"),
         (["--steps", 3], "takes no steps"),
@@ -260,6 +262,7 @@ def test_map_of_latents(command: Command, prior: Path, images: Path, tmp_path: P
     assert (sheet < 250).any(axis=2).sum() >= 8 * 8
     assert "R^2" in command("embed", images, "--codec", prior, "-o", "again.png").out.decode()
     assert "expected a .png" in command("embed", images, "--codec", prior, "-o", "map.jpg").err
+    assert command("embed", "none", "--codec", prior, "-o", "b.png").err.startswith("denoise: none: no such folder.")
 
 
 def test_scores_rank_the_lowest_likelihood_first(command: Command, prior: Path, images: Path) -> None:

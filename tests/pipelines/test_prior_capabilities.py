@@ -245,8 +245,8 @@ def test_arrays_are_taken_as_tensors_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("n", "options", "message"),
     [
-        (1.5, {}, "number of samples is 1.5; expected a whole number"),
-        ("1", {}, "number of samples is '1'; expected a whole number"),
+        (1.5, {}, "n is 1.5; expected a whole number"),
+        ("1", {}, "n is '1'; expected a whole number"),
         (1, {"seed": 1.0}, "seed is 1.0; expected a whole number"),
         (1, {"seed": "a"}, "seed is 'a'; expected a whole number"),
         (1, {"seed": 1 << 64}, "seed is 18446744073709551616; expected a number of 64 bits"),
