@@ -93,7 +93,10 @@ def draw(
 
 def kept(run: Path) -> list[Path]:
     """Return the weights that a training kept, by step."""
-    return sorted(run.glob("*-[0-9]*.safetensors"), key=_step)
+    files = sorted(run.glob("*-[0-9]*.safetensors"), key=_step)
+    if not files:
+        raise SystemExit(f"{run}: holds no weights of single steps, as schedule.keep_every keeps. Train it first.")
+    return files
 
 
 def sample(file: Path) -> torch.Tensor:
