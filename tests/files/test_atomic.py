@@ -9,6 +9,7 @@ import stat
 import threading
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ import pytest
 from denoise.errors import InputError
 from denoise.files.atomic import atomic_file, require_free
 from denoise.files.audio import AudioWriter, read_audio, write_audio
+from denoise.files.audio.soundfile_container import SoundfileEncoder
 from denoise.signals import Audio, AudioFormat
 
 
@@ -195,21 +197,60 @@ def test_disk_full_on_flush(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ove
         assert (tmp_path / "a.wav").read_text() == "old"
 
 
-@pytest.mark.parametrize("extension", ["wav", "flac", "ogg", "mp3", "aiff"])
-def test_disk_full_while_audio_is_written(tmp_path: Path, extension: str) -> None:
-    """A limit of file sizes makes the kernel refuse a write, like a full disk."""
+@pytest.mark.parametrize("extension", ["wav", "flac", "ogg", "mp3", "aiff", None])
+def test_disk_full_while_audio_is_written(
+    tmp_path: Path, extension: str | None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A limit of file sizes makes the kernel refuse a write, like a full disk; a stream is written there first."""
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     noise = np.random.default_rng(0).normal(0, 0.3, (1, 60_000)).astype(np.float32)
-    audio = Audio(noise, AudioFormat(16_000, 1, "WAV", "PCM_16"))
+    audio = Audio(noise, AudioFormat(16_000, 1, "WAV" if extension else "FLAC", "PCM_16"))
+    target = tmp_path / f"a.{extension}" if extension else io.BytesIO()
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
     try:
         with pytest.raises(InputError) as caught:
-            write_audio(tmp_path / f"a.{extension}", audio)
+            write_audio(target, audio)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert f"a.{extension}: cannot be written" in str(caught.value)
+    assert f"{f'a.{extension}' if extension else 'output stream'}: cannot be written" in str(caught.value)
     assert os.listdir(tmp_path) == []
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("refused", ["write", "seek", "tell"])
+@pytest.mark.parametrize("container", ["WAV", "FLAC"])
+def test_errors_in_callbacks_of_libsndfile(container: str, refused: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """A buffered file writes, and so fails, in any call."""
+
+    class FullDisk(io.BytesIO):
+        n_calls = 0
+
+        def _call(self, name: str, *args: Any) -> Any:
+            self.n_calls += name == refused
+            if self.n_calls > 2:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return getattr(io.BytesIO, name)(self, *args)
+
+        def write(self, data: Any) -> int:
+            return self._call("write", data)
+
+        def seek(self, offset: int, whence: int = 0) -> int:
+            return self._call("seek", offset, whence)
+
+        def tell(self) -> int:
+            return self._call("tell")
+
+    noise = np.random.default_rng(0).normal(0, 0.3, (1, 60_000))
+
+    def write() -> None:
+        encoder = SoundfileEncoder(FullDisk(), AudioFormat(16_000, 1), container, "PCM_16")
+        encoder.write(noise)
+        encoder.close()
+
+    with pytest.raises(OSError, match="No space left"):
+        write()
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("format", [AudioFormat(8000, 1), AudioFormat(8000, 1, "FLAC", "PCM_16")])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import soundfile
@@ -22,6 +24,8 @@ LOSSY_COMPRESSION_LEVEL = 0.2  # from 0, the best quality, to 1; better than mos
 UNKNOWN_FRAMES = 1 << 62  # libsndfile's number for an unknown length is above this
 READ_FRAMES = 4096  # samples of a damaged file that are lost at most before the damage
 WRITE_FRAMES = 32_768  # libsndfile's Vorbis encoder overflows on longer blocks
+
+T = TypeVar("T")
 
 
 class UnreadableError(InputError):
@@ -135,6 +139,49 @@ class SoundfileDecoder:
         self._file.close()
 
 
+class CallbackFile:
+    """A file that libsndfile writes by callbacks, out of which no exception can pass: it would be printed and lost.
+
+    The first error is kept, and the calls after it do nothing.
+
+    Args:
+        file: the file, seekable.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._error: OSError | None = None
+
+    def raise_error(self) -> None:
+        """Raise the error that was kept, if any."""
+        if self._error is not None:
+            raise self._error
+
+    def _call(self, default: T, function: Callable[..., T], *args: Any) -> T:
+        if self._error is None:
+            try:
+                return function(*args)
+            except OSError as error:
+                self._error = error
+        return default
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to an offset, which may write what is buffered."""
+        return self._call(0, self._file.seek, offset, whence)
+
+    def tell(self) -> int:
+        """Return the offset."""
+        return self._call(0, self._file.tell)
+
+    def write(self, data: bytes) -> int:
+        """Write bytes."""
+        return self._call(0, self._file.write, data)
+
+    def read(self, n: int = -1) -> bytes:
+        """Read bytes."""
+        return self._call(b"", self._file.read, n)
+
+
 class SoundfileEncoder:
     """A file that libsndfile writes; an `AudioEncoder`.
 
@@ -149,9 +196,10 @@ class SoundfileEncoder:
     """
 
     def __init__(self, target: str | bytes | BinaryIO, format: AudioFormat, container: str, subtype: str) -> None:
+        self._target = None if isinstance(target, str | bytes) else CallbackFile(target)
         try:
             self._file = soundfile.SoundFile(
-                target,
+                self._target or target,
                 "w",
                 format.sample_rate,
                 format.channels,
@@ -161,6 +209,7 @@ class SoundfileEncoder:
                 compression_level=LOSSY_COMPRESSION_LEVEL if subtype in LOSSY_SUBTYPES else None,
             )
         except (RuntimeError, ValueError) as error:
+            self._raise_error()
             raise InputError(
                 f"{container} cannot hold {format.channels} channels of {subtype} at {format.sample_rate} Hz "
                 f"({describe_error(error)}). Choose another extension of the output."
@@ -177,6 +226,7 @@ class SoundfileEncoder:
 
         Raises:
             InputError: the file cannot be written.
+            OSError: as before, with the reason.
         """
         try:
             for start in range(0, x.shape[1], WRITE_FRAMES):
@@ -186,10 +236,18 @@ class SoundfileEncoder:
                 self._file.write(block)
         except RuntimeError as error:
             raise InputError(f"cannot be written ({error}). Free space, or choose another folder.") from None
+        finally:  # libsndfile does not say why it wrote less
+            self._raise_error()
 
     def close(self) -> None:
         """Finish the file."""
-        self._file.close()
+        if not self._file.closed:
+            self._file.close()
+            self._raise_error()
+
+    def _raise_error(self) -> None:
+        if self._target is not None:
+            self._target.raise_error()
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self, cast
@@ -80,7 +80,7 @@ class AudioWriter:
                     self._encoder = self._create_in_stream(self._stream, container_named(self.format.format))
             self._stack.callback(self._encoder.close)
         except BaseException as error:
-            self._stack.__exit__(type(error), error, error.__traceback__)
+            self._leave(error)
             raise
         return self
 
@@ -135,11 +135,7 @@ class AudioWriter:
             InputError: the target cannot be written.
         """
         with self._translate_errors():
-            try:
-                self._encoder.write(x)
-            finally:  # libsndfile does not say why it wrote less
-                if self._embedding is not None:
-                    self._embedding.coded.raise_error()
+            self._encoder.write(x)
 
     @property
     def warnings(self) -> list[str]:
@@ -157,9 +153,17 @@ class AudioWriter:
                 with self._translate_errors():
                     self._finish()
         except BaseException as finish_error:
-            self._stack.__exit__(type(finish_error), finish_error, finish_error.__traceback__)
+            self._leave(finish_error)
             raise
-        self._stack.__exit__(kind, error, traceback)
+        self._leave(error)
+
+    def _leave(self, error: BaseException | None) -> None:
+        """Close and remove what is open; after an error, a full disk refuses what is still buffered, too."""
+        if error is None:
+            self._stack.close()
+            return
+        with suppress(OSError):
+            self._stack.__exit__(type(error), error, error.__traceback__)
 
     def _finish(self) -> None:
         self._encoder.close()

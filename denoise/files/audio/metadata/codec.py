@@ -74,8 +74,6 @@ class MetadataCodec(ABC):
 class ShiftedFile:
     """A file in which all offsets are counted from a later byte, so that room is left for blocks of known size.
 
-    An error of a write is kept until the encoder, which may be a C library, has returned.
-
     Args:
         file: the file, seekable.
         start: offset of the first byte of the view.
@@ -83,7 +81,6 @@ class ShiftedFile:
 
     def __init__(self, file: BinaryIO, start: int = 0) -> None:
         self._file, self.start = file, start
-        self._error: OSError | None = None
         file.seek(0)
         file.write(bytes(start))
 
@@ -96,17 +93,8 @@ class ShiftedFile:
         return self._file.tell() - self.start
 
     def write(self, data: bytes) -> int:
-        """Write bytes; after an error, do nothing."""
-        try:
-            return self._file.write(data) if self._error is None else 0
-        except OSError as error:
-            self._error = error
-            return 0
-
-    def raise_error(self) -> None:
-        """Raise the error of a write."""
-        if self._error is not None:
-            raise self._error
+        """Write bytes."""
+        return self._file.write(data)
 
     def read(self, n: int = -1) -> bytes:
         """Read bytes."""

@@ -105,7 +105,6 @@ class Embedding:
 
     def finish(self) -> None:
         """Write the blocks, once the encoder has finished."""
-        self.coded.raise_error()
         self._codec.finish(self._file, self.coded, self._leading, self._metadata)
 
     def __enter__(self) -> Self:
