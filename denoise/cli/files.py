@@ -77,7 +77,7 @@ def denoise_files(
     from denoise.pipelines.batch import STREAM, count_skipped, plan
 
     pairs = plan(inputs, out, extensions, overwrite=options.overwrite)
-    report_skipped(count_skipped(inputs, extensions))
+    report_skipped(count_skipped(inputs, out, extensions))
     failed = skipped = 0
     writes_to_stdout = any(target == STREAM for _, target in pairs)
     report = sys.stderr if writes_to_stdout else sys.stdout

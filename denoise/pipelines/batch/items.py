@@ -27,7 +27,7 @@ from denoise.pipelines.batch.file_options import (
     parse_file_options,
     select_options,
 )
-from denoise.pipelines.batch.pairs import list_kinds, skipped_kind
+from denoise.pipelines.batch.pairs import IN_OUTPUT_FOLDER, list_kinds, skipped_kind
 from denoise.pipelines.batch.storage import canonical, is_url, join, local_path, open_storage, storage_errors
 
 MANIFESTS = (".csv", ".jsonl", ".parquet")
@@ -86,7 +86,7 @@ def find_items(
         modalities: modalities that are taken.
 
     Returns:
-        The files in order, and the number of skipped files by `skipped_kind`.
+        The files in order, and the number of skipped files by `skipped_kind` and `IN_OUTPUT_FOLDER`.
 
     Raises:
         ConfigError: nothing is found, an option does not fit, two files would have the same output, or an output
@@ -157,9 +157,9 @@ def _find(source: str, target: str, suffixes: Container[str], skipped: Counter[s
     for name in sorted(files):
         relative = PurePosixPath(Path(os.path.relpath(name, root)).as_posix())
         full = str(storage.unstrip_protocol(name)) if is_url(source) else os.path.realpath(name)
-        if destination != own_root and full.startswith(destination.rstrip("/") + "/"):
-            continue  # an output inside the input
         kind = skipped_kind(relative, suffixes, None if is_url(source) else Path(name))
+        if kind is None and destination != own_root and full.startswith(destination.rstrip("/") + "/"):
+            kind = IN_OUTPUT_FOLDER
         if kind is None:
             yield Found(full if is_url(source) else name, _output_name(relative), {}, "")
         elif kind:

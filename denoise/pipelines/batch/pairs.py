@@ -13,6 +13,7 @@ from denoise.files.names import output_suffix
 
 STREAM = "-"
 KINDS_LISTED = 8  # most frequent kinds of files that a message names
+IN_OUTPUT_FOLDER = "in the output folder"  # kind of files that are skipped although they could be taken
 
 
 def plan(
@@ -63,20 +64,26 @@ def plan(
     return pairs
 
 
-def count_skipped(inputs: Sequence[str], extensions: Iterable[str]) -> Counter[str]:
+def count_skipped(inputs: Sequence[str], out: str | None, extensions: Iterable[str]) -> Counter[str]:
     """Count the files in the input folders that are skipped.
 
     Args:
         inputs: files, folders or ``-``.
+        out: file, folder, ``-`` or None.
         extensions: extensions of the files that `plan` takes.
 
     Returns:
-        Number of files by `skipped_kind`.
+        Number of files by `skipped_kind` and `IN_OUTPUT_FOLDER`.
     """
     suffixes = frozenset(extensions)
     folders = [Path(name) for name in inputs if name != STREAM and isdir(name)]
-    kinds = (skipped_kind(path.relative_to(folder), suffixes, path) for folder in folders for path in _entries(folder))
+    kinds = (_skipped_kind(path, folder, out, suffixes) for folder in folders for path in _entries(folder))
     return Counter(kind for kind in kinds if kind)
+
+
+def _skipped_kind(path: Path, folder: Path, out: str | None, suffixes: frozenset[str]) -> str | None:
+    kind = skipped_kind(path.relative_to(folder), suffixes, path)
+    return IN_OUTPUT_FOLDER if kind is None and _is_in_nested_output(path, out, folder) else kind
 
 
 def skipped_kind(relative: PurePath, suffixes: Container[str], path: Path | None) -> str | None:
@@ -124,8 +131,7 @@ def _stream_output(out: str | None, is_single: bool) -> str:
 
 def _pair_folder(folder: Path, out: str | None, suffixes: frozenset[str]) -> list[tuple[str, str]]:
     """Files in a folder with their outputs."""
-    files = [path for path in _entries(folder) if skipped_kind(path.relative_to(folder), suffixes, path) is None]
-    files = sorted(path for path in files if not _is_in_nested_output(path, out, folder))
+    files = sorted(path for path in _entries(folder) if _skipped_kind(path, folder, out, suffixes) is None)
     if not files:
         raise ConfigError(f"{folder}: no file in it that can be denoised ({', '.join(sorted(suffixes))}).")
     outputs = [str(_in_folder(Path(out), path.relative_to(folder))) if out else _default_output(path) for path in files]

@@ -93,10 +93,13 @@ class TestFolders:
     def test_of_one_kind(self) -> None:
         assert [*outputs("in", modalities=["image"])] == ["in/b.PNG", "in/deep/raw.dng"]
 
-    def test_outputs_inside_the_input_are_left_out(self) -> None:
+    def test_outputs_inside_the_input_are_skipped(self) -> None:
         Path("in/out").mkdir()
         Path("in/out/a.wav").touch()
-        assert "in/out/a.wav" not in outputs("in", target="in/out")
+        Path("in/out/notes.txt").touch()
+        items, skipped = find_items(["in"], "in/out", {})
+        assert "in/out/a.wav" not in [os.path.relpath(item.source) for item in items]
+        assert skipped == {".txt": 2, "hidden": 2, "outputs of earlier runs": 1, "in the output folder": 1}
 
     @pytest.mark.parametrize(("pattern", "expected"), [
         ("in/*.wav", ["in/[1].wav", "in/a.wav"]),

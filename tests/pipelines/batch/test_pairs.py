@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from denoise.errors import ConfigError
-from denoise.pipelines.batch import plan
+from denoise.pipelines.batch import count_skipped, plan
 
 WAV = [".wav", ".flac"]
 
@@ -100,6 +100,7 @@ class TestFolders:
         Path("album/out/live").mkdir(parents=True)
         Path("album/out/live/1.wav").touch()
         assert pairs("album", out="album/out") == {name: name.replace("album", "album/out", 1) for name in ALBUM}
+        assert count_skipped(["album"], "album/out", [".wav"])["in the output folder"] == 1
         assert "album/out/live/1.wav" in pairs("album")
 
     def test_input_inside_the_output_folder_is_not_skipped(self) -> None:
