@@ -107,6 +107,9 @@ def find_items(
             continue
         if modality is None:
             raise ConfigError(f"{file.where}: {file.source} is no file of {' or '.join(extensions)}.")
+        if not _is_written(file.output, extensions[modality]):
+            advice = f"Give an extension such as {output_suffix(Path(file.source))}."
+            raise ConfigError(f"{file.where}: {file.output}: no such {modality} files can be written. {advice}")
         shared = select_options(values, modality)
         options = parse_file_options(shared | dict(file.values), modality, file.where or "options")
         items.append(Item(file.source, join(target, file.output), modality, options, str(file.output)))
@@ -130,6 +133,11 @@ def _suffix(name: str) -> str:
 
 def _output_name(path: PurePosixPath) -> PurePosixPath:
     return path.with_name(f"{path.stem}{output_suffix(Path(path))}")
+
+
+def _is_written(output: PurePosixPath, extensions: Container[str]) -> bool:
+    """Whether an output has one of the extensions of its modality, and none of files that are only read."""
+    return _suffix(output.name) in extensions and _output_name(output) == output
 
 
 def _find(source: str, target: str, suffixes: Container[str], skipped: Counter[str]) -> Iterator[Found]:
