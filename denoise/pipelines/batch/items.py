@@ -235,20 +235,24 @@ def _is_encodable(path: str) -> bool:
 
 def _read_csv(storage: Any, path: str) -> Iterable[Mapping[str, Any]]:
     with storage.open(path, "r", encoding="utf-8-sig", newline="") as file:
-        for row in csv.DictReader(file, strict=True):
+        rows = csv.DictReader(file, strict=True)
+        for row in rows:
             if None in row or any(value is None for value in row.values()):
-                raise ValueError("a row has another number of columns than the first line")
+                raise ValueError(f"line {rows.line_num} has another number of columns than the first line")
             yield row
 
 
 def _read_json_lines(storage: Any, path: str) -> Iterable[Mapping[str, Any]]:
     with storage.open(path, "r", encoding="utf-8") as file:
-        for line in file:
+        for i, line in enumerate(file, 1):
             if not line.strip():
                 continue
-            row = json.loads(line)
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:  # which counts lines within the text
+                raise ValueError(f"line {i}, column {error.colno}: {error.msg}") from None
             if not isinstance(row, dict):
-                raise ValueError(f"a line is no object: {line[:40].strip()}")
+                raise ValueError(f"line {i} is no object: {line[:40].strip()}")
             yield row
 
 

@@ -281,6 +281,16 @@ class TestManifests:
         with pytest.raises(ConfigError, match=r"list.jsonl: cannot be read as a manifest"):
             find("list.jsonl")
 
+    @pytest.mark.parametrize(("name", "text", "problem"), [
+        ("a.jsonl", '{"input": "in/a.wav"}\n\n{"input": a.wav}\n', "line 3, column 11: Expecting value"),
+        ("a.jsonl", '{"input": "in/a.wav"}\n\n7\n', "line 3 is no object: 7"),
+        ("a.csv", "input,output\n\na.wav\n", "line 3 has another number of columns"),
+    ])  # fmt: skip
+    def test_wrong_lines_are_counted_with_empty_ones(self, name: str, text: str, problem: str) -> None:
+        Path(name).write_text(text)
+        with pytest.raises(ConfigError, match=rf"^{name}: cannot be read as a manifest \(ValueError: {problem}"):
+            find(name)
+
     def test_parquet_of_millions_of_rows_is_refused_before_it_is_decoded(self) -> None:
         parquet.write_table(pyarrow.table({"input": pyarrow.array(["a.wav"] * 1_000_001)}), "list.parquet")
         assert Path("list.parquet").stat().st_size < 100_000
