@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from denoise.options import AudioRestoreOptions, RestoreOptions
     from denoise.pipelines import AudioPipeline, ImagePipeline, load
     from denoise.pipelines.arrays import denoise_audio, denoise_image, denoise_points
-    from denoise.pipelines.batch.run import BatchSettings, open_batch
+    from denoise.pipelines.batch.journal import Record
+    from denoise.pipelines.batch.run import Batch, BatchSettings, open_batch
     from denoise.pipelines.prior import PriorPipeline
     from denoise.pipelines.restore import RestorePipeline
     from denoise.pipelines.restore_audio import AudioRestorePipeline
+    from denoise.pipelines.result import Result
     from denoise.pipelines.stream import AudioStream
     from denoise.registry import bundled
 
@@ -27,14 +29,17 @@ __all__ = [
     "AudioRestoreOptions",
     "AudioRestorePipeline",
     "AudioStream",
+    "Batch",
     "BatchSettings",
     "ConfigError",
     "DenoiseError",
     "ImagePipeline",
     "InputError",
     "PriorPipeline",
+    "Record",
     "RestoreOptions",
     "RestorePipeline",
+    "Result",
     "WeightsError",
     "__version__",
     "bundled",
@@ -48,6 +53,7 @@ __all__ = [
 _MODULES = {
     "AudioPipeline": "denoise.pipelines",
     "AudioStream": "denoise.pipelines.stream",
+    "Batch": "denoise.pipelines.batch.run",
     "BatchSettings": "denoise.pipelines.batch.run",
     "ImagePipeline": "denoise.pipelines",
     "PriorPipeline": "denoise.pipelines.prior",
@@ -55,12 +61,14 @@ _MODULES = {
     "AudioRestorePipeline": "denoise.pipelines.restore_audio",
     "RestoreOptions": "denoise.options",
     "RestorePipeline": "denoise.pipelines.restore",
+    "Result": "denoise.pipelines.result",
     "load": "denoise.pipelines",
     "denoise_audio": "denoise.pipelines.arrays",
     "denoise_image": "denoise.pipelines.arrays",
     "denoise_points": "denoise.pipelines.arrays",
     "bundled": "denoise.registry",
     "open_batch": "denoise.pipelines.batch.run",
+    "Record": "denoise.pipelines.batch.journal",
     "DenoiseError": "denoise.errors",
     "InputError": "denoise.errors",
     "ConfigError": "denoise.errors",
