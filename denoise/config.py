@@ -37,9 +37,11 @@ def parse(kind: type[T], values: Mapping[str, Any], where: str) -> T:
         return TypeAdapter(kind).validate_python(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or kind.__name__
+        key = ".".join(str(part) for part in first["loc"])
         unknown = first["type"] in ("unexpected_keyword_argument", "extra_forbidden")
         reason = "no such setting" if unknown else first["msg"].removeprefix("Value error, ").rstrip(".")
+        if not key:  # the class refuses its values together, and says which
+            raise ConfigError(f"{where}: {reason}.") from None
         raise ConfigError(f"{where}: {key}: {reason}. Fix `{key}`.") from None
 
 
@@ -60,12 +62,13 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not a TOML file ({error}). Fix the line named.") from None
 
 
-def override(values: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+def override(values: dict[str, Any], settings: Iterable[str], example: str = "schedule.steps=2000") -> dict[str, Any]:
     """Override nested values with ``section.key=value`` settings.
 
     Args:
         values: nested tables; they are not changed.
         settings: overrides in order; values are written as in TOML, and bare words are strings.
+        example: a setting, for error messages.
 
     Returns:
         A new mapping.
@@ -82,7 +85,7 @@ def override(values: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not key:
-            raise ConfigError(f"--set {setting}: expected key=value, for instance schedule.steps=2000.")
+            raise ConfigError(f"--set {setting}: expected a name and a value, as in {example}.")
         try:
             value = tomllib.loads(f"v = {text}")["v"]
         except tomllib.TOMLDecodeError:

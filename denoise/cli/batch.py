@@ -90,7 +90,7 @@ def batch(
     if len(sources) < 2:
         raise ConfigError(f"{sources[0]}: needs a destination too, as in: denoise batch SRC DST.")
     *names, target = sources
-    values = override({}, options or [])
+    values = override({}, options or [], "strength=0.8")
     if model is not None:
         values["model"] = model
     if prior is not None:

@@ -465,7 +465,7 @@ class TestCommand:
         (["in", "out", "--workers", "0"], "workers is 0"),
         (["in", "out", "--address", "a:1"], "an address is for the engine ray"),
         (["in", "out", "--time-limit", "0"], "the time limit is 0 s"),
-        (["in", "out", "--set", "strength"], "expected key=value"),
+        (["in", "out", "--set", "strength"], "expected a name and a value, as in strength=0.8."),
         (["in", "in/0.wav"], "is a file. Give a folder"),
         (["in", "in/0.wav/out"], "cannot be written"),
         (["in", "out", "--audio", "--model", "no-such-model"], "no-such-model"),
