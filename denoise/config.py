@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, dataclass_transform
 
@@ -34,7 +34,7 @@ def parse(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        return TypeAdapter(kind).validate_python(dict(values))
+        parsed = TypeAdapter(kind).validate_python(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
@@ -43,6 +43,19 @@ def parse(kind: type[T], values: Mapping[str, Any], where: str) -> T:
         if not key:  # the class refuses its values together, and says which
             raise ConfigError(f"{where}: {reason}.") from None
         raise ConfigError(f"{where}: {key}: {reason}. Fix `{key}`.") from None
+    _refuse_flags(values, parsed, where)
+    return parsed
+
+
+def _refuse_flags(values: Mapping[str, Any], parsed: object, where: str, section: str = "") -> None:
+    """Refuse true and false in place of numbers, for which pydantic takes them as for 1 and 0."""
+    for name, value in values.items():
+        field = getattr(parsed, name)
+        if isinstance(value, Mapping) and is_dataclass(field):
+            _refuse_flags(value, field, where, f"{section}{name}.")
+        elif isinstance(value, bool) and type(field) in (int, float):
+            key = f"{section}{name}"
+            raise ConfigError(f"{where}: {key} is {str(value).lower()}; expected a number. Fix `{key}`.")
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -24,6 +24,12 @@ class Outer:
     names: tuple[str, ...] = ()
 
 
+@config
+class Flagged:
+    is_on: bool
+    rest: dict[str, Any]
+
+
 def test_values_become_nested_frozen_dataclasses() -> None:
     assert parse(Outer, {"inner": {"n": 3}, "names": ["a", "b"]}, "here") == Outer(Inner(3), ("a", "b"))
 
@@ -87,6 +93,12 @@ def test_values_of_another_type_are_named(values: dict[str, Any], named: str) ->
     with pytest.raises(ConfigError, match=rf"^here: {named}: ") as caught:
         parse(Outer, values, "here")
     assert "\n" not in str(caught.value)
+
+
+def test_flags_are_no_numbers() -> None:
+    with pytest.raises(ConfigError, match=r"^here: inner\.n is true; expected a number\. Fix `inner\.n`\.$"):
+        parse(Outer, {"inner": {"n": True}}, "here")
+    assert parse(Flagged, {"is_on": True, "rest": {"is_off": False}}, "here") == Flagged(True, {"is_off": False})
 
 
 @given(st.dictionaries(st.from_regex(r"[a-z_]{1,8}", fullmatch=True), st.integers(-(2**60), 2**60) | st.booleans()))

@@ -244,6 +244,8 @@ class TestManifests:
     @pytest.mark.parametrize(("row", "problem"), [
         ({"input": "in/a.wav", "sigma": 3}, "sigma: no such setting"),
         ({"input": "in/a.wav", "strength": 3}, r"row 1: strength is 3; expected 0 .* 1 \(full denoising\)\.$"),
+        ({"input": "in/a.wav", "strength": True}, "row 1: strength is true; expected a number"),
+        ({"input": "in/b.PNG", "sigma": True}, "row 1: sigma is true; expected a number"),
         ({"input": "in/b.PNG", "task": "inpaint"}, "needs mask"),
         ({"input": "in/b.PNG", "mask": "m.png"}, "mask is not for the task denoise"),
         ({"input": "in/b.PNG", "model": "photo", "prior": "gaussian"}, "both model and prior"),
