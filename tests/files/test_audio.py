@@ -534,6 +534,7 @@ class TestInvalidFiles:
         assert "\n" not in message
         if not is_piped:
             assert expected in message
+        assert ("--rate" in message) == (is_piped and "cannot be read as audio" in message)
 
     @pytest.mark.parametrize(
         ("value", "expected"),

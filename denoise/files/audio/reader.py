@@ -74,8 +74,15 @@ class AudioReader:
             return source.open()
         if isinstance(source, str | Path):
             source = self._stack.enter_context(_open_path(Path(source)))
+            return self._open_stream(source) if raw is None else PcmDecoder(source, raw.as_format())
         if raw is not None:
             return PcmDecoder(source, raw.as_format())
+        try:
+            return self._open_stream(source)
+        except UnreadableError as error:
+            raise InputError(f"{error} Raw PCM needs --rate, --channels and --format (raw=).") from None
+
+    def _open_stream(self, source: BinaryIO) -> AudioDecoder:
         if not source.seekable():
             return self._open_pipe(source)
         source.seek(0)

@@ -68,7 +68,7 @@ class SoundfileDecoder:
         except (RuntimeError, ValueError, TypeError) as error:
             raise UnreadableError(
                 f"cannot be read as audio ({describe_error(error)}); expected WAV, FLAC, OGG, MP3 or AIFF. "
-                "Convert it first, as by ffmpeg -i IN out.wav; raw PCM needs --rate, --channels and --format."
+                "Convert it first, as by ffmpeg -i IN out.wav."
             ) from None
         try:
             self.format, self.frames = self._read_header()
