@@ -125,6 +125,8 @@ class Server:
             self._jobs.close()
 
     async def _create_from_file(self, kind: type[T], plan: Callable[[Path, T], Work], request: Request) -> Response:
+        if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+            raise InputError("the body is a form; expected the file itself, as sent by curl -T FILE. Send it alone.")
         query, waits = _parse_query(kind, request)
         job = self._jobs.create()
         path = job.folder / clean_name(request.path_params["name"])

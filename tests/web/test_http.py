@@ -260,6 +260,12 @@ class TestErrors:
         assert response.json()["error"].startswith(message)
         assert not server.job_folders
 
+    def test_forms_are_refused(self, client: httpx.Client, server: Server, noisy_wav: Path) -> None:
+        response = client.post("/api/audio/a.wav", files={"file": noisy_wav.read_bytes()})
+        assert response.status_code == 400
+        assert response.json()["error"].startswith("the body is a form; expected the file itself")
+        assert not server.job_folders
+
     def test_unknown_addresses(self, client: httpx.Client) -> None:
         assert client.get("/api/jobs/unknown").json()["error"].startswith("there is no such job")
         assert client.get("/api/nothing").json()["error"].startswith("GET /api/nothing: Not Found")
