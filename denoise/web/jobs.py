@@ -152,7 +152,8 @@ class Jobs:
         try:
             return self._jobs[id]
         except KeyError:
-            raise UnknownJobError("there is no such job, or an hour has passed. Send the file again.") from None
+            gone = "it was cancelled, its files were downloaded, or an hour has passed"
+            raise UnknownJobError(f"there is no such job: {gone}. Send the request again.") from None
 
     def position(self, job: Job) -> int:
         """Return the number of jobs that are worked on before a job."""

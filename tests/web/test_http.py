@@ -384,7 +384,9 @@ class TestQueue:
                 "/api/audio/tone.wav?wait=1", content=noisy_wav.read_bytes(), timeout=httpx.Timeout(120, read=1)
             )
         assert client.delete(f"/api/jobs/{first['id']}").status_code == 204
-        assert client.get(f"/api/jobs/{first['id']}").status_code == 404
+        gone = client.get(f"/api/jobs/{first['id']}")
+        assert gone.status_code == 404
+        assert gone.json()["error"].startswith("there is no such job: it was cancelled")
         assert finish(client, second)["state"] == "done"
         client.delete(f"/api/jobs/{second['id']}")
         server.wait_until_empty()
