@@ -15,7 +15,7 @@ import typer
 
 from denoise.cli.completion import model_names
 from denoise.cli.files import report_skipped
-from denoise.cli.output import make_progress_bar, print_error
+from denoise.cli.output import make_progress_bar, print_error, print_line
 from denoise.cli.params import DeviceOption, JsonLinesOption, OverwriteOption
 from denoise.errors import ConfigError
 from denoise.options import TIME_LIMIT_S
@@ -134,7 +134,7 @@ def print_plan(batch: Batch, as_json: bool) -> None:
         if as_json:
             print(json.dumps(row | {"pending": file.item.target in pending}))
         elif file.item.target in pending:
-            print(f"{file.plan:8} {file.item.source} -> {file.item.target}")
+            print_line(f"{file.plan:8} {file.item.source} -> {file.item.target}")
     counts = Counter(file.plan for file in batch.files)
     listed = ", ".join(f"{plan} {n}" for plan, n in sorted(counts.items()))
     print_error(f"{len(pending)} of {len(batch.files)} files would be written ({listed})")
@@ -184,4 +184,4 @@ def print_record(record: Record, as_json: bool, out: TextIO) -> None:
     if record.error is not None:
         print_error(record.error)
     else:
-        print(f"{record.output}  {record.seconds:.1f} s", file=out, flush=True)
+        print_line(f"{record.output}  {record.seconds:.1f} s", out)

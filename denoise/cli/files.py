@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol, TextIO
 
 import typer
 
-from denoise.cli.output import make_progress_bar, print_error
+from denoise.cli.output import make_progress_bar, print_error, print_line
 from denoise.errors import ConfigError, DenoiseError, InputError, describe_unexpected
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def denoise_files(
                 print_error(f"warning: {warning}")
             print_row(result.asdict() | ({"output": "-"} if target == STREAM else {}))
             if not options.as_json and not writes_to_stdout:
-                print(_format_result(result), flush=True)
+                print_line(_format_result(result))
     if skipped and not options.as_json:
         print_error(f"{skipped} of {len(pairs)} files skipped: their outputs exist")
     if failed:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.progress import Progress as ProgressBar
 
     from denoise.protocols import Progress
+
+CONTROLS = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # and bytes that are no text, as surrogates
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -87,7 +90,7 @@ def print_outputs(as_json: bool, paths: Sequence[Path], *remarks: str, **facts: 
         print(json.dumps({"files": [str(path) for path in paths], **facts}))
     else:
         files = str(paths[0]) if len(paths) == 1 else f"{paths[0].parent} ({len(paths)} files)"
-        print("; ".join([files, *remarks]))
+        print_line("; ".join([files, *remarks]))
 
 
 def describe_r2(r2: float, compared: str) -> str:
@@ -102,4 +105,26 @@ def warn_once() -> Callable[[str], None]:
 
 def print_error(message: str) -> None:
     """Print one line on standard error."""
-    print(f"denoise: {message}", file=sys.stderr)
+    print_line(f"denoise: {message}", sys.stderr)
+
+
+def print_line(text: str, file: TextIO | None = None) -> None:
+    """Print one line: line breaks and other control characters, as names of files may have, are escaped.
+
+    Args:
+        text: the line.
+        file: where it is printed; None is standard output.
+    """
+    print(escape_controls(text), file=file, flush=True)
+
+
+def escape_controls(text: str) -> str:
+    r"""Return a text with control characters and bytes that are no text as escapes.
+
+    Args:
+        text: any text.
+
+    >>> print(escape_controls("naïve\nname\udcff.wav"))
+    naïve\nname\udcff.wav
+    """
+    return CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)

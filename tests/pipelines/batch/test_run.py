@@ -441,6 +441,33 @@ class TestCommand:
         assert again.code == 1
         assert f"{N_FILES} done before, 1 failed before" in again.err
 
+    @pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="has no such names")
+    def test_names_are_printed_in_one_line(
+        self,
+        folder: Path,
+        command: Command,  # noqa: F811
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        def fail(batch: Batch) -> Iterator[Record]:
+            for file in batch.pending:
+                yield Record(file.item.source, file.item.target, file.item.name, "done", 0.0)
+                yield Record.failed(file.item, f"{file.item.source}: no", 0.0, None)
+
+        monkeypatch.setattr(Batch, "run", fail)
+        for path in Path("in").iterdir():
+            path.unlink()
+        Path(os.fsdecode(b"in/a\nb\x1b[2J\xff.wav")).touch()
+        name = r"a\nb\x1b[2J\udcff.wav"
+        assert (
+            command("batch", "in", "out", "--dry-run")
+            .out.decode()
+            .splitlines()[0]
+            .endswith(rf"in/{name} -> out/{name}")
+        )
+        done = command("batch", "in", "out")
+        assert done.out.decode() == rf"out/{name}  0.0 s" + "\n"
+        assert rf"in/{name}: no" in done.err.splitlines()[0]
+
     def test_messages_of_libraries_are_not_among_the_json(
         self,
         folder: Path,
