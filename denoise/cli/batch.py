@@ -113,9 +113,13 @@ def batch(
     if dry_run:
         print_plan(plan_batch(names, target, values, modalities=modalities, settings=settings), as_json)
         return
-    with open_batch(names, target, values, modalities=modalities, settings=settings) as planned:
-        report_skipped(planned.skipped_kinds)
-        n_failed = run(planned, as_json)
+    try:
+        with open_batch(names, target, values, modalities=modalities, settings=settings) as planned:
+            report_skipped(planned.skipped_kinds)
+            n_failed = run(planned, as_json)
+    except (KeyboardInterrupt, SystemExit):  # by Ctrl-C and SIGTERM
+        print_error("interrupted; the same command does what is missing")
+        raise
     if n_failed:
         raise typer.Exit(1)
 
