@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import struct
 import wave
@@ -498,6 +499,24 @@ class TestTruncatedFiles:
 
 
 class TestInvalidFiles:
+    @pytest.mark.parametrize("container", ["WAV", "FLAC", "OGG", "MP3", "AIFF"])
+    @pytest.mark.parametrize("fraction", [0, 0.6])
+    def test_a_disk_that_fails(self, container: str, fraction: float, capfd: pytest.CaptureFixture[str]) -> None:
+        """Half a recording is no recording, and libsndfile takes an exception for the end of the file."""
+        file = io.BytesIO()
+        soundfile.write(file, np.random.default_rng(0).normal(0, 0.1, 200_000), 16_000, format=container)
+        data = file.getvalue()
+
+        class Disk(io.BytesIO):
+            def read(self, n: int | None = -1) -> bytes:
+                if self.tell() > fraction * len(data):
+                    raise OSError(errno.EIO, "Input/output error")
+                return super().read(n)
+
+        with pytest.raises(InputError, match=r"^stream: cannot be read \(Input/output error\)\. Try again\.$"):
+            read_audio(Disk(data))
+        assert capfd.readouterr().err == ""
+
     @pytest.mark.parametrize(
         ("data", "expected"),
         [

@@ -67,6 +67,8 @@ class AudioReader:
             yield
         except InputError as error:
             raise InputError(f"{self.name}: {error}") from None
+        except OSError as error:
+            raise InputError(f"{self.name}: cannot be read ({error.strerror or error}). Try again.") from None
 
     def _open(self, source: AudioSource, raw: RawFormat | None) -> AudioDecoder:
         self._metadata: AudioMetadata | None = None

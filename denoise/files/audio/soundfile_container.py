@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar, cast
 
 import numpy as np
 import soundfile
@@ -44,6 +44,50 @@ class SequentialSoundFile(soundfile.SoundFile):
         return False
 
 
+class CallbackFile:
+    """A file that libsndfile reads or writes by callbacks.
+
+    No exception can pass through libsndfile: it would be printed, and taken for the end of the file. The first error is
+    kept, and the calls after it do nothing.
+
+    Args:
+        file: the file, seekable.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._error: OSError | None = None
+
+    def raise_error(self) -> None:
+        """Raise the error that was kept, if any."""
+        if self._error is not None:
+            raise self._error
+
+    def _call(self, default: T, function: Callable[..., T], *args: Any) -> T:
+        if self._error is None:
+            try:
+                return function(*args)
+            except OSError as error:
+                self._error = error
+        return default
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to an offset, which may write what is buffered."""
+        return self._call(0, self._file.seek, offset, whence)
+
+    def tell(self) -> int:
+        """Return the offset."""
+        return self._call(0, self._file.tell)
+
+    def write(self, data: bytes) -> int:
+        """Write bytes."""
+        return self._call(0, self._file.write, data)
+
+    def read(self, n: int = -1) -> bytes:
+        """Read bytes."""
+        return self._call(b"", self._file.read, n)
+
+
 class SoundfileDecoder:
     """A file that libsndfile reads; an `AudioDecoder`.
 
@@ -63,9 +107,11 @@ class SoundfileDecoder:
         self._position, self._limit = 0, frames
         if not isinstance(source, SplicedFile):
             source = SplicedFile(source, [Section(0, file_size(source))])
+        self._source = CallbackFile(cast(BinaryIO, source))
         try:
-            self._file = SequentialSoundFile(source)
+            self._file = SequentialSoundFile(self._source)
         except (RuntimeError, ValueError, TypeError) as error:
+            self._source.raise_error()
             raise UnreadableError(
                 f"cannot be read as audio ({describe_error(error)}); expected WAV, FLAC, OGG, MP3 or AIFF. "
                 "Convert it first, as by ffmpeg -i IN out.wav."
@@ -116,6 +162,8 @@ class SoundfileDecoder:
             n_read = self._file.tell() - self._position
             if not self._position and not n_read:
                 raise InputError(f"damaged ({error}). Get another copy.") from None
+        finally:
+            self._source.raise_error()
         self._position += n_read
         return block[:n_read]
 
@@ -132,54 +180,13 @@ class SoundfileDecoder:
             self._file.seek(position)
         except RuntimeError as error:
             raise InputError(f"damaged ({error}). Get another copy.") from None
+        finally:
+            self._source.raise_error()
         self._position = position
 
     def close(self) -> None:
         """Close libsndfile's handle; the source stays open."""
         self._file.close()
-
-
-class CallbackFile:
-    """A file that libsndfile writes by callbacks, out of which no exception can pass: it would be printed and lost.
-
-    The first error is kept, and the calls after it do nothing.
-
-    Args:
-        file: the file, seekable.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._error: OSError | None = None
-
-    def raise_error(self) -> None:
-        """Raise the error that was kept, if any."""
-        if self._error is not None:
-            raise self._error
-
-    def _call(self, default: T, function: Callable[..., T], *args: Any) -> T:
-        if self._error is None:
-            try:
-                return function(*args)
-            except OSError as error:
-                self._error = error
-        return default
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to an offset, which may write what is buffered."""
-        return self._call(0, self._file.seek, offset, whence)
-
-    def tell(self) -> int:
-        """Return the offset."""
-        return self._call(0, self._file.tell)
-
-    def write(self, data: bytes) -> int:
-        """Write bytes."""
-        return self._call(0, self._file.write, data)
-
-    def read(self, n: int = -1) -> bytes:
-        """Read bytes."""
-        return self._call(b"", self._file.read, n)
 
 
 class SoundfileEncoder:
