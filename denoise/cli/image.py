@@ -47,8 +47,8 @@ def image(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Name of a bundled model, or a .safetensors or .onnx file. Without it, `photo`, or `gaussian` for white "
-            "noise.",
+            help="Name of a bundled model, or a .safetensors or .onnx file. Without it, `photo`, or `gaussian` for "
+            "white noise.",
             metavar="NAME|FILE",
             autocompletion=model_names("denoiser", "image"),
         ),
