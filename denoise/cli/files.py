@@ -152,7 +152,8 @@ def _format_result(result: Result) -> str:
         noise_unit = {"dbfs": "dBFS", "sigma_255": "of 255", "sigma_percent": "% of the diagonal"}[result.noise_unit]
         after = "" if result.noise_after is None else f" -> {result.noise_after:.1f}"
         remarks.append(f", noise {result.noise_before:.1f}{after} {noise_unit}")
-    if result.model is not None and result.model.reason not in (GIVEN, BY_DEFAULT):
+    untold = (GIVEN, BY_DEFAULT) if result.noise_unit == "sigma_255" else (GIVEN,)
+    if result.model is not None and result.model.reason not in untold:
         hint = "; for a voice, --model speech" if result.model.may_be_speech else ""
         remarks.append(f", {result.model.model} ({result.model.reason}{hint})")
     if result.stereo is not None and not result.stereo.is_linked and result.stereo.correlation is not None:
