@@ -98,9 +98,12 @@ class TestFiles:
             "megapixels_per_s",
             "noise_before_sigma_255",
             "noise_after_sigma_255",
+            "model",
+            "model_reason",
             "precision",
             "warnings",
         }
+        assert done.rows[0]["model_reason"] == "given"
         assert open_image("out/deep/b.jpg").size == (20, 20)
 
     def test_a_file_that_fails_does_not_stop_the_others(self, command: Command, models: Models, tmp_path: Path) -> None:
