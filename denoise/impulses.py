@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,7 +28,8 @@ LAGS = ((0, 1), (1, 0), (1, 1), (1, -1), (0, 2), (2, 0))  # of pairs: rows, colu
 BLOCK = 16  # pixels: side of the squares whose numbers of impulses are compared
 PATCH, MAX_PATCHES = 128, 32  # pixels: noise is proved in patches from all over an image
 BLURS = (0.6, 1.2, 2.4, 4.8, 9.6)  # pixels: each is taken where the one before reaches too few pixels
-MIN_WEIGHT = 0.05
+REACH, MIN_WEIGHT = 3.0, 0.05  # in standard deviations, and of the pixels within them
+BAND = 512  # rows that are processed at a time
 MAX_CLUSTER = 4.0  # standard deviations by which impulses of a window may exceed their mean; more of them are content
 MAX_VALUE = 1e15  # squares of it are within float32
 CROSS = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]], np.float32)
@@ -72,22 +73,35 @@ def replace_impulses(x: Array, impulses: Mask) -> Array:
     Reference:
         Normalized and Differential Convolution, Knutsson and Westin, 1993.
     """
+    filled = x.copy()
+    for target, around, inner in _bands(len(x), int(REACH * BLURS[-1]) + 1):
+        for i in range(x.shape[2]):
+            filled[target, :, i] = _replace_in_channel(x[around, :, i], impulses[around, :, i])[inner]
+    return filled
+
+
+def _replace_in_channel(x: Array, impulses: Mask) -> Array:
     from scipy.ndimage import gaussian_filter
 
-    filled = x.copy()
-    for i in range(x.shape[2]):
-        missing = impulses[..., i].copy()
-        others = (~missing).astype(np.float32)
-        values = np.where(missing, 0, x[..., i]).astype(np.float32)
-        for blur in BLURS:
-            if not missing.any():
-                break
-            weight = gaussian_filter(others, blur, truncate=3.0)
-            is_within_reach = missing & (weight > MIN_WEIGHT)
-            mean = gaussian_filter(values, blur, truncate=3.0)[is_within_reach] / weight[is_within_reach]
-            filled[is_within_reach, i] = np.rint(mean) if np.issubdtype(x.dtype, np.integer) else mean
-            missing &= ~is_within_reach
+    filled, missing = x.copy(), impulses.copy()
+    others = (~impulses).astype(np.float32)
+    values = np.where(impulses, 0, x).astype(np.float32)
+    for blur in BLURS:
+        if not missing.any():
+            break
+        weight = gaussian_filter(others, blur, truncate=REACH)
+        is_within_reach = missing & (weight > MIN_WEIGHT)
+        mean = gaussian_filter(values, blur, truncate=REACH)[is_within_reach] / weight[is_within_reach]
+        filled[is_within_reach] = np.rint(mean) if np.issubdtype(x.dtype, np.integer) else mean
+        missing &= ~is_within_reach
     return filled
+
+
+def _bands(height: int, margin: int) -> Iterator[tuple[slice, slice, slice]]:
+    """Yield bands of rows, which bound the memory: their rows, those with a margin, and the former among the latter."""
+    for start in range(0, height, BAND):
+        stop, top = min(height, start + BAND), max(0, start - margin)
+        yield slice(start, stop), slice(top, min(height, stop + margin)), slice(start - top, stop - top)
 
 
 class _Windows(NamedTuple):
@@ -192,16 +206,18 @@ class _Channel:
 
         Most channels of an image have the same noise. Those that have much less of it stay as they are.
         """
-        is_isolated = np.zeros(self.x.shape, np.bool_)
+        impulses = np.zeros(self.x.shape, np.bool_)
         if (density > MAX_IMBALANCE * self.evidence.density).any():
-            return is_isolated
-        x = self.x.astype(np.float32)
-        around = _Windows.measure(x, self.ends)
-        for end, n, expected in zip(self.ends, around.n_ends, density * SIDE**2, strict=True):
-            is_isolated |= (x == end) & (n <= expected + MAX_CLUSTER * np.sqrt(expected) + 2)
+            return impulses
         noise = np.median(np.concatenate([window.std[window.has_others] for window in self.windows]))
         min_contrast = max(LEAST_CONTRAST * np.ptp(self.ends), LEAST_RATIO * noise)
-        return is_isolated & (np.abs(x - around.mean) > min_contrast)
+        for target, around, inner in _bands(len(impulses), SIDE // 2):
+            x = self.x[around].astype(np.float32)
+            windows = _Windows.measure(x, self.ends)
+            has_contrast = np.abs(x - windows.mean) > min_contrast
+            for end, n, most in zip(self.ends, windows.n_ends, _most_in_window(density), strict=True):
+                impulses[target] |= (has_contrast & (x == end) & (n <= most))[inner]
+        return impulses
 
 
 def _patches(x: Array) -> list[Array]:
@@ -215,28 +231,41 @@ def _patches(x: Array) -> list[Array]:
 
 def _collect(patches: Sequence[Array], windows: Sequence[_Windows], ends: Array) -> _Evidence:
     """Collect the evidence of patches."""
-    from scipy.ndimage import convolve
+    from scipy.ndimage import convolve, maximum_filter
 
-    scale = np.ptp(ends)
+    scale, both_ends = np.ptp(ends), ends[:, None, None]
+    contrasts = [np.abs(both_ends - window.mean) for window in windows]
+    possible = [
+        window.has_others & (contrast > np.maximum(MIN_CONTRAST * scale, MIN_RATIO * window.std))
+        for window, contrast in zip(windows, contrasts, strict=True)
+    ]
+    if patches:  # black and white areas are no noise, and their borders would look like it
+        counts = [
+            (mask.sum(axis=(1, 2)), (mask & (x == both_ends)).sum(axis=(1, 2)))
+            for x, mask in zip(patches, possible, strict=True)
+        ]
+        usual = np.median([n_impulses / n.clip(1) for n, n_impulses in counts], axis=0)
+        for mask, window in zip(possible, windows, strict=True):
+            nearby = maximum_filter(window.n_ends, (1, SIDE, SIDE), mode="mirror")
+            mask &= nearby <= _most_in_window(usual)[:, None, None]
     sums = np.zeros((5, 2))
     masks = []
-    for x, window in zip(patches, windows, strict=True):
-        contrast = np.abs(ends[:, None, None] - window.mean)
-        possible = window.has_others & (contrast > np.maximum(MIN_CONTRAST * scale, MIN_RATIO * window.std))
-        masks.append((possible, possible & (x == ends[:, None, None])))
+    for x, window, contrast, is_possible in zip(patches, windows, contrasts, possible, strict=True):
+        impulses = is_possible & (x == both_ends)
+        masks.append((is_possible, impulses))
         is_other = ~np.isin(x, ends)
         beside = convolve(np.where(is_other, x - window.mean, 0), CROSS, mode="constant")
         n_beside = convolve(is_other.astype(np.float32), CROSS, mode="constant")
-        for k, (is_possible, is_impulse) in enumerate(zip(*masks[-1], strict=True)):
-            is_near = is_possible & ~is_impulse & (np.abs(x - ends[k]) <= NEAR * scale)
-            bleed = (-1, 1)[k] * beside[is_impulse].sum()
-            depth = (contrast[k] * n_beside)[is_impulse].sum()
-            sums[:, k] += is_possible.sum(), is_impulse.sum(), is_near.sum(), bleed, depth
+        for k in range(2):
+            is_near = is_possible[k] & ~impulses[k] & (np.abs(x - ends[k]) <= NEAR * scale)
+            bleed = (-1, 1)[k] * beside[impulses[k]].sum()
+            depth = (contrast[k] * n_beside)[impulses[k]].sum()
+            sums[:, k] += is_possible[k].sum(), impulses[k].sum(), is_near.sum(), bleed, depth
     density = sums[1] / sums[0].clip(1)
     pairs = np.zeros((2, len(LAGS)))
     blocks = np.zeros(3)
-    for possible, impulses in masks:
-        found, expected = impulses.any(axis=0).astype(np.float64), np.tensordot(density, possible, 1)
+    for is_possible, impulses in masks:
+        found, expected = impulses.any(axis=0).astype(np.float64), np.tensordot(density, is_possible, 1)
         for i, lag in enumerate(LAGS):
             for j, x in enumerate((found, expected)):
                 first, second = _shift(x, *lag)
@@ -245,6 +274,12 @@ def _collect(patches: Sequence[Array], windows: Sequence[_Windows], ends: Array)
         error, variance = error[variance > MIN_EXPECTED], variance[variance > MIN_EXPECTED]
         blocks += (np.square(error) / variance).sum(), len(error), (2 + 1 / variance).sum()
     return _Evidence(sum(x.size for x in patches), *sums, *pairs, *blocks.tolist())
+
+
+def _most_in_window(density: Array) -> Array:
+    """The most impulses that a window has by chance; more of them are content."""
+    expected = density * SIDE**2
+    return expected + MAX_CLUSTER * np.sqrt(expected) + 2
 
 
 def _block_sums(x: Array) -> Array:

@@ -72,6 +72,26 @@ def test_impulses_are_found_and_replaced(
     assert psnr(replaced, clean) > psnr(noisy, clean) + 12
 
 
+def test_borders_of_white_and_black_areas_do_not_hide_them() -> None:
+    clean = scene()
+    clean[:50], clean[:, :30] = 255, 0
+    noisy, is_impulse = add_impulses(clean, 0.05)
+    found = find_impulses(noisy)
+    assert found is not None
+    assert found[is_impulse].mean() > 0.9
+    assert psnr(replace_impulses(noisy, found), clean) > psnr(noisy, clean) + 12
+
+
+def test_bands_of_rows_are_not_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    noisy, _ = add_impulses(scene(), 0.5)
+    found = find_impulses(noisy)
+    assert found is not None
+    replaced = replace_impulses(noisy, found)
+    monkeypatch.setattr("denoise.impulses.BAND", 23)
+    assert np.array_equal(find_impulses(noisy), found)
+    assert np.array_equal(replace_impulses(noisy, found), replaced)
+
+
 def page(noise: float = 0.0) -> Pixels:
     """Text, black on white, in antialiased letters."""
     image = PILImage.new("L", (SIDE, SIDE), 255)
