@@ -208,7 +208,8 @@ def mix_down(spectrum: Tensor) -> Tensor:
         Spectrum of one channel, (batch, frames, bins, 2).
     """
     mean = spectrum.mean(dim=1)
-    weights = torch.pow(0.5, torch.arange(spectrum.shape[1], device=spectrum.device))  # which no signs cancel
+    exponents = torch.arange(spectrum.shape[1], device=spectrum.device, dtype=spectrum.dtype)
+    weights = torch.pow(0.5, exponents)  # which no signs cancel
     weighted = (spectrum * weights[:, None, None, None]).sum(dim=1)
     cancels = mean.square().sum(dim=(-2, -1)) < MAX_CANCELLATION * spectrum.square().sum(dim=(-2, -1)).mean(dim=1)
     return torch.where(cancels[..., None, None], weighted, mean)
