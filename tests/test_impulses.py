@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -17,6 +19,7 @@ import denoise
 from denoise.impulses import find_impulses, replace_impulses
 from denoise.options import DenoiseOptions
 from denoise.pipelines.image import ImagePipeline
+from denoise.pipelines.samples import write_image_samples
 from denoise.signals import Image
 
 Pixels = NDArray[Any]
@@ -183,24 +186,50 @@ def test_replacement_keeps_one_colour_and_does_not_see_impulses(seed: int, densi
     ).all()
 
 
-def test_frames_lose_them_unless_the_noise_is_told(models: Any) -> None:
+def test_frames_lose_them_unless_sigma_is_a_number() -> None:
     pipeline = ImagePipeline("photo")
     clean = scene()
     noisy, _ = add_impulses(clean, 0.05)
-    alpha = np.full(clean.shape[:2], 255, np.uint8)
-    alpha[:40] = 0
-    frame = Image(noisy, alpha)
-    denoised, diagnostics = pipeline.denoise_frame(frame, DenoiseOptions(steps=1))
-    assert 0.03 < diagnostics.impulse_fraction < 0.05
-    assert np.array_equal(denoised.pixels[:40], noisy[:40])
-    assert psnr(denoised.pixels[40:], clean[40:]) > psnr(noisy[40:], clean[40:]) + 12
-    kept, diagnostics = pipeline.denoise_frame(frame, DenoiseOptions(steps=1, sigma=0.0))
+    denoised, diagnostics = pipeline.denoise_frame(Image(noisy), DenoiseOptions(steps=1))
+    assert 0.04 < diagnostics.impulse_fraction < 0.06
+    assert psnr(denoised.pixels, clean) > psnr(noisy, clean) + 12
+    kept, diagnostics = pipeline.denoise_frame(Image(noisy), DenoiseOptions(steps=1, sigma=0.0))
     assert diagnostics.impulse_fraction == 0
     assert np.array_equal(kept.pixels, noisy)
+    half, _ = pipeline.denoise_frame(Image(noisy), DenoiseOptions(steps=1, strength=0.5))
+    assert psnr(half.pixels, clean) == pytest.approx(psnr(noisy, clean) + 6, abs=0.3)  # half of the error
     assert psnr(denoise.denoise_image(noisy), clean) > psnr(noisy, clean) + 12
 
 
-def test_a_file_says_so(tmp_path: Any) -> None:
+def test_hidden_pixels_are_no_impulses() -> None:
+    noisy, _ = add_impulses(scene(), 0.05)
+    alpha = np.full(noisy.shape[:2], 255, np.uint8)
+    alpha[:40] = 0
+    assert ImagePipeline().denoise_frame(Image(noisy, alpha), DenoiseOptions(steps=1))[1].impulse_fraction == 0
+
+
+def test_a_further_channel_loses_its_own(tmp_path: Path) -> None:
+    clean = scene(channels=1)
+    noisy, _ = add_impulses(clean, 0.05)
+    frame = Image(noisy, noisy[..., 0], is_alpha_opacity=False)
+    tifffile.imwrite(tmp_path / "a.tif", np.concatenate([noisy, noisy], axis=-1), extrasamples=["unspecified"])
+    ImagePipeline().file(tmp_path / "a.tif", tmp_path / "b.tif")
+    for pixels in (ImagePipeline().frame(frame).alpha, tifffile.imread(tmp_path / "b.tif")[..., 1]):
+        assert pixels is not None
+        assert psnr(pixels, clean[..., 0]) > psnr(noisy, clean) + 12
+
+
+def test_samples_have_none(tmp_path: Path) -> None:
+    noisy, _ = add_impulses(scene(), 0.05)
+    noisy = np.clip(noisy + np.random.default_rng(0).normal(0, 10, noisy.shape), 0, 255).astype(np.uint8)
+    noisy, _ = add_impulses(noisy, 0.05)
+    PILImage.fromarray(noisy).save(tmp_path / "a.png")
+    pipeline = ImagePipeline("gaussian")
+    result = write_image_samples(pipeline, tmp_path / "a.png", tmp_path / "b.png", 2, DenoiseOptions(steps=2, seed=0))
+    assert any("salt-and-pepper" in warning for warning in result.warnings)
+
+
+def test_a_file_says_so(tmp_path: Path) -> None:
     noisy, _ = add_impulses(scene(), 0.02)
     PILImage.fromarray(noisy).save(tmp_path / "in.png")
     result = ImagePipeline().file(tmp_path / "in.png", tmp_path / "out.png")

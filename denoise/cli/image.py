@@ -169,6 +169,7 @@ def image(
     from denoise.cli.files import BatchOptions, denoise_files
     from denoise.cli.restore import restore_images
     from denoise.files.image import IMAGE_EXTENSIONS
+    from denoise.pipelines.choice import AUTO
     from denoise.pipelines.compare import check_extras, compare_image
     from denoise.pipelines.image import ImagePipeline, default_model
     from denoise.pipelines.samples import check_samples, write_image_samples
@@ -227,7 +228,8 @@ def image(
         max_megapixels=max_megapixels,
     )
     check_extras({"--compare": compare}, inputs, out, IMAGE_EXTENSIONS, overwrite=overwrite)
-    pipeline = ImagePipeline(model or default_model(options), device=device, tile=tile, backend=backend)
+    chosen_model = default_model(options) if model is None or model == AUTO else model
+    pipeline = ImagePipeline(chosen_model, device=device, tile=tile, backend=backend)
     pipeline.check(options)
     single_output_options: dict[str, Any] = {
         "--compare": compare,

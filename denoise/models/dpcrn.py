@@ -18,7 +18,7 @@ from denoise.nn.streaming import StreamingMixin
 LEVEL_TIME_CONSTANT_S = 1.0
 POWER_FLOOR = 1e-20
 SPECTRUM_INPUTS = 3  # magnitude, real and imaginary part
-MAX_CANCELLATION = 0.01  # channels of which less power remains in the mean are out of phase
+MIN_REMAINING_POWER = 0.01  # channels of which less remains in the mean are out of phase
 
 
 @config
@@ -211,7 +211,7 @@ def mix_down(spectrum: Tensor) -> Tensor:
     exponents = torch.arange(spectrum.shape[1], device=spectrum.device, dtype=spectrum.dtype)
     weights = torch.pow(0.5, exponents)  # which no signs cancel
     weighted = (spectrum * weights[:, None, None, None]).sum(dim=1)
-    cancels = mean.square().sum(dim=(-2, -1)) < MAX_CANCELLATION * spectrum.square().sum(dim=(-2, -1)).mean(dim=1)
+    cancels = mean.square().sum(dim=(-2, -1)) < MIN_REMAINING_POWER * spectrum.square().sum(dim=(-2, -1)).mean(dim=1)
     return torch.where(cancels[..., None, None], weighted, mean)
 
 

@@ -26,6 +26,7 @@ from denoise.pipelines.noise_estimate import (
     FrameNoise,
     estimate_noise,
     estimate_risks,
+    has_independent_channels,
     load_noise_network,
     uniform_noise,
 )
@@ -40,6 +41,7 @@ TILE = 1024  # pixels: 12 megapixels stay below two gigabytes in every precision
 MAX_CONTEXT = 56  # pixels: those further away change the output by less than 0.1 of 255, whatever the receptive field
 FADE = 8  # pixels
 AUTO_MODELS = (DEFAULTS["image"], SIGMA_MODEL)  # which the choice of a model may need
+MAX_RISK_RATIO = 0.995  # of the model of white noise by the default: estimates that are as near say nothing
 MIN_WHITE = 8 / 255  # white noise for which the model of white noise is taken: what is weaker may be texture
 
 
@@ -137,9 +139,11 @@ class ImagePipeline:
             noise = tuple(profile.in_units(pixel_range.scale) for profile in noise)
         if not all(profile.is_white and profile.mean_sigma > MIN_WHITE for profile in noise):
             return False
-        networks = self.network, self._of_white_noise.network
-        by_default, of_white_noise = estimate_risks(image, noise[0].mean_sigma, networks)
-        return of_white_noise < by_default
+        sigma = noise[0].mean_sigma
+        if not has_independent_channels(image, sigma):
+            return False
+        by_default, of_white_noise = estimate_risks(image, sigma, (self.network, self._of_white_noise.network))
+        return 0 < of_white_noise < MAX_RISK_RATIO * by_default
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({AUTO if self.chooses_model else self.card.name!r}, device={self.device!r})"
@@ -182,8 +186,8 @@ class ImagePipeline:
                 for i, image in enumerate(reader):
                     frame_progress = progress_of_part(progress, i, reader.n_frames)
                     try:
-                        denoise = partial(self._denoise_and_measure, options=options, progress=frame_progress)
-                        denoised, diagnostics = denoise_without_impulses(image, options, denoise)
+                        chooses = reader.n_frames == 1  # frames of an animation would flicker
+                        denoised, diagnostics = self._measured_frame(image, options, frame_progress, chooses)
                     except InputError as error:
                         raise InputError(f"{reader.name}: {error}") from error
                     finished.append((diagnostics, image.pixels[..., 0].size))
@@ -231,12 +235,17 @@ class ImagePipeline:
             The denoised frame, and its diagnostics but for the noise levels, which take time to estimate.
         """
         denoise = partial(self._denoise_frame, estimate=None, options=options, progress=progress)
-        return denoise_without_impulses(image, options, denoise)
+        return denoise(image) if self.card.blind else denoise_without_impulses(image, options, denoise)
 
     def _denoise_frame(
-        self, image: Image, estimate: FrameNoise | None, options: DenoiseOptions, progress: Progress | None
+        self,
+        image: Image,
+        estimate: FrameNoise | None,
+        options: DenoiseOptions,
+        progress: Progress | None,
+        chooses: bool = True,
     ) -> tuple[Image, Diagnostics]:
-        """As `denoise_frame`, with an estimate of the noise if there is one already."""
+        """As `denoise_frame`, with an estimate of the noise if there is one already, perhaps without a choice."""
         pixel_range = find_float_range(image)
         self.check(options, 1.0 if pixel_range is None else pixel_range.scale)
         if options.limited_strength == 0:
@@ -244,19 +253,27 @@ class ImagePipeline:
         if image.alpha is not None and not image.is_alpha_opacity:
             return _denoise_parts(image, partial(self.denoise_frame, options=options), progress)
         noise = None if self.card.blind else self.resolve_noise(image, options, estimate)
-        if self.chooses_model and options.estimates_sigma and noise is not None and self._suits_gaussian(image, noise):
+        may_choose = chooses and self.chooses_model and options.estimates_sigma
+        if may_choose and noise is not None and self._suits_gaussian(image, noise):
             return self._of_white_noise._denoise_frame(image, noise, options, progress)
         denoised, diagnostics = self._frame_denoiser().denoise(image, noise, options, progress)
         return denoised, replace(diagnostics, models=(self.card.name,))
 
-    def _denoise_and_measure(
-        self, image: Image, options: DenoiseOptions, progress: Progress | None
+    def _measured_frame(
+        self, image: Image, options: DenoiseOptions, progress: Progress | None, chooses: bool
     ) -> tuple[Image, Diagnostics]:
         """Denoise one frame, with the noise levels before and after."""
         if image.alpha is not None and not image.is_alpha_opacity:
-            return _denoise_parts(image, partial(self._denoise_and_measure, options=options), progress)
+            denoise_part = partial(self._measured_frame, options=options, chooses=chooses)
+            return _denoise_parts(image, denoise_part, progress)
+        denoise = partial(self._denoise_and_measure, options=options, progress=progress, chooses=chooses)
+        return denoise(image) if self.card.blind else denoise_without_impulses(image, options, denoise)
+
+    def _denoise_and_measure(
+        self, image: Image, options: DenoiseOptions, progress: Progress | None, chooses: bool
+    ) -> tuple[Image, Diagnostics]:
         estimate = self.estimate_noise(image)
-        denoised, diagnostics = self._denoise_frame(image, estimate, options, progress)
+        denoised, diagnostics = self._denoise_frame(image, estimate, options, progress, chooses)
         noise_before = sigma_255(estimate)
         is_unchanged = diagnostics.precision is None
         return denoised, replace(
@@ -521,11 +538,9 @@ def default_model(options: DenoiseOptions) -> str:
         options: options of the run.
 
     Returns:
-        Its name; ``"auto"`` if each frame has its own.
+        Its name, or ``"auto"``.
     """
-    if options.uses_posterior:
-        return SIGMA_MODEL
-    return AUTO if options.estimates_sigma else DEFAULTS["image"]
+    return SIGMA_MODEL if options.uses_posterior else AUTO
 
 
 def sigma_255(noise: FrameNoise) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cache, partial
 from typing import Any
@@ -27,6 +28,7 @@ MIN_COLOURS, MAX_COLOURS = 48, 256  # of palettes that may hold noise
 MIN_PIXELS_PER_COLOUR = 16  # of a palette
 MAX_DITHER = 4 / 255  # noise that dithering with so many colours is taken for: up to 3.2 was measured
 MIN_VISIBLE = 0.5  # of the pixels of a patch
+MAX_MEAN_RATIO = 1.25  # of the noise of the mean of channels by that of independent ones: fine structure raises it
 MAX_RISK_PATCHES = 16  # patches that the errors of denoisers are compared on
 RISK_EPS = 0.1  # of sigma: the step of their finite difference
 MIN_ALIVE = 4  # patches, or else those without noise are kept
@@ -100,6 +102,22 @@ def estimate_noise(image: Image, network: ArrayNetwork, *, by_intensity: bool = 
         return uniform_noise(0.0, channels)
     n_steps = N_UNIFORM + (N_BY_INTENSITY if by_intensity else 0)
     return tuple(_estimate_group(candidates[:, group], denoise, n_steps) for group in channel_groups(channels))
+
+
+def has_independent_channels(image: Image, sigma: float) -> bool:
+    """Tell whether the noise of the channels of a frame is independent, by that of their mean.
+
+    Film grain, and the noise of grey images that are stored in colours, is not.
+
+    Args:
+        image: noisy frame, full scale about 1.0 if in floats.
+        sigma: standard deviation of the noise of each channel, full scale 1.0.
+    """
+    candidates = _candidates(image)
+    assert candidates is not None
+    colours = candidates[:, :3]
+    mean_sigma = estimate_sigma(_montage(colours.mean(axis=1, keepdims=True)))
+    return mean_sigma < MAX_MEAN_RATIO * sigma / math.sqrt(colours.shape[1])
 
 
 def estimate_risks(image: Image, sigma: float, networks: Sequence[ArrayNetwork]) -> list[float]:

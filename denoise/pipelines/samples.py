@@ -22,6 +22,7 @@ from denoise.pipelines.audio import AudioPipeline, find_unchanged, read_blocks
 from denoise.pipelines.batch import STREAM
 from denoise.pipelines.choice import ModelChoice
 from denoise.pipelines.image import ImagePipeline, sigma_255
+from denoise.pipelines.impulse_frames import fraction, remove_impulses
 from denoise.pipelines.progress import progress_of_part
 from denoise.pipelines.result import AUDIO_UNITS, IMAGE_UNITS, Diagnostics, Result
 from denoise.protocols import Progress
@@ -114,7 +115,9 @@ def write_image_samples(
     paths.require_free(source, options.overwrite)
     pipeline.check(replace(options, seed=seed))
     with ImageReader(source, max_megapixels=options.max_megapixels, name=name) as reader:
-        image = only_frame(reader)
+        image, impulses = only_frame(reader), None
+        if options.estimates_sigma and not pipeline.card.blind:
+            image, impulses = remove_impulses(image)
         image_float = image.as_float()
 
         def write(path: Path, pixels_float: NDArray[Any]) -> None:
@@ -139,7 +142,8 @@ def write_image_samples(
                 Diagnostics.combine(diagnostics),
                 noise_before=sigma_255(estimate),
                 noise_after=sigma_255(pipeline.estimate_noise(mean, by_intensity=False)),
-                no_noise_found=sigma == 0 and options.estimates_sigma,
+                no_noise_found=sigma == 0 and options.estimates_sigma and impulses is None,
+                impulse_fraction=fraction(impulses),
             ),
             IMAGE_UNITS,
             input=reader.name,

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
+from PIL import ImageDraw
 
 import denoise
 from denoise.noise_profile import NoiseProfile
@@ -74,8 +75,9 @@ def scene() -> NDArray[np.float32]:
     return shades.astype(np.float32)
 
 
-def with_noise(sigma: NDArray[Any] | float) -> Image:
-    return Image((scene() + sigma * np.random.default_rng(0).normal(size=scene().shape)).astype(np.float32))
+def with_noise(sigma: NDArray[Any] | float, channels: int = 3) -> Image:
+    noise = np.random.default_rng(0).normal(size=(192, 192, channels))
+    return Image((scene() + sigma * noise).astype(np.float32))
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +115,9 @@ def test_white_noise_is_for_the_model_of_less_risk(
         with_noise(4 / 255),  # weak noise may be texture
         with_noise(0.04 + 0.16 * scene()),  # of a sensor
         with_noise(0.0),
+        Image(
+            scene() + np.float32(SIGMA) * np.random.default_rng(0).normal(size=(192, 192, 1)).astype(np.float32)
+        ),  # film
     ],
 )
 def test_other_noise_is_for_photo(
@@ -130,6 +135,37 @@ def test_sigma_and_a_named_model_overrule(
     assert photo.denoise_frame(noisy, OPTIONS)[1].models == ("photo",)
     assert np.array_equal(automatic.frame(noisy, sigma=SIGMA).pixels, photo.frame(noisy, sigma=SIGMA).pixels)
     assert np.array_equal(denoise.denoise_image(noisy.pixels), ImagePipeline("gaussian").frame(noisy).pixels)
+
+
+def page() -> NDArray[np.float32]:
+    """Letters on paper."""
+    image = PillowImage.new("RGB", (192, 192), (250, 250, 240))
+    draw = ImageDraw.Draw(image)
+    for row in range(0, 192, 12):
+        draw.text((4, row), "The quick brown fox, 1234567890: i.e. text;", fill=(20, 20, 30))
+    return np.asarray(image).astype(np.float32) / 255
+
+
+@pytest.mark.parametrize("clean", [scene(), page()])
+def test_the_choice_is_no_worse_than_photo(
+    clean: NDArray[np.float32], automatic: ImagePipeline, photo: ImagePipeline
+) -> None:
+    noisy = Image((clean + SIGMA * np.random.default_rng(0).normal(size=clean.shape)).astype(np.float32))
+    errors = [float(np.square(pipeline.frame(noisy).pixels - clean).mean()) for pipeline in (automatic, photo)]
+    assert errors[0] <= 1.02 * errors[1]
+
+
+def test_a_file_names_the_model_of_white_noise(
+    automatic: ImagePipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("denoise.pipelines.image.estimate_risks", lambda *_: [2.0, 1.0])
+    noisy = 0.35 + 0.3 * scene() + 12 / 255 * np.random.default_rng(0).normal(size=scene().shape)  # never clipped
+    frames = [PillowImage.fromarray(np.rint(255 * noisy).astype(np.uint8))] * 2
+    frames[0].save(tmp_path / "one.png")
+    frames[0].save(tmp_path / "two.tif", save_all=True, append_images=frames[1:])
+    for name, row in (("one.png", ["gaussian", "white noise"]), ("two.tif", ["photo", "default"])):
+        facts = automatic.file(tmp_path / name, tmp_path / f"out-{name}").asdict()
+        assert [facts["model"], facts["model_reason"]] == row
 
 
 def test_a_file_names_its_model(automatic: ImagePipeline, photo: ImagePipeline, tmp_path: Path) -> None:
