@@ -21,6 +21,7 @@ from denoise.files.image.registry import container_named
 from denoise.options import DenoiseOptions
 from denoise.pipelines import ImagePipeline
 from denoise.pipelines.arrays import denoise_image
+from denoise.pipelines.choice import AUTO
 from denoise.pipelines.float_range import find_float_range
 from denoise.pipelines.image import default_model, sigma_255
 from denoise.pipelines.transparency import fill_hidden
@@ -656,7 +657,7 @@ class TestBundled:
 
     def test_posterior_samples_select_the_prior(self) -> None:
         options = (DenoiseOptions(steps=1, sigma=0.1), DenoiseOptions(steps=1, seed=0))
-        assert [default_model(o) for o in options] == [DEFAULTS["image"], SIGMA_MODEL]
+        assert [default_model(o) for o in options] == [AUTO, SIGMA_MODEL]
 
     def test_sigma_that_is_no_number_is_refused(self) -> None:
         x = pixels(8, 8, 3)
