@@ -25,14 +25,13 @@ from denoise.pipelines.impulse_frames import denoise_without_impulses
 from denoise.pipelines.noise_estimate import (
     FrameNoise,
     estimate_noise,
-    estimate_risks,
-    has_independent_channels,
     load_noise_network,
     uniform_noise,
 )
 from denoise.pipelines.posterior import check_posterior
 from denoise.pipelines.progress import progress_of_part
 from denoise.pipelines.result import IMAGE_UNITS, Diagnostics, Result
+from denoise.pipelines.white_noise import suits_model_of_white_noise
 from denoise.protocols import ArrayNetwork, Device, Progress
 from denoise.registry import DEFAULTS, NOISE_MODEL, SIGMA_MODEL
 from denoise.signals import Image
@@ -41,8 +40,6 @@ TILE = 1024  # pixels: 12 megapixels stay below two gigabytes in every precision
 MAX_CONTEXT = 56  # pixels: those further away change the output by less than 0.1 of 255, whatever the receptive field
 FADE = 8  # pixels
 AUTO_MODELS = (DEFAULTS["image"], SIGMA_MODEL)  # which the choice of a model may need
-MAX_RISK_RATIO = 0.995  # of the model of white noise by the default: estimates that are as near say nothing
-MIN_WHITE = 8 / 255  # white noise for which the model of white noise is taken: what is weaker may be texture
 
 
 class ImagePipeline:
@@ -127,23 +124,6 @@ class ImagePipeline:
             backend=self._backend,
             batch=self.batch,
         )
-
-    def _suits_gaussian(self, image: Image, noise: FrameNoise) -> bool:
-        """Whether noise is white, strong enough to be sure of it, and of less risk for the model of white noise.
-
-        Drawings and text, with white noise or not, are those of `photo`.
-        """
-        pixel_range = find_float_range(image)
-        if pixel_range is not None:
-            image = pixel_range.normalise(image)
-            noise = tuple(profile.in_units(pixel_range.scale) for profile in noise)
-        if not all(profile.is_white and profile.mean_sigma > MIN_WHITE for profile in noise):
-            return False
-        sigma = noise[0].mean_sigma
-        if not has_independent_channels(image, sigma):
-            return False
-        by_default, of_white_noise = estimate_risks(image, sigma, (self.network, self._of_white_noise.network))
-        return 0 < of_white_noise < MAX_RISK_RATIO * by_default
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({AUTO if self.chooses_model else self.card.name!r}, device={self.device!r})"
@@ -253,9 +233,10 @@ class ImagePipeline:
         if image.alpha is not None and not image.is_alpha_opacity:
             return _denoise_parts(image, partial(self.denoise_frame, options=options), progress)
         noise = None if self.card.blind else self.resolve_noise(image, options, estimate)
-        may_choose = chooses and self.chooses_model and options.estimates_sigma
-        if may_choose and noise is not None and self._suits_gaussian(image, noise):
-            return self._of_white_noise._denoise_frame(image, noise, options, progress)
+        if noise is not None and chooses and self.chooses_model and options.estimates_sigma:
+            networks = self.network, lambda: self._of_white_noise.network
+            if suits_model_of_white_noise(image, noise, *networks):
+                return self._of_white_noise._denoise_frame(image, noise, options, progress)
         denoised, diagnostics = self._frame_denoiser().denoise(image, noise, options, progress)
         return denoised, replace(diagnostics, models=(self.card.name,))
 

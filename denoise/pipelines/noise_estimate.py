@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -28,9 +26,6 @@ MIN_COLOURS, MAX_COLOURS = 48, 256  # of palettes that may hold noise
 MIN_PIXELS_PER_COLOUR = 16  # of a palette
 MAX_DITHER = 4 / 255  # noise that dithering with so many colours is taken for: up to 3.2 was measured
 MIN_VISIBLE = 0.5  # of the pixels of a patch
-MAX_MEAN_RATIO = 1.25  # of the noise of the mean of channels by that of independent ones: fine structure raises it
-MAX_RISK_PATCHES = 16  # patches that the errors of denoisers are compared on
-RISK_EPS = 0.1  # of sigma: the step of their finite difference
 MIN_ALIVE = 4  # patches, or else those without noise are kept
 
 Array = NDArray[Any]
@@ -96,61 +91,12 @@ def estimate_noise(image: Image, network: ArrayNetwork, *, by_intensity: bool = 
         y = network.denoise(*_with_channels(x, maps, network.facts.channels))
         return y.mean(axis=1, keepdims=True) if x.shape[1] < y.shape[1] else y
 
-    candidates = _candidates(image)
+    candidates = cut_patches(image)
     channels = image.pixels.shape[2]
     if candidates is None:
         return uniform_noise(0.0, channels)
     n_steps = N_UNIFORM + (N_BY_INTENSITY if by_intensity else 0)
     return tuple(_estimate_group(candidates[:, group], denoise, n_steps) for group in channel_groups(channels))
-
-
-def has_independent_channels(image: Image, sigma: float) -> bool:
-    """Tell whether the noise of the channels of a frame is independent, by that of their mean.
-
-    Film grain, and the noise of grey images that are stored in colours, is not.
-
-    Args:
-        image: noisy frame, full scale about 1.0 if in floats.
-        sigma: standard deviation of the noise of each channel, full scale 1.0.
-    """
-    candidates = _candidates(image)
-    assert candidates is not None
-    colours = candidates[:, :3]
-    mean_sigma = estimate_sigma(_montage(colours.mean(axis=1, keepdims=True)))
-    return mean_sigma < MAX_MEAN_RATIO * sigma / math.sqrt(colours.shape[1])
-
-
-def estimate_risks(image: Image, sigma: float, networks: Sequence[ArrayNetwork]) -> list[float]:
-    """Estimate the mean squared errors of denoisers for an image with white noise, without the clean image.
-
-    Args:
-        image: noisy frame, full scale about 1.0 if in floats.
-        sigma: standard deviation of its noise, full scale 1.0.
-        networks: denoisers.
-
-    Returns:
-        Estimated error of each, on patches from all over the frame. Differences of them are more exact than they are.
-
-    Reference:
-        Estimation of the Mean of a Multivariate Normal Distribution, Stein, 1981; Monte-Carlo SURE, Ramani et al.,
-        2008.
-    """
-    candidates = _candidates(image)
-    assert candidates is not None
-    patches = candidates[:: -(-len(candidates) // MAX_RISK_PATCHES), :3]
-    noise = NoiseProfile.uniform(sigma, patches.shape[1])
-    probe = TorchRandom(0).normal(patches.shape)
-    risks = []
-    for network in networks:
-
-        def denoise(x: Array, network: ArrayNetwork = network) -> Array:
-            y = network.denoise(*to_network(x, noise, network.facts)).reshape(len(x), -1, *x.shape[2:])
-            return y.mean(axis=1, keepdims=True) if x.shape[1] < y.shape[1] else y
-
-        denoised = denoise(patches)
-        divergence = (probe * (denoise(patches + RISK_EPS * sigma * probe) - denoised)).mean() / (RISK_EPS * sigma)
-        risks.append(float(np.square(patches - denoised).mean() + sigma**2 * (2 * divergence - 1)))
-    return risks
 
 
 def _estimate_group(candidates: Array, denoise: Denoise, n_steps: int) -> NoiseProfile:
@@ -161,9 +107,9 @@ def _estimate_group(candidates: Array, denoise: Denoise, n_steps: int) -> NoiseP
     if channels > 1 and (candidates == candidates[:, :1]).all():  # grey: the noise of all channels is the same
         profile = _estimate_group(candidates[:, :1], denoise, n_steps)
         return NoiseProfile(profile.levels.repeat(channels, axis=0), profile.sigma.repeat(channels, axis=0))
-    montage = _montage(candidates)
-    sigma = estimate_sigma(montage)
-    coarse_sigma = 2 * estimate_sigma(_halve(montage)) if min(montage.shape[1:]) > 1 else 0.0
+    mosaic = montage(candidates)
+    sigma = estimate_sigma(mosaic)
+    coarse_sigma = 2 * estimate_sigma(_halve(mosaic)) if min(mosaic.shape[1:]) > 1 else 0.0
     patches = _pick(candidates)
     estimate = partial(
         estimate_noise_profile, patches, denoise, sigma, coarse_sigma, n_steps=n_steps, n_uniform=N_UNIFORM
@@ -184,8 +130,15 @@ def _has_palette(patches: Array) -> bool:
     return MIN_COLOURS <= n_colours <= min(MAX_COLOURS, len(pixels) // MIN_PIXELS_PER_COLOUR)
 
 
-def _candidates(image: Image) -> Array | None:
-    """Patches from all over a frame, (n, channels, height, width), full scale 1.0; None if no pixel is visible."""
+def cut_patches(image: Image) -> Array | None:
+    """Cut patches from all over a frame.
+
+    Args:
+        image: frame.
+
+    Returns:
+        At most `MAX_CANDIDATES`, (n, channels, height, width), full scale 1.0; None if no pixel is visible.
+    """
     top, left, height, width = _content(image)
     sides = min(PATCH, height), min(PATCH, width)
     starts = [(top + i, left + j) for i in _starts(height, sides[0]) for j in _starts(width, sides[1])]
@@ -239,8 +192,15 @@ def _starts(size: int, side: int) -> list[int]:
     return [round(i * (size - side) / max(1, n - 1)) for i in range(n)]
 
 
-def _montage(patches: Array) -> Array:
-    """Patches side by side, (channels, rows * height, columns * width)."""
+def montage(patches: Array) -> Array:
+    """Return patches side by side.
+
+    Args:
+        patches: (n, channels, height, width).
+
+    Returns:
+        (channels, rows * height, columns * width), as nearly square as they allow.
+    """
     columns = max(1, round(len(patches) ** 0.5))
     rows = len(patches) // columns
     _, channels, height, width = patches.shape

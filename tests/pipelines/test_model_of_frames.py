@@ -18,7 +18,7 @@ import denoise
 from denoise.noise_profile import NoiseProfile
 from denoise.options import DenoiseOptions
 from denoise.pipelines.image import ImagePipeline
-from denoise.pipelines.noise_estimate import estimate_risks
+from denoise.pipelines.white_noise import estimate_risks
 from denoise.protocols import ArrayNetwork
 from denoise.signals import Image
 
@@ -40,7 +40,8 @@ def test_risk_of_a_linear_denoiser_is_that_of_the_closed_form(
     clean = 0.5 + 0.3 * np.sin(np.arange(200) / 9)[:, None, None] * np.ones((200, 150, channels))
     noisy = (clean + sigma * rng.normal(size=clean.shape)).astype(np.float32)
     expected = [(1 - a) ** 2 * np.square(clean).mean() + a**2 * sigma**2 for a in factors]
-    risks = estimate_risks(Image(noisy), sigma, [linear(a) for a in factors])
+    patches = np.moveaxis(noisy, -1, 0)[None]
+    risks = estimate_risks(patches, sigma, [linear(a) for a in factors])
     assert risks == pytest.approx(expected, rel=0.06, abs=0.06 * sigma**2)
 
 
@@ -99,11 +100,11 @@ def test_white_noise_is_for_the_model_of_less_risk(
     gaussian = ImagePipeline("gaussian")
     for risks, chosen in (([2.0, 1.0], gaussian), ([1.0, 2.0], photo)):
 
-        def estimate(image: Image, sigma: float, networks: Any, risks: list[float] = risks) -> list[float]:
+        def estimate(patches: NDArray[Any], sigma: float, networks: Any, risks: list[float] = risks) -> list[float]:
             assert sigma == pytest.approx(SIGMA, rel=0.1)
             return risks
 
-        monkeypatch.setattr("denoise.pipelines.image.estimate_risks", estimate)
+        monkeypatch.setattr("denoise.pipelines.white_noise.estimate_risks", estimate)
         denoised, diagnostics = automatic.denoise_frame(noisy, OPTIONS)
         assert np.array_equal(denoised.pixels, chosen.frame(noisy).pixels)
         assert diagnostics.models == (chosen.card.name,)
@@ -123,14 +124,14 @@ def test_white_noise_is_for_the_model_of_less_risk(
 def test_other_noise_is_for_photo(
     automatic: ImagePipeline, photo: ImagePipeline, noisy: Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("denoise.pipelines.image.estimate_risks", lambda *_: [2.0, 1.0])
+    monkeypatch.setattr("denoise.pipelines.white_noise.estimate_risks", lambda *_: [2.0, 1.0])
     assert np.array_equal(automatic.frame(noisy).pixels, photo.frame(noisy).pixels)
 
 
 def test_sigma_and_a_named_model_overrule(
     automatic: ImagePipeline, photo: ImagePipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("denoise.pipelines.image.estimate_risks", lambda *_: [2.0, 1.0])
+    monkeypatch.setattr("denoise.pipelines.white_noise.estimate_risks", lambda *_: [2.0, 1.0])
     noisy = with_noise(SIGMA)
     assert photo.denoise_frame(noisy, OPTIONS)[1].models == ("photo",)
     assert np.array_equal(automatic.frame(noisy, sigma=SIGMA).pixels, photo.frame(noisy, sigma=SIGMA).pixels)
@@ -158,7 +159,7 @@ def test_the_choice_is_no_worse_than_photo(
 def test_a_file_names_the_model_of_white_noise(
     automatic: ImagePipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("denoise.pipelines.image.estimate_risks", lambda *_: [2.0, 1.0])
+    monkeypatch.setattr("denoise.pipelines.white_noise.estimate_risks", lambda *_: [2.0, 1.0])
     noisy = 0.35 + 0.3 * scene() + 12 / 255 * np.random.default_rng(0).normal(size=scene().shape)  # never clipped
     frames = [PillowImage.fromarray(np.rint(255 * noisy).astype(np.uint8))] * 2
     frames[0].save(tmp_path / "one.png")
