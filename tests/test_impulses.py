@@ -234,4 +234,5 @@ def test_a_file_says_so(tmp_path: Path) -> None:
     PILImage.fromarray(noisy).save(tmp_path / "in.png")
     result = ImagePipeline().file(tmp_path / "in.png", tmp_path / "out.png")
     assert any("% of the pixels are salt-and-pepper noise" in warning for warning in result.warnings)
+    assert result.asdict()["impulse_fraction"] == pytest.approx(0.02, rel=0.2)
     assert not any("no noise was found" in warning for warning in result.warnings)

@@ -92,6 +92,7 @@ class Result:
         files: all files that were written, if they are several.
         warnings: one sentence each.
         precision: number format that the network was computed in.
+        impulse_fraction: fraction of the pixels that were salt-and-pepper noise, and are replaced.
         model: model of a recording or an image, and why it was taken; None of a restoration.
         stereo: whether the channels of a recording shared one mask; None of a single one.
     """
@@ -108,6 +109,7 @@ class Result:
     files: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     precision: str | None = None
+    impulse_fraction: float = 0.0
     model: ModelChoice | None = None
     stereo: StereoChoice | None = None
 
@@ -161,6 +163,7 @@ class Result:
                 *warn_impulses(input, diagnostics.impulse_fraction),
             ),
             precision=diagnostics.precision,
+            impulse_fraction=diagnostics.impulse_fraction,
             model=model,
             stereo=stereo,
         )
@@ -201,12 +204,15 @@ class Result:
         del row["model"], row["stereo"]
         row |= _choices(self.model, self.stereo)
         residual, files, precision = row.pop("residual"), row.pop("files"), row.pop("precision")
+        impulse_fraction = row.pop("impulse_fraction")
         if residual is not None:
             rms_key, correlation_key = ("noise", "with_answer") if noise_unit == "dbfs" else ("sigma", "correlation")
             row |= {
                 f"residual_by_{rms_key}": round(residual[0], 3),
                 f"residual_{correlation_key}": round(residual[1], 3),
             }
+        if impulse_fraction:
+            row["impulse_fraction"] = float(f"{impulse_fraction:.3g}")
         return row | ({"files": files} if files else {}) | ({"precision": precision} if precision else {})
 
 

@@ -118,9 +118,9 @@ def train_steps(objective: Objective, state: TrainingState, source: Source, out:
             if is_last or state.is_due(schedule.checkpoint_every):
                 state.save(out / "checkpoint.pt")
             if fabric.is_global_zero and (is_last or state.is_due(schedule.sample_every)):
-                with torch.no_grad():
-                    objective.write_samples(out, state.step, state.ema.eval(), source)
                 export_as(recipe.name)
+                with torch.no_grad():  # behind the weights: those of slow samplers may be interrupted
+                    objective.write_samples(out, state.step, state.ema.eval(), source)
             if fabric.is_global_zero and state.is_due(schedule.keep_every):
                 export_as(f"{recipe.name}-{state.step}")
     if fabric.is_global_zero:  # again, for a resumption without remaining steps
