@@ -256,12 +256,12 @@ class ImagePipeline:
         estimate = self.estimate_noise(image)
         denoised, diagnostics = self._denoise_frame(image, estimate, options, progress, chooses)
         noise_before = sigma_255(estimate)
-        is_unchanged = diagnostics.precision is None
+        is_unchanged = denoised.equals(image)  # two estimates of the same pixels would differ
         return denoised, replace(
             diagnostics,
             noise_before=noise_before,
             noise_after=noise_before if is_unchanged else sigma_255(self.estimate_noise(denoised, by_intensity=False)),
-            no_noise_found=is_unchanged and options.limited_strength > 0,
+            no_noise_found=diagnostics.precision is None and options.limited_strength > 0,
         )
 
     def posterior_mean(self, image: Image, sigma: float, progress: Progress | None = None) -> NDArray[Any]:

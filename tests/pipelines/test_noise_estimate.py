@@ -322,6 +322,15 @@ class TestLittleNoise:
         np.testing.assert_array_equal(Pillow.open(tmp_path / "b.png"), code(4))
         assert result.asdict()["noise_after_sigma_255"] == result.asdict()["noise_before_sigma_255"]
 
+    @pytest.mark.parametrize("options", [{"sigma": 0.0}, {"strength": 0.0}])
+    def test_equal_pixels_have_equal_noise(self, tmp_path: Path, options: dict[str, float]) -> None:
+        clean = np.asarray(Pillow.open(PHOTO))[:SIDE, : 2 * SIDE]
+        noisy = clean + np.random.default_rng(0).normal(0, 0.5 * np.sqrt(clean))  # by intensity
+        Pillow.fromarray(np.rint(noisy).clip(0, 255).astype(np.uint8)).save(tmp_path / "a.png")
+        result = pipeline().file(tmp_path / "a.png", tmp_path / "b.png", **options).asdict()
+        np.testing.assert_array_equal(Pillow.open(tmp_path / "b.png"), Pillow.open(tmp_path / "a.png"))
+        assert result["noise_after_sigma_255"] == result["noise_before_sigma_255"] > 1
+
 
 class TestFrames:
     """Any kind of frame, in its own units."""
