@@ -48,7 +48,7 @@ def image(
         str | None,
         typer.Option(
             help="Name of a bundled model, or a .safetensors or .onnx file. Without it, `photo`, or `gaussian` for "
-            "white noise.",
+            "noise that is estimated and found to be white.",
             metavar="NAME|FILE",
             autocompletion=model_names("denoiser", "image"),
         ),
@@ -107,7 +107,8 @@ def image(
     sigma: Annotated[
         str | None,
         typer.Option(
-            help="Standard deviation of white Gaussian noise, 0 to 255 at any bit depth, instead of an estimate.",
+            help="Standard deviation of white Gaussian noise, 0 to 255 at any bit depth, instead of an estimate. "
+            "Without --model, it leaves the choice at `photo`, which bears a wrong one.",
             metavar="SIGMA|auto",
         ),
     ] = None,
