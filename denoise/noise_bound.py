@@ -17,7 +17,10 @@ MAX_REACHED = 64  # bins: images of other intensities reach farther
 MIN_BOUND = 0.28  # bins: rounding
 MIN_END = 200  # pixels: fewer at black or white tell nothing
 BESIDE, MAX_BESIDE = 3, 0.05  # bins beside black or white, and their pixels by those that are clipped without noise
-MAX_SPACING = 8  # bins between the levels that an image uses
+MAX_SPACING = 8  # bins between the levels that an image uses; dither has levels that are farther apart
+MAX_NOISY_SPACING = 48  # the same, where neighbours are farther apart than in dither
+BLOCK = 16  # pixels: side of the blocks in which neighbours are compared
+MIN_APART, QUIETEST = 0.12, 0.25  # of the neighbours in a block that are two levels apart; in the quietest blocks
 MIN_LEVELS = 6  # that an image uses
 MIN_UNEVEN = 0.04  # of the levels: fewer bins are empty or doubled by chance
 SAME_RATIO = 1.35  # of the counts of neighbouring levels of photographs; rounding joins two levels or none
@@ -47,10 +50,10 @@ def noise_bound(values: Array, *, has_palette: bool = False) -> Array:
     """
     if has_palette and not _is_flat(values):
         return np.full(N_BINS, np.inf, np.float32)
-    bins = np.rint(values.reshape(-1) * (N_BINS - 1))
+    bins = np.rint(values * (N_BINS - 1))
     is_inside = (bins >= 0) & (bins < N_BINS)
     all_counts = np.bincount(bins[is_inside].astype(np.int64), minlength=N_BINS).astype(np.float64)
-    first, counts = (1, all_counts[1:-1]) if _is_flat(values) else _density(all_counts)
+    first, counts = (1, all_counts[1:-1]) if _is_flat(values) else _density(all_counts, _max_spacing(bins))
     bound = np.full(N_BINS, np.inf)
     positions = np.arange(len(counts))
     for width in WIDTHS:
@@ -91,7 +94,27 @@ def _is_flat(values: Array) -> bool:
     return bool((values[..., :-1] == values[..., 1:]).mean() >= MAX_EQUAL) if values.shape[-1] > 1 else False
 
 
-def _density(counts: Array) -> tuple[int, Array]:
+def _max_spacing(bins: Array) -> int:
+    """Return how far apart levels may be that noise has in common, (..., height, width).
+
+    Dither of few levels differs between neighbours as often as noise, but by one level alone where the image is smooth.
+    Noise that is stronger than a level does not stop there.
+    """
+    levels = np.unique(bins)
+    height, width = (n // BLOCK * BLOCK for n in bins.shape[-2:]) if bins.ndim > 1 else (0, 0)
+    if len(levels) < MIN_LEVELS or not height or not width or np.median(np.diff(levels)) <= MAX_SPACING:
+        return MAX_SPACING
+    ranks = np.searchsorted(levels, bins[..., :height, :width])
+    steps = np.abs(np.diff(ranks, axis=-1, append=ranks[..., -1:])).reshape(
+        -1, height // BLOCK, BLOCK, width // BLOCK, BLOCK
+    )
+    apart, alive = ((steps >= n).mean(axis=(2, 4)) for n in (2, 1))
+    alive = alive > 0  # others are clipped
+    is_noise = alive.any() and np.quantile(apart[alive], QUIETEST) >= MIN_APART
+    return MAX_NOISY_SPACING if is_noise else MAX_SPACING
+
+
+def _density(counts: Array, max_spacing: int) -> tuple[int, Array]:
     """Return the histogram without the peaks that clipping and tone curves cause, and the bin that it begins at.
 
     Clipping causes peaks at black and white. Contrast, gamma and levels map integers to integers: where the curve is
@@ -100,6 +123,7 @@ def _density(counts: Array) -> tuple[int, Array]:
 
     Args:
         counts: pixels of each bin.
+        max_spacing: of levels that noise has in common, see `_max_spacing`.
     """
     levels = 1 + np.flatnonzero(counts[1:-1])
     if len(levels) < MIN_LEVELS:
@@ -111,7 +135,7 @@ def _density(counts: Array) -> tuple[int, Array]:
     excess = used - beside
     is_doubled = (np.abs(excess) > margin) & (np.abs(excess) <= margin + np.log(2))
     spacing = np.diff(levels)
-    n_uneven = (spacing[spacing <= MAX_SPACING] - 1).sum() + is_doubled.sum()
+    n_uneven = (spacing[spacing <= max_spacing] - 1).sum() + is_doubled.sum()
     is_peak = excess > margin + np.log(2)
     n_pixels = counts[levels[1:-1]]
     if n_uneven <= MIN_UNEVEN * len(levels) or n_pixels[is_peak[1:-1]].sum() > MAX_UNLIKE * n_pixels.sum():
@@ -119,7 +143,7 @@ def _density(counts: Array) -> tuple[int, Array]:
     typical = np.where(is_peak, used, np.median([used, beside, farther], axis=0))[1:-1]
     levels = levels[1:-1]
     filled = np.exp(np.interp(np.arange(levels[0], levels[-1] + 1), levels, typical))
-    for i in np.flatnonzero(spacing[1:-1] > MAX_SPACING):
+    for i in np.flatnonzero(spacing[1:-1] > max_spacing):
         filled[levels[i] + 1 - levels[0] : levels[i + 1] - levels[0]] = 0
     filled = np.convolve(np.pad(filled, 1, mode="edge"), np.ones(3) / 3, "valid")  # every second may be doubled
     return int(levels[0]), filled

@@ -91,8 +91,8 @@ class NoiseProfile(NamedTuple):
             and ratios.max() < MAX_WHITE_RATIO
         )
 
-    def scale(self, factor: float) -> NoiseProfile:
-        """Return the profile of noise that is ``factor`` times as strong in an image of the same intensities."""
+    def scale(self, factor: float | Array) -> NoiseProfile:
+        """Return the profile of noise that is ``factor``, or (2 C, 1), times as strong at the same intensities."""
         return self._replace(sigma=factor * self.sigma)
 
     def in_units(self, unit: float) -> NoiseProfile:
@@ -130,8 +130,8 @@ class NoiseProfile(NamedTuple):
 def estimate_noise_profile(
     patches: Array,
     denoise: Denoise,
-    sigma: float,
-    coarse_sigma: float,
+    sigma: float | Array,
+    coarse_sigma: float | Array,
     *,
     n_steps: int = 5,
     n_uniform: int = 3,
@@ -149,7 +149,8 @@ def estimate_noise_profile(
     Args:
         patches: noisy patches of one image, (batch, C, H, W), full scale about 1.0.
         denoise: the conditioned denoiser.
-        sigma: first estimate for the standard deviation of the noise; better too high than too low.
+        sigma: first estimate for the standard deviation of the noise, or one for each channel, (C,); better too high
+            than too low.
         coarse_sigma: the same for the means of 2 x 2 pixels, times 2.
         n_steps: steps; each calls the denoiser twice.
         n_uniform: the first steps, of a third of the patches, in which the noise is the same at all intensities.
@@ -164,10 +165,12 @@ def estimate_noise_profile(
     """
     channels = patches.shape[1]
     source = TorchRandom(0)
+    sigma, coarse_sigma = np.atleast_1d(sigma), np.atleast_1d(coarse_sigma)
     bounds = _Bounds.by_first(sigma, coarse_sigma)
-    fine = max(sigma, coarse_sigma / MAX_COARSE_RATIO)
-    coarse = fine if coarse_sigma < MAX_COARSE_RATIO * sigma else coarse_sigma
-    start = np.array([fine, coarse], np.float32).clip(MIN_FIRST).repeat(channels)[:, None]
+    fine = np.maximum(sigma, coarse_sigma / MAX_COARSE_RATIO)
+    coarse = np.where(coarse_sigma < MAX_COARSE_RATIO * sigma, fine, coarse_sigma)
+    start = np.stack([fine, coarse]).astype(np.float32).clip(MIN_FIRST)
+    start = start.repeat(channels // len(sigma), axis=1).reshape(-1, 1)
     profile = bounds.apply(NoiseProfile(np.zeros((channels, 1), np.float32), start))
     by_value = [np.square(look_up(noise_bound(x, has_palette=has_palette), x)) for x in np.swapaxes(patches, 0, 1)]
     whole = _Evidence(patches, local_mean(patches, MEAN_SIDE), np.stack(by_value, axis=1), bounds)
@@ -177,7 +180,14 @@ def estimate_noise_profile(
         is_uniform = i < n_uniform
         levels = np.zeros((channels, 1), np.float32) if is_uniform else _levels(whole.seen)
         profile = _update(part if is_uniform else whole, denoise, profile, levels, source)
-    return profile.scale(_correction(profile.mean_sigma, sigma, coarse_sigma))
+    estimates = _grouped_rms(profile.sigma[:channels], len(sigma))
+    factors = [_correction(*row) for row in zip(estimates, sigma, coarse_sigma, strict=True)]
+    return profile.scale(np.tile(np.repeat(factors, channels // len(sigma)), 2)[:, None].astype(np.float32))
+
+
+def _grouped_rms(sigma: Array, n: int) -> Array:
+    """Root mean square over the levels of groups of channels, (n,), of (C, levels)."""
+    return np.sqrt(np.square(sigma, dtype=np.float64).reshape(n, -1).mean(axis=1))
 
 
 def _correction(estimate: float, sigma: float, coarse_sigma: float) -> float:
@@ -196,29 +206,35 @@ class _Bounds(NamedTuple):
     """What the noise of an image cannot exceed by its first estimates, which structure makes too high.
 
     Args:
-        least: standard deviation of the noise where it is weakest, which the first estimates measure.
-        mean: that of the image.
+        least: standard deviation of the noise where it is weakest, which the first estimates measure, of each group of
+            channels that have one, (groups,).
+        mean: that of the group.
         coarse_ratio: noise of the means of 2 x 2 pixels, times 2, by that of single pixels.
     """
 
-    least: float
-    mean: float
-    coarse_ratio: float
+    least: Array
+    mean: Array
+    coarse_ratio: Array
 
     @classmethod
-    def by_first(cls, sigma: float, coarse_sigma: float) -> _Bounds:
-        """Return the bounds by the first estimates of `estimate_noise_profile`."""
-        first, finest = max(sigma, coarse_sigma), MAX_BY_FINEST * sigma
+    def by_first(cls, sigma: Array, coarse_sigma: Array) -> _Bounds:
+        """Return the bounds by the first estimates of `estimate_noise_profile`, (groups,)."""
+        first, finest = np.maximum(sigma, coarse_sigma), MAX_BY_FINEST * sigma
         is_white = coarse_sigma < sigma / MIN_AGREEMENT
-        least, mean = (max(min(factor * first, finest), MIN_FIRST) for factor in (MAX_LEAST, MAX_MEAN))
-        return cls(least, mean, MAX_COARSE_RATIO if is_white else 2.0)
+        least, mean = (np.minimum(factor * first, finest).clip(MIN_FIRST) for factor in (MAX_LEAST, MAX_MEAN))
+        return cls(least, mean, np.where(is_white, MAX_COARSE_RATIO, 2.0))
 
     def apply(self, profile: NoiseProfile) -> NoiseProfile:
         """Return a profile within the bounds."""
         fine, coarse = np.split(profile.sigma, 2)
-        factor = min(1.0, self.least / max(float(fine.min()), 1e-20), self.mean / max(profile.mean_sigma, 1e-20))
+        n = len(self.least)
+        weakest = fine.reshape(n, -1).min(axis=1).clip(1e-20)
+        factor = np.minimum(self.least / weakest, self.mean / _grouped_rms(fine, n).clip(1e-20)).clip(max=1)
+        factor, coarse_ratio = (
+            x.repeat(profile.channels // n)[:, None].astype(np.float32) for x in (factor, self.coarse_ratio)
+        )
         fine = factor * fine
-        return profile._replace(sigma=np.concatenate([fine, np.minimum(factor * coarse, self.coarse_ratio * fine)]))
+        return profile._replace(sigma=np.concatenate([fine, np.minimum(factor * coarse, coarse_ratio * fine)]))
 
 
 class _Evidence(NamedTuple):

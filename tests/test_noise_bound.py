@@ -135,6 +135,28 @@ def test_levels_at_equal_distances_are_those_of_integers_in_other_units(spacing:
     assert float(np.quantile(bound, 0.05)) >= 0.8 * 3 * spacing
 
 
+@pytest.mark.parametrize("n_levels", [8, 16, 24])
+@pytest.mark.parametrize("sigma", [1.0, 1.5])
+def test_noise_of_few_levels_is_no_dither(n_levels: int, sigma: float) -> None:
+    """A ramp in noise of 1 to 1.5 levels, which is then rounded: dark photographs of 8 bits that are brightened."""
+    ramp = np.linspace(2, n_levels - 3, 192)
+    noise = torch.randn(192, 192, generator=seeded()).numpy()
+    noisy = np.rint((ramp + sigma * noise).clip(0, n_levels - 1)) / (n_levels - 1)
+    bound = look_up(noise_bound(noisy[None]), noisy)
+    assert float((bound >= 0.8 * sigma / (n_levels - 1)).mean()) >= 0.75
+
+
+@pytest.mark.parametrize("n_levels", [8, 16, 24])
+@pytest.mark.parametrize("kind", ["ordered", "random"])
+def test_dither_of_few_levels_is_no_noise(n_levels: int, kind: str) -> None:
+    ramp = np.linspace(2, n_levels - 3, 192) * np.ones((192, 1))
+    threshold = np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]]) / 16
+    tiled = np.tile(threshold, (48, 48))
+    dithered = np.floor(ramp + (tiled if kind == "ordered" else torch.rand(192, 192, generator=seeded()).numpy()))
+    x = dithered / (n_levels - 1)
+    assert float(look_up(noise_bound(x[None]), x).max()) <= 0.4 / 255
+
+
 def test_a_flat_drawing_keeps_its_bound_whatever_its_levels() -> None:
     """Cells of random levels, each of 16 neighbours: all levels at equal distances are used."""
     cells = 2 * torch.randint(10, 120, (N // 16,), generator=seeded()).numpy()

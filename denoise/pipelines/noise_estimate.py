@@ -21,6 +21,7 @@ PATCH = 96  # pixels
 MAX_CANDIDATES = 64  # patches that the first estimate is made of
 N_INTENSITIES, N_FLAT, N_USUAL = 3, 3, 1  # the network gets so many patches of each third of the intensities
 MAX_EQUAL = 0.9  # of neighbouring pixels: more of them are clipped or drawn and tell nothing about the noise
+MIN_SEPARATE, MAX_JOINT_RATIO = 1 / 255, 2.5  # of the noise of one channel by that of another, or of all together
 N_UNIFORM, N_BY_INTENSITY = 3, 2  # steps of `estimate_noise_profile`
 MIN_COLOURS, MAX_COLOURS = 48, 256  # of palettes that may hold noise
 MIN_PIXELS_PER_COLOUR = 16  # of a palette
@@ -107,9 +108,7 @@ def _estimate_group(candidates: Array, denoise: Denoise, n_steps: int) -> NoiseP
     if channels > 1 and (candidates == candidates[:, :1]).all():  # grey: the noise of all channels is the same
         profile = _estimate_group(candidates[:, :1], denoise, n_steps)
         return NoiseProfile(profile.levels.repeat(channels, axis=0), profile.sigma.repeat(channels, axis=0))
-    mosaic = montage(candidates)
-    sigma = estimate_sigma(mosaic)
-    coarse_sigma = 2 * estimate_sigma(_halve(mosaic)) if min(mosaic.shape[1:]) > 1 else 0.0
+    sigma, coarse_sigma = _first_estimates(montage(candidates))
     patches = _pick(candidates)
     estimate = partial(
         estimate_noise_profile, patches, denoise, sigma, coarse_sigma, n_steps=n_steps, n_uniform=N_UNIFORM
@@ -119,6 +118,24 @@ def _estimate_group(candidates: Array, denoise: Denoise, n_steps: int) -> NoiseP
         if profile.mean_sigma > MAX_DITHER:
             return profile
     return estimate()
+
+
+def _first_estimates(mosaic: Array) -> tuple[Array, Array]:
+    """First estimates for the noise of (channels, height, width), fine and coarse: one, or one for each channel.
+
+    The joint estimate, which tells noise from structure best, is that of the weakest combination of channels. It is
+    wrong where channels share their noise, as those of toned photographs, or differ far in it.
+    """
+
+    def estimate(x: Array) -> tuple[float, float]:
+        return estimate_sigma(x), 2 * estimate_sigma(_halve(x)) if min(x.shape[1:]) > 1 else 0.0
+
+    joint = estimate(mosaic)
+    separate = np.array([estimate(channel[None]) for channel in mosaic])
+    least, greatest = separate[:, 0].min(), separate[:, 0].max()
+    is_joint = max(greatest, MIN_SEPARATE) <= MAX_JOINT_RATIO * max(min(least, joint[0]), MIN_SEPARATE)
+    sigma, coarse_sigma = np.array([joint]).T if is_joint else separate.T
+    return sigma, coarse_sigma
 
 
 def _has_palette(patches: Array) -> bool:
