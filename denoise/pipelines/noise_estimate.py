@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from denoise.backends import load_network
 from denoise.noise_level import estimate_sigma
-from denoise.noise_profile import Denoise, NoiseProfile, estimate_noise_profile
+from denoise.noise_profile import MAX_COARSE_RATIO, Denoise, NoiseProfile, estimate_noise_profile
 from denoise.pipelines.transparency import fill_hidden
 from denoise.protocols import ArrayNetwork, NetworkFacts
 from denoise.random_numbers import TorchRandom
@@ -130,11 +130,11 @@ def _first_estimates(mosaic: Array) -> tuple[Array, Array]:
     def estimate(x: Array) -> tuple[float, float]:
         return estimate_sigma(x), 2 * estimate_sigma(_halve(x)) if min(x.shape[1:]) > 1 else 0.0
 
-    joint = estimate(mosaic)
-    separate = np.array([estimate(channel[None]) for channel in mosaic])
-    least, greatest = separate[:, 0].min(), separate[:, 0].max()
-    is_joint = max(greatest, MIN_SEPARATE) <= MAX_JOINT_RATIO * max(min(least, joint[0]), MIN_SEPARATE)
-    sigma, coarse_sigma = np.array([joint]).T if is_joint else separate.T
+    joint, separate = np.array(estimate(mosaic)), np.array([estimate(channel[None]) for channel in mosaic])
+    fine = separate[:, 0]
+    greatest, least = float(fine.max()), max(float(min(fine.min(), joint[0])), MIN_SEPARATE)
+    is_white = separate[fine.argmax(), 1] <= MAX_COARSE_RATIO * greatest  # structure is seldom as strong in means
+    sigma, coarse_sigma = separate.T if is_white and greatest > MAX_JOINT_RATIO * least else joint[:, None]
     return sigma, coarse_sigma
 
 
