@@ -5,16 +5,57 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from denoise.files.audio.container import AudioDecoder, AudioEncoder
 from denoise.files.audio.joined import JoinedDecoder
 from denoise.files.audio.media_format import MediaFormat
-from denoise.files.audio.ogg_pages import SIGNATURE, read_pages
-from denoise.files.audio.soundfile_container import SoundfileContainer, SoundfileDecoder
+from denoise.files.audio.metadata.positions import NAMES, VORBIS_NAMES
+from denoise.files.audio.ogg_pages import SIGNATURE, has_positions, read_pages
+from denoise.files.audio.soundfile_container import SoundfileContainer, SoundfileDecoder, SoundfileEncoder
 from denoise.files.audio.spliced import Section, SplicedFile, file_size
 from denoise.files.audio.track_encoder import TrackEncoder
 from denoise.signals import AudioFormat
+
+
+class OggDecoder(SoundfileDecoder):
+    """Vorbis or Opus, whose channels come in the order of WAV.
+
+    Args:
+        source: the file, seekable.
+    """
+
+    def __init__(self, source: BinaryIO | SplicedFile) -> None:
+        is_ordered = has_positions(cast(BinaryIO, source))
+        source.seek(0)
+        super().__init__(source)
+        channels = self.format.channels
+        self._order = np.argsort(vorbis_order(channels)) if is_ordered else np.arange(channels)
+
+    def read(self, n: int) -> NDArray[Any]:
+        """Return the next samples, as `SoundfileDecoder`."""
+        return super().read(n)[self._order]
+
+
+class OggEncoder(SoundfileEncoder):
+    """Vorbis or Opus, from channels in the order of WAV."""
+
+    def write(self, x: NDArray[Any]) -> None:
+        """Append samples, as `SoundfileEncoder`."""
+        super().write(x[vorbis_order(len(x))])
+
+
+def vorbis_order(channels: int) -> list[int]:
+    """Return the numbers, in the order of WAV, of the channels of Vorbis and Opus.
+
+    Args:
+        channels: number of channels.
+    """
+    names = VORBIS_NAMES.get(channels, [])
+    return [sorted(names, key=NAMES.index).index(name) for name in names] or [*range(channels)]
 
 
 @dataclass(frozen=True)
@@ -36,7 +77,7 @@ class Ogg(SoundfileContainer):
         """
         starts = list(_find_links(source))
         if len(starts) < 2:
-            return super().open(source)
+            return OggDecoder(source)
         ends = [*starts[1:], file_size(source)]
         links = [Section(start, end - start) for start, end in zip(starts, ends, strict=True)]
         return JoinedDecoder([partial(_open_link, source, link) for link in links])
@@ -54,7 +95,7 @@ class Ogg(SoundfileContainer):
         """
         if isinstance(format, MediaFormat) and (format.format, format.codec) == (self.name, "flac"):
             return TrackEncoder(target, "ogg", ["flac"], replace(format, tags={}), {})
-        return super().create(target, format, frames)
+        return OggEncoder(target, format, *self.choose_format(format, frames))
 
     def choose_format(self, format: AudioFormat, frames: int | None) -> tuple[str, str]:
         """Return libsndfile's names of the container and of the subtype to write."""
@@ -70,8 +111,8 @@ class Opus(Ogg):
         return self.name, "OPUS"
 
 
-def _open_link(source: BinaryIO, link: Section) -> SoundfileDecoder:
-    return SoundfileDecoder(SplicedFile(source, [link]))
+def _open_link(source: BinaryIO, link: Section) -> OggDecoder:
+    return OggDecoder(SplicedFile(source, [link]))
 
 
 def _find_links(source: BinaryIO) -> Iterator[int]:

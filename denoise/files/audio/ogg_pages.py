@@ -2,6 +2,7 @@
 
 Reference:
     The Ogg Encapsulation Format Version 0, 2003, RFC 3533.
+    Ogg Encapsulation for the Opus Audio Codec, 2016, RFC 7845.
 """
 
 from __future__ import annotations
@@ -88,6 +89,16 @@ def _find_page(source: BinaryIO, offset: int, size: int) -> int:
             return offset + index
         offset += max(1, len(block) - len(SIGNATURE) + 1)  # the signature may cross blocks
     return size
+
+
+def has_positions(source: BinaryIO) -> bool:
+    """Return whether the channels of a file are those of loudspeakers: Opus has a mapping for others, too.
+
+    Args:
+        source: the file, seekable.
+    """
+    first = next(read_pages(source), None)
+    return first is None or not first.data.startswith(b"OpusHead") or first.data[18:19] in (b"\0", b"\1")
 
 
 def append_segments(packets: list[bytearray], page: Page) -> None:

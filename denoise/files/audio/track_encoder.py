@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from denoise.errors import InputError
 from denoise.files.audio.ffmpeg import UNWRITABLE, import_av, translate_errors
 from denoise.files.audio.media_format import FFMPEG_TAGS, MediaFormat, is_lossless
+from denoise.files.audio.metadata.positions import channel_mask, mask_names
 from denoise.signals import AudioFormat
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ def _open_encoder(
     """Return a file with one audio track whose encoder is open, or None if it does not hold the format."""
     av = import_av()
     codec = av.Codec(encoder, "w")
-    layout = (format.layout if isinstance(format, MediaFormat) else "") or LAYOUTS[format.channels - 1]
+    layout = _layout(format)
     if encoder in BACK_ENCODERS:
         layout = layout.replace("(side)", "")
     if (encoder, layout) in PERMUTED:
@@ -197,6 +198,15 @@ def _open_encoder(
         media.close()
         return None
     return media
+
+
+def _layout(format: AudioFormat) -> str:
+    """Return FFmpeg's name of the layout of the channels."""
+    if isinstance(format, MediaFormat) and format.layout:
+        return format.layout
+    names = mask_names(channel_mask(format))
+    is_stated = 2 < format.channels == len(names)
+    return str(import_av().AudioLayout("+".join(names)).name) if is_stated else LAYOUTS[format.channels - 1]
 
 
 def _sample_format(names: Sequence[str], subtype: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from contextlib import ExitStack
 from dataclasses import replace
@@ -10,14 +9,18 @@ from typing import BinaryIO, Self, cast
 
 from denoise.files.audio.metadata.chapters import split_comments
 from denoise.files.audio.metadata.codec import MetadataCodec, ShiftedFile
+from denoise.files.audio.metadata.flac import FlacMetadata
+from denoise.files.audio.metadata.iff import Iff
+from denoise.files.audio.metadata.ogg import OggMetadata
+from denoise.files.audio.metadata.positions import FLAC_MASKS, MASK_TAG, channel_mask
 from denoise.files.audio.metadata.registry import metadata_codec, read_tags
 from denoise.files.audio.metadata.riff import Bw64, Riff
 from denoise.files.audio.metadata.tags import Tags
 from denoise.signals import AudioFormat, AudioMetadata
 
-MASK_NAME = "WAVEFORMATEXTENSIBLE_CHANNEL_MASK"  # as the reference encoder of FLAC writes it
-FLAC_MASKS = frozenset((0x7, 0x33, 0x607, 0x37, 0x60F, 0x3F, 0x70F, 0x63F))
-"""Channel masks that FLAC means by three to eight channels."""
+MEANT_MASKS = frozenset((*FLAC_MASKS.values(), 0x37, 0x3F))
+"""Channel masks that FLAC and Vorbis mean by three to eight channels; both take surround channels for those at the
+sides or at the back."""
 
 
 def convert_metadata(
@@ -40,9 +43,13 @@ def convert_metadata(
     tags, lost = read_tags(format)
     length_ms = None if frames is None else round(1000 * frames / format.sample_rate)
     tags = replace(tags.without_coding(), length_ms=length_ms)
-    if format.metadata is None and not tags:
+    mask = channel_mask(format)
+    if format.channels < 3 and not isinstance(codec, Riff):
+        mask = None
+    if format.metadata is None and not tags and mask is None:
         return format, []
-    tags, mask = _move_channel_mask(tags, format, codec)
+    if mask is not None:
+        tags = _without_mask(tags)
     if format.metadata is not None and format.metadata.pending_bytes:
         lost.append("what comes after the sound of a pipe")
     if codec is None and writes_tags:
@@ -50,32 +57,22 @@ def convert_metadata(
         tags = replace(tags, comments=tuple(comments))
         text = {name.lower(): "; ".join(values) for name, values in tags.by_name().items()}
         unwritten = [*["chapters"] * bool(chapters), *["pictures"] * bool(tags.pictures)]
-        return replace(format, tags=text, metadata=None), [*unwritten, *tags.id3_only, *lost]
+        kept = AudioMetadata(channel_mask=mask)  # the encoder takes its layout from it
+        return replace(format, tags=text, metadata=kept), [*unwritten, *tags.id3_only, *lost]
+    if mask and not isinstance(codec, Riff | Iff | FlacMetadata):
+        lost += ["the channel mask"] * (mask not in MEANT_MASKS or not isinstance(codec, OggMetadata))
     if codec is None:
         return replace(format, metadata=AudioMetadata()), [*tags.names, *lost]
+    if mask is not None and isinstance(codec, FlacMetadata | OggMetadata) and mask not in MEANT_MASKS:
+        tags = replace(tags, comments=(*tags.comments, (MASK_TAG, f"0x{mask:04X}")), id3=b"")
     leading, more_lost = codec.from_tags(tags) if tags else ([], [])
+    if mask and isinstance(codec, Iff):
+        leading.append(codec.from_mask(mask))
     return replace(format, metadata=AudioMetadata(leading, channel_mask=mask)), [*lost, *more_lost]
 
 
-def _move_channel_mask(tags: Tags, format: AudioFormat, codec: MetadataCodec | None) -> tuple[Tags, int | None]:
-    """Return tags with the channel mask of a WAV, or the mask of tags for a WAV."""
-    mask = format.metadata.channel_mask if format.metadata is not None else None
-    if mask is not None and format.channels > 2 and mask not in FLAC_MASKS:
-        return replace(tags, comments=(*tags.comments, (MASK_NAME, f"0x{mask:04X}")), id3=b""), None
-    mask = parse_mask(tags) if isinstance(codec, Riff) else None
-    if mask is None:
-        return tags, None
-    return replace(tags, comments=tuple(pair for pair in tags.comments if pair[0] != MASK_NAME)), mask
-
-
-def parse_mask(tags: Tags) -> int | None:
-    """Return the channel mask that tags state, None if they state none.
-
-    Args:
-        tags: tags of a file.
-    """
-    values = [value for name, value in tags.comments if name == MASK_NAME]
-    return int(values[0], 16) if values and re.fullmatch("0x[0-9A-Fa-f]{1,8}", values[0]) else None
+def _without_mask(tags: Tags) -> Tags:
+    return replace(tags, comments=tuple(pair for pair in tags.comments if pair[0] != MASK_TAG))
 
 
 class Embedding:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar
 
 from denoise.files.audio.chunks import BIG_ENDIAN, CAF
 from denoise.files.audio.metadata.chunks import Chunked, decode_text
@@ -14,11 +14,39 @@ from denoise.signals import AudioMetadata
 
 IFF_NAMES = {b"NAME": "TITLE", b"AUTH": "ARTIST", b"(c) ": "COPYRIGHT", b"ANNO": "COMMENT"}
 CAF_NAMES = {"COMMENTS": "COMMENT", "YEAR": "DATE", "TRACK NUMBER": "TRACKNUMBER"}
+USE_BITMAP = 1 << 16  # a channel layout that is the mask of a WAV; of others only the players know the tables
 
 
-class Aiff(Chunked):
+class Iff(Chunked):
+    """Chunks with the channel layout of Core Audio.
+
+    Attributes:
+        positions: name of the chunk of the layout.
+    """
+
+    positions: ClassVar[bytes]
+
+    def read(self, source: BinaryIO) -> AudioMetadata:
+        """Read the chunks of a file, among them a layout that is a channel mask."""
+        metadata = super().read(source)
+        for name, body in self.split(metadata):
+            if name == self.positions and len(body) >= 8 and int.from_bytes(body[:4], "big") == USE_BITMAP:
+                metadata.channel_mask = int.from_bytes(body[4:8], "big")
+        return metadata
+
+    def from_mask(self, mask: int) -> bytes:
+        """Return the chunk of a channel layout.
+
+        Args:
+            mask: mask of a WAV.
+        """
+        return self.layout.pack(self.positions, struct.pack(">III", USE_BITMAP, mask, 0))
+
+
+class Aiff(Iff):
     """AIFF and AIFF-C."""
 
+    positions = b"CHAN"
     layout = BIG_ENDIAN
     sound = b"SSND"
     coding = frozenset((b"COMM", b"FVER", b"PEAK", b"FLLR", b"JUNK"))
@@ -31,7 +59,7 @@ class Aiff(Chunked):
                 tags = tags.merged(parse_id3(body))
             elif name in IFF_NAMES:
                 text = Tags((*text.comments, (IFF_NAMES[name], decode_text(body))))
-            else:
+            elif name != self.positions or metadata.channel_mask is None:
                 lost.append(name.decode().strip())
         return tags.merged(text), lost
 
@@ -43,9 +71,10 @@ class Aiff(Chunked):
         return [*blocks, self.layout.pack(b"ID3 ", build_id3(tags))], lost_frames(tags)
 
 
-class Caf(Chunked):
+class Caf(Iff):
     """Core Audio Format."""
 
+    positions = b"chan"
     layout = CAF
     sound = b"data"
     coding = frozenset((b"desc", b"pakt", b"kuki", b"free", b"peak", b"edct"))
@@ -67,7 +96,7 @@ class Caf(Chunked):
                 words = [decode_text(word) for word in body[4:].split(b"\0")]
                 pairs = zip(map(str.upper, words[::2]), words[1::2], strict=False)
                 tags = Tags((*tags.comments, *((CAF_NAMES.get(key, key), value) for key, value in pairs)))
-            else:
+            elif name != self.positions or metadata.channel_mask is None:
                 lost.append(name.decode().strip())
         return tags, lost
 

@@ -9,7 +9,7 @@ from typing import BinaryIO, cast
 
 from denoise.files.audio.metadata.codec import MetadataCodec, ShiftedFile
 from denoise.files.audio.metadata.tags import Tags, build_comments, is_picture, parse_comments
-from denoise.files.audio.ogg_pages import append_segments, paginate, read_pages
+from denoise.files.audio.ogg_pages import append_segments, has_positions, paginate, read_pages
 from denoise.signals import AudioMetadata
 
 PICTURE = "METADATA_BLOCK_PICTURE"
@@ -31,6 +31,8 @@ class OggMetadata(MetadataCodec):
         metadata = AudioMetadata(bodies[:1])
         if any(set(parse_comments(body)) - set(parse_comments(bodies[0])) for body in bodies[1:]):
             metadata.dropped.append("the comments of later parts")
+        if not has_positions(source):
+            metadata.channel_mask = 0
         return metadata
 
     def to_tags(self, metadata: AudioMetadata) -> tuple[Tags, list[str]]:
