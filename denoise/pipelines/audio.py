@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from denoise.backends import load_network, prefer_exported
 from denoise.errors import ConfigError, InputError
 from denoise.files.audio import (
+    FLOATS,
     LFE,
     AudioReader,
     AudioSource,
@@ -177,7 +178,7 @@ class AudioPipeline:
                 output=file_name(target, OUTPUT),
                 amount=n_done / rate,
                 seconds=time.perf_counter() - started,
-                warnings=[*reader.warnings, *writer.warnings, *warnings, *loss],
+                warnings=[*reader.warnings, *writer.warnings, *warnings, *warn_of_clipping(reader, [writer]), *loss],
                 model=model,
                 stereo=stereo,
             )
@@ -506,6 +507,24 @@ def find_unchanged(channels: Sequence[str]) -> list[int]:
         channels: names of the channels, as of `denoise.files.audio.channel_names`.
     """
     return [i for i, name in enumerate(channels) if name == LFE]
+
+
+def warn_of_clipping(reader: AudioReader, writers: Sequence[AudioWriter], advice: str | None = None) -> list[str]:
+    """Return a warning if samples over full scale were clipped, which float recordings and lossy codecs hold.
+
+    Args:
+        reader: reader of the source.
+        writers: writers of what was written.
+        advice: what to do; None says how to avoid the clipping.
+    """
+    n_over = sum(writer.n_over for writer in writers)
+    if not n_over:
+        return []
+    if advice is None:
+        keeps_floats = reader.format.subtype in FLOATS
+        advice = f"{'Choose .wav, which keeps floats, or lower' if keeps_floats else 'Lower'} the recording first."
+    clipped = f"{n_over:,} samples exceed full scale and are clipped by {writers[0].clips_as}"
+    return [f"{reader.name}: {clipped}. {advice}"]
 
 
 def read_blocks(reader: AudioReader, length: int) -> Iterator[NDArray[Any]]:

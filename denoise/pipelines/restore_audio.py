@@ -18,12 +18,12 @@ from torch import Tensor
 
 from denoise.backends.device import cpu_by_default
 from denoise.errors import ConfigError, InputError
-from denoise.files.audio import AudioReader, AudioSource, AudioWriter, EncodedTrack, MediaTrack, open_media_file
+from denoise.files.audio import FLOATS, AudioReader, AudioSource, AudioWriter, EncodedTrack, MediaTrack, open_media_file
 from denoise.files.audio.metadata import drop_places
 from denoise.files.names import OUTPUT, file_name
 from denoise.frames import Grid, Window, overlap_add, split
 from denoise.options import BLOCK_S, AudioRestoreOptions
-from denoise.pipelines.audio import read_blocks
+from denoise.pipelines.audio import read_blocks, warn_of_clipping
 from denoise.pipelines.audio_run import FADE_S, STEP_S, check_chunks
 from denoise.pipelines.audio_tasks import TASK_CLASSES, AudioTask
 from denoise.pipelines.full_band import full_band_context
@@ -37,7 +37,6 @@ from denoise.signals import AudioFormat, require_finite_output
 CONTEXT_S = 0.5  # of the methods without a prior: more than a gap, its surroundings and a frame
 NEED_PRIOR = ("denoise", "extend")
 EXAMINED = ("declip", "extend")  # tasks to which the whole recording tells something
-FLOATS = ("FLOAT", "DOUBLE")  # subtypes that hold more than full scale
 
 
 class AudioRestorePipeline:
@@ -107,7 +106,7 @@ class AudioRestorePipeline:
         progress: Progress | None = None,
         name: str | None = None,
     ) -> Result:
-        started, n, n_done, n_over, peak = time.perf_counter(), max(1, options.samples), 0, 0, 1.0
+        started, n, n_done = time.perf_counter(), max(1, options.samples), 0
         targets: list[Any] = [target]
         if options.samples:
             if not isinstance(target, str | Path):
@@ -123,11 +122,12 @@ class AudioRestorePipeline:
             frames = None if frames is None else -(-frames * new_rate // rate)
             task = task or self._task(rate, options, reader.name)
             misplaced = drop_places(format) if new_rate != rate else []
-            is_lowered = format.subtype not in FLOATS and task.make_room()
             writers = [
                 stack.enter_context(AudioWriter(each, format, overwrite=options.overwrite, frames=frames))
                 for each in targets
             ]
+            clips = bool(writers[0].clips_as) or format.subtype not in FLOATS
+            is_lowered = clips and task.make_room()
             blocks = read_blocks(reader, round(STEP_S * rate))
             for block in self._blocks(blocks, rate, channels, task):
                 if options.samples:
@@ -135,8 +135,6 @@ class AudioRestorePipeline:
                 else:
                     writers[0].write(np.ascontiguousarray(block))
                 n_done += block.shape[1]
-                n_over += int((np.abs(block) > 1).sum())
-                peak = max(peak, float(np.abs(block).max(initial=0)))
                 if progress and frames:
                     progress(min(1.0, n_done / frames))
             misplaced += drop_places(format) if new_rate != rate else []  # behind the sound of a pipe
@@ -147,12 +145,9 @@ class AudioRestorePipeline:
             warnings.append(
                 f"{reader.name}: lowered by {-task.gain_db:g} dB, so that restored peaks fit. Gain 0 keeps the level."
             )
-        if n_over and format.subtype not in FLOATS:
-            needed_db = math.floor(task.gain_db - 20 * math.log10(peak))
-            advice = f"Give a gain of {needed_db} dB" if options.task == "declip" else "Lower the recording first"
-            warnings.append(
-                f"{reader.name}: {n_over} samples exceed full scale and are clipped by {format.subtype}. {advice}."
-            )
+        needed_db = math.floor(task.gain_db - 20 * math.log10(max(writer.peak for writer in writers)))
+        advice = f"Give a gain of {needed_db} dB." if options.task == "declip" else None
+        warnings += warn_of_clipping(reader, writers, advice)
         return Result.from_diagnostics(
             Diagnostics(),
             AUDIO_UNITS,

@@ -18,7 +18,7 @@ from denoise.files.atomic import require_free
 from denoise.files.audio import AudioReader, AudioWriter, channel_names
 from denoise.files.image import ImageReader, write_image
 from denoise.options import DenoiseOptions
-from denoise.pipelines.audio import AudioPipeline, find_unchanged, read_blocks
+from denoise.pipelines.audio import AudioPipeline, find_unchanged, read_blocks, warn_of_clipping
 from denoise.pipelines.batch import STREAM
 from denoise.pipelines.choice import ModelChoice
 from denoise.pipelines.image import ImagePipeline, sigma_255
@@ -244,7 +244,7 @@ def write_audio_samples(
             amount=n_done / format.sample_rate,
             seconds=time.perf_counter() - started,
             files=[str(path) for path in paths.all()],
-            warnings=[*reader.warnings, *writers[0].warnings],
+            warnings=[*reader.warnings, *writers[0].warnings, *warn_of_clipping(reader, writers)],
             model=ModelChoice(pipeline.card.name, "posterior samples"),
         )
 

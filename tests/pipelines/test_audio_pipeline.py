@@ -440,3 +440,22 @@ class TestSettings:
             AudioPipeline(models["keep-image"])
         assert type(load(models["keep-audio"])) is AudioPipeline
         assert type(load(models["keep-image"])) is ImagePipeline
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "clips_as"),
+    [("FLOAT", "b.flac", "PCM_24"), ("FLOAT", "b.m4a", ""), ("FLOAT", "b.wav", ""), ("DOUBLE", "b.aiff", "")],
+)
+def test_samples_over_full_scale_that_integers_clip_are_counted(
+    source: str, name: str, clips_as: str, tmp_path: Path
+) -> None:
+    x = 2.5 * np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000)
+    soundfile.write(tmp_path / "a.wav", x, 16_000, source)
+    result = AudioPipeline("speech").file(tmp_path / "a.wav", tmp_path / name, strength=0.0)
+    stored = soundfile.read(tmp_path / "a.wav")[0]
+    expected = (
+        f"{int((np.abs(stored) > 1).sum()):,} samples exceed full scale and are clipped by {clips_as}. Choose .wav"
+    )
+    assert [expected in warning for warning in result.warnings] == [True] * bool(clips_as)
+    if name in ("b.flac", "b.wav", "b.aiff"):
+        assert (soundfile.read(tmp_path / name)[0].max() > 1) != bool(clips_as)

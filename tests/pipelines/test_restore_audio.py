@@ -336,3 +336,15 @@ def test_recordings_that_are_empty_or_not_finite_leave_no_file(classical: AudioR
 def test_other_priors_are_refused(name: str, message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         AudioRestorePipeline(name)
+
+
+@pytest.mark.parametrize(("name", "is_lowered"), [("out.flac", True), ("out.wav", False)])
+def test_floats_are_lowered_where_the_target_holds_integers(
+    name: str, is_lowered: bool, classical: AudioRestorePipeline, tmp_path: Path
+) -> None:
+    clean = 8 * voice(1.5)
+    soundfile.write(tmp_path / "in.wav", clean.clip(-1, 1).T, RATE, subtype="FLOAT")
+    result = classical.file(tmp_path / "in.wav", tmp_path / name, AudioRestoreOptions(task="declip"))
+    assert ["lowered by 6 dB" in warning for warning in result.warnings] == [True] * is_lowered
+    restored = soundfile.read(tmp_path / name)[0] * 10 ** (6 / 20 * is_lowered)
+    assert snr_db(restored, clean[0]) > snr_db(clean[0].clip(-1, 1), clean[0]) + 3

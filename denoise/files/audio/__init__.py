@@ -7,13 +7,14 @@ and append it to `denoise.files.audio.registry.CONTAINERS`.
 from denoise.files.audio.media_file import open_media_file
 from denoise.files.audio.media_track import EncodedTrack, MediaTrack
 from denoise.files.audio.metadata.positions import LFE, channel_names
-from denoise.files.audio.pcm import RawFormat
+from denoise.files.audio.pcm import FLOATS, RawFormat
 from denoise.files.audio.reader import AudioReader, AudioSource, read_audio
 from denoise.files.audio.registry import AUDIO_EXTENSIONS
 from denoise.files.audio.writer import AudioWriter, write_audio
 
 __all__ = [
     "AUDIO_EXTENSIONS",
+    "FLOATS",
     "LFE",
     "AudioReader",
     "AudioSource",

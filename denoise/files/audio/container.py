@@ -59,7 +59,13 @@ class SeekableDecoder(AudioDecoder, Protocol):
 
 
 class AudioEncoder(Protocol):
-    """A recording that is being written."""
+    """A recording that is being written.
+
+    Attributes:
+        clips_as: name of the coding if it clips at full scale, empty if it does not.
+    """
+
+    clips_as: str
 
     def write(self, x: NDArray[Any]) -> None:
         """Append samples.

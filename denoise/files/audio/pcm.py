@@ -30,6 +30,9 @@ INTEGER_BITS = {
 }
 """Bits per sample of integers by subtype."""
 
+FLOATS = ("FLOAT", "DOUBLE")
+"""Subtypes that hold more than full scale."""
+
 
 @dataclass(frozen=True)
 class RawFormat:
@@ -164,6 +167,7 @@ class PcmEncoder:
 
     def __init__(self, target: BinaryIO, subtype: str) -> None:
         self._target, self._subtype = target, subtype
+        self.clips_as = "" if subtype in FLOATS else subtype
 
     def write(self, x: NDArray[Any]) -> None:
         """Append samples and flush.
@@ -212,7 +216,7 @@ def encode_pcm(x: NDArray[Any], subtype: str) -> bytes:
         subtype: one of `SAMPLE_BYTES`.
     """
     interleaved = np.ascontiguousarray(x.T).reshape(-1)
-    if subtype in ("FLOAT", "DOUBLE"):
+    if subtype in FLOATS:
         return interleaved.astype("<f4" if subtype == "FLOAT" else "<f8").tobytes()
     integers = quantize(interleaved, INTEGER_BITS[subtype])
     if subtype == "PCM_U8":

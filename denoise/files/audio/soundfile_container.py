@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from denoise.errors import InputError
 from denoise.files.audio.container import AudioContainer, AudioDecoder, AudioEncoder
-from denoise.files.audio.pcm import INTEGER_BITS, quantize
+from denoise.files.audio.pcm import FLOATS, INTEGER_BITS, quantize
 from denoise.files.audio.spliced import Section, SplicedFile, file_size
 from denoise.signals import AudioFormat
 
@@ -222,7 +222,8 @@ class SoundfileEncoder:
                 f"({describe_error(error)}). Choose another extension of the output."
             ) from None
         self._bits = INTEGER_BITS.get(subtype)
-        is_deeper = format.subtype in ("FLOAT", "DOUBLE") or INTEGER_BITS.get(format.subtype, 0) > (self._bits or 0)
+        self.clips_as = "" if subtype in (*FLOATS, *LOSSY_SUBTYPES) else subtype
+        is_deeper = format.subtype in FLOATS or INTEGER_BITS.get(format.subtype, 0) > (self._bits or 0)
         self._dither = np.random.default_rng(0) if is_deeper else None
 
     def write(self, x: NDArray[Any]) -> None:

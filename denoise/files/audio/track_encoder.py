@@ -57,6 +57,7 @@ class TrackEncoder:
 
     Attributes:
         warnings: what had to change.
+        clips_as: as of `AudioEncoder`.
         padding: time in s by which the first packet comes before the first sample, once that is written.
 
     Raises:
@@ -86,6 +87,7 @@ class TrackEncoder:
         self._media: OutputContainer | None = media
         self._stream = media.streams.audio[0]
         context = self._stream.codec_context
+        self.clips_as = "" if context.format.packed.name in ("flt", "dbl") else context.codec.canonical_name
         self._lead = context.frame_size if context.codec.canonical_name in SKIPPING_CODECS else 0
         if isinstance(format, MediaFormat):
             self._warn_changes(format)

@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from denoise.errors import InputError
 from denoise.files.audio.chunks import starts_with_padding
-from denoise.files.audio.pcm import SAMPLE_BYTES, read_bytes
+from denoise.files.audio.pcm import FLOATS, SAMPLE_BYTES, read_bytes
 from denoise.signals import AudioFormat, AudioMetadata
 
 SIGNATURES = {b"RIFF": "WAV", b"RF64": "RF64", b"BW64": "BW64"}
@@ -137,7 +137,7 @@ def write_wav_header(format: AudioFormat, frames: int | None = None) -> bytes:
             programs write into a pipe.
     """
     sample_bytes = SAMPLE_BYTES[format.subtype]
-    code = FLOAT_CODE if format.subtype in ("FLOAT", "DOUBLE") else PCM_CODE
+    code = FLOAT_CODE if format.subtype in FLOATS else PCM_CODE
     frame_bytes = sample_bytes * format.channels
     bytes_per_second = format.sample_rate * frame_bytes
     metadata = format.metadata or AudioMetadata()

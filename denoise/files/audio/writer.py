@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self, cast
 
+import numpy as np
 from numpy.typing import NDArray
 
 from denoise.errors import InputError
@@ -45,6 +46,10 @@ class AudioWriter:
         raw: write headerless PCM into a stream, in the subtype of ``format``.
         frames: number of samples of each channel, if known; lets a WAV beyond 4 GiB become RF64.
 
+    Attributes:
+        n_over: number of samples over full scale that were written, and clipped.
+        peak: the largest sample that was written, at least 1.
+
     Raises:
         InputError: on entering or leaving the block: the target exists or cannot be written, its extension is
             unknown, or its container cannot hold the format.
@@ -66,6 +71,7 @@ class AudioWriter:
         self._spool: BinaryIO | None = None
         self._embedding: Embedding | None = None
         self._lost: list[str] = []
+        self.n_over, self.peak = 0, 1.0
 
     def __enter__(self) -> Self:
         try:
@@ -134,8 +140,16 @@ class AudioWriter:
         Raises:
             InputError: the target cannot be written.
         """
+        if self.clips_as and (peak := float(np.abs(x).max(initial=0))) > 1:
+            self.n_over += int((np.abs(x) > 1).sum())
+            self.peak = max(self.peak, peak)
         with self._translate_errors():
             self._encoder.write(x)
+
+    @property
+    def clips_as(self) -> str:
+        """Name of the coding of the target if it clips at full scale, empty if it does not."""
+        return self._encoder.clips_as
 
     @property
     def warnings(self) -> list[str]:
