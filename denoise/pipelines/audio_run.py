@@ -78,7 +78,7 @@ class AudioRun:
         """
         chunks = check_chunks(chunks)
         if self._strength == 0 and not self._seeds:
-            return chunks
+            return (chunk.copy() for chunk in chunks)  # the caller may reuse its memory
         if isinstance(self._network, ArrayStreamingNetwork):
             return self._denoise_streaming(chunks, self._network)
         return self._denoise_windows(chunks)

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import wave
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,21 @@ class TestChannels:
 
 
 class TestStrength:
+    @pytest.mark.parametrize("options", [{"strength": 0.0}, {"attenuation_limit": 0.0}])
+    def test_what_is_unchanged_does_not_share_the_memory_of_the_caller(
+        self, models: Models, options: dict[str, float]
+    ) -> None:
+        x = bursts(9_000, 16_000)
+
+        def read() -> Iterator[NDArray[Any]]:
+            buffer = np.empty((1, 3_000), np.float32)
+            for start in range(0, x.shape[1], 3_000):
+                buffer[:] = x[:, start : start + 3_000]
+                yield buffer
+
+        blocks = [*AudioPipeline(models["mute-audio"]).stream(read(), 16_000, **options)]  # type: ignore[arg-type]
+        np.testing.assert_array_equal(np.concatenate(blocks, axis=1), x)
+
     @pytest.mark.parametrize(
         ("subtype", "dtype"),
         [("PCM_U8", "int16"), ("PCM_16", "int16"), ("PCM_24", "int32"), ("PCM_32", "int32"), ("DOUBLE", "float64")],
