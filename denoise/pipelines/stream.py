@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +97,8 @@ class AudioStream:
             steps=steps,
             seed=None if perception is None else seed,
         )
+        if linked is not None and not isinstance(linked, bool | np.bool_):
+            raise ConfigError(f"linked is {shorten(linked)}; expected True, False, or None, which links two channels.")
         sample_rate, channels = as_whole("sample rate", sample_rate), as_whole("number of channels", channels)
         AudioFormat(sample_rate, channels)  # checks both
         network, name = _network_and_name(model, device)
@@ -262,9 +264,15 @@ def channel_strengths(strength: float, channels: int, unchanged: Sequence[int]) 
         strength: the weight.
         channels: number of channels.
         unchanged: channels whose weight is 0.
+
+    Raises:
+        ConfigError: they are no channels.
     """
+    indices: list[Any] = [*unchanged] if isinstance(unchanged, Iterable) else [None]
+    if any(isinstance(i, bool) or not isinstance(i, int | np.integer) or not 0 <= i < channels for i in indices):
+        raise ConfigError(f"unchanged is {shorten(unchanged)}; expected numbers of channels, 0 to {channels - 1}.")
     strengths = np.full((channels, 1), strength)
-    strengths[list(unchanged)] = 0
+    strengths[indices] = 0
     return strengths
 
 

@@ -273,3 +273,20 @@ def test_noise_profile_that_is_no_array_is_refused(models: dict[str, Path]) -> N
     for wrong in ("x.wav", np.zeros(3), ()):
         with pytest.raises(ConfigError, match=r"noise_profile is .*; expected an array \(channels, positions\)"):
             AudioStream(models["floor-audio"], sample_rate=16_000, noise_profile=wrong)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"linked": "separate"}, "linked is 'separate'; expected True, False, or None"),
+        ({"linked": 1}, "linked is 1; expected True"),
+        ({"unchanged": [5]}, r"unchanged is \[5\]; expected numbers of channels, 0 to 1"),
+        ({"unchanged": [-1]}, r"unchanged is \[-1\]"),
+        ({"unchanged": [True, False]}, r"unchanged is \[True, False\]"),
+        ({"unchanged": 1}, r"unchanged is 1"),
+        ({"unchanged": "LFE"}, r"unchanged is 'LFE'"),
+    ],
+)
+def test_wrong_channels_are_refused(models: dict[str, Path], options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        AudioStream(models["causal-audio"], sample_rate=16_000, channels=2, **options)
