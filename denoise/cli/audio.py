@@ -18,6 +18,7 @@ from denoise.cli.params import (
     SeedOption,
     SkipExistingOption,
     StrengthOption,
+    given_options,
 )
 from denoise.errors import ConfigError
 from denoise.options import (
@@ -191,6 +192,7 @@ def audio(
     from denoise.pipelines.samples import check_samples, write_audio_samples
 
     batch = BatchOptions(overwrite=overwrite, skip_existing=skip_existing, as_json=as_json)
+    given = given_options(context, "steps", "seed")
     if prior is not None or task != "denoise":
         mode = "--prior" if task == "denoise" else f"--task {task}"
         only_denoising = {
@@ -208,8 +210,6 @@ def audio(
             "--format": encoding,
         }
         refuse(only_denoising, f"is not for {mode}")
-        sources = {word: context.get_parameter_source(word) for word in ("steps", "seed")}
-        given = {f"--{word}": True for word, origin in sources.items() if origin and origin.name != "DEFAULT"}
         if prior is None:
             refuse(given, "needs --prior")
         elif task == "denoise" and not samples:
@@ -250,6 +250,8 @@ def audio(
         noise_profile=None if noise_profile is None else parse_noise_source(noise_profile),
         overwrite=overwrite,
     )
+    if perception is None and not samples:
+        refuse(given, "needs --perception or --samples")
     extra_outputs = {"--compare": compare, "--removed": removed}
     check_extras(extra_outputs, inputs, out, AUDIO_EXTENSIONS, overwrite=overwrite)
     raw = _parse_raw_format(inputs, rate, raw_channels, encoding)

@@ -17,6 +17,7 @@ from denoise.cli.params import (
     SeedOption,
     SkipExistingOption,
     StrengthOption,
+    given_options,
 )
 from denoise.errors import ConfigError
 from denoise.options import (
@@ -199,13 +200,12 @@ def image(
             "--backend": None if backend == "auto" else backend,
         }
         refuse(only_denoising, "is not for " + ("--prior" if task == "denoise" else f"--task {task}"))
-        sigma_value, source = parse_sigma(sigma), context.get_parameter_source("steps")
-        has_steps = source is not None and source.name != "DEFAULT"
+        sigma_value = parse_sigma(sigma)
         restore_options = RestoreOptions(
             task=task,  # type: ignore[arg-type]
             **given,
             sigma=None if isinstance(sigma_value, str) else sigma_value,
-            steps=steps if has_steps else None,
+            steps=steps if given_options(context, "steps") else None,
             seed=seed,
             samples=samples,
             overwrite=overwrite,
@@ -228,6 +228,8 @@ def image(
         overwrite=overwrite,
         max_megapixels=max_megapixels,
     )
+    if perception is None and not samples:
+        refuse(given_options(context, "steps", "seed"), "needs --perception or --samples")
     check_extras({"--compare": compare}, inputs, out, IMAGE_EXTENSIONS, overwrite=overwrite)
     chosen_model = default_model(options) if model is None or model == AUTO else model
     pipeline = ImagePipeline(chosen_model, device=device, tile=tile, backend=backend)

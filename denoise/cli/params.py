@@ -19,6 +19,17 @@ def _check_seed(value: int) -> int:
     return value
 
 
+def given_options(context: typer.Context, *names: str) -> dict[str, bool]:
+    """Return which options are given, perhaps with their default, as ``--name: True``.
+
+    Args:
+        context: context of the command.
+        names: names of parameters.
+    """
+    sources = {name: context.get_parameter_source(name) for name in names}
+    return {f"--{name}": True for name, source in sources.items() if source and source.name != "DEFAULT"}
+
+
 def parse_seed(digits: str) -> int:
     """Return the seed that an argument of decimal digits gives.
 

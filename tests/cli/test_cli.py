@@ -417,10 +417,10 @@ class TestExtraOutputs:
 
     def test_perception_of_audio(self, command: Command, models: Models, tmp_path: Path) -> None:
         write_audio(tmp_path / "a.wav")
-        words = ["audio", "a.wav", "--model", models["flow-audio"], "--overwrite", "--steps", 2, "--json"]
+        words = ["audio", "a.wav", "--model", models["flow-audio"], "--overwrite", "--json"]
         outputs, rows = {}, {}
         for perception, seed in ((0, 1), (1, 1), (1, 2)):
-            done = command(*words, "--perception", perception, "--seed", seed)
+            done = command(*words, "--perception", perception, "--seed", seed, "--steps", 2)
             assert (done.code, done.err) == (0, "")
             rows[perception] = json.loads(done.out)
             outputs[perception, seed] = (tmp_path / "a.denoised.wav").read_bytes()
@@ -510,6 +510,10 @@ class TestErrors:
             (["audio", "a.wav", "--samples", "3"], "keep-audio has one output and no posterior samples"),
             (["audio", "a.wav", "--perception", "1"], "keep-audio has one output and no posterior samples"),
             (["audio", "a.wav", "--steps", "0"], "steps is 0; expected at least 1"),
+            (["audio", "a.wav", "--steps", "50"], "--steps needs --perception or --samples; leave it out"),
+            (["audio", "a.wav", "--model", "speech", "--seed", "0"], "--seed needs --perception or --samples"),
+            (["image", "a.png", "--steps", "20"], "--steps needs --perception or --samples"),
+            (["image", "a.png", "--seed", "5"], "--seed needs --perception or --samples"),
             (["audio", "a.wav", "--seed", "-1"], "--seed is -1; expected 0 to"),
             (["image", "a.png", "--seed", "-1"], "--seed is -1; expected 0 to"),
             (["image", "a.png", "--seed", "9" * 20], "expected 0 to"),
