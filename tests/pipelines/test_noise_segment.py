@@ -133,8 +133,9 @@ def test_unusable_profiles_are_refused(models: dict[str, Path], tmp_path: Path, 
         denoise_audio(noisy, RATE, model=floor, noise_profile=(1.0, 3.0))
     with pytest.raises(InputError, match=r"at least 0\.1 s"):
         denoise_audio(noisy, RATE, model=floor, noise_profile=(0.0, 0.05))
-    with pytest.raises(InputError, match="silent"):
-        denoise_audio(0 * noisy, RATE, model=floor, noise_profile=(0.0, 1.0))
+    for silence in (0 * noisy, 0 * noisy + np.float32(0.25)):
+        with pytest.raises(InputError, match="silent"):
+            denoise_audio(silence, RATE, model=floor, noise_profile=(0.0, 1.0))
     soundfile.write(tmp_path / "in.wav", noisy.T, RATE)
     soundfile.write(tmp_path / "silent.wav", 0 * noisy.T, RATE)
     for profile, message in (
