@@ -240,7 +240,7 @@ def require_finite_samples(x: NDArray[Any], start: int = 0) -> None:
         where = f"sample {start + sample:,} of channel {channel} is {value}"
         if np.isfinite(value):
             raise InputError(f"{where}; expected at most {MAX_SAMPLE:g}, where full scale is 1. Scale the recording.")
-        raise InputError(f"{where}; audio must be finite. Re-export the file.")
+        raise InputError(f"{where}; audio must be finite. Replace it, or export the recording again.")
 
 
 class NetworkOverflowError(InputError):

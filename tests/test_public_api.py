@@ -176,6 +176,38 @@ def test_files_and_bytes_of_another_type_are_refused(models: dict[str, Path], tm
             pipeline.bytes("name.wav")
 
 
+def test_files_that_are_not_open_for_bytes_are_refused(models: dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / "in.wav"
+    path.write_bytes(b"RIFF")
+    pipelines: list[Any] = [denoise.load(models["keep-audio"]), denoise.load(models["keep-image"])]
+    for pipeline in pipelines:
+        with path.open() as text, path.open("rb") as binary, (tmp_path / "out.wav").open("wb") as written:
+            with pytest.raises(denoise.InputError, match=r"source is <_io.TextIO.*binary file. Open it with mode 'rb'"):
+                pipeline.file(text, tmp_path / "a.wav")
+            with pytest.raises(
+                denoise.InputError, match=r"source is .* expected a binary file. Open it with mode 'rb'"
+            ):
+                pipeline.file(written, tmp_path / "a.wav")
+            with pytest.raises(
+                denoise.InputError, match=r"target is .* expected a binary file. Open it with mode 'wb'"
+            ):
+                pipeline.file(path, binary)
+        with pytest.raises(denoise.InputError, match=r"source is .* which is closed"):
+            pipeline.file(binary, tmp_path / "a.wav")
+        assert not (tmp_path / "a.wav").exists()
+
+
+def test_tensors_that_are_views_are_taken_by_their_values(models: dict[str, Path]) -> None:
+    x = torch.randn(1, 3_200, generator=torch.Generator().manual_seed(0))
+    expected = denoise.denoise_audio(x, 16_000, model=models["causal-audio"])
+    negative = torch.complex(torch.zeros_like(x), -x).conj().imag  # with the negative bit
+    assert negative.is_neg()
+    torch.testing.assert_close(denoise.denoise_audio(negative, 16_000, model=models["causal-audio"]), expected)
+    conjugate: Any = torch.complex(x, x).conj()
+    with pytest.raises(denoise.InputError, match="samples are complex64"):
+        denoise.denoise_audio(conjugate, 16_000, model=models["causal-audio"])
+
+
 def test_options_of_arrays_of_another_type_are_refused(models: dict[str, Path]) -> None:
     x, flat, model = np.zeros(3_200), np.full((8, 8), 100, np.uint8), models["flow-audio"]
     wrong: Any

@@ -61,5 +61,5 @@ def as_numpy(x: Tensor) -> NDArray[Any]:
     Returns:
         An array of the same shape.
     """
-    x = x.detach().cpu()
+    x = x.detach().cpu().resolve_conj().resolve_neg()
     return (x.float() if x.dtype == torch.bfloat16 else x).numpy()

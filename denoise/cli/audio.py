@@ -193,6 +193,11 @@ def audio(
 
     batch = BatchOptions(overwrite=overwrite, skip_existing=skip_existing, as_json=as_json)
     given = given_options(context, "steps", "seed")
+    if task != "denoise" or prior is None:
+        refuse({"--sigma": sigma}, "needs --prior" if task == "denoise" else f"is not for --task {task}")
+    of_tasks = {"--limit": (limit, "declip"), "--gain": (gain, "declip"), "--mask": (mask, "inpaint")}
+    for name, (value, own) in {**of_tasks, "--band": (band, "extend")}.items():
+        refuse({name: None if own == task else value}, f"needs --task {own}")
     if prior is not None or task != "denoise":
         mode = "--prior" if task == "denoise" else f"--task {task}"
         only_denoising = {
@@ -229,14 +234,6 @@ def audio(
         check_samples(samples, inputs, out, {"--skip-existing": skip_existing or None})
         restore_recordings(inputs, out, prior, restore_options, batch, device=device)
         return
-    for name, value, needed in (
-        ("--sigma", sigma, "--prior"),
-        ("--limit", limit, "--task declip"),
-        ("--gain", gain, "--task declip"),
-        ("--mask", mask, "--task inpaint"),
-        ("--band", band, "--task extend"),
-    ):
-        refuse({name: value}, f"needs {needed}")
     if backend == "onnx":
         refuse({"--perception": perception, "--samples": samples or None}, "needs --backend torch")
     stereo, raw_channels = _parse_channels(channels or [])

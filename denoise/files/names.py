@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from denoise.errors import InputError, shorten
 
@@ -40,18 +40,23 @@ def file_name(file: object, default: str) -> str:
     return str(file.name) if isinstance(file, _HasName) else default
 
 
-def check_file(file: object, what: str) -> None:
-    """Refuse what is neither a path nor an open file.
+def check_file(file: object, what: Literal["source", "target"]) -> None:
+    """Refuse what is neither a path nor a binary file that is open for its use.
 
     Args:
         file: any value.
-        what: what it is, for the message.
+        what: what it is.
 
     Raises:
         InputError: it is something else.
     """
     if not isinstance(file, str | Path) and not hasattr(file, "read") and not hasattr(file, "write"):
         raise InputError(f"{what} is {shorten(file)}; expected a path or a binary file.")
+    if getattr(file, "closed", False) is True:
+        raise InputError(f"{what} is {shorten(file)}, which is closed; expected an open file.")
+    mode, is_open_for_it = ("rb", "readable") if what == "source" else ("wb", "writable")
+    if isinstance(file, io.TextIOBase) or not getattr(file, is_open_for_it, lambda: True)():
+        raise InputError(f"{what} is {shorten(file)}; expected a binary file. Open it with mode {mode!r}.")
 
 
 def open_bytes(data: bytes) -> io.BytesIO:

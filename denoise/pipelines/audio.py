@@ -37,7 +37,7 @@ from denoise.pipelines.progress import progress_of_part
 from denoise.pipelines.result import AUDIO_UNITS, Result
 from denoise.protocols import ArrayStreamingNetwork, Device, Progress
 from denoise.registry import DEFAULTS, GENERAL_MODEL, POSTERIOR_MODEL
-from denoise.signals import AudioFormat, NetworkOverflowError
+from denoise.signals import AudioFormat, NetworkOverflowError, as_whole
 
 MIN_S = 0.1  # of a recording: in less, noise cannot be told from sound
 
@@ -288,7 +288,8 @@ class AudioPipeline:
         self.check(options)
         if noise_profile is not None:
             require_noise_profile_network(self.network, self.card.name)
-        AudioFormat(sample_rate, 1)  # checks the sample rate
+        sample_rate = as_whole("sample rate", sample_rate)
+        AudioFormat(sample_rate, 1)  # checks its range
         if seeds is None:
             seeds = (options.seed or 0,) if options.mix_weight else ()
         return AudioRun(self, sample_rate, options, tuple(seeds), noise_profile, live=live, unchanged=unchanged)

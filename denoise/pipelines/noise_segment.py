@@ -15,7 +15,7 @@ from denoise.options import NoiseSource, TimeRange
 from denoise.pipelines.excerpts import is_pipe, open_preview
 from denoise.protocols import ArrayNetwork, ArrayNoiseProfileNetwork
 from denoise.registry import GENERAL_MODEL
-from denoise.signals import AudioFormat, require_finite_samples
+from denoise.signals import AudioFormat, as_whole, require_finite_samples
 
 MIN_NOISE_S = 0.1
 MAX_NOISE_S = 60.0  # of a recording of noise: more makes the profile no better
@@ -132,6 +132,7 @@ def measure_profile(network: ArrayNetwork, name: str, noise: NDArray[Any], sampl
     x: Any = np.asarray(noise)
     if x.ndim != 2 or x.dtype not in (np.float32, np.float64):
         raise InputError(f"the noise is {x.dtype} of shape {x.shape}; expected float32 or float64, (channels, time).")
+    sample_rate = as_whole("sample rate", sample_rate)
     AudioFormat(sample_rate, x.shape[0])  # checks both
     require_finite_samples(x)
     channels = np.ascontiguousarray(_require_noise(x, sample_rate), np.float32)[:, None]

@@ -20,7 +20,7 @@ from denoise.backends.device import cpu_by_default
 from denoise.errors import ConfigError, InputError
 from denoise.files.audio import FLOATS, AudioReader, AudioSource, AudioWriter, EncodedTrack, MediaTrack, open_media_file
 from denoise.files.audio.metadata import drop_places
-from denoise.files.names import OUTPUT, file_name
+from denoise.files.names import OUTPUT, check_file, file_name
 from denoise.frames import Grid, Window, overlap_add, split
 from denoise.options import BLOCK_S, AudioRestoreOptions
 from denoise.pipelines.audio import read_blocks, warn_of_clipping
@@ -32,7 +32,7 @@ from denoise.pipelines.progress import progress_of_part
 from denoise.pipelines.result import AUDIO_UNITS, Diagnostics, Result
 from denoise.pipelines.samples import SamplePaths, write_audio_set
 from denoise.protocols import Device, Progress
-from denoise.signals import AudioFormat, require_finite_output
+from denoise.signals import MAX_CHANNELS, AudioFormat, as_whole, require_finite_output
 
 CONTEXT_S = 0.5  # of the methods without a prior: more than a gap, its surroundings and a frame
 NEED_PRIOR = ("denoise", "extend")
@@ -82,6 +82,8 @@ class AudioRestorePipeline:
             InputError: the file cannot be read, there is nothing to restore, or the target cannot be written.
             ConfigError: the task needs a prior or does not support an option, or the mask does not fit.
         """
+        check_file(source, "source")
+        check_file(target, "target")
         self.check(options)
         if options.samples:
             return self._restore_recording(source, target, options, progress=progress, name=name)
@@ -164,24 +166,34 @@ class AudioRestorePipeline:
         """Restore a recording in memory.
 
         Args:
-            samples: (channels, time), float32 or float64, full scale 1.0.
+            samples: (time,) or (channels, time), float32 or float64, full scale 1.0.
             sample_rate: its rate in Hz.
             options: task and settings.
 
         Returns:
-            Restored samples, (channels, time), at the rate of `output_rate`; of several posterior samples, (samples,
-            channels, time).
+            Restored samples of as many channels and axes, at the rate of `output_rate`; of several posterior samples,
+            with an axis (samples,) before them.
 
         Raises:
             InputError: shape, type or values of the samples do not fit, or there is nothing to restore.
             ConfigError: as of `file`.
         """
         self.check(options)
-        AudioFormat(sample_rate, len(samples))  # checks both
+        x: Any = np.asarray(samples)
+        if x.ndim not in (1, 2) or 0 in x.shape or (x.ndim == 2 and len(x) > MAX_CHANNELS):
+            raise InputError(
+                f"samples have shape {x.shape}; expected (time,), or (channels, time) of up to {MAX_CHANNELS} channels."
+            )
+        if x.dtype not in (np.float32, np.float64):
+            raise InputError(f"samples are {x.dtype}; expected float32 or float64, full scale 1.0.")
+        sample_rate = as_whole("sample rate", sample_rate)
+        channels = np.atleast_2d(x)
+        AudioFormat(sample_rate, len(channels))  # checks the range of the sample rate
         task = self._task(sample_rate, options, "array")
-        self._examine(task, lambda: iter([samples]), sample_rate)
-        restored = np.concatenate([*self._blocks(iter([samples]), sample_rate, len(samples), task)], axis=1)
-        return restored.reshape(options.samples, len(samples), -1) if options.samples else restored
+        self._examine(task, lambda: iter([channels]), sample_rate)
+        restored = np.concatenate([*self._blocks(iter([channels]), sample_rate, len(channels), task)], axis=1)
+        shape = (options.samples,) if options.samples else ()
+        return restored.reshape(*shape, *x.shape[:-1], -1)
 
     def check(self, options: AudioRestoreOptions) -> None:
         """Refuse options that need a prior, if there is none.

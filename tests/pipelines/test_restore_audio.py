@@ -348,3 +348,26 @@ def test_floats_are_lowered_where_the_target_holds_integers(
     assert ["lowered by 6 dB" in warning for warning in result.warnings] == [True] * is_lowered
     restored = soundfile.read(tmp_path / name)[0] * 10 ** (6 / 20 * is_lowered)
     assert snr_db(restored, clean[0]) > snr_db(clean[0].clip(-1, 1), clean[0]) + 3
+
+
+def test_one_channel_needs_no_axis(classical: AudioRestorePipeline) -> None:
+    clipped, options = voice(0.5).clip(-0.08, 0.08), AudioRestoreOptions(task="declip")
+    np.testing.assert_array_equal(
+        classical.array(clipped[0], RATE, options), classical.array(clipped, RATE, options)[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("samples", "rate", "message"),
+    [
+        (voice(0.5), "48000", r"sample rate is '48000'; expected a whole number"),
+        (voice(0.5), 44100.5, r"sample rate is 44100\.5; expected a whole number"),
+        (voice(0.5).T, RATE, r"samples have shape \(8000, 1\); expected \(time,\), or \(channels, time\)"),
+        (voice(0.5)[:, :0], RATE, r"samples have shape \(1, 0\)"),
+        (np.zeros((1, 1, 9)), RATE, r"samples have shape \(1, 1, 9\)"),
+        (np.zeros((1, 900), np.int16), RATE, r"samples are int16; expected float32 or float64"),
+    ],
+)
+def test_wrong_arrays_are_refused(classical: AudioRestorePipeline, samples: Array, rate: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        classical.array(samples, rate, AudioRestoreOptions(task="declip"))
