@@ -23,7 +23,7 @@ from denoise.models.mdct import MDCT, MDCTConfig
 from denoise.noise import noise_field
 from denoise.options import AudioRestoreOptions, TimeRange
 from denoise.pipelines.audio import AudioPipeline
-from denoise.pipelines.defects import CLIP_TOLERANCE, BandFinder, check_gaps, find_gaps, find_limits, runs
+from denoise.pipelines.defects import CLIP_TOLERANCE, BandFinder, check_gaps, find_gaps, find_limits, merge_ranges, runs
 from denoise.pipelines.full_band import denoise_full_band, gain_hop
 from denoise.pipelines.prior_windows import MIN_SIGMA, WindowedPrior
 from denoise.sampling.coloured_noise import coefficient_variance, denoise_whitened, noise_power, wiener
@@ -92,6 +92,10 @@ class AudioTask(ABC):
         Returns:
             Restored window, (channels, time).
         """
+
+    def report(self) -> str | None:
+        """Return, after the last window, what was found and may be doubted; None if nothing was."""
+        return None
 
     def refusal(self) -> str | None:
         """Return, after the last window, why there was nothing to restore, and what to do; None if there was."""
@@ -253,7 +257,9 @@ class Declip(AudioTask):
 class Inpaint(AudioTask):
     """Gaps and clicks: autoregressive interpolation, or with a prior, samples of it that begin with that."""
 
-    n_gaps = 0
+    def __init__(self, options: AudioRestoreOptions, sample_rate: int, prior: WindowedPrior | None, name: str) -> None:
+        super().__init__(options, sample_rate, prior, name)
+        self._repaired: set[tuple[int, int]] = set()  # start and end in the recording; windows overlap
 
     def add_guides(self, blocks: Blocks) -> Blocks:
         """Append whether samples are missing, if that is told."""
@@ -272,10 +278,21 @@ class Inpaint(AudioTask):
         filled = x.clone()
         for channel, mask in enumerate(missing):
             ranges = runs(mask)
-            self.n_gaps += len(ranges)
+            self._repaired |= {(start + first, start + last) for first, last in ranges}
             for first, last in ranges:
                 filled[channel, first:last] = fill_gap(x[channel], mask, first, last, self.sample_rate)
         return self._refine(filled, missing, start, seed)
+
+    def report(self) -> str | None:
+        """Return how much was taken for gaps and clicks; see `AudioTask.report`."""
+        if self.options.gaps is not None:
+            return None
+        places = merge_ranges(sorted(self._repaired), 0)
+        ms = 1000 * sum(last - first for first, last in places) / self.sample_rate
+        return (
+            f"{len(places):,} places, {ms:.3g} ms in total, were taken for gaps and clicks, and replaced. If that was "
+            "sound, state where gaps are."
+        )
 
     def _add_ranges(self, blocks: Blocks, ranges: Sequence[TimeRange]) -> Blocks:
         position, samples = 0, [(round(a * self.sample_rate), round(b * self.sample_rate)) for a, b in ranges]
@@ -315,7 +332,7 @@ class Inpaint(AudioTask):
 
     def refusal(self) -> str | None:
         """Refuse a recording without gaps; see `AudioTask.refusal`."""
-        if not self.n_gaps:
+        if not self._repaired:
             return "no gap and no click was found. Give the gaps, such as 1.2-1.25 s."
         return None
 

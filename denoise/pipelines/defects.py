@@ -30,6 +30,7 @@ CLICK_PEAK_RATIO = 3.0  # over the error of what is no click: voices have three 
 CLICKS = 2  # in a frame
 CLICK_LEVEL = 10 ** (-60 / 20)
 CLICK_MARGIN_S = 0.0004  # on both sides of a click
+ONSET_S, ONSET_RATIO = 0.005, 8.0  # more power behind than before it: the onset of a sound that decays
 
 BAND_FRAME_S = 0.032
 BAND_DROP_DB = 25.0  # of the spectrum within BAND_STEP_HZ at the end of a band
@@ -117,17 +118,29 @@ def _find_clicks(x: Tensor, sample_rate: int) -> Tensor:
             peak = int(others.argmax())
             others[max(0, peak - 2 * margin) : peak + 2 * margin + CLICK_ORDER] = 0
         threshold = torch.stack([CLICK_RATIO / 0.6745 * error.median(), CLICK_PEAK_RATIO * others.amax()]).amax()
-        is_click = F.pad(error > threshold.clamp_min(CLICK_LEVEL), (CLICK_ORDER, 0))
-        for first, last in _merge(runs(is_click), 2 * margin):
+        is_pulse = F.pad(error > threshold.clamp_min(CLICK_LEVEL), (CLICK_ORDER, 0))
+        for first, last in merge_ranges(runs(is_pulse), 2 * margin):
             n_found[begin + max(0, first - margin) : begin + min(len(frame), last + margin)] += 1
-    return n_found > 1  # in both frames of each sample: in one of them, the first pulse of a voice stands out as well
+    is_click = n_found > 1  # in both frames of each sample: in one, the first pulse of a voice stands out as well
+    side = math.ceil(ONSET_S * sample_rate)
+    for first, last in runs(is_click):
+        before, behind = x[max(0, first - side) : first].square(), x[last : last + side].square()
+        if len(before) and len(behind) and behind.mean() > ONSET_RATIO * before.mean():
+            is_click[first:last] = False
+    return is_click
 
 
-def _merge(ranges: list[tuple[int, int]], distance: int) -> list[tuple[int, int]]:
+def merge_ranges(ranges: list[tuple[int, int]], distance: int) -> list[tuple[int, int]]:
+    """Return ranges of samples with those joined that are near each other.
+
+    Args:
+        ranges: start and end of each, sorted.
+        distance: samples between two that are joined.
+    """
     merged = ranges[:1]
     for start, end in ranges[1:]:
         if start - merged[-1][1] <= distance:
-            merged[-1] = (merged[-1][0], end)
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
         else:
             merged.append((start, end))
     return merged

@@ -147,6 +147,8 @@ class AudioRestorePipeline:
             warnings.append(
                 f"{reader.name}: lowered by {-task.gain_db:g} dB, so that restored peaks fit. Gain 0 keeps the level."
             )
+        if (report := task.report()) is not None:
+            warnings.append(f"{reader.name}: {report}")
         needed_db = math.floor(task.gain_db - 20 * math.log10(max(writer.peak for writer in writers)))
         advice = f"Give a gain of {needed_db} dB." if options.task == "declip" else None
         warnings += warn_of_clipping(reader, writers, advice)

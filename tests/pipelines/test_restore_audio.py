@@ -132,6 +132,32 @@ def test_clicks_are_found_and_removed_but_voices_are_none(classical: AudioRestor
         classical.array(clean, RATE, AudioRestoreOptions(task="inpaint"))
 
 
+@pytest.mark.parametrize("decay", [60, 200, 800])
+def test_onsets_of_sounds_that_decay_are_no_clicks(decay: int, classical: AudioRestorePipeline) -> None:
+    rate, rng = 48_000, np.random.default_rng(0)
+    t = np.arange(rate)
+    x = 1e-3 * rng.standard_normal(len(t)) + 0.05 * np.sin(2 * np.pi * 220 * t / rate)
+    tick = 0.6 * np.sin(2 * np.pi * 1500 * t / rate) * np.exp(-t / decay)
+    for start in range(2000, len(x) - 5000, 9600):
+        x[start:] += tick[: len(x) - start]
+    with pytest.raises(InputError, match="no gap and no click"):
+        classical.array(x[None], rate, AudioRestoreOptions(task="inpaint"))
+
+
+def test_what_was_replaced_is_stated(
+    classical: AudioRestorePipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restore_audio, "BLOCK_S", 1.0)  # windows overlap at gaps
+    x = voice(3.5, channels=2)
+    for start in range(4000, 50_000, 7000):
+        x[:, start : start + 200] = 0
+    soundfile.write(tmp_path / "a.wav", x.T, RATE, subtype="FLOAT")
+    result = classical.file(tmp_path / "a.wav", tmp_path / "b.wav", AudioRestoreOptions(task="inpaint"))
+    assert "7 places, 87.5 ms in total, were taken for gaps and clicks" in result.warnings[0]
+    told = AudioRestoreOptions(task="inpaint", gaps=[(0.25, 0.2625)])
+    assert not classical.file(tmp_path / "a.wav", tmp_path / "c.wav", told).warnings
+
+
 @pytest.mark.parametrize("task", ["declip", "inpaint"])
 def test_windows_join_without_a_trace(
     classical: AudioRestorePipeline, task: Any, monkeypatch: pytest.MonkeyPatch
