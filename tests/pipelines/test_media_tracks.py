@@ -22,7 +22,7 @@ from denoise.files.audio import AUDIO_EXTENSIONS, read_audio
 from denoise.pipelines import AudioPipeline
 from denoise.pipelines.batch import plan
 from denoise.pipelines.result import Result
-from tests.pipelines.test_media import RATE, describe, lag, noise, write_film
+from tests.pipelines.test_media import RATE, audio_on_clock, describe, lag, noise, write_film
 
 av = pytest.importorskip("av")
 
@@ -255,3 +255,10 @@ def test_a_target_without_space_is_one_line(name: str, pipeline: AudioPipeline, 
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [file.name for file in tmp_path.iterdir()] == ["a.mka"]
+
+
+def test_mp3_in_avi_stays_in_step(pipeline: AudioPipeline, tmp_path: Path) -> None:
+    path = write_film(tmp_path / "a.avi", [("libmp3lame", noise(1))], video="mpeg4")
+    target, _ = keep(pipeline, path, "b.avi")
+    before, after = audio_on_clock(path), audio_on_clock(target)
+    assert abs(lag(before[0], after[0])) <= RATE // 1000

@@ -109,7 +109,9 @@ def _copy(
     packets = [_time_packets(0, media, None, damage)]
     packets += [_time_packets(i, *pair, damage) for i, pair in enumerate(zip(encoded, starts, strict=True), 1)]
     last_dts: dict[int, int] = {}
-    for _, i, packet in heapq.merge(*packets, key=lambda item: item[:2]):
+    for time, i, packet in heapq.merge(*packets, key=lambda item: item[:2]):
+        if i and output.format.name == "avi" and time < -Fraction(packet.duration or 0) * packet.time_base / 2:
+            continue  # the priming of the encoder: AVI knows no time before its start
         if (i, packet.stream_index) in streams:
             packet.stream = streams[i, packet.stream_index]
             output.mux_one(_in_order(packet, last_dts))
