@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -20,7 +21,12 @@ MIN_POSSIBLE = 0.1  # of the pixels of patches: where fewer windows are smooth, 
 MIN_COUNT = 24  # of black and of white impulses
 MAX_DENSITY = 0.35  # of each of them
 MAX_IMBALANCE = 3.0  # of one density by the other
-NEAR, MIN_PEAK = 1 / 16, 6.0  # of the range: values as near are fewer by this factor; clipped noise has as many
+NEAR, MIN_PEAK = 1 / 8, 10.0  # of the range: outliers as near are fewer by this factor; clipped noise has as many
+REACH_OF_NOISE, MAX_REACH = 4.0, 0.15  # standard deviations of noise behind impulses, and of the range
+REACHES = (1.0, 0.5, 0.0)  # of it: dark and bright areas hide what is as far from black and white as they are
+MIN_FRACTION = 1 / 3  # of impulses before noise that it clips, and that it moves: half of them each
+MIN_MOVED = 10.0  # or the fraction that it moves by its standard deviation, of the range: rounding stops weak noise
+MEDIAN = 0.6745  # of the absolute values of Gaussian noise, in standard deviations
 MAX_BLEED = 0.03  # of the contrast, in the pixels beside impulses: details are blurred by optics
 N_ERRORS = 4.0  # standard errors by which impulses may differ from chance,
 PAIR_TOLERANCE, SPREAD_TOLERANCE = 0.1, 0.2  # and this fraction: of their pairs, and of the variance in blocks
@@ -45,13 +51,19 @@ def find_impulses(x: Array) -> Mask | None:
     independent of each other as by chance, without values that are nearly as extreme and without a trace in the pixels
     beside them. Stars, text, glints, dots of a screen and clipped noise fail at one or the other.
 
+    Noise that came behind them, clipped, leaves half of them at these values and moves the others by a few of its
+    standard deviations: values as near then count as they do, if there are none beyond.
+
     Args:
         x: image, (H, W, C), of any dtype and scale.
 
     Returns:
         Mask of the impulses of each channel, (H, W, C); None if there are none.
     """
-    channels = [_Channel(x[..., i]) for i in range(x.shape[2])]
+    channels = [_Channel.measure(x[..., i]) for i in range(x.shape[2])]
+    moved = [channel.with_noise_behind() for channel in channels]
+    if any(channel.ends.reach and channel.evidence.is_proof for channel in moved):
+        channels = moved
     proofs = [channel.evidence.density for channel in channels if channel.evidence.is_proof]
     if not proofs:
         return None
@@ -104,8 +116,38 @@ def _bands(height: int, margin: int) -> Iterator[tuple[slice, slice, slice]]:
         yield slice(start, stop), slice(top, min(height, stop + margin)), slice(start - top, stop - top)
 
 
+class _Ends(NamedTuple):
+    """What is black and white in one channel.
+
+    Args:
+        values: least and greatest value, (2,), float32.
+        reach: distance from them of what counts as black and white, too.
+    """
+
+    values: Array
+    reach: float
+
+    @property
+    def inner(self) -> Array:
+        """The values that are the nearest to the others, (2,)."""
+        return self.values + np.float32(self.reach) * np.array([1, -1], np.float32)
+
+    @property
+    def scale(self) -> float:
+        """Range of the values."""
+        return float(np.ptp(self.values))
+
+    def extend(self, noise: float) -> _Ends:
+        """Return the same ends, with the reach of noise of a standard deviation, of the range."""
+        return _Ends(self.values, min(REACH_OF_NOISE * noise, MAX_REACH) * self.scale)
+
+    def contain(self, x: Array) -> Mask:
+        """Masks of the black and of the white pixels of a channel, float32, (2, H, W)."""
+        return np.stack([x <= self.inner[0], x >= self.inner[1]])
+
+
 class _Windows(NamedTuple):
-    """What is around the pixels of one channel, (H, W).
+    """What is around the pixels of one channel, (H, W), without themselves.
 
     Args:
         mean: of the values that are neither black nor white; where they are few, black or white, what is more frequent.
@@ -120,22 +162,30 @@ class _Windows(NamedTuple):
     n_ends: Array
 
     @classmethod
-    def measure(cls, x: Array, ends: Array) -> _Windows:
-        """Measure the windows of a channel, float32, whose black and white are ``ends``."""
+    def measure(cls, x: Array, ends: _Ends) -> _Windows:
+        """Measure the windows of a channel, float32."""
         from scipy.ndimage import uniform_filter
 
         def total(values: Array) -> Array:
             return SIDE**2 * uniform_filter(values.astype(np.float32), SIDE, mode="mirror")
 
-        n_ends = np.stack([total(x == end) for end in ends])
-        is_other = ~np.isin(x, ends)
-        n_others = total(is_other)
+        def around(values: Array) -> Array:
+            return total(values) - values
+
+        is_end = ends.contain(x)
+        n_ends = np.stack([total(mask) for mask in is_end])
+        is_other = ~np.logical_or(*is_end)
+        n_others = around(is_other)
         has_others = n_others > MIN_OTHERS - 0.5
-        centre = np.float32(ends.mean())  # squares of deviations from it are as exact as float32 allows
+        centre = np.float32(ends.values.mean())  # squares of deviations from it are as exact as float32 allows
         deviation = np.where(is_other, x - centre, 0)
-        mean = total(deviation) / n_others.clip(1)
-        std = np.sqrt((total(np.square(deviation)) / n_others.clip(1) - np.square(mean)).clip(0))
-        return cls(np.where(has_others, mean + centre, ends[n_ends.argmax(axis=0)]), std, has_others, n_ends)
+        mean = around(deviation) / n_others.clip(1)
+        std = np.sqrt((around(np.square(deviation)) / n_others.clip(1) - np.square(mean)).clip(0))
+        return cls(np.where(has_others, mean + centre, ends.values[n_ends.argmax(axis=0)]), std, has_others, n_ends)
+
+    def min_contrast(self, scale: float) -> Array:
+        """Contrast from which on an isolated pixel is no part of what is around, in values of a range."""
+        return np.maximum(MIN_CONTRAST * scale, MIN_RATIO * self.std)
 
 
 class _Evidence(NamedTuple):
@@ -145,6 +195,7 @@ class _Evidence(NamedTuple):
         n_pixels: all pixels.
         n_possible: pixels where an impulse would prove noise, (2,).
         n_impulses: impulses there.
+        n_extreme: those of them at the least and at the greatest value.
         n_near: values there that are nearly as extreme.
         bleed: contrast of the pixels beside impulses to their windows.
         contrast: that of the impulses.
@@ -153,11 +204,13 @@ class _Evidence(NamedTuple):
         spread: sum over blocks of the squared error of the expected number of impulses, by its variance.
         n_blocks: what it is expected to be, the number of blocks.
         spread_variance: its variance by chance.
+        noise_behind: standard deviation of the noise that has moved impulses from these values, of the range.
     """
 
     n_pixels: int
     n_possible: Array
     n_impulses: Array
+    n_extreme: Array
     n_near: Array
     bleed: Array
     contrast: Array
@@ -166,6 +219,7 @@ class _Evidence(NamedTuple):
     spread: float
     n_blocks: float
     spread_variance: float
+    noise_behind: float
 
     @property
     def density(self) -> Array:
@@ -177,11 +231,14 @@ class _Evidence(NamedTuple):
         """Whether these impulses are noise beyond doubt."""
         density = self.density
         max_error = N_ERRORS * np.sqrt(self.n_chance_pairs + 1) + PAIR_TOLERANCE * self.n_chance_pairs
+        min_moved = min(MIN_FRACTION, MIN_MOVED * self.noise_behind) * self.n_impulses.sum()
         max_spread_error = N_ERRORS * self.spread_variance**0.5 + SPREAD_TOLERANCE * self.n_blocks
         return bool(
             self.n_impulses.min() >= MIN_COUNT
             and self.n_possible.min() >= MIN_POSSIBLE * self.n_pixels
             and density.max() <= min(MAX_DENSITY, MAX_IMBALANCE * density.min())
+            and (self.n_extreme >= MIN_FRACTION * self.n_impulses).all()
+            and self.n_impulses.sum() - self.n_extreme.sum() >= min_moved
             and (self.n_impulses >= MIN_PEAK * self.n_near).all()
             and (np.abs(self.bleed) <= MAX_BLEED * self.contrast).all()
             and (np.abs(self.n_pairs - self.n_chance_pairs) <= max_error).all()
@@ -190,16 +247,37 @@ class _Evidence(NamedTuple):
 
 
 class _Channel:
-    """One channel, (H, W), of any dtype."""
+    """One channel, (H, W), of any dtype.
 
-    def __init__(self, x: Array) -> None:
-        self.x = x
-        self.ends = np.array([x.min(), x.max()], np.float32)
-        n_ends = min(np.count_nonzero(x == end) for end in self.ends)
-        has_both = n_ends >= MIN_COUNT and float(np.abs(self.ends).max()) < MAX_VALUE
-        patches = _patches(x) if has_both else []
-        self.windows = [_Windows.measure(patch, self.ends) for patch in patches]
-        self.evidence = _collect(patches, self.windows, self.ends)
+    Args:
+        x: its values.
+        patches: of them.
+        ends: what is black and white.
+    """
+
+    def __init__(self, x: Array, patches: Sequence[Array], ends: _Ends) -> None:
+        self.x, self.patches, self.ends = x, patches, ends
+        self.windows = [_Windows.measure(patch, ends) for patch in patches]
+        self.evidence = _collect(patches, self.windows, ends)
+
+    @classmethod
+    def measure(cls, x: Array) -> _Channel:
+        """Measure a channel whose impulses are its least and its greatest value."""
+        values = np.array([x.min(), x.max()], np.float32)
+        n_ends = min(np.count_nonzero(x == value) for value in values)
+        has_both = values[0] < values[1] and n_ends >= MIN_COUNT and float(np.abs(values).max()) < MAX_VALUE
+        return cls(x, _patches(x) if has_both else [], _Ends(values, 0.0))
+
+    def with_noise_behind(self) -> _Channel:
+        """Return the channel with impulses that noise has moved: by that of the image at most, then by their own."""
+        noise = _noise(self.patches) / self.ends.scale if self.patches else 0.0
+        for _ in range(2):
+            channel = self._extend(noise)
+            noise = min(noise, channel.evidence.noise_behind)
+        return channel if noise else self
+
+    def _extend(self, noise: float) -> _Channel:
+        return _Channel(self.x, self.patches, self.ends.extend(noise))
 
     def find_impulses(self, density: Array) -> Mask:
         """Find the black and white impulses of a channel where ``density``, (2,), of the pixels are noise.
@@ -210,13 +288,15 @@ class _Channel:
         if (density > MAX_IMBALANCE * self.evidence.density).any():
             return impulses
         noise = np.median(np.concatenate([window.std[window.has_others] for window in self.windows]))
-        min_contrast = max(LEAST_CONTRAST * np.ptp(self.ends), LEAST_RATIO * noise)
+        min_contrast = max(LEAST_CONTRAST * self.ends.scale, LEAST_RATIO * noise)
+        most = _most_in_window(density)[:, None, None]
         for target, around, inner in _bands(len(impulses), SIDE // 2):
             x = self.x[around].astype(np.float32)
-            windows = _Windows.measure(x, self.ends)
-            has_contrast = np.abs(x - windows.mean) > min_contrast
-            for end, n, most in zip(self.ends, windows.n_ends, _most_in_window(density), strict=True):
-                impulses[target] |= (has_contrast & (x == end) & (n <= most))[inner]
+            for reach in {fraction * self.ends.reach for fraction in REACHES}:
+                ends = self.ends._replace(reach=reach)
+                windows = _Windows.measure(x, ends)
+                has_contrast = np.abs(x - windows.mean) > min_contrast
+                impulses[target] |= (has_contrast & ends.contain(x) & (windows.n_ends <= most)).any(axis=0)[inner]
         return impulses
 
 
@@ -229,38 +309,49 @@ def _patches(x: Array) -> list[Array]:
     return [x[i : i + PATCH, j : j + PATCH].astype(np.float32) for i, j in corners]
 
 
-def _collect(patches: Sequence[Array], windows: Sequence[_Windows], ends: Array) -> _Evidence:
+def _noise(patches: Sequence[Array]) -> float:
+    """Standard deviation of the noise of patches with impulses, by the median, which hardly sees these."""
+    differences = np.concatenate([np.diff(x).reshape(-1) for x in patches])
+    return float(np.median(np.abs(differences))) / (MEDIAN * math.sqrt(2))
+
+
+def _collect(patches: Sequence[Array], windows: Sequence[_Windows], ends: _Ends) -> _Evidence:
     """Collect the evidence of patches."""
     from scipy.ndimage import convolve, maximum_filter
 
-    scale, both_ends = np.ptp(ends), ends[:, None, None]
-    contrasts = [np.abs(both_ends - window.mean) for window in windows]
+    scale, inner = ends.scale, ends.inner[:, None, None]
+    contrasts = [np.array([[[-1]], [[1]]]) * (inner - window.mean) for window in windows]
     possible = [
-        window.has_others & (contrast > np.maximum(MIN_CONTRAST * scale, MIN_RATIO * window.std))
+        window.has_others & (contrast > window.min_contrast(scale))
         for window, contrast in zip(windows, contrasts, strict=True)
     ]
     if patches:  # black and white areas are no noise, and their borders would look like it
         counts = [
-            (mask.sum(axis=(1, 2)), (mask & (x == both_ends)).sum(axis=(1, 2)))
+            (mask.sum(axis=(1, 2)), (mask & ends.contain(x)).sum(axis=(1, 2)))
             for x, mask in zip(patches, possible, strict=True)
         ]
         usual = np.median([n_impulses / n.clip(1) for n, n_impulses in counts], axis=0)
         for mask, window in zip(possible, windows, strict=True):
             nearby = maximum_filter(window.n_ends, (1, SIDE, SIDE), mode="mirror")
             mask &= nearby <= _most_in_window(usual)[:, None, None]
-    sums = np.zeros((5, 2))
-    masks = []
+    sums = np.zeros((6, 2))
+    masks, shifts = [], []
     for x, window, contrast, is_possible in zip(patches, windows, contrasts, possible, strict=True):
-        impulses = is_possible & (x == both_ends)
+        is_end = ends.contain(x)
+        impulses = is_possible & is_end
         masks.append((is_possible, impulses))
-        is_other = ~np.isin(x, ends)
+        is_other = ~is_end.any(axis=0)
         beside = convolve(np.where(is_other, x - window.mean, 0), CROSS, mode="constant")
+        is_far = np.abs(x - window.mean) > window.min_contrast(scale)
         n_beside = convolve(is_other.astype(np.float32), CROSS, mode="constant")
         for k in range(2):
-            is_near = is_possible[k] & ~impulses[k] & (np.abs(x - ends[k]) <= NEAR * scale)
+            is_near = is_possible[k] & is_far & ~impulses[k] & (np.abs(x - inner[k]) <= NEAR * scale)
+            is_extreme = impulses[k] & (x == ends.values[k])
             bleed = (-1, 1)[k] * beside[impulses[k]].sum()
             depth = (contrast[k] * n_beside)[impulses[k]].sum()
-            sums[:, k] += is_possible[k].sum(), impulses[k].sum(), is_near.sum(), bleed, depth
+            counts_of_end = (mask.sum() for mask in (is_possible[k], impulses[k], is_extreme, is_near))
+            shifts.append(np.abs(x - ends.values[k])[impulses[k] & ~is_extreme])
+            sums[:, k] += *counts_of_end, bleed, depth
     density = sums[1] / sums[0].clip(1)
     pairs = np.zeros((2, len(LAGS)))
     blocks = np.zeros(3)
@@ -273,7 +364,9 @@ def _collect(patches: Sequence[Array], windows: Sequence[_Windows], ends: Array)
         error, variance = _block_sums(found - expected), _block_sums(expected * (1 - expected))
         error, variance = error[variance > MIN_EXPECTED], variance[variance > MIN_EXPECTED]
         blocks += (np.square(error) / variance).sum(), len(error), (2 + 1 / variance).sum()
-    return _Evidence(sum(x.size for x in patches), *sums, *pairs, *blocks.tolist())
+    shift = np.concatenate([*shifts, np.zeros(0)])
+    noise_behind = float(np.median(shift)) / (MEDIAN * scale) if len(shift) else 0.0
+    return _Evidence(sum(x.size for x in patches), *sums, *pairs, *[*blocks.tolist(), noise_behind])
 
 
 def _most_in_window(density: Array) -> Array:

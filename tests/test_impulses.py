@@ -75,6 +75,28 @@ def test_impulses_are_found_and_replaced(
     assert psnr(replaced, clean) > psnr(noisy, clean) + 12
 
 
+@given(
+    st.sampled_from([0.01, 0.05, 0.2]),
+    st.sampled_from([0.5, 1.0, 3.0, 5.0, 8.0]),
+    st.sampled_from([np.uint8, np.float32]),
+    st.integers(0, 100),
+)
+def test_they_are_found_before_noise(density: float, sigma: float, dtype: type[np.generic], seed: int) -> None:
+    """Clipped noise behind impulses keeps half of them at black and white, and moves the others."""
+    clean = scene(seed, 1)
+    with_impulses, is_impulse = add_impulses(clean, density, seed)
+    noise = sigma * np.random.default_rng(seed).normal(size=clean.shape)
+    noisy, without = ((x + noise).clip(0, 255) for x in (with_impulses, clean))
+    noisy = np.rint(noisy).astype(dtype) if dtype == np.uint8 else (noisy / 255).astype(dtype)
+    without = np.rint(without).astype(dtype) if dtype == np.uint8 else (without / 255).astype(dtype)
+    found = find_impulses(noisy)
+    assert found is not None
+    is_visible = is_impulse & (np.abs(with_impulses.astype(np.float64) - clean) > 60)
+    assert found[is_visible].mean() > 0.95
+    assert found[~is_impulse].mean() < 0.02
+    assert psnr(replace_impulses(noisy, found), without) > psnr(noisy, without) + 12
+
+
 def test_borders_of_white_and_black_areas_do_not_hide_them() -> None:
     clean = scene()
     clean[:50], clean[:, :30] = 255, 0
@@ -143,6 +165,64 @@ def dashes() -> Pixels:
         for i, j in rng.integers(0, SIDE - 3, (200, 2)):
             x[i, j : j + 3] = value
     return x
+
+
+def heavy_tailed(degrees_of_freedom: float, scale: float) -> Pixels:
+    """Noise of Student's distribution; that with one degree is Cauchy's. Its outliers reach far, and are clipped."""
+    noise = scale * np.random.default_rng(0).standard_t(degrees_of_freedom, (SIDE, SIDE, 1))
+    return np.rint(100 + 0.3 * scene(channels=1) + noise).clip(0, 255).astype(np.uint8)
+
+
+def mixture(fraction: float) -> Pixels:
+    """Gaussian noise, stronger in pixels here and there."""
+    rng = np.random.default_rng(0)
+    sigma = np.where(rng.random((SIDE, SIDE, 1)) < fraction, 80, 4)
+    return np.rint(128 + sigma * rng.normal(size=sigma.shape)).clip(0, 255).astype(np.uint8)
+
+
+def dither() -> Pixels:
+    """A shade in black, grey and white at random, with the mean of the shade."""
+    levels = scene(channels=1) / 127.5 + np.random.default_rng(0).random((SIDE, SIDE, 1))
+    return (127.5 * np.floor(levels)).clip(0, 255).astype(np.uint8)
+
+
+def speckle() -> Pixels:
+    return (scene() * np.random.default_rng(0).exponential(1, (SIDE, SIDE, 3))).clip(0, 255).astype(np.uint8)
+
+
+def photons() -> Pixels:
+    return (25 * np.random.default_rng(0).poisson(scene() / 25)).clip(0, 255).astype(np.uint8)
+
+
+def dots() -> Pixels:
+    """A shade in black dots on white."""
+    rows, columns = np.mgrid[:SIDE, :SIDE, :1][:2]
+    return np.where(scene(channels=1) > 128 + 60 * (np.cos(rows) + np.cos(columns)), 255, 0).astype(np.uint8)
+
+
+@pytest.mark.parametrize("sigma", [0.0, 1.0, 5.0])
+@pytest.mark.parametrize(
+    "clean",
+    [
+        heavy_tailed(1.0, 3.0),
+        heavy_tailed(1.5, 5.0),
+        heavy_tailed(2.0, 8.0),
+        mixture(0.03),
+        dither(),
+        dots(),
+        speckle(),
+        photons(),
+        page(),
+        stars(0.6),
+        screen(),
+        dashes(),
+        one_colour(255),
+        clipped(100.0),
+    ],
+)
+def test_other_noise_is_not_taken_for_them(clean: Pixels, sigma: float) -> None:
+    noise = sigma * np.random.default_rng(1).normal(size=clean.shape)
+    assert find_impulses(np.rint(clean + noise).clip(0, 255).astype(np.uint8)) is None
 
 
 @pytest.mark.parametrize(
