@@ -142,7 +142,7 @@ class _Ends(NamedTuple):
         return _Ends(self.values, min(REACH_OF_NOISE * noise, MAX_REACH) * self.scale)
 
     def contain(self, x: Array) -> Mask:
-        """Masks of the black and of the white pixels of a channel, float32, (2, H, W)."""
+        """Masks of the black and of the white pixels of a channel, (2, H, W)."""
         return np.stack([x <= self.inner[0], x >= self.inner[1]])
 
 
@@ -311,7 +311,7 @@ def _patches(x: Array) -> list[Array]:
 
 def _noise(patches: Sequence[Array]) -> float:
     """Standard deviation of the noise of patches with impulses, by the median, which hardly sees these."""
-    differences = np.concatenate([np.diff(x).reshape(-1) for x in patches])
+    differences = np.concatenate([np.diff(x, axis=axis).reshape(-1) for x in patches for axis in (0, 1)])
     return float(np.median(np.abs(differences))) / (MEDIAN * math.sqrt(2))
 
 

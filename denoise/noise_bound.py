@@ -100,7 +100,7 @@ def _max_spacing(bins: Array) -> int:
     Dither of few levels differs between neighbours as often as noise, but by one level alone where the image is smooth.
     Noise that is stronger than a level does not stop there.
     """
-    levels = np.unique(bins)
+    levels = np.unique(bins[(bins >= 0) & (bins < N_BINS)])
     height, width = (n // BLOCK * BLOCK for n in bins.shape[-2:]) if bins.ndim > 1 else (0, 0)
     if len(levels) < MIN_LEVELS or not height or not width or np.median(np.diff(levels)) <= MAX_SPACING:
         return MAX_SPACING

@@ -309,6 +309,14 @@ def test_samples_have_none(tmp_path: Path) -> None:
     assert any("salt-and-pepper" in warning for warning in result.warnings)
 
 
+@pytest.mark.parametrize("shape", [(4000, 1, 1), (1, 4000, 1), (2000, 2, 1)])
+def test_narrow_images(shape: tuple[int, ...]) -> None:
+    x = np.random.default_rng(0).normal(128, 3, shape)
+    noisy, is_impulse = add_impulses(np.rint(x).astype(np.uint8), 0.05)
+    found = find_impulses(noisy)
+    assert found is None or found[is_impulse].mean() > 0.5
+
+
 def test_a_file_says_so(tmp_path: Path) -> None:
     noisy, _ = add_impulses(scene(), 0.02)
     PILImage.fromarray(noisy).save(tmp_path / "in.png")

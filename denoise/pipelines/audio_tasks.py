@@ -290,8 +290,8 @@ class Inpaint(AudioTask):
         places = merge_ranges(sorted(self._repaired), 0)
         ms = 1000 * sum(last - first for first, last in places) / self.sample_rate
         return (
-            f"{len(places):,} places, {ms:.3g} ms in total, were taken for gaps and clicks, and replaced. If that was "
-            "sound, state where gaps are."
+            f"gaps and clicks were found and replaced: {len(places):,}, of {ms:,.4g} ms in total. If they were sound, "
+            "state where gaps are."
         )
 
     def _add_ranges(self, blocks: Blocks, ranges: Sequence[TimeRange]) -> Blocks:

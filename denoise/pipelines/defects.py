@@ -30,7 +30,7 @@ CLICK_PEAK_RATIO = 3.0  # over the error of what is no click: voices have three 
 CLICKS = 2  # in a frame
 CLICK_LEVEL = 10 ** (-60 / 20)
 CLICK_MARGIN_S = 0.0004  # on both sides of a click
-ONSET_S, ONSET_RATIO = 0.005, 8.0  # more power behind than before it: the onset of a sound that decays
+ONSET_S, ONSET_RATIO, MIN_ONSET = 0.005, 8.0, 0.01  # more power behind than before, by the peak's: a sound that decays
 
 BAND_FRAME_S = 0.032
 BAND_DROP_DB = 25.0  # of the spectrum within BAND_STEP_HZ at the end of a band
@@ -122,11 +122,11 @@ def _find_clicks(x: Tensor, sample_rate: int) -> Tensor:
         for first, last in merge_ranges(runs(is_pulse), 2 * margin):
             n_found[begin + max(0, first - margin) : begin + min(len(frame), last + margin)] += 1
     is_click = n_found > 1  # in both frames of each sample: in one, the first pulse of a voice stands out as well
-    side = math.ceil(ONSET_S * sample_rate)
+    side, power = math.ceil(ONSET_S * sample_rate), x.square().masked_fill(is_click, 0)  # of what is around clicks
     for first, last in runs(is_click):
-        before, behind = x[max(0, first - side) : first].square(), x[last : last + side].square()
-        if len(before) and len(behind) and behind.mean() > ONSET_RATIO * before.mean():
-            is_click[first:last] = False
+        before, behind = (power[each].mean() for each in (slice(max(0, first - side), first), slice(last, last + side)))
+        highest = x[first:last].square().amax()
+        is_click[first:last] = not (behind > ONSET_RATIO * before and behind > MIN_ONSET * highest)
     return is_click
 
 

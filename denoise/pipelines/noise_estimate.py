@@ -130,7 +130,10 @@ def _first_estimates(mosaic: Array) -> tuple[Array, Array]:
     def estimate(x: Array) -> tuple[float, float]:
         return estimate_sigma(x), 2 * estimate_sigma(_halve(x)) if min(x.shape[1:]) > 1 else 0.0
 
-    joint, separate = np.array(estimate(mosaic)), np.array([estimate(channel[None]) for channel in mosaic])
+    joint = np.array(estimate(mosaic))
+    if len(mosaic) == 1:
+        return joint[:1], joint[1:]
+    separate = np.array([estimate(channel[None]) for channel in mosaic])
     fine = separate[:, 0]
     greatest, least = float(fine.max()), max(float(min(fine.min(), joint[0])), MIN_SEPARATE)
     is_white = separate[fine.argmax(), 1] <= MAX_COARSE_RATIO * greatest  # structure is seldom as strong in means

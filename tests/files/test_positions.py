@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from denoise.files.audio import channel_names, read_audio
+from denoise.files.audio import AudioWriter, channel_names, read_audio
 from denoise.files.audio.ogg_pages import read_pages
 from denoise.pipelines import AudioPipeline
 from denoise.signals import AudioFormat, AudioMetadata
@@ -100,6 +100,17 @@ def test_positions_that_a_container_does_not_hold_are_named(pipeline: AudioPipel
     for extension in (".ogg", ".w64"):
         _, result = keep(pipeline, path, f"b{extension}")
         assert [warning for warning in result.warnings if "without the channel mask" in warning]
+
+
+@pytest.mark.parametrize(("extension", "channels", "mask"), [(".m4a", 6, 0x30F), (".ac3", 6, 0x633)])
+def test_positions_that_an_encoder_does_not_know_are_named(
+    extension: str, channels: int, mask: int, tmp_path: Path
+) -> None:
+    form = AudioFormat(RATE, channels, format="WAV", metadata=AudioMetadata(channel_mask=mask))
+    with AudioWriter(tmp_path / f"a{extension}", form) as writer:
+        writer.write(sines([300] * channels).astype(np.float32))
+    assert any("does not know the loudspeakers" in warning for warning in writer.warnings)
+    assert len(decode(tmp_path / f"a{extension}")[1]) == channels
 
 
 def tones(n: int) -> NDArray[np.float64]:

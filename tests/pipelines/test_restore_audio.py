@@ -15,6 +15,7 @@ import pytest
 import soundfile
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
 
 from denoise import AudioRestoreOptions, AudioRestorePipeline
 from denoise.errors import ConfigError, InputError
@@ -144,6 +145,19 @@ def test_onsets_of_sounds_that_decay_are_no_clicks(decay: int, classical: AudioR
         classical.array(x[None], rate, AudioRestoreOptions(task="inpaint"))
 
 
+@pytest.mark.parametrize("distance", [96, 144, 200])
+@pytest.mark.parametrize("silent", [0, 23_990])
+def test_clicks_near_each_other_or_near_silence_are_no_onsets(
+    distance: int, silent: int, classical: AudioRestorePipeline
+) -> None:
+    clean = 0.01 * gaussian_filter1d(np.random.default_rng(0).standard_normal(48_000), 1.0)
+    clean[:silent] = 0
+    damaged = clean.copy()
+    damaged[[24_000, 24_000 + distance]] += [0.8, -0.8]
+    result = classical.array(damaged[None], 48_000, AudioRestoreOptions(task="inpaint"))
+    assert np.abs(result - clean).max() < 0.1
+
+
 def test_what_was_replaced_is_stated(
     classical: AudioRestorePipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,7 +167,7 @@ def test_what_was_replaced_is_stated(
         x[:, start : start + 200] = 0
     soundfile.write(tmp_path / "a.wav", x.T, RATE, subtype="FLOAT")
     result = classical.file(tmp_path / "a.wav", tmp_path / "b.wav", AudioRestoreOptions(task="inpaint"))
-    assert "7 places, 87.5 ms in total, were taken for gaps and clicks" in result.warnings[0]
+    assert "gaps and clicks were found and replaced: 7, of 87.5 ms in total" in result.warnings[0]
     told = AudioRestoreOptions(task="inpaint", gaps=[(0.25, 0.2625)])
     assert not classical.file(tmp_path / "a.wav", tmp_path / "c.wav", told).warnings
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -75,14 +76,20 @@ class TrackEncoder:
         self.warnings: list[str] = []
         self.padding = Fraction(0)
         self._rate, self._position = format.sample_rate, 0
-        for encoder in encoders:
-            media = _open_encoder(target, muxer, encoder, format, options)
+        stated = _layout(format)
+        layouts = dict.fromkeys((stated, *LAYOUTS[format.channels - 1 : format.channels]))
+        for layout, encoder in itertools.product(layouts, encoders):
+            media = _open_encoder(target, muxer, encoder, layout, format, options)
             if media is not None:
                 break
         else:
             raise InputError(
                 f"{muxer} cannot hold {format.channels} channels at {format.sample_rate} Hz (tried "
                 f"{', '.join(encoders) or 'no encoder'}). Choose another extension, such as .m4a or .flac."
+            )
+        if layout != stated:
+            self.warnings.append(
+                f"{encoder} does not know the loudspeakers {stated}; the channels are those of {layout}."
             )
         self._media: OutputContainer | None = media
         self._stream = media.streams.audio[0]
@@ -172,12 +179,16 @@ def _is_held(muxer: str, encoder: str) -> bool:
 
 
 def _open_encoder(
-    target: str | bytes | BinaryIO, muxer: str, encoder: str, format: AudioFormat, options: Mapping[str, str]
+    target: str | bytes | BinaryIO,
+    muxer: str,
+    encoder: str,
+    layout: str,
+    format: AudioFormat,
+    options: Mapping[str, str],
 ) -> OutputContainer | None:
     """Return a file with one audio track whose encoder is open, or None if it does not hold the format."""
     av = import_av()
     codec = av.Codec(encoder, "w")
-    layout = _layout(format)
     if encoder in BACK_ENCODERS:
         layout = layout.replace("(side)", "")
     if (encoder, layout) in PERMUTED:
