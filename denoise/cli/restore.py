@@ -8,7 +8,6 @@ from denoise.backends.malloc import keep_freed_memory, return_freed_memory
 from denoise.cli.files import BatchOptions, denoise_files
 from denoise.cli.interrupt import until_interrupted
 from denoise.options import AudioRestoreOptions, RestoreOptions
-from denoise.registry import RESTORERS, locate
 
 if TYPE_CHECKING:
     from denoise.pipelines.result import Result
@@ -39,7 +38,6 @@ def restore_images(
     from denoise.files.image import IMAGE_EXTENSIONS
     from denoise.pipelines.restore import RestorePipeline
 
-    locate(prior, "prior", "image", RESTORERS["image"])
     pipeline = RestorePipeline(prior, device=device, tile=tile)
     pipeline.check(options)
 
@@ -72,8 +70,6 @@ def restore_recordings(
     from denoise.files.audio import AUDIO_EXTENSIONS
     from denoise.pipelines.restore_audio import AudioRestorePipeline
 
-    if prior is not None:
-        locate(prior, "prior", "audio", RESTORERS["audio"])
     pipeline = AudioRestorePipeline(prior, device=device)
     pipeline.check(options)
 

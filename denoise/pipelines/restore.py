@@ -30,7 +30,7 @@ from denoise.pipelines.samples import SamplePaths, only_frame, write_image_set
 from denoise.priors.network import PatchNetwork, PriorNetwork
 from denoise.probability_path import karras_sigmas, standard_normal
 from denoise.protocols import DenoisingPrior, Device, LatentVariablePrior, Progress
-from denoise.registry import SIGMA_MODEL
+from denoise.registry import RESTORERS, SIGMA_MODEL, locate
 from denoise.sampling.inversion import restore_by_inversion
 from denoise.sampling.operators import Cropped, Downsample, Mask
 from denoise.sampling.posterior import diffpir, half_quadratic_splitting, sample_posterior
@@ -58,6 +58,7 @@ class RestorePipeline:
     """
 
     def __init__(self, prior: str | Path = SIGMA_MODEL, *, device: Device = "auto", tile: int | None = None) -> None:
+        locate(prior, "prior", "image", RESTORERS["image"])  # a message that lists what restores, not all denoisers
         self.pipeline = self.denoiser = ImagePipeline(prior, device=device, tile=tile, backend="torch")
         model = self._module
         self.latent_prior: LatentVariablePrior | None = None

@@ -32,6 +32,7 @@ from denoise.pipelines.progress import progress_of_part
 from denoise.pipelines.result import AUDIO_UNITS, Diagnostics, Result
 from denoise.pipelines.samples import SamplePaths, write_audio_set
 from denoise.protocols import Device, Progress
+from denoise.registry import RESTORERS, locate
 from denoise.signals import MAX_CHANNELS, AudioFormat, as_whole, require_finite_output
 
 CONTEXT_S = 0.5  # of the methods without a prior: more than a gap, its surroundings and a frame
@@ -54,6 +55,8 @@ class AudioRestorePipeline:
     """
 
     def __init__(self, prior: str | Path | None = None, *, device: Device = "auto") -> None:
+        if prior is not None:
+            locate(prior, "prior", "audio", RESTORERS["audio"])  # a message that lists what restores, not all priors
         self.prior = None if prior is None else WindowedPrior(prior, device=device)
 
     @cpu_by_default()

@@ -125,7 +125,9 @@ def test_an_image_that_is_no_jpeg_needs_a_quality(command: Command, photo: Path)
 
 
 @pytest.mark.parametrize(("modality", "pipeline"), [("image", RestorePipeline), ("audio", AudioRestorePipeline)])
-def test_an_unknown_prior_lists_those_that_restore(command: Command, modality: Modality, pipeline: Any) -> None:
+def test_an_unknown_prior_lists_those_that_restore(
+    command: Command, modality: Modality, pipeline: Any, tmp_path: Path
+) -> None:
     def is_taken(name: str) -> bool:
         try:
             pipeline(name, device="cpu")
@@ -134,6 +136,12 @@ def test_an_unknown_prior_lists_those_that_restore(command: Command, modality: M
         return True
 
     expected = ", ".join(filter(is_taken, bundled(None, modality)))
-    result = command(modality, "a.png", "--prior", "nothing")
-    message = f"denoise: prior 'nothing' is unknown; expected one of {expected} or a .safetensors file.\n"
-    assert (result.code, result.err) == (2, message)
+    message = f"prior 'nothing' is unknown; expected one of {expected} or a .safetensors file."
+    (tmp_path / "a.png").touch()
+    (tmp_path / "a.wav").touch()
+    for call in ([modality, "a.png"], ["batch", f"--{modality}", str(tmp_path), str(tmp_path / "clean")]):
+        result = command(*call, "--prior", "nothing")
+        assert (result.code, result.err) == (2, f"denoise: {message}\n")
+    with pytest.raises(ConfigError) as caught:
+        pipeline("nothing")
+    assert str(caught.value) == message

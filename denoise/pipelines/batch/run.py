@@ -24,7 +24,7 @@ from denoise.pipelines.batch.journal import Journal, Plan, Record, default_journ
 from denoise.pipelines.batch.snapshot import Snapshot
 from denoise.pipelines.batch.storage import STAGING, is_url, local_path
 from denoise.pipelines.batch.worker import Task, WorkerSettings
-from denoise.registry import locate
+from denoise.registry import RESTORERS, locate
 
 PLANNING_THREADS = 16  # which list and hash files
 
@@ -185,8 +185,7 @@ def plan_batch(
         raise ConfigError(f"{target}: is a file. Give a folder.")
     values = {name: str(value) if isinstance(value, Path) else value for name, value in (options or {}).items()}
     items, skipped_kinds = find_items(sources, target, values, modalities)
-    weights = {model: locate(model) for model in {model for item in items for model in item.options.models}}
-    _require_modality(items, weights)
+    weights = _find_weights(items)
     journal = Journal(Path(os.path.abspath(settings.journal or default_journal(target))))
     records, snapshot = journal.read(), Snapshot()
     with ThreadPoolExecutor(PLANNING_THREADS) as threads:
@@ -259,10 +258,16 @@ def _names(sources: object) -> list[str]:
     return names
 
 
-def _require_modality(items: Sequence[Item], weights: Mapping[str, Path]) -> None:
-    """Refuse a model of another modality, which would fail for each file; the worker says what else is wrong."""
+def _find_weights(items: Sequence[Item]) -> dict[str, Path]:
+    """Find the weights that items name.
+
+    Those of another modality are refused, which would fail for each file; the worker says what else is wrong.
+    """
+    weights = {}
     items_by_use = {(model, item.modality): item for item in reversed(items) for model in item.options.models}
     for (model, modality), item in items_by_use.items():
+        restorers = RESTORERS[modality] if item.options.restores else None
+        weights[model] = locate(model, "prior" if restorers else "denoiser", modality, restorers)
         with suppress(WeightsError):
             card = read_header(weights[model])["card"]
             if card.modality != modality:
@@ -270,6 +275,7 @@ def _require_modality(items: Sequence[Item], weights: Mapping[str, Path]) -> Non
                     f"{item.source}: {model} is a {card.kind} for {card.modality}; expected one for {modality}. Take "
                     "one modality (--audio or --image, in Python modalities), or give a manifest."
                 )
+    return weights
 
 
 def _journals(target: str, settings: BatchSettings) -> dict[Path, str]:
