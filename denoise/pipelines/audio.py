@@ -524,8 +524,12 @@ def warn_of_clipping(reader: AudioReader, writers: Sequence[AudioWriter], advice
     if advice is None:
         keeps_floats = reader.format.subtype in FLOATS
         advice = f"{'Choose .wav, which keeps floats, or lower' if keeps_floats else 'Lower'} the recording first."
-    clipped = f"{n_over:,} samples exceed full scale and are clipped by {writers[0].clips_as}"
-    return [f"{reader.name}: {clipped}. {advice}"]
+    over_db = 20 * math.log10(max(writer.peak for writer in writers))
+    samples = f"{n_over:,} sample{'s' * (n_over > 1)}"
+    return [
+        f"{reader.name}: clips {samples} over full scale, by at most {over_db:.2g} dB, as {writers[0].clips_as} has to. "
+        f"{advice}"
+    ]
 
 
 def read_blocks(reader: AudioReader, length: int) -> Iterator[NDArray[Any]]:
