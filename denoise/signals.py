@@ -204,6 +204,20 @@ class Image:
         return (np.rint(x).clip(0, self.full_scale) if is_integer else x).astype(self.pixels.dtype)
 
 
+def require_image(image: object, method: str) -> None:
+    """Refuse what is no `Image`, such as an array.
+
+    Args:
+        image: what is given as a frame.
+        method: what takes arrays, for the message.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if not isinstance(image, Image):
+        raise InputError(f"the frame is {shorten(image)}; expected a denoise.signals.Image. Arrays go to {method}.")
+
+
 def as_whole(name: str, value: Any) -> int:
     """Return a whole number, such as a sample rate, of any type.
 

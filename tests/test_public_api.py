@@ -132,16 +132,53 @@ def test_unknown_models_list_those_of_the_modality() -> None:
             call()  # type: ignore[no-untyped-call]
 
 
-def test_loaded_pipelines_in_place_of_names_are_refused(models: dict[str, Path]) -> None:
-    audio, image = denoise.load(models["keep-audio"]), denoise.load(models["keep-image"])
-    wrong: Any
-    for wrong, method in ((audio, "stream"), (image, "frame")):
-        assert callable(getattr(wrong, method))
-        message = rf"model is a loaded {type(wrong).__name__}; .* Use its {method}\(\)"
-        with pytest.raises(denoise.ConfigError, match=message):
-            denoise.denoise_audio(np.zeros(3_200), 16_000, model=wrong)
-        with pytest.raises(denoise.ConfigError, match=message):
-            denoise.denoise_image(np.zeros((8, 8)), model=wrong)
+def test_loaded_pipelines_denoise_arrays_as_their_names_do(models: dict[str, Path]) -> None:
+    rng = np.random.default_rng(0)
+    sound, picture = rng.normal(0, 0.1, 3_200), rng.normal(0.5, 0.1, (24, 24))
+    audio, image = denoise.AudioPipeline(models["causal-audio"]), denoise.ImagePipeline("gaussian")
+    np.testing.assert_array_equal(
+        denoise.denoise_audio(sound, 16_000, model=audio),
+        denoise.denoise_audio(sound, 16_000, model=models["causal-audio"]),
+    )
+    np.testing.assert_array_equal(
+        denoise.denoise_image(picture, 0.1, model=image), denoise.denoise_image(picture, 0.1, model="gaussian")
+    )
+    wrong: Any = image
+    with pytest.raises(denoise.ConfigError, match=r"model is ImagePipeline.*; expected a bundled name"):
+        denoise.denoise_audio(sound, 16_000, model=wrong)
+    wrong = audio
+    with pytest.raises(denoise.ConfigError, match=r"model is AudioPipeline.*; expected a bundled name"):
+        denoise.denoise_image(picture, model=wrong)
+    with pytest.raises(denoise.ConfigError, match="device is cpu, but the model is a loaded pipeline"):
+        denoise.denoise_audio(sound, 16_000, model=audio, device="cpu")
+    with pytest.raises(denoise.ConfigError, match="tile is 64, but the model is a loaded pipeline"):
+        denoise.denoise_image(picture, model=image, tile=64)
+
+
+def test_frames_that_are_arrays_name_what_takes_them() -> None:
+    wrong: Any = np.zeros((8, 8, 3), np.uint8)
+    with pytest.raises(denoise.InputError, match=r"expected a denoise.signals.Image. Arrays go to denoise_image"):
+        denoise.ImagePipeline("gaussian").frame(wrong)
+    with pytest.raises(denoise.InputError, match=r"expected a denoise.signals.Image. Arrays go to array"):
+        denoise.RestorePipeline().frame(wrong, denoise.RestoreOptions(task="denoise"))
+
+
+def test_first_calls_of_several_threads_import_torch_once() -> None:
+    code = """
+import threading, numpy as np, denoise
+errors = []
+def call(name, *args):
+    try:
+        getattr(denoise, name)(*args)
+    except BaseException as error:
+        errors.append(repr(error))
+calls = 3 * [("denoise_audio", np.zeros(4800), 48_000), ("denoise_image", np.zeros((16, 16)))]
+threads = [threading.Thread(target=call, args=each) for each in calls]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+raise SystemExit("; ".join(errors))
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr == "\n"
 
 
 def test_pipelines_show_model_and_device(models: dict[str, Path]) -> None:

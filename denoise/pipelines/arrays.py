@@ -35,7 +35,7 @@ def denoise_audio(
     samples: Array,
     sample_rate: int,
     *,
-    model: str | Path | None = None,
+    model: str | Path | AudioPipeline | None = None,
     strength: float = 1.0,
     attenuation_limit: float | None = None,
     perception: float | None = None,
@@ -51,16 +51,17 @@ def denoise_audio(
         samples: array (time,) or (channels, time), as of librosa, or tensor (channels, time) or (batch, channels,
             time). Integers (int16, int32) have the full scale of their type, floats 1.0; floats are not clipped.
         sample_rate: sample rate in Hz.
-        model: name of a bundled model or path of a weights file; None selects ``speech``, or, with ``perception``, the
-            model with posterior samples. ``"auto"`` chooses ``speech`` or ``general`` for each item of a batch, as for
-            files; it is not the default, because parts of one recording must not be denoised by different models.
+        model: name of a bundled model, path of a weights file, or a loaded pipeline; None selects ``speech``, or, with
+            ``perception``, the model with posterior samples. ``"auto"`` chooses ``speech`` or ``general`` for each item
+            of a batch, as for files; it is not the default, because parts of one recording must not be denoised by
+            different models.
         strength: as in `denoise.options.DenoiseOptions`.
         attenuation_limit: as in `denoise.options.DenoiseOptions`, in dB.
         perception: as in `denoise.options.DenoiseOptions`, from the posterior mean (0) to a posterior sample (1).
         steps: network calls per posterior sample.
         seed: seed of the posterior sample, None is 0; each item of a batch adds 1 to it.
         stereo: as in `denoise.options.DenoiseOptions`.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``, or a device of torch.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``, or a device of torch, for a model that is loaded here.
         noise_profile: as in `denoise.options.DenoiseOptions`; selects ``general``.
 
     Returns:
@@ -86,7 +87,11 @@ def denoise_audio(
     AudioFormat(sample_rate, channels)  # checks the range of the sample rate
     if model is None or model == AUTO:
         model = audio.default_model(options, otherwise=model or DEFAULTS["audio"])
-    pipeline = _audio_pipeline(*_with_version(model, "denoiser", "audio"), device)
+    if isinstance(model, AudioPipeline):
+        _require_defaults(device=device)
+        pipeline = model
+    else:
+        pipeline = _audio_pipeline(model, _version(model, "denoiser", "audio"), device)
     pipeline.check(options)
     if options.limited_strength == 0:
         return cast(Array, cast(Any, samples).clone() if _is_tensor(samples) else x.copy())
@@ -115,7 +120,7 @@ def denoise_image(
     pixels: Array,
     sigma: Sigma = None,
     *,
-    model: str | Path | None = None,
+    model: str | Path | ImagePipeline | None = None,
     strength: float = 1.0,
     luminance: float = 1.0,
     colour: float = 1.0,
@@ -133,8 +138,9 @@ def denoise_image(
             height, width). Integers have the full scale of their type (uint8 255, uint16 65535), floats 1.0; floats may
             exceed [0, 1] and are not clipped, and floats in other units, such as 0 to 4095, are scaled internally.
         sigma: standard deviation of white noise in the units of ``pixels``; ``"auto"`` and None estimate the noise.
-        model: name of a bundled model or path of a weights file; None selects ``photo``, ``gaussian`` where white
-            noise is found, as `denoise.pipelines.image.ImagePipeline` does, and ``gaussian`` with ``perception``.
+        model: name of a bundled model, path of a weights file, or a loaded pipeline, which keeps its device and its
+            tiles; None selects ``photo``, ``gaussian`` where white noise is found, as
+            `denoise.pipelines.image.ImagePipeline` does, and ``gaussian`` with ``perception``.
         strength: as in `denoise.options.DenoiseOptions`.
         luminance: as in `denoise.options.DenoiseOptions`.
         colour: as in `denoise.options.DenoiseOptions`.
@@ -160,7 +166,7 @@ def denoise_image(
     x = _to_array(pixels)
     dtype = x.dtype
     x = x.astype(dtype.newbyteorder("="), copy=False)
-    frames = _frames(x, is_tensor=_is_tensor(pixels))
+    frames = as_frames(x, is_tensor=_is_tensor(pixels))
     is_float = np.issubdtype(x.dtype, np.floating)
     scale = 1.0 if is_float else float(np.iinfo(x.dtype).max)
     if sigma is not None and not isinstance(sigma, str):
@@ -179,7 +185,11 @@ def denoise_image(
         seed=None if perception is None else seed,
     )
     model = image.default_model(options) if model is None else model
-    pipeline = _image_pipeline(*_with_version(model, "denoiser", "image"), device, tile)
+    if isinstance(model, ImagePipeline):
+        _require_defaults(device=device, tile=tile)
+        pipeline = model
+    else:
+        pipeline = _image_pipeline(model, _version(model, "denoiser", "image"), device, tile)
     denoised = np.empty_like(frames)
     for i, frame in enumerate(frames):
         noisy = Image(np.ascontiguousarray(frame, np.float32 if is_float else None))
@@ -222,14 +232,15 @@ def denoise_points(
         sigma = None
     if sigma is not None:
         check_number("sigma", sigma)
-    pipeline = _point_pipeline(*_with_version(POINT_MODEL if model is None else model, "prior", "points"), device)
+    model = POINT_MODEL if model is None else model
+    pipeline = _point_pipeline(model, _version(model, "prior", "points"), device)
     denoised, _ = pipeline.denoise(x.astype(np.float64), sigma)
     return _in_container(denoised if _is_tensor(points) else denoised.astype(x.dtype), points)
 
 
 def _is_tensor(x: Any) -> bool:
-    torch = sys.modules.get("torch")  # who has a tensor has imported it
-    return torch is not None and isinstance(x, torch.Tensor)
+    tensor = getattr(sys.modules.get("torch"), "Tensor", None)  # who has a tensor has imported all of torch
+    return tensor is not None and isinstance(x, tensor)
 
 
 def _to_array(x: Any) -> Any:
@@ -243,7 +254,8 @@ def _to_array(x: Any) -> Any:
 
     if x.layout != torch.strided:
         raise InputError(f"the tensor has layout {x.layout}; expected a dense one. Give x.to_dense().")
-
+    if x.is_meta:
+        raise InputError("the tensor is on the device meta, which holds no values; expected one with values.")
     return as_numpy(x)
 
 
@@ -263,14 +275,26 @@ def _check_audio(x: NDArray[Any], *, is_tensor: bool) -> int:
         raise InputError(f"samples have shape {x.shape}; expected {expected}, none of them 0.")
     channels = x.shape[-2] if x.ndim > 1 else 1
     if channels > MAX_CHANNELS:
-        raise InputError(f"samples have shape {x.shape}; expected at most {MAX_CHANNELS} channels, then time.")
+        remedy = " Transpose them." if x.shape[-1] <= MAX_CHANNELS else ""
+        raise InputError(f"samples have shape {x.shape}; expected at most {MAX_CHANNELS} channels, then time.{remedy}")
     if not np.issubdtype(x.dtype, np.floating) and x.dtype.newbyteorder("=") not in (np.int16, np.int32):
         raise InputError(f"samples are {x.dtype}; expected int16, int32 or a float type.")
     return channels
 
 
-def _frames(x: NDArray[Any], *, is_tensor: bool) -> NDArray[Any]:
-    """Check shape and dtype, and return (n, height, width, channels)."""
+def as_frames(x: NDArray[Any], *, is_tensor: bool = False) -> NDArray[Any]:
+    """Check shape and dtype of pixels, and return them as frames.
+
+    Args:
+        x: as of `denoise_image`, in the byte order of the machine.
+        is_tensor: whether they were a tensor.
+
+    Returns:
+        View, (n, height, width, channels).
+
+    Raises:
+        InputError: shape, dtype or values do not fit.
+    """
     shape = x.shape
     if 0 in shape[-3:]:
         raise InputError(f"pixels have shape {shape}; expected none of them 0.")
@@ -280,22 +304,29 @@ def _frames(x: NDArray[Any], *, is_tensor: bool) -> NDArray[Any]:
         frames = np.moveaxis(x.reshape(-1, *shape[-3:]), 1, -1)
     else:
         if x.ndim not in (2, 3) or (x.ndim == 3 and shape[2] not in (1, 3)):
-            raise InputError(f"array has shape {shape}; expected (height, width) or (height, width, 1 or 3).")
+            raise InputError(
+                f"array has shape {shape}; expected (height, width) or (height, width, 1 or 3). Give the colours of "
+                "one image, without alpha."
+            )
         frames = x.reshape(1, *shape[:2], -1 if x.ndim == 3 else 1)
     if not np.issubdtype(x.dtype, np.floating) and x.dtype not in (np.uint8, np.uint16):
-        raise InputError(f"pixels are {x.dtype}; expected uint8, uint16 or a float type.")
+        raise InputError(f"pixels are {x.dtype}; expected uint8, uint16 or a float type. Convert them with astype.")
     limit = np.finfo(np.float32).max
     if x.dtype.itemsize > 4 and x.size and np.isfinite(x).all() and max(-x.min(), x.max()) > limit:
         raise InputError(f"pixels range from {x.min():.3g} to {x.max():.3g}; expected at most {limit:.3g}. Scale them.")
     return frames
 
 
-def _with_version(model: str | Path, kind: Kind, modality: Modality) -> tuple[str | Path, int]:
-    """A model with the version of its weights, so that new weights are loaded again."""
-    if isinstance(model, AudioPipeline | ImagePipeline):
-        method = "stream" if isinstance(model, AudioPipeline) else "frame"
-        raise ConfigError(f"model is a loaded {type(model).__name__}; expected a name or a path. Use its {method}().")
-    return model, 0 if model == AUTO else weights_version(model, kind, modality)
+def _version(model: str | Path, kind: Kind, modality: Modality) -> int:
+    """The version of the weights of a model, so that new weights are loaded again."""
+    return 0 if model == AUTO else weights_version(model, kind, modality)
+
+
+def _require_defaults(device: Device, tile: int | None = None) -> None:
+    """Refuse settings that a loaded pipeline has already."""
+    for name, value, default in (("device", device, "auto"), ("tile", tile, None)):
+        if value != default:
+            raise ConfigError(f"{name} is {value}, but the model is a loaded pipeline; load it with that {name}.")
 
 
 @lru_cache(maxsize=4)

@@ -526,10 +526,8 @@ def warn_of_clipping(reader: AudioReader, writers: Sequence[AudioWriter], advice
         advice = f"{'Choose .wav, which keeps floats, or lower' if keeps_floats else 'Lower'} the recording first."
     over_db = 20 * math.log10(max(writer.peak for writer in writers))
     samples = f"{n_over:,} sample{'s' * (n_over > 1)}"
-    return [
-        f"{reader.name}: clips {samples} over full scale, by at most {over_db:.2g} dB, as {writers[0].clips_as} has to. "
-        f"{advice}"
-    ]
+    clipped = f"clips {samples} over full scale, by at most {over_db:.2g} dB, as {writers[0].clips_as} has to"
+    return [f"{reader.name}: {clipped}. {advice}"]
 
 
 def read_blocks(reader: AudioReader, length: int) -> Iterator[NDArray[Any]]:

@@ -34,7 +34,7 @@ from denoise.pipelines.result import IMAGE_UNITS, Diagnostics, Result
 from denoise.pipelines.white_noise import suits_model_of_white_noise
 from denoise.protocols import ArrayNetwork, Device, Progress
 from denoise.registry import DEFAULTS, NOISE_MODEL, SIGMA_MODEL
-from denoise.signals import Image
+from denoise.signals import Image, require_image
 
 TILE = 1024  # pixels: 12 megapixels stay below two gigabytes in every precision; a quarter is computed twice
 MAX_CONTEXT = 56  # pixels: those further away change the output by less than 0.1 of 255, whatever the receptive field
@@ -499,6 +499,7 @@ class ImagePipeline:
         Raises:
             ConfigError: as in `file`.
         """
+        require_image(image, "denoise_image, with this pipeline as its model")
         options = DenoiseOptions(
             sigma=sigma,
             strength=strength,

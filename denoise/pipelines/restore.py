@@ -22,6 +22,7 @@ from denoise.files.image.exif import with_size
 from denoise.files.image.jpeg import with_default_quality
 from denoise.files.names import OUTPUT, file_name
 from denoise.options import INVERSION_STEPS, PRIOR_STEPS, RESTORE_STEPS, DenoiseOptions, RestoreOptions
+from denoise.pipelines.arrays import as_frames
 from denoise.pipelines.image import ImagePipeline
 from denoise.pipelines.image_tasks import SIGMA_START, ImageTask, prepare_task
 from denoise.pipelines.progress import progress_of_part
@@ -34,7 +35,7 @@ from denoise.registry import RESTORERS, SIGMA_MODEL, locate
 from denoise.sampling.inversion import restore_by_inversion
 from denoise.sampling.operators import Cropped, Downsample, Mask
 from denoise.sampling.posterior import diffpir, half_quadratic_splitting, sample_posterior
-from denoise.signals import Image
+from denoise.signals import Image, require_image
 
 SIGMA_END = 0.01  # last noise level of the sampler, full scale 1.0
 NOISY_TASKS = ("denoise", "deblur", "upscale")  # whose noise is estimated
@@ -200,6 +201,7 @@ class RestorePipeline:
         Raises:
             ConfigError: the mask or the kernel does not fit the image, or several samples are wanted.
         """
+        require_image(image, "array")
         if options.samples:
             raise ConfigError("samples are written to files; use file, or leave samples out and vary the seed.")
         self.check(options)
@@ -208,6 +210,29 @@ class RestorePipeline:
         task = prepare_task(image, options, self.pipeline)
         x = self._sample(task, options, options.seed, progress)
         return task.to_frame(x.permute(1, 2, 0).numpy())
+
+    def array(self, pixels: NDArray[Any], options: RestoreOptions, progress: Progress | None = None) -> NDArray[Any]:
+        """Restore an image in memory.
+
+        Args:
+            pixels: (height, width) or (height, width, 1 or 3); uint8 and uint16 of their full scale, or floats of 1.0.
+            options: task and settings.
+            progress: called with the finished fraction, 0 to 1.
+
+        Returns:
+            Restored pixels of the same dtype and axes; upscaling makes them larger.
+
+        Raises:
+            InputError: shape, dtype or values do not fit.
+            ConfigError: as of `frame`.
+        """
+        x = np.asarray(pixels)
+        native = x.astype(x.dtype.newbyteorder("="), copy=False)
+        (frame,) = as_frames(native)
+        is_float = np.issubdtype(x.dtype, np.floating)
+        image = Image(np.ascontiguousarray(frame, np.float32 if is_float else None))
+        restored = self.frame(image, options, progress).pixels
+        return restored.reshape(*restored.shape[:2], *x.shape[2:]).astype(x.dtype)
 
     @torch.no_grad()
     def _sample(self, task: ImageTask, options: RestoreOptions, seed: int, progress: Progress | None) -> Tensor:

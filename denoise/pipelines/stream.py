@@ -133,6 +133,7 @@ class AudioStream:
         self._dry = np.zeros((channels, 0), np.float32)  # samples whose denoised counterparts are not ready
         self._skip = network.delay * self._hop  # outputs of the network that precede the first sample
         self._late = np.zeros((channels, self.latency), np.float32)  # samples that `process` returns next
+        self._method: str | None = None  # that returns samples, "push" or "process"
         self._flushed = False
 
     @property
@@ -150,9 +151,14 @@ class AudioStream:
             Denoised samples, (channels, time), perhaps none.
 
         Raises:
-            InputError: shape, type or values do not fit, or the stream has ended; the stream is unchanged.
+            InputError: shape, type or values do not fit, the stream has ended, or `process` is used; the stream is
+                unchanged.
         """
-        x: Any = np.asarray(samples)
+        return self._push(np.asarray(samples), "push")
+
+    def _push(self, x: NDArray[Any], method: str) -> NDArray[Any]:
+        if self._method not in (None, method):
+            raise InputError(f"the stream has returned samples by {self._method}; use either push or process.")
         if self._flushed:
             raise InputError("the stream has been flushed; create a new AudioStream for the next recording.")
         if x.ndim != 2 or x.shape[0] != self.channels:
@@ -160,6 +166,7 @@ class AudioStream:
         if x.dtype not in (np.float32, np.float64):
             raise InputError(f"samples are {x.dtype}; expected float32 or float64.")
         require_finite_samples(x)
+        self._method = method
         self._dry = np.concatenate([self._dry, x], axis=1)
         self._pending = np.concatenate([self._pending, x.astype(np.float32)], axis=1)
         n = self._pending.shape[1] // self._hop * self._hop
@@ -171,7 +178,7 @@ class AudioStream:
         """End the stream.
 
         Returns:
-            The samples that are not yet returned, (channels, at most ``latency``).
+            The samples that are not yet returned, (channels, at most ``latency``), exactly as many after `process`.
 
         Raises:
             InputError: the stream has ended already.
@@ -181,12 +188,13 @@ class AudioStream:
         self._flushed = True
         padding = -self._pending.shape[1] % self._hop + self.network.delay * self._hop
         hops = np.pad(self._remove_hum(self._offset.finish(self._pending)), ((0, 0), (0, padding)))
-        return self._mix(self._denoise_queue(hops, is_end=True) if self._lookahead else self._denoise(hops))
+        rest = self._mix(self._denoise_queue(hops, is_end=True) if self._lookahead else self._denoise(hops))
+        return np.concatenate([self._late, rest], axis=1) if self._method == "process" else rest
 
     def process(self, samples: NDArray[Any]) -> NDArray[Any]:
         """Return as many samples as come, always ``latency`` samples late, for the callback of a sound card.
 
-        The first ``latency`` samples are zeros. Use either this method, or `push` and `flush`.
+        The first ``latency`` samples are zeros, and `flush` returns the last ones. Use either this method or `push`.
 
         Args:
             samples: (channels, any time), float32 or float64, full scale 1.0.
@@ -195,10 +203,10 @@ class AudioStream:
             Denoised samples of the same shape and type.
 
         Raises:
-            InputError: as of `push`; the stream is unchanged.
+            InputError: as of `push`, or that is used; the stream is unchanged.
         """
         x: Any = np.asarray(samples)
-        ready = np.concatenate([self._late, self.push(x)], axis=1)
+        ready = np.concatenate([self._late, self._push(x, "process")], axis=1)
         n = x.shape[1]
         out, self._late = ready[:, :n], ready[:, n:]
         return out.astype(x.dtype, copy=False)

@@ -194,6 +194,18 @@ def test_process_returns_as_many_samples_late_by_the_latency(models: dict[str, P
     delayed, expected = np.concatenate(out, axis=1), run(other, x, [size])
     assert not delayed[:, : stream.latency].any()
     np.testing.assert_array_equal(delayed[:, stream.latency :], expected[:, : -stream.latency])
+    np.testing.assert_array_equal(stream.flush(), expected[:, -stream.latency :])
+
+
+def test_push_and_process_of_one_stream_are_refused(models: dict[str, Path]) -> None:
+    x = noise(1, 1_000)
+    for first, second in (("push", "process"), ("process", "push")):
+        stream, other = (AudioStream(models["causal-audio"], sample_rate=16_000) for _ in range(2))
+        out = [getattr(each, first)(x) for each in (stream, other)]
+        with pytest.raises(InputError, match=f"has returned samples by {first}; use either push or process"):
+            getattr(stream, second)(x)
+        out = [np.concatenate([block, each.flush()], axis=1) for block, each in zip(out, (stream, other), strict=True)]
+        np.testing.assert_array_equal(*out)
 
 
 def test_posterior_sample_is_streamed(models: dict[str, Path]) -> None:

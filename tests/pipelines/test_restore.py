@@ -211,6 +211,19 @@ def test_alpha_and_16_bits_are_kept(pipeline: RestorePipeline) -> None:
     assert np.array_equal(sharp.pixels[:4], image.pixels[:4])
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, ">u2", np.float64])
+def test_arrays_are_restored_as_frames(pipeline: RestorePipeline, dtype: Any) -> None:
+    grey = scene(16, 24)[..., 0].astype(dtype) * {"u": 1, "f": 1 / 255}[np.dtype(dtype).kind]
+    grey = grey.astype(dtype)
+    options = RestoreOptions(task="upscale", factor=2, steps=2)
+    restored = pipeline.array(grey, options)
+    assert (restored.shape, restored.dtype) == ((32, 48), grey.dtype)
+    native = grey.astype(np.float32 if grey.dtype.kind == "f" else grey.dtype.newbyteorder("="))
+    np.testing.assert_array_equal(restored, pipeline.frame(Image(native[..., None]), options).pixels[..., 0])
+    with pytest.raises(InputError, match=r"array has shape \(8, 8, 4\)"):
+        pipeline.array(np.zeros((8, 8, 4), np.uint8), options)
+
+
 def test_samples_are_written_with_their_mean(pipeline: RestorePipeline, tmp_path: Path) -> None:
     source = save(tmp_path / "a.png", scene(16, 16))
     options = RestoreOptions(task="upscale", factor=2, steps=2, samples=3)
