@@ -10,6 +10,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+import numpy as np
 from numpy.typing import NDArray
 
 from denoise.backends import load_network, pick_backend
@@ -26,6 +27,8 @@ from denoise.pipelines.noise_estimate import (
     FrameNoise,
     estimate_noise,
     load_noise_network,
+    own_scale,
+    tells_noise,
     uniform_noise,
 )
 from denoise.pipelines.posterior import check_posterior
@@ -305,21 +308,26 @@ class ImagePipeline:
             )
 
     def estimate_noise(self, image: Image, *, by_intensity: bool = True) -> FrameNoise:
-        """Estimate the noise of the visible pixels of a frame, whatever the model is.
+        """Estimate the noise of the visible pixels of a frame.
 
         Args:
             image: noisy frame.
             by_intensity: whether the noise may depend on intensity; without, the estimate takes a third of the time.
 
         Returns:
-            Noise profile of each group of channels, in the units of the frame, full scale 1.0.
+            Noise profile of each group of channels, in the units of the frame, full scale 1.0. It is 0 where a frame
+            does not tell its noise, see `tells_noise`, unless the model is a prior, whose images may be as small.
         """
+        if self.card.kind == "denoiser" and not tells_noise(image):
+            return uniform_noise(0.0, image.pixels.shape[2])
         pixel_range = find_float_range(image)
-        if pixel_range is None:
-            return estimate_noise(image, self._noise_network, by_intensity=by_intensity)
-        inner = pixel_range.normalise(image)
+        inner, scale = image, own_scale(image) / image.full_scale
+        if pixel_range is not None:
+            inner, scale = pixel_range.normalise(image), pixel_range.scale
+        elif scale != 1:
+            inner = replace(image, pixels=image.pixels / np.float32(own_scale(image)))
         noise = estimate_noise(inner, self._noise_network, by_intensity=by_intensity)
-        return tuple(profile.in_units(1 / pixel_range.scale) for profile in noise)
+        return noise if scale == 1 else tuple(profile.in_units(1 / scale) for profile in noise)
 
     def resolve_noise(self, image: Image, options: DenoiseOptions, estimate: FrameNoise | None = None) -> FrameNoise:
         """Return the noise that the network is conditioned on.

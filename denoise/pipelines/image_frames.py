@@ -19,7 +19,7 @@ from denoise.pipelines.tiles import TileDenoiser, frame_of, weigh
 from denoise.protocols import ArrayNetwork, ArrayQuantisableNetwork, ArrayVariationalNetwork, Progress
 from denoise.signals import Image
 
-MIN_NOISE = 0.3 / 255  # of 8-bit images: their rounding alone is as strong, so they stay as they are
+MIN_NOISE = 0.3  # levels, of integers: their rounding alone is as strong, so they stay as they are
 MAX_DETAIL_LOSS = 0.5  # of sigma: what --detail 1 withholds
 
 
@@ -139,7 +139,7 @@ class FrameDenoiser:
 
 def _min_noise_255(image: Image) -> float:
     """Estimated noise up to which a frame stays as it is."""
-    return 255 * MIN_NOISE if image.pixels.dtype == np.uint8 else 0.0
+    return 0.0 if image.pixels.dtype == np.float32 else 255 * MIN_NOISE / image.full_scale
 
 
 def _greatest_255(noise: FrameNoise) -> float:

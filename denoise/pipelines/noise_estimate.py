@@ -28,6 +28,8 @@ MIN_PIXELS_PER_COLOUR = 16  # of a palette
 MAX_DITHER = 4 / 255  # noise that dithering with so many colours is taken for: up to 3.2 was measured
 MIN_VISIBLE = 0.5  # of the pixels of a patch
 MIN_ALIVE = 4  # patches, or else those without noise are kept
+MIN_PIXELS = 32 * 32  # that tell noise from texture: clean thumbnails of 16 x 16 pixels would lose 20 dB
+MAX_EQUAL_EDGES = 0.5  # of neighbours at edges of flat areas; with noise of half a level they are as often equal
 
 Array = NDArray[Any]
 FrameNoise = tuple[NoiseProfile, ...]
@@ -71,6 +73,52 @@ def to_network(x: Array, noise: NoiseProfile | None, facts: NetworkFacts) -> tup
     if noise is not None and maps is None:
         sigma = np.full(len(images), noise.mean_sigma, np.float32)
     return images, sigma
+
+
+def tells_noise(image: Image) -> bool:
+    """Tell whether a frame can show noise.
+
+    A thumbnail has too few pixels. In more than 8 bits, flat areas up to their edges, as of label images, masks and
+    drawings, hold no noise, as that would change levels; those of 8 bits may hide noise below a level.
+
+    Args:
+        image: frame.
+    """
+    x, visible = image.pixels, image.visible
+    if (x[..., 0].size if visible is None else np.count_nonzero(visible)) < MIN_PIXELS:
+        return False
+    if x.dtype == np.uint8:
+        return True
+    steps = (x[:, 1:] != x[:, :-1]).any(axis=2), (x[1:] != x[:-1]).any(axis=2)
+    is_edge = np.zeros(x.shape[:2], np.bool_)
+    for (a, b), step in zip(_neighbours(is_edge), steps, strict=True):
+        a |= step
+        b |= step
+    at_edges = [a | b for a, b in _neighbours(is_edge)]
+    if visible is not None:
+        at_edges = [pairs & a & b for pairs, (a, b) in zip(at_edges, _neighbours(visible), strict=True)]
+    n_steps = sum(np.count_nonzero(step & pairs) for step, pairs in zip(steps, at_edges, strict=True))
+    n_at_edges = sum(np.count_nonzero(pairs) for pairs in at_edges)
+    return bool(n_steps > (1 - MAX_EQUAL_EDGES) * n_at_edges)
+
+
+def _neighbours(x: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """Views of the neighbours in rows, and of those in columns, of (height, width)."""
+    return (x[:, 1:], x[:, :-1]), (x[1:], x[:-1])
+
+
+def own_scale(image: Image) -> float:
+    """Return the white of integers that use the lower bits of their type alone, as data of 12 bits in 16, or of 8.
+
+    Args:
+        image: frame.
+
+    Returns:
+        Value of white, at most that of the type.
+    """
+    if image.pixels.dtype != np.uint16:
+        return image.full_scale
+    return float(max(255, (1 << int(image.pixels.max()).bit_length()) - 1))
 
 
 def estimate_noise(image: Image, network: ArrayNetwork, *, by_intensity: bool = True) -> FrameNoise:

@@ -494,3 +494,80 @@ class TestNetworkInputs:
 
 def normal(*shape: int) -> Pixels:
     return np.random.default_rng(2).standard_normal(shape).astype(np.float32)
+
+
+def label_image() -> NDArray[np.uint16]:
+    """Return numbered discs, (256, 256)."""
+    rng, (y, x) = np.random.default_rng(0), np.indices((256, 256))
+    labels = np.zeros((256, 256), np.uint16)
+    for i in range(1, 40):
+        row, column, radius = rng.integers(20, 236), rng.integers(20, 236), rng.integers(5, 25)
+        labels[(y - row) ** 2 + (x - column) ** 2 < radius**2] = i
+    return labels
+
+
+class TestImagesThatTellNoNoise:
+    """Thumbnails, and flat areas of more than 8 bits, which come back as they are."""
+
+    @pytest.mark.parametrize(
+        "pixels",
+        [
+            label_image(),
+            label_image() * np.uint16(1000),
+            (label_image() + 24_000).astype(np.uint16),
+            (label_image() > 0).astype(np.float32),
+            label_image().astype(np.float32),
+        ],
+        ids=["labels", "distant labels", "high labels", "mask", "labels in floats"],
+    )
+    def test_flat_areas_of_more_than_8_bits_are_exact(self, pixels: NDArray[Any]) -> None:
+        image = Image(pixels[..., None])
+        assert ImagePipeline("photo").frame(image).equals(image)
+
+    def test_hidden_pixels_do_not_make_noise_of_flat_areas(self) -> None:
+        hidden = np.random.default_rng(0).integers(0, 65_536, (256, 256, 1)).astype(np.uint16)
+        visible = label_image() > 20
+        x = np.where(visible[..., None], label_image()[..., None], hidden)
+        image = Image(x, np.where(visible, 65_535, 0).astype(np.uint16))
+        assert ImagePipeline("photo").frame(image).equals(image)
+
+    @pytest.mark.parametrize("sigma", [2.0, 10.0])
+    @pytest.mark.parametrize("scale", [1, 257])
+    def test_noise_in_flat_areas_of_more_than_8_bits_is_removed(self, sigma: float, scale: int) -> None:
+        clean = 5.0 * label_image()
+        noisy = (clean + sigma * normal(*clean.shape) + 20).round().clip(0, 255)
+        (profile,) = ImagePipeline("photo").estimate_noise(Image((noisy * scale).astype(np.uint16)[..., None]))
+        assert 65_535 / scale * profile.mean_sigma == pytest.approx(sigma, rel=0.2)
+        denoised = ImagePipeline("photo").frame(Image((noisy * scale).astype(np.uint16)[..., None])).pixels[..., 0]
+        assert np.square(denoised / scale - 20 - clean).mean() < sigma**2 / 4
+
+    def test_pixels_of_8_bits_are_as_exact_in_16(self) -> None:
+        with Pillow.open(PHOTO) as file:
+            x = np.asarray(file.convert("L"))[..., None]
+        image = Image(x.astype(np.uint16))
+        assert ImagePipeline("photo").frame(Image(x)).equals(Image(x))
+        assert ImagePipeline("photo").frame(image).equals(image)
+
+    @pytest.mark.parametrize("side", [8, 16, 24, 31])
+    def test_thumbnails_stay_as_they_are_unless_sigma_is_given(self, side: int) -> None:
+        with Pillow.open(PHOTO) as file:
+            clean = np.asarray(file.resize((side, side), Pillow.Resampling.LANCZOS))
+        image = Image(clean)
+        assert ImagePipeline("photo").frame(image).equals(image)
+        noisy = (clean + 20 * normal(*clean.shape)).round().clip(0, 255).astype(np.uint8)
+        denoised = ImagePipeline("photo").frame(Image(noisy), sigma=20 / 255).pixels
+        assert np.square(denoised - 1.0 * clean).mean() < np.square(noisy - 1.0 * clean).mean()
+
+    def test_visible_pixels_count(self) -> None:
+        noisy = (128 + 20 * normal(64, 64, 3)).round().clip(0, 255).astype(np.uint8)
+        alpha = np.zeros((64, 64), np.uint8)
+        alpha[:20, :20] = 255
+        assert ImagePipeline("photo").estimate_noise(Image(noisy, alpha))[0].mean_sigma == 0
+        alpha[:40, :40] = 255
+        sigma = 255 * ImagePipeline("photo").estimate_noise(Image(noisy, alpha))[0].mean_sigma
+        assert sigma == pytest.approx(20, rel=0.2)
+
+    def test_priors_estimate_the_noise_of_small_images(self) -> None:
+        noisy = (128 + 20 * normal(28, 28, 1)).round().clip(0, 255).astype(np.uint8)
+        sigma = 255 * ImagePipeline("mnist-diffusion").estimate_noise(Image(noisy))[0].mean_sigma
+        assert sigma == pytest.approx(20, rel=0.3)
