@@ -24,6 +24,9 @@ from denoise.registry import load
 BATCH_SIZE = 64  # signals at a time, for any number of them
 MAX_DIGITS = 10  # of the number of a class; Python refuses to parse thousands of them
 
+FULL_SCALES = {"image": {"uint8": 255, "uint16": 65535}, "audio": {"int16": 1 << 15, "int32": 1 << 31}}
+"""Full scale of the types of integers by modality, as in `denoise.denoise_image` and `denoise.denoise_audio`."""
+
 
 class LoadedPrior:
     """A loaded prior; a codec without a prior gets a standard normal one over its latents.
@@ -112,8 +115,16 @@ class LoadedPrior:
         return torch.cat(results, dim=dim)
 
     def _as_signals(self, x: Any, what: str = "signals") -> Tensor:
-        """Return signals, (n, *shape), as a tensor of float32, or refuse them."""
-        return as_batch(x, self.model.event_shape, what)
+        """Return signals, (n, *shape), as a tensor of float32 of full scale 1.0, or refuse them."""
+        signals, scales = as_batch(x, self.model.event_shape, what), FULL_SCALES.get(self.card.modality)
+        dtype = str(x.dtype).removeprefix("torch.") if isinstance(x, Tensor) else np.asarray(x).dtype.name
+        if scales is None or dtype == "bool" or "float" in dtype:
+            return signals
+        if dtype not in scales:
+            raise InputError(
+                f"{what} are {dtype}; expected {' or '.join(scales)} of their full scale, or floats of 1.0."
+            )
+        return signals / scales[dtype]
 
     def _resolve(self, label: Any) -> Label:
         """Return a label as the model takes it: the index of a class, a text, or None."""
