@@ -241,7 +241,7 @@ def _open(path: Path) -> Iterator[Mapping[str, NDArray[Any]]]:
         raise ConfigError(f"{path}: cannot be read ({reason}). Give --data the folder that holds it.") from None
     except ValueError:
         raise ConfigError(
-            f"{path}: not a NumPy archive (.npz). See the README of the recipe for how it is made."
+            f"{path}: not a NumPy archive (.npz), which numpy.savez writes. Fix examples.files."
         ) from None
     with archive:
         yield archive
