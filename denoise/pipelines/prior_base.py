@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from denoise.backends.device import cpu_by_default, pick_device
 from denoise.cards import Card
@@ -105,6 +105,7 @@ class LoadedPrior:
         dim: int = 0,
     ) -> Tensor:
         """Join what a function of a number of signals and of their progress computes; the result is on the CPU."""
+        self._check_type()
         results = []
         with torch.no_grad(), cpu_by_default():
             for start in range(0, n, batch_size):
@@ -113,6 +114,15 @@ class LoadedPrior:
                 if progress:
                     progress((start + size) / n)
         return torch.cat(results, dim=dim)
+
+    def _check_type(self) -> None:
+        """Refuse a model that a caller has converted, as signals and noise are of float32."""
+        types = {p.dtype for p in self.model.parameters()} if isinstance(self.model, nn.Module) else set()
+        if types - {torch.float32}:
+            raise ConfigError(
+                f"prior {self.card.name} holds parameters of {', '.join(sorted(map(str, types)))}; expected "
+                "torch.float32. Call `model.float()`."
+            )
 
     def _as_signals(self, x: Any, what: str = "signals") -> Tensor:
         """Return signals, (n, *shape), as a tensor of float32 of full scale 1.0, or refuse them."""

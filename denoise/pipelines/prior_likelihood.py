@@ -154,8 +154,8 @@ class LikelihoodPipeline(LoadedPrior):
         lowest, (low, high) = -1 if self.card.modality == "audio" else 0, (float(each) for each in x.aminmax())
         if is_of_levels and (low < lowest - BELOW or high > 1 + ABOVE):
             raise InputError(
-                f"signals are {low:g} to {high:g}; expected {lowest} to 1, of {self.support.values} values. Divide by the "
-                "full scale."
+                f"signals are {low:g} to {high:g}; expected {lowest} to 1, of {self.support.values} values. Divide by "
+                "the full scale."
             )
 
     def _label_name(self, label: Label) -> str | None:

@@ -323,3 +323,19 @@ def test_integers_of_audio_have_the_full_scale_of_their_type() -> None:
     torch.testing.assert_close(prior.latents(samples.astype(np.int32) << 16), expected)
     with pytest.raises(InputError, match="signals are uint8; expected int16 or int32 of their full scale"):
         prior.latents(samples.astype(np.uint8))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_a_model_of_another_type_is_refused(dtype: torch.dtype, load: Callable[[Any], PriorPipeline]) -> None:
+    gan, pixels = (load(model.to(dtype)) for model in (ToyGAN(), ToyPixelCNN()))
+    calls = (
+        lambda: gan.sample(1),
+        lambda: gan.decode(torch.zeros(1, 5)),
+        lambda: pixels.log_prob(torch.zeros(1, *SHAPE)),
+    )
+    for call in calls:
+        with pytest.raises(
+            ConfigError, match=rf"prior toy holds parameters of {dtype}; expected torch\.float32"
+        ) as error:
+            call()
+        assert "\n" not in str(error.value)
