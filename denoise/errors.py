@@ -5,7 +5,8 @@
     DenoiseError          base of all exceptions that this package raises on purpose
     ├── InputError        a file, an array or a value that cannot be processed (also a ValueError)
     ├── ConfigError       a recipe, a setting or a name that is unknown or invalid (also a ValueError)
-    └── WeightsError      a weights file that is missing, damaged or of another release
+    ├── WeightsError      a weights file that is missing, damaged or of another release
+    └── TrainingError     a training that ended without a usable model
 
 A message is one line: where, what came, what was expected, what to do. The command line prints it as it is.
 """
@@ -39,6 +40,10 @@ class ConfigError(DenoiseError, ValueError):
 
 class WeightsError(DenoiseError):
     """A weights file that is missing, damaged, hostile or of another release."""
+
+
+class TrainingError(DenoiseError):
+    """A training that ended without a usable model."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

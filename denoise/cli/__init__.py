@@ -14,7 +14,7 @@ from denoise.cli import audio, batch, evaluate, export, image, interpolate, mode
 from denoise.cli.completion import Command, Group
 from denoise.cli.interrupt import stop_on_signals
 from denoise.cli.output import print_error
-from denoise.errors import DenoiseError, describe_unexpected
+from denoise.errors import DenoiseError, TrainingError, describe_unexpected
 
 app = typer.Typer(
     name="denoise",
@@ -74,7 +74,7 @@ def main() -> None:
                 sys.stdout.flush()  # so that an error of standard output is reported below
     except DenoiseError as error:
         print_error(str(error))
-        sys.exit(2)
+        sys.exit(1 if isinstance(error, TrainingError) else 2)
     except OSError as error:
         _report_os_error(error)
         sys.exit(1)

@@ -223,10 +223,10 @@ class PriorPipeline(CodecPipeline, LikelihoodPipeline):
         return standard_normal((1, *self.model.noise_shape), as_generator(seed))
 
     def encode(self, x: Tensor, *, label: Label = None) -> Tensor:
-        """Return the noise of signals.
+        """Return the noise of signals, in float32 and without gradients.
 
         Args:
-            x: signals, (n, *shape).
+            x: signals, (n, *shape), integers of the full scale of their type, or floats of 1.0.
             label: class by its name or number, or a text.
 
         Returns:
@@ -314,7 +314,7 @@ class PriorPipeline(CodecPipeline, LikelihoodPipeline):
             raise InputError(f"{len(x)} signals; expected one to complete.")
         if np.shape(mask) != x.shape:
             raise ConfigError(f"mask is of shape {tuple(np.shape(mask))}; expected {tuple(x.shape)}, as the signal.")
-        mask = self._as_signals(mask, "mask entries")
+        mask = as_batch(mask, self.model.event_shape, "mask entries")
         check_count(n)
         model, label = self.model, self._resolve(label)
         if not isinstance(model, Completer):

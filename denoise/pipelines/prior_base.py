@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from denoise.backends.device import cpu_by_default, pick_device
 from denoise.cards import Card
@@ -23,6 +23,9 @@ from denoise.registry import load
 
 BATCH_SIZE = 64  # signals at a time, for any number of them
 MAX_DIGITS = 10  # of the number of a class; Python refuses to parse thousands of them
+
+FULL_SCALES = {"image": {"uint8": 255, "uint16": 65535}, "audio": {"int16": 1 << 15, "int32": 1 << 31}}
+"""Full scale of the types of integers by modality, as in `denoise.denoise_image` and `denoise.denoise_audio`."""
 
 
 class LoadedPrior:
@@ -102,6 +105,7 @@ class LoadedPrior:
         dim: int = 0,
     ) -> Tensor:
         """Join what a function of a number of signals and of their progress computes; the result is on the CPU."""
+        self._check_type()
         results = []
         with torch.no_grad(), cpu_by_default():
             for start in range(0, n, batch_size):
@@ -111,9 +115,26 @@ class LoadedPrior:
                     progress((start + size) / n)
         return torch.cat(results, dim=dim)
 
+    def _check_type(self) -> None:
+        """Refuse a model that a caller has converted, as signals and noise are of float32."""
+        types = {p.dtype for p in self.model.parameters()} if isinstance(self.model, nn.Module) else set()
+        if types - {torch.float32}:
+            raise ConfigError(
+                f"prior {self.card.name} holds parameters of {', '.join(sorted(map(str, types)))}; expected "
+                "torch.float32. Call `model.float()`."
+            )
+
     def _as_signals(self, x: Any, what: str = "signals") -> Tensor:
-        """Return signals, (n, *shape), as a tensor of float32, or refuse them."""
-        return as_batch(x, self.model.event_shape, what)
+        """Return signals, (n, *shape), as a tensor of float32 of full scale 1.0, or refuse them."""
+        signals, scales = as_batch(x, self.model.event_shape, what), FULL_SCALES.get(self.card.modality)
+        dtype = str(x.dtype).removeprefix("torch.") if isinstance(x, Tensor) else np.asarray(x).dtype.name
+        if scales is None or dtype == "bool" or "float" in dtype:
+            return signals
+        if dtype not in scales:
+            raise InputError(
+                f"{what} are {dtype}; expected {' or '.join(scales)} of their full scale, or floats of 1.0."
+            )
+        return signals / scales[dtype]
 
     def _resolve(self, label: Any) -> Label:
         """Return a label as the model takes it: the index of a class, a text, or None."""

@@ -8,13 +8,14 @@ import torch
 from torch import Generator, Tensor
 
 from denoise.cards import TypicalStatistics
-from denoise.errors import ConfigError
+from denoise.errors import ConfigError, InputError
 from denoise.metrics import bits_per_dim
 from denoise.pipelines.prior_base import LoadedPrior, as_generator
 from denoise.pipelines.typicality import anomaly_scores, check_examples, typical_statistics
 from denoise.probability_path import standard_uniform
 from denoise.protocols import HasEstimatedLogProb, HasLogProb, HasLogProbBound, Label, Progress, Support
 
+BELOW, ABOVE = 0.5, 1.0  # of levels, where samples of other priors may be, but not images from -1 to 1
 BINARISED = ", of stochastically binarised pixels"
 
 
@@ -39,7 +40,8 @@ class LikelihoodPipeline(LoadedPrior):
         """Return log-likelihoods, and whether they are exact, estimates or bounds.
 
         Args:
-            x: signals, (n, *shape).
+            x: signals, (n, *shape), integers of the full scale of their type, or floats of 1.0. The likelihood is
+                computed in float32, without gradients; `denoise.protocols.HasLogProb` of the model has them.
             label: class by its name or number, or a text; None is unconditional.
             seed: seed of estimates and bounds.
             progress: called with the fraction done.
@@ -49,9 +51,10 @@ class LikelihoodPipeline(LoadedPrior):
 
         Raises:
             ConfigError: the prior has no likelihood.
-            InputError: the signals have another shape.
+            InputError: the signals have another shape, or are far outside of the support.
         """
         x = self._as_signals(x)
+        self._check_support(x)
         model, label, generator = self.model, self._resolve(label), as_generator(seed)
 
         def labels(batch: Tensor) -> list[Label] | None:
@@ -94,6 +97,7 @@ class LikelihoodPipeline(LoadedPrior):
             ConfigError: the prior has no likelihood, or there are too few examples.
         """
         check_examples(len(x))
+        x = self._as_signals(x)
         nats, kind = self.log_prob(x, label=label, seed=seed, progress=progress)
         return typical_statistics(nats, x, f"{len(x)} examples; {kind}", self._label_name(label))
 
@@ -124,7 +128,7 @@ class LikelihoodPipeline(LoadedPrior):
             raise ConfigError(
                 f"likelihoods are {labels[0]}, those of the typical examples {labels[1]}; expected the same label."
             )
-        return anomaly_scores(nats, x, typical)
+        return anomaly_scores(nats, self._as_signals(x), typical)
 
     def bits_per_dim(self, nats: Tensor) -> Tensor:
         """Convert likelihoods of `log_prob` to bits for each entry of the space on which they are defined.
@@ -143,6 +147,16 @@ class LikelihoodPipeline(LoadedPrior):
         """
         support = self.support
         return bits_per_dim(nats, math.prod(support.shape), 256 if support.values == "continuous" else 1)
+
+    def _check_support(self, x: Tensor) -> None:
+        """Refuse what no levels are near to, such as floats from 0 to 255: a likelihood of it means nothing."""
+        is_of_levels = isinstance(self.model, HasLogProb | HasLogProbBound) and self.support.values != "continuous"
+        lowest, (low, high) = -1 if self.card.modality == "audio" else 0, (float(each) for each in x.aminmax())
+        if is_of_levels and (low < lowest - BELOW or high > 1 + ABOVE):
+            raise InputError(
+                f"signals are {low:g} to {high:g}; expected {lowest} to 1, of {self.support.values} values. Divide by "
+                "the full scale."
+            )
 
     def _label_name(self, label: Label) -> str | None:
         """Return the name of a class, or a text."""

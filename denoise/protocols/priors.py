@@ -123,7 +123,10 @@ class NoiseEncoder(NoiseDecoder, Protocol):
     """A prior that can be inverted."""
 
     def encode_noise(self, x: Tensor, *, label: Label = None) -> Tensor:
-        """Return the noise of signals, (n, *event_shape) to (n, *noise_shape)."""
+        """Return the noise of signals, (n, *event_shape) to (n, *noise_shape), in float32.
+
+        No gradients flow through it, so that its Jacobian by autograd is 0; `HasLogProb.log_prob` has gradients.
+        """
 
 
 @runtime_checkable
@@ -168,7 +171,10 @@ class HasLogProb(Prior, Protocol):
         """The space on which the likelihood is defined."""
 
     def log_prob(self, x: Tensor, labels: Sequence[Label] | None = None) -> Tensor:
-        """Return log-likelihoods in nats, (batch, *event_shape) to (batch,)."""
+        """Return log-likelihoods in nats, differentiable in signals and parameters, (batch, *event_shape) to (batch,).
+
+        Priors compute in float32: signals are of that type.
+        """
 
 
 @runtime_checkable

@@ -14,9 +14,10 @@ class Examples:
         files: archives (``.npz``), relative to ``--data``; or binary files of CIFAR-10 (``.bin``) with the arrays
             ``images`` and ``labels``.
         signals: name of the array of signals, (n, H, W), (n, H, W, C) or (n, time); uint8 or int16 of their full scale,
-            or floats of full scale 1.0.
+            or floats from 0 to 1, of audio from -1 to 1.
         labels: name of the array of class indices, (n,).
-        class_names: name of the array of the names of the classes.
+        class_names: name of the array of the names of the classes, in the order of their indices. Classes of several
+            archives are joined by name.
         sample_rate: sample rate of audio, Hz.
         hold_out_every: every so many examples, one is left out, 0 for none.
         binarise: draw each pixel as 0 or 1 with its value as probability, anew for each batch.
@@ -44,6 +45,8 @@ class Examples:
     def __post_init__(self) -> None:
         if not 0 <= self.label_dropout <= 1:
             raise ConfigError(f"label_dropout is {self.label_dropout}; expected 0 to 1.")
+        if (self.class_names or self.captions) and not self.labels:
+            raise ConfigError("class_names and captions are of labels; give examples.labels or leave them out.")
         if self.hold_out_every < 0 or self.hold_out_every == 1:
             raise ConfigError(f"hold_out_every is {self.hold_out_every}; expected 0 or more than 1.")
         if not (0 <= self.speed_perturbation <= 0.5 and 0 <= self.time_shift_s <= 10):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +15,14 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from denoise.errors import ConfigError
+from denoise.errors import ConfigError, shorten
 from denoise.protocols import Label
 from denoise.training.cifar import read_cifar
 from denoise.training.data import Batch
 from denoise.training.example_recipe import Examples
+
+IMAGE_RANGE = (-1e-3, 1.001)  # of floats, with their rounding
+AUDIO_RANGE = (-4.0, 4.0)  # peaks may exceed full scale, by 12 dB; integers in the type of floats do by far more
 
 
 class LabelledExamples:
@@ -39,18 +43,15 @@ class LabelledExamples:
         self.settings = s = settings
         self.accepts_classes = classes != 0
         arrays, label_arrays = [], []
-        names: tuple[str, ...] = ()
+        positions: dict[str, int] = {}  # of the names of all files: theirs may differ in order and content
         for name in s.files:
             path = root / name
             with _open(path) as archive:
-                arrays.append(_signals(archive, s.signals, path))
-                labels = _array(archive, s.labels, path).astype(int) if s.labels else np.zeros(len(arrays[-1]), int)
-                names = tuple(map(str, _array(archive, s.class_names, path))) if s.class_names else ()
-            if labels.shape != (len(arrays[-1]),) or labels.min(initial=0) < 0:
-                raise ConfigError(
-                    f"{path}: {s.labels} has shape {labels.shape} and values from {labels.min(initial=0)}; expected "
-                    f"{len(arrays[-1])} class indices from 0, one for each of {s.signals}."
-                )
+                arrays.append(_signals(archive, s, path))
+                labels = _labels(archive, s, len(arrays[-1]), path)
+                if s.class_names:
+                    names = _names(archive, s.class_names, 1 + labels.max(), path)
+                    labels = np.array([positions.setdefault(each, len(positions)) for each in names])[labels]
             label_arrays.append(labels)
         kinds = {(a.shape[1:], str(a.dtype)) for a in arrays}
         if len(kinds) > 1:
@@ -61,11 +62,9 @@ class LabelledExamples:
             is_kept = np.arange(len(signals)) % s.hold_out_every != 0
             signals, labels = signals[is_kept], labels[is_kept]
         self.signals, self.labels = torch.from_numpy(signals), labels.tolist() if s.labels else None
-        if classes and labels.max() >= classes:
-            raise ConfigError(
-                f"{root / s.files[0]}: holds {labels.max() + 1} classes, the network has {classes}. Fix `classes` of "
-                "the model."
-            )
+        self.class_names = tuple(positions) or (tuple(map(str, range(labels.max() + 1))) if s.labels else ())
+        if classes:
+            self._check_classes(classes, root / s.files[0])
         if s.captions and not text:
             raise ConfigError(
                 "examples.captions are text, which the network does not take. Set `text` or leave it out."
@@ -74,7 +73,36 @@ class LabelledExamples:
             raise ConfigError(
                 f"examples.time_shift_s is {s.time_shift_s:g}; expected at most half the length of a signal."
             )
-        self.class_names = names or (tuple(map(str, range(max(self.labels) + 1))) if self.labels else ())
+
+    @property
+    def has_levels(self) -> bool:
+        """Whether the signals have 256 levels, also as floats; a thousand signals are examined."""
+        x = self.signals[:1000]
+        if not x.is_floating_point():
+            return x.dtype == torch.uint8
+        tolerance = 255 * max(torch.finfo(x.dtype).eps, torch.finfo(torch.float32).eps)
+        levels = 255 * x.float()
+        return bool(((levels - levels.round()).abs() <= tolerance).all())
+
+    def _check_classes(self, classes: int, path: Path) -> None:
+        """Refuse more classes than a network has; warn of those that it will learn nothing about."""
+        if self.labels is None:
+            raise ConfigError(
+                f"{path}: has no labels, the network has {classes} classes. Fix examples.labels, or leave `classes` of "
+                "the model out."
+            )
+        if len(self.class_names) > classes:
+            raise ConfigError(
+                f"{path}: holds {len(self.class_names)} classes, the network has {classes}. Fix `classes` of the model."
+            )
+        names = [*self.class_names, *map(str, range(len(self.class_names), classes))]
+        without = [names[i] for i in sorted(set(range(classes)) - set(self.labels))]
+        if without:
+            warnings.warn(
+                f"{path}: classes {', '.join(without)} have no examples, of which the network learns nothing; fix "
+                "`classes` of the model, or the labels.",
+                stacklevel=4,
+            )
 
     def batch(self, size: int, generator: Generator) -> Batch:
         """Return random signals, (size, channels, *space), full scale 1.0, with their labels.
@@ -142,14 +170,54 @@ def to_float(x: Tensor) -> Tensor:
     return x.float() if x.is_floating_point() else x.float() / (255 if x.dtype == torch.uint8 else 32768)
 
 
-def _signals(archive: Mapping[str, NDArray[Any]], name: str, path: Path) -> NDArray[Any]:
+def _signals(archive: Mapping[str, NDArray[Any]], s: Examples, path: Path) -> NDArray[Any]:
     """Return the signals of an archive, (n, C, *space), of a type that `to_float` knows the full scale of."""
-    x = _array(archive, name, path)
+    x, name = _array(archive, s.signals, path), s.signals
     if x.dtype.kind != "f" and x.dtype not in (np.uint8, np.int16):
         raise ConfigError(
             f"{path}: {name} is of {x.dtype}; expected uint8 or int16 of their full scale, or floats of full scale 1.0."
         )
+    if x.ndim < 2 or not x.size:
+        raise ConfigError(
+            f"{path}: {name} has shape {x.shape}; expected (n, H, W), (n, H, W, C) or (n, time), n at least 1."
+        )
+    if x.dtype.kind == "f":
+        low, high = float(x.min()), float(x.max())  # NaN if any of them is
+        lowest, highest = AUDIO_RANGE if s.sample_rate else IMAGE_RANGE
+        expected = (
+            "finite floats from -1 to 1" if s.sample_rate else "finite floats from 0 to 1; audio has a sample_rate"
+        )
+        if not lowest <= low <= high <= highest:
+            raise ConfigError(f"{path}: {name} is {low:g} to {high:g}; expected {expected}. Divide by the full scale.")
     return _channels_first(x)
+
+
+def _labels(archive: Mapping[str, NDArray[Any]], s: Examples, n: int, path: Path) -> NDArray[Any]:
+    """Return the indices of the classes of n signals, zeros without labels."""
+    if s.labels is None:
+        return np.zeros(n, int)
+    labels = _array(archive, s.labels, path)
+    is_whole = labels.dtype.kind in "iub" or (
+        labels.dtype.kind == "f" and bool((np.isfinite(labels) & (labels == np.rint(labels))).all())
+    )
+    if not is_whole or labels.shape != (n,) or labels.min(initial=0) < 0:
+        described = f"values from {labels.min(initial=0)}" if is_whole else "values that are no whole numbers"
+        raise ConfigError(
+            f"{path}: {s.labels} has shape {labels.shape} and {described}; expected {n} class indices from 0, one for "
+            f"each of {s.signals}."
+        )
+    return labels.astype(int)
+
+
+def _names(archive: Mapping[str, NDArray[Any]], name: str, n_labels: int, path: Path) -> list[str]:
+    """Return the names of the classes of an archive, one for each label at least."""
+    array = _array(archive, name, path)
+    names: list[str] = array.astype(str).ravel().tolist()
+    if array.ndim != 1 or len(names) < n_labels or len({*names}) < len(names):
+        raise ConfigError(
+            f"{path}: {name} is {shorten(names)}, labels go up to {n_labels - 1}; expected as many different names."
+        )
+    return names
 
 
 def _channels_first(x: NDArray[Any]) -> NDArray[Any]:
@@ -173,7 +241,7 @@ def _open(path: Path) -> Iterator[Mapping[str, NDArray[Any]]]:
         raise ConfigError(f"{path}: cannot be read ({reason}). Give --data the folder that holds it.") from None
     except ValueError:
         raise ConfigError(
-            f"{path}: not a NumPy archive (.npz). See the README of the recipe for how it is made."
+            f"{path}: not a NumPy archive (.npz), which numpy.savez writes. Fix examples.files."
         ) from None
     with archive:
         yield archive
@@ -182,4 +250,9 @@ def _open(path: Path) -> Iterator[Mapping[str, NDArray[Any]]]:
 def _array(archive: Mapping[str, NDArray[Any]], name: str, path: Path) -> NDArray[Any]:
     if name not in archive:
         raise ConfigError(f"{path}: holds {', '.join(archive)}, no {name}. Fix the name of the array in [examples].")
-    return archive[name]
+    try:
+        return archive[name]
+    except ValueError:  # pickled objects, such as strings of several types
+        raise ConfigError(
+            f"{path}: {name} holds Python objects; expected numbers or texts. Make it of one type."
+        ) from None

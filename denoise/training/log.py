@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,8 @@ Report = Callable[[dict[str, Any]], None]
 class MetricsLog:
     """Rows of ``metrics.jsonl``.
 
-    Rows of an interrupted training that lie beyond its checkpoint are removed.
+    Rows of an interrupted training that lie beyond its checkpoint are removed. A row states ``skipped_steps``, those
+    since the last row whose gradient was not finite, if there are any.
 
     Args:
         path: file of the rows.
@@ -31,11 +33,12 @@ class MetricsLog:
             rows = [line for line in path.read_text("utf-8").splitlines() if line.endswith("}")]
             path.write_text("".join(f"{row}\n" for row in rows if json.loads(row)["step"] <= state.step), "utf-8")
         self._step, self._time = state.step, time.monotonic()
+        self.skipped_steps = 0
 
     def write(
         self, state: TrainingState, result: StepResult, learning_rate: float, progress: float, batch: int
     ) -> None:
-        """Append a row.
+        """Append a row; numbers that are not finite are null, as JSON has none.
 
         Args:
             state: state after the step.
@@ -51,6 +54,10 @@ class MetricsLog:
         row |= {"grad_norm": result.grad_norm} | {key: value.item() for key, value in result.metrics().items()}
         row |= {"seconds": round(state.seconds, 1), "progress": min(1.0, progress)}
         row |= {"examples_per_s": round(examples_per_s, 1)}
+        if self.skipped_steps:
+            row["skipped_steps"] = self.skipped_steps
+            self.skipped_steps = 0
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+            finite = {key: value if math.isfinite(value) else None for key, value in row.items()}
+            file.write(json.dumps(finite, allow_nan=False) + "\n")
         self.report(row)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import nn
 
+from denoise.errors import TrainingError
 from denoise.noise import generator_for
 from denoise.registry import locate
 from denoise.training.batches import prefetch
@@ -25,6 +27,8 @@ from denoise.training.objectives import Objective, make_objective
 from denoise.training.recipe import Recipe, Schedule
 from denoise.training.state import TrainingState
 from denoise.training.trainer import Trainer
+
+MAX_SKIPPED = 0.9  # of the last steps, beyond which a training has not learnt
 
 
 @contextmanager
@@ -68,6 +72,7 @@ def train(
 
     Raises:
         ConfigError: data, recipe and network do not fit, or there is nothing to resume.
+        TrainingError: nearly all of the last steps were skipped, because their gradients were not finite.
     """
     objective = make_objective(recipe)
     fabric = make_fabric(objective, device, precision)
@@ -92,10 +97,14 @@ def train_steps(objective: Objective, state: TrainingState, source: Source, out:
         source: training data.
         out: folder that is written.
         report: called with each row of the metrics.
+
+    Raises:
+        TrainingError: nearly all of the last steps were skipped.
     """
     recipe, schedule, trainer = objective.recipe, objective.recipe.schedule, state.trainer
     fabric = trainer.fabric
     log = MetricsLog(out / "metrics.jsonl", state, report) if fabric.is_global_zero else None
+    skipped = deque[bool](maxlen=max(10, schedule.log_every))
 
     def export_as(name: str) -> None:
         class_names = objective.class_names(state.ema, source)
@@ -110,11 +119,17 @@ def train_steps(objective: Objective, state: TrainingState, source: Source, out:
                 partial(anneal, schedule=schedule, step=state.step, progress=progress)
             )
             torch.manual_seed(generator_for(schedule.seed, state.step, fabric.global_rank).initial_seed())
+            trainer.has_skipped = False
             result = objective.step(trainer, next(batches).map(fabric.to_device))
             state.advance()
+            skipped.append(trainer.has_skipped)
             is_last = state.progress >= 1
+            if log and trainer.has_skipped:
+                log.skipped_steps += 1
             if log and (is_last or state.is_due(schedule.log_every)):
                 log.write(state, result, learning_rate, progress, schedule.batch * fabric.world_size)
+            if is_last:
+                check_not_diverged(skipped, recipe.name)
             if is_last or state.is_due(schedule.checkpoint_every):
                 state.save(out / "checkpoint.pt")
             if fabric.is_global_zero and (is_last or state.is_due(schedule.sample_every)):
@@ -125,6 +140,24 @@ def train_steps(objective: Objective, state: TrainingState, source: Source, out:
                 export_as(f"{recipe.name}-{state.step}")
     if fabric.is_global_zero:  # again, for a resumption without remaining steps
         export_as(recipe.name)
+
+
+def check_not_diverged(skipped: Collection[bool], name: str) -> None:
+    """Refuse the weights of a training that ended without learning, before they are written.
+
+    Args:
+        skipped: of each of the last steps, whether it was skipped, because its gradient was not finite.
+        name: name of the recipe.
+
+    Raises:
+        TrainingError: nearly all of them were.
+    """
+    if sum(skipped) >= MAX_SKIPPED * len(skipped):
+        raise TrainingError(
+            f"recipe {name}: the loss or its gradient was not finite in {sum(skipped)} of the last {len(skipped)} "
+            "steps, which were skipped; expected finite ones. Check the data, lower schedule.learning_rate, or train "
+            "with --precision 32-true."
+        )
 
 
 def anneal(rate: float, schedule: Schedule, step: int, progress: float) -> float:

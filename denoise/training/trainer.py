@@ -29,6 +29,7 @@ class Trainer:
         self._base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
         self._forward, *self._optimizers = fabric.setup(_Forward(module), *optimizers)
         self.step = 0
+        self.has_skipped = False
 
     def forward(self, function: Callable[[Any], T]) -> T:
         """Evaluate a function of the module, at the precision of the training.
@@ -45,6 +46,7 @@ class Trainer:
         """Take a step of one optimizer down the gradient of a loss.
 
         The step is skipped if the gradient is not finite: one overflowing batch must not end a long training.
+        ``has_skipped`` is then true until the loop resets it.
 
         Args:
             loss: scalar computed by `forward`.
@@ -58,6 +60,8 @@ class Trainer:
         norm = self.fabric.clip_gradients(self._forward, chosen, max_norm=self.grad_clip, error_if_nonfinite=False)
         if norm is not None and torch.isfinite(norm):
             chosen.step()
+        else:
+            self.has_skipped = True
         for each in self._optimizers:  # the loss of one network leaves gradients in the others, too
             each.zero_grad()
         return float(norm) if norm is not None else 0.0

@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Generator, Size, Tensor, nn
 
 from denoise.cards import Card
 from denoise.errors import ConfigError, InputError
+from denoise.files.image import read_image
 from denoise.models.autoencoder import VAE, VAEConfig
 from denoise.nn.bodies import BodyConfig
 from denoise.pipelines import prior_base
@@ -260,3 +262,80 @@ def test_options_of_samples_of_another_type_are_refused(n: Any, options: dict[st
     prior: Any = PriorPipeline("mnist-matching")
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}"):
         prior.sample(n, **options)
+
+
+@pytest.mark.parametrize("values", ["binary", "discrete", "continuous"])
+def test_integers_have_the_full_scale_of_their_type(values: Any, load: Callable[[Any], PriorPipeline]) -> None:
+    model = ToyPixelCNN()
+    model.support = Support(tuple(SHAPE), values)
+    pipeline: Any = load(model)
+    levels = np.random.default_rng(0).integers(0, 256, (12, *SHAPE))
+    levels[0, 0, 0, :2] = 0, 255
+    for i in range(12):
+        levels[i, 0, 1:].flat[:i] = 0  # of several complexities
+    floats = (levels / 255).astype(np.float32)
+    expected, typical = pipeline.log_prob(floats)[0], pipeline.typical_statistics(floats)
+    scores = pipeline.anomaly_scores(torch.from_numpy(floats), expected, typical)
+    for x in (levels.astype(np.uint8), torch.from_numpy(levels).byte(), (257 * levels).astype(np.uint16)):
+        nats, _ = pipeline.log_prob(x)
+        torch.testing.assert_close(nats, expected)
+        assert pipeline.typical_statistics(x) == typical
+        torch.testing.assert_close(pipeline.anomaly_scores(x, nats, typical), scores)
+    with pytest.raises(InputError, match="signals are int64; expected uint8 or uint16 of their full scale, or floats"):
+        pipeline.log_prob(levels)
+
+
+@pytest.mark.parametrize("values", ["binary", "discrete"])
+def test_values_far_outside_of_levels_have_no_likelihood(values: Any, load: Callable[[Any], PriorPipeline]) -> None:
+    model = ToyPixelCNN()
+    model.support = Support(tuple(SHAPE), values)
+    pipeline = load(model)
+    x = torch.rand(3, *SHAPE, generator=Generator().manual_seed(0))
+    x[0, 0, 0, :2] = torch.tensor([0.0, 1.0])
+    for wrong, shown in ((255 * x, "0 to 255"), (2 * x - 1, "-1 to 1"), (3 * x, "0 to 3")):
+        with pytest.raises(InputError, match=rf"signals are {shown}; expected 0 to 1, of {values} values") as error:
+            pipeline.log_prob(wrong)
+        assert "\n" not in str(error.value)
+    assert torch.isfinite(pipeline.log_prob(1.4 * x - 0.2)[0]).all()  # as samples of other priors are
+    model.support = Support(tuple(SHAPE))
+    assert torch.isfinite(load(model).log_prob(255 * x)[0]).all()
+
+
+def test_integers_are_completed_and_written_as_floats_are_and_masks_are_not_scaled(tmp_path: Path) -> None:
+    prior: Any = PriorPipeline("mnist-matching")
+    levels = np.random.default_rng(0).integers(0, 256, (1, 1, 28, 28)).astype(np.uint8)
+    mask = np.ones((1, 1, 28, 28), np.uint8)
+    mask[..., 14:] = 0
+    floats = (levels / 255).astype(np.float32)
+    completed = prior.complete(levels, mask, 1, steps=1)
+    assert torch.equal(completed, prior.complete(floats, mask.astype(np.float32), 1, steps=1))
+    for name, signals in (("a.png", levels), ("b.png", floats)):
+        prior.write(tmp_path / name, signals)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert len(np.unique(read_image(tmp_path / "a.png").pixels)) > 100
+
+
+def test_integers_of_audio_have_the_full_scale_of_their_type() -> None:
+    prior: Any = PriorPipeline("digits-audio")
+    samples = np.random.default_rng(0).integers(-(1 << 15), 1 << 15, (2, 1, 6144)).astype(np.int16)
+    expected = prior.latents((samples / 32768).astype(np.float32))
+    torch.testing.assert_close(prior.latents(samples), expected)
+    torch.testing.assert_close(prior.latents(samples.astype(np.int32) << 16), expected)
+    with pytest.raises(InputError, match="signals are uint8; expected int16 or int32 of their full scale"):
+        prior.latents(samples.astype(np.uint8))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_a_model_of_another_type_is_refused(dtype: torch.dtype, load: Callable[[Any], PriorPipeline]) -> None:
+    gan, pixels = (load(model.to(dtype)) for model in (ToyGAN(), ToyPixelCNN()))
+    calls = (
+        lambda: gan.sample(1),
+        lambda: gan.decode(torch.zeros(1, 5)),
+        lambda: pixels.log_prob(torch.zeros(1, *SHAPE)),
+    )
+    for call in calls:
+        with pytest.raises(
+            ConfigError, match=rf"prior toy holds parameters of {dtype}; expected torch\.float32"
+        ) as error:
+            call()
+        assert "\n" not in str(error.value)

@@ -132,7 +132,7 @@ class MaximumLikelihood(PriorObjective):
             ConfigError: there are none, or the labels do not fit the prior.
         """
         source = super().open_data(root, module)
-        has_levels = isinstance(source, LabelledExamples) and source.signals.dtype == torch.uint8
+        has_levels = isinstance(source, LabelledExamples) and source.has_levels
         is_dithered = isinstance(module, MultiscaleFlow) and module.config.dither > 0
         if has_levels and not (isinstance(module, LatentPrior) or is_dithered or module.support.values != "continuous"):
             warnings.warn(

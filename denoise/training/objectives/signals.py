@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,7 @@ class SignalObjective(Objective):
             self.require(
                 stored == expected, f"the examples have shape {stored}, the model expects {expected}. Fix {keys}."
             )
+            self._warn_unused_labels(shipped)
             return examples
         if self.recipe.points is not None:
             shapes = Shapes(self.recipe.points)
@@ -102,6 +104,18 @@ class SignalObjective(Objective):
             return shapes
         assert self.recipe.audio is not None
         return AudioMixes(replace(self.recipe.audio, clean=1.0), root)
+
+    def _warn_unused_labels(self, shipped: Any) -> None:
+        """Warn of labels that neither the model nor the metrics of the training take."""
+        recipe = self.recipe
+        is_unconditional = isinstance(shipped, Prior) and not (shipped.classes or shipped.text)
+        has_labels = recipe.examples is not None and recipe.examples.labels is not None
+        if has_labels and is_unconditional and not (recipe.adversary and recipe.adversary.coverage):
+            warnings.warn(
+                f"recipe {recipe.name}: examples.labels are not used, as the model has no classes; set model.classes, "
+                "or leave them out.",
+                stacklevel=3,
+            )
 
     def write_samples(self, out: Path, step: int, shipped: Any, source: Source) -> None:
         """Write samples of a prior.

@@ -25,6 +25,7 @@ from denoise.training.recipe import Recipe
 
 SCHEDULE = {"steps": 30, "batch": 32, "learning_rate": 3e-3, "warmup": 5, "log_every": 10, "ema": 0.9}
 DIGITS = {"files": ["digits.npz"], "signals": "images", "labels": "labels", "hold_out_every": 5}
+UNLABELLED = {key: value for key, value in DIGITS.items() if key != "labels"}
 DENSE = {"kind": "dense", "widths": [32], "activation": "elu"}
 NORMAL = {"architecture": "flow", "kind": "normal"}
 # the lecture's: 64 pixels, 32 hidden units, 8 latents
@@ -77,7 +78,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def recipe(objective: str, **changes: Any) -> Recipe:
-    values = {"name": "tiny", "modality": "image", "objective": objective, "schedule": SCHEDULE, "examples": DIGITS}
+    data = UNLABELLED if objective in ("elbo", "adversarial") else DIGITS  # their priors have no classes
+    values = {"name": "tiny", "modality": "image", "objective": objective, "schedule": SCHEDULE, "examples": data}
     return parse(Recipe, values | PRIORS.get(objective, {}) | {"sources": ["made here"]} | changes, "test")
 
 
@@ -130,7 +132,8 @@ def test_every_objective_trains_a_prior_that_loads_and_samples(objective: str, d
 @pytest.mark.parametrize("objective", ["diffusion", "ddpm", "flow-matching", "likelihood"])
 def test_labels_are_not_given_to_priors_without_classes(objective: str, data: Path, tmp_path: Path) -> None:
     model = PRIORS[objective]["model"] | {"classes": 0}
-    run(recipe(objective, model=model | ({"text": False} if "text" in model else {})), data, tmp_path)
+    with pytest.warns(UserWarning, match=r"recipe tiny: examples\.labels are not used.* set model\.classes"):
+        run(recipe(objective, model=model | ({"text": False} if "text" in model else {})), data, tmp_path)
     prior, card = load(tmp_path / "tiny.safetensors")
     assert (prior.classes, card.classes) == (0, ())
 
@@ -142,13 +145,17 @@ def test_signals_of_levels_are_not_taken_for_those_of_a_density(data: Path) -> N
     floats = {"examples": {"files": ["floats.npz"], "signals": "images"}}
 
     def open_data(**changes: Any) -> None:
-        objective = make_objective(recipe("likelihood", **changes))
+        objective = make_objective(recipe("likelihood", **({"examples": UNLABELLED} | changes)))
         objective.open_data(data, objective.build())
 
     with pytest.warns(UserWarning, match="recipe tiny: signals of 256 levels have no density"):
         open_data(**flow)
     with pytest.warns(UserWarning, match="signals of 256 levels have no density"):
         open_data(model=continuous)
+    digits = np.load(data / "digits.npz")["images"]
+    np.savez(data / "levels.npz", images=np.float32(digits / 255))
+    with pytest.warns(UserWarning, match="signals of 256 levels have no density"):
+        open_data(**flow, examples={"files": ["levels.npz"], "signals": "images"})
     open_data(**flow, **floats)  # warnings are errors in tests
     open_data(model=continuous | {"dither": 0.01})
     open_data(model=continuous | {"dequantisation": "variational"})
