@@ -152,6 +152,11 @@ class TorchNoiseProfileNetwork(TorchStreamingNetwork):
         return self.module.lookahead_hops
 
     @inference()
+    def renew(self, state: Any, recent: Array) -> Any:
+        """Return a state whose recurrences begin anew; see `denoise.protocols.ArrayNoiseProfileNetwork`."""
+        return self.module.renew(state, to_tensor(recent, self.device))
+
+    @inference()
     def update_noise_floor(self, x: Array, state: Any) -> Any:
         """Return the state after the next hops; see `denoise.protocols.ArrayNoiseProfileNetwork`."""
         return self.module.update_noise_floor(to_tensor(x, self.device), state)

@@ -94,6 +94,11 @@ class NoiseFloorDPCRN(DPCRN):
         """Hops whose noise floor the state holds."""
         return self.config.floor_frames
 
+    def renew(self, state: DPCRNState, recent: Tensor) -> DPCRNState:
+        """Return a state whose recurrences begin anew; see `denoise.protocols.NoiseProfileNetwork`."""
+        _, begun = self.step(recent, state._replace(features=self.initial_feature_state()))
+        return state._replace(features=begun.features)
+
     def update_noise_floor(self, x: Tensor, state: DPCRNState) -> DPCRNState:
         """Track the noise floor alone; see `denoise.protocols.NoiseProfileNetwork`."""
         assert state.floor is not None  # set by `initial_state`

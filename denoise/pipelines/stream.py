@@ -16,10 +16,12 @@ from denoise.pipelines.hum import HumFilter
 from denoise.pipelines.noise_segment import require_noise_profile_network
 from denoise.pipelines.offset import OffsetFilter
 from denoise.pipelines.posterior import check_posterior
+from denoise.pipelines.renewal import Renewal
 from denoise.pipelines.result import Diagnostics
 from denoise.protocols import (
     ArrayFlowNetwork,
     ArrayNetwork,
+    ArrayNoiseProfileNetwork,
     ArrayPosteriorSampler,
     ArrayStreamingNetwork,
     Consistency,
@@ -125,6 +127,9 @@ class AudioStream:
         if look_ahead:
             self._lookahead = self._floor_network.lookahead_hops
         removes_hum = name in SPEECH_MODELS if remove_hum is None else remove_hum
+        self._renewal = None
+        if (removes_hum or name in SPEECH_MODELS) and isinstance(network, ArrayNoiseProfileNetwork):
+            self._renewal = Renewal(network, sample_rate)
         self._hum = HumFilter(sample_rate, channels) if removes_hum else None
         self._offset = OffsetFilter(sample_rate, channels, self._hop)
         self._pending = np.zeros((channels, 0), np.float32)  # samples of an incomplete hop
@@ -243,11 +248,15 @@ class AudioStream:
         """Pass whole hops, (channels, n * hop), through the network."""
         if not hops.shape[1]:
             return hops
-        x, length = self._by_rows(hops), MAX_HOPS * self._hop
-        blocks = []
-        for start in range(0, x.shape[2], length):
-            y, self._state = self.network.step(x[..., start : start + length], self._state)
+        x, blocks, start = self._by_rows(hops), [], 0
+        while start < x.shape[2]:
+            n_hops = MAX_HOPS if self._renewal is None else min(MAX_HOPS, self._renewal.n_hops)
+            block = x[..., start : start + n_hops * self._hop]
+            y, self._state = self.network.step(block, self._state)
             blocks.append(y)
+            start += block.shape[2]
+            if self._renewal is not None:
+                self._state = self._renewal.push(block, y, self._state)
         denoised = np.concatenate(blocks, axis=2).reshape(len(hops), -1)
         n_skipped = min(self._skip, denoised.shape[1])
         self._skip -= n_skipped

@@ -159,6 +159,14 @@ class NoiseProfileNetwork(StreamingNetwork, Protocol):
     def lookahead_hops(self) -> int:
         """Hops whose noise floor the state holds."""
 
+    def renew(self, state: Any, recent: Tensor) -> Any:
+        """Return a state whose recurrences begin anew: noise of minutes makes them drift.
+
+        Args:
+            state: state of a stream; it is not modified.
+            recent: the samples before it, (batch, channels, n * hop), from which the recurrences begin.
+        """
+
     def update_noise_floor(self, x: Tensor, state: Any) -> Any:
         """Return the state after the next hops of a stream, for `apply_lookahead` alone.
 

