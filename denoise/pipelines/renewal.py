@@ -18,8 +18,8 @@ MAX_POWER, FLOOR = 0.01, 1e-9  # of the output in a pause, by the input, and bes
 class Renewal:
     """Renews the state of a stream after each period without speech.
 
-    The networks of speech are trained on segments of four seconds. After a minute of noise of -40 dBFS, the first
-    0.25 s of clean speech come out at 17 dB SI-SDR without this, and at 24 dB with it, as at the beginning of a recording.
+    The networks of speech are trained on segments of four seconds. After a minute of noise of -40 dBFS, the first 0.25
+    seconds of clean speech come out at 17 dB SI-SDR without this, and at 24 dB with it, as at the beginning of a file.
 
     Args:
         network: network of the stream.
