@@ -111,6 +111,7 @@ class AudioRun:
                     strength=self._strength,
                     noise_profile=self._noise_profile,
                     remove_hum=self._removes_hum,
+                    renews=self._removes_hum,  # both for the models of speech
                     look_ahead=self._looks_ahead,
                     unchanged=self._unchanged,
                 )

@@ -30,6 +30,7 @@ MIN_VISIBLE = 0.5  # of the pixels of a patch
 MIN_ALIVE = 4  # patches, or else those without noise are kept
 MIN_PIXELS = 32 * 32  # that tell noise from texture: clean thumbnails of 16 x 16 pixels would lose 20 dB
 MAX_EQUAL_EDGES = 0.5  # of neighbours at edges of flat areas; with noise of half a level they are as often equal
+MIN_FLAT = 0.5  # of the pixels: pixels of enlarged noise are equal, too, but nearly all at edges
 
 Array = NDArray[Any]
 FrameNoise = tuple[NoiseProfile, ...]
@@ -85,7 +86,8 @@ def tells_noise(image: Image) -> bool:
         image: frame.
     """
     x, visible = image.pixels, image.visible
-    if (x[..., 0].size if visible is None else np.count_nonzero(visible)) < MIN_PIXELS:
+    n_pixels = x[..., 0].size if visible is None else np.count_nonzero(visible)
+    if n_pixels < MIN_PIXELS:
         return False
     if x.dtype == np.uint8:
         return True
@@ -94,6 +96,8 @@ def tells_noise(image: Image) -> bool:
     for (a, b), step in zip(_neighbours(is_edge), steps, strict=True):
         a |= step
         b |= step
+    if np.count_nonzero(is_edge if visible is None else is_edge & visible) > (1 - MIN_FLAT) * n_pixels:
+        return True
     at_edges = [a | b for a, b in _neighbours(is_edge)]
     if visible is not None:
         at_edges = [pairs & a & b for pairs, (a, b) in zip(at_edges, _neighbours(visible), strict=True)]

@@ -12,7 +12,7 @@ from denoise.protocols import ArrayNoiseProfileNetwork
 PERIOD_S = 4.0  # what is without speech for so long is a pause
 WARM_UP_S = 0.5  # of the last samples, from which recurrences begin: without, noise leaks for as long
 WINDOW_HOPS = 16  # in which the power of the output is compared with that of the input
-MAX_POWER, FLOOR = 0.01, 1e-9  # of the output in a pause, by the input, and beside it
+MAX_POWER, FLOOR = 0.01, 1e-6  # of the output in a pause, by the input, and by the loudest input so far
 
 
 class Renewal:
@@ -33,7 +33,8 @@ class Renewal:
         )
         self.period = windows * WINDOW_HOPS
         self.recent: NDArray[Any] | None = None
-        self.powers: list[NDArray[np.float64]] = []  # of input and output, (2, hops)
+        self.powers: list[NDArray[np.float64]] = []  # of input and output, (2, rows, hops)
+        self.loudest = 0.0
         self.n_hops = self.period
         """Hops until the end of the period, at most which `push` takes."""
 
@@ -49,13 +50,14 @@ class Renewal:
             The state to go on with.
         """
         hops = [np.square(each, dtype=np.float64).reshape(*each.shape[:2], -1, self.hop) for each in (x, y)]
-        self.powers.append(np.stack([each.mean(axis=(0, 1, 3)) for each in hops]))
+        self.powers.append(np.stack([each.mean(axis=(1, 3)) for each in hops]))
         self.recent = x if self.recent is None else np.concatenate([self.recent, x], axis=2)
         self.recent = self.recent[..., -self.warm_up * self.hop :]
         self.n_hops -= x.shape[2] // self.hop
         if self.n_hops:
             return state
-        before, after = np.concatenate(self.powers, axis=1).reshape(2, -1, WINDOW_HOPS).mean(axis=2)
-        self.powers, self.n_hops = [], self.period
-        is_pause = (after <= MAX_POWER * before + FLOOR).all()
+        powers = np.concatenate(self.powers, axis=2)
+        before, after = powers.reshape(*powers.shape[:2], -1, WINDOW_HOPS).mean(axis=3)
+        self.powers, self.n_hops, self.loudest = [], self.period, max(self.loudest, before.max())
+        is_pause = (after <= MAX_POWER * before + FLOOR * self.loudest).all()  # in all rows, which share a state
         return self.network.renew(state, self.recent) if is_pause else state

@@ -61,6 +61,8 @@ class AudioStream:
             several channels is averaged where they share a mask, or where their number differs.
         remove_hum: whether steady tones are removed before the network, see `HumFilter`; None does so before the
             bundled models of speech.
+        renews: whether recurrences begin anew in pauses, see `denoise.pipelines.renewal`; None does so for the bundled
+            models of speech.
         look_ahead: whether the noise floor is estimated with a look-ahead of seconds, by models that take a noise
             profile: what decays in them is not noise. For recordings, as the latency is as long.
         unchanged: channels, from 0, that pass unchanged, as late as the others.
@@ -89,6 +91,7 @@ class AudioStream:
         device: Device = "auto",
         noise_profile: NDArray[Any] | None = None,
         remove_hum: bool | None = None,
+        renews: bool | None = None,
         look_ahead: bool = False,
         unchanged: Sequence[int] = (),
     ) -> None:
@@ -128,7 +131,7 @@ class AudioStream:
             self._lookahead = self._floor_network.lookahead_hops
         removes_hum = name in SPEECH_MODELS if remove_hum is None else remove_hum
         self._renewal = None
-        if (removes_hum or name in SPEECH_MODELS) and isinstance(network, ArrayNoiseProfileNetwork):
+        if (name in SPEECH_MODELS if renews is None else renews) and isinstance(network, ArrayNoiseProfileNetwork):
             self._renewal = Renewal(network, sample_rate)
         self._hum = HumFilter(sample_rate, channels) if removes_hum else None
         self._offset = OffsetFilter(sample_rate, channels, self._hop)

@@ -61,8 +61,16 @@ class LabelledExamples:
         if s.hold_out_every:
             is_kept = np.arange(len(signals)) % s.hold_out_every != 0
             signals, labels = signals[is_kept], labels[is_kept]
+            if not len(signals):
+                raise ConfigError(f"{root}: no signal is left; expected more than examples.hold_out_every leaves out.")
         self.signals, self.labels = torch.from_numpy(signals), labels.tolist() if s.labels else None
-        self.class_names = tuple(positions) or (tuple(map(str, range(labels.max() + 1))) if s.labels else ())
+        n_classes = len(positions) or (int(labels.max()) + 1 if s.labels else 0)
+        if classes and n_classes > classes:
+            path = root / s.files[0]
+            raise ConfigError(
+                f"{path}: holds {n_classes} classes, the network has {classes}. Fix `classes` of the model."
+            )
+        self.class_names = tuple(positions) or tuple(map(str, range(n_classes)))
         if classes:
             self._check_classes(classes, root / s.files[0])
         if s.captions and not text:
@@ -90,10 +98,6 @@ class LabelledExamples:
             raise ConfigError(
                 f"{path}: has no labels, the network has {classes} classes. Fix examples.labels, or leave `classes` of "
                 "the model out."
-            )
-        if len(self.class_names) > classes:
-            raise ConfigError(
-                f"{path}: holds {len(self.class_names)} classes, the network has {classes}. Fix `classes` of the model."
             )
         names = [*self.class_names, *map(str, range(len(self.class_names), classes))]
         without = [names[i] for i in sorted(set(range(classes)) - set(self.labels))]
@@ -212,6 +216,8 @@ def _labels(archive: Mapping[str, NDArray[Any]], s: Examples, n: int, path: Path
 def _names(archive: Mapping[str, NDArray[Any]], name: str, n_labels: int, path: Path) -> list[str]:
     """Return the names of the classes of an archive, one for each label at least."""
     array = _array(archive, name, path)
+    if array.dtype.kind == "S":
+        array = np.char.decode(array, "utf-8", "replace")
     names: list[str] = array.astype(str).ravel().tolist()
     if array.ndim != 1 or len(names) < n_labels or len({*names}) < len(names):
         raise ConfigError(

@@ -128,7 +128,7 @@ def train_steps(objective: Objective, state: TrainingState, source: Source, out:
                 log.skipped_steps += 1
             if log and (is_last or state.is_due(schedule.log_every)):
                 log.write(state, result, learning_rate, progress, schedule.batch * fabric.world_size)
-            if is_last:
+            if is_last and len(skipped) == min(state.step, skipped.maxlen or 0):  # a resumption may know too few steps
                 check_not_diverged(skipped, recipe.name)
             if is_last or state.is_due(schedule.checkpoint_every):
                 state.save(out / "checkpoint.pt")

@@ -541,6 +541,12 @@ class TestImagesThatTellNoNoise:
         denoised = ImagePipeline("photo").frame(Image((noisy * scale).astype(np.uint16)[..., None])).pixels[..., 0]
         assert np.square(denoised / scale - 20 - clean).mean() < sigma**2 / 4
 
+    @pytest.mark.parametrize("factor", [2, 3])
+    def test_enlarged_noise_is_found(self, factor: int) -> None:
+        noisy = (120 + 40 * np.sin(np.arange(64) / 15) + 20 * normal(64, 64)).astype(np.float32) / 255
+        image = Image(noisy.repeat(factor, 0).repeat(factor, 1)[..., None])
+        assert 255 * ImagePipeline("photo").estimate_noise(image)[0].mean_sigma > 5
+
     def test_pixels_of_8_bits_are_as_exact_in_16(self) -> None:
         with Pillow.open(PHOTO) as file:
             x = np.asarray(file.convert("L"))[..., None]

@@ -65,6 +65,16 @@ def test_blocks_of_any_length_give_the_same_pauses(speech: NDArray[np.float32]) 
         np.testing.assert_allclose(output, outputs[0], atol=2e-5)
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-4])
+def test_speech_beside_noise_of_another_channel_is_no_pause(scale: float, speech: NDArray[np.float32]) -> None:
+    voice = 0.1 * np.tile(speech[np.abs(speech) > 0.002], 4)[: 12 * RATE] + noise(12, -60)[: 12 * RATE]
+    length = len(voice)
+    x = scale * np.stack([voice, 10 * noise(length / RATE, -30)[:length]]).astype(np.float32)
+    together, alone = (AudioStream("speech", sample_rate=RATE, channels=n, linked=False) for n in (2, 1))
+    y, expected = (np.concatenate([s.push(each), s.flush()], axis=1) for s, each in ((together, x), (alone, x[:1])))
+    np.testing.assert_allclose(y[0], expected[0], atol=1e-4 * scale)
+
+
 class CountingNetwork:
     """What a `Renewal` takes of a network: states are the number of renewals."""
 
