@@ -321,11 +321,12 @@ class ImagePipeline:
         if self.card.kind == "denoiser" and not tells_noise(image):
             return uniform_noise(0.0, image.pixels.shape[2])
         pixel_range = find_float_range(image)
-        inner, scale = image, own_scale(image) / image.full_scale
+        white = own_scale(image)
+        inner, scale = image, white / image.full_scale
         if pixel_range is not None:
             inner, scale = pixel_range.normalise(image), pixel_range.scale
         elif scale != 1:
-            inner = replace(image, pixels=image.pixels / np.float32(own_scale(image)))
+            inner = replace(image, pixels=image.pixels / np.float32(white))
         noise = estimate_noise(inner, self._noise_network, by_intensity=by_intensity)
         return noise if scale == 1 else tuple(profile.in_units(1 / scale) for profile in noise)
 

@@ -28,10 +28,9 @@ class Renewal:
 
     def __init__(self, network: ArrayNoiseProfileNetwork, sample_rate: int) -> None:
         self.network, self.hop = network, network.hop(sample_rate)
-        windows, self.warm_up = (
-            round(s * sample_rate / self.hop / n) for s, n in ((PERIOD_S, WINDOW_HOPS), (WARM_UP_S, 1))
-        )
-        self.period = windows * WINDOW_HOPS
+        hops_per_s = sample_rate / self.hop
+        self.warm_up = round(WARM_UP_S * hops_per_s)
+        self.period = round(PERIOD_S * hops_per_s / WINDOW_HOPS) * WINDOW_HOPS
         self.recent: NDArray[Any] | None = None
         self.powers: list[NDArray[np.float64]] = []  # of input and output, (2, rows, hops)
         self.loudest = 0.0
