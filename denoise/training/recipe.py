@@ -137,7 +137,7 @@ class Recipe:
         schedule: steps, optimizer, intervals.
         objective: name in `denoise.training.objectives.OBJECTIVES`.
         loss: loss function and weights.
-        image: photographs, the data of image denoisers.
+        image: photographs, the data of image denoisers; their clean patches also those of codecs and priors.
         audio: speech and noise, the data of audio denoisers; its speech also that of priors.
         examples: signals of one shape, the data of codecs and priors.
         points: shapes as sets of points, the data of priors of shapes.

@@ -12,7 +12,7 @@ import torch
 
 from denoise.protocols import DenoisingPrior, Label, Prior
 from denoise.rendering import render_points
-from denoise.training.data import Batch, Source
+from denoise.training.data import Batch, ImagePatches, Source
 from denoise.training.examples import LabelledExamples
 from denoise.training.mixes import AudioMixes
 from denoise.training.objectives.base import Objective
@@ -31,7 +31,9 @@ def conditions(prior: Prior, batch: Batch) -> tuple[Label, ...] | None:
 
 
 class SignalObjective(Objective):
-    """An objective on clean signals of one shape: ``[examples]``, ``[points]``, or the speech of ``[audio]``.
+    """An objective on clean signals of one shape: ``[examples]``, ``[points]``, ``[image]``, or speech of ``[audio]``.
+
+    Of ``[image]`` it takes clean patches, of ``[audio]`` the speech.
 
     The data are checked against the shipped codec or prior. Derive from `LossObjective`, too, if there is one loss.
     """
@@ -46,15 +48,23 @@ class SignalObjective(Objective):
             ConfigError: they do not.
         """
         recipe = self.recipe
-        sections = (recipe.examples, recipe.points, recipe.audio)
+        sections = (recipe.examples, recipe.points, recipe.image, recipe.audio)
         self.require(
-            any(section is not None for section in sections), "no [examples], [points] or [audio] section; add it."
+            any(section is not None for section in sections),
+            "no [examples], [points], [image] or [audio] section; add one.",
         )
         if recipe.points is not None:
             shape, counts = tuple(self.shipped(module).event_shape), recipe.points.counts
             self.require(
                 shape == (3, max(counts)),
                 f"the shape of the signals is {shape}, points.counts make (3, {max(counts)}) at most. Fix one of them.",
+            )
+        if recipe.image is not None and recipe.examples is None:
+            shape, sides = tuple(self.shipped(module).event_shape), set(recipe.image.sides)
+            self.require(
+                len(shape) == 3 and shape[0] in (1, 3) and {shape[1], shape[2]} == sides,
+                f"the shape of the signals is {shape}, image.patch and further_patches make squares of "
+                f"{sorted(sides)} pixels, in 1 or 3 channels. Fix one of them.",
             )
         if recipe.audio is None:
             return
@@ -71,7 +81,7 @@ class SignalObjective(Objective):
         )
 
     def open_data(self, root: Path, module: Any) -> Source:
-        """Load examples with the labels that a prior can be conditioned on, or speech.
+        """Load examples with the labels that a prior can be conditioned on, photographs, or speech.
 
         Args:
             root: folder that the paths of the recipe are relative to.
@@ -102,6 +112,8 @@ class SignalObjective(Objective):
                 f"the points have a standard deviation of {STD}, the model expects others. Fix model.sigma_data.",
             )
             return shapes
+        if self.recipe.image is not None:
+            return ImagePatches(self.recipe.image, root, shipped.event_shape[0])
         assert self.recipe.audio is not None
         return AudioMixes(replace(self.recipe.audio, clean=1.0), root)
 
