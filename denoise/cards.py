@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,8 +24,9 @@ class TypicalStatistics:
     """Statistics of typical examples, such as training data, which anomaly scores of a prior compare with.
 
     Args:
-        mean: mean log-likelihood in nats and mean complexity in bytes.
-        covariance: covariance of both, two rows of two.
+        mean: mean log-likelihood in nats, mean complexity in bytes and, of priors that denoise and whose likelihood is
+            an estimate, mean logarithm of the denoising error.
+        covariance: covariance of these two or three quantities, by rows.
         protocol: the examples, and the kind of their likelihoods.
         label: class or text that the likelihoods are conditional on; None is unconditional.
 
@@ -32,17 +34,29 @@ class TypicalStatistics:
         ConfigError: the covariance is not finite, symmetric and positive definite.
     """
 
-    mean: tuple[float, float]
-    covariance: tuple[tuple[float, float], tuple[float, float]]
+    mean: tuple[float, ...]
+    covariance: tuple[tuple[float, ...], ...]
     protocol: str = ""
     label: str | None = None
 
     def __post_init__(self) -> None:
-        (nats, mixed), (mixed_below, size) = self.covariance
-        if mixed != mixed_below:
-            raise ConfigError(f"covariance is {self.covariance}; expected a symmetric one.")
-        if not (all(map(math.isfinite, (*self.mean, nats, mixed, size))) and nats > 0 and nats * size > mixed**2):
+        n, rows = len(self.mean), self.covariance
+        if n not in (2, 3) or len(rows) != n or any(len(row) != n for row in rows):
+            raise ConfigError(f"mean is {self.mean}, covariance {rows}; expected two or three quantities.")
+        if any(rows[i][j] != rows[j][i] for i in range(n) for j in range(i)):
+            raise ConfigError(f"covariance is {rows}; expected a symmetric one.")
+        if not (all(map(math.isfinite, (*self.mean, *chain(*rows)))) and _is_positive_definite(rows)):
             raise ConfigError("typical examples do not differ in likelihood and complexity; give other examples.")
+
+
+def _is_positive_definite(rows: Sequence[Sequence[float]]) -> bool:
+    """Whether the pivots of the elimination of a symmetric matrix are positive."""
+    if not rows:
+        return True
+    first, *others = rows
+    return first[0] > 0 and _is_positive_definite(
+        [[a - row[0] / first[0] * b for a, b in zip(row[1:], first[1:], strict=True)] for row in others]
+    )
 
 
 @config

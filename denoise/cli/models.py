@@ -71,10 +71,13 @@ def info(
         elif key == "metrics":
             _print_metrics(value)
         elif key == "typical" and value:
-            (nats, size), ((nats_variance, _), (_, size_variance)) = value["mean"], value["covariance"]
             print(f"typical ({value['protocol']}):")
-            print(f"  log p {nats:.4g} +- {nats_variance**0.5:.3g} nats", end=", ")
-            print(f"complexity {size:.4g} +- {size_variance**0.5:.3g} bytes")
+            quantities = ("log p", " nats"), ("complexity", " bytes"), ("log denoising error", "")
+            rows = zip(quantities, value["mean"], value["covariance"], strict=False)
+            texts = [
+                f"{name} {mean:.4g} +- {row[i] ** 0.5:.3g}{unit}" for i, ((name, unit), mean, row) in enumerate(rows)
+            ]
+            print(f"  {', '.join(texts)}")
         elif isinstance(value, tuple | list):
             if value:
                 print(f"{key}: {SEPARATORS.get(key, ' to ').join(map(_format_value, value))}")

@@ -46,9 +46,10 @@ def score(
     """Rank files by how unusual they are under a prior, the most unusual first.
 
     The anomaly score is the distance, in standard deviations, of log-likelihood and complexity (bytes after lossless
-    compression) to those of typical examples; above 3 is rare. A high log-likelihood alone does not make a file normal:
-    simple ones, such as a blank image, have it. Without statistics of typical examples, there is no anomaly score, and
-    the lowest likelihood comes first. With --class, statistics of the weights are not used: give --typical.
+    compression) to those of typical examples, of diffusion and flow matching also of the error of removing
+    strong noise; above 3 is rare. A high log-likelihood alone does not make a file normal: simple ones, such as a blank
+    image, have it. Without statistics of typical examples, there is no anomaly score, and the lowest likelihood comes
+    first. With --class, statistics of the weights are not used: give --typical.
     Log-likelihoods are in nats per signal, those of pixels with levels in bits per pixel, too. The last line states
     whether they are exact, estimates or bounds; estimates and bounds depend on the seed and on the other files.
     In JSON, an infinite number is null.

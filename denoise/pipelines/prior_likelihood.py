@@ -11,9 +11,9 @@ from denoise.cards import TypicalStatistics
 from denoise.errors import ConfigError, InputError
 from denoise.metrics import bits_per_dim
 from denoise.pipelines.prior_base import LoadedPrior, as_generator
-from denoise.pipelines.typicality import anomaly_scores, check_examples, typical_statistics
+from denoise.pipelines.typicality import anomaly_scores, check_examples, denoising_error, typical_statistics
 from denoise.probability_path import standard_uniform
-from denoise.protocols import HasEstimatedLogProb, HasLogProb, HasLogProbBound, Label, Progress, Support
+from denoise.protocols import DenoisingPrior, HasEstimatedLogProb, HasLogProb, HasLogProbBound, Label, Progress, Support
 
 BELOW, ABOVE = 0.5, 1.0  # of levels, where samples of other priors may be, but not images from -1 to 1
 BINARISED = ", of stochastically binarised pixels"
@@ -91,7 +91,8 @@ class LikelihoodPipeline(LoadedPrior):
             progress: called with the fraction done.
 
         Returns:
-            Mean and covariance of log-likelihood and complexity.
+            Mean and covariance of log-likelihood and complexity, and of the denoising error of a prior that denoises
+            and whose likelihood is an estimate.
 
         Raises:
             ConfigError: the prior has no likelihood, or there are too few examples.
@@ -99,12 +100,31 @@ class LikelihoodPipeline(LoadedPrior):
         check_examples(len(x))
         x = self._as_signals(x)
         nats, kind = self.log_prob(x, label=label, seed=seed, progress=progress)
-        return typical_statistics(nats, x, f"{len(x)} examples; {kind}", self._label_name(label))
+        errors = self.denoising_errors(x, label=label)
+        return typical_statistics(nats, x, f"{len(x)} examples; {kind}", self._label_name(label), errors=errors)
+
+    def denoising_errors(self, x: Tensor, *, label: Label = None) -> Tensor | None:
+        """Return how badly the prior removes strong noise from signals, which estimates of the likelihood do not tell.
+
+        Args:
+            x: signals, (n, *shape).
+            label: class by its name or number, or a text; None is unconditional.
+
+        Returns:
+            Logarithms of the error, (n,), see `typicality.denoising_error`; None of a prior that is no denoiser, or
+            whose likelihood is no estimate.
+        """
+        model, label = self.model, self._resolve(label)
+        if not (isinstance(model, DenoisingPrior) and isinstance(model, HasEstimatedLogProb)):
+            return None
+        return self._map(lambda batch: denoising_error(model, batch, label), self._as_signals(x))
 
     def anomaly_scores(
         self, x: Tensor, nats: Tensor, typical: TypicalStatistics | None = None, *, label: Label = None
     ) -> Tensor:
-        """Return how atypical signals are, by their likelihoods and their complexity; see `typicality.anomaly_scores`.
+        """Return how atypical signals are, by their likelihoods, complexity and, if the statistics have it, error.
+
+        See `denoise.pipelines.typicality.anomaly_scores`.
 
         Args:
             x: signals, (n, *shape).
@@ -116,7 +136,8 @@ class LikelihoodPipeline(LoadedPrior):
             Distances in standard deviations, (n,).
 
         Raises:
-            ConfigError: there are no statistics, or they are of likelihoods with another label.
+            ConfigError: there are no statistics, they are of likelihoods with another label, or of a denoising error
+                that the prior has not.
         """
         typical = typical or self.card.typical
         if typical is None:
@@ -128,7 +149,15 @@ class LikelihoodPipeline(LoadedPrior):
             raise ConfigError(
                 f"likelihoods are {labels[0]}, those of the typical examples {labels[1]}; expected the same label."
             )
-        return anomaly_scores(nats, self._as_signals(x), typical)
+        x, errors = self._as_signals(x), None
+        if len(typical.mean) > 2:
+            errors = self.denoising_errors(x, label=label)
+            if errors is None:
+                raise ConfigError(
+                    f"the statistics of typical examples hold a denoising error, which prior {self.card.name} has not; "
+                    "give statistics of this prior."
+                )
+        return anomaly_scores(nats, x, typical, errors=errors)
 
     def bits_per_dim(self, nats: Tensor) -> Tensor:
         """Convert likelihoods of `log_prob` to bits for each entry of the space on which they are defined.

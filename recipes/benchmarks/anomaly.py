@@ -42,21 +42,29 @@ def make_anomalies(digits: Any, generator: Any) -> dict[str, Any]:
     }
 
 
-def make_scores(nats: Any, x: Any) -> dict[str, Callable[[Any, Any], Any]]:
-    """Return scores as functions of log-likelihoods and images, by their name.
+def make_scores(nats: Any, x: Any, errors: Any) -> dict[str, Callable[[Any, Any, Any], Any]]:
+    """Return scores as functions of log-likelihoods, images and denoising errors, by their name.
 
     Args:
         nats: log-likelihoods of training images, (n,).
         x: these images.
+        errors: their denoising errors, (n,); None of a prior whose anomaly scores have none.
     """
     from denoise.pipelines.typicality import anomaly_scores, complexity, typical_statistics
 
     typical = typical_statistics(nats, x)
-    return {
-        "-log p": lambda nats, x: -nats,
-        "typicality": lambda nats, x: (nats - typical.mean[0]).abs(),
-        "-log p - complexity": lambda nats, x: -nats - 8 * math.log(2) * complexity(x),
-        "anomaly": lambda nats, x: anomaly_scores(nats, x, typical),
+    scores: dict[str, Callable[[Any, Any, Any], Any]] = {
+        "-log p": lambda nats, x, errors: -nats,
+        "typicality": lambda nats, x, errors: (nats - typical.mean[0]).abs(),
+        "-log p - complexity": lambda nats, x, errors: -nats - 8 * math.log(2) * complexity(x),
+    }
+    if errors is None:
+        return scores | {"anomaly": lambda nats, x, errors: anomaly_scores(nats, x, typical)}
+    with_errors = typical_statistics(nats, x, errors=errors)
+    return scores | {
+        "denoising error": lambda nats, x, errors: errors,
+        "log p and complexity": lambda nats, x, errors: anomaly_scores(nats, x, typical),
+        "anomaly": lambda nats, x, errors: anomaly_scores(nats, x, with_errors, errors=errors),
     }
 
 
@@ -105,13 +113,15 @@ def main(
         sets = {"typical": reference, "digits": digits, **anomalies}
         log_prob = {kind: pipeline.log_prob(x, seed=SEED) for kind, x in show_progress([*sets.items()], name)}
         nats = {kind: values for kind, (values, _) in log_prob.items()}
-        for score, function in make_scores(nats["typical"], reference).items():
-            of_digits = function(nats["digits"], digits)
-            areas = {kind: auroc(of_digits, function(nats[kind], x)) for kind, x in anomalies.items()}
+        errors = {kind: pipeline.denoising_errors(x) for kind, x in sets.items()}
+        for score, function in make_scores(nats["typical"], reference, errors["typical"]).items():
+            of_digits = function(nats["digits"], digits, errors["digits"])
+            areas = {kind: auroc(of_digits, function(nats[kind], x, errors[kind])) for kind, x in anomalies.items()}
             table.append({"prior": pipeline.card.name, "score": score, **areas, "least": min(areas.values())})
         if record:
             kind = log_prob["typical"][1]
-            statistics = typical_statistics(nats["typical"], reference, f"{typical} training images; {kind}")
+            protocol = f"{typical} training images; {kind}"
+            statistics = typical_statistics(nats["typical"], reference, protocol, errors=errors["typical"])
             record_typical(locate(name), statistics)
     protocol = (
         f"AUROC of {n} digits of the {split} images against {n} images of each kind, made of other {split} images: one "

@@ -15,7 +15,7 @@ from denoise.cards import Card, TypicalStatistics
 from denoise.errors import ConfigError
 from denoise.metrics import auroc
 from denoise.pipelines.prior import PriorPipeline
-from denoise.pipelines.typicality import anomaly_scores, complexity, typical_statistics
+from denoise.pipelines.typicality import anomaly_scores, complexity, denoising_error, typical_statistics
 from denoise.registry import build
 from denoise.weights import record_typical, save_weights
 
@@ -46,6 +46,34 @@ def test_scores_are_mahalanobis_distances() -> None:
     points = np.stack([others.numpy(), complexity(y).numpy()], axis=1)
     expected = [scipy.spatial.distance.mahalanobis(point, statistics.mean(axis=0), inverse) for point in points]
     np.testing.assert_allclose(anomaly_scores(others, y, typical_statistics(nats, x)), expected, rtol=1e-5)
+
+
+def test_denoising_errors_are_a_third_quantity() -> None:
+    nats, x = examples(60)
+    errors = 0.1 * nats + torch.randn(60, generator=torch.Generator().manual_seed(2))
+    statistics = typical_statistics(nats, x, errors=errors)
+    joined = np.stack([nats.numpy(), complexity(x).numpy(), errors.numpy()], axis=1)
+    np.testing.assert_allclose(statistics.covariance, np.cov(joined.T), rtol=1e-5)
+    mean, inverse = joined.mean(axis=0), np.linalg.inv(np.cov(joined.T))
+    expected = [scipy.spatial.distance.mahalanobis(point, mean, inverse) for point in joined]
+    np.testing.assert_allclose(anomaly_scores(nats, x, statistics, errors=errors), expected, rtol=1e-5)
+
+
+class Shrink:
+    """The posterior mean of normal signals of variance 0.25, whose error is known."""
+
+    data_mean, data_std = 0.0, 0.5
+
+    def __call__(self, x: Tensor, sigma: Tensor, labels: object = None) -> Tensor:
+        return 0.25 / (0.25 + sigma[:, None, None] ** 2) * x
+
+
+def test_denoising_errors_are_those_of_noise_of_twice_the_standard_deviation() -> None:
+    x = 0.5 * torch.randn(4, 1, 20_000, generator=torch.Generator().manual_seed(1))
+    # the gain at sigma 1 is 0.2: the signal loses 0.8 of its amplitude, noise of variance 0.04 is left
+    expected = (0.8**2 * x.square().mean(dim=(1, 2)) + 0.04).log()
+    torch.testing.assert_close(denoising_error(Shrink(), x), expected, atol=0.03, rtol=0)  # type: ignore[arg-type]
+    torch.testing.assert_close(denoising_error(Shrink(), x[:1]), denoising_error(Shrink(), x)[:1])  # type: ignore[arg-type]
 
 
 def test_squared_scores_of_the_examples_sum_to_their_degrees_of_freedom() -> None:
@@ -87,6 +115,24 @@ def test_examples_that_say_nothing_are_refused(n: int, scale: int, reason: str) 
 def test_a_covariance_that_is_not_symmetric_is_refused() -> None:
     with pytest.raises(ConfigError, match="expected a symmetric one"):
         TypicalStatistics((1.0, 2.0), ((3.0, 1.0), (-50.0, 4.0)))
+    with pytest.raises(ConfigError, match="expected two or three quantities"):
+        TypicalStatistics((1.0, 2.0), ((3.0, 1.0, 0.0), (1.0, 4.0, 0.0), (0.0, 0.0, 1.0)))
+    with pytest.raises(ConfigError, match="do not differ"):  # all pairs are fine, the third is determined by the others
+        TypicalStatistics((1.0, 2.0, 3.0), ((1.0, 0.0, 1.0), (0.0, 1.0, 1.0), (1.0, 1.0, 2.0)))
+
+
+@pytest.mark.parametrize("name", ["mnist-diffusion", "mnist-matching"])
+def test_half_a_digit_is_anomalous_under_priors_that_denoise(name: str) -> None:
+    prior = PriorPipeline(name, device="cpu")
+    digits, others = PriorPipeline("mnist-flow", device="cpu").sample(72).split([48, 24])
+    half = others.clone()
+    half[:, :, 14:] = 0
+    errors = [prior.denoising_errors(x) for x in (digits, others, half)]
+    assert all(each is not None for each in errors)
+    nats = [complexity(x) for x in (digits, others, half)]  # the estimate takes minutes
+    typical = typical_statistics(-(nats[0] ** 0.5), digits, errors=errors[0])
+    scores = [anomaly_scores(-(nats[i] ** 0.5), x, typical, errors=errors[i]) for i, x in ((1, others), (2, half))]
+    assert auroc(*scores) > 0.95
 
 
 @pytest.fixture
