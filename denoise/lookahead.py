@@ -14,24 +14,6 @@ MAX_STATIONARY_RATIO = 2.0  # of the least power of early by that of late frames
 Array = NDArray[Any]
 
 
-def ignore_silence(recent: Array, samples: Array, hop: int) -> Array:
-    """Leave digital silence out of the powers that a noise floor is the minimum of.
-
-    Args:
-        recent: smoothed powers of the last frames, (batch, frames, positions).
-        samples: the last samples, (batch, channels, n * hop), of n - 1 frames of two hops.
-        hop: samples of a hop.
-
-    Returns:
-        The powers, `MAX_POWER` in frames whose samples are all zero.
-    """
-    has_sound = np.abs(samples).reshape(*samples.shape[:2], -1, hop).max(axis=(1, 3)) > 0
-    is_silent = ~(has_sound[:, :-1] | has_sound[:, 1:])[:, -recent.shape[1] :]
-    recent = recent.copy()
-    recent[:, -is_silent.shape[1] :][is_silent] = MAX_POWER
-    return recent
-
-
 def lower_to_following(recent: Array, following: Array) -> Array:
     """Lower a noise floor to the minimum of the following frames: what decays is not noise.
 

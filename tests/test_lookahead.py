@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from denoise.lookahead import MAX_POWER, MAX_STATIONARY_RATIO, ignore_silence, lower_to_following
+from denoise.lookahead import MAX_POWER, MAX_STATIONARY_RATIO, lower_to_following
 
 Array = NDArray[Any]
 N = 64  # frames
@@ -46,15 +46,3 @@ def test_a_fade_out_of_the_last_second_does_not_end_stationary_noise() -> None:
     np.testing.assert_array_equal(lower_to_following(recent, 0 * recent), recent)
     recent[:, 3 * N // 8 :] = 0.9 / MAX_STATIONARY_RATIO
     assert lower_to_following(recent, 0 * recent)[0, -1, 0] == 0
-
-
-@given(st.sets(st.integers(0, 11)), st.integers(1, 20))
-def test_frames_of_digital_silence_are_ignored(sounding: set[int], n_frames: int) -> None:
-    samples = np.zeros((1, 2, 12, 4), np.float32)
-    samples[0, 1, sorted(sounding), 2] = 1e-9
-    recent = np.ones((1, n_frames, 3), np.float32)
-    is_silent = [not {i, i + 1} & sounding for i in range(11)][-n_frames:]
-    expected = [1.0] * (n_frames - len(is_silent)) + [MAX_POWER if silent else 1.0 for silent in is_silent]
-    result = ignore_silence(recent, samples.reshape(1, 2, -1), 4)
-    np.testing.assert_array_equal(result, np.broadcast_to(np.array(expected, np.float32)[None, :, None], recent.shape))
-    assert (recent == 1).all()

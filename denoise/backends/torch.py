@@ -152,9 +152,9 @@ class TorchNoiseProfileNetwork(TorchStreamingNetwork):
         return self.module.lookahead_hops
 
     @inference()
-    def renew(self, state: Any, recent: Array) -> Any:
+    def renew(self, state: Any, recent: Array | None) -> Any:
         """Return a state whose recurrences begin anew; see `denoise.protocols.ArrayNoiseProfileNetwork`."""
-        return self.module.renew(state, to_tensor(recent, self.device))
+        return self.module.renew(state, None if recent is None else to_tensor(recent, self.device))
 
     @inference()
     def update_noise_floor(self, x: Array, state: Any) -> Any:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from denoise.config import config
 from denoise.dsp import stream_stft
 from denoise.errors import ConfigError
-from denoise.lookahead import ignore_silence, lower_to_following
+from denoise.lookahead import lower_to_following
 from denoise.models.dpcrn import DPCRN, DPCRNConfig, DPCRNState, RunningMean, running_level
 from denoise.nn.conditioning import check_sigma
 from denoise.nn.noise_floor import NoiseFloorState, initial_noise_floor, track_noise_floor
@@ -94,8 +91,11 @@ class NoiseFloorDPCRN(DPCRN):
         """Hops whose noise floor the state holds."""
         return self.config.floor_frames
 
-    def renew(self, state: DPCRNState, recent: Tensor) -> DPCRNState:
+    def renew(self, state: DPCRNState, recent: Tensor | None) -> DPCRNState:
         """Return a state whose recurrences begin anew; see `denoise.protocols.NoiseProfileNetwork`."""
+        if recent is None:
+            level = RunningMean(*map(torch.zeros_like, state.level))
+            return state._replace(features=self.initial_feature_state(), level=level)
         _, begun = self.step(recent, state._replace(features=self.initial_feature_state()))
         return state._replace(features=begun.features)
 
@@ -104,16 +104,15 @@ class NoiseFloorDPCRN(DPCRN):
         assert state.floor is not None  # set by `initial_state`
         spectrum, history = stream_stft(x.float(), state.history)
         _, floor = track_noise_floor(self.spectral.to_power(spectrum / state.hop), state.floor, self.config.hop_s)
-        samples = torch.cat([state.history, x], dim=2)
-        recent = ignore_silence(floor.recent.numpy(force=True), samples.numpy(force=True), state.hop)
-        return state._replace(history=history, floor=_with_recent(floor, recent))
+        return state._replace(history=history, floor=floor)
 
     def apply_lookahead(self, state: DPCRNState, ahead: DPCRNState) -> DPCRNState:
         """Lower the noise floor to what follows; see `denoise.protocols.NoiseProfileNetwork`."""
         assert state.floor is not None  # set by `initial_state`
         assert ahead.floor is not None
         recent = lower_to_following(*(each.recent.numpy(force=True) for each in (state.floor, ahead.floor)))
-        return state._replace(floor=_with_recent(state.floor, recent))
+        floor = state.floor._replace(recent=torch.from_numpy(recent).to(state.floor.recent))
+        return state._replace(floor=floor)
 
     def forward(
         self,
@@ -156,7 +155,3 @@ class NoiseFloorDPCRN(DPCRN):
         features = torch.cat([features, self.spectral.compress(floor)[:, None]], dim=1) / level[:, None, :, None]
         is_given = (profile > 0).to(features).expand_as(powers)
         return torch.cat([features, is_given[:, None]], dim=1), level_state, floor_state
-
-
-def _with_recent(floor: NoiseFloorState, recent: NDArray[Any]) -> NoiseFloorState:
-    return floor._replace(recent=torch.from_numpy(recent).to(floor.recent))

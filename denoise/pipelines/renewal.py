@@ -1,7 +1,8 @@
-"""Recurrences that begin anew in long pauses, as they drift in minutes of noise alone."""
+"""Recurrences that begin anew: in long pauses, as they drift in minutes of noise alone, and after digital silence."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from denoise.protocols import ArrayNoiseProfileNetwork
 PERIOD_S = 4.0  # what is without speech for so long is a pause
 WARM_UP_S = 0.5  # of the last samples, from which recurrences begin: without, noise leaks for as long
 WINDOW_HOPS = 16  # in which the power of the output is compared with that of the input
+SILENCE = 3e-7  # largest sample of digital silence: dither of 24 bits, and what filters before the network leave
+GAP_S = 1.0  # shortest digital silence after which recurrences begin anew; the first sound of a stream always does
 MAX_POWER, FLOOR = 0.01, 1e-6  # of the output in a pause, by the input, and by the loudest input so far
 
 
@@ -60,3 +63,39 @@ class Renewal:
         self.powers, self.n_hops, self.loudest = [], self.period, max(self.loudest, before.max())
         is_pause = (after <= MAX_POWER * before + FLOOR * self.loudest).all()  # in all rows, which share a state
         return self.network.renew(state, self.recent) if is_pause else state
+
+
+class Resumption:
+    """Finds where a stream begins to sound after digital silence, which a network has not seen in its training.
+
+    A network of speech that got three seconds of zeros first removes noise of 5 dB SNR worse for seconds, by 10 dB in
+    the first quarter of a second; networks that know the noise floor suppress the first sound.
+
+    Args:
+        hop: samples of a hop.
+        sample_rate: in Hz.
+    """
+
+    def __init__(self, hop: int, sample_rate: int) -> None:
+        self.hop, self.gap = hop, max(1, round(GAP_S * sample_rate / hop))
+        self.n_silent = self.gap  # hops since the last sound, as many as that at most
+
+    def split(self, x: NDArray[Any]) -> Iterator[tuple[NDArray[Any], bool]]:
+        """Divide the next samples where sounds begin after digital silence.
+
+        Args:
+            x: samples, (rows, channels, n * hop).
+
+        Yields:
+            Parts of whole hops, and whether a sound begins at their first hop.
+        """
+        by_hop = np.abs(x).reshape(x.shape[0] * x.shape[1], x.shape[2] // self.hop, self.hop)
+        sounds = by_hop.max(axis=(0, 2)) > SILENCE
+        start, begins = 0, False
+        for i, sounding in enumerate(sounds):
+            if sounding and self.n_silent == self.gap:
+                if i > start:
+                    yield x[..., start * self.hop : i * self.hop], begins
+                start, begins = i, True
+            self.n_silent = 0 if sounding else min(self.gap, self.n_silent + 1)
+        yield x[..., start * self.hop :], begins

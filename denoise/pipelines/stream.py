@@ -16,7 +16,7 @@ from denoise.pipelines.hum import HumFilter
 from denoise.pipelines.noise_segment import require_noise_profile_network
 from denoise.pipelines.offset import OffsetFilter
 from denoise.pipelines.posterior import check_posterior
-from denoise.pipelines.renewal import Renewal
+from denoise.pipelines.renewal import Renewal, Resumption
 from denoise.pipelines.result import Diagnostics
 from denoise.protocols import (
     ArrayFlowNetwork,
@@ -133,6 +133,7 @@ class AudioStream:
         self._renewal = None
         if (name in SPEECH_MODELS if renews is None else renews) and isinstance(network, ArrayNoiseProfileNetwork):
             self._renewal = Renewal(network, sample_rate)
+        self._resumption = Resumption(self._hop, sample_rate)
         self._hum = HumFilter(sample_rate, channels) if removes_hum else None
         self._offset = OffsetFilter(sample_rate, channels, self._hop)
         self._pending = np.zeros((channels, 0), np.float32)  # samples of an incomplete hop
@@ -251,15 +252,19 @@ class AudioStream:
         """Pass whole hops, (channels, n * hop), through the network."""
         if not hops.shape[1]:
             return hops
-        x, blocks, start = self._by_rows(hops), [], 0
-        while start < x.shape[2]:
-            n_hops = MAX_HOPS if self._renewal is None else min(MAX_HOPS, self._renewal.n_hops)
-            block = x[..., start : start + n_hops * self._hop]
-            y, self._state = self.network.step(block, self._state)
-            blocks.append(y)
-            start += block.shape[2]
-            if self._renewal is not None:
-                self._state = self._renewal.push(block, y, self._state)
+        x, blocks = self._by_rows(hops), []
+        for part, begins in self._resumption.split(x):
+            if begins and isinstance(self.network, ArrayNoiseProfileNetwork):
+                self._state = self.network.renew(self._state, None)
+            start = 0
+            while start < part.shape[2]:
+                n_hops = MAX_HOPS if self._renewal is None else min(MAX_HOPS, self._renewal.n_hops)
+                block = part[..., start : start + n_hops * self._hop]
+                y, self._state = self.network.step(block, self._state)
+                blocks.append(y)
+                start += block.shape[2]
+                if self._renewal is not None:
+                    self._state = self._renewal.push(block, y, self._state)
         denoised = np.concatenate(blocks, axis=2).reshape(len(hops), -1)
         n_skipped = min(self._skip, denoised.shape[1])
         self._skip -= n_skipped

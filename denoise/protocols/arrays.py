@@ -175,12 +175,13 @@ class ArrayNoiseProfileNetwork(ArrayStreamingNetwork, Protocol):
     def lookahead_hops(self) -> int:
         """Hops whose noise floor the state holds."""
 
-    def renew(self, state: Any, recent: Array) -> Any:
-        """Return a state whose recurrences begin anew: noise of minutes makes them drift.
+    def renew(self, state: Any, recent: Array | None) -> Any:
+        """Return a state whose recurrences begin anew: noise of minutes, or digital silence, makes them drift.
 
         Args:
             state: state of a stream; it is not modified.
-            recent: the samples before it, (batch, channels, n * hop), from which the recurrences begin.
+            recent: the samples before it, (batch, channels, n * hop), from which the recurrences begin. None after
+                digital silence: they begin as in a new stream, and so does all but the noise floor.
         """
 
     def update_noise_floor(self, x: Array, state: Any) -> Any:

@@ -39,10 +39,25 @@ def test_it_is_the_sliding_minimum_of_the_exponential_mean(window: int) -> None:
     np.testing.assert_allclose(track(x, [200], window)[0].numpy(), expected, rtol=1e-5)
 
 
-@given(st.lists(st.integers(1, 30), min_size=1, max_size=10))
-def test_blocks_of_any_length_give_the_same_floor(lengths: list[int]) -> None:
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=10), st.sets(st.integers(0, 300)))
+def test_blocks_of_any_length_give_the_same_floor(lengths: list[int], silent: set[int]) -> None:
     x = powers(sum(lengths))
+    x[1, [i for i in silent if i < sum(lengths)]] = 0
     torch.testing.assert_close(track(x, lengths, 16), track(x, [sum(lengths)], 16), rtol=1e-4, atol=0)
+
+
+@given(st.integers(0, 80), st.integers(1, 80), st.floats(0.01, 1))
+def test_noise_after_digital_silence_has_its_own_floor(before: int, silence: int, heard: float) -> None:
+    """The frame that is silent in part tells nothing, however weak it is; the others are as without the silence."""
+    x = powers(before + 60)
+    gap = 1e-16 * powers(silence, seed=1)
+    partial = heard * x[:, before : before + 1]
+    with_gap = torch.cat([x[:, :before], gap, partial, x[:, before:]], dim=1)
+    floor = track(with_gap, [with_gap.shape[1]], 64)[:, before + silence + 1 :]
+    least = x.amin(dim=1)  # no mean of frames is below the least of them
+    assert bool((floor >= least[:, None] * (1 - 1e-5)).all())
+    if before == 0:
+        torch.testing.assert_close(floor, track(x, [60], 64), rtol=1e-4, atol=0)
 
 
 def test_a_note_above_stationary_noise_does_not_raise_the_floor() -> None:

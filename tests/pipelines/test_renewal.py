@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from denoise.backends import load_network
-from denoise.pipelines.renewal import PERIOD_S, WARM_UP_S, Renewal
+from denoise.pipelines.renewal import PERIOD_S, WARM_UP_S, Renewal, Resumption
 from denoise.pipelines.stream import AudioStream
 
 RATE = 16_000
@@ -120,4 +122,50 @@ def test_exported_networks_renew_as_those_of_torch(speech: NDArray[np.float32]) 
         _, state = network.step(x, network.initial_state(1, 1, RATE))
         state = network.renew(state, x[..., -30 * hop :])
         outputs.append(network.step(x[..., : 60 * hop], state)[0])
+    np.testing.assert_allclose(outputs[1], outputs[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("model", ["speech", "speech-best", "general"])
+@pytest.mark.parametrize("look_ahead", [False, True])
+def test_a_stream_after_digital_silence_is_a_new_stream(
+    model: str, look_ahead: bool, speech: NDArray[np.float32]
+) -> None:
+    network = load_network(model, modality="audio")[0]
+    silence = 300 * network.hop(RATE)  # 4.8 s: the noise floor has forgotten what was before
+    x = (speech + noise(len(speech) / RATE, -50))[None]
+    outputs = []
+    for pieces in ([x], [np.zeros((1, silence), np.float32), x], [0.3 * x, np.zeros((1, 2 * silence), np.float32), x]):
+        stream = AudioStream(model, sample_rate=RATE, look_ahead=look_ahead and model == "general")
+        y = np.concatenate([stream.push(np.concatenate(pieces, axis=1)), stream.flush()], axis=1)
+        outputs.append(y[0, -x.shape[1] :])
+    for output in outputs[1:]:  # the hop grid of the third differs from that of the first
+        assert si_sdr(output, outputs[0]) > 30
+    assert si_sdr(outputs[1], outputs[0]) > 50
+
+
+@given(st.lists(st.sampled_from([0, 0, 0, 1e-9, 0.5]), min_size=1, max_size=40), st.integers(0, 40))
+def test_sounds_after_a_second_of_digital_silence_are_resumptions(hops: list[float], at: int) -> None:
+    hop = 1_600  # 0.1 s at this rate
+    x = np.repeat(np.array(hops, np.float32), hop)[None, None]
+    resumption, begun, parts = Resumption(hop, RATE), [], []
+    for block in (x[..., : at * hop], x[..., at * hop :]):
+        for part, begins in resumption.split(block):
+            if begins:
+                begun.append(sum(each.shape[2] for each in parts) // hop)
+            parts.append(part)
+    np.testing.assert_array_equal(np.concatenate(parts, axis=2), x)
+    sounding = [i for i, value in enumerate(hops) if value == 0.5]
+    expected = [i for i in sounding if all(j < i - 10 for j in sounding if j < i)]
+    assert begun == expected
+
+
+def test_exported_networks_begin_anew_as_those_of_torch(speech: NDArray[np.float32]) -> None:
+    outputs = []
+    for backend in ("torch", "onnx"):
+        network: Any = load_network("general", modality="audio", device="cpu", backend=backend)[0]
+        hop = network.hop(RATE)
+        x = (speech + noise(len(speech) / RATE))[None, None, : len(speech) // hop * hop]
+        _, state = network.step(x, network.initial_state(1, 1, RATE))
+        _, state = network.step(0 * x[..., : 100 * hop], state)
+        outputs.append(network.step(x[..., : 60 * hop], network.renew(state, None))[0])
     np.testing.assert_allclose(outputs[1], outputs[0], atol=1e-4)

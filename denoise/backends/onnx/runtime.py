@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from denoise.cards import MAX_BYTES, Card
 from denoise.config import parse
 from denoise.errors import ConfigError, WeightsError
-from denoise.lookahead import ignore_silence, lower_to_following
+from denoise.lookahead import lower_to_following
 from denoise.protocols import NetworkFacts
 from denoise.signals import check_noise_profile
 
@@ -26,8 +26,11 @@ FRAMES, PROBABILITIES = "frames", "probabilities"
 STATE, NEXT_STATE = "state.", "next_state."  # prefixes of the inputs and outputs that hold the state
 HISTORY = "history"  # tensor of the state: the last hop
 FEATURES = "features."  # prefix of those of the recurrences and convolutions, which begin as zeros
+LEVEL = "level."  # prefix of those of the running level, likewise
 NOISE_PROFILE, SUM_OF_POWERS, RECENT_POWERS = "floor.profile", "floor.total", "floor.recent"  # of a `NoiseFloorDPCRN`
-NOISE_FLOOR = (HISTORY, SUM_OF_POWERS, "floor.weight", RECENT_POWERS)  # tensors that a noise floor is computed from
+NOISE_FLOOR = (HISTORY, SUM_OF_POWERS, "floor.weight", RECENT_POWERS, "floor.silent")
+"""Tensors that a noise floor is computed from."""
+
 FRAMES_AT_ONCE = 64  # of noise, so that the memory does not grow with its length
 
 Array = NDArray[Any]
@@ -176,9 +179,12 @@ class OnnxNoiseProfileNetwork(OnnxStreamingNetwork):
         """Hops whose noise floor the state holds."""
         return int(self.stream.states[RECENT_POWERS].shape[1]) + 1
 
-    def renew(self, state: State, recent: Array) -> State:
+    def renew(self, state: State, recent: Array | None) -> State:
         """Return a state whose recurrences begin anew; see `denoise.protocols.ArrayNoiseProfileNetwork`."""
-        features = {name: np.zeros_like(x) for name, x in state.items() if name.startswith(FEATURES)}
+        prefixes = FEATURES if recent is not None else (FEATURES, LEVEL)
+        features = {name: np.zeros_like(x) for name, x in state.items() if name.startswith(prefixes)}
+        if recent is None:
+            return state | features
         _, begun = self.step(recent, state | features)
         return state | {name: begun[name] for name in features}
 
@@ -189,8 +195,6 @@ class OnnxNoiseProfileNetwork(OnnxStreamingNetwork):
         """
         names = [NEXT_STATE + name for name in NOISE_FLOOR]
         floor = dict(zip(NOISE_FLOOR, self.session.run(names, self._inputs(x, state), _run_options()), strict=True))
-        samples = np.concatenate([state[HISTORY], x], axis=2)
-        floor[RECENT_POWERS] = ignore_silence(floor[RECENT_POWERS], samples, state[HISTORY].shape[2])
         return state | floor
 
     def apply_lookahead(self, state: State, ahead: State) -> State:
