@@ -18,7 +18,7 @@ from denoise.pipelines.audio import AudioPipeline
 from denoise.pipelines.choice import AUTO
 from denoise.pipelines.excerpts import slice_excerpts
 from denoise.pipelines.image import ImagePipeline
-from denoise.pipelines.noise_segment import cut_noise
+from denoise.pipelines.noise_segment import cut_noise, measure_known_noise
 from denoise.protocols import Device
 from denoise.registry import DEFAULTS, POINT_MODEL, Kind, Modality, weights_version
 from denoise.signals import MAX_CHANNELS, AudioFormat, Image, as_whole, require_finite_samples
@@ -109,7 +109,8 @@ def denoise_audio(
         chosen, _, item_options, _ = pipeline.choose(survey, channels, options)
         profile = None
         if noise_profile is not None:
-            profile = chosen.measure_noise(*cut_noise(item_float, sample_rate, noise_profile))
+            noise = cut_noise(item_float, sample_rate, noise_profile)
+            profile = measure_known_noise(chosen.network, chosen.card.name, *noise)
         run = chosen.start(sample_rate, item_options, [(options.seed or 0) + i] if options.mix_weight else [], profile)
         y = np.concatenate([*run.blocks([item_float])], axis=1) * scale
         denoised[i] = y if is_float else np.rint(y).clip(-scale, scale - 1)

@@ -31,7 +31,13 @@ from denoise.options import AUDIO_STEPS, BLOCK_S, Backend, DenoiseOptions, Noise
 from denoise.pipelines.audio_run import STEP_S, AudioRun
 from denoise.pipelines.choice import AUTO, AUTO_MODELS, GIVEN, ModelChoice, StereoChoice, Survey, survey_file
 from denoise.pipelines.noise_floor import NoiseFloor, warn_of_loss
-from denoise.pipelines.noise_segment import measure_profile, read_noise, require_noise_profile_network
+from denoise.pipelines.noise_segment import (
+    KnownNoise,
+    measure_known_noise,
+    measure_profile,
+    read_noise,
+    require_noise_profile_network,
+)
 from denoise.pipelines.posterior import check_posterior
 from denoise.pipelines.progress import progress_of_part
 from denoise.pipelines.result import AUDIO_UNITS, Result
@@ -143,7 +149,8 @@ class AudioPipeline:
             survey = survey_file(source, raw, partial(self.new_survey, options=options))
         noise_profile = None
         if options.noise_profile is not None:
-            noise_profile = self.measure_noise(*read_noise(source, options.noise_profile, raw=raw, name=name))
+            noise = read_noise(source, options.noise_profile, raw=raw, name=name)
+            noise_profile = measure_known_noise(self.network, self.card.name, *noise)
         with AudioReader(source, raw=raw, name=name) as reader:
             rate, frames = reader.format.sample_rate, reader.frames
             pipeline, model, options, stereo = self.choose(survey, reader.format.channels, options)
@@ -263,7 +270,7 @@ class AudioPipeline:
         sample_rate: int,
         options: DenoiseOptions,
         seeds: Sequence[int] | None = None,
-        noise_profile: NDArray[Any] | None = None,
+        noise_profile: NDArray[Any] | KnownNoise | None = None,
         *,
         live: bool = False,
         unchanged: Sequence[int] = (),

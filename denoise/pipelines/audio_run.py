@@ -13,6 +13,7 @@ from denoise.errors import InputError
 from denoise.frames import Grid, Window, overlap_add, split
 from denoise.options import DenoiseOptions
 from denoise.pipelines.full_band import denoise_full_band, full_band_context
+from denoise.pipelines.noise_segment import KnownNoise
 from denoise.pipelines.result import Diagnostics
 from denoise.pipelines.stream import AudioStream, channel_strengths
 from denoise.protocols import (
@@ -42,7 +43,7 @@ class AudioRun:
         sample_rate: sample rate of the recording in Hz.
         options: options of the run, supported by the network.
         seeds: seeds of the posterior samples; none for the posterior mean.
-        noise_profile: as of `AudioPipeline.measure_noise`; None estimates the noise.
+        noise_profile: as of `AudioPipeline.measure_noise`, or with tones; None estimates the noise.
         live: whether the blocks come while they are recorded, so that none must wait for later ones.
         unchanged: channels, from 0, that pass unchanged.
     """
@@ -53,14 +54,15 @@ class AudioRun:
         sample_rate: int,
         options: DenoiseOptions,
         seeds: tuple[int, ...],
-        noise_profile: NDArray[Any] | None = None,
+        noise_profile: NDArray[Any] | KnownNoise | None = None,
         *,
         live: bool = False,
         unchanged: Sequence[int] = (),
     ) -> None:
         self._pipeline, self._network = pipeline, pipeline.network
         self._sample_rate, self._options, self._seeds = sample_rate, options, seeds
-        self._noise_profile = noise_profile
+        known = noise_profile if isinstance(noise_profile, KnownNoise) else KnownNoise(noise_profile)
+        self._noise_profile, self._known = known.profile, known
         self._removes_hum = pipeline.card.name in SPEECH_MODELS
         estimates_floor = isinstance(self._network, ArrayNoiseProfileNetwork) and noise_profile is None
         self._looks_ahead = estimates_floor and not (live or self._removes_hum)
@@ -110,6 +112,7 @@ class AudioRun:
                     linked=self._options.linked,
                     strength=self._strength,
                     noise_profile=self._noise_profile,
+                    tones=self._known.tones_of(chunk.shape[0]),
                     remove_hum=self._removes_hum,
                     renews=self._removes_hum,  # both for the models of speech
                     look_ahead=self._looks_ahead,

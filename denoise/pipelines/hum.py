@@ -1,8 +1,9 @@
-"""Removal of steady hum before a denoiser of speech: tones are tracked for seconds, and notches follow them."""
+"""Removal of steady hum before a denoiser: tones are tracked for seconds, or known from noise alone; notches follow."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +22,9 @@ BANDWIDTH = 1.0  # Hz between the points of a notch where half of the power pass
 LOUDNESS_S = 0.03  # time constant of the power of a recording, which is compared with that of its tones
 MIN_SPEED = 0.02  # of a notch under a voice
 MAX_TONES = 32  # of each channel: the harmonics of 50 Hz are 22
+NOISE_LOWEST, NOISE_HIGHEST = 15.0, 8000.0  # Hz: of tones in noise alone, which no voice and no note can be
+MIN_NOISE_STEPS = 4  # of noise alone: fewer spectra of noise may agree by chance
+MIN_KNOWN_SPEED = 0.1  # of a notch for a tone of known noise
 
 Array = NDArray[Any]
 
@@ -107,18 +111,24 @@ class HumFilter:
     Args:
         sample_rate: sample rate in Hz.
         channels: number of channels.
+        tones: tones of known noise in each channel, as of `find_noise_tones`, which are removed from the beginning.
+        finds: whether other tones are found, too, and tones that have ended are let go.
 
     Reference:
         Adaptive noise cancelling: Principles and applications, Widrow et al., 1975 (notches that follow hum).
     """
 
-    def __init__(self, sample_rate: int, channels: int) -> None:
+    def __init__(
+        self, sample_rate: int, channels: int, tones: Sequence[Sequence[Tone]] = (), *, finds: bool = True
+    ) -> None:
         self._sample_rate, n = sample_rate, round(STEP_S * sample_rate)
+        self._finds, self._min_speed = finds, MIN_SPEED if finds else MIN_KNOWN_SPEED
+        self._range = (LOWEST, HIGHEST) if finds else (NOISE_LOWEST, NOISE_HIGHEST)
         self._step = np.zeros((channels, n), np.float32)
         self._n_filled = 0
         self._taper = np.hanning(n)
         self._spectra: deque[Array] = deque(maxlen=N_STEPS)
-        self._notches: list[list[Notch]] = [[] for _ in range(channels)]
+        self._notches = [[*map(Notch, each)] for each in tones or [()] * channels]
         self._powers = np.zeros(channels)  # of the last samples
 
     @property
@@ -155,7 +165,8 @@ class HumFilter:
             powers = Smoother(weights)(np.square(out[i]), self._powers[i])
             self._powers[i] = powers[-1]
             tones = sum(notch.tone.power for notch in notches)
-            speed = np.clip((2 * tones / powers.clip(tones)) ** 2, MIN_SPEED, 1)
+            loudness = powers.clip(max(tones, np.finfo(np.float64).tiny))
+            speed = np.clip((2 * tones / loudness) ** 2, self._min_speed, 1)
             smoother = Smoother(np.pi * BANDWIDTH / self._sample_rate * speed)
             for j, notch in enumerate(notches):
                 out[i], notches[j] = notch.apply(out[i], self._sample_rate, smoother)
@@ -164,23 +175,62 @@ class HumFilter:
     def _find_tones(self) -> None:
         """Find tones at the end of a step."""
         spectra = np.fft.rfft(self._taper * self._step)
-        self._spectra.append(spectra[:, : round(1.05 * HIGHEST * STEP_S) + 1])
+        self._spectra.append(spectra[:, : round(1.05 * self._range[1] * STEP_S) + 1])
         if len(self._spectra) < N_STEPS:
             return
         step_s = self._step.shape[1] / self._sample_rate
         for i, notches in enumerate(self._notches):
             spectra = np.stack([spectrum[i] for spectrum in self._spectra])
-            found = find_tones(spectra * (2 / self._taper.sum()), step_s, self.frequencies[i])
-            self._notches[i] = _follow(notches, found)
+            found = find_tones(spectra * (2 / self._taper.sum()), step_s, self.frequencies[i], self._range)
+            self._notches[i] = _follow(notches, found, is_open=self._finds)
 
 
-def find_tones(spectra: Array, step_s: float, known: list[float]) -> list[Tone]:
+def find_noise_tones(noise: Array, sample_rate: int) -> tuple[tuple[Tone, ...], ...]:
+    """Return the steady tones of noise alone, of each channel.
+
+    Args:
+        noise: (channels, time); in less than 2 s no tones are found.
+        sample_rate: sample rate in Hz.
+    """
+    n = round(STEP_S * sample_rate)
+    steps = noise[:, : noise.shape[1] // n * n].reshape(len(noise), -1, n)
+    if steps.shape[1] < MIN_NOISE_STEPS:
+        return ((),) * len(noise)
+    taper = np.hanning(n)
+    spectra = np.fft.rfft(taper * steps)[..., : round(1.05 * NOISE_HIGHEST * STEP_S) + 1] * (2 / taper.sum())
+    bounds = NOISE_LOWEST, NOISE_HIGHEST
+    return tuple(tuple(find_tones(x, n / sample_rate, [], bounds)[:MAX_TONES]) for x in spectra)
+
+
+def without_tones(noise: Array, sample_rate: int, tones: Sequence[Sequence[Tone]]) -> Array:
+    """Return noise alone without tones, as `HumFilter` leaves it: each step without its projection on them.
+
+    Args:
+        noise: (channels, time).
+        sample_rate: sample rate in Hz.
+        tones: those of each channel.
+    """
+    out, n = noise.copy(), round(STEP_S * sample_rate)
+    for channel, each in zip(out, tones, strict=True):
+        frequencies = [tone.frequency for tone in each]
+        for start in range(0, len(channel) if each else 0, n):
+            step = channel[start : start + n]
+            angles = 2 * np.pi / sample_rate * np.outer(np.arange(len(step)), frequencies)
+            waves = np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
+            step -= (waves @ np.linalg.lstsq(waves, step, rcond=None)[0]).astype(step.dtype)
+    return out
+
+
+def find_tones(
+    spectra: Array, step_s: float, known: list[float], bounds: tuple[float, float] = (LOWEST, HIGHEST)
+) -> list[Tone]:
     """Return the tones whose amplitude and phase stay the same.
 
     Args:
         spectra: amplitudes of successive segments, (segments, frequencies), from 0 Hz in steps of ``1 / step_s``.
         step_s: length and distance of the segments in seconds.
         known: frequencies in Hz of tones before, which need less evidence.
+        bounds: lowest and highest frequency in Hz.
 
     Returns:
         Tones from the strongest to the weakest.
@@ -201,7 +251,7 @@ def find_tones(spectra: Array, step_s: float, known: list[float]) -> list[Tone]:
     coherence = power / (power + spread).clip(np.finfo(np.float64).tiny)
     is_present = np.sort(np.abs(upright), axis=0)[len(x) // 4] >= MIN_PRESENT * np.abs(usual)
     frequency = (n + (turn - n + 0.5) % 1 - 0.5) / step_s  # the one nearest to its place in the spectrum
-    is_tone = is_present & (frequency >= LOWEST) & (frequency <= HIGHEST) & (coherence > MIN_COHERENCE_KEPT)
+    is_tone = is_present & (frequency >= bounds[0]) & (frequency <= bounds[1]) & (coherence > MIN_COHERENCE_KEPT)
     tones: list[Tone] = []
     for k in sorted(np.flatnonzero(is_tone), key=lambda k: -power[k]):
         f = float(frequency[k])
@@ -217,8 +267,8 @@ def _median(x: Array) -> Array:
     return (x[(n - 1) // 2] + x[n // 2]) / 2
 
 
-def _follow(notches: list[Notch], found: list[Tone]) -> list[Notch]:
-    """The notches for the tones of the next step."""
+def _follow(notches: list[Notch], found: list[Tone], *, is_open: bool) -> list[Notch]:
+    """The notches for the tones of the next step; new ones begin and old ones end where the list is open."""
     followed, new = [], list(found)
     for notch in notches:
         before = notch.tone.frequency
@@ -227,6 +277,6 @@ def _follow(notches: list[Notch], found: list[Tone]) -> list[Notch]:
         if near:
             frequency = before + SMOOTHING * (near[0].frequency - before)
             followed.append(Notch(Tone(frequency, near[0].power), notch.phasor))
-        elif notch.missed < MAX_MISSED:
+        elif not is_open or notch.missed < MAX_MISSED:
             followed.append(notch._replace(missed=notch.missed + 1))
-    return [*followed, *(Notch(tone) for tone in new)][:MAX_TONES]
+    return [*followed, *(Notch(tone) for tone in new if is_open)][:MAX_TONES]

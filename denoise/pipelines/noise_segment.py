@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from denoise.errors import ConfigError, InputError
 from denoise.files.audio import AudioReader, AudioSource, RawFormat
 from denoise.options import NoiseSource, TimeRange
 from denoise.pipelines.excerpts import is_pipe, open_preview
+from denoise.pipelines.hum import Tone, find_noise_tones, without_tones
 from denoise.protocols import ArrayNetwork, ArrayNoiseProfileNetwork
 from denoise.registry import GENERAL_MODEL
 from denoise.signals import AudioFormat, as_whole, require_finite_samples
@@ -137,6 +138,39 @@ def measure_profile(network: ArrayNetwork, name: str, noise: NDArray[Any], sampl
     require_finite_samples(x)
     channels = np.ascontiguousarray(_require_noise(x, sample_rate), np.float32)[:, None]
     return noise_network.measure_noise(channels, sample_rate=sample_rate)
+
+
+class KnownNoise(NamedTuple):
+    """What is known of noise alone.
+
+    Args:
+        profile: noise profile without the tones, (channels, positions); None estimates the noise.
+        tones: its steady tones in each channel.
+    """
+
+    profile: NDArray[Any] | None
+    tones: tuple[tuple[Tone, ...], ...] = ()
+
+    def tones_of(self, channels: int) -> tuple[tuple[Tone, ...], ...]:
+        """Return the tones of each channel of a recording, those of the first if it has other channels."""
+        return self.tones if len(self.tones) == channels else self.tones[:1] * channels
+
+
+def measure_known_noise(network: ArrayNetwork, name: str, noise: NDArray[Any], sample_rate: int) -> KnownNoise:
+    """Measure noise alone: its steady tones, and the profile of the rest.
+
+    A network takes a tone for music, whatever the profile says; notches remove it.
+
+    Args:
+        network: as of `measure_profile`, whose errors this raises, too.
+        name: likewise.
+        noise: likewise.
+        sample_rate: likewise.
+    """
+    measure_profile(network, name, noise, sample_rate)  # refuses what is none
+    tones = find_noise_tones(noise, sample_rate)
+    rest = without_tones(noise, sample_rate, tones)
+    return KnownNoise(measure_profile(network, name, rest, sample_rate), tones)
 
 
 def require_noise_profile_network(network: ArrayNetwork, name: str) -> ArrayNoiseProfileNetwork:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from denoise.backends import adapt, load_network
 from denoise.errors import ConfigError, InputError, shorten
 from denoise.options import AUDIO_STEPS, DenoiseOptions
-from denoise.pipelines.hum import HumFilter
+from denoise.pipelines.hum import HumFilter, Tone
 from denoise.pipelines.noise_segment import require_noise_profile_network
 from denoise.pipelines.offset import OffsetFilter
 from denoise.pipelines.posterior import check_posterior
@@ -59,6 +59,8 @@ class AudioStream:
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``, for a model that is loaded here.
         noise_profile: as of `AudioPipeline.measure_noise`, of models that take one; None estimates the noise. That of
             several channels is averaged where they share a mask, or where their number differs.
+        tones: steady tones of the noise in each channel, as of `denoise.pipelines.hum.find_noise_tones`, which are
+            removed before the network; none of no channel.
         remove_hum: whether steady tones are removed before the network, see `HumFilter`; None does so before the
             bundled models of speech.
         renews: whether recurrences begin anew in pauses, see `denoise.pipelines.renewal`; None does so for the bundled
@@ -90,6 +92,7 @@ class AudioStream:
         seed: int = 0,
         device: Device = "auto",
         noise_profile: NDArray[Any] | None = None,
+        tones: Sequence[Sequence[Tone]] = (),
         remove_hum: bool | None = None,
         renews: bool | None = None,
         look_ahead: bool = False,
@@ -134,7 +137,8 @@ class AudioStream:
         if (name in SPEECH_MODELS if renews is None else renews) and isinstance(network, ArrayNoiseProfileNetwork):
             self._renewal = Renewal(network, sample_rate)
         self._resumption = Resumption(self._hop, sample_rate)
-        self._hum = HumFilter(sample_rate, channels) if removes_hum else None
+        has_hum = removes_hum or any(tones)
+        self._hum = HumFilter(sample_rate, channels, tones, finds=removes_hum) if has_hum else None
         self._offset = OffsetFilter(sample_rate, channels, self._hop)
         self._pending = np.zeros((channels, 0), np.float32)  # samples of an incomplete hop
         self._queue = np.zeros((channels, 0), np.float32)  # whole hops that wait for their look-ahead

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.signal import iirnotch, lfilter
 
 from denoise import AudioStream
-from denoise.pipelines.hum import BANDWIDTH, HumFilter, Notch, Smoother, Tone
+from denoise.pipelines.hum import BANDWIDTH, HumFilter, Notch, Smoother, Tone, find_noise_tones, without_tones
 
 Array = NDArray[Any]
 RATE = 8000
@@ -186,3 +186,30 @@ def test_notches_do_not_ring_after_a_voice() -> None:
     error = HumFilter(RATE, 1).push((bursts + hum + noise(24) / 100)[None])[0] - bursts
     pauses = (t > FOUND_S) & (t % 4 > 1.02)
     assert float(np.sqrt(np.mean(error[pauses] ** 2) / np.mean(hum[pauses] ** 2))) < 0.15
+
+
+@pytest.mark.parametrize("seconds", [2, 5])
+def test_tones_of_noise_alone_are_found_and_projected_out(seconds: int) -> None:
+    hiss = np.stack([noise(seconds), noise(seconds, seed=1)])
+    both = hiss + np.stack([0.02 * tone(29.7, seconds) + 0.01 * tone(2500.3, seconds), 0 * tone(1.0, seconds)])
+    tones = find_noise_tones(both, RATE)
+    assert [each.frequency for each in tones[0]] == pytest.approx([29.7, 2500.3], abs=0.05)
+    assert [each.power for each in tones[0]] == pytest.approx([0.02**2 / 2, 0.01**2 / 2], rel=0.3)
+    assert tones[1] == ()
+    rest = without_tones(both, RATE, tones)
+    assert np.square(rest[0] - hiss[0]).mean() < 0.01 * np.square(both[0] - hiss[0]).mean()
+    np.testing.assert_array_equal(rest[1], both[1])
+
+
+def test_hardly_any_tones_are_found_in_noise() -> None:
+    assert sum(len(find_noise_tones(noise(2, seed=seed)[None], RATE)[0]) for seed in range(20)) <= 2
+    assert find_noise_tones(tone(440, 1.9)[None], RATE) == ((),)
+
+
+def test_known_tones_leave_from_the_beginning_and_no_others() -> None:
+    hum, note, rest = 0.02 * tone(30, 12), 0.02 * tone(333, 12), noise(12)
+    filtering = HumFilter(RATE, 1, find_noise_tones((hum + rest)[None, : 3 * RATE], RATE), finds=False)
+    out = filtering.push((hum + note + rest)[None])[0]
+    after = slice(RATE, None)
+    assert np.square(out[after] - (note + rest)[after]).mean() < 0.03 * np.square(hum).mean()
+    assert filtering.frequencies[0] == pytest.approx([30.0], abs=0.05)

@@ -166,3 +166,21 @@ def test_unusable_profiles_are_refused(models: dict[str, Path], tmp_path: Path, 
     with pytest.raises(ConfigError, match="model mask-audio takes no noise profile"):
         AudioPipeline(models["mask-audio"]).stream([noisy], RATE, noise_profile=torch.ones(1, 192))
     assert not (tmp_path / "out.wav").exists()
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_tones_of_the_noise_leave_whatever_the_network_takes_them_for(tmp_path: Path, channels: int) -> None:
+    rate, t = 16_000, np.arange(10 * 16_000) / 16_000
+    rng = np.random.default_rng(0)
+    note = 0.2 * np.sin(2 * np.pi * 523.3 * t) * np.exp(-(t % 0.8) / 0.3) * (t > 3)
+    tone, hiss = 0.05 * np.sin(2 * np.pi * 1234.5 * t), 1e-3 * rng.standard_normal((channels, len(t)))
+    noisy = (note + tone + hiss).astype(np.float32)
+    arrays = [denoise_audio(noisy, rate, noise_profile=(0.0, 3.0))]
+    noise_file = tmp_path / "noise.wav"
+    soundfile.write(noise_file, noisy[0, : 3 * rate], rate, subtype="FLOAT")
+    arrays.append(denoise_audio(noisy, rate, noise_profile=noise_file))
+    wave = np.exp(-2j * np.pi * 1234.5 * t[rate:])
+    for denoised in arrays:
+        for before, after in zip(noisy, denoised, strict=True):
+            assert abs(after[rate:] @ wave) < 0.03 * abs(before[rate:] @ wave)
+        assert np.square(denoised - note).mean() < 0.05 * np.square(tone).mean()
