@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from denoise.cards import Card
-from denoise.protocols import Classifier, Network, Prior
+from denoise.protocols import Classifier, Network, PatchPrior, Prior
 from denoise.registry import kind_of
 from denoise.training.recipe import Recipe
 from denoise.weights import save_weights
@@ -33,6 +33,7 @@ def export(path: Path, recipe: Recipe, module: Any, class_names: tuple[str, ...]
         shape = tuple(module.event_shape)
         facts = {"channels": shape[0], "shape": shape, "classes": class_names}
         facts |= {"text": isinstance(module, Prior) and module.text}
+    takes_noise = isinstance(module, Network | PatchPrior)  # of the data; codecs and other priors take clean patches
     card = Card(
         name=recipe.name,
         architecture="latent-prior" if recipe.codec else recipe.architecture,
@@ -40,7 +41,7 @@ def export(path: Path, recipe: Recipe, module: Any, class_names: tuple[str, ...]
         kind=kind_of(module),
         description=recipe.description,
         sample_rate=recipe.sample_rate,
-        sigma=recipe.image.sigma_range if recipe.image else None,
+        sigma=recipe.image.sigma_range if recipe.image and takes_noise else None,
         parameters=sum(p.numel() for p in module.parameters()),
         licence=recipe.licence,
         data=recipe.sources,

@@ -575,7 +575,7 @@ def test_priors_and_codecs_are_trained_on_patches_of_photographs(data: Path, tmp
     matching = replace(matching, schedule=replace(matching.schedule, steps=120, learning_rate=1e-2))
     train(matching, data, tmp_path / "a", device="cpu", precision="32-true", report=rows.append)
     prior, card = load(tmp_path / "a/patches.safetensors")
-    assert (card.kind, card.shape, card.classes, card.sample_rate) == ("prior", (3, 32, 32), (), None)
+    assert (card.kind, card.shape, card.sigma, card.sample_rate) == ("prior", (3, 32, 32), None, None)
     clean = ImagePatches(matching.image, data).batch(16, generator_for(1, 1)).clean  # type: ignore[arg-type]
     noisy = clean + 0.2 * torch.randn(clean.shape, generator=generator_for(1, 2))
     with torch.no_grad():
