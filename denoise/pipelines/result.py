@@ -138,7 +138,8 @@ class Result:
             amount: seconds of audio, megapixels or points that were denoised.
             seconds: wall-clock time, above 0.
             files: all files that were written, if they are several.
-            warnings: warnings of the reader, to which those of the diagnostics are added.
+            warnings: what reading, denoising and writing have to say, to which those of the diagnostics are added; one
+                that names no file is given the name of the input.
             model: model, and why it was taken.
             stereo: whether the channels of a recording shared one mask.
 
@@ -157,7 +158,7 @@ class Result:
             residual=diagnostics.residual,
             files=tuple(files),
             warnings=(
-                *warnings,
+                *(_name_file(warning, input, output, *files) for warning in warnings),
                 *warn_rejected(input, diagnostics.rejected_fraction),
                 *warn_no_noise(input, diagnostics.no_noise_found),
                 *warn_impulses(input, diagnostics.impulse_fraction),
@@ -242,6 +243,12 @@ def _choices(model: ModelChoice | None, stereo: StereoChoice | None) -> dict[str
         keys |= {"channels": "linked" if stereo.is_linked else "separate"}
         keys |= {"channel_correlation": _round(stereo.correlation)}
     return {key: value for key, value in keys.items() if value is not None}
+
+
+def _name_file(warning: str, input: str, *outputs: str) -> str:
+    """Return a warning that begins with the file it is about, without which nobody finds the file in a folder."""
+    names_file = warning.startswith(tuple(f"{name}: " for name in (input, *outputs)))
+    return warning if names_file else f"{input}: {warning}"
 
 
 def warn_rejected(name: str, rejected_fraction: float) -> tuple[str, ...]:
