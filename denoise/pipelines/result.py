@@ -162,6 +162,7 @@ class Result:
                 *warn_rejected(input, diagnostics.rejected_fraction),
                 *warn_no_noise(input, diagnostics.no_noise_found),
                 *warn_impulses(input, diagnostics.impulse_fraction),
+                *warn_some_speech(input, model),
             ),
             precision=diagnostics.precision,
             impulse_fraction=diagnostics.impulse_fraction,
@@ -310,3 +311,18 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def _round(value: float | None) -> float | None:
     return None if value is None else round(value, 2)
+
+
+def warn_some_speech(name: str, model: ModelChoice | None) -> tuple[str, ...]:
+    """Return a warning if another model than that of speech was chosen, although there is some speech.
+
+    Args:
+        name: name of the file.
+        model: model, and why it was taken.
+
+    Returns:
+        One warning or none.
+    """
+    if model is None or not model.may_be_speech:
+        return ()
+    return (f"{name}: {model.model} was chosen ({model.reason}). If it is of a voice, give --model speech.",)
