@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from denoise.cli.completion import model_names
-from denoise.cli.files import report_skipped
+from denoise.cli.files import describe_model, report_skipped
 from denoise.cli.output import make_progress_bar, print_error, print_line
 from denoise.cli.params import DeviceOption, JsonLinesOption, OverwriteOption
 from denoise.errors import ConfigError
@@ -188,4 +188,7 @@ def print_record(record: Record, as_json: bool, out: TextIO) -> None:
     if record.error is not None:
         print_error(record.error)
     else:
-        print_line(f"{record.output}  {record.seconds:.1f} s", out)
+        model, reason = record.result.get("model"), record.result.get("model_reason")
+        is_image = "noise_before_sigma_255" in record.result
+        chosen = describe_model(model, reason, is_image=is_image) if model and reason else ""
+        print_line(f"{record.output}  {record.seconds:.1f} s{chosen}", out)

@@ -134,6 +134,19 @@ def report_skipped(kinds: Counter[str]) -> None:
         print_error(f"files are skipped: {list_kinds(kinds)}")
 
 
+def describe_model(model: str, reason: str, *, is_image: bool) -> str:
+    """Return the model of a file and why it was taken, behind a comma; nothing if that goes without saying.
+
+    Args:
+        model: name of the model.
+        reason: reason of the choice.
+        is_image: whether the file is an image, of which the default model is not worth a word.
+    """
+    from denoise.pipelines.choice import BY_DEFAULT, GIVEN
+
+    return "" if reason == GIVEN or (is_image and reason == BY_DEFAULT) else f", {model} ({reason})"
+
+
 def _binary_stream(stream: TextIO | None, name: str) -> BinaryIO:
     if stream is None:
         raise InputError(f"{name} is closed. Open it, or give a file in place of -.")
@@ -141,7 +154,6 @@ def _binary_stream(stream: TextIO | None, name: str) -> BinaryIO:
 
 
 def _format_result(result: Result) -> str:
-    from denoise.pipelines.choice import BY_DEFAULT, GIVEN
     from denoise.pipelines.noise_floor import MIN_DB
 
     unit = {"times_real_time": "x real time", "megapixels_per_s": "MP/s", "points_per_s": "points/s"}[result.speed_unit]
@@ -152,10 +164,10 @@ def _format_result(result: Result) -> str:
         noise_unit = {"dbfs": "dBFS", "sigma_255": "of 255", "sigma_percent": "% of the diagonal"}[result.noise_unit]
         after = "" if result.noise_after is None else f" -> {result.noise_after:.1f}"
         remarks.append(f", noise {result.noise_before:.1f}{after} {noise_unit}")
-    untold = (GIVEN, BY_DEFAULT) if result.noise_unit == "sigma_255" else (GIVEN,)
-    if result.model is not None and result.model.reason not in untold:
-        hint = "; for a voice, --model speech" if result.model.may_be_speech else ""
-        remarks.append(f", {result.model.model} ({result.model.reason}{hint})")
+    if result.model is not None:
+        remarks.append(
+            describe_model(result.model.model, result.model.reason, is_image=result.noise_unit == "sigma_255")
+        )
     if result.stereo is not None and not result.stereo.is_linked and result.stereo.correlation is not None:
         remarks.append(f", channels separate (correlation {result.stereo.correlation:.2f})")
     return f"{result.output}  {result.seconds:.1f} s, {result.speed:.3g} {unit}{''.join(remarks)}"

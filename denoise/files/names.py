@@ -19,6 +19,7 @@ READ_ONLY_AUDIO_EXTENSIONS = {".ape": ".flac", ".awb": ".m4a", ".dff": ".flac", 
 """Extensions of the outputs by those of audio that is only read."""
 
 
+OR_FOLDER = ", or a / at the end for a folder"  # of messages about an output without an extension
 OUTPUT = "output"
 """Name of a file that is written and has none, such as one in memory."""
 

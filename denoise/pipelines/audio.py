@@ -160,6 +160,8 @@ class AudioPipeline:
                 warnings.append(
                     f"{1000 * frames / rate:.3g} ms are too short to tell noise from sound: left unchanged."
                 )
+                if self.chooses_model:
+                    model = ModelChoice(model.model, "left unchanged")  # what it sounds like does not matter
             length = pipeline._live_length(rate) if reader.is_live else round(STEP_S * rate)
             channels = channel_names(reader.format)
             noise_before, noise_after = NoiseFloor(rate, len(channels)), NoiseFloor(rate, len(channels))

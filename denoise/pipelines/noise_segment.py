@@ -21,6 +21,7 @@ from denoise.signals import AudioFormat, as_whole, require_finite_samples
 MIN_NOISE_S = 0.1
 MAX_NOISE_S = 60.0  # of a recording of noise: more makes the profile no better
 TIME = r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)"
+RANGE = rf"{TIME}\s*-\s*{TIME}"
 
 
 def parse_noise_source(text: str) -> NoiseSource:
@@ -35,7 +36,7 @@ def parse_noise_source(text: str) -> NoiseSource:
     >>> parse_noise_source("1:00-1:02.5")
     (60.0, 62.5)
     """
-    match = re.fullmatch(f"{TIME}-{TIME}", text)
+    match = re.fullmatch(RANGE, text.strip())
     if match is None:
         return Path(text)
     values = [float(group or 0) for group in match.groups()]
@@ -52,7 +53,7 @@ def parse_gaps(text: str) -> tuple[TimeRange, ...] | str:
     >>> parse_gaps("0:01.2-0:01.25,3.4-3.42")
     ((1.2, 1.25), (3.4, 3.42))
     """
-    if not re.fullmatch(rf"{TIME}-{TIME}(?:,{TIME}-{TIME})*", text):
+    if not re.fullmatch(rf"{RANGE}(?:\s*,\s*{RANGE})*", text.strip()):
         return text
     ranges = [parse_noise_source(part) for part in text.split(",")]
     return tuple(each for each in ranges if isinstance(each, tuple))
@@ -191,8 +192,8 @@ def require_noise_profile_network(network: ArrayNetwork, name: str) -> ArrayNois
 def _read_recording(path: str | Path) -> tuple[NDArray[Any], int]:
     if not Path(path).exists():
         raise InputError(
-            f"{path}: is no file of noise; a part of the recording is given as 0:00-0:02.5 on the command line, "
-            "(0, 2.5) in Python."
+            f"{path}: is no file of noise; a single part of the recording is given as 0:00-0:02.5 on the command "
+            "line, (0, 2.5) in Python."
         )
     with AudioReader(path) as reader:
         rate = reader.format.sample_rate

@@ -138,7 +138,8 @@ class Result:
             amount: seconds of audio, megapixels or points that were denoised.
             seconds: wall-clock time, above 0.
             files: all files that were written, if they are several.
-            warnings: warnings of the reader, to which those of the diagnostics are added.
+            warnings: what reading, denoising and writing have to say, to which those of the diagnostics are added; one
+                that names no file is given the name of the input.
             model: model, and why it was taken.
             stereo: whether the channels of a recording shared one mask.
 
@@ -157,10 +158,11 @@ class Result:
             residual=diagnostics.residual,
             files=tuple(files),
             warnings=(
-                *warnings,
+                *(_name_file(warning, input, output, *files) for warning in warnings),
                 *warn_rejected(input, diagnostics.rejected_fraction),
                 *warn_no_noise(input, diagnostics.no_noise_found),
                 *warn_impulses(input, diagnostics.impulse_fraction),
+                *warn_some_speech(input, model),
             ),
             precision=diagnostics.precision,
             impulse_fraction=diagnostics.impulse_fraction,
@@ -244,6 +246,12 @@ def _choices(model: ModelChoice | None, stereo: StereoChoice | None) -> dict[str
     return {key: value for key, value in keys.items() if value is not None}
 
 
+def _name_file(warning: str, input: str, *outputs: str) -> str:
+    """Return a warning that begins with the file it is about, without which nobody finds the file in a folder."""
+    names_file = warning.startswith(tuple(f"{name}: " for name in (input, *outputs)))
+    return warning if names_file else f"{input}: {warning}"
+
+
 def warn_rejected(name: str, rejected_fraction: float) -> tuple[str, ...]:
     """Return a warning if much of a posterior sample was replaced by the mean.
 
@@ -303,3 +311,18 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def _round(value: float | None) -> float | None:
     return None if value is None else round(value, 2)
+
+
+def warn_some_speech(name: str, model: ModelChoice | None) -> tuple[str, ...]:
+    """Return a warning if another model than that of speech was chosen, although there is some speech.
+
+    Args:
+        name: name of the file.
+        model: model, and why it was taken.
+
+    Returns:
+        One warning or none.
+    """
+    if model is None or not model.may_be_speech:
+        return ()
+    return (f"{name}: {model.model} was chosen ({model.reason}). If it is of a voice, give --model speech.",)

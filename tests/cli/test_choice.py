@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
+from denoise.cli.batch import print_record
+from denoise.pipelines.batch.journal import Record
 from tests.cli.conftest import Command
 
 RATE = 8_000
@@ -43,10 +47,27 @@ class TestCommand:
         assert (talk_row["model"], talk_row["speech_fraction"]) == ("speech", 0.5)
         assert "channels" not in song_row
 
-    def test_the_line_names_the_model_of_speech_where_there_is_some(self, command: Command, tmp_path: Path) -> None:
+    def test_a_warning_names_the_model_of_speech_where_there_is_some(self, command: Command, tmp_path: Path) -> None:
         write(tmp_path / "radio.wav", 0.9, 0.3, 0.3)
+        write(tmp_path / "song.wav", 0.3, 0.3)
         line = command("audio", "radio.wav").out.decode()
-        assert line.endswith(", general (music, speech in 33 % of the excerpts; for a voice, --model speech)\n")
+        assert line.endswith(", general (music, speech in 33 % of the excerpts)\n")
+        row = command("audio", "radio.wav", "--overwrite", "--json").rows[0]
+        assert [warning for warning in row["warnings"] if "--model speech" in warning] == [
+            "radio.wav: general was chosen (music, speech in 33 % of the excerpts). "
+            "If it is of a voice, give --model speech."
+        ]
+        row = command("audio", "song.wav", "--json").rows[0]
+        assert not any("--model speech" in warning for warning in row["warnings"])
+
+    def test_the_line_of_a_batch_says_which_and_why(self, capsys: pytest.CaptureFixture[str]) -> None:
+        result = {"model": "general", "model_reason": "music, no speech", "noise_before_dbfs": -60.0}
+        record = Record("a", "b.wav", "b.wav", "done", 1.0, result=result)
+        print_record(record, False, sys.stdout)
+        print_record(replace(record, result=result | {"model_reason": "given"}), False, sys.stdout)
+        photo = {"model": "photo", "model_reason": "default", "noise_before_sigma_255": 5.0}
+        print_record(replace(record, result=photo), False, sys.stdout)
+        assert capsys.readouterr().out == "b.wav  1.0 s, general (music, no speech)\nb.wav  1.0 s\nb.wav  1.0 s\n"
 
     def test_the_model_overrules(self, command: Command, tmp_path: Path) -> None:
         write(tmp_path / "song.wav", 0.3)

@@ -338,6 +338,15 @@ class TestConversions:
         ):
             pass
 
+    def test_a_missing_extension_may_mean_a_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError) as caught, AudioWriter(tmp_path / "clean", AudioFormat(8000, 1)):
+            pass
+        assert "clean: without an extension" in str(caught.value)
+        assert str(caught.value).endswith(", or a / at the end for a folder.")
+        with pytest.raises(InputError) as caught, AudioWriter(tmp_path / "clean.txt", AudioFormat(8000, 1)):
+            pass
+        assert "folder" not in str(caught.value)
+
 
 class TestPipes:
     @pytest.mark.parametrize("size", [None, 0, 0xFFFFFFFF])

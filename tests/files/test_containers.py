@@ -42,6 +42,10 @@ class TestImageContainers:
         assert [other for other in image_registry.CONTAINERS if other.matches(head)] == [container]
         assert not container.matches(b"")
 
+    def test_a_missing_extension_may_mean_a_folder(self, container: type[ImageContainer], tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"clean: has no extension; .*, or a / at the end for a folder\.$"):
+            write_image(tmp_path / "clean", [random_image("RGB")], ImageFormat(container.name))
+
     def test_extensions_belong_to_one_container(self, container: type[ImageContainer]) -> None:
         for extension in container.extensions:
             assert extension == extension.lower()

@@ -15,6 +15,8 @@ from PIL import Image as Pillow
 
 from denoise.errors import InputError
 from denoise.files.image import ImageReader, read_image, write_image
+from denoise.files.image.registry import IMAGE_EXTENSIONS
+from denoise.pipelines.batch import plan
 from denoise.signals import Image
 
 FINE, COARSE = [[low + i // step for i in range(64)] for low, step in ((2, 6), (8, 1))]
@@ -459,3 +461,15 @@ def test_cut_off_first_images_are_refused(fraction: float) -> None:
     data, gain_map = encode_gain_map()
     with pytest.raises(InputError):
         read_image(io.BytesIO(data[: int((len(data) - len(gain_map)) * fraction)]))
+
+
+def test_files_of_mpo_are_found_in_folders(tmp_path: Path) -> None:
+    picture = Pillow.fromarray(smooth(32, 32))
+    (tmp_path / "in").mkdir()
+    picture.save(tmp_path / "in/stereo.mpo", "MPO", save_all=True, append_images=[picture])
+    assert plan([str(tmp_path / "in")], str(tmp_path / "out"), IMAGE_EXTENSIONS) == [
+        (str(tmp_path / "in/stereo.mpo"), str(tmp_path / "out/stereo.mpo"))
+    ]
+    with ImageReader(tmp_path / "in/stereo.mpo") as reader:
+        write_image(tmp_path / "stereo.mpo", reader, reader.format)
+    assert (tmp_path / "stereo.mpo").read_bytes().startswith(b"\xff\xd8")

@@ -65,7 +65,7 @@ class TestWarnings:
     def test_too_short(self, models: Models, n: int) -> None:
         out, x = io.BytesIO(), bursts(n, 8_000)
         result = AudioPipeline(models["mute-audio"]).file(io.BytesIO(to_wav(x, 8_000)), out)
-        assert result.warnings == (f"{n / 8:.3g} ms are too short to tell noise from sound: left unchanged.",)
+        assert result.warnings == (f"stream: {n / 8:.3g} ms are too short to tell noise from sound: left unchanged.",)
         np.testing.assert_array_equal(soundfile.read(io.BytesIO(out.getvalue()), dtype="float32")[0], x[0])
         array = denoise_audio(x, 8_000, model=models["mute-audio"])
         np.testing.assert_array_equal(array, x)

@@ -17,7 +17,7 @@ from denoise.errors import ConfigError, InputError
 from denoise.files.audio import RawFormat
 from denoise.pipelines.arrays import denoise_audio
 from denoise.pipelines.audio import AudioPipeline
-from denoise.pipelines.noise_segment import parse_noise_source
+from denoise.pipelines.noise_segment import parse_noise_source, read_noise
 from denoise.pipelines.stream import AudioStream
 
 RATE = 16_000
@@ -37,12 +37,19 @@ def noisy() -> NDArray[np.float32]:
         ("0:00-0:02.5", (0.0, 2.5)),
         ("12-14.5", (12.0, 14.5)),
         ("1:02:03-1:02:05", (3723.0, 3725.0)),
+        ("0:00 - 0:00.6", (0.0, 0.6)),
+        (" 0:00 -0:02.5 ", (0.0, 2.5)),
         ("room.wav", Path("room.wav")),
         ("a-b.wav", Path("a-b.wav")),
     ],
 )
 def test_ranges_and_paths_are_told_apart(text: str, expected: object) -> None:
     assert parse_noise_source(text) == expected
+
+
+def test_several_ranges_are_refused_as_such(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"0-0\.6,5-6: is no file of noise; a single part"):
+        read_noise(tmp_path / "in.wav", parse_noise_source("0-0.6,5-6"))
 
 
 def test_file_array_and_stream_take_the_same_profile(

@@ -45,11 +45,19 @@ def test_residual_and_precision_are_in_the_row_if_present() -> None:
 
 
 def test_warnings_of_the_diagnostics_follow_those_of_the_reader() -> None:
-    assert build(Diagnostics(rejected_fraction=0.09)).warnings == ("damaged",)
+    assert build(Diagnostics(rejected_fraction=0.09)).warnings == ("a: damaged",)
     damaged, rejected, no_noise = build(Diagnostics(rejected_fraction=0.25, no_noise_found=True)).warnings
-    assert damaged == "damaged"
+    assert damaged == "a: damaged"
     assert rejected.startswith("a: 25 % of the posterior sample was replaced")
     assert no_noise.startswith("a: no noise was found")
+
+
+def test_warnings_name_their_file_once() -> None:
+    given = ["a: is damaged.", "b: has no tags.", "holds 3 images.", "ab: is no name here."]
+    result = Result.from_diagnostics(
+        Diagnostics(), AUDIO_UNITS, input="a", output="b", amount=1.0, seconds=1.0, warnings=given
+    )
+    assert result.warnings == (*given[:2], "a: holds 3 images.", "a: ab: is no name here.")
 
 
 def test_tracks_are_combined_with_their_choices() -> None:

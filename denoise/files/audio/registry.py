@@ -12,6 +12,7 @@ from denoise.files.audio.mp3 import Mp3, Undetected
 from denoise.files.audio.ogg import Ogg, Opus
 from denoise.files.audio.soundfile_container import SoundfileContainer
 from denoise.files.audio.wav import Wav
+from denoise.files.names import OR_FOLDER
 
 CONTAINERS: tuple[AudioContainer, ...] = (
     Wav("WAV", (".wav", ".wave")),
@@ -59,7 +60,9 @@ def container_of_extension(extension: str) -> AudioContainer:
         if extension.lower() in container.extensions:
             return container
     expected = ", ".join(sorted(AUDIO_EXTENSIONS))
-    raise InputError(f"extension {extension or 'none'!r} is no audio format; expected {expected}.")
+    if not extension:
+        raise InputError(f"without an extension, it is no audio format; expected {expected}{OR_FOLDER}.")
+    raise InputError(f"extension {extension!r} is no audio format; expected {expected}.")
 
 
 def container_named(name: str) -> AudioContainer:

@@ -121,7 +121,7 @@ class Jpeg(PillowContainer[JpegImagePlugin.JpegImageFile]):
 
     plugin = JpegImagePlugin.JpegImageFile
     name = "JPEG"
-    extensions = (".jpg", ".jpeg", ".jpe", ".jfif")
+    extensions = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo")
     modes: ClassVar[dict[str, str]] = {"L": "L", "RGB": "RGB", "CMYK": "CMYK"}
     max_side = 65_535
     saved_info = ("icc_profile", "exif", "dpi", "xmp")

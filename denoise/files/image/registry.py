@@ -15,6 +15,7 @@ from denoise.files.image.png import Png
 from denoise.files.image.raw import Raw
 from denoise.files.image.tiff import Tiff
 from denoise.files.image.webp import WebP
+from denoise.files.names import OR_FOLDER
 
 CONTAINERS: tuple[type[ImageContainer], ...] = (Png, Jpeg, Tiff, WebP, Bmp, Gif, Heif, Avif)
 """All containers that are written; a file is of the first one that matches, unless it is a `Raw` file of a camera."""
@@ -73,7 +74,9 @@ def container_of_extension(extension: str) -> type[ImageContainer]:
     if extension.lower() in Raw.extensions:
         raise InputError(f"{extension.lower()} is only read, not written. Write TIFF or PNG.")
     expected = " ".join(sorted(WRITTEN_EXTENSIONS))
-    raise InputError(f"the extension is {extension.lower() or 'missing'!r}; expected one of {expected}.")
+    if not extension:
+        raise InputError(f"has no extension; expected one of {expected}{OR_FOLDER}.")
+    raise InputError(f"the extension is {extension.lower()!r}; expected one of {expected}.")
 
 
 def container_named(name: str) -> type[ImageContainer]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from denoise.errors import InputError
 from denoise.files.atomic import atomic_file
-from denoise.files.names import file_name
+from denoise.files.names import OR_FOLDER, file_name
 from denoise.files.points.container import PointFile
 from denoise.files.points.ply import MAGIC, PlyFile, encode_ply
 from denoise.files.points.xyz import XyzFile, encode_xyz
@@ -62,6 +62,6 @@ def write_points(path: str | Path, points: NDArray[np.float64], *, overwrite: bo
     """
     suffix = Path(path).suffix.lower()
     if suffix not in ENCODERS:
-        raise InputError(f"{path}: expected {' or '.join(ENCODERS)}. Give another name.")
+        raise InputError(f"{path}: expected {' or '.join(ENCODERS)}{'' if suffix else OR_FOLDER}. Give another name.")
     with atomic_file(Path(path), overwrite=overwrite) as partial:
         partial.write_bytes(ENCODERS[suffix](points))
