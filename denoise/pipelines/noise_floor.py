@@ -15,6 +15,12 @@ BINS_PER_DB = 10
 QUANTILE = 0.1
 MAX_LOSS_DB = 20.0  # of the level of a recording without a warning
 STEADY_DB = 10.0  # above its noise floor, a level is that of more than steady noise
+MIN_PART_S = 3  # of a part that is lost
+LOUD, LOUD_DB = (
+    0.9,
+    -2.0,
+)  # quantile of what is left in each second, and how loud a lost part is beside it: noise is not
+MAX_PARTS = 3  # that a warning lists
 
 
 class NoiseFloor:
@@ -33,6 +39,7 @@ class NoiseFloor:
         self._counts = np.zeros((1 + channels, 400 * BINS_PER_DB), np.int64)
         self._remaining: NDArray[Any] | None = None  # samples of an incomplete frame
         self._energies = np.zeros(1 + channels)  # sums of the variances of all frames
+        self._powers: list[NDArray[np.float32]] = []  # of all channels, in each frame
 
     def measure(self, blocks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
         """Pass blocks on and add each to the histogram.
@@ -68,6 +75,12 @@ class NoiseFloor:
         """
         return 10 * math.log10(self._energies[row] / self._counts[row].sum()) if self._energies[row] else None
 
+    def powers(self) -> NDArray[np.float64]:
+        """Return the mean power of all channels in each second."""
+        frames = np.concatenate([*self._powers, np.zeros(0, np.float32)]).astype(np.float64)
+        n = len(frames) // FRAMES_PER_SECOND
+        return frames[: n * FRAMES_PER_SECOND].reshape(n, FRAMES_PER_SECOND).mean(axis=1)
+
     def _add(self, block: NDArray[Any]) -> None:
         n = self._frame_length
         x = block if self._remaining is None else np.concatenate([self._remaining, block], axis=1)
@@ -78,12 +91,13 @@ class NoiseFloor:
             powers = frames.var(axis=2, dtype=np.float64)  # not the mean square: an offset is no sound
             powers = np.concatenate([powers.mean(axis=0, keepdims=True), powers])
             self._energies += powers.sum(axis=1)
+            self._powers.append(powers[0].astype(np.float32))
             bins = np.rint(BINS_PER_DB * (10 * np.log10(powers.clip(1e-20, 1e19)) - MIN_DB)).astype(np.int64)
             np.add.at(self._counts, (np.arange(len(bins))[:, None], bins), 1)
 
 
 def warn_of_loss(before: NoiseFloor, after: NoiseFloor, channels: Sequence[str]) -> list[str]:
-    """Return a warning if little is left of a recording, or of channels that held more than steady noise.
+    """Return a warning if little is left of a recording, of channels that held more than steady noise, or of loud parts.
 
     Args:
         before: measured before denoising.
@@ -96,6 +110,10 @@ def warn_of_loss(before: NoiseFloor, after: NoiseFloor, channels: Sequence[str])
         loss = "nothing is left" if left is None else f"the level fell by {level - left:.0f} dB"
     elif lost:
         loss = f"channel{'s' * (len(lost) > 1)} {', '.join(lost)}: the level fell by {MAX_LOSS_DB:.0f} dB or more"
+    elif parts := _lost_parts(before.powers(), after.powers()):
+        listed = ", ".join(f"{_clock(start)}-{_clock(end)}" for start, end in parts[:MAX_PARTS])
+        more = f" and {len(parts) - MAX_PARTS} more" if len(parts) > MAX_PARTS else ""
+        loss = f"{listed}{more}: as loud as what is left, the level fell by {MAX_LOSS_DB:.0f} dB or more"
     else:
         return []
     return [f"{loss}. If that was more than noise, give --strength 0.7, or another --model."]
@@ -112,3 +130,21 @@ def _has_sound(floor: NoiseFloor, row: int) -> bool:
     if usual is None or level is None or noise is None:
         return False
     return level >= max(usual - MAX_LOSS_DB, noise + STEADY_DB)
+
+
+def _lost_parts(before: NDArray[np.float64], after: NDArray[np.float64]) -> list[tuple[int, int]]:
+    """Return where loud parts have left, first and last second, by the powers in each second."""
+    n = min(len(before), len(after))
+    if not n:
+        return []
+    before, after = before[:n], after[:n]
+    loud = 10 ** (LOUD_DB / 10) * np.quantile(after, LOUD)
+    is_lost = (before >= loud) & (before > 0) & (after <= 10 ** (-MAX_LOSS_DB / 10) * before)
+    edges = np.flatnonzero(np.diff(is_lost, prepend=False, append=False)).reshape(-1, 2).tolist()
+    return [(start, end) for start, end in edges if end - start >= MIN_PART_S]
+
+
+def _clock(seconds: int) -> str:
+    """Return a time as in ``1:02:03`` or ``2:03``."""
+    minutes, seconds = divmod(seconds, 60)
+    return f"{minutes}:{seconds:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"

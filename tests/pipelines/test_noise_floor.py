@@ -63,6 +63,25 @@ def test_channels_that_lost_more_than_noise_are_named() -> None:
     assert warnings(before[[0, 3, 4, 5]], after[[0, 3, 4, 5]], *"ADEF") == []
 
 
+def parts(*levels_and_seconds: tuple[float, float]) -> NDArray[np.float32]:
+    return np.concatenate([tone(level, seconds) for level, seconds in levels_and_seconds], axis=1)
+
+
+@pytest.mark.parametrize(("level", "is_reported"), [(-20, True), (-21.5, True), (-23, False)])
+def test_loud_parts_that_are_lost_are_reported(level: float, is_reported: bool) -> None:
+    before = parts((level, 5), (-20, 10), (level, 2), (-20, 75), (level, 4), (-20, 10))
+    after = parts((-50, 5), (-20, 10), (-50, 2), (-20, 75), (-50, 4), (-20, 10))
+    found = warnings(before, after)
+    assert found == [] or found[0].startswith("0:00-0:05, 1:32-1:36: as loud as what is left, the level fell by 20 dB")
+    assert bool(found) == is_reported
+    assert warnings(before, parts((-38, 5), (-20, 10), (-50, 2), (-20, 75), (-38, 4), (-20, 10))) == []
+
+
+def test_many_lost_parts_are_counted() -> None:
+    before, after = parts(*[(-20, 4), (-20, 20)] * 6), parts(*[(-60, 4), (-20, 20)] * 6)
+    assert "0:00-0:04, 0:24-0:28, 0:48-0:52 and 3 more: " in warnings(before, after)[0]
+
+
 def test_silence_and_less_than_a_frame_have_no_level() -> None:
     assert measured(np.zeros((2, RATE), np.float32)).mean_db() is None
     assert measured(tone(-20)[:, :700]).level_db() is None
