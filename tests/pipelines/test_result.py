@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from denoise.pipelines.choice import ModelChoice, StereoChoice
-from denoise.pipelines.result import AUDIO_UNITS, IMAGE_UNITS, Diagnostics, Result, Units
+from denoise.pipelines.result import AUDIO_UNITS, IMAGE_UNITS, Diagnostics, Result, Units, warn_underestimated
 from denoise.protocols import Consistency
 
 
@@ -50,6 +50,14 @@ def test_warnings_of_the_diagnostics_follow_those_of_the_reader() -> None:
     assert damaged == "damaged"
     assert rejected.startswith("a: 25 % of the posterior sample was replaced")
     assert no_noise.startswith("a: no noise was found")
+
+
+def test_noise_that_rises_is_reported() -> None:
+    (warning,) = warn_underestimated("a.png", 1.3, 9.2)
+    assert warning.startswith("a.png: the noise is estimated at 1.3 of 255 before and 9.2 after; expected less.")
+    assert not warn_underestimated("a.png", 9.2, 1.3)
+    assert not warn_underestimated("a.png", 1.3, 1.9)  # within the errors of two estimates
+    assert not warn_underestimated("a.png", None, 9.2)
 
 
 def test_tracks_are_combined_with_their_choices() -> None:
