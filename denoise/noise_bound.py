@@ -17,6 +17,9 @@ MAX_REACHED = 64  # bins: images of other intensities reach farther
 MIN_BOUND = 0.28  # bins: rounding
 MIN_END = 200  # pixels: fewer at black or white tell nothing
 BESIDE, MAX_BESIDE = 3, 0.05  # bins beside black or white, and their pixels by those that are clipped without noise
+MIN_MIXED = 0.05  # of the pixels of a block that are clipped, and that are not
+DISTANCES = (3, 4, 5)  # pixels: demosaicking correlates nearer ones
+MAX_CORRELATION, MAX_EQUAL_INSIDE = 0.1, 0.06  # of clipped pixels so far apart; of neighbours that are not clipped
 MAX_SPACING = 8  # bins between the levels that an image uses; dither has levels that are farther apart
 MAX_NOISY_SPACING = 48  # the same, where neighbours are farther apart than in dither
 BLOCK = 16  # pixels: side of the blocks in which neighbours are compared
@@ -84,7 +87,8 @@ def noise_bound(values: Array, *, has_palette: bool = False) -> Array:
     for end, beside in ((0, slice(1, max(BESIDE, first) + 1)), (N_BINS - 1, slice(min(-BESIDE, last) - 1, -1))):
         n_beside = all_counts[beside].sum()
         most_beside = n_beside + SIGNIFICANCE * np.sqrt(n_beside + 1)
-        if all_counts[end] >= MIN_END and most_beside < MAX_BESIDE * all_counts[end]:
+        is_peak = all_counts[end] >= MIN_END and most_beside < MAX_BESIDE * all_counts[end]
+        if is_peak and not _is_clipped_noise(bins, end):
             bound[end] = MIN_BOUND
     return bound.astype(np.float32) / (N_BINS - 1)
 
@@ -94,6 +98,41 @@ def _is_flat(values: Array) -> bool:
     return bool((values[..., :-1] == values[..., 1:]).mean() >= MAX_EQUAL) if values.shape[-1] > 1 else False
 
 
+def _blocks(x: Array) -> Array:
+    """Return the whole blocks of (..., height, width), (n, BLOCK, BLOCK)."""
+    rows, columns = (n // BLOCK for n in x.shape[-2:]) if x.ndim > 1 else (0, 0)
+    if not rows or not columns:
+        return x.reshape(-1)[:0].reshape(0, BLOCK, BLOCK)
+    whole = x[..., : rows * BLOCK, : columns * BLOCK].reshape(-1, rows, BLOCK, columns, BLOCK)
+    return whole.swapaxes(2, 3).reshape(-1, BLOCK, BLOCK)
+
+
+def _is_clipped_noise(bins: Array, end: int) -> bool:
+    """Tell whether pixels at black or white are those of noise that is clipped there, (..., height, width).
+
+    The curve of sRGB is so steep at black that it leaves few pixels beside. What is drawn goes on for several pixels,
+    or leaves others of one level. Noise does neither.
+    """
+    blocks = _blocks(bins)
+    is_end = blocks == end
+    fraction = is_end.mean(axis=(1, 2))
+    is_mixed = np.minimum(fraction, 1 - fraction) > MIN_MIXED
+    if 2 * is_end[is_mixed].sum() <= is_end.sum() or not is_mixed.any():
+        return False
+    blocks, is_end, fraction = blocks[is_mixed], is_end[is_mixed], fraction[is_mixed]
+    squares, n_equal, n_pairs = np.zeros(len(blocks)), 0, 0
+    for _ in range(2):  # along rows, and along columns
+        blocks, is_end = blocks.swapaxes(1, 2), is_end.swapaxes(1, 2)
+        is_pair = ~(is_end[..., 1:] | is_end[..., :-1])
+        n_equal += int((is_pair & (blocks[..., 1:] == blocks[..., :-1])).sum())
+        n_pairs += int(is_pair.sum())
+        x = is_end - fraction[:, None, None]
+        squares += sum(np.square((x[..., n:] * x[..., :-n]).mean(axis=(1, 2))) for n in DISTANCES)
+    correlation = np.sqrt(squares / (2 * len(DISTANCES))) / (fraction * (1 - fraction))
+    is_uneven = n_equal + SIGNIFICANCE * np.sqrt(n_equal + 1) < MAX_EQUAL_INSIDE * n_pairs
+    return bool(is_uneven and np.quantile(correlation, QUIETEST) < MAX_CORRELATION)
+
+
 def _max_spacing(bins: Array) -> int:
     """Return how far apart levels may be that noise has in common, (..., height, width).
 
@@ -101,14 +140,11 @@ def _max_spacing(bins: Array) -> int:
     Noise that is stronger than a level does not stop there.
     """
     levels = np.unique(bins[(bins >= 0) & (bins < N_BINS)])
-    height, width = (n // BLOCK * BLOCK for n in bins.shape[-2:]) if bins.ndim > 1 else (0, 0)
-    if len(levels) < MIN_LEVELS or not height or not width or np.median(np.diff(levels)) <= MAX_SPACING:
+    if len(levels) < MIN_LEVELS or not len(_blocks(bins)) or np.median(np.diff(levels)) <= MAX_SPACING:
         return MAX_SPACING
-    ranks = np.searchsorted(levels, bins[..., :height, :width])
-    steps = np.abs(np.diff(ranks, axis=-1, append=ranks[..., -1:])).reshape(
-        -1, height // BLOCK, BLOCK, width // BLOCK, BLOCK
-    )
-    apart, alive = ((steps >= n).mean(axis=(2, 4)) for n in (2, 1))
+    ranks = np.searchsorted(levels, bins)
+    steps = _blocks(np.abs(np.diff(ranks, axis=-1, append=ranks[..., -1:])))
+    apart, alive = ((steps >= n).mean(axis=(1, 2)) for n in (2, 1))
     alive = alive > 0  # others are clipped
     is_noise = alive.any() and np.quantile(apart[alive], QUIETEST) >= MIN_APART
     return MAX_NOISY_SPACING if is_noise else MAX_SPACING

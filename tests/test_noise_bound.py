@@ -96,6 +96,39 @@ def test_noise_on_black_or_white_paper_is_not_underestimated(level: float, sigma
     assert 255 * float(look_up(noise_bound(noisy), noisy).min()) >= 0.9 * sigma
 
 
+@pytest.mark.parametrize("is_white", [False, True])
+@pytest.mark.parametrize("is_demosaicked", [False, True])
+@pytest.mark.parametrize("sigma", [0.02, 0.05])
+def test_noise_in_black_that_the_curve_of_srgb_spreads_is_no_flat_black(
+    sigma: float, is_demosaicked: bool, is_white: bool
+) -> None:
+    """Half of the pixels are black, and hardly any beside."""
+    light = sigma * torch.randn(12, 96, 96, generator=seeded())
+    if is_demosaicked:  # bilinear, of one pixel in two by two
+        light = torch.nn.functional.interpolate(light[None, :, ::2, ::2], size=(96, 96), mode="bilinear")[0]
+    light = light.clamp(0, 1)
+    srgb = torch.where(light <= 0.0031308, 12.92 * light, 1.055 * light.clamp(min=1e-9) ** (1 / 2.4) - 0.055)
+    noisy = ((255 * (1 - srgb if is_white else srgb)).round() / 255).numpy()
+    assert (noisy == int(is_white)).mean() > 0.4
+    assert float(noise_bound(noisy)[-1 if is_white else 0]) >= 0.9 * float(srgb.std())
+
+
+@pytest.mark.parametrize("black", [0.0, 1.0])
+@pytest.mark.parametrize("module", [1, 2, 3, 5])
+def test_random_codes_on_grey_paper_have_no_noise(module: int, black: float) -> None:
+    modules = torch.rand(12, 96 // module, 96 // module, generator=seeded()) < 0.5
+    values = np.kron(np.where(modules, black, 0.6), np.ones((module, module)))
+    assert 255 * float(look_up(noise_bound(values), values).max()) <= 0.4
+
+
+def test_black_cells_among_shaded_ones_have_no_noise() -> None:
+    """No neighbours are of one level but the black ones."""
+    rows, columns = np.mgrid[:96, :96]
+    is_black = np.kron(torch.rand(12, 24, 24, generator=seeded()).numpy() < 0.5, np.ones((4, 4), bool))
+    values = np.where(is_black, 0, 60 + (3 * rows + 5 * columns) % 150) / 255
+    assert 255 * float(noise_bound(values)[0]) <= 0.4
+
+
 def test_values_beyond_black_and_white_have_no_bound() -> None:
     bound = np.arange(N_BINS, dtype=np.float32)
     values = np.array([[-3.0, 0.0], [100.4 / 255, 7.0]])

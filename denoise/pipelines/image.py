@@ -33,7 +33,7 @@ from denoise.pipelines.noise_estimate import (
 )
 from denoise.pipelines.posterior import check_posterior
 from denoise.pipelines.progress import progress_of_part
-from denoise.pipelines.result import IMAGE_UNITS, Diagnostics, Result
+from denoise.pipelines.result import IMAGE_UNITS, Diagnostics, Result, warn_underestimated
 from denoise.pipelines.white_noise import suits_model_of_white_noise
 from denoise.protocols import ArrayNetwork, Device, Progress
 from denoise.registry import DEFAULTS, NOISE_MODEL, SIGMA_MODEL
@@ -187,6 +187,8 @@ class ImagePipeline:
                 find_original=lambda: reader if is_unchanged and len(finished) == reader.n_frames else None,
             )
             diagnostics = Diagnostics.combine([of_frame for of_frame, _ in finished])
+            if options.estimates_sigma:
+                warnings.extend(warn_underestimated(reader.name, diagnostics.noise_before, diagnostics.noise_after))
             return Result.from_diagnostics(
                 diagnostics,
                 IMAGE_UNITS,

@@ -22,6 +22,8 @@ MAX_CANDIDATES = 64  # patches that the first estimate is made of
 N_INTENSITIES, N_FLAT, N_USUAL = 3, 3, 1  # the network gets so many patches of each third of the intensities
 MAX_EQUAL = 0.9  # of neighbouring pixels: more of them are clipped or drawn and tell nothing about the noise
 MIN_SEPARATE, MAX_JOINT_RATIO = 1 / 255, 2.5  # of the noise of one channel by that of another, or of all together
+MIN_SHARED, MIN_SHARED_RATIO = 6 / 255, 5.0  # coarse noise that channels share, also by that of all together
+MIN_KEPT, MIN_EVENNESS = 0.5, 0.5  # of such noise, by its first estimate, and by intensity; structure has less
 N_UNIFORM, N_BY_INTENSITY = 3, 2  # steps of `estimate_noise_profile`
 MIN_COLOURS, MAX_COLOURS = 48, 256  # of palettes that may hold noise
 MIN_PIXELS_PER_COLOUR = 16  # of a palette
@@ -160,23 +162,28 @@ def _estimate_group(candidates: Array, denoise: Denoise, n_steps: int) -> NoiseP
     if channels > 1 and (candidates == candidates[:, :1]).all():  # grey: the noise of all channels is the same
         profile = _estimate_group(candidates[:, :1], denoise, n_steps)
         return NoiseProfile(profile.levels.repeat(channels, axis=0), profile.sigma.repeat(channels, axis=0))
-    sigma, coarse_sigma = _first_estimates(montage(candidates))
+    first, shared = _first_estimates(montage(candidates))
     patches = _pick(candidates)
-    estimate = partial(
-        estimate_noise_profile, patches, denoise, sigma, coarse_sigma, n_steps=n_steps, n_uniform=N_UNIFORM
-    )
+    estimate = partial(estimate_noise_profile, patches, denoise, n_steps=n_steps, n_uniform=N_UNIFORM)
     if _has_palette(patches):
-        profile = estimate(has_palette=True)
+        profile = estimate(*first, has_palette=True)
         if profile.mean_sigma > MAX_DITHER:
             return profile
-    return estimate()
+    if shared is not None and n_steps > N_UNIFORM:  # else structure, which varies with intensity, is not told from it
+        profile = estimate(*shared)
+        fine, coarse = np.split(profile.sigma, 2)
+        is_kept = np.square(coarse).mean() > MIN_KEPT**2 * np.square(shared[1]).mean()
+        if is_kept and fine.min() > MIN_EVENNESS * fine.max():
+            return profile
+    return estimate(*first)
 
 
-def _first_estimates(mosaic: Array) -> tuple[Array, Array]:
+def _first_estimates(mosaic: Array) -> tuple[tuple[Array, Array], tuple[Array, Array] | None]:
     """First estimates for the noise of (channels, height, width), fine and coarse: one, or one for each channel.
 
     The joint estimate, which tells noise from structure best, is that of the weakest combination of channels. It is
-    wrong where channels share their noise, as those of toned photographs, or differ far in it.
+    wrong where channels share their noise, as those of toned photographs, or differ far in it. Where they may share
+    noise that is correlated, as grain of film, which structure resembles, those of the channels are the second result.
     """
 
     def estimate(x: Array) -> tuple[float, float]:
@@ -184,13 +191,16 @@ def _first_estimates(mosaic: Array) -> tuple[Array, Array]:
 
     joint = np.array(estimate(mosaic))
     if len(mosaic) == 1:
-        return joint[:1], joint[1:]
+        return (joint[:1], joint[1:]), None
     separate = np.array([estimate(channel[None]) for channel in mosaic])
     fine = separate[:, 0]
     greatest, least = float(fine.max()), max(float(min(fine.min(), joint[0])), MIN_SEPARATE)
     is_white = separate[fine.argmax(), 1] <= MAX_COARSE_RATIO * greatest  # structure is seldom as strong in means
-    sigma, coarse_sigma = separate.T if is_white and greatest > MAX_JOINT_RATIO * least else joint[:, None]
-    return sigma, coarse_sigma
+    by_channel = separate[:, 0], separate[:, 1]
+    if is_white and greatest > MAX_JOINT_RATIO * least:
+        return by_channel, None
+    is_shared = by_channel[1].min() > max(MIN_SHARED, MIN_SHARED_RATIO * float(joint[1]))
+    return (joint[:1], joint[1:]), by_channel if is_shared else None
 
 
 def _has_palette(patches: Array) -> bool:

@@ -97,7 +97,7 @@ class NoiseFloor:
 
 
 def warn_of_loss(before: NoiseFloor, after: NoiseFloor, channels: Sequence[str]) -> list[str]:
-    """Return a warning if little is left of a recording, of channels that held more than steady noise, or of loud parts.
+    """Return a warning if little is left of a recording, of channels with more than steady noise, or of loud parts.
 
     Args:
         before: measured before denoising.

@@ -12,6 +12,7 @@ from denoise.pipelines.choice import ModelChoice, StereoChoice
 from denoise.protocols import Consistency
 
 REJECTED_FRACTION_LIMIT = 0.1  # a posterior sample of which more is rejected is reported
+MIN_RISE = 4.0  # of 255: noise after by noise before, where the estimate before was wrong
 
 
 class Units(NamedTuple):
@@ -301,6 +302,25 @@ def warn_impulses(name: str, impulse_fraction: float) -> tuple[str, ...]:
     return (
         f"{name}: {100 * impulse_fraction:.2g} % of the pixels are salt-and-pepper noise, and are replaced by the mean "
         "of those around. Give sigma to keep them.",
+    )
+
+
+def warn_underestimated(name: str, noise_before: float | None, noise_after: float | None) -> tuple[str, ...]:
+    """Return a warning if more noise is estimated in a denoised image than before, so that the first estimate is wrong.
+
+    Args:
+        name: name of the file.
+        noise_before: standard deviation before, of 255; None if it is unknown.
+        noise_after: the same after.
+
+    Returns:
+        One warning or none.
+    """
+    if noise_before is None or noise_after is None or noise_after < noise_before + MIN_RISE:
+        return ()
+    return (
+        f"{name}: the noise is estimated at {noise_before:.1f} of 255 before and {noise_after:.1f} after; expected "
+        "less. Grain that the colours share may be left. Denoise the channels one by one, as grey images.",
     )
 
 

@@ -279,6 +279,19 @@ class TestPhoto:
         found = 255 * np.sqrt(np.square(noise.sigma[:3]).mean(axis=1))
         np.testing.assert_allclose(found, np.hypot(10 * np.array(tint), scanner), rtol=0.25, atol=1)
 
+    @pytest.mark.parametrize("blur", [0.5, 0.6])
+    def test_correlated_noise_that_channels_share(self, blur: float) -> None:
+        """Grain of a film, scanned in colours with noise of 1."""
+        grain = gaussian_filter(normal(2 * SIDE, 2 * SIDE, 1), (blur, blur, 0))
+        rows, columns = np.mgrid[: 2 * SIDE, : 2 * SIDE]
+        clean = 128 + 50 * np.stack([np.sin(rows / 30), np.sin(columns / 25), np.cos((rows + columns) / 40)], axis=-1)
+        noisy = clean + 10 * grain / grain.std() + normal(2 * SIDE, 2 * SIDE, 3)
+        fine, coarse = np.sqrt(
+            np.square(estimate((noisy / 255).astype(np.float32))[0].sigma).reshape(2, -1).mean(axis=1)
+        )
+        assert 255 * fine == pytest.approx(10, rel=0.25)
+        assert coarse > 1.1 * fine
+
     def test_noise_of_a_mosaic_is_correlated(self) -> None:
         """Bilinear interpolation of an RGGB mosaic."""
         noisy = photo(2 * SIDE) / np.float32(255) + np.float32(0.04) * normal(2 * SIDE, 2 * SIDE, 3)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from denoise.pipelines.choice import ModelChoice, StereoChoice
-from denoise.pipelines.result import AUDIO_UNITS, IMAGE_UNITS, Diagnostics, Result, Units
+from denoise.pipelines.result import AUDIO_UNITS, IMAGE_UNITS, Diagnostics, Result, Units, warn_underestimated
 from denoise.protocols import Consistency
 
 
@@ -58,6 +58,14 @@ def test_warnings_name_their_file_once() -> None:
         Diagnostics(), AUDIO_UNITS, input="a", output="b", amount=1.0, seconds=1.0, warnings=given
     )
     assert result.warnings == (*given[:2], "a: holds 3 images.", "a: ab: is no name here.")
+
+
+def test_noise_that_rises_is_reported() -> None:
+    (warning,) = warn_underestimated("a.png", 1.3, 9.2)
+    assert warning.startswith("a.png: the noise is estimated at 1.3 of 255 before and 9.2 after; expected less.")
+    assert not warn_underestimated("a.png", 9.2, 1.3)
+    assert not warn_underestimated("a.png", 1.3, 1.9)  # within the errors of two estimates
+    assert not warn_underestimated("a.png", None, 9.2)
 
 
 def test_tracks_are_combined_with_their_choices() -> None:
