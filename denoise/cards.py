@@ -46,7 +46,7 @@ class TypicalStatistics:
         if any(rows[i][j] != rows[j][i] for i in range(n) for j in range(i)):
             raise ConfigError(f"covariance is {rows}; expected a symmetric one.")
         if not (all(map(math.isfinite, (*self.mean, *chain(*rows)))) and _is_positive_definite(rows)):
-            raise ConfigError("typical examples do not differ in likelihood and complexity; give other examples.")
+            raise ConfigError("typical examples do not differ in what is measured; give other examples.")
 
 
 def _is_positive_definite(rows: Sequence[Sequence[float]]) -> bool:

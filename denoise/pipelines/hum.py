@@ -25,6 +25,7 @@ MAX_TONES = 32  # of each channel: the harmonics of 50 Hz are 22
 NOISE_LOWEST, NOISE_HIGHEST = 15.0, 8000.0  # Hz: of tones in noise alone, which no voice and no note can be
 MIN_NOISE_STEPS = 4  # of noise alone: fewer spectra of noise may agree by chance
 MIN_KNOWN_SPEED = 0.1  # of a notch for a tone of known noise
+MAX_LOUDER = 4.0  # of the power of a tone by that of the known one that it is
 
 Array = NDArray[Any]
 
@@ -128,7 +129,8 @@ class HumFilter:
         self._n_filled = 0
         self._taper = np.hanning(n)
         self._spectra: deque[Array] = deque(maxlen=N_STEPS)
-        self._notches = [[*map(Notch, each)] for each in tones or [()] * channels]
+        nyquist = sample_rate / 2  # of the recording; its noise may have been recorded at a higher rate
+        self._notches = [[Notch(x) for x in each if x.frequency < nyquist] for each in tones or [()] * channels]
         self._powers = np.zeros(channels)  # of the last samples
 
     @property
@@ -272,7 +274,8 @@ def _follow(notches: list[Notch], found: list[Tone], *, is_open: bool) -> list[N
     followed, new = [], list(found)
     for notch in notches:
         before = notch.tone.frequency
-        near = [tone for tone in new if abs(tone.frequency - before) < SAME_HZ]
+        loudest = np.inf if is_open else MAX_LOUDER * notch.tone.power  # what is louder than a known tone is a note
+        near = [tone for tone in new if abs(tone.frequency - before) < SAME_HZ and tone.power <= loudest]
         new = [tone for tone in new if tone not in near]
         if near:
             frequency = before + SMOOTHING * (near[0].frequency - before)

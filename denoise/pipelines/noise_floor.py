@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -26,8 +27,8 @@ MAX_PARTS = 3  # that a warning lists
 class NoiseFloor:
     """The level that a tenth of all frames of 50 ms stays below: that of the pauses of speech, without a DC offset.
 
-    Levels are counted in a histogram, because a list of them would grow with the recording. Row 0 of all figures is the
-    mean power of the channels, the others are the channels.
+    Levels are counted in a histogram, because a list of them would grow with the recording; of seconds, the mean powers
+    are kept, 14 kB an hour. Row 0 of all figures is the mean power of the channels, the others are the channels.
 
     Args:
         sample_rate: sample rate in Hz.
@@ -39,7 +40,10 @@ class NoiseFloor:
         self._counts = np.zeros((1 + channels, 400 * BINS_PER_DB), np.int64)
         self._remaining: NDArray[Any] | None = None  # samples of an incomplete frame
         self._energies = np.zeros(1 + channels)  # sums of the variances of all frames
-        self._powers: list[NDArray[np.float32]] = []  # of all channels, in each frame
+        self._second = np.zeros(0)  # powers of all channels, in the frames of an incomplete second
+        self._powers = array("f")  # of all channels, in each second
+        self.second_s = FRAMES_PER_SECOND * self._frame_length / sample_rate
+        """Length of what counts as a second of `powers`."""
 
     def measure(self, blocks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
         """Pass blocks on and add each to the histogram.
@@ -77,9 +81,7 @@ class NoiseFloor:
 
     def powers(self) -> NDArray[np.float64]:
         """Return the mean power of all channels in each second."""
-        frames = np.concatenate([*self._powers, np.zeros(0, np.float32)]).astype(np.float64)
-        n = len(frames) // FRAMES_PER_SECOND
-        return frames[: n * FRAMES_PER_SECOND].reshape(n, FRAMES_PER_SECOND).mean(axis=1)
+        return np.array(self._powers, np.float64)
 
     def _add(self, block: NDArray[Any]) -> None:
         n = self._frame_length
@@ -91,7 +93,10 @@ class NoiseFloor:
             powers = frames.var(axis=2, dtype=np.float64)  # not the mean square: an offset is no sound
             powers = np.concatenate([powers.mean(axis=0, keepdims=True), powers])
             self._energies += powers.sum(axis=1)
-            self._powers.append(powers[0].astype(np.float32))
+            second = np.concatenate([self._second, powers[0]])
+            n_whole = len(second) // FRAMES_PER_SECOND * FRAMES_PER_SECOND
+            self._powers.extend(second[:n_whole].reshape(-1, FRAMES_PER_SECOND).mean(axis=1).tolist())
+            self._second = second[n_whole:]
             bins = np.rint(BINS_PER_DB * (10 * np.log10(powers.clip(1e-20, 1e19)) - MIN_DB)).astype(np.int64)
             np.add.at(self._counts, (np.arange(len(bins))[:, None], bins), 1)
 
@@ -111,7 +116,8 @@ def warn_of_loss(before: NoiseFloor, after: NoiseFloor, channels: Sequence[str])
     elif lost:
         loss = f"channel{'s' * (len(lost) > 1)} {', '.join(lost)}: the level fell by {MAX_LOSS_DB:.0f} dB or more"
     elif parts := _lost_parts(before.powers(), after.powers()):
-        listed = ", ".join(f"{_clock(start)}-{_clock(end)}" for start, end in parts[:MAX_PARTS])
+        times = [[_clock(round(second * before.second_s)) for second in part] for part in parts[:MAX_PARTS]]
+        listed = ", ".join(f"{start}-{end}" for start, end in times)
         more = f" and {len(parts) - MAX_PARTS} more" if len(parts) > MAX_PARTS else ""
         loss = f"{listed}{more}: as loud as what is left, the level fell by {MAX_LOSS_DB:.0f} dB or more"
     else:
@@ -135,11 +141,12 @@ def _has_sound(floor: NoiseFloor, row: int) -> bool:
 def _lost_parts(before: NDArray[np.float64], after: NDArray[np.float64]) -> list[tuple[int, int]]:
     """Return where loud parts have left, first and last second, by the powers in each second."""
     n = min(len(before), len(after))
-    if not n:
-        return []
     before, after = before[:n], after[:n]
-    loud = 10 ** (LOUD_DB / 10) * np.quantile(after, LOUD)
-    is_lost = (before >= loud) & (before > 0) & (after <= 10 ** (-MAX_LOSS_DB / 10) * before)
+    is_gone = after <= 10 ** (-MAX_LOSS_DB / 10) * before
+    if is_gone.all():
+        return []
+    loud = 10 ** (LOUD_DB / 10) * np.quantile(after[~is_gone], LOUD)
+    is_lost = is_gone & (before >= loud)
     edges = np.flatnonzero(np.diff(is_lost, prepend=False, append=False)).reshape(-1, 2).tolist()
     return [(start, end) for start, end in edges if end - start >= MIN_PART_S]
 

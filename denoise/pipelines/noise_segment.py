@@ -13,7 +13,7 @@ from denoise.errors import ConfigError, InputError
 from denoise.files.audio import AudioReader, AudioSource, RawFormat
 from denoise.options import NoiseSource, TimeRange
 from denoise.pipelines.excerpts import is_pipe, open_preview
-from denoise.pipelines.hum import Tone, find_noise_tones, without_tones
+from denoise.pipelines.hum import MAX_TONES, SAME_HZ, Tone, find_noise_tones, without_tones
 from denoise.protocols import ArrayNetwork, ArrayNoiseProfileNetwork
 from denoise.registry import GENERAL_MODEL
 from denoise.signals import AudioFormat, as_whole, require_finite_samples
@@ -153,8 +153,14 @@ class KnownNoise(NamedTuple):
     tones: tuple[tuple[Tone, ...], ...] = ()
 
     def tones_of(self, channels: int) -> tuple[tuple[Tone, ...], ...]:
-        """Return the tones of each channel of a recording, those of the first if it has other channels."""
-        return self.tones if len(self.tones) == channels else self.tones[:1] * channels
+        """Return the tones of each channel of a recording: those of all where it has another number of channels."""
+        if len(self.tones) == channels:
+            return self.tones
+        together: list[Tone] = []
+        for tone in sorted((each for channel in self.tones for each in channel), key=lambda tone: -tone.power):
+            if all(abs(tone.frequency - other.frequency) >= SAME_HZ for other in together):
+                together.append(tone)
+        return (tuple(together[:MAX_TONES]),) * channels
 
 
 def measure_known_noise(network: ArrayNetwork, name: str, noise: NDArray[Any], sample_rate: int) -> KnownNoise:

@@ -78,10 +78,11 @@ class Resumption:
     Args:
         hop: samples of a hop.
         sample_rate: in Hz.
+        jumps: whether near silence counts: for voices, as notes rise like noise that begins.
     """
 
-    def __init__(self, hop: int, sample_rate: int) -> None:
-        self.hop = hop
+    def __init__(self, hop: int, sample_rate: int, *, jumps: bool = True) -> None:
+        self.hop, self.jump = hop, JUMP if jumps else np.inf
         n = max(1, round(GAP_S * sample_rate / hop))
         self.peaks = np.zeros(n, np.float32)  # of the last hops
 
@@ -97,7 +98,7 @@ class Resumption:
         by_hop = np.abs(x).reshape(x.shape[0] * x.shape[1], x.shape[2] // self.hop, self.hop)
         peaks, n = np.concatenate([self.peaks, by_hop.max(axis=(0, 2), initial=0)]), len(self.peaks)
         loudest = sliding_window_view(peaks[:-1], n).max(axis=1) if len(peaks) > n else peaks[:0]  # of n hops before
-        begins = (peaks[n:] > SILENCE) & (peaks[n:] > JUMP * loudest)
+        begins = (peaks[n:] > SILENCE) & ((loudest <= SILENCE) | (peaks[n:] > self.jump * loudest.clip(SILENCE)))
         self.peaks = peaks[-n:]
         starts = np.flatnonzero(begins).tolist()
         for start, end in pairwise([*sorted({0, *starts}), len(begins)]):

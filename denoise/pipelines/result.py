@@ -320,7 +320,7 @@ def warn_underestimated(name: str, noise_before: float | None, noise_after: floa
         return ()
     return (
         f"{name}: the noise is estimated at {noise_before:.1f} of 255 before and {noise_after:.1f} after; expected "
-        "less. Grain that the colours share may be left. Denoise the channels one by one, as grey images.",
+        "less. Coarse grain may be left, which the colour channels show one by one, as grey images.",
     )
 
 

@@ -136,7 +136,9 @@ class AudioStream:
         self._renewal = None
         if (name in SPEECH_MODELS if renews is None else renews) and isinstance(network, ArrayNoiseProfileNetwork):
             self._renewal = Renewal(network, sample_rate)
-        self._resumption = Resumption(self._hop, sample_rate)
+        self._resumption = Resumption(self._hop, sample_rate, jumps=self._renewal is not None)
+        if tones and len(tones) != channels:
+            raise ConfigError(f"tones are of {len(tones)} channels; expected {channels}, those of the stream.")
         has_hum = removes_hum or any(tones)
         self._hum = HumFilter(sample_rate, channels, tones, finds=removes_hum) if has_hum else None
         self._offset = OffsetFilter(sample_rate, channels, self._hop)

@@ -87,7 +87,7 @@ def typical_statistics(
         Mean and covariance of log-likelihood, `complexity` and error.
 
     Raises:
-        ConfigError: there are too few examples, or they do not differ in likelihood and complexity.
+        ConfigError: there are too few examples, or they do not differ in what is measured.
     """
     check_examples(len(x))
     statistics = _join(nats, x, errors)

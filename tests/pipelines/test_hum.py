@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.signal import iirnotch, lfilter
 
 from denoise import AudioStream
+from denoise.errors import ConfigError
 from denoise.pipelines.hum import BANDWIDTH, HumFilter, Notch, Smoother, Tone, find_noise_tones, without_tones
 
 Array = NDArray[Any]
@@ -213,3 +214,19 @@ def test_known_tones_leave_from_the_beginning_and_no_others() -> None:
     after = slice(RATE, None)
     assert np.square(out[after] - (note + rest)[after]).mean() < 0.03 * np.square(hum).mean()
     assert filtering.frequencies[0] == pytest.approx([30.0], abs=0.05)
+
+
+def test_a_note_beside_a_known_tone_and_tones_above_the_nyquist_frequency_are_left_alone() -> None:
+    known = [[Tone(440.0, 0.01**2 / 2), Tone(RATE - 2000.0, 0.01**2 / 2)]]
+    filtering = HumFilter(RATE, 1, known, finds=False)
+    x = 0.01 * tone(440, 20) + 0.1 * tone(441, 20) * (np.arange(20 * RATE) > 8 * RATE) + 0.1 * tone(2000, 20)
+    out = filtering.push(x[None])[0]
+    assert filtering.frequencies[0] == pytest.approx([440.0], abs=0.1)
+    for frequency, at_most_db in ((441, 1.5), (2000, 0.1)):
+        wave = np.exp(-2j * np.pi * frequency * np.arange(len(x)) / RATE)[12 * RATE :]
+        assert abs(20 * np.log10(abs(out[12 * RATE :] @ wave) / abs(x[12 * RATE :] @ wave))) < at_most_db
+
+
+def test_tones_of_other_channels_than_those_of_the_stream_are_refused() -> None:
+    with pytest.raises(ConfigError, match="tones are of 2 channels; expected 1"):
+        AudioStream("general", sample_rate=RATE, tones=[[Tone(100.0, 1.0)], []])

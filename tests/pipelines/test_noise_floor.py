@@ -77,6 +77,12 @@ def test_loud_parts_that_are_lost_are_reported(level: float, is_reported: bool) 
     assert warnings(before, parts((-38, 5), (-20, 10), (-50, 2), (-20, 75), (-38, 4), (-20, 10))) == []
 
 
+def test_noise_that_leaves_around_little_sound_is_not_reported() -> None:
+    sound, hiss = parts((-20, 3)), parts((-50, 40))
+    assert warnings(np.concatenate([hiss, sound], axis=1), np.concatenate([1e-6 * hiss, sound], axis=1)) == []
+    assert warnings(np.concatenate([hiss, 0 * hiss], axis=1), np.concatenate([0.5 * hiss, 0 * hiss], axis=1)) == []
+
+
 def test_many_lost_parts_are_counted() -> None:
     before, after = parts(*[(-20, 4), (-20, 20)] * 6), parts(*[(-60, 4), (-20, 20)] * 6)
     assert "0:00-0:04, 0:24-0:28, 0:48-0:52 and 3 more: " in warnings(before, after)[0]

@@ -184,7 +184,8 @@ def test_tones_of_the_noise_leave_whatever_the_network_takes_them_for(tmp_path: 
     noisy = (note + tone + hiss).astype(np.float32)
     arrays = [denoise_audio(noisy, rate, noise_profile=(0.0, 3.0))]
     noise_file = tmp_path / "noise.wav"
-    soundfile.write(noise_file, noisy[0, : 3 * rate], rate, subtype="FLOAT")
+    two_channels = np.stack([hiss[0], (tone + hiss)[-1]], axis=1)[: 3 * rate]  # the tone is in the second alone
+    soundfile.write(noise_file, two_channels if channels == 1 else two_channels[:, 1], rate, subtype="FLOAT")
     arrays.append(denoise_audio(noisy, rate, noise_profile=noise_file))
     wave = np.exp(-2j * np.pi * 1234.5 * t[rate:])
     for denoised in arrays:

@@ -721,8 +721,7 @@ def test_prior_is_trained_on_speech(data: Path, tmp_path: Path) -> None:
     noisy = clean + 0.1 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         denoised = prior(noisy, torch.full((8,), 0.1))
-    # the mean of all pixels as the estimate would leave 0.69 of it
-    assert (denoised - clean).square().mean() < 0.5 * (noisy - clean).square().mean()
+    assert (denoised - clean).square().mean() < 0.3 * (noisy - clean).square().mean()
     for setting, message in (
         ("audio.seconds=0.1", r"makes \(1, 800\)"),
         ("audio.sample_rates=[8000, 16000]", "one sample rate"),

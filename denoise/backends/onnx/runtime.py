@@ -19,7 +19,7 @@ from denoise.lookahead import lower_to_following
 from denoise.protocols import NetworkFacts
 from denoise.signals import check_noise_profile
 
-FORMAT_VERSION = 1  # of graphs and metadata: exported files of another one are refused, or exported again
+FORMAT_VERSION = 2  # of graphs and metadata: exported files of another one are refused, or exported again
 DEFAULT_RATE = 48_000  # of whole signals that `denoise` of a streaming network takes, as in torch
 NOISY, SIGMA, DENOISED = "noisy", "sigma", "denoised"
 FRAMES, PROBABILITIES = "frames", "probabilities"
@@ -304,7 +304,7 @@ def _parse_metadata(session: Any, where: str) -> dict[str, Any]:
         raise WeightsError(f"{where}: has no metadata of this package ({error}). Use `denoise export`.") from None
     version = header["format_version"]
     if version != FORMAT_VERSION:
-        raise WeightsError(f"{where}: format version {version}; this release reads {FORMAT_VERSION}. Update denoise.")
+        raise WeightsError(f"{where}: format version {version}; this release reads {FORMAT_VERSION}. Export it again.")
     return header
 
 
