@@ -137,7 +137,7 @@ def test_a_recipe_of_shapes_trains(tmp_path: Path) -> None:
         ({"points": {"shapes": ["torus"], "counts": [32]}}, "Fix model.classes"),
         ({"model": RECIPE["model"] | {"sigma_data": 0.5}}, "standard deviation of 0.25, .* Fix model.sigma_data"),
         ({"points": {"shapes": ["torus", "box"], "counts": [64]}}, "make \\(3, 64\\) at most"),
-        ({"points": None}, "no \\[examples\\], \\[points\\] or \\[audio\\] section"),
+        ({"points": None}, "no \\[examples\\], \\[points\\], \\[image\\] or \\[audio\\] section"),
     ],
 )
 def test_recipes_that_do_not_fit_are_refused(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:

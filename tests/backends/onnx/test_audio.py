@@ -160,7 +160,7 @@ def test_hostile_metadata_is_refused(exported: dict[str, Path], tmp_path: Path) 
     import onnx
 
     for changes, message in (
-        ({"format_version": "2"}, "format version 2; this release reads 1"),
+        ({"format_version": "1"}, "format version 1; this release reads 2"),
         ({"card": "{}"}, "has no metadata of this package"),
         ({"facts": "[1]"}, "has no metadata of this package"),
         ({"stream": '{"hop_s": 0.01, "delay": "many"}'}, "has no metadata of this package"),

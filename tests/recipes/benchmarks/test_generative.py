@@ -41,17 +41,25 @@ def test_scores_of_anomalies_are_higher_where_the_likelihood_is_lower() -> None:
     x = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     x[::2] = x[::2].round()  # of lower complexity
     nats = torch.linspace(-60, -40, 20)
-    scores = anomaly.make_scores(nats, x)
+    scores = anomaly.make_scores(nats, x, None)
     for name, score in scores.items():
-        low, middle = score(torch.tensor([-500.0, -50.0]), x[:1].expand(2, -1, -1, -1))
+        low, middle = score(torch.tensor([-500.0, -50.0]), x[:1].expand(2, -1, -1, -1), None)
         assert low > middle, name
-    assert scores["typicality"](torch.tensor([0.0]), x[:1]) == 50
+    assert scores["typicality"](torch.tensor([0.0]), x[:1], None) == 50
     sizes = complexity(x).numpy()
     inverse = np.linalg.inv(np.cov(nats.numpy(), sizes))
     offset = np.array([-55.0 - nats.mean(), sizes[3] - sizes.mean()])
-    assert scores["anomaly"](torch.tensor([-55.0]), x[3:4]).item() == pytest.approx((offset @ inverse @ offset) ** 0.5)
+    assert scores["anomaly"](torch.tensor([-55.0]), x[3:4], None).item() == pytest.approx(
+        (offset @ inverse @ offset) ** 0.5
+    )
+    with_errors, errors = anomaly.make_scores(nats, x, nats.square()), torch.tensor([9.0, 2000.0])
+    assert with_errors["denoising error"](nats[:2], x[:2], errors).tolist() == [9.0, 2000.0]
+    far, near = with_errors["anomaly"](torch.tensor([-45.0, -45.0]), x[3:4].expand(2, -1, -1, -1), errors)
+    assert far > near
     bits = 55.0 / math.log(2) - 8 * sizes[3]
-    assert scores["-log p - complexity"](torch.tensor([-55.0]), x[3:4]).item() == pytest.approx(bits * math.log(2))
+    assert scores["-log p - complexity"](torch.tensor([-55.0]), x[3:4], None).item() == pytest.approx(
+        bits * math.log(2)
+    )
 
 
 class Pipeline:

@@ -364,7 +364,7 @@ def test_perturbations_out_of_range_or_of_images_are_refused(wrong: dict[str, An
 @pytest.mark.parametrize(
     ("objective", "changes", "message"),
     [
-        ("diffusion", {"examples": None}, r"no \[examples\], \[points\] or \[audio\] section"),
+        ("diffusion", {"examples": None}, r"no \[examples\], \[points\], \[image\] or \[audio\] section"),
         ("likelihood", {}, "needs a prior of type HasLogProb"),
         ("reconstruction", {}, "is no autoencoder"),
         ("elbo", {}, "variational codec and a flow"),
