@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import field
-from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from denoise.config import config, parse
 from denoise.errors import ConfigError, WeightsError
@@ -43,20 +44,19 @@ class TypicalStatistics:
         n, rows = len(self.mean), self.covariance
         if n not in (2, 3) or len(rows) != n or any(len(row) != n for row in rows):
             raise ConfigError(f"mean is {self.mean}, covariance {rows}; expected two or three quantities.")
-        if any(rows[i][j] != rows[j][i] for i in range(n) for j in range(i)):
+        covariance = np.array(rows)
+        if (covariance != covariance.T).any() and np.isfinite(covariance).all():
             raise ConfigError(f"covariance is {rows}; expected a symmetric one.")
-        if not (all(map(math.isfinite, (*self.mean, *chain(*rows)))) and _is_positive_definite(rows)):
+        if not (np.isfinite(self.mean).all() and np.isfinite(covariance).all() and _is_positive_definite(covariance)):
             raise ConfigError("typical examples do not differ in what is measured; give other examples.")
 
 
-def _is_positive_definite(rows: Sequence[Sequence[float]]) -> bool:
-    """Whether the pivots of the elimination of a symmetric matrix are positive."""
-    if not rows:
-        return True
-    first, *others = rows
-    return first[0] > 0 and _is_positive_definite(
-        [[a - row[0] / first[0] * b for a, b in zip(row[1:], first[1:], strict=True)] for row in others]
-    )
+def _is_positive_definite(symmetric: NDArray[np.float64]) -> bool:
+    try:
+        np.linalg.cholesky(symmetric)
+    except np.linalg.LinAlgError:
+        return False
+    return True
 
 
 @config

@@ -12,7 +12,7 @@ from denoise.lookahead import MAX_POWER
 
 SMOOTHING_S = 0.1  # time constant; the minimum of smoother powers lies closer to their mean
 SILENCE = 3e-16  # least power of a frame that tells something: digital silence, or dither of 24 bits, has less
-MIN_WEIGHT = 1e-9  # of frames that were heard long before a silence
+MIN_WEIGHT = 1e-9  # of frames long before a silence
 
 
 class NoiseFloorState(NamedTuple):
@@ -68,21 +68,21 @@ def track_noise_floor(powers: Tensor, state: NoiseFloorState, hop_s: float) -> t
     weights = torch.exp(-ages.clamp_min(0) * hop_s / SMOOTHING_S) * (ages >= 0)
     decay = torch.exp(-(n + 1) * hop_s / SMOOTHING_S)[:, None]
     silent = (powers.amax(dim=2) < SILENCE).to(powers)  # (batch, frames)
-    heard = (1 - silent) * (1 - torch.cat([state.silent[:, None], silent[:, :-1]], dim=1))
-    weights = weights * heard[:, None]
+    observed = (1 - silent) * (1 - torch.cat([state.silent[:, None], silent[:, :-1]], dim=1))
+    weights = weights * observed[:, None]
     total = torch.einsum("bts,bsp->btp", weights, powers) + state.total[:, None] * decay
     weight = weights.sum(dim=2, keepdim=True) + state.weight[:, None, None] * decay
     full_weight = 1 / (1 - math.exp(-hop_s / SMOOTHING_S))
     divisor = weight.clamp_min(MIN_WEIGHT)
     mean = total / divisor * (full_weight / divisor)  # raised where few frames have been averaged, or the first ones
-    mean = torch.where(heard[..., None] > 0, mean, MAX_POWER)  # would stay the minimum
+    mean = torch.where(observed[..., None] > 0, mean, MAX_POWER)  # would stay the minimum
     smoothed = torch.cat([state.recent, mean], dim=1)
     length = state.recent.shape[1] + 1
     floor, width = smoothed, 1
     while width < length:  # the minimum of two windows is that of a window twice as long
         floor = torch.minimum(floor[:, width:], floor[:, :-width])
         width *= 2
-    floor = torch.where(floor < MAX_POWER / 2, floor, powers)  # nothing was heard yet
+    floor = torch.where(floor < MAX_POWER / 2, floor, powers)  # no frame counts yet
     if state.profile is not None:
         profile = state.profile[:, None]
         floor = torch.where(profile > 0, profile, floor)

@@ -18,7 +18,7 @@ from denoise.pipelines.audio import AudioPipeline
 from denoise.pipelines.choice import AUTO
 from denoise.pipelines.excerpts import slice_excerpts
 from denoise.pipelines.image import ImagePipeline
-from denoise.pipelines.noise_segment import cut_noise, measure_known_noise
+from denoise.pipelines.noise_segment import cut_noise, measure_noise_print
 from denoise.protocols import Device
 from denoise.registry import DEFAULTS, POINT_MODEL, Kind, Modality, weights_version
 from denoise.signals import MAX_CHANNELS, AudioFormat, Image, as_whole, require_finite_samples
@@ -110,7 +110,7 @@ def denoise_audio(
         profile = None
         if noise_profile is not None:
             noise = cut_noise(item_float, sample_rate, noise_profile)
-            profile = measure_known_noise(chosen.network, chosen.card.name, *noise)
+            profile = measure_noise_print(chosen.network, chosen.card.name, *noise)
         run = chosen.start(sample_rate, item_options, [(options.seed or 0) + i] if options.mix_weight else [], profile)
         y = np.concatenate([*run.blocks([item_float])], axis=1) * scale
         denoised[i] = y if is_float else np.rint(y).clip(-scale, scale - 1)

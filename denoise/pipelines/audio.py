@@ -32,8 +32,8 @@ from denoise.pipelines.audio_run import STEP_S, AudioRun
 from denoise.pipelines.choice import AUTO, AUTO_MODELS, GIVEN, ModelChoice, StereoChoice, Survey, survey_file
 from denoise.pipelines.noise_floor import NoiseFloor, warn_of_loss
 from denoise.pipelines.noise_segment import (
-    KnownNoise,
-    measure_known_noise,
+    NoisePrint,
+    measure_noise_print,
     measure_profile,
     read_noise,
     require_noise_profile_network,
@@ -150,7 +150,7 @@ class AudioPipeline:
         noise_profile = None
         if options.noise_profile is not None:
             noise = read_noise(source, options.noise_profile, raw=raw, name=name)
-            noise_profile = measure_known_noise(self.network, self.card.name, *noise)
+            noise_profile = measure_noise_print(self.network, self.card.name, *noise)
         with AudioReader(source, raw=raw, name=name) as reader:
             rate, frames = reader.format.sample_rate, reader.frames
             pipeline, model, options, stereo = self.choose(survey, reader.format.channels, options)
@@ -272,7 +272,7 @@ class AudioPipeline:
         sample_rate: int,
         options: DenoiseOptions,
         seeds: Sequence[int] | None = None,
-        noise_profile: NDArray[Any] | KnownNoise | None = None,
+        noise_profile: NDArray[Any] | NoisePrint | None = None,
         *,
         live: bool = False,
         unchanged: Sequence[int] = (),

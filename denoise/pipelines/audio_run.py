@@ -13,7 +13,7 @@ from denoise.errors import InputError
 from denoise.frames import Grid, Window, overlap_add, split
 from denoise.options import DenoiseOptions
 from denoise.pipelines.full_band import denoise_full_band, full_band_context
-from denoise.pipelines.noise_segment import KnownNoise
+from denoise.pipelines.noise_segment import NoisePrint
 from denoise.pipelines.result import Diagnostics
 from denoise.pipelines.stream import AudioStream, channel_strengths
 from denoise.protocols import (
@@ -54,17 +54,16 @@ class AudioRun:
         sample_rate: int,
         options: DenoiseOptions,
         seeds: tuple[int, ...],
-        noise_profile: NDArray[Any] | KnownNoise | None = None,
+        noise_profile: NDArray[Any] | NoisePrint | None = None,
         *,
         live: bool = False,
         unchanged: Sequence[int] = (),
     ) -> None:
         self._pipeline, self._network = pipeline, pipeline.network
         self._sample_rate, self._options, self._seeds = sample_rate, options, seeds
-        known = noise_profile if isinstance(noise_profile, KnownNoise) else KnownNoise(noise_profile)
-        self._noise_profile, self._known = known.profile, known
+        self._noise = noise_profile if isinstance(noise_profile, NoisePrint) else NoisePrint(noise_profile)
         self._removes_hum = pipeline.card.name in SPEECH_MODELS
-        estimates_floor = isinstance(self._network, ArrayNoiseProfileNetwork) and noise_profile is None
+        estimates_floor = isinstance(self._network, ArrayNoiseProfileNetwork) and self._noise.profile is None
         self._looks_ahead = estimates_floor and not (live or self._removes_hum)
         self._strength, self._unchanged = options.limited_strength, unchanged
         self._streams: list[AudioStream] = []
@@ -111,8 +110,8 @@ class AudioRun:
                     channels=chunk.shape[0],
                     linked=self._options.linked,
                     strength=self._strength,
-                    noise_profile=self._noise_profile,
-                    tones=self._known.tones_of(chunk.shape[0]),
+                    noise_profile=self._noise.profile,
+                    tones=self._noise.tones_of(chunk.shape[0]),
                     remove_hum=self._removes_hum,
                     renews=self._removes_hum,  # both for the models of speech
                     look_ahead=self._looks_ahead,

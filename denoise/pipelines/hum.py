@@ -24,8 +24,8 @@ MIN_SPEED = 0.02  # of a notch under a voice
 MAX_TONES = 32  # of each channel: the harmonics of 50 Hz are 22
 NOISE_LOWEST, NOISE_HIGHEST = 15.0, 8000.0  # Hz: of tones in noise alone, which no voice and no note can be
 MIN_NOISE_STEPS = 4  # of noise alone: fewer spectra of noise may agree by chance
-MIN_KNOWN_SPEED = 0.1  # of a notch for a tone of known noise
-MAX_LOUDER = 4.0  # of the power of a tone by that of the known one that it is
+MIN_NOISE_SPEED = 0.1  # of a notch for a tone of a noise print
+MAX_LOUDER = 4.0  # of the power of a tone by that of the tone of a noise print that it is
 
 Array = NDArray[Any]
 
@@ -112,7 +112,7 @@ class HumFilter:
     Args:
         sample_rate: sample rate in Hz.
         channels: number of channels.
-        tones: tones of known noise in each channel, as of `find_noise_tones`, which are removed from the beginning.
+        tones: tones of a noise print in each channel, as of `find_noise_tones`, which are removed from the beginning.
         finds: whether other tones are found, too, and tones that have ended are let go.
 
     Reference:
@@ -123,7 +123,7 @@ class HumFilter:
         self, sample_rate: int, channels: int, tones: Sequence[Sequence[Tone]] = (), *, finds: bool = True
     ) -> None:
         self._sample_rate, n = sample_rate, round(STEP_S * sample_rate)
-        self._finds, self._min_speed = finds, MIN_SPEED if finds else MIN_KNOWN_SPEED
+        self._finds, self._min_speed = finds, MIN_SPEED if finds else MIN_NOISE_SPEED
         self._range = (LOWEST, HIGHEST) if finds else (NOISE_LOWEST, NOISE_HIGHEST)
         self._step = np.zeros((channels, n), np.float32)
         self._n_filled = 0
@@ -176,15 +176,20 @@ class HumFilter:
 
     def _find_tones(self) -> None:
         """Find tones at the end of a step."""
-        spectra = np.fft.rfft(self._taper * self._step)
-        self._spectra.append(spectra[:, : round(1.05 * self._range[1] * STEP_S) + 1])
+        self._spectra.append(_amplitudes(self._step, self._taper, self._range[1]))
         if len(self._spectra) < N_STEPS:
             return
         step_s = self._step.shape[1] / self._sample_rate
         for i, notches in enumerate(self._notches):
             spectra = np.stack([spectrum[i] for spectrum in self._spectra])
-            found = find_tones(spectra * (2 / self._taper.sum()), step_s, self.frequencies[i], self._range)
+            found = find_tones(spectra, step_s, self.frequencies[i], self._range)
             self._notches[i] = _follow(notches, found, is_open=self._finds)
+
+
+def _amplitudes(steps: Array, taper: Array, highest: float) -> Array:
+    """Amplitudes of the tones of steps, (..., time), up to a frequency in Hz and a little above."""
+    spectra = np.fft.rfft(taper * steps)[..., : round(1.05 * highest * STEP_S) + 1]
+    return spectra * (2 / taper.sum())
 
 
 def find_noise_tones(noise: Array, sample_rate: int) -> tuple[tuple[Tone, ...], ...]:
@@ -198,8 +203,7 @@ def find_noise_tones(noise: Array, sample_rate: int) -> tuple[tuple[Tone, ...], 
     steps = noise[:, : noise.shape[1] // n * n].reshape(len(noise), -1, n)
     if steps.shape[1] < MIN_NOISE_STEPS:
         return ((),) * len(noise)
-    taper = np.hanning(n)
-    spectra = np.fft.rfft(taper * steps)[..., : round(1.05 * NOISE_HIGHEST * STEP_S) + 1] * (2 / taper.sum())
+    spectra = _amplitudes(steps, np.hanning(n), NOISE_HIGHEST)
     bounds = NOISE_LOWEST, NOISE_HIGHEST
     return tuple(tuple(find_tones(x, n / sample_rate, [], bounds)[:MAX_TONES]) for x in spectra)
 
@@ -274,7 +278,9 @@ def _follow(notches: list[Notch], found: list[Tone], *, is_open: bool) -> list[N
     followed, new = [], list(found)
     for notch in notches:
         before = notch.tone.frequency
-        loudest = np.inf if is_open else MAX_LOUDER * notch.tone.power  # what is louder than a known tone is a note
+        loudest = (
+            np.inf if is_open else MAX_LOUDER * notch.tone.power
+        )  # what is louder than a tone of a noise print is a note
         near = [tone for tone in new if abs(tone.frequency - before) < SAME_HZ and tone.power <= loudest]
         new = [tone for tone in new if tone not in near]
         if near:

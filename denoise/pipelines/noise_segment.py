@@ -131,18 +131,23 @@ def measure_profile(network: ArrayNetwork, name: str, noise: NDArray[Any], sampl
         InputError: the noise has another shape or type, or is silent, not finite or shorter than 0.1 s.
     """
     noise_network = require_noise_profile_network(network, name)
+    x, sample_rate = _as_noise(noise, sample_rate)
+    return noise_network.measure_noise(x[:, None], sample_rate=sample_rate)
+
+
+def _as_noise(noise: NDArray[Any], sample_rate: int) -> tuple[NDArray[np.float32], int]:
+    """Return noise alone, (channels, time), and its sample rate, or refuse them as `measure_profile` does."""
     x: Any = np.asarray(noise)
     if x.ndim != 2 or x.dtype not in (np.float32, np.float64):
         raise InputError(f"the noise is {x.dtype} of shape {x.shape}; expected float32 or float64, (channels, time).")
     sample_rate = as_whole("sample rate", sample_rate)
     AudioFormat(sample_rate, x.shape[0])  # checks both
     require_finite_samples(x)
-    channels = np.ascontiguousarray(_require_noise(x, sample_rate), np.float32)[:, None]
-    return noise_network.measure_noise(channels, sample_rate=sample_rate)
+    return np.ascontiguousarray(_require_noise(x, sample_rate), np.float32), sample_rate
 
 
-class KnownNoise(NamedTuple):
-    """What is known of noise alone.
+class NoisePrint(NamedTuple):
+    """The steady tones of noise alone, and the profile of the rest.
 
     Args:
         profile: noise profile without the tones, (channels, positions); None estimates the noise.
@@ -163,7 +168,7 @@ class KnownNoise(NamedTuple):
         return (tuple(together[:MAX_TONES]),) * channels
 
 
-def measure_known_noise(network: ArrayNetwork, name: str, noise: NDArray[Any], sample_rate: int) -> KnownNoise:
+def measure_noise_print(network: ArrayNetwork, name: str, noise: NDArray[Any], sample_rate: int) -> NoisePrint:
     """Measure noise alone: its steady tones, and the profile of the rest.
 
     A network takes a tone for music, whatever the profile says; notches remove it.
@@ -174,10 +179,11 @@ def measure_known_noise(network: ArrayNetwork, name: str, noise: NDArray[Any], s
         noise: likewise.
         sample_rate: likewise.
     """
-    measure_profile(network, name, noise, sample_rate)  # refuses what is none
-    tones = find_noise_tones(noise, sample_rate)
-    rest = without_tones(noise, sample_rate, tones)
-    return KnownNoise(measure_profile(network, name, rest, sample_rate), tones)
+    noise_network = require_noise_profile_network(network, name)
+    x, sample_rate = _as_noise(noise, sample_rate)
+    tones = find_noise_tones(x, sample_rate)
+    residual = without_tones(x, sample_rate, tones)
+    return NoisePrint(noise_network.measure_noise(residual[:, None], sample_rate=sample_rate), tones)
 
 
 def require_noise_profile_network(network: ArrayNetwork, name: str) -> ArrayNoiseProfileNetwork:

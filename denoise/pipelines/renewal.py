@@ -76,14 +76,14 @@ class Resumption:
     hardly ever 30 dB above the second before, but noise that begins with a recording, or with the next cut, is.
 
     Args:
-        hop: samples of a hop.
+        network: network of the stream.
         sample_rate: in Hz.
         jumps: whether near silence counts: for voices, as notes rise like noise that begins.
     """
 
-    def __init__(self, hop: int, sample_rate: int, *, jumps: bool = True) -> None:
-        self.hop, self.jump = hop, JUMP if jumps else np.inf
-        n = max(1, round(GAP_S * sample_rate / hop))
+    def __init__(self, network: ArrayNoiseProfileNetwork, sample_rate: int, *, jumps: bool = True) -> None:
+        self.network, self.hop, self.jump = network, network.hop(sample_rate), JUMP if jumps else np.inf
+        n = max(1, round(GAP_S * sample_rate / self.hop))
         self.peaks = np.zeros(n, np.float32)  # of the last hops
 
     def split(self, x: NDArray[Any]) -> Iterator[tuple[NDArray[Any], bool]]:

@@ -133,10 +133,11 @@ class AudioStream:
         if look_ahead:
             self._lookahead = self._floor_network.lookahead_hops
         removes_hum = name in SPEECH_MODELS if remove_hum is None else remove_hum
-        self._renewal = None
-        if (name in SPEECH_MODELS if renews is None else renews) and isinstance(network, ArrayNoiseProfileNetwork):
-            self._renewal = Renewal(network, sample_rate)
-        self._resumption = Resumption(self._hop, sample_rate, jumps=self._renewal is not None)
+        self._renewal, self._resumption = None, None
+        if isinstance(network, ArrayNoiseProfileNetwork):
+            has_renewal = name in SPEECH_MODELS if renews is None else renews
+            self._renewal = Renewal(network, sample_rate) if has_renewal else None
+            self._resumption = Resumption(network, sample_rate, jumps=has_renewal)
         if tones and len(tones) != channels:
             raise ConfigError(f"tones are of {len(tones)} channels; expected {channels}, those of the stream.")
         has_hum = removes_hum or any(tones)
@@ -259,9 +260,11 @@ class AudioStream:
         if not hops.shape[1]:
             return hops
         x, blocks = self._by_rows(hops), []
-        for part, begins in self._resumption.split(x):
-            if begins and isinstance(self.network, ArrayNoiseProfileNetwork):
-                self._state = self.network.renew(self._state, None)
+        parts = [(x, False)] if self._resumption is None else self._resumption.split(x)
+        for part, begins in parts:
+            if begins:
+                assert self._resumption is not None
+                self._state = self._resumption.network.renew(self._state, None)
             start = 0
             while start < part.shape[2]:
                 n_hops = MAX_HOPS if self._renewal is None else min(MAX_HOPS, self._renewal.n_hops)

@@ -182,11 +182,11 @@ class OnnxNoiseProfileNetwork(OnnxStreamingNetwork):
     def renew(self, state: State, recent: Array | None) -> State:
         """Return a state whose recurrences begin anew; see `denoise.protocols.ArrayNoiseProfileNetwork`."""
         prefixes = FEATURES if recent is not None else (FEATURES, LEVEL)
-        features = {name: np.zeros_like(x) for name, x in state.items() if name.startswith(prefixes)}
+        zeros = {name: np.zeros_like(x) for name, x in state.items() if name.startswith(prefixes)}
         if recent is None:
-            return state | features
-        _, begun = self.step(recent, state | features)
-        return state | {name: begun[name] for name in features}
+            return state | zeros
+        _, begun = self.step(recent, state | zeros)
+        return state | {name: begun[name] for name in zeros}
 
     def update_noise_floor(self, x: Array, state: State) -> State:
         """Return the state after the next hops; see `denoise.protocols.ArrayNoiseProfileNetwork`.
